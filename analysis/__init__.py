@@ -1,0 +1,1 @@
+"""Analyses: what the graph of a network says about it."""

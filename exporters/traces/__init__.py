@@ -1,0 +1,1 @@
+"""Activation traces: per-unit statistics of a model on a batch of inputs."""

@@ -1,0 +1,1 @@
+"""Unit tracing: labels that ride along the model's own operations."""
