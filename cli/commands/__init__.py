@@ -1,0 +1,12 @@
+"""One file per command: its options, one call of the library, and what is shown."""
+
+import importlib
+
+NAMES: tuple[str, ...] = ()
+"""The modules, in the order in which `--help` lists the commands."""
+
+
+def register_all() -> None:
+    """Put every command on the application; only light modules are imported."""
+    for name in NAMES:
+        importlib.import_module(f"emergraph.cli.commands.{name}")

@@ -1,0 +1,165 @@
+"""What every command does with its result: one `View`, five formats, stdout for data and stderr for talk."""
+
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from emergraph.cli.atomic import write_atomically
+from emergraph.errors import ExitCode, UsageError
+from emergraph.safetext import escape_controls
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TERMINAL_ROWS = 200
+"""Rows of a table that a terminal shows; pipes and files get all of them."""
+
+
+class Format(StrEnum):
+    """How a result is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    PARQUET = "parquet"
+
+
+_FORMAT_OF_SUFFIX = {
+    ".json": Format.JSON,
+    ".csv": Format.CSV,
+    ".md": Format.MARKDOWN,
+    ".parquet": Format.PARQUET,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """The options that every command shares."""
+
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Format of the result.  [default: table, or what the name of --out says]"),
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout.")
+    ] = None
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bar on stderr.")] = (
+        False
+    )
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
+
+    @property
+    def resolved_format(self) -> Format:
+        """The format asked for, else the one that the suffix of --out names, else a table."""
+        if self.format is not None:
+            return self.format
+        return _FORMAT_OF_SUFFIX.get(self.out.suffix.lower() if self.out else "", Format.TABLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A result, ready to be shown in any format."""
+
+    rows: "pl.DataFrame"
+    """The table: all there is in CSV and Parquet."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """Summary lines above the table; in tables and Markdown only."""
+    document: object = None
+    """The JSON form; the rows as a list of objects where it is None."""
+    notes: Sequence[str] = ()
+    """What a person should know besides; goes to stderr."""
+
+
+def say(message: str, output: Output | None = None) -> None:
+    """Print one line of talk on stderr, unless --quiet."""
+    if output is None or not output.quiet:
+        sys.stderr.write(f"{escape_controls(message)}\n")
+
+
+def emit(view: View, output: Output) -> None:
+    """Write a result to stdout or to the file of --out, and its notes to stderr.
+
+    Raises:
+        UsageError: Parquet was asked for on a terminal, or the folder of --out does not exist.
+        LimitError: The disk is full.
+    """
+    for note in view.notes:
+        say(f"Note: {note}", output)
+    if output.out is not None:
+        write_atomically(output.out, _encoded(view, output.resolved_format))
+        say(f"Wrote {output.out}", output)
+        return
+    try:
+        _print(view, output)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        _silence_closed_pipe()
+        raise typer.Exit(ExitCode.OK) from None
+
+
+def _print(view: View, output: Output) -> None:
+    chosen = output.resolved_format
+    if chosen is Format.PARQUET:
+        if sys.stdout.isatty():
+            raise UsageError("Parquet is binary and stdout is a terminal: add --out FILE.parquet")
+        sys.stdout.buffer.write(_encoded(view, chosen))
+    elif chosen is Format.TABLE and sys.stdout.isatty():
+        _print_rich(view, output)
+    else:
+        sys.stdout.write(_encoded(view, chosen).decode())
+
+
+def _encoded(view: View, chosen: Format) -> bytes:
+    from emergraph.cli import jsonform, tables
+
+    match chosen:
+        case Format.PARQUET:
+            buffer = io.BytesIO()
+            view.rows.write_parquet(buffer)
+            return buffer.getvalue()
+        case Format.JSON:
+            document = view.rows if view.document is None else view.document
+            return jsonform.json_text(document).encode()
+        case Format.CSV:
+            return tables.csv_text(view.rows).encode()
+        case Format.MARKDOWN:
+            return tables.markdown_table(view.rows, view.facts).encode()
+        case Format.TABLE:
+            return tables.plain_table(view.rows, view.facts).encode()
+
+
+def _print_rich(view: View, output: Output) -> None:
+    from rich.console import Console
+
+    from emergraph.cli.tables import rich_tables
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    for renderable in rich_tables(view.rows.head(TERMINAL_ROWS), view.facts):
+        console.print(renderable)
+    if view.rows.height > TERMINAL_ROWS:
+        say(
+            f"Note: {TERMINAL_ROWS} of {view.rows.height} rows shown; --format csv or --out FILE gives all",
+            output,
+        )
+
+
+def _silence_closed_pipe() -> None:
+    """Let stdout go nowhere after its reader has left, so that the last flush does not complain."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
+
+
+def use_tolerant_streams(*streams: TextIO) -> None:
+    """Make characters that the terminal's encoding lacks appear as escapes instead of failing the command."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

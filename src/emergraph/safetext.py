@@ -1,0 +1,154 @@
+"""Names from strangers' files made safe for the place where they are shown or stored.
+
+A layer name is data that somebody else wrote. It can hold terminal commands, markup, spreadsheet formulas,
+line breaks, or letters that only look like others. Each function here answers for one destination; what goes
+to SQL needs none of them, because there a name is always a parameter (identifiers: `quote_identifier`).
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+_ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Control, format and surrogate characters, and the line and paragraph separators."""
+
+_FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
+"""First characters that make a spreadsheet evaluate a cell, full-width forms included."""
+
+_RESERVED_FILE_NAMES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
+)
+
+_LOOKALIKES = str.maketrans(
+    "АВЕЅЗІЈКМНОРСТУХаеорсухіјѕһԁԛԝӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧανοικρυωℓ∕⁄‐‑‒–—−",
+    "ABES3IJKMHOPCTYXaeopcyxijshdqwlABEZHIKMNOPTYXavoikpuwl//------",
+)
+"""Letters of other scripts that most fonts draw like the Latin letter below them."""
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def escape_controls(text: str) -> str:
+    r"""Return `text` on one line without any character that steers a terminal or hides text.
+
+    Control (Cc), format (Cf: bidirectional overrides, zero-width characters) and surrogate (Cs) characters
+    and line and paragraph separators become ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``; all others stay.
+
+    Example:
+        >>> escape_controls("fc1\x1b[2J\u202e")
+        'fc1\\x1b[2J\\u202e'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        _escape(character) if unicodedata.category(character) in _ESCAPED_CATEGORIES else character
+        for character in text
+    )
+
+
+def shorten(text: str, width: int) -> str:
+    """Return `text`, its middle replaced by an ellipsis where it is longer than `width` (at least 8)."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def guard_formula(text: str) -> str:
+    """Return `text` with a leading apostrophe where a spreadsheet would run it as a formula.
+
+    Example:
+        >>> guard_formula("=cmd|' /C calc'!A0")
+        "'=cmd|' /C calc'!A0"
+    """
+    return f"'{text}" if text.lstrip(" ")[:1] in _FORMULA_STARTS and text.strip(" ") else text
+
+
+def quote_identifier(name: str) -> str:
+    """Return `name` as an SQL identifier: in double quotes, with the quotes in it doubled.
+
+    Raises:
+        ValueError: The name holds a NUL character, which no identifier can.
+
+    Example:
+        >>> quote_identifier('a"; DROP TABLE x;--')
+        '"a""; DROP TABLE x;--"'
+    """
+    if "\x00" in name:
+        raise ValueError(f"a NUL character cannot be part of an SQL identifier: {escape_controls(name)}")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def safe_file_name(name: str, *, max_length: int = 100) -> str:
+    """Return a file name without folders that stands for `name` on every common file system.
+
+    Letters, digits, ``.``, ``_`` and ``-`` stay, runs of anything else become ``_``. Leading dots and dashes
+    go, device names of Windows get an underscore in front, and the result has at most `max_length`
+    characters. Different names can give the same file name; whoever writes several files adds the id.
+
+    Example:
+        >>> safe_file_name("../../etc/passwd"), safe_file_name("CON"), safe_file_name("...")
+        ('etc_passwd', '_CON', '_')
+    """
+    plain = unicodedata.normalize("NFKC", name)
+    plain = re.sub(r"[^\w.-]+|_+", "_", plain.encode("ascii", "ignore").decode())
+    plain = plain.lstrip("._-")[:max_length].rstrip(".")
+    if plain.split(".")[0].lower() in _RESERVED_FILE_NAMES:
+        plain = f"_{plain}"[:max_length]
+    return plain or "_"
+
+
+def escape_xml(text: str) -> str:
+    """Return `text` for XML content and attribute values (GraphML, SVG).
+
+    The five predefined entities are used, ``>`` included, so that ``]]>`` cannot occur. Characters that XML
+    1.0 cannot hold at all are written as `escape_controls` writes them.
+
+    Example:
+        >>> escape_xml('a]]><b id="1">')
+        'a]]&gt;&lt;b id=&quot;1&quot;&gt;'
+    """
+    text = escape_controls(text).replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+    for character, entity in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ('"', "&quot;"),
+        ("'", "&apos;"),
+    ):
+        text = text.replace(character, entity)
+    return text
+
+
+def _skeleton(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).translate(_LOOKALIKES)
+
+
+def reveal_lookalikes(names: Iterable[str]) -> dict[str, str]:
+    r"""Return, for each name that a reader could take for another of `names`, a form that tells them apart.
+
+    Two names look alike when they agree after compatibility decomposition, without accents, and with letters
+    of other scripts replaced by the Latin letter that they resemble. In such a group every character outside
+    ASCII is shown by its code. Names that differ only in case are told apart by eye, and stay.
+
+    Example:
+        >>> reveal_lookalikes(["fc1", "f\u04411", "conv"])
+        {'fс1': 'f\\u04411'}
+    """
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for name in names:
+        groups[_skeleton(name)].add(name)
+    return {
+        name: "".join(c if c.isascii() else _escape(c) for c in name)
+        for group in groups.values()
+        if len(group) > 1
+        for name in sorted(group)
+        if not name.isascii()
+    }
