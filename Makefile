@@ -1,0 +1,50 @@
+# Needs Python 3.11 to 3.13 with pip and venv; everything else is installed into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench models test-models docs clean
+
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## Install, then export, trace and analyse two small networks (no torch, offline)
+	$(BIN)/emergraph demo --dir emergraph-demo
+
+test: lint ## Run the checks and all tests but those on third-party models, with coverage
+	$(BIN)/python -m pytest -m "not models" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+
+lint: $(VENV)/.installed-dev ## Check style, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev ## Measure speed and memory, beside what a user would pick instead
+	@for script in benchmarks/bench_*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script" || exit 1; done
+
+models: $(VENV)/.installed-dev ## Fetch the third-party model files that some tests need
+	$(BIN)/python tests/fetch_models.py
+
+test-models: models ## Run the tests on third-party model files
+	$(BIN)/python -m pytest -m models
+
+docs: $(VENV)/.installed-dev ## Write the command line reference again
+	$(BIN)/python -m emergraph.cli.reference > docs/cli.md
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# pip before 25.1 does not know dependency groups
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("emergraph needs Python 3.11 to 3.13: make PYTHON=python3.11 ..." if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade "pip>=25.1"
+	$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --constraint constraints.txt --editable ".[torch]" --group dev
+	@touch $@
