@@ -1,0 +1,297 @@
+"""The graph under construction: layers and units are numbered here, edges go straight to the sink."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.exporters.tracing.values import Track
+from emergraph.graphstore.records import (
+    NEURON_LAYER_KINDS,
+    Block,
+    EdgeKind,
+    GraphSink,
+    Kernels,
+    Layer,
+    LayerKind,
+    MatrixKernels,
+    Role,
+    UnitColumns,
+)
+
+MAX_UNITS = 2**31 - 1
+
+
+@dataclass
+class LayerDraft:
+    """A layer whose columns are still being filled in."""
+
+    id: int
+    name: str
+    op: str
+    kind: LayerKind
+    first: int
+    count: int
+    depth: int = 0
+    dtype: str = ""
+    n_params: int = 0
+    n_zeros: int = 0
+    is_output: bool = False
+    seen: list[Track] = field(default_factory=list)
+    """How consumers read the layer, in order."""
+    raw: Track | None = None
+    """The producing tensor."""
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """Ids of the layer's units."""
+        return np.arange(self.first, self.first + self.count)
+
+
+@dataclass
+class Reduction:
+    """A reduction over distinct units, whose kind shows only at the end of the trace."""
+
+    layer: LayerDraft
+    members: list[NDArray[np.int64]]
+    """For each of the layer's units, the sorted labels that it reduces (with those behind them)."""
+    direct: list[NDArray[np.int64]]
+    """For each unit, the labels that it reduces directly."""
+    weight: float | None
+    used_as_value: bool = False
+
+
+class GraphBuilder:
+    """Numbers layers, units and blocks, and passes edges on to a `GraphSink`."""
+
+    def __init__(self, sink: GraphSink) -> None:
+        self.sink = sink
+        self.layers: list[LayerDraft] = []
+        self.n_units = 0
+        self.n_blocks = 0
+        self.n_edges = 0
+        self._names: dict[str, int] = {}
+        self._starts: list[int] = []
+        self._tensor_blocks: dict[str, int] = {}
+        self.reductions: dict[int, Reduction] = {}
+        self._norm_pairs: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
+
+    def unique_name(self, wanted: str) -> str:
+        """A layer name that no other layer has."""
+        seen = self._names.get(wanted, 0)
+        self._names[wanted] = seen + 1
+        return wanted if seen == 0 else self.unique_name(f"{wanted}#{seen + 1}")
+
+    def add_layer(self, name: str, op: str, kind: LayerKind, count: int) -> LayerDraft:
+        """Append a layer of `count` new units."""
+        if self.n_units + count > MAX_UNITS:
+            from emergraph.errors import LimitError
+
+            raise LimitError(f"{name}: the graph would have more than {MAX_UNITS} units; use smaller input shapes")
+        layer = LayerDraft(len(self.layers), self.unique_name(name), op, kind, self.n_units, count)
+        self.layers.append(layer)
+        self._starts.append(self.n_units)
+        self.n_units += count
+        return layer
+
+    def layer_ids(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Layer id of each unit."""
+        return np.searchsorted(np.asarray(self._starts), units, side="right") - 1
+
+    def layers_of(self, units: NDArray[np.int64]) -> list[LayerDraft]:
+        """Distinct layers of some units."""
+        return [self.layers[i] for i in np.unique(self.layer_ids(units))]
+
+    def _block(
+        self, layer: LayerDraft, *, name: str, op: str, kind: EdgeKind, tensor: str | None, note: str | None
+    ) -> Block:
+        shared = self._tensor_blocks.get(tensor) if tensor else None
+        if tensor and shared is None:
+            self._tensor_blocks[tensor] = self.n_blocks
+        block = Block(
+            id=self.n_blocks,
+            name=name,
+            op=op,
+            kind=kind,
+            layer=layer.id,
+            tensor=tensor,
+            shared_with=shared,
+            note=note,
+        )
+        self.n_blocks += 1
+        return block
+
+    def _deepen(self, layer: LayerDraft, sources: NDArray[np.int64], kind: EdgeKind) -> None:
+        if kind in (EdgeKind.RECURRENT, EdgeKind.NORM) or sources.size == 0:
+            return
+        below = max(source.depth for source in self.layers_of(sources))
+        layer.depth = max(layer.depth, below + 1)
+
+    def use_as_value(self, units: NDArray[np.int64]) -> None:
+        """Note that reductions among the units feed something other than a normalisation."""
+        if not self.reductions:
+            return
+        for layer_id in np.unique(self.layer_ids(units)):
+            reduction = self.reductions.get(int(layer_id))
+            if reduction is not None:
+                reduction.used_as_value = True
+
+    def matrix(
+        self,
+        layer: LayerDraft,
+        *,
+        name: str,
+        op: str,
+        kind: EdgeKind,
+        src_units: NDArray[np.int64],
+        dst_units: NDArray[np.int64],
+        weights: NDArray[np.floating],
+        kernels: MatrixKernels | None = None,
+        tensor: str | None = None,
+        note: str | None = None,
+    ) -> Block:
+        """Write a block given as a matrix (n_src, n_dst)."""
+        block = self._block(layer, name=name, op=op, kind=kind, tensor=tensor, note=note)
+        self._deepen(layer, src_units, kind)
+        self.use_as_value(src_units)
+        self.n_edges += self.sink.write_matrix(block, src_units, dst_units, weights, kernels)
+        return block
+
+    def edges(
+        self,
+        layer: LayerDraft,
+        *,
+        name: str,
+        op: str,
+        kind: EdgeKind,
+        src: NDArray[np.int64],
+        dst: NDArray[np.int64],
+        weight: NDArray[np.floating] | None = None,
+        kernels: Kernels | None = None,
+        tensor: str | None = None,
+        note: str | None = None,
+        as_value: bool = True,
+    ) -> Block | None:
+        """Write a block given as a list of edges; nothing when the list is empty."""
+        if src.size == 0:
+            return None
+        block = self._block(layer, name=name, op=op, kind=kind, tensor=tensor, note=note)
+        self._deepen(layer, np.unique(src), kind)
+        if as_value:
+            self.use_as_value(np.unique(src))
+        self.n_edges += self.sink.write_edges(block, src, dst, weight, kernels)
+        return block
+
+    def add_reduction(self, name: str, op: str, sets: Sequence[NDArray[np.int64]], weight: str) -> LayerDraft:
+        """A structural unit per distinct set of labels; its edges are written by `finish`.
+
+        Args:
+            name: Operation name.
+            op: Operation type.
+            sets: For each new unit, the sorted labels that it reduces.
+            weight: "sum", "mean" or "none" (maxima, products): the weight of the edges.
+        """
+        layer = self.add_layer(name, op, LayerKind.REDUCTION, len(sets))
+        members = [np.unique(np.concatenate([s, *self._behind(s)])) for s in sets]
+        layer.depth = 1 + max((d.depth for s in sets if s.size for d in self.layers_of(s)), default=-1)
+        value = {"sum": 1.0, "mean": float("nan"), "none": None}[weight]
+        self.reductions[layer.id] = Reduction(layer, members, list(sets), value)
+        return layer
+
+    def _behind(self, units: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
+        for unit, layer_id in zip(units, self.layer_ids(units), strict=True):
+            reduction = self.reductions.get(int(layer_id))
+            if reduction is not None:
+                yield reduction.members[int(unit) - reduction.layer.first]
+
+    def members(self, unit: int) -> NDArray[np.int64] | None:
+        """Labels behind a reduction unit, or None for other units."""
+        layer_id = int(self.layer_ids(np.asarray([unit]))[0])
+        reduction = self.reductions.get(layer_id)
+        return None if reduction is None else reduction.members[unit - reduction.layer.first]
+
+    def norm_edges(self, name: str, op: str, pairs: NDArray[np.int64]) -> None:
+        """Edges (hub, unit) of a normalisation, grouped by operation and written by `finish`."""
+        if pairs.size:
+            self._norm_pairs.setdefault((name, op), []).append(pairs)
+
+    def finish(self) -> None:
+        """Write the edges of reductions and normalisations, then all layers and units."""
+        for reduction in self.reductions.values():
+            self._finish_reduction(reduction)
+        for (name, op), parts in self._norm_pairs.items():
+            pairs = np.unique(np.concatenate(parts), axis=0)
+            layer_of = self.layer_ids(pairs[:, 1])
+            for layer_id in np.unique(layer_of):
+                chosen = pairs[layer_of == layer_id]
+                self.edges(
+                    self.layers[int(layer_id)],
+                    name=name,
+                    op=op,
+                    kind=EdgeKind.NORM,
+                    src=chosen[:, 0],
+                    dst=chosen[:, 1],
+                    as_value=False,
+                )
+        self.sink.write_layers([_layer(draft) for draft in self.layers])
+        self.sink.write_units([_columns(draft) for draft in self.layers])
+
+    def _finish_reduction(self, reduction: Reduction) -> None:
+        layer = reduction.layer
+        kind = EdgeKind.IDENTITY if reduction.used_as_value or layer.is_output else EdgeKind.NORM
+        layer.kind = LayerKind.REDUCTION if kind is EdgeKind.IDENTITY else LayerKind.HUB
+        src = np.concatenate(reduction.direct) if reduction.direct else np.empty(0, np.int64)
+        sizes = np.asarray([s.size for s in reduction.direct])
+        dst = np.repeat(layer.units, sizes)
+        weight: NDArray[np.float32] | None = None
+        if kind is EdgeKind.IDENTITY and reduction.weight is not None:
+            per_unit = 1.0 / np.maximum(sizes, 1) if np.isnan(reduction.weight) else np.ones(sizes.size)
+            weight = np.repeat(per_unit, sizes).astype(np.float32)
+        self.edges(layer, name=layer.name, op=layer.op, kind=kind, src=src, dst=dst, weight=weight, as_value=False)
+
+
+def _layer(draft: LayerDraft) -> Layer:
+    track = shown_track(draft)
+    neuron = draft.kind in NEURON_LAYER_KINDS
+    return Layer(
+        id=draft.id,
+        name=draft.name,
+        op=draft.op,
+        kind=draft.kind,
+        depth=draft.depth,
+        first_unit=draft.first,
+        n_units=draft.count,
+        n_params=draft.n_params,
+        n_zeros=draft.n_zeros,
+        dtype=draft.dtype,
+        activation_tensor=track.tensor if track is not None and neuron else None,
+        activation_axes=track.axes if track is not None and neuron else None,
+    )
+
+
+def shown_track(draft: LayerDraft) -> Track | None:
+    """The branch that shows the layer's activations.
+
+    The last element-wise tensor before a consumer reads it; where consumers read different tensors, the first
+    one after a nonlinearity, else the raw output.
+    """
+    if len({track.tensor for track in draft.seen}) == 1:
+        return draft.seen[0]
+    return next((track for track in draft.seen if track.nonlinear), draft.raw)
+
+
+def _columns(draft: LayerDraft) -> UnitColumns:
+    track = shown_track(draft)
+    if draft.kind in (LayerKind.INPUT, LayerKind.EMBEDDING):
+        role = Role.INPUT
+    else:
+        role = Role.OUTPUT if draft.is_output else Role.HIDDEN
+    return UnitColumns(
+        layer=draft.id,
+        role=role,
+        bias=None if track is None else track.bias,
+        scale=None if track is None else track.scale,
+        shift=None if track is None else track.shift,
+        activation=None if track is None else track.activation,
+    )

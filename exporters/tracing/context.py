@@ -1,0 +1,343 @@
+"""What the tracing rules share: the tensors known so far, the parameters and their uses, the graph so far."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.errors import InvalidInputError
+from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
+from emergraph.exporters.tracing.constants import Constant, literal
+from emergraph.exporters.tracing.evaluate import attributes, run_node
+from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
+from emergraph.exporters.tracing.values import PerUnit, Track, Value
+from emergraph.graphstore.records import LayerKind, Operation, TracedAs
+
+Array = NDArray[np.generic]
+
+
+class ParameterTensor(Protocol):
+    """A tensor of the model file, read on demand."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Dimensions."""
+        ...
+
+    @property
+    def dtype_name(self) -> str:
+        """numpy or ml_dtypes name."""
+        ...
+
+    def array(self) -> Array:
+        """The values."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """What the concrete run tells about a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    value: Array | None = None
+    """Only for small or integer tensors."""
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """A flat model with the facts of one small concrete run: all that the tracer needs."""
+
+    nodes: Sequence[onnx.NodeProto]
+    """In topological order; tensor names are unique."""
+    initializers: Mapping[str, ParameterTensor]
+    facts: Mapping[str, TensorFacts]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    opsets: Mapping[str, int]
+    n_params: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class ParameterUse:
+    """What is known about one parameter tensor of the file."""
+
+    roles: list[str] = field(default_factory=list)
+    opaque: bool = False
+    block: int | None = None
+    """Block that restores the tensor, if one does."""
+    block_transposed: bool = False
+    zero_point: Array | int | None = None
+    """For quantized tensors: the stored value that means zero."""
+
+
+class TraceContext:
+    """State of one trace; rules read their inputs from it and set their outputs in it."""
+
+    def __init__(self, model: TracedModel, builder: GraphBuilder) -> None:
+        self.model = model
+        self.builder = builder
+        self.values: dict[str, Value] = {}
+        self.uses: dict[str, ParameterUse] = {}
+        self.operations: list[Operation] = []
+        self.warnings: list[str] = []
+        self.node = onnx.NodeProto()
+        self.attrs: dict[str, object] = {}
+        self.traced_as = TracedAs.OPAQUE
+        self.reason: str | None = None
+
+    @property
+    def name(self) -> str:
+        """A readable name for the current node."""
+        if self.node.name:
+            return self.node.name
+        return next((out for out in self.node.output if out), self.node.op_type)
+
+    @property
+    def op(self) -> str:
+        """Operation type of the current node, with its domain if it has one."""
+        domain = self.node.domain
+        return f"{domain}::{self.node.op_type}" if domain not in ("", "ai.onnx") else self.node.op_type
+
+    def warn(self, text: str) -> None:
+        """Keep a line for the export's summary, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def opset(self, domain: str = "") -> int:
+        """Version of an operation set that the model imports."""
+        return self.model.opsets.get(domain, self.model.opsets.get("ai.onnx", 1))
+
+    def value(self, name: str) -> Value:
+        """A tensor met before."""
+        try:
+            return self.values[name]
+        except KeyError:
+            raise InvalidInputError(f"{self.name}: tensor {name!r} is used before it is made") from None
+
+    def input(self, position: int) -> Value | None:
+        """Input of the current node; None when it is omitted."""
+        if position >= len(self.node.input) or not self.node.input[position]:
+            return None
+        return self.value(self.node.input[position])
+
+    def inputs(self) -> list[Value]:
+        """All given inputs of the current node."""
+        return [self.value(name) for name in self.node.input if name]
+
+    def facts(self, name: str) -> TensorFacts:
+        """What the concrete run says about a tensor."""
+        return self.model.facts[name]
+
+    def out_shape(self, position: int = 0) -> tuple[int, ...]:
+        """Shape of an output of the current node in the concrete run."""
+        return self.facts(self.node.output[position]).shape
+
+    def concrete(self, name: str) -> Array | None:
+        """The value of a tensor in the concrete run or as a constant, if it is at hand."""
+        value = self.values.get(name)
+        if value is not None and value.constant is not None:
+            return value.constant.load()
+        facts = self.model.facts.get(name)
+        return None if facts is None else facts.value
+
+    def attr_int(self, key: str, default: int) -> int:
+        """An integer attribute of the current node."""
+        return int(self.attrs.get(key, default))  # type: ignore[call-overload, no-any-return]
+
+    def attr_ints(self, key: str) -> list[int] | None:
+        """A list-of-integers attribute of the current node."""
+        found = self.attrs.get(key)
+        return None if found is None else [int(x) for x in found]  # type: ignore[attr-defined]
+
+    def attr_float(self, key: str, default: float) -> float:
+        """A float attribute of the current node."""
+        return float(self.attrs.get(key, default))  # type: ignore[arg-type]
+
+    def attr_str(self, key: str, default: str) -> str:
+        """A string attribute of the current node."""
+        return str(self.attrs.get(key, default))
+
+    def did(self, how: TracedAs, reason: str | None = None) -> None:
+        """Say how the current node was traced."""
+        self.traced_as = how
+        self.reason = reason
+
+    def set(self, position: int, value: Value) -> None:
+        """Set an output of the current node."""
+        if position < len(self.node.output) and self.node.output[position]:
+            self.values[self.node.output[position]] = value
+
+    def set_constant(self, position: int, constant: Constant) -> None:
+        """Set an output that follows from constants."""
+        self.set(position, Value(constant.shape, constant=constant))
+
+    def set_control(self, position: int) -> None:
+        """Set an output that decides which or where, without carrying units."""
+        if position < len(self.node.output) and self.node.output[position]:
+            self.set(position, Value(self.out_shape(position)))
+
+    def set_labels(
+        self, position: int, labels: Labels, tracks: Mapping[int, Track], *, packed: bool = False
+    ) -> None:
+        """Set an output that carries units; without any unit it becomes a constant of unknown value."""
+        if position >= len(self.node.output) or not self.node.output[position]:
+            return
+        name = self.node.output[position]
+        facts = self.facts(name)
+        if tuple(labels.shape) != tuple(facts.shape):
+            raise InvalidInputError(
+                f"{self.name} ({self.op}): labels of shape {tuple(labels.shape)} do not match the tensor's "
+                f"{tuple(facts.shape)}"
+            )
+        labels = labels if packed else compress(labels)
+        self.values[name] = Value(facts.shape, labels=labels, tracks=dict(tracks), dtype=facts.dtype)
+
+    def new_layer_output(
+        self, position: int, layer: LayerDraft, labels: Labels, *, bias: PerUnit | None = None
+    ) -> None:
+        """Set an output that is a new layer's own tensor, and start to follow its activation."""
+        name = self.node.output[position] if position < len(self.node.output) else ""
+        if not name:
+            return
+        axes = unit_axes(labels, layer.first, layer.count)
+        track = Track(name if axes is not None else None, axes, bias=bias)
+        layer.raw = layer.raw or track
+        self.set_labels(position, labels, {layer.id: track})
+
+    def read(self, value: Value) -> Value:
+        """Note that a consumer reads a labelled tensor: this decides which tensor shows the activation."""
+        for layer_id, track in value.tracks.items():
+            self.builder.layers[layer_id].seen.append(track)
+        return value
+
+    def use(self, constant: Constant | None, role: str) -> None:
+        """Note that the parameters behind a constant are understood in a role."""
+        if constant is not None:
+            for root in constant.roots:
+                self.uses.setdefault(root, ParameterUse()).roles.append(role)
+
+    def count_params(self, layer: LayerDraft, constant: Constant | None) -> None:
+        """Add a constant's parameters to a layer's count."""
+        if constant is None:
+            return
+        for root in constant.roots:
+            tensor = self.model.initializers[root]
+            layer.n_params += int(np.prod(tensor.shape, dtype=object)) if tensor.shape else 1
+            layer.dtype = layer.dtype or tensor.dtype_name
+
+    def run(self, inputs: Sequence[Array | None]) -> list[Array]:
+        """Run the current node on arrays."""
+        return run_node(self.node, inputs, self.model.opsets)
+
+    def fold(self) -> None:
+        """Turn the current node, all of whose inputs are constants, into constants."""
+        given = [self.input(k) for k in range(len(self.node.input))]
+        constants = [None if v is None else v.constant for v in given]
+        roots = frozenset().union(*(c.roots for c in constants if c is not None)) if constants else frozenset()
+        neutral = any(c is not None and c.neutral for c in constants)
+        node, opsets = self.node, self.model.opsets
+        for position, name in enumerate(node.output):
+            if not name:
+                continue
+            facts = self.model.facts.get(name)
+            if facts is None:
+                raise InvalidInputError(f"{self.name} ({self.op}): the concrete run did not reach this operation")
+
+            def load(position: int = position, facts: TensorFacts = facts, known: bool = not neutral) -> Array:
+                if facts.value is not None and known:
+                    return facts.value
+                arrays = [None if c is None else c.load() for c in constants]
+                return run_node(node, arrays, opsets)[position]
+
+            self.set_constant(
+                position,
+                Constant(facts.shape, load, roots, permutation_of(node, constants, self.attrs), neutral),
+            )
+        self.did(TracedAs.CONSTANT)
+
+    def make_opaque(self, reason: str) -> None:
+        """Connect the node's inputs to its outputs by opaque edges, through one hub so that it costs O(n)."""
+        from emergraph.graphstore.records import EdgeKind
+
+        self.did(TracedAs.OPAQUE, reason)
+        sources = [self.read(v) for v in self.inputs() if v.labels is not None]
+        for value in self.inputs():
+            if value.constant is not None:
+                for root in value.constant.roots:
+                    self.uses.setdefault(root, ParameterUse()).opaque = True
+        units = np.unique(np.concatenate([units_in(v.labels) for v in sources if v.labels is not None] or [[]]))
+        units = units.astype(np.int64)
+        hub = self.builder.add_layer(f"{self.name}:opaque", self.op, LayerKind.OPAQUE, 1)
+        self.builder.edges(
+            hub,
+            name=self.name,
+            op=self.op,
+            kind=EdgeKind.OPAQUE,
+            src=units,
+            dst=np.full(units.size, hub.first, np.int64),
+            note=reason,
+        )
+        for position, name in enumerate(self.node.output):
+            if not name or name not in self.model.facts:
+                continue
+            shape = self.out_shape(position)
+            axis = 1 if len(shape) > 1 else 0
+            count = shape[axis] if shape else 1
+            layer = self.builder.add_layer(f"{self.name}:{position}", self.op, LayerKind.OPAQUE, count)
+            self.builder.edges(
+                layer,
+                name=self.name,
+                op=self.op,
+                kind=EdgeKind.OPAQUE,
+                src=np.full(count, hub.first, np.int64),
+                dst=layer.units,
+                note=reason,
+            )
+            spread = [1] * len(shape)
+            if shape:
+                spread[axis] = count
+            self.set_labels(position, np.broadcast_to(layer.units.reshape(spread), shape), {})
+
+
+def permutation_of(
+    node: onnx.NodeProto, constants: Sequence[Constant | None], attrs: Mapping[str, object]
+) -> tuple[int, ...] | None:
+    """How a folded node permutes the axes of its one root, if that is all it does."""
+    source = constants[0] if constants else None
+    if source is None or source.permutation is None:
+        return None
+    if node.op_type == "Identity":
+        return source.permutation
+    if node.op_type == "Transpose":
+        perm = attrs.get("perm")
+        order = [int(p) for p in perm] if perm is not None else list(range(len(source.shape)))[::-1]  # type: ignore[attr-defined]
+        return tuple(source.permutation[p] for p in order)
+    return None
+
+
+Rule = Callable[[TraceContext], None]
+_RULES: dict[tuple[str, str], Rule] = {}
+
+
+def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Register a tracing rule for operations of a domain."""
+
+    def register(function: Rule) -> Rule:
+        for op_type in op_types:
+            _RULES[domain, op_type] = function
+        return function
+
+    return register
+
+
+def find_rule(node: onnx.NodeProto) -> Rule | None:
+    """The rule for a node, if there is one."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return _RULES.get((domain, node.op_type))
+
+
+__all__ = ["ParameterTensor", "ParameterUse", "TensorFacts", "TraceContext", "TracedModel", "attributes", "literal", "rule"]

@@ -1,0 +1,176 @@
+"""Element-wise operations on two or more activations: junctions, gates, and statistics that pass."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.exporters.tracing.affine import advanced
+from emergraph.exporters.tracing.context import TraceContext
+from emergraph.exporters.tracing.labels import Labels, distinct_tuples
+from emergraph.exporters.tracing.values import Track, Value, merged_tracks
+from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
+
+_SELF_GATED = {"Sigmoid": "Swish", "Erf": "Gelu", "Tanh": "Gelu", "Softplus": "Mish", "HardSigmoid": "HardSwish"}
+
+
+def join(
+    ctx: TraceContext, values: Sequence[Value], *, kind: EdgeKind, weights: Sequence[float] | None
+) -> None:
+    """Set output 0 to the element-wise combination of several labelled values.
+
+    A new structural unit stands for each distinct tuple of labels, with an edge from each of them. No unit is
+    made where the labels agree (x * sigmoid(x)), where only one is left beside constants, and where one is a
+    statistic of the other (x - mean(x)): there the label passes, and the statistic is a `norm` hub.
+
+    Args:
+        ctx: The trace; its current node is the operation.
+        values: Two or more labelled values that broadcast to the output's shape.
+        kind: Kind of the edges.
+        weights: One weight per operand, or None for NULL weights.
+    """
+    shape = ctx.out_shape()
+    spread = [np.broadcast_to(v.labels, shape) for v in values if v.labels is not None]
+    tuples, which = distinct_tuples(spread)
+    units, fresh = _resolve(ctx, tuples)
+    if fresh.size:
+        units = _new_junctions(ctx, tuples, units, fresh, kind=kind, weights=weights)
+    labels = _look_up(units, which)
+    tracks = merged_tracks(list(values))
+    name = ctx.node.output[0]
+    if fresh.size:
+        for value in values:
+            ctx.read(value)
+        ctx.set_labels(0, labels, {k: v for k, v in tracks.items() if fresh.size < len(tuples)})
+        ctx.did(TracedAs.JOINED)
+        return
+    tracks = advanced(_self_gated(ctx, values, tracks), labels, name, ctx.builder)
+    ctx.set_labels(0, labels, tracks)
+    ctx.did(TracedAs.ELEMENTWISE)
+
+
+def _look_up(units: NDArray[np.int64], which: Labels) -> Labels:
+    index = tuple(
+        slice(0, 1) if stride == 0 and size > 1 else slice(None)
+        for stride, size in zip(which.strides, which.shape, strict=True)
+    )
+    return np.broadcast_to(units[which[index]], which.shape)
+
+
+def _self_gated(ctx: TraceContext, values: Sequence[Value], tracks: dict[int, Track]) -> dict[int, Track]:
+    """Name the nonlinearity of a unit that is multiplied by a function of itself."""
+    from dataclasses import replace
+
+    out: dict[int, Track] = {}
+    for layer_id, track in tracks.items():
+        branches = [v.tracks[layer_id] for v in values if layer_id in v.tracks]
+        plain = next((t for t in branches if t.activation is None), None)
+        bent = next((t for t in branches if t.activation is not None), None)
+        if ctx.node.op_type == "Mul" and len(branches) > 1:
+            # The inside of the nonlinearity may be scaled and shifted; that belongs to the function, so the
+            # branch that carries the unit itself is the one that goes on.
+            base = plain if plain is not None else branches[0]
+            inner = "Square" if bent is None else (bent.activation or "")
+            name = _SELF_GATED.get(inner, inner) if plain is not None else inner
+            out[layer_id] = replace(base, activation=base.activation or name, nonlinear=True)
+        elif len(branches) > 1 and plain is not None:
+            out[layer_id] = plain
+        else:
+            out[layer_id] = track
+    return out
+
+
+def _resolve(ctx: TraceContext, tuples: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each tuple the unit that passes (or -1), and the indices of tuples that need a new unit."""
+    units = tuples[:, 0].copy()
+    merged = np.ones(len(tuples), bool)
+    pairs: list[NDArray[np.int64]] = []
+    for column in range(1, tuples.shape[1]):
+        other = tuples[:, column]
+        same = (units == other) | (other < 0)
+        take = units < 0
+        units = np.where(take, other, units)
+        open_rows = np.flatnonzero(merged & ~same & ~take)
+        if open_rows.size:
+            passed, hubs = _pass_statistics(ctx, units[open_rows], other[open_rows])
+            pairs.append(hubs)
+            units[open_rows] = np.where(passed >= 0, passed, units[open_rows])
+            merged[open_rows] = passed >= 0
+    fresh = np.flatnonzero(~merged)
+    if pairs:
+        ctx.builder.norm_edges(ctx.name, ctx.op, np.concatenate(pairs))
+    return units, fresh
+
+
+def _pass_statistics(
+    ctx: TraceContext, left: NDArray[np.int64], right: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where one label is a statistic of the other, the other one passes.
+
+    Returns:
+        The passing label or -1 per row, and the (hub, unit) pairs of the statistics that were met.
+    """
+    passed = np.full(left.shape, -1, np.int64)
+    hubs: list[tuple[int, int]] = []
+    reductions = ctx.builder.reductions
+    if reductions:
+        is_statistic = [np.isin(ctx.builder.layer_ids(x), list(reductions)) for x in (left, right)]
+        for row in np.flatnonzero(is_statistic[0] | is_statistic[1]):
+            a, b = int(left[row]), int(right[row])
+            behind_a, behind_b = ctx.builder.members(a), ctx.builder.members(b)
+            if _covers(behind_b, a, behind_a):
+                passed[row] = a
+                hubs.append((b, a))
+            elif _covers(behind_a, b, behind_b):
+                passed[row] = b
+                hubs.append((a, b))
+    return passed, np.asarray(hubs, np.int64).reshape(-1, 2)
+
+
+def _covers(
+    members: NDArray[np.int64] | None, unit: int, behind: NDArray[np.int64] | None
+) -> bool:
+    """Whether a statistic (its members) is one of `unit` itself, or of all that `unit` reduces."""
+    if members is None:
+        return False
+    if behind is not None and behind.size <= members.size and bool(np.isin(behind, members).all()):
+        return True
+    position = int(np.searchsorted(members, unit))
+    return position < members.size and int(members[position]) == unit
+
+
+def _new_junctions(
+    ctx: TraceContext,
+    tuples: Labels,
+    units: NDArray[np.int64],
+    fresh: NDArray[np.int64],
+    *,
+    kind: EdgeKind,
+    weights: Sequence[float] | None,
+) -> NDArray[np.int64]:
+    layer_kind = LayerKind.GATE if kind is EdgeKind.GATE else LayerKind.JUNCTION
+    layer = ctx.builder.add_layer(ctx.name, ctx.op, layer_kind, fresh.size)
+    src = tuples[fresh]
+    dst = np.broadcast_to(layer.units[:, None], src.shape)
+    weight = None if weights is None else np.broadcast_to(np.asarray(weights, np.float32), src.shape)
+    # A label that stands twice in a tuple (x + y + x) is one edge with the summed weight.
+    keep = src >= 0
+    for column in range(1, src.shape[1]):
+        keep[:, column] &= ~(src[:, :column] == src[:, [column]]).any(axis=1)
+    if weight is not None:
+        totals = np.stack(
+            [np.where(src == src[:, [c]], weight, 0.0).sum(axis=1) for c in range(src.shape[1])], axis=1
+        )
+        weight = totals.astype(np.float32)
+    ctx.builder.edges(
+        layer,
+        name=ctx.name,
+        op=ctx.op,
+        kind=kind,
+        src=src[keep],
+        dst=dst[keep],
+        weight=None if weight is None else weight[keep],
+    )
+    out = units.copy()
+    out[fresh] = layer.units
+    return out

@@ -1,0 +1,138 @@
+"""Label arrays: which unit every element of a tensor carries.
+
+A label array has the shape of its tensor; an element holds the id of the unit that it carries, or -1 where it
+carries none (a constant, padding). Axes along which the labels do not change are kept as one slice with
+stride 0, so that a convolution's output costs as much as its channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int64]
+"""Array of unit ids with the shape of a tensor; -1 where an element carries no unit."""
+
+NO_UNIT = -1
+
+
+def compress(labels: Labels) -> Labels:
+    """Return equal labels in which every axis along which they do not change has stride 0."""
+    out = np.asarray(labels)
+    for axis in range(out.ndim):
+        size = out.shape[axis]
+        if size <= 1 or out.strides[axis] == 0:
+            continue
+        first = np.take(out, [0], axis=axis)
+        if np.array_equal(out, np.broadcast_to(first, out.shape)):
+            out = np.broadcast_to(first, out.shape)
+    return out
+
+
+def core(labels: Labels) -> Labels:
+    """Return the labels with every stride-0 axis reduced to length 1: as much as is really different."""
+    index = tuple(
+        slice(0, 1) if stride == 0 and size > 1 else slice(None)
+        for stride, size in zip(labels.strides, labels.shape, strict=True)
+    )
+    return labels[index]
+
+
+def joint_core(arrays: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+    """Reduce axes on which *all* arrays (of one shape) are constant to length 1."""
+    ndim = arrays[0].ndim
+    index = tuple(
+        slice(0, 1) if all(a.strides[k] == 0 or a.shape[k] <= 1 for a in arrays) else slice(None)
+        for k in range(ndim)
+    )
+    return [a[index] for a in arrays]
+
+
+def units_in(labels: Labels) -> NDArray[np.int64]:
+    """Sorted distinct unit ids in a label array, without -1."""
+    found = np.unique(core(labels))
+    return found[found >= 0]
+
+
+def constant_along(labels: Labels, axes: Sequence[int]) -> bool:
+    """Whether the labels do not change along any of the axes."""
+    packed = compress(labels)
+    return all(packed.strides[a] == 0 or packed.shape[a] <= 1 for a in axes)
+
+
+def unit_axes(labels: Labels, first: int, count: int) -> tuple[int, ...] | None:
+    """Axes which, raveled in C order, give the unit index of a layer; None when there is no such layout.
+
+    The layer's units are `first .. first + count - 1`; the labels must be constant along all other axes.
+    """
+    packed = compress(labels)
+    axes = tuple(k for k in range(packed.ndim) if packed.strides[k] != 0 and packed.shape[k] > 1)
+    inner = core(packed)
+    if inner.size != count:
+        return None
+    if not np.array_equal(inner.ravel(), np.arange(first, first + count)):
+        return None
+    if axes:
+        return axes
+    # A single unit: any axis of length 1 would do; the channel axis where there is one.
+    return (1,) if packed.ndim > 1 and packed.shape[1] == 1 else ()
+
+
+@dataclass(frozen=True)
+class DistinctRows:
+    """Distinct rows of a matrix of labels, and which of them every row is."""
+
+    rows: Labels
+    """(n_distinct, row length)."""
+    which: NDArray[np.int64]
+    """(n_rows,) index into `rows`."""
+
+
+def distinct_rows(matrix: Labels) -> DistinctRows:
+    """Find the distinct rows of a (possibly stride-0) matrix, in order of first appearance."""
+    n_rows = matrix.shape[0]
+    if n_rows and (n_rows == 1 or matrix.strides[0] == 0 or np.array_equal(matrix, np.broadcast_to(matrix[:1], matrix.shape))):
+        return DistinctRows(matrix[:1], np.zeros(n_rows, np.int64))
+    narrow = matrix[:, :1] if matrix.shape[1] > 1 and matrix.strides[1] == 0 else matrix
+    _, index, inverse = np.unique(narrow, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size)
+    return DistinctRows(matrix[index[order]], rank[inverse.ravel()])
+
+
+def distinct_sets(matrix: Labels) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Distinct sets of labels among the rows of a matrix (order and repetition within a row do not matter).
+
+    Returns:
+        The sets as sorted arrays without -1, in order of first appearance, and the set index of every row.
+    """
+    rows = distinct_rows(matrix)
+    keys: dict[bytes, int] = {}
+    sets: list[NDArray[np.int64]] = []
+    remap = np.empty(rows.rows.shape[0], np.int64)
+    for i, row in enumerate(rows.rows):
+        members = np.unique(row)
+        members = members[members >= 0]
+        key = members.tobytes()
+        if key not in keys:
+            keys[key] = len(sets)
+            sets.append(members)
+        remap[i] = keys[key]
+    return sets, remap[rows.which]
+
+
+def distinct_tuples(arrays: Sequence[Labels]) -> tuple[NDArray[np.int64], Labels]:
+    """Distinct tuples (a[i], b[i], ...) over elements of equally shaped label arrays.
+
+    Returns:
+        (n_distinct, n_arrays) tuples in order of first appearance, and an array of tuple indices that has the
+        arrays' shape (stride 0 where none of them changes).
+    """
+    shape = arrays[0].shape
+    inner = joint_core([compress(a) for a in arrays])
+    stacked = np.stack([a.ravel() for a in inner], axis=1).astype(np.int64, copy=False)
+    found = distinct_rows(np.ascontiguousarray(stacked))
+    which = found.which.reshape(inner[0].shape)
+    return found.rows, np.broadcast_to(which, shape)

@@ -1,0 +1,27 @@
+"""Tracing rules, one module per family of operations; importing this package registers all of them."""
+
+from emergraph.exporters.tracing.rules import (
+    attention,
+    contraction,
+    convolution,
+    elementwise,
+    embedding,
+    movement,
+    normalisation,
+    pooling,
+    recurrent,
+    reduction,
+)
+
+__all__ = [
+    "attention",
+    "contraction",
+    "convolution",
+    "elementwise",
+    "embedding",
+    "movement",
+    "normalisation",
+    "pooling",
+    "recurrent",
+    "reduction",
+]

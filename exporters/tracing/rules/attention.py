@@ -1,0 +1,72 @@
+"""Contractions of two activations: attention scores, context features, gram matrices."""
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.exporters.tracing.context import TraceContext
+from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets, distinct_tuples
+from emergraph.exporters.tracing.values import Value
+from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
+
+
+def contract_activations(ctx: TraceContext, left: Value, right: Value, x: str, y: str, out: str) -> None:
+    """One structural unit per distinct pair (set of labels in the row, set of labels in the column).
+
+    Heads, their scores and their context features fall out of the labels; nothing is matched by pattern.
+    """
+    ctx.read(left)
+    ctx.read(right)
+    shape = ctx.out_shape()
+    sets_x, which_x = _operand_sets(left, x, y, out, shape)
+    sets_y, which_y = _operand_sets(right, y, x, out, shape)
+    pairs, which = distinct_tuples([which_x, which_y])
+    kind = LayerKind.CONTEXT if _reads_scores(ctx, sets_x) or _reads_scores(ctx, sets_y) else LayerKind.SCORE
+    layer = ctx.builder.add_layer(ctx.name, ctx.op, kind, len(pairs))
+    write_attention(ctx, layer.units, [sets_x[int(a)] for a in pairs[:, 0]], [sets_y[int(b)] for b in pairs[:, 1]])
+    labels = layer.first + which
+    ctx.new_layer_output(0, layer, compress(labels))
+    ctx.did(TracedAs.ATTENDED)
+
+
+def write_attention(
+    ctx: TraceContext,
+    units: NDArray[np.int64],
+    rows: list[NDArray[np.int64]],
+    columns: list[NDArray[np.int64]],
+) -> None:
+    """Attention edges from both label sets of every unit."""
+    members = [np.union1d(a, b) for a, b in zip(rows, columns, strict=True)]
+    sizes = np.asarray([m.size for m in members], np.int64)
+    src = np.concatenate(members) if members else np.empty(0, np.int64)
+    layer = ctx.builder.layers[int(ctx.builder.layer_ids(units[:1])[0])]
+    ctx.builder.edges(
+        layer, name=ctx.name, op=ctx.op, kind=EdgeKind.ATTENTION, src=src, dst=np.repeat(units, sizes)
+    )
+
+
+def _reads_scores(ctx: TraceContext, sets: list[NDArray[np.int64]]) -> bool:
+    kinds = {layer.kind for s in sets if s.size for layer in ctx.builder.layers_of(s)}
+    return LayerKind.SCORE in kinds
+
+
+def _operand_sets(
+    value: Value, own: str, other: str, out: str, out_shape: tuple[int, ...]
+) -> tuple[list[NDArray[np.int64]], Labels]:
+    """Distinct label sets along an operand's summed axes, and which one each output element sees."""
+    assert value.labels is not None
+    labels = compress(value.labels)
+    sizes = dict(zip(out, out_shape, strict=True))
+    kept = [c for c in own if c in out and not (value.shape[own.index(c)] == 1 and sizes[c] > 1)]
+    rest = [c for c in own if c not in kept]
+    moved = labels.transpose([own.index(c) for c in [*kept, *rest]])
+    index = tuple(slice(0, 1) if moved.strides[k] == 0 and moved.shape[k] > 1 else slice(None) for k in range(moved.ndim))
+    inner = moved[index]
+    n_rows = prod(inner.shape[: len(kept)])
+    sets, which = distinct_sets(np.ascontiguousarray(inner).reshape(n_rows, -1))
+    small = which.reshape(inner.shape[: len(kept)])
+    spread_shape = [small.shape[kept.index(c)] if c in kept else 1 for c in out]
+    order = sorted(range(len(kept)), key=lambda k: out.index(kept[k]))
+    placed = small.transpose(order).reshape(spread_shape)
+    return sets, np.broadcast_to(placed, out_shape)

@@ -1,0 +1,147 @@
+"""Convolutions in any number of dimensions: channels are units, positions that the kernel slides over are not."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.exporters.tracing.builder import LayerDraft
+from emergraph.exporters.tracing.constants import Constant
+from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.labels import Labels, compress, core
+from emergraph.exporters.tracing.values import Value
+from emergraph.exporters.tracing.weights import (
+    KernelMatrix,
+    kernel_matrix,
+    main_root,
+    remember_block,
+    restorable,
+    write_block,
+    write_pairs,
+)
+from emergraph.graphstore.records import LayerKind, MatrixKernels, TracedAs
+
+
+def channel_labels(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct (channel, label) pairs of a tensor (N, C, ...), as two arrays sorted by channel."""
+    packed = core(compress(labels))
+    n_channels = labels.shape[1]
+    flat = np.moveaxis(packed, 1, 0).reshape(packed.shape[1], -1)
+    if packed.shape[1] == 1 and n_channels > 1:
+        flat = np.broadcast_to(flat, (n_channels, flat.shape[1]))
+    channel = np.broadcast_to(np.arange(n_channels)[:, None], flat.shape)
+    pairs = np.unique(np.stack([channel.ravel(), flat.ravel()], axis=1), axis=0)
+    pairs = pairs[pairs[:, 1] >= 0]
+    return pairs[:, 0], pairs[:, 1]
+
+
+def new_channels(ctx: TraceContext, count: int, bias: NDArray[np.float64] | None = None) -> LayerDraft:
+    """A new layer of channels as output 0 of the current node (N, C, ...)."""
+    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.CONV, count)
+    shape = ctx.out_shape()
+    spread = layer.units.reshape([1, count, *[1] * (len(shape) - 2)])
+    ctx.new_layer_output(0, layer, np.broadcast_to(spread, shape), bias=bias)
+    return layer
+
+
+def trace_convolution(
+    ctx: TraceContext, x: Value, weight: Constant, bias: Constant | None, *, group: int, transposed: bool
+) -> None:
+    """Edges of a convolution: weight (O, I/g, k...) or, transposed, (I, O/g, k...)."""
+    assert x.labels is not None
+    ctx.read(x)
+    ctx.use(weight, "weight")
+    values = weight.floats()
+    n_out = values.shape[1] * group if transposed else values.shape[0]
+    bias_values = None
+    if bias is not None:
+        ctx.use(bias, "bias")
+        bias_values = bias.load().astype(np.float64).reshape(-1)
+    layer = new_channels(ctx, n_out, bias_values)
+    ctx.count_params(layer, weight)
+    ctx.count_params(layer, bias)
+    channels, labels = channel_labels(x.labels)
+    tensor = main_root(weight, ctx)
+    if group == 1:
+        oriented = values if transposed else np.swapaxes(values, 0, 1)
+        _write_full(ctx, layer, weight, oriented, channels, labels, tensor, transposed=transposed)
+    else:
+        src, dst, taps = _grouped_pairs(values, channels, labels, group, layer, transposed=transposed)
+        write_pairs(ctx, layer, src, dst, taps, tensor=tensor, note=f"group={group}")
+    ctx.did(TracedAs.CONTRACTED)
+
+
+def _write_full(
+    ctx: TraceContext,
+    layer: LayerDraft,
+    weight: Constant,
+    values: NDArray[np.floating],
+    channels: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    tensor: str | None,
+    *,
+    transposed: bool,
+) -> None:
+    """One matrix (channel labels, outputs); a channel that carries several units gives a row to each."""
+    matrix = kernel_matrix(values, taps=values.ndim - 2)
+    whole = np.array_equal(channels, np.arange(values.shape[0]))
+    if not whole:
+        matrix = _rows_of(matrix, channels)
+    block = write_block(ctx, layer, labels, layer.units, matrix, tensor=tensor)
+    if whole and matrix.kernels is None and weight.permutation is not None:
+        root_shape = ctx.model.initializers[weight.root].shape if weight.root else ()
+        if len(root_shape) == 2 and restorable(ctx, weight, labels, matrix.weights):
+            remember_block(ctx, weight, block, transposed=not transposed)
+
+
+def _rows_of(matrix: KernelMatrix, rows: NDArray[np.int64]) -> KernelMatrix:
+    k = matrix.kernels
+    if k is None:
+        return KernelMatrix(matrix.weights[rows])
+    return KernelMatrix(
+        matrix.weights[rows],
+        MatrixKernels(l1=k.l1[rows], l2=k.l2[rows], max_abs=k.max_abs[rows], n_params=k.n_params[rows]),
+    )
+
+
+def _grouped_pairs(
+    values: NDArray[np.floating],
+    channels: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    group: int,
+    layer: LayerDraft,
+    *,
+    transposed: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]:
+    """(src, dst, taps) of a grouped convolution: an output sees the inputs of its own group only."""
+    if transposed:
+        n_in, out_per_group = values.shape[:2]
+        in_per_group = n_in // group
+    else:
+        out_per_group, in_per_group = values.shape[0] // group, values.shape[1]
+    taps = int(np.prod(values.shape[2:], dtype=np.int64))
+    per_pair = np.arange(out_per_group)
+    block = channels // in_per_group
+    out = block[:, None] * out_per_group + per_pair[None, :]
+    if transposed:
+        kernel = values[channels[:, None], per_pair[None, :]]
+    else:
+        kernel = values[out, (channels % in_per_group)[:, None]]
+    src = np.repeat(labels, out_per_group)
+    return src, layer.first + out.ravel(), kernel.reshape(-1, taps)
+
+
+@rule("Conv", "ConvTranspose")
+def convolution(ctx: TraceContext) -> None:
+    """Conv and ConvTranspose with constant weights."""
+    x, weight, bias = ctx.input(0), ctx.input(1), ctx.input(2)
+    assert x is not None
+    if weight is None or weight.constant is None or x.labels is None or (bias is not None and bias.constant is None):
+        ctx.make_opaque("a convolution whose kernel depends on activations")
+        return
+    trace_convolution(
+        ctx,
+        x,
+        weight.constant,
+        None if bias is None else bias.constant,
+        group=ctx.attr_int("group", 1),
+        transposed=ctx.node.op_type == "ConvTranspose",
+    )

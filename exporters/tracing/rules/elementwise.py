@@ -1,0 +1,297 @@
+"""Element-wise operations: labels pass, constants become scales and shifts, two activations are joined."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from emergraph.exporters.tracing.affine import advanced, scaled, shifted
+from emergraph.exporters.tracing.constants import Constant
+from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.join import join
+from emergraph.exporters.tracing.labels import Labels, distinct_tuples
+from emergraph.exporters.tracing.values import Track, Value, merged_tracks
+from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
+
+_LINEAR = ("Identity", "Cast", "CastLike", "Dropout", "QuantizeLinear", "DequantizeLinear")
+_NONLINEAR = (
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
+    "HardSwish IsInf IsNaN LeakyRelu Log Mish Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
+    "Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
+).split()
+_COMPARE = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+_LOGIC = ("And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift")
+
+
+def labelled(ctx: TraceContext) -> list[Value]:
+    """The inputs of the current node that carry units."""
+    return [v for v in ctx.inputs() if v.labels is not None]
+
+
+def pass_one(
+    ctx: TraceContext,
+    value: Value,
+    *,
+    nonlinearity: str | None = None,
+    multiply: Constant | float | None = None,
+    add: Constant | float | None = None,
+) -> None:
+    """Set output 0 to an element-wise function of one activation and constants."""
+    labels = np.broadcast_to(value.labels, ctx.out_shape()) if value.labels is not None else None
+    if labels is None:
+        ctx.set_control(0)
+        return
+    tracks: dict[int, Track] = dict(value.tracks)
+    if multiply is not None:
+        factor = _array(ctx, multiply, "scale")
+        tracks = scaled(tracks, labels, factor, ctx.builder)
+        labels = _without_zeroed(labels, factor)
+    if add is not None:
+        tracks = shifted(tracks, labels, _array(ctx, add, "shift"), ctx.builder)
+    for constant in (multiply, add):
+        if isinstance(constant, Constant) and len(value.tracks) == 1:
+            ctx.count_params(ctx.builder.layers[next(iter(value.tracks))], constant)
+    tracks = advanced(tracks, labels, ctx.node.output[0], ctx.builder, nonlinearity=nonlinearity)
+    _remember_bias(ctx, tracks)
+    ctx.set_labels(0, labels, tracks)
+    ctx.did(TracedAs.ELEMENTWISE)
+
+
+def _remember_bias(ctx: TraceContext, tracks: dict[int, Track]) -> None:
+    """A bias added behind a MatMul belongs to the layer's raw output."""
+    for layer_id, track in tracks.items():
+        layer = ctx.builder.layers[layer_id]
+        raw = layer.raw
+        if raw is not None and raw.bias is None and track.bias is not None and track.activation is None:
+            if track.scale is None and track.shift is None:
+                layer.raw = replace(raw, bias=track.bias, tensor=track.tensor, axes=track.axes)
+
+
+def _array(ctx: TraceContext, constant: Constant | float, role: str) -> np.ndarray:
+    if isinstance(constant, Constant):
+        ctx.use(constant, role)
+        return constant.load()
+    return np.asarray(constant)
+
+
+def _without_zeroed(labels: Labels, factor: np.ndarray) -> Labels:
+    """A unit multiplied by exactly zero is pruned: what follows is constant."""
+    zero = factor == 0
+    if not zero.any():
+        return labels
+    return np.where(np.broadcast_to(zero, labels.shape), -1, labels)
+
+
+def _split(ctx: TraceContext) -> tuple[list[Value], list[Constant]]:
+    values = ctx.inputs()
+    return [v for v in values if v.labels is not None], [v.constant for v in values if v.constant is not None]
+
+
+@rule(*_LINEAR)
+def linear(ctx: TraceContext) -> None:
+    """y = x, up to rounding."""
+    value = ctx.input(0)
+    for extra in ctx.inputs()[1:]:
+        ctx.use(extra.constant, "quantization")
+    if value is None or value.labels is None:
+        ctx.set_control(0)
+        ctx.did(TracedAs.CONTROL)
+        return
+    pass_one(ctx, value)
+    ctx.set_control(1)
+
+
+@rule("Neg")
+def neg(ctx: TraceContext) -> None:
+    """y = -x."""
+    pass_one(ctx, labelled(ctx)[0], multiply=-1.0)
+
+
+@rule(*_NONLINEAR)
+def nonlinear(ctx: TraceContext) -> None:
+    """y = f(x) for one activation; bounds and slopes that are tensors are understood as such."""
+    values, constants = _split(ctx)
+    for constant in constants:
+        ctx.use(constant, "shape of the nonlinearity")
+    value = ctx.input(0)
+    if value is None or value.labels is None:
+        ctx.make_opaque(f"{ctx.op} whose bounds depend on activations")
+        return
+    pass_one(ctx, value, nonlinearity=ctx.node.op_type)
+
+
+@rule("PRelu")
+def prelu(ctx: TraceContext) -> None:
+    """y = x for x >= 0, slope * x below; the slope is a parameter per channel."""
+    values, constants = _split(ctx)
+    if len(values) > 1:
+        join(ctx, values, kind=EdgeKind.GATE, weights=None)
+        return
+    for constant in constants:
+        ctx.use(constant, "slope")
+    pass_one(ctx, values[0], nonlinearity="PRelu")
+
+
+def _arithmetic(
+    *,
+    kind: EdgeKind,
+    weights: Callable[[int], list[float]] | None,
+    with_constant: Callable[[TraceContext, Value, list[Constant]], None],
+) -> Callable[[TraceContext], None]:
+    def traced(ctx: TraceContext) -> None:
+        values, constants = _split(ctx)
+        if len(values) == 1:
+            with_constant(ctx, values[0], constants)
+            return
+        for constant in constants:
+            ctx.use(constant, "shift" if kind is EdgeKind.IDENTITY else "scale")
+        join(ctx, values, kind=kind, weights=None if weights is None else weights(len(values)))
+
+    return traced
+
+
+def _add(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
+    total = constants[0] if len(constants) == 1 else None
+    if total is None and constants:
+        for constant in constants:
+            ctx.use(constant, "shift")
+        pass_one(ctx, value, add=None)
+        return
+    pass_one(ctx, value, add=total)
+
+
+def _sub(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
+    first_is_constant = ctx.value(ctx.node.input[0]).labels is None
+    if not constants:
+        pass_one(ctx, value, multiply=-1.0 if first_is_constant else None)
+    elif first_is_constant:
+        pass_one(ctx, value, multiply=-1.0, add=constants[0])
+    else:
+        pass_one(ctx, value, add=_mapped(constants[0], np.negative))
+
+
+def _mul(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
+    pass_one(ctx, value, multiply=constants[0] if constants else None)
+
+
+def _div(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
+    if ctx.value(ctx.node.input[0]).labels is None:
+        for constant in constants:
+            ctx.use(constant, "scale")
+        pass_one(ctx, value, nonlinearity="Reciprocal")
+        return
+    pass_one(ctx, value, multiply=_mapped(constants[0], _reciprocal) if constants else None)
+
+
+def _reciprocal(values: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return 1.0 / np.asarray(values, np.float64)
+
+
+def _mapped(constant: Constant, function: Callable[[np.ndarray], np.ndarray]) -> Constant:
+    return replace(constant, load=lambda: function(constant.load()), permutation=None)
+
+
+def _bend(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
+    for constant in constants:
+        ctx.use(constant, "shape of the nonlinearity")
+    pass_one(ctx, value, nonlinearity=ctx.node.op_type)
+
+
+def _mean(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
+    for constant in constants:
+        ctx.use(constant, "shift")
+    pass_one(ctx, value, multiply=1.0 / max(len(ctx.inputs()), 1))
+
+
+rule("Add", "Sum")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda n: [1.0] * n, with_constant=_add))
+rule("Sub")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda _: [1.0, -1.0], with_constant=_sub))
+rule("Mean")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda n: [1.0 / n] * n, with_constant=_mean))
+rule("Mul")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_mul))
+rule("Div")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_div))
+rule("Pow", "Mod", "Max", "Min", *_LOGIC)(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_bend))
+
+
+@rule(*_COMPARE)
+def compare(ctx: TraceContext) -> None:
+    """An indicator of a condition; against several constants at once (one-hot), one unit for each of them."""
+    values, constants = _split(ctx)
+    if len(values) != 1 or not constants:
+        _arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_bend)(ctx)
+        return
+    for constant in constants:
+        ctx.use(constant, "threshold")
+    shape = ctx.out_shape()
+    labels = np.broadcast_to(values[0].labels, shape)
+    levels, level = np.unique(constants[0].load(), return_inverse=True)
+    level = np.broadcast_to(level.reshape(constants[0].shape), shape)
+    tuples, which = distinct_tuples([labels, level])
+    carried = tuples[tuples[:, 0] >= 0]
+    if levels.size < 2 or np.unique(carried[:, 0]).size == len(carried):
+        pass_one(ctx, values[0], nonlinearity=ctx.node.op_type)
+        return
+    ctx.read(values[0])
+    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.JUNCTION, len(carried))
+    ctx.builder.edges(
+        layer,
+        name=ctx.name,
+        op=ctx.op,
+        kind=EdgeKind.IDENTITY,
+        src=carried[:, 0],
+        dst=layer.units,
+        note="indicator",
+    )
+    lookup = np.full(len(tuples), -1, np.int64)
+    lookup[tuples[:, 0] >= 0] = layer.units
+    ctx.set_labels(0, lookup[which], {})
+    ctx.did(TracedAs.JOINED, "one indicator unit per constant")
+
+
+@rule("Where")
+def where(ctx: TraceContext) -> None:
+    """A choice; the condition is control unless it is all that depends on the inputs."""
+    condition, first, second = (ctx.value(name) for name in ctx.node.input)
+    carried = [v for v in (first, second) if v.labels is not None]
+    for value in (first, second):
+        ctx.use(value.constant, "shift")
+    ctx.use(condition.constant, "mask")
+    if len(carried) == 2:
+        join(ctx, carried, kind=EdgeKind.GATE, weights=None)
+    elif carried and condition.constant is not None:
+        _where_constant(ctx, condition.constant, first, second)
+    elif carried:
+        pass_one(ctx, carried[0], nonlinearity="Where")
+    elif condition.labels is not None:
+        pass_one(ctx, condition, nonlinearity="Where")
+    else:
+        ctx.set_control(0)
+        ctx.did(TracedAs.CONTROL)
+
+
+def _where_constant(ctx: TraceContext, condition: Constant, first: Value, second: Value) -> None:
+    """A constant mask over one activation: elements that the mask hides carry no unit."""
+    shape = ctx.out_shape()
+    mask = np.broadcast_to(condition.load().astype(bool), shape)
+    labels = [
+        np.broadcast_to(v.labels if v.labels is not None else np.asarray(-1), shape) for v in (first, second)
+    ]
+    chosen = np.where(mask, labels[0], labels[1])
+    tracks = advanced(
+        merged_tracks([first, second]), chosen, ctx.node.output[0], ctx.builder, nonlinearity=None
+    )
+    ctx.set_labels(0, chosen, tracks)
+    ctx.did(TracedAs.ELEMENTWISE)
+
+
+@rule("Scaler", domain="ai.onnx.ml")
+def scaler(ctx: TraceContext) -> None:
+    """y = (x - offset) * scale, per feature; the numbers are attributes."""
+    value = labelled(ctx)[0]
+    offset = np.asarray(ctx.attrs.get("offset", [0.0]), np.float64)
+    factor = np.asarray(ctx.attrs.get("scale", [1.0]), np.float64)
+    assert value.labels is not None
+    tracks = shifted(value.tracks, value.labels, -offset, ctx.builder)
+    tracks = scaled(tracks, value.labels, factor, ctx.builder)
+    labels = _without_zeroed(value.labels, factor)
+    ctx.set_labels(0, labels, advanced(tracks, labels, ctx.node.output[0], ctx.builder))
+    ctx.did(TracedAs.ELEMENTWISE)

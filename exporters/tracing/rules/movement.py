@@ -1,0 +1,182 @@
+"""Data movement: the operation itself is run on the labels."""
+
+import numpy as np
+
+from emergraph.exporters.tracing.affine import advanced
+from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.labels import Labels, compress
+from emergraph.exporters.tracing.values import Track, Value, merged_tracks
+from emergraph.graphstore.records import TracedAs
+
+_RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+_BY_INDEX = {
+    "Slice": (1, 2, 3, 4),
+    "Gather": (1,),
+    "GatherElements": (1,),
+    "GatherND": (1,),
+    "Compress": (1,),
+    "ReverseSequence": (1,),
+    "TensorScatter": (2,),
+    "ScatterND": (1,),
+    "ScatterElements": (1,),
+    "Scatter": (1,),
+}
+_DATA_INPUTS = {"ScatterND": (0, 2), "ScatterElements": (0, 2), "Scatter": (0, 2), "TensorScatter": (0, 1)}
+_PLAIN = (
+    "Transpose Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad Col2Im Split Concat Upsample "
+).split()
+
+
+def label_array(value: Value) -> Labels:
+    """The labels of a value; -1 everywhere for constants and control."""
+    return value.labels if value.labels is not None else np.broadcast_to(np.asarray(-1), value.shape)
+
+
+@rule(*_RESHAPING)
+def reshape(ctx: TraceContext) -> None:
+    """Same elements in another shape: the concrete run knows it."""
+    value = ctx.value(ctx.node.input[0])
+    labels = np.reshape(label_array(value), ctx.out_shape())
+    _set_moved(ctx, [labels], value)
+
+
+@rule(*_PLAIN, *(op for op in _BY_INDEX if op != "Gather"))
+def move(ctx: TraceContext) -> None:
+    """Run the operation on the labels; positions that it fills in carry no unit."""
+    op = ctx.node.op_type
+    data = range(len(ctx.node.input)) if op == "Concat" else _DATA_INPUTS.get(op, (0,))
+    arrays: list[np.ndarray | None] = []
+    values: list[Value] = []
+    for position, name in enumerate(ctx.node.input):
+        if not name:
+            arrays.append(None)
+        elif position in data:
+            value = ctx.value(name)
+            values.append(value)
+            ctx.use(value.constant, "other")
+            arrays.append(np.ascontiguousarray(label_array(value)))
+        else:
+            array = ctx.concrete(name)
+            if array is None:
+                ctx.make_opaque(f"{op} whose input {name} is too large to follow")
+                return
+            arrays.append(array)
+    if op == "Pad":
+        arrays = _pad_inputs(ctx, arrays)
+    if not _indices_are_safe(ctx, op, values):
+        ctx.make_opaque(f"{op} picks among different units by an index that depends on the data")
+        return
+    if op == "Transpose":
+        perm = ctx.attr_ints("perm")
+        results = [np.transpose(label_array(values[0]), perm)]
+    else:
+        results = ctx.run(arrays)
+    _set_moved(ctx, results, *values)
+
+
+def _pad_inputs(ctx: TraceContext, arrays: list[np.ndarray | None]) -> list[np.ndarray | None]:
+    """Pad with -1, whatever the model pads with (opset < 11 has the value as an attribute)."""
+    if ctx.opset() < 11:
+        for attribute in ctx.node.attribute:
+            if attribute.name == "value":
+                attribute.f = -1.0
+        if not any(a.name == "value" for a in ctx.node.attribute):
+            ctx.node.attribute.append(_float_attribute("value", -1.0))
+        return arrays
+    filled = [*arrays, None, None][:4] if len(arrays) > 3 else [*arrays, None][:3]
+    filled[2] = np.asarray(-1, np.int64)
+    while len(ctx.node.input) < len(filled):
+        ctx.node.input.append("")
+    return filled
+
+
+def _float_attribute(name: str, value: float):  # noqa: ANN202 - protobuf class
+    import onnx
+
+    return onnx.helper.make_attribute(name, value)
+
+
+def _indices_are_safe(ctx: TraceContext, op: str, values: list[Value]) -> bool:
+    """Whether the choice of indices in the concrete run cannot matter: constants, or labels that agree."""
+    names = [ctx.node.input[k] for k in _BY_INDEX.get(op, ()) if k < len(ctx.node.input) and ctx.node.input[k]]
+    if all(ctx.value(name).constant is not None for name in names):
+        return True
+    packed = [compress(label_array(v)) for v in values]
+    varying = {k for p in packed for k in range(p.ndim) if p.strides[k] != 0 and p.shape[k] > 1}
+    return not (varying & _indexed_axes(ctx, op, values[0]))
+
+
+def _indexed_axes(ctx: TraceContext, op: str, data: Value) -> set[int]:
+    rank = len(data.shape)
+    if op in ("Gather", "GatherElements", "ScatterElements", "Scatter", "Compress"):
+        return {ctx.attr_int("axis", 0) % max(rank, 1)}
+    if op == "Slice" and len(ctx.node.input) > 3 and ctx.node.input[3]:
+        axes = ctx.concrete(ctx.node.input[3])
+        if axes is not None:
+            return {int(a) % rank for a in np.ravel(axes)}
+    if op in ("GatherND", "ScatterND"):
+        batch = ctx.attr_int("batch_dims", 0)
+        depth = ctx.value(ctx.node.input[1]).shape[-1]
+        return set(range(batch, batch + depth))
+    return set(range(rank))
+
+
+def _set_moved(ctx: TraceContext, results: list[Labels], *values: Value) -> None:
+    tracks: dict[int, Track] = merged_tracks(list(values))
+    if all(v.labels is None for v in values):
+        for position in range(len(results)):
+            ctx.set_control(position)
+        ctx.did(TracedAs.CONTROL)
+        return
+    for position, labels in enumerate(results):
+        if position < len(ctx.node.output) and ctx.node.output[position]:
+            moved = compress(np.asarray(labels).astype(np.int64, copy=False))
+            ctx.set_labels(position, moved, _present(ctx, tracks, moved), packed=True)
+    ctx.did(TracedAs.MOVED)
+
+
+def _present(ctx: TraceContext, tracks: dict[int, Track], labels: Labels) -> dict[int, Track]:
+    """Keep the tracks of layers whose units are still there."""
+    from emergraph.exporters.tracing.labels import units_in
+
+    if len(tracks) <= 1:
+        return tracks
+    here = set(ctx.builder.layer_ids(units_in(labels)).tolist())
+    return {layer: track for layer, track in tracks.items() if layer in here}
+
+
+@rule("Resize")
+def resize(ctx: TraceContext) -> None:
+    """Interpolation over space: every position of a channel shows the same units."""
+    from emergraph.exporters.tracing.rules.pooling import spread_over_space
+
+    spread_over_space(ctx, ctx.value(ctx.node.input[0]))
+
+
+@rule("Shape", "Size")
+def shape_of(ctx: TraceContext) -> None:
+    """Shapes depend on no unit."""
+    from emergraph.exporters.tracing.constants import literal
+
+    value = ctx.facts(ctx.node.output[0]).value
+    ctx.set_constant(0, literal(np.asarray(value)))
+    ctx.did(TracedAs.CONSTANT)
+
+
+@rule("ArgMax", "ArgMin", "NonZero", "NonMaxSuppression", "Unique", "TopK", "Multinomial", "Bernoulli")
+def control(ctx: TraceContext) -> None:
+    """Decides which or where; only the values of TopK carry units on."""
+    value = ctx.value(ctx.node.input[0])
+    for position in range(len(ctx.node.output)):
+        ctx.set_control(position)
+    ctx.did(TracedAs.CONTROL)
+    if ctx.node.op_type == "TopK" and value.labels is not None:
+        axis = ctx.attr_int("axis", -1) % len(value.shape)
+        packed = compress(value.labels)
+        if packed.strides[axis] == 0 or packed.shape[axis] == 1:
+            kept = np.take(packed, np.zeros(ctx.out_shape()[axis], np.int64), axis=axis)
+            ctx.set_labels(0, kept, advanced(value.tracks, kept, ctx.node.output[0], ctx.builder))
+            ctx.did(TracedAs.MOVED)
+        else:
+            ctx.make_opaque("TopK picks among different units")
+            ctx.set_control(1)

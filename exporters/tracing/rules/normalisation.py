@@ -1,0 +1,204 @@
+"""Normalisations: the label passes, gamma and beta are columns, the group's statistic is a `norm` hub."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from emergraph.exporters.tracing.affine import advanced, scaled, shifted
+from emergraph.exporters.tracing.constants import Constant
+from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets
+from emergraph.exporters.tracing.values import Track, Value
+from emergraph.graphstore.records import TracedAs
+
+
+def add_hubs(ctx: TraceContext, labels: Labels, axes: Sequence[int]) -> None:
+    """One hub per distinct set of units that are normalised together; none where a set is a single unit."""
+    packed = compress(labels)
+    axes = [a % packed.ndim for a in axes]
+    index = tuple(slice(0, 1) if packed.strides[k] == 0 and packed.shape[k] > 1 else slice(None) for k in range(packed.ndim))
+    inner = packed[index]
+    kept = [k for k in range(inner.ndim) if k not in axes]
+    moved = inner.transpose([*kept, *axes])
+    n_rows = int(np.prod(moved.shape[: len(kept)], dtype=np.int64))
+    sets, _ = distinct_sets(np.ascontiguousarray(moved).reshape(n_rows, -1))
+    sets = [s for s in sets if s.size > 1]
+    if not sets:
+        return
+    hub = ctx.builder.add_reduction(f"{ctx.name}:statistic", ctx.op, sets, "none")
+    pairs = [np.stack([np.full(s.size, unit), s], axis=1) for unit, s in zip(hub.units, sets, strict=True)]
+    ctx.builder.norm_edges(ctx.name, ctx.op, np.concatenate(pairs))
+
+
+def normalise(
+    ctx: TraceContext,
+    value: Value,
+    axes: Sequence[int],
+    *,
+    scale: np.ndarray | None = None,
+    shift: np.ndarray | None = None,
+    nonlinearity: str | None = None,
+) -> None:
+    """Set output 0 to a normalised value, with an element-wise scale and shift that broadcast to it."""
+    assert value.labels is not None
+    labels = value.labels
+    if axes:
+        add_hubs(ctx, labels, axes)
+    tracks: dict[int, Track] = dict(value.tracks)
+    if scale is not None:
+        tracks = scaled(tracks, labels, scale, ctx.builder)
+        if (scale == 0).any():
+            labels = np.where(np.broadcast_to(scale == 0, labels.shape), -1, labels)
+    if shift is not None:
+        tracks = shifted(tracks, labels, shift, ctx.builder)
+    ctx.set_labels(
+        0, labels, advanced(tracks, labels, ctx.node.output[0], ctx.builder, nonlinearity=nonlinearity)
+    )
+    ctx.did(TracedAs.NORMALISED)
+
+
+def _parameter(ctx: TraceContext, position: int, role: str, value: Value) -> np.ndarray | None:
+    given = ctx.input(position)
+    if given is None or given.constant is None:
+        return None
+    ctx.use(given.constant, role)
+    if len(value.tracks) == 1:
+        ctx.count_params(ctx.builder.layers[next(iter(value.tracks))], given.constant)
+    return given.constant.load().astype(np.float64)
+
+
+def _per_channel(array: np.ndarray | None, rank: int) -> np.ndarray | None:
+    return None if array is None else array.reshape([-1, *[1] * (rank - 2)])
+
+
+def _carried(ctx: TraceContext) -> Value | None:
+    value = ctx.value(ctx.node.input[0])
+    if any(v.labels is not None for v in ctx.inputs()[1:]):
+        ctx.make_opaque(f"{ctx.op} whose parameters depend on activations")
+        return None
+    return value
+
+
+@rule("BatchNormalization")
+def batch_normalization(ctx: TraceContext) -> None:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta with stored statistics: a scale and a shift per channel."""
+    value = _carried(ctx)
+    if value is None:
+        return
+    gamma, beta, mean, var = (_parameter(ctx, k, role, value) for k, role in
+                              ((1, "scale"), (2, "shift"), (3, "shift"), (4, "scale")))
+    assert gamma is not None and beta is not None and mean is not None and var is not None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = gamma / np.sqrt(var + ctx.attr_float("epsilon", 1e-5))
+    if not np.isfinite(scale).all():
+        ctx.warn(f"{ctx.name}: batch normalisation with a negative or NaN variance")
+    rank = len(value.shape)
+    normalise(ctx, value, [], scale=_per_channel(scale, rank), shift=_per_channel(beta - mean * scale, rank))
+
+
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+def layer_normalization(ctx: TraceContext) -> None:
+    """Statistics over the last axes of each position."""
+    value = _carried(ctx)
+    if value is None:
+        return
+    rank = len(value.shape)
+    first = ctx.attr_int("axis", -1) % rank
+    normalise(
+        ctx,
+        value,
+        range(first, rank),
+        scale=_parameter(ctx, 1, "scale", value),
+        shift=_parameter(ctx, 2, "shift", value),
+    )
+    for position in (1, 2):
+        ctx.set_control(position)
+
+
+rule("SimplifiedLayerNormalization", "LayerNormalization", domain="com.microsoft")(layer_normalization)
+
+
+@rule("InstanceNormalization")
+def instance_normalization(ctx: TraceContext) -> None:
+    """Statistics over the positions of each channel: no hub while a channel is one unit."""
+    value = _carried(ctx)
+    if value is None:
+        return
+    rank = len(value.shape)
+    normalise(
+        ctx,
+        value,
+        range(2, rank),
+        scale=_per_channel(_parameter(ctx, 1, "scale", value), rank),
+        shift=_per_channel(_parameter(ctx, 2, "shift", value), rank),
+    )
+
+
+@rule("GroupNormalization")
+def group_normalization(ctx: TraceContext) -> None:
+    """Statistics over groups of channels and all positions."""
+    value = _carried(ctx)
+    if value is None:
+        return
+    assert value.labels is not None
+    groups = ctx.attr_int("num_groups", 1)
+    n, channels, *space = value.shape
+    grouped = value.labels.reshape([n, groups, channels // groups, *space])
+    add_hubs(ctx, grouped, range(2, grouped.ndim))
+    gains = [_parameter(ctx, k, role, value) for k, role in ((1, "scale"), (2, "shift"))]
+    rank = len(value.shape)
+    fitted = [None if g is None else _per_channel(np.repeat(g, channels // g.size), rank) for g in gains]
+    normalise(ctx, value, [], scale=fitted[0], shift=fitted[1])
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax")
+def softmax(ctx: TraceContext) -> None:
+    """Probabilities along an axis (before opset 13: along all axes from it on)."""
+    value = ctx.value(ctx.node.input[0])
+    rank = len(value.shape)
+    if ctx.opset() >= 13:
+        axes = [ctx.attr_int("axis", -1) % rank]
+    else:
+        axes = list(range(ctx.attr_int("axis", 1) % rank, rank))
+    normalise(ctx, value, axes, nonlinearity=ctx.node.op_type)
+
+
+@rule("LpNormalization")
+def lp_normalization(ctx: TraceContext) -> None:
+    """x / |x|_p along an axis."""
+    value = ctx.value(ctx.node.input[0])
+    normalise(ctx, value, [ctx.attr_int("axis", -1)])
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance_normalization(ctx: TraceContext) -> None:
+    """Zero mean and unit variance over some axes."""
+    value = ctx.value(ctx.node.input[0])
+    axes = ctx.attr_ints("axes")
+    normalise(ctx, value, [0, 2, 3] if axes is None else axes)
+
+
+@rule("LRN")
+def local_response_normalization(ctx: TraceContext) -> None:
+    """Each channel is divided by a statistic of its neighbours: one hub per channel's window."""
+    value = ctx.value(ctx.node.input[0])
+    assert value.labels is not None
+    size, channels = ctx.attr_int("size", 1), value.shape[1]
+    for channel in range(channels):
+        low, high = max(0, channel - (size - 1) // 2), min(channels, channel + size // 2 + 1)
+        window = value.labels[:, low:high]
+        own = np.unique(value.labels[:, channel])
+        _window_hub(ctx, np.unique(window), own[own >= 0])
+    normalise(ctx, value, [])
+
+
+def _window_hub(ctx: TraceContext, members: np.ndarray, targets: np.ndarray) -> None:
+    members = members[members >= 0]
+    if members.size < 2:
+        return
+    hub = ctx.builder.add_reduction(f"{ctx.name}:statistic", ctx.op, [members], "none")
+    pairs = np.stack([np.full(targets.size, hub.first), targets], axis=1)
+    ctx.builder.norm_edges(ctx.name, ctx.op, pairs)
+
+
+__all__ = ["Constant", "add_hubs", "normalise"]

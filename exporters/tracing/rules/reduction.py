@@ -1,0 +1,108 @@
+"""Reductions: over positions of one unit the label passes, over distinct units a new structural unit arises."""
+
+import numpy as np
+
+from emergraph.exporters.tracing.affine import advanced, scaled
+from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.labels import compress, distinct_sets
+from emergraph.exporters.tracing.values import Value
+from emergraph.graphstore.records import TracedAs
+
+_LINEAR = {"ReduceSum": "sum", "ReduceMean": "mean"}
+_OPS = (
+    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
+    "ReduceSumSquare"
+).split()
+
+
+@rule(*_OPS)
+def reduce(ctx: TraceContext) -> None:
+    """Sum, mean, maximum, ... over some axes."""
+    value = ctx.value(ctx.node.input[0])
+    if value.labels is None:
+        ctx.set_control(0)
+        ctx.did(TracedAs.CONTROL)
+        return
+    axes = _axes(ctx, len(value.shape))
+    op = ctx.node.op_type
+    reduce_labels(ctx, value, axes, weight=_LINEAR.get(op, "none"), nonlinear=op not in _LINEAR)
+
+
+def reduce_labels(
+    ctx: TraceContext, value: Value, axes: list[int], *, weight: str, nonlinear: bool
+) -> None:
+    """Set output 0 to the reduction of a labelled value over some axes.
+
+    A reduction over positions that carry the same unit passes its label. Otherwise one structural unit stands
+    for each distinct set of labels; whether it is a normalisation's hub shows in what reads it.
+    """
+    assert value.labels is not None
+    shape = ctx.out_shape()
+    if not axes:
+        out = np.broadcast_to(value.labels, shape)
+        ctx.set_labels(0, out, advanced(value.tracks, out, ctx.node.output[0], ctx.builder))
+        ctx.did(TracedAs.ELEMENTWISE)
+        return
+    labels = compress(value.labels)
+    kept = [k for k in range(labels.ndim) if k not in axes]
+    index = tuple(slice(0, 1) if labels.strides[k] == 0 and labels.shape[k] > 1 else slice(None) for k in range(labels.ndim))
+    inner = labels[index].transpose([*kept, *axes])
+    kept_shape = inner.shape[: len(kept)]
+    rows = np.ascontiguousarray(inner).reshape(int(np.prod(kept_shape, dtype=np.int64)), -1)
+    sets, which = distinct_sets(rows)
+    aligned = which.reshape([inner.shape[kept.index(k)] if k in kept else 1 for k in range(labels.ndim)])
+    if all(s.size <= 1 for s in sets):
+        carried = np.asarray([s[0] if s.size else -1 for s in sets], np.int64)
+        out = _fit(carried[aligned], labels.shape, axes, shape)
+        bend = ctx.node.op_type if nonlinear else None
+        tracks = dict(value.tracks)
+        if weight == "sum":
+            count = float(np.prod([value.shape[a] for a in axes], dtype=np.int64))
+            tracks = scaled(tracks, out, np.asarray(count), ctx.builder) if count != 1 else tracks
+        ctx.set_labels(0, out, advanced(tracks, out, ctx.node.output[0], ctx.builder, nonlinearity=bend))
+        ctx.did(TracedAs.REDUCED)
+        return
+    ctx.read(value)
+    layer = ctx.builder.add_reduction(ctx.name, ctx.op, sets, weight)
+    ctx.new_layer_output(0, layer, _fit(layer.first + aligned, labels.shape, axes, shape))
+    ctx.did(TracedAs.REDUCED)
+
+
+def _fit(
+    labels: np.ndarray, in_shape: tuple[int, ...], axes: list[int], out_shape: tuple[int, ...]
+) -> np.ndarray:
+    """Spread labels with size-1 reduced axes to the output's shape, with or without kept dimensions."""
+    kept_dims = tuple(1 if k in axes else in_shape[k] for k in range(len(in_shape)))
+    full = np.broadcast_to(labels, kept_dims)
+    if len(out_shape) == len(in_shape):
+        return full
+    return full[tuple(0 if k in axes else slice(None) for k in range(len(in_shape)))]
+
+
+def _axes(ctx: TraceContext, rank: int) -> list[int]:
+    axes = ctx.attr_ints("axes")
+    if axes is None and len(ctx.node.input) > 1 and ctx.node.input[1]:
+        given = ctx.concrete(ctx.node.input[1])
+        axes = None if given is None else [int(a) for a in np.ravel(given)]
+        if axes == [] and not ctx.attr_int("noop_with_empty_axes", 0):
+            axes = None
+    elif axes is None and ctx.attr_int("noop_with_empty_axes", 0):
+        axes = []
+    return sorted({a % rank for a in axes}) if axes is not None else list(range(rank))
+
+
+@rule("CumSum")
+def cumsum(ctx: TraceContext) -> None:
+    """Running sums over positions of one unit."""
+    value = ctx.value(ctx.node.input[0])
+    axis = ctx.concrete(ctx.node.input[1])
+    if value.labels is None or axis is None:
+        ctx.make_opaque("CumSum along an axis that depends on the data")
+        return
+    labels = compress(value.labels)
+    k = int(np.ravel(axis)[0]) % labels.ndim
+    if labels.strides[k] != 0 and labels.shape[k] > 1:
+        ctx.make_opaque("CumSum over different units")
+        return
+    ctx.set_labels(0, labels, advanced(value.tracks, labels, ctx.node.output[0], ctx.builder), packed=True)
+    ctx.did(TracedAs.ELEMENTWISE)

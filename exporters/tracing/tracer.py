@@ -1,0 +1,262 @@
+"""The tracer: one pass over a flat model that turns operations into layers, units and edges."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+import emergraph.exporters.tracing.rules as _rules
+from emergraph.errors import InvalidInputError
+from emergraph.exporters.tracing.builder import GraphBuilder
+from emergraph.exporters.tracing.constants import Constant
+from emergraph.exporters.tracing.context import ParameterUse, TraceContext, TracedModel, find_rule
+from emergraph.exporters.tracing.evaluate import attributes
+from emergraph.exporters.tracing.inputs import input_units
+from emergraph.exporters.tracing.labels import units_in
+from emergraph.exporters.tracing.values import Track, Value
+from emergraph.graphstore.records import GraphFooter, GraphSink, LayerKind, Operation, Tensor, TracedAs
+
+assert _rules.__all__  # importing the package registers the rules
+
+_PARAMETER_PREFIXES = ("float", "bfloat", "int8", "uint8", "int4", "uint4", "int2", "uint2")
+
+
+@dataclass(frozen=True)
+class TraceSummary:
+    """What a trace understood."""
+
+    n_layers: int
+    n_units: int
+    n_neurons: int
+    n_blocks: int
+    n_edges: int
+    n_parameters: int
+    n_parameters_understood: int
+    n_operations: int
+    n_operations_understood: int
+    opaque: tuple[Operation, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the parameters that are understood, 1 for a model without parameters."""
+        return self.n_parameters_understood / self.n_parameters if self.n_parameters else 1.0
+
+
+def trace(
+    model: TracedModel, sink: GraphSink, *, progress: Callable[[int, int], None] | None = None
+) -> TraceSummary:
+    """Trace the units of a flat model and write its graph.
+
+    Args:
+        model: The flat model with the facts of one concrete run.
+        sink: Where blocks, layers, units, tensors and operations go.
+        progress: Called with (operations done, operations in all).
+
+    Returns:
+        Counts and coverage.
+
+    Raises:
+        InvalidInputError: The model is inconsistent.
+    """
+    builder = GraphBuilder(sink)
+    ctx = TraceContext(model, builder)
+    _set_initializers(ctx)
+    _set_inputs(ctx)
+    last_use = _last_uses(model)
+    for index, node in enumerate(model.nodes):
+        _step(ctx, index, node)
+        _forget(ctx, index, node, last_use)
+        if progress is not None:
+            progress(index + 1, len(model.nodes))
+    _set_outputs(ctx)
+    builder.finish()
+    n_params, n_understood = _write_tensors(ctx)
+    sink.write_operations(ctx.operations)
+    opaque = tuple(op for op in ctx.operations if op.traced_as is TracedAs.OPAQUE)
+    from emergraph.graphstore.records import NEURON_LAYER_KINDS
+
+    return TraceSummary(
+        n_layers=len(builder.layers),
+        n_units=builder.n_units,
+        n_neurons=sum(layer.count for layer in builder.layers if layer.kind in NEURON_LAYER_KINDS),
+        n_blocks=builder.n_blocks,
+        n_edges=builder.n_edges,
+        n_parameters=n_params,
+        n_parameters_understood=n_understood,
+        n_operations=len(ctx.operations),
+        n_operations_understood=len(ctx.operations) - len(opaque),
+        opaque=opaque,
+        warnings=tuple(ctx.warnings),
+    )
+
+
+def footer(summary: TraceSummary, *, branches: tuple[str, ...] = ()) -> GraphFooter:
+    """The last record of a graph, from the summary of its trace."""
+    return GraphFooter(
+        branches=branches,
+        n_parameters=summary.n_parameters,
+        n_parameters_understood=summary.n_parameters_understood,
+        n_operations=summary.n_operations,
+        n_operations_understood=summary.n_operations_understood,
+        warnings=summary.warnings,
+    )
+
+
+def _set_initializers(ctx: TraceContext) -> None:
+    for name, tensor in ctx.model.initializers.items():
+        rank = len(tensor.shape)
+        constant = Constant(tuple(tensor.shape), tensor.array, frozenset({name}), tuple(range(rank)))
+        ctx.values[name] = Value(tuple(tensor.shape), constant=constant)
+
+
+def _set_inputs(ctx: TraceContext) -> None:
+    for name in ctx.model.inputs:
+        facts = ctx.facts(name)
+        numbers = input_units(ctx.model, name)
+        if numbers is None:
+            ctx.values[name] = Value(facts.shape)
+            continue
+        count = int(numbers.max(initial=-1)) + 1
+        layer = ctx.builder.add_layer(name, "Input", LayerKind.INPUT, count)
+        labels = numbers + layer.first
+        from emergraph.exporters.tracing.labels import compress, unit_axes
+
+        packed = compress(labels)
+        axes = unit_axes(packed, layer.first, count)
+        layer.raw = Track(name if axes is not None else None, axes)
+        ctx.values[name] = Value(facts.shape, labels=packed, tracks={layer.id: layer.raw}, dtype=facts.dtype)
+
+
+def _last_uses(model: TracedModel) -> dict[str, int]:
+    last: dict[str, int] = {}
+    for index, node in enumerate(model.nodes):
+        for name in node.input:
+            last[name] = index
+    for name in model.outputs:
+        last[name] = len(model.nodes)
+    return last
+
+
+def _forget(ctx: TraceContext, index: int, node, last_use: dict[str, int]) -> None:  # noqa: ANN001 - NodeProto
+    """Drop label arrays that nothing reads any more."""
+    for name in (*node.input, *node.output):
+        value = ctx.values.get(name)
+        if value is not None and value.labels is not None and last_use.get(name, -1) <= index:
+            del ctx.values[name]
+
+
+def _step(ctx: TraceContext, index: int, node) -> None:  # noqa: ANN001 - NodeProto
+    ctx.node, ctx.attrs = node, attributes(node)
+    ctx.traced_as, ctx.reason = TracedAs.OPAQUE, None
+    before = set(ctx.uses)
+    given = ctx.inputs()
+    rule = find_rule(node)
+    if all(v.constant is not None for v in given) and not _subgraph(node):
+        ctx.fold()
+    elif any(v.labels is not None for v in given) or _reads_parameters(given):
+        if rule is None:
+            ctx.make_opaque(f"operation {ctx.op} has no tracing rule")
+        else:
+            rule(ctx)
+    elif rule is not None and node.op_type in ("Shape", "Size"):
+        rule(ctx)
+    else:
+        for position in range(len(node.output)):
+            if node.output[position] in ctx.model.facts:
+                ctx.set_control(position)
+        ctx.did(TracedAs.CONTROL)
+    ctx.operations.append(
+        Operation(
+            index=index,
+            name=ctx.name,
+            op=node.op_type,
+            domain=node.domain,
+            traced_as=ctx.traced_as,
+            reason=ctx.reason,
+            n_params=_count_new(ctx, before),
+        )
+    )
+
+
+def _subgraph(node) -> bool:  # noqa: ANN001 - NodeProto
+    return any(a.HasField("g") or a.graphs for a in node.attribute)
+
+
+def _reads_parameters(values: list[Value]) -> bool:
+    return any(v.constant is not None and v.constant.roots for v in values)
+
+
+def _count_new(ctx: TraceContext, before: set[str]) -> int:
+    return sum(_n_elements(ctx, name) for name in set(ctx.uses) - before)
+
+
+def _n_elements(ctx: TraceContext, name: str) -> int:
+    return int(np.prod(ctx.model.initializers[name].shape, dtype=object)) if ctx.model.initializers[name].shape else 1
+
+
+def _set_outputs(ctx: TraceContext) -> None:
+    for name in ctx.model.outputs:
+        value = ctx.values.get(name)
+        if value is None or value.labels is None:
+            continue
+        ctx.read(value)
+        units = units_in(value.labels)
+        ctx.builder.use_as_value(units)
+        for layer in ctx.builder.layers_of(units):
+            layer.is_output = True
+
+
+def _is_parameter(ctx: TraceContext, name: str) -> bool:
+    """Floating-point tensors and stored quantized weights; not shapes, indices and masks."""
+    dtype = ctx.model.initializers[name].dtype_name
+    if dtype.startswith(_PARAMETER_PREFIXES):
+        return True
+    roles = ctx.uses[name].roles if name in ctx.uses else []
+    return dtype.startswith(("int32", "complex")) and any(r in ("weight", "bias", "embedding") for r in roles)
+
+
+def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
+    total = understood = 0
+    for name, parameter in ctx.model.initializers.items():
+        if not _is_parameter(ctx, name):
+            continue
+        use = ctx.uses.get(name, ParameterUse())
+        tensor = _tensor(name, parameter, use)
+        ctx.builder.sink.write_tensor(tensor)
+        total += tensor.n_params
+        understood += tensor.n_params if tensor.understood else 0
+    return total, understood
+
+
+def _tensor(name: str, parameter, use: ParameterUse) -> Tensor:  # noqa: ANN001 - ParameterTensor
+    values = parameter.array()
+    n_params = int(values.size)
+    zero = 0 if use.zero_point is None else use.zero_point
+    n_zeros = int(np.count_nonzero(values == np.asarray(zero, values.dtype))) if n_params else 0
+    finite = n_params
+    if not np.issubdtype(values.dtype, np.integer) and values.dtype.kind in "fVc":
+        finite = int(np.isfinite(values.astype(np.float32) if values.dtype.kind == "V" else values).sum())
+    raw = None if use.block is not None else np.ascontiguousarray(values).tobytes()
+    return Tensor(
+        name=name,
+        dtype=parameter.dtype_name,
+        shape=tuple(parameter.shape),
+        n_params=n_params,
+        n_zeros=n_zeros,
+        n_nonfinite=n_params - finite,
+        understood=not use.opaque,
+        role=use.roles[0] if use.roles else "unused",
+        data=raw,
+        block=use.block,
+        block_transposed=use.block_transposed,
+    )
+
+
+def sha256_of(data: bytes) -> str:
+    """Hex digest of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+__all__ = ["InvalidInputError", "TraceSummary", "footer", "trace"]

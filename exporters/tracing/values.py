@@ -1,0 +1,60 @@
+"""What the tracer knows of a tensor: a constant, labels that name its units, or control."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.exporters.tracing.constants import Constant
+from emergraph.exporters.tracing.labels import Labels
+
+
+PerUnit = NDArray[np.float64]
+"""One number per unit of a layer; NaN where it differs within the unit."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """How a layer's units look on one branch: which tensor shows them, and what was applied to them so far."""
+
+    tensor: str | None
+    """The last element-wise tensor (or the producing one) whose layout gives the unit index."""
+    axes: tuple[int, ...] | None
+    """Its unit axes."""
+    nonlinear: bool = False
+    """Whether that tensor comes after a nonlinearity."""
+    activation: str | None = None
+    """The first nonlinearity applied on this branch."""
+    bias: PerUnit | None = None
+    scale: PerUnit | None = None
+    shift: PerUnit | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor as the tracer sees it: exactly one of constant, labelled, control.
+
+    Control tensors depend on the inputs but only decide which or where (indices, shapes of data); no units.
+    """
+
+    shape: tuple[int, ...]
+    constant: Constant | None = None
+    labels: Labels | None = None
+    tracks: Mapping[int, Track] = field(default_factory=dict)
+    """By layer id."""
+    dtype: np.dtype[np.generic] | None = None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the tensor depends on data without carrying units."""
+        return self.constant is None and self.labels is None
+
+
+def merged_tracks(values: list[Value]) -> dict[int, Track]:
+    """Union of the tracks of several values; the first one wins."""
+    tracks: dict[int, Track] = {}
+    for value in values:
+        for layer, track in value.tracks.items():
+            tracks.setdefault(layer, track)
+    return tracks
