@@ -1,1 +1,1 @@
-"""Running a model in a child process: small concrete runs, mini-batches, limits."""
+"""Running a model safely: flattening its control flow, and one small concrete run in a child process."""

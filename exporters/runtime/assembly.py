@@ -1,0 +1,203 @@
+"""What the child process loads: a light model with neutral names, and where its weights are."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.exporters.runtime.element_types import PLAIN
+from emergraph.exporters.runtime.flat_model import FlatModel, names_used, subgraphs
+from emergraph.exporters.runtime.frames import Buffer
+
+INLINE_BYTES = 1024
+"""Tensors up to this size travel inside the model: shapes and axes, which onnxruntime wants to see early."""
+
+MIN_IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a regular file the little-endian C-order bytes of a tensor are."""
+
+    path: Path
+    offset: int
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """The values of an initializer."""
+
+    shape: tuple[int, ...]
+    element_type: int
+    raw: Buffer
+    place: Place | None = None
+    """Set where the child can map the values itself; `raw` is then not read here."""
+
+
+class ModelSource(Protocol):
+    """A model file: its light proto and the values of its tensors."""
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model, large values possibly left out."""
+        ...
+
+    def stored(self, tensor: onnx.TensorProto) -> StoredTensor:
+        """The values of one of the tensors of `model`."""
+        ...
+
+    def array(self, tensor: onnx.TensorProto) -> NDArray[np.generic]:
+        """The same as an array."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A large initializer of the light model."""
+
+    slot: str
+    tensor: StoredTensor
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A model made ready for the child."""
+
+    model: bytes
+    weights: tuple[Weight, ...]
+    slots: Mapping[str, str] = field(repr=False)
+    """Neutral name by flat tensor name."""
+    nodes: Mapping[str, str] = field(repr=False)
+    """Flat node name by neutral name, for error messages."""
+
+
+def assemble(flat: FlatModel, fetch: Iterable[str], source: ModelSource) -> Assembly:
+    """Make a model that onnxruntime can load from memory, without a path in it.
+
+    Every tensor and node gets a neutral name (`emt7`, `emn3`): names from a file may hold anything. All axes
+    of the inputs are declared dynamic, since declarations may lie; the tensors of `fetch` are the outputs.
+    Tensors of more than `INLINE_BYTES` bytes are declared as external data without a real location; the child
+    supplies each. Initializers that nothing reads are left out.
+
+    Args:
+        flat: The model to run.
+        fetch: Flat names of the tensors to give out; each must be made by a top-level node.
+        source: Gives the values of the initializers.
+    """
+    slots: dict[str, str] = {"": ""}
+    graph = onnx.GraphProto(name="model")
+    for flat_input in flat.inputs:
+        value = graph.input.add(name=_slot(flat_input.name, slots))
+        value.type.tensor_type.elem_type = flat_input.element_type
+        if flat_input.shape is not None:
+            value.type.tensor_type.shape.SetInParent()
+            for _ in flat_input.shape:
+                value.type.tensor_type.shape.dim.add()
+    weights = _add_initializers(flat, graph, slots, source)
+    nodes: dict[str, str] = {}
+    for node in flat.nodes:
+        copy = graph.node.add()
+        copy.CopyFrom(node)
+        _neutralise(copy, slots, nodes)
+    graph.output.extend(onnx.ValueInfoProto(name=_slot(name, slots)) for name in fetch)
+    model = onnx.ModelProto(ir_version=max(flat.ir_version, MIN_IR_VERSION))
+    used = _domains(graph)
+    for domain, version in flat.opsets.items():
+        if domain in used:
+            model.opset_import.add(domain=domain, version=version)
+    model.graph.CopyFrom(graph)
+    return Assembly(model.SerializeToString(), tuple(weights), slots, nodes)
+
+
+def _add_initializers(
+    flat: FlatModel, graph: onnx.GraphProto, slots: dict[str, str], source: ModelSource
+) -> list[Weight]:
+    weights: list[Weight] = []
+    used = names_used(flat.nodes)
+    for name, tensor in flat.initializers.items():
+        if name not in used:
+            continue
+        slot = _slot(name, slots)
+        if tensor.data_type == onnx.TensorProto.STRING:
+            text = graph.initializer.add()
+            text.CopyFrom(tensor)
+            text.name = slot
+            continue
+        stored = source.stored(tensor)
+        light = graph.initializer.add(name=slot, data_type=stored.element_type, dims=stored.shape)
+        size = memoryview(stored.raw).nbytes
+        if size <= INLINE_BYTES:
+            light.raw_data = bytes(stored.raw)
+            continue
+        light.data_location = onnx.TensorProto.EXTERNAL
+        for key, text_value in (("location", "supplied"), ("offset", "0"), ("length", str(size))):
+            light.external_data.add(key=key, value=text_value)
+        weights.append(Weight(slot, stored))
+    return weights
+
+
+def weight_messages(
+    weights: Iterable[Weight], first_buffer: int
+) -> tuple[list[dict[str, object]], list[Buffer]]:
+    """The weights as the child is told of them, and the buffers for those that it cannot map itself."""
+    messages: list[dict[str, object]] = []
+    buffers: list[Buffer] = []
+    for weight in weights:
+        tensor = weight.tensor
+        message: dict[str, object] = {
+            "name": weight.slot,
+            "type": tensor.element_type,
+            "dtype": PLAIN.get(tensor.element_type),
+            "shape": list(tensor.shape),
+            "nbytes": memoryview(tensor.raw).nbytes,
+            "path": None,
+        }
+        if tensor.place is not None:
+            message["path"] = str(tensor.place.path)
+            message["offset"] = tensor.place.offset
+        else:
+            message["buffer"] = first_buffer + len(buffers)
+            buffers.append(tensor.raw)
+        messages.append(message)
+    return messages, buffers
+
+
+def _slot(name: str, slots: dict[str, str]) -> str:
+    if name not in slots:
+        slots[name] = f"emt{len(slots)}"
+    return slots[name]
+
+
+def _neutralise(node: onnx.NodeProto, slots: dict[str, str], nodes: dict[str, str]) -> None:
+    """Give a node, its tensors and those of its subgraphs neutral names, in place."""
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        neutral = f"emn{len(nodes)}"
+        nodes[neutral] = current.name
+        current.name = neutral
+        current.doc_string = ""
+        del current.metadata_props[:]
+        for names in (current.input, current.output):
+            for position, name in enumerate(names):
+                names[position] = _slot(name, slots)
+        for graph in subgraphs(current):
+            graph.name = "body"
+            for value in (*graph.input, *graph.output):
+                value.name = _slot(value.name, slots)
+            stack.extend(graph.node)
+
+
+def _domains(graph: onnx.GraphProto) -> set[str]:
+    domains = {""}
+    stack = list(graph.node)
+    while stack:
+        node = stack.pop()
+        domains.add(node.domain)
+        for inner in subgraphs(node):
+            stack.extend(inner.node)
+    return domains

@@ -1,0 +1,307 @@
+"""The parent's side of the child process that runs a model."""
+
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.runtime.assembly import Assembly, weight_messages
+from emergraph.exporters.runtime.element_types import PLAIN, element_type_of, numpy_dtype
+from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
+from emergraph.exporters.runtime.limits import RunLimits
+
+SMALL_ELEMENTS = 65_536
+"""Tensors up to this many elements come back with their values."""
+
+_CHUNK = 1 << 20
+_MESSAGE_CHARACTERS = 300
+
+
+class ModelRefusedError(InvalidInputError):
+    """onnxruntime refused to load or run the model on these inputs."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One tensor that a run gave back."""
+
+    kind: str
+    """"tensor", or onnxruntime's name of another kind of value."""
+    shape: tuple[int, ...] | None
+    element_type: int
+    """ONNX element type; 0 for what is no tensor."""
+    values: NDArray[np.generic] | None
+    """None where the values stayed in the child."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Ask for the mean of a tensor over everything but samples and units."""
+
+    unit_axes: tuple[int, ...]
+    sample_axis: int | None = 0
+
+
+class ModelProcess:
+    """A child process that runs one model at a time, under limits of time and memory.
+
+    Example:
+        >>> with ModelProcess(RunLimits()) as process:  # doctest: +SKIP
+        ...     process.load(assembly)
+        ...     process.run({"x": x}, ["y"])["y"].shape
+    """
+
+    def __init__(self, limits: RunLimits) -> None:
+        self._limits = limits
+        self._deadline = time.monotonic() + limits.wall_seconds
+        self._assembly: Assembly | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the limit on the clock is hit."""
+        return self._deadline - time.monotonic()
+
+    def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+        self._errors.close()
+
+    def load(self, assembly: Assembly, *, prepack: bool = False) -> None:
+        """Load a model; the one loaded before is forgotten.
+
+        Args:
+            assembly: The model.
+            prepack: Let onnxruntime keep rearranged copies of weights: faster over many runs, up to twice the
+                memory of the weights.
+
+        Raises:
+            ModelRefusedError: onnxruntime does not take the model.
+            InvalidInputError: onnxruntime crashed.
+            LimitError: A limit was hit.
+        """
+        messages, buffers = weight_messages(assembly.weights, 1)
+        self._assembly = assembly
+        header: dict[str, object] = {
+            "command": "load",
+            "weights": messages,
+            "threads": self._limits.threads,
+            "prepack": prepack,
+            "arena": False,
+        }
+        self._ask(header, [assembly.model, *buffers], "loading")
+
+    def run(
+        self,
+        feeds: Mapping[str, NDArray[np.generic]],
+        fetch: Sequence[str],
+        *,
+        pooling: Mapping[str, Pooling] | None = None,
+        small: int = SMALL_ELEMENTS,
+    ) -> dict[str, Fetched]:
+        """Run the loaded model.
+
+        Args:
+            feeds: Input arrays by flat name.
+            fetch: Flat names of the tensors to give back.
+            pooling: Tensors of which only the mean over everything but samples and units is wanted.
+            small: Tensors of at most this many elements, and integer tensors, come back with their values.
+
+        Raises:
+            ModelRefusedError: onnxruntime does not take these inputs.
+            InvalidInputError: onnxruntime crashed.
+            LimitError: A limit was hit.
+        """
+        assembly = self._assembly
+        if assembly is None:
+            raise RuntimeError("load a model first")
+        slots = assembly.slots
+        arrays = [np.ascontiguousarray(array) for array in feeds.values()]
+        header: dict[str, object] = {
+            "command": "run",
+            "feeds": [_feed(slots[name], array) for name, array in zip(feeds, arrays, strict=True)],
+            "fetch": [slots[name] for name in fetch],
+            "small": small,
+            "pool": {
+                slots[name]: {"axes": list(pool.unit_axes), "sample_axis": pool.sample_axis}
+                for name, pool in (pooling or {}).items()
+            },
+        }
+        buffers: list[Buffer] = [array.reshape(-1).view(np.uint8).data for array in arrays]
+        reply, received = self._ask(header, buffers, "running")
+        values: Any = reply["values"]
+        return {name: _fetched(value, received) for name, value in zip(fetch, values, strict=True)}
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        limits = {"memory_bytes": self._limits.memory_bytes, "parent": os.getpid()}
+        # -P: a model's folder may be the current one, and must not be where modules are imported from
+        command = [sys.executable, "-P", "-m", "emergraph.exporters.runtime.worker", json.dumps(limits)]
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module, no word from outside
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    def _ask(
+        self, header: dict[str, object], buffers: Sequence[Buffer], doing: str
+    ) -> tuple[dict[str, object], list[bytearray]]:
+        if self._process is None:
+            self._process = self._start()
+        try:
+            for piece in pack(header, buffers):
+                self._write(self._process, memoryview(piece), doing)
+            process = self._process
+            reply, received = receive(lambda n: self._read(process, n, doing), self._limits.memory_bytes)
+        except (BrokenPipeError, EOFError, FrameError) as error:
+            raise self._death(doing) from error
+        if not reply["ok"]:
+            raise self._refusal(reply, doing)
+        return reply, received
+
+    def _write(self, process: subprocess.Popen[bytes], data: memoryview, doing: str) -> None:
+        if process.stdin is None:
+            raise EOFError
+        descriptor = process.stdin.fileno()
+        os.set_blocking(descriptor, False)
+        while data:
+            self._wait(descriptor, selectors.EVENT_WRITE, doing)
+            data = data[os.write(descriptor, data[:_CHUNK]) :]
+
+    def _read(self, process: subprocess.Popen[bytes], count: int, doing: str) -> bytearray:
+        if process.stdout is None:
+            raise EOFError
+        descriptor = process.stdout.fileno()
+        found = bytearray(count)
+        view, filled = memoryview(found), 0
+        while filled < count:
+            self._wait(descriptor, selectors.EVENT_READ, doing)
+            got = os.readv(descriptor, [view[filled : filled + _CHUNK]])
+            if got == 0:
+                raise EOFError
+            filled += got
+        return found
+
+    def _wait(self, descriptor: int, event: int, doing: str) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, event)
+            if self.seconds_left <= 0 or not selector.select(self.seconds_left):
+                self.kill()
+                raise LimitError(
+                    f"{doing} the model took longer than {self._limits.wall_seconds:g} s; "
+                    "raise the limit with --time-limit, or use smaller inputs"
+                )
+
+    def kill(self) -> None:
+        """End the child; the next load starts a new one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _death(self, doing: str) -> InvalidInputError | LimitError:
+        """The error for a child that is gone."""
+        process, self._process = self._process, None
+        code = process.wait() if process is not None else None
+        if code == -signal.SIGKILL:
+            return LimitError(f"{doing} the model was stopped by the system, probably for want of memory")
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return InvalidInputError(
+                f"{doing} the model made onnxruntime crash ({name}); nothing was changed. "
+                "Convert the model with another opset, or report it to onnxruntime"
+            )
+        self._errors.seek(0)
+        lines = self._errors.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
+        reason = one_line(lines[-1]) if lines else f"exit code {code}"
+        if "MemoryError" in reason or "allocate" in reason:
+            return self._memory(doing)
+        return InvalidInputError(f"the process for {doing} the model ended: {reason}")
+
+    def _memory(self, doing: str) -> LimitError:
+        gib = self._limits.memory_bytes / (1 << 30)
+        return LimitError(
+            f"{doing} the model needs more than {gib:.3g} GiB of address space; "
+            "raise the limit with --memory-limit, or use smaller inputs"
+        )
+
+    def _refusal(self, reply: dict[str, object], doing: str) -> InvalidInputError | LimitError:
+        if reply["memory"]:
+            return self._memory(doing)
+        text = str(reply["error"])
+        if self._assembly is not None:
+            text = _with_names(text, self._assembly)
+        return ModelRefusedError(f"{doing} the model failed in onnxruntime: {one_line(text)}")
+
+
+def _feed(slot: str, array: NDArray[np.generic]) -> dict[str, object]:
+    element_type = element_type_of(array.dtype)
+    if element_type is None:
+        raise InvalidInputError(f"arrays of type {array.dtype} cannot be given to a model")
+    return {
+        "name": slot,
+        "type": element_type,
+        "dtype": PLAIN.get(element_type),
+        "shape": list(array.shape),
+    }
+
+
+def _fetched(value: dict[str, Any], buffers: list[bytearray]) -> Fetched:
+    shape = None if value["shape"] is None else tuple(int(size) for size in value["shape"])
+    element_type = int(value["type"])
+    dtype = np.dtype(np.float64) if value.get("pooled") else numpy_dtype(element_type)
+    values = None
+    if value["buffer"] is not None and dtype is not None and shape is not None:
+        values = np.frombuffer(buffers[value["buffer"]], dtype).reshape(shape)
+    return Fetched(str(value["kind"]), shape, element_type, values)
+
+
+def one_line(text: str) -> str:
+    """A message as one line without control characters, cut to a readable length."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    flat = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", flat)
+    return flat if len(flat) <= _MESSAGE_CHARACTERS else flat[: _MESSAGE_CHARACTERS - 1] + "…"
+
+
+def _with_names(text: str, assembly: Assembly) -> str:
+    """Put the file's names back where onnxruntime's message has neutral ones."""
+    tensors = {slot: name for name, slot in assembly.slots.items()}
+
+    def real(match: re.Match[str]) -> str:
+        found = match.group(0)
+        return tensors.get(found) or assembly.nodes.get(found) or found
+
+    return re.sub(r"\bem[tn]\d+\b", real, text)
