@@ -1,1 +1,10 @@
 """Reading ONNX files that nobody vouches for: bounds first, memory later, code never."""
+
+from emergraph.exporters.onnxfile.findings import Finding
+from emergraph.exporters.onnxfile.limits import ReadLimits
+from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.registry import Severity
+from emergraph.exporters.onnxfile.sparse import SparseTensor
+from emergraph.exporters.onnxfile.tensors import LazyTensor
+
+__all__ = ["Finding", "LazyTensor", "OnnxFile", "ReadLimits", "Severity", "SparseTensor", "read_onnx"]

@@ -33,6 +33,8 @@ class EmergraphError(Exception):
     """Root of all errors raised on purpose."""
 
     exit_code: ExitCode = ExitCode.INVALID_INPUT
+    finding: object | None = None
+    """What was found in a file that is refused (see `docs/findings.md`), if it is about a file."""
 
 
 class UsageError(EmergraphError):

@@ -1,0 +1,160 @@
+"""Values outside the model file: plain relative paths, below the model's folder, regular files only.
+
+The path is walked one component at a time, each opened below the one before it without following links, so
+that what is checked is what is read.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emergraph.exporters.onnxfile.findings import refusal
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
+
+KNOWN_KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})
+"""Keys of external data that ONNX defines, and the one that its writers add."""
+_MAX_PATH = 4096
+_MAX_DIGITS = 19
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class ExternalFiles:
+    """The files beside a model; each is opened and mapped once."""
+
+    folder: Path
+    """The model's folder; locations are relative to it."""
+    root: Path | None = None
+    """If given, links may be followed as long as they stay below this folder."""
+    opened: dict[str, MappedFile] = field(default_factory=dict, compare=False)
+    """Mapped files by location."""
+
+    def values(self, entries: Mapping[str, str], n_bytes: int, where: str) -> memoryview:
+        """Return the bytes that an `external_data` entry names.
+
+        Args:
+            entries: `location`, and optionally `offset` and `length`, as text.
+            n_bytes: Bytes that the tensor's shape and type need.
+            where: The tensor, for messages.
+
+        Raises:
+            UnsafeInputError: The location leads outside, or to something that is not a regular file.
+            InvalidInputError: The file is missing, or the range does not fit it or the tensor.
+        """
+        location = entries.get("location", "")
+        offset = _number(entries, "offset", where) or 0
+        length = _number(entries, "length", where)
+        mapped = self.opened.get(location)
+        if mapped is None:
+            mapped = self.opened[location] = self._open(location, where)
+        available = mapped.size - offset
+        shown = printable(location)
+        if available < 0 or (length is not None and length > available):
+            raise refusal(
+                "ONNX-EXT-RANGE",
+                f"bytes {offset} .. {offset + (length or 0)} of {shown}, which has {mapped.size}",
+                where,
+            )
+        found = available if length is None else length
+        if found != n_bytes:
+            raise refusal(
+                "ONNX-EXT-RANGE", f"{found} bytes in {shown} where shape and type need {n_bytes}", where
+            )
+        return mapped.content[offset : offset + found]
+
+    def _open(self, location: str, where: str) -> MappedFile:
+        parts = _checked_parts(location, where)
+        folder, shown = self.folder, printable(location)
+        if self.root is not None:
+            folder, parts = self._below_root(location, where)
+        descriptor = None
+        try:
+            descriptor = os.open(folder, _FOLDER)
+            for part in parts[:-1]:
+                descriptor = _step(descriptor, part, _FOLDER | os.O_NOFOLLOW)
+            descriptor = _step(descriptor, parts[-1], _FILE | os.O_NOFOLLOW)
+        except (OSError, ValueError) as error:
+            if descriptor is not None:
+                os.close(descriptor)
+            if any((folder.joinpath(*parts[:n])).is_symlink() for n in range(1, len(parts) + 1)):
+                raise refusal(
+                    "ONNX-EXT-SYMLINK",
+                    f"{shown} is a symbolic link; name the folder it may lead to as root",
+                    where,
+                ) from None
+            reason = getattr(error, "strerror", None) or str(error)
+            raise refusal("ONNX-EXT-MISSING", f"cannot open {shown}: {reason}", where) from None
+        return self._map_checked(descriptor, folder.joinpath(*parts), shown, where)
+
+    def _below_root(self, location: str, where: str) -> tuple[Path, tuple[str, ...]]:
+        root = Path(os.path.realpath(self.root or self.folder))
+        target = Path(os.path.realpath(self.folder / location))
+        if not target.is_relative_to(root) or target == root:
+            raise refusal(
+                "ONNX-EXT-OUTSIDE", f"{printable(location)} leads outside {printable(str(root))}", where
+            )
+        return root, target.relative_to(root).parts
+
+    def _map_checked(self, descriptor: int, path: Path, shown: str, where: str) -> MappedFile:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise refusal(
+                "ONNX-EXT-SPECIAL", f"{shown} is a pipe, a device or a folder, not a regular file", where
+            )
+        if status.st_nlink > 1:
+            os.close(descriptor)
+            raise refusal(
+                "ONNX-EXT-HARDLINK",
+                f"{shown} has {status.st_nlink} hard links, so it may be a file from elsewhere; copy it",
+                where,
+            )
+        return map_descriptor(descriptor, path, status)
+
+
+def _step(parent: int, name: str, flags: int) -> int:
+    """Open `name` below an open folder and close the folder when that worked."""
+    child = os.open(name, flags, dir_fd=parent)
+    os.close(parent)
+    return child
+
+
+def _checked_parts(location: str, where: str) -> tuple[str, ...]:
+    """Return the components of a plain relative path.
+
+    Raises:
+        UnsafeInputError: The location is anything else.
+    """
+    problem = None
+    if not location or len(location) > _MAX_PATH:
+        problem = "is empty" if not location else f"has {len(location)} characters"
+    elif "\0" in location or "\\" in location:
+        problem = "has a NUL or a backslash"
+    elif location.startswith("/") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location):
+        problem = "is absolute or a URL"
+    parts = tuple(part for part in location.split("/") if part not in {"", "."})
+    if problem is None and ".." in parts:
+        raise refusal("ONNX-EXT-OUTSIDE", f"{printable(location)} leads outside the model's folder", where)
+    if problem is None and not parts:
+        problem = "names no file"
+    if problem is not None:
+        raise refusal(
+            "ONNX-EXT-LOCATION",
+            f"location {printable(location)!r} {problem}; expected a path below the model",
+            where,
+        )
+    return parts
+
+
+def _number(entries: Mapping[str, str], key: str, where: str) -> int | None:
+    text = entries.get(key)
+    if text is None or text == "":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise refusal("ONNX-EXT-RANGE", f"{key} {printable(text)!r} is no size in bytes", where)
+    return int(text)

@@ -1,0 +1,106 @@
+"""The registry of everything that can be found in an ONNX file; `docs/findings.md` is generated from it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from emergraph.errors import EmergraphError, InvalidInputError, LimitError, UnsafeInputError
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    INFO = "info"
+    """Worth knowing."""
+    WARNING = "warning"
+    """Read all the same; figures or other tools may be affected."""
+    ERROR = "error"
+    """The file is refused."""
+
+
+@dataclass(frozen=True)
+class FindingKind:
+    """A kind of finding: its stable id, what it means and what follows."""
+
+    id: str
+    severity: Severity
+    meaning: str
+    """What was found and why it matters."""
+    error: type[EmergraphError] | None = None
+    """The error that reading ends with; None for findings that do not stop it."""
+
+
+def _refused(error: type[EmergraphError], rows: dict[str, str]) -> list[FindingKind]:
+    return [FindingKind(id_, Severity.ERROR, meaning, error) for id_, meaning in rows.items()]
+
+
+def _noted(severity: Severity, rows: dict[str, str]) -> list[FindingKind]:
+    return [FindingKind(id_, severity, meaning) for id_, meaning in rows.items()]
+
+
+_INVALID = {
+    "ONNX-FILE-EMPTY": "The file holds no bytes.",
+    "ONNX-FILE-FORMAT": "The file is something else: a web page, an archive, a pickle, another model format.",
+    "ONNX-FILE-SIZE": "The file is larger than the 2 GiB that a protobuf message may have.",
+    "ONNX-WIRE-DAMAGED": "The protobuf encoding is damaged: a length past the end, or a malformed tag.",
+    "ONNX-WIRE-DUPLICATE": "A field that may stand once stands twice; readers disagree which one counts.",
+    "ONNX-WIRE-TEXT": "A text field is not UTF-8.",
+    "ONNX-MODEL-NONE": "No IR version or no graph: not an ONNX model.",
+    "ONNX-GRAPH-CYCLE": "Operations depend on each other in a circle.",
+    "ONNX-GRAPH-DUPLICATE": "Two things of a graph produce the same name.",
+    "ONNX-GRAPH-MISSING": "An operation or output reads a name that nothing produces.",
+    "ONNX-NODE-INVALID": "An operation has no type, or an attribute is given twice or not readable.",
+    "ONNX-OPSET-CONFLICT": "The versions of one operator set contradict each other.",
+    "ONNX-FUNC-DUPLICATE": "Two local functions have the same domain, name and overload.",
+    "ONNX-FUNC-RECURSIVE": "A local function calls itself, directly or by way of others.",
+    "ONNX-TENSOR-TYPE": "A tensor has an element type that ONNX does not define.",
+    "ONNX-TENSOR-SHAPE": "A tensor has a negative dimension, or more than 64 dimensions.",
+    "ONNX-TENSOR-DATA": "A tensor's values do not fit its shape or type: too few, too many, out of range.",
+    "ONNX-TENSOR-TWICE": "A tensor holds values in two places; readers disagree about which ones count.",
+    "ONNX-TENSOR-SEGMENT": "A tensor is stored in segments, which no reader supports.",
+    "ONNX-SPARSE-INVALID": "A sparse tensor has indices out of bounds, twice, or of the wrong shape.",
+    "ONNX-EXT-MISSING": "The file with a tensor's values does not exist or cannot be read.",
+    "ONNX-EXT-RANGE": "A tensor's offset or length does not lie inside the file with its values.",
+}
+
+_UNSAFE = {
+    "ONNX-WIRE-DEPTH": "Messages are nested deeper than the 100 levels that protobuf readers accept.",
+    "ONNX-FUNC-EXPANSION": "Local functions call each other so often that writing them out would not end.",
+    "ONNX-TENSOR-HUGE": "A tensor claims more elements than any file can hold.",
+    "ONNX-EXT-LOCATION": "The place of a tensor's values is no plain relative path: absolute, a URL, ...",
+    "ONNX-EXT-OUTSIDE": "The place of a tensor's values leads outside the model's folder.",
+    "ONNX-EXT-SYMLINK": "The file with a tensor's values is reached through a symbolic link.",
+    "ONNX-EXT-HARDLINK": "The file with a tensor's values has other hard links: it may be from elsewhere.",
+    "ONNX-EXT-SPECIAL": "The place of a tensor's values is no regular file: a pipe, a device, a folder.",
+}
+
+_LIMIT = {
+    "ONNX-FILE-MEMORY": "The model without its weights would take more memory than the limit.",
+}
+
+_WARNINGS = {
+    "ONNX-GRAPH-UNSORTED": "Operations are not listed in the order in which they run; they are sorted here.",
+    "ONNX-GRAPH-SHADOWING": "A name inside a subgraph hides one outside; the inner one is meant here.",
+    "ONNX-IR-VERSION": "The IR version is outside the known range.",
+    "ONNX-OPSET-RANGE": "An operator set version is outside the known range.",
+    "ONNX-OPSET-MISSING": "An operator set is used without being imported.",
+    "ONNX-FUNC-OVERRIDE": "A local function has the name of a standard operation; the function is meant.",
+    "ONNX-EXT-KEY": "External data has a key that ONNX does not define; it is ignored.",
+    "ONNX-EXT-UNUSED": "A tensor holds its values and also names a place outside; the place is ignored.",
+    "ONNX-TENSOR-EMPTY-HUGE": "A tensor without elements has other dimensions that are huge.",
+}
+
+_INFOS = {
+    "ONNX-TRAINING-INFO": "The file also holds training graphs; they are left out.",
+}
+
+KINDS: dict[str, FindingKind] = {
+    kind.id: kind
+    for kind in (
+        *_refused(InvalidInputError, _INVALID),
+        *_refused(UnsafeInputError, _UNSAFE),
+        *_refused(LimitError, _LIMIT),
+        *_noted(Severity.WARNING, _WARNINGS),
+        *_noted(Severity.INFO, _INFOS),
+    )
+}
+"""Every kind of finding by its id."""
