@@ -102,10 +102,10 @@ class _Ride:
             self._einsum(node, carried[0], ids)
         elif op in _RECURRENT:
             self.contracted(ids, ids.ndim - 1)
-        elif op == "Gather" and carried[0] == 1:
-            return
-        elif op in _MOVERS and carried[0] == 0 or op == "Concat":
+        elif op == "Concat" or (op in _MOVERS and carried[0] == 0):
             self._move(node)
+        elif op in _MOVERS:
+            return  # a shape or an index: it decides where, and carries nothing
         elif op in _POOLS:
             self.unite(ids, 1 if ids.ndim > 1 else None)
             self._spread_channels(node, ids)
@@ -199,6 +199,8 @@ class _Ride:
             gone = {a % ids.ndim for a in axes} if axes is not None else set(kept)
             taken = ids[tuple(slice(0, 1) if k in gone else slice(None) for k in kept)]
             self._carry(name, taken.reshape(shape))
+        else:
+            self.used_as_value = True  # an operation that is not known here reads the values
 
     def _carry(self, name: str, ids: Labels) -> None:
         if name:

@@ -20,6 +20,7 @@ from emergraph.graphstore.records import GraphFooter, GraphSink, LayerKind, Oper
 assert _rules.__all__  # importing the package registers the rules
 
 _PARAMETER_PREFIXES = ("float", "bfloat", "int8", "uint8", "int4", "uint4", "int2", "uint2")
+_FROM_INDICES = frozenset({"Gather", "MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN"})
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _step(ctx: TraceContext, index: int, node) -> None:  # noqa: ANN001 - NodePr
     rule = find_rule(node)
     if all(v.constant is not None for v in given) and not _subgraph(node):
         ctx.fold()
-    elif any(v.labels is not None for v in given) or _reads_parameters(given):
+    elif any(v.labels is not None for v in given) or (_reads_parameters(given) and _makes_units(node.op_type)):
         if rule is None:
             ctx.make_opaque(f"operation {ctx.op} has no tracing rule")
         else:
@@ -182,6 +183,11 @@ def _step(ctx: TraceContext, index: int, node) -> None:  # noqa: ANN001 - NodePr
 
 def _subgraph(node) -> bool:  # noqa: ANN001 - NodeProto
     return any(a.HasField("g") or a.graphs for a in node.attribute)
+
+
+def _makes_units(op_type: str) -> bool:
+    """Whether an operation turns control (indices) and parameters into units; others stay control."""
+    return op_type in _FROM_INDICES
 
 
 def _reads_parameters(values: list[Value]) -> bool:

@@ -1,0 +1,53 @@
+"""From a model and one concrete run of it to what the tracer needs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.exporters.runtime.concrete import ConcreteRun
+from emergraph.exporters.tracing.context import ParameterTensor, TensorFacts, TracedModel
+
+_OBJECT = np.dtype(object)
+
+
+@dataclass(frozen=True)
+class FileParameter:
+    """A parameter tensor that is read from the model file when asked for."""
+
+    shape: tuple[int, ...]
+    dtype_name: str
+    _read: Callable[[], NDArray[np.generic]]
+
+    def array(self) -> NDArray[np.generic]:
+        """The values."""
+        return self._read()
+
+
+def traced_model(
+    run: ConcreteRun, parameter: Callable[[onnx.TensorProto], ParameterTensor]
+) -> TracedModel:
+    """Put the flat model, its parameters and the facts of the concrete run together.
+
+    Args:
+        run: The concrete run, with its control flow decided.
+        parameter: Gives the tensor behind an initializer's proto.
+    """
+    facts: dict[str, TensorFacts] = {
+        name: TensorFacts(value.shape, value.dtype if value.dtype is not None else _OBJECT, value.value)
+        for name, value in run.values.items()
+        if value.shape is not None
+    }
+    initializers: Mapping[str, ParameterTensor] = {
+        name: parameter(proto) for name, proto in run.flat.initializers.items()
+    }
+    return TracedModel(
+        nodes=run.flat.nodes,
+        initializers=initializers,
+        facts=facts,
+        inputs=[value.name for value in run.flat.inputs],
+        outputs=run.flat.outputs,
+        opsets=run.flat.opsets,
+    )
