@@ -198,8 +198,9 @@ class Tensor:
     """A parameter tensor of the model, stored once.
 
     Exactly one of the two ways restores it bit for bit: `data` (the raw little-endian C-order bytes of
-    `dtype`), or `block`: the matrix of that block, whose rows (sources) and columns (targets) are units, is the tensor
-    (`block_transposed=False`, shape (sources, targets)) or its transpose (`True`, shape (targets, sources)).
+    `dtype`), or `block`: the matrix of that block, whose rows (sources) and columns (targets) are units, is the
+    tensor (`block_transposed=False`, shape (sources, targets)) or its transpose (`True`, shape (targets,
+    sources)); `matrix_restores` says when a matrix can. Both are None for elements without bytes (strings).
     """
 
     name: str
@@ -218,6 +219,8 @@ class Tensor:
     data: bytes | memoryview | None = None
     block: int | None = None
     block_transposed: bool = False
+    sha256: str | None = None
+    """SHA-256 of the raw bytes; the writer computes it when there is `data`. Restoring checks it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +267,26 @@ class GraphFooter:
     n_operations: int
     n_operations_understood: int
     warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceHeader:
+    """What is known about an activation trace beside its per-unit numbers."""
+
+    name: str
+    """Unique within its graph; the store appends a number when it is taken."""
+    kind: str
+    """"inputs" (the model ran on given ones), "random" (it ran on random ones) or "imported"."""
+    n_samples: int
+    n_values: int = 0
+    """Samples whose values are kept, the first ones."""
+    source: str = ""
+    """File name of the inputs or recordings, without folders."""
+    sha256: str | None = None
+    """Of that file."""
+    seed: int | None = None
+    settings: dict[str, object] = field(default_factory=dict)
+    """How the trace was made. Stored as JSON."""
 
 
 class GraphSink(Protocol):
@@ -320,3 +343,26 @@ class MatrixKernels:
     l2: FloatArray
     max_abs: FloatArray
     n_params: NDArray[np.int32]
+
+
+def matrix_restores(dtype: str, n_nonfinite: int) -> bool:
+    """Whether the matrix of a block can hold a tensor bit for bit, so that it needs no raw `data`.
+
+    The store keeps weights as float32: exact for float32 and for all types of up to 16 bits, but NaNs of
+    those change their bits on the way.
+
+    Args:
+        dtype: Element type of the tensor, by its numpy or ml_dtypes name.
+        n_nonfinite: NaN and infinite values among the elements.
+    """
+    return dtype == "float32" or (dtype in _UP_TO_16_BITS and n_nonfinite == 0)
+
+
+_UP_TO_16_BITS = frozenset(
+    {
+        "bool",
+        *("int2", "int4", "int8", "int16", "uint2", "uint4", "uint8", "uint16"),
+        *("float16", "bfloat16", "float4_e2m1fn", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz"),
+        *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"),
+    }
+)
