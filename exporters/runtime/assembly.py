@@ -103,6 +103,7 @@ def assemble(flat: FlatModel, fetch: Iterable[str], source: ModelSource) -> Asse
         copy = graph.node.add()
         copy.CopyFrom(node)
         _neutralise(copy, slots, nodes)
+        _fill_attributes(copy, source)
     graph.output.extend(onnx.ValueInfoProto(name=_slot(name, slots)) for name in fetch)
     model = onnx.ModelProto(ir_version=max(flat.ir_version, MIN_IR_VERSION))
     used = _domains(graph)
@@ -189,6 +190,22 @@ def _neutralise(node: onnx.NodeProto, slots: dict[str, str], nodes: dict[str, st
             graph.name = "body"
             for value in (*graph.input, *graph.output):
                 value.name = _slot(value.name, slots)
+            stack.extend(graph.node)
+
+
+def _fill_attributes(node: onnx.NodeProto, source: ModelSource) -> None:
+    """Put the values of large attribute tensors, which the light model leaves out, back in, in place."""
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        for attribute in current.attribute:
+            for tensor in (attribute.t, *attribute.tensors):
+                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                    raw = bytes(source.stored(tensor).raw)
+                    del tensor.external_data[:]
+                    tensor.ClearField("data_location")
+                    tensor.raw_data = raw
+        for graph in subgraphs(current):
             stack.extend(graph.node)
 
 

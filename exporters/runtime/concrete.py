@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.branches import literal_conditions, take_branches
 from emergraph.exporters.runtime.element_types import numpy_dtype
@@ -17,6 +18,7 @@ from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import Fetched, ModelProcess, ModelRefusedError
 from emergraph.exporters.runtime.sizes import RANKS, Shape, axes_of, candidate_sizes, declared_text
+from emergraph.exporters.runtime.sources import as_source
 
 Array = NDArray[np.generic]
 Feeds = dict[str, Array]
@@ -60,7 +62,7 @@ class ConcreteRun:
 
 
 def concrete_run(
-    file: ModelSource,
+    file: OnnxFile | ModelSource,
     *,
     inputs: Mapping[str, Array] | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
@@ -73,7 +75,7 @@ def concrete_run(
     values (see `feeds`). If nodes are replaced by the branch that the run takes.
 
     Args:
-        file: The model.
+        file: A checked file (`read_onnx`), or another source of a model.
         inputs: Values of inputs that the caller decides.
         input_shapes: Shapes of inputs that the caller decides.
         limits: Of time, memory and threads.
@@ -86,17 +88,18 @@ def concrete_run(
     given = dict(inputs or {})
     shapes = dict(input_shapes or {})
     limits = limits or RunLimits()
-    flat = flatten(file.model, read_tensor=file.array, overridden=frozenset(given))
+    source = as_source(file)
+    flat = flatten(source.model, read_tensor=source.array, overridden=frozenset(given))
     _check_names(flat, (*given, *shapes))
     given = {name: _checked(flat, name, array) for name, array in given.items()}
     flat = _with_literal_branches(flat)
     with ModelProcess(limits) as process:
         conditions = [name for name in flat.open_conditions() if name not in {v.name for v in flat.inputs}]
         fetch = list(dict.fromkeys((*conditions, *made(flat)))) if not flat.open_conditions() else conditions
-        search = _Search(flat, file, process, seed)
+        search = _Search(flat, source, process, seed)
         feeds, first = search.run(fetch, given, shapes)
-        flat, found = _decide(flat, file, process, feeds, first)
-        values = _all_values(flat, file, process, feeds, found)
+        flat, found = _decide(flat, source, process, feeds, first)
+        values = _all_values(flat, source, process, feeds, found)
     return ConcreteRun(flat, values, feeds, search.attempts)
 
 

@@ -173,6 +173,8 @@ class ModelProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             bufsize=0,
+            # the child's numpy only moves bytes; a pool of its threads would take address space
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
 
@@ -247,7 +249,7 @@ class ModelProcess:
         self._errors.seek(0)
         lines = self._errors.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
         reason = one_line(lines[-1]) if lines else f"exit code {code}"
-        if "MemoryError" in reason or "allocate" in reason:
+        if any(word in reason for word in ("MemoryError", "allocat", "memory", "failed to map")):
             return self._memory(doing)
         return InvalidInputError(f"the process for {doing} the model ended: {reason}")
 
@@ -293,6 +295,8 @@ def one_line(text: str) -> str:
     """A message as one line without control characters, cut to a readable length."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     flat = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", flat)
+    # where in onnxruntime's own source it happened says nothing to a user
+    flat = re.sub(r"/onnxruntime_src/\S+.*?\)( const)? ", "", flat)
     return flat if len(flat) <= _MESSAGE_CHARACTERS else flat[: _MESSAGE_CHARACTERS - 1] + "…"
 
 
