@@ -84,6 +84,7 @@ class TraceContext:
         self.uses: dict[str, ParameterUse] = {}
         self.operations: list[Operation] = []
         self.warnings: list[str] = []
+        self.local_facts: dict[str, TensorFacts] = {}
         self.node = onnx.NodeProto()
         self.attrs: dict[str, object] = {}
         self.traced_as = TracedAs.OPAQUE
@@ -130,7 +131,8 @@ class TraceContext:
 
     def facts(self, name: str) -> TensorFacts:
         """What the concrete run says about a tensor."""
-        return self.model.facts[name]
+        local = self.local_facts.get(name)
+        return self.model.facts[name] if local is None else local
 
     def out_shape(self, position: int = 0) -> tuple[int, ...]:
         """Shape of an output of the current node in the concrete run."""
@@ -243,7 +245,7 @@ class TraceContext:
         for position, name in enumerate(node.output):
             if not name:
                 continue
-            facts = self.model.facts.get(name)
+            facts = self.local_facts.get(name) or self.model.facts.get(name)
             if facts is None:
                 raise InvalidInputError(f"{self.name} ({self.op}): the concrete run did not reach this operation")
 

@@ -10,8 +10,8 @@ import emergraph.exporters.tracing.rules as _rules
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.tracing.builder import GraphBuilder
 from emergraph.exporters.tracing.constants import Constant
-from emergraph.exporters.tracing.context import ParameterUse, TraceContext, TracedModel, find_rule
-from emergraph.exporters.tracing.evaluate import attributes
+from emergraph.exporters.tracing.context import ParameterUse, TraceContext, TracedModel
+from emergraph.exporters.tracing.dispatch import dispatch
 from emergraph.exporters.tracing.inputs import input_units
 from emergraph.exporters.tracing.labels import units_in
 from emergraph.exporters.tracing.values import Track, Value
@@ -20,7 +20,6 @@ from emergraph.graphstore.records import GraphFooter, GraphSink, LayerKind, Oper
 assert _rules.__all__  # importing the package registers the rules
 
 _PARAMETER_PREFIXES = ("float", "bfloat", "int8", "uint8", "int4", "uint4", "int2", "uint2")
-_FROM_INDICES = frozenset({"Gather", "MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN"})
 
 
 @dataclass(frozen=True)
@@ -149,25 +148,8 @@ def _forget(ctx: TraceContext, index: int, node, last_use: dict[str, int]) -> No
 
 
 def _step(ctx: TraceContext, index: int, node) -> None:  # noqa: ANN001 - NodeProto
-    ctx.node, ctx.attrs = node, attributes(node)
-    ctx.traced_as, ctx.reason = TracedAs.OPAQUE, None
     before = set(ctx.uses)
-    given = ctx.inputs()
-    rule = find_rule(node)
-    if all(v.constant is not None for v in given) and not _subgraph(node):
-        ctx.fold()
-    elif any(v.labels is not None for v in given) or (_reads_parameters(given) and _makes_units(node.op_type)):
-        if rule is None:
-            ctx.make_opaque(f"operation {ctx.op} has no tracing rule")
-        else:
-            rule(ctx)
-    elif rule is not None and node.op_type in ("Shape", "Size"):
-        rule(ctx)
-    else:
-        for position in range(len(node.output)):
-            if node.output[position] in ctx.model.facts:
-                ctx.set_control(position)
-        ctx.did(TracedAs.CONTROL)
+    dispatch(ctx, node)
     ctx.operations.append(
         Operation(
             index=index,
@@ -179,19 +161,6 @@ def _step(ctx: TraceContext, index: int, node) -> None:  # noqa: ANN001 - NodePr
             n_params=_count_new(ctx, before),
         )
     )
-
-
-def _subgraph(node) -> bool:  # noqa: ANN001 - NodeProto
-    return any(a.HasField("g") or a.graphs for a in node.attribute)
-
-
-def _makes_units(op_type: str) -> bool:
-    """Whether an operation turns control (indices) and parameters into units; others stay control."""
-    return op_type in _FROM_INDICES
-
-
-def _reads_parameters(values: list[Value]) -> bool:
-    return any(v.constant is not None and v.constant.roots for v in values)
 
 
 def _count_new(ctx: TraceContext, before: set[str]) -> int:

@@ -1,0 +1,95 @@
+"""Which of the things an operation can do to units a node does: fold, follow its rule, or steer."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from emergraph.exporters.tracing.context import TensorFacts, TraceContext, find_rule
+from emergraph.exporters.tracing.evaluate import attributes
+from emergraph.exporters.tracing.values import Value
+from emergraph.graphstore.records import TracedAs
+
+_FROM_INDICES = frozenset(
+    {"Gather", "MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "EmbedLayerNormalization"}
+)
+"""Operations that make units out of indices and parameters; others that see no unit only steer."""
+
+
+def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
+    """Trace one node: its outputs are set in the context, and how it was traced is noted there."""
+    ctx.node, ctx.attrs = node, attributes(node)
+    ctx.traced_as, ctx.reason = TracedAs.OPAQUE, None
+    given = ctx.inputs()
+    rule = find_rule(node)
+    labelled = any(v.labels is not None for v in given)
+    if all(v.constant is not None for v in given) and not has_subgraph(node):
+        ctx.fold()
+    elif labelled or (_reads_parameters(given) and node.op_type in _FROM_INDICES) or has_subgraph(node):
+        if rule is None:
+            ctx.make_opaque(f"operation {ctx.op} has no tracing rule")
+        else:
+            rule(ctx)
+    elif rule is not None and node.op_type in ("Shape", "Size"):
+        rule(ctx)
+    else:
+        for position, name in enumerate(node.output):
+            if name in ctx.model.facts:
+                ctx.set_control(position)
+        ctx.did(TracedAs.CONTROL)
+
+
+def expand(
+    ctx: TraceContext,
+    nodes: Sequence[onnx.NodeProto],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Trace the current node as the given sequence of simpler nodes.
+
+    Args:
+        ctx: The trace; its current node is the composite operation.
+        nodes: Simpler nodes; the last ones make the composite's outputs under their own names.
+        shapes: Shapes of the tensors in between, in the concrete run.
+    """
+    outer, outer_attrs = ctx.node, ctx.attrs
+    kinds: list[TracedAs] = []
+    for name, shape in shapes.items():
+        ctx.local_facts[name] = TensorFacts(tuple(shape), np.dtype(np.float32))
+    for position, node in enumerate(nodes):
+        node.name = f"{outer.name or outer.output[0]}/{node.op_type}_{position}"
+        dispatch(ctx, node)
+        if ctx.traced_as is TracedAs.OPAQUE:
+            kinds = [TracedAs.OPAQUE]
+            reason = ctx.reason
+            break
+        kinds.append(ctx.traced_as)
+    ctx.node, ctx.attrs = outer, outer_attrs
+    strongest = max(kinds, key=list(_WEIGHT).index) if TracedAs.OPAQUE not in kinds else TracedAs.OPAQUE
+    if strongest is TracedAs.OPAQUE:
+        ctx.make_opaque(reason or "a part of it is not understood")
+        return
+    ctx.did(strongest, f"as {', '.join(n.op_type for n in nodes)}")
+
+
+_WEIGHT = (
+    TracedAs.CONSTANT,
+    TracedAs.CONTROL,
+    TracedAs.MOVED,
+    TracedAs.ELEMENTWISE,
+    TracedAs.REDUCED,
+    TracedAs.NORMALISED,
+    TracedAs.JOINED,
+    TracedAs.ATTENDED,
+    TracedAs.EMBEDDED,
+    TracedAs.RECURRENT,
+    TracedAs.CONTRACTED,
+)
+
+
+def has_subgraph(node: onnx.NodeProto) -> bool:
+    """Whether a node holds graphs of its own (If, Loop, Scan, SequenceMap)."""
+    return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
+
+
+def _reads_parameters(values: list[Value]) -> bool:
+    return any(v.constant is not None and v.constant.roots for v in values)
