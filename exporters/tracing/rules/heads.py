@@ -1,0 +1,300 @@
+"""Fused attention operations: scores and context features per head, as if they were written out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from emergraph.exporters.tracing.constants import Constant
+from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.dispatch import expand
+from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets, distinct_tuples, units_in
+from emergraph.exporters.tracing.rules.movement import label_array
+from emergraph.exporters.tracing.values import Value
+from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
+
+MICROSOFT = "com.microsoft"
+Sets = list[NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Label sets of queries, keys or values."""
+
+    whole: Sets
+    """Per head: all labels of its features."""
+    features: list[Sets]
+    """Per head and feature: the labels over all positions."""
+
+
+def heads_of(labels: Labels) -> Heads:
+    """Label sets of an array (batch, positions, heads, features)."""
+    packed = compress(labels)
+    n_heads, width = labels.shape[2], labels.shape[3]
+    index = tuple(slice(0, 1) if packed.strides[k] == 0 and packed.shape[k] > 1 else slice(None) for k in (0, 1))
+    inner = np.ascontiguousarray(np.moveaxis(packed[index], (2, 3), (0, 1))).reshape(n_heads * width, -1)
+    sets, which = distinct_sets(inner)
+    features = [[sets[int(which[h * width + f])] for f in range(width)] for h in range(n_heads)]
+    whole = [np.unique(np.concatenate(f)) if f else np.empty(0, np.int64) for f in features]
+    return Heads(whole, features)
+
+
+def joined(parts: Sequence[Heads]) -> Heads:
+    """Heads of positions that stand one after the other (a cache and what is new)."""
+    if len(parts) == 1:
+        return parts[0]
+    n_heads = len(parts[0].whole)
+    whole = [np.unique(np.concatenate([p.whole[h] for p in parts])) for h in range(n_heads)]
+    features = [
+        [np.unique(np.concatenate([p.features[h][f] for p in parts])) for f in range(len(parts[0].features[h]))]
+        for h in range(n_heads)
+    ]
+    return Heads(whole, features)
+
+
+def attend(ctx: TraceContext, q: Heads, k: Heads, v: Heads, *, masks: Sequence[Value | None] = ()) -> Labels:
+    """Score units per head, context units per head and feature; heads of k and v repeat in groups.
+
+    Returns:
+        (heads, features) labels of the context.
+    """
+    n_heads = len(q.whole)
+    group = max(1, n_heads // max(len(k.whole), 1))
+    extra = [units_in(m.labels) for m in masks if m is not None and m.labels is not None]
+    for mask in masks:
+        if mask is not None:
+            ctx.use(mask.constant, "mask")
+    scores = ctx.builder.add_layer(f"{ctx.name}:scores", ctx.op, LayerKind.SCORE, n_heads)
+    sources = [np.unique(np.concatenate([q.whole[h], k.whole[h // group], *extra])) for h in range(n_heads)]
+    _attention_edges(ctx, scores.id, sources, scores.units)
+    width = len(v.features[0]) if v.features else 0
+    context = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.CONTEXT, n_heads * width)
+    grid = context.units.reshape(n_heads, width)
+    fed = [
+        np.unique(np.append(v.features[h // group][f], scores.first + h)) for h in range(n_heads) for f in range(width)
+    ]
+    _attention_edges(ctx, context.id, fed, grid.ravel())
+    ctx.did(TracedAs.ATTENDED)
+    return grid
+
+
+def _attention_edges(ctx: TraceContext, layer: int, sources: Sets, targets: NDArray[np.int64]) -> None:
+    sizes = np.asarray([s.size for s in sources], np.int64)
+    src = np.concatenate(sources) if sources else np.empty(0, np.int64)
+    ctx.builder.edges(
+        ctx.builder.layers[layer],
+        name=ctx.name,
+        op=ctx.op,
+        kind=EdgeKind.ATTENTION,
+        src=src,
+        dst=np.repeat(targets, sizes),
+    )
+
+
+def _split_heads(value: Value, n_heads: int) -> Labels:
+    """(B, T, H, D) labels of a (B, T, H * D) or (B, H, T, D) tensor."""
+    labels = label_array(value)
+    if labels.ndim == 4:
+        return np.swapaxes(labels, 1, 2)
+    batch, positions, width = labels.shape
+    return labels.reshape(batch, positions, n_heads, width // n_heads)
+
+
+def _set_context(ctx: TraceContext, grid: Labels, *, heads_first: bool) -> None:
+    shape = ctx.out_shape()
+    layer = ctx.builder.layers[int(ctx.builder.layer_ids(grid.ravel()[:1])[0])]
+    labels = grid[None, :, None, :] if heads_first else grid.reshape(1, 1, -1)
+    ctx.new_layer_output(0, layer, np.broadcast_to(labels, shape))
+
+
+def _set_cache(ctx: TraceContext, position: int, past: Value | None, new: Value, n_heads: int) -> None:
+    """present = concat(past, new) along positions, shape (B, H, P + T, D)."""
+    if position >= len(ctx.node.output) or not ctx.node.output[position]:
+        return
+    shape = ctx.out_shape(position)
+    fresh = np.swapaxes(_split_heads(new, n_heads), 1, 2)
+    parts = [label_array(past)] if past is not None and past.shape[2] else []
+    labels = np.concatenate([*parts, fresh], axis=2)
+    if labels.shape != shape:
+        # A preallocated cache of fixed length: every slot may hold either.
+        labels = np.broadcast_to(fresh[:, :, :1], shape)
+    ctx.set_labels(position, labels, new.tracks)
+
+
+def _read_all(ctx: TraceContext, values: Sequence[Value | None]) -> None:
+    for value in values:
+        if value is not None and value.labels is not None:
+            ctx.read(value)
+
+
+def _with_past(value: Labels, past: Value | None) -> Heads:
+    parts = [heads_of(value)]
+    if past is not None and past.labels is not None and past.shape[2]:
+        parts.append(heads_of(np.swapaxes(past.labels, 1, 2)))
+    return joined(parts)
+
+
+@rule("Attention")
+def attention(ctx: TraceContext) -> None:
+    """Scaled dot-product attention of opset 23: (Q, K, V, mask, past_key, past_value)."""
+    q, k, v = (ctx.value(ctx.node.input[i]) for i in range(3))
+    mask, past_k, past_v = ctx.input(3), ctx.input(4), ctx.input(5)
+    four = len(q.shape) == 4
+    n_q = q.shape[1] if four else ctx.attr_int("q_num_heads", 1)
+    n_kv = k.shape[1] if four else ctx.attr_int("kv_num_heads", n_q)
+    _read_all(ctx, (q, k, v, past_k, past_v, mask))
+    grid = attend(
+        ctx,
+        heads_of(_split_heads(q, n_q)),
+        _with_past(_split_heads(k, n_kv), past_k),
+        _with_past(_split_heads(v, n_kv), past_v),
+        masks=[mask],
+    )
+    _set_context(ctx, grid, heads_first=four)
+    _set_cache(ctx, 1, past_k, k, n_kv)
+    _set_cache(ctx, 2, past_v, v, n_kv)
+    ctx.set_control(3)
+
+
+@rule("GroupQueryAttention", domain=MICROSOFT)
+def group_query_attention(ctx: TraceContext) -> None:
+    """Grouped-query attention with a cache; q, k, v packed in one tensor when key and value are omitted."""
+    n_q, n_kv = ctx.attr_int("num_heads", 1), ctx.attr_int("kv_num_heads", 1)
+    q, k, v = ctx.value(ctx.node.input[0]), ctx.input(1), ctx.input(2)
+    past_k, past_v = ctx.input(3), ctx.input(4)
+    _read_all(ctx, (q, k, v, past_k, past_v))
+    if k is None or v is None:
+        width = q.shape[2] // (n_q + 2 * n_kv)
+        labels = label_array(q)
+        cuts = np.cumsum([n_q * width, n_kv * width])
+        parts = np.split(labels, cuts, axis=2)
+        shapes = [p.shape for p in parts]
+        q, k, v = (Value(s, labels=p, tracks=q.tracks) for s, p in zip(shapes, parts, strict=True))
+    for position in range(5, len(ctx.node.input)):
+        given = ctx.input(position)
+        ctx.use(None if given is None else given.constant, "other")
+    grid = attend(
+        ctx,
+        heads_of(_split_heads(q, n_q)),
+        _with_past(_split_heads(k, n_kv), past_k),
+        _with_past(_split_heads(v, n_kv), past_v),
+    )
+    _set_context(ctx, grid, heads_first=False)
+    _set_cache(ctx, 1, past_k, k, n_kv)
+    _set_cache(ctx, 2, past_v, v, n_kv)
+
+
+@rule("MultiHeadAttention", domain=MICROSOFT)
+def multi_head_attention(ctx: TraceContext) -> None:
+    """(query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value, ...)."""
+    n = ctx.attr_int("num_heads", 1)
+    query, key, value = ctx.value(ctx.node.input[0]), ctx.input(1), ctx.input(2)
+    past_k, past_v = ctx.input(6), ctx.input(7)
+    bias = ctx.input(3)
+    ctx.use(None if bias is None else bias.constant, "bias")
+    _read_all(ctx, (query, key, value, past_k, past_v))
+    if len(query.shape) == 5:  # packed (B, T, H, 3, D)
+        labels = label_array(query)
+        q, k, v = (labels[:, :, :, part] for part in range(3))
+    else:
+        q = _split_heads(query, n)
+        if key is not None and len(key.shape) == 5:  # packed (B, T, H, 2, D)
+            k, v = (label_array(key)[:, :, :, part] for part in range(2))
+        elif key is None or value is None:
+            ctx.make_opaque("MultiHeadAttention with a layout of its inputs that is not known")
+            return
+        else:
+            k, v = _split_heads(key, n), _split_heads(value, n)
+    grid = attend(
+        ctx, heads_of(q), _with_past(k, past_k), _with_past(v, past_v), masks=[ctx.input(4), ctx.input(5)]
+    )
+    _set_context(ctx, grid, heads_first=False)
+    for position, past, new in ((1, past_k, k), (2, past_v, v)):
+        fresh = Value(np.swapaxes(new, 1, 2).shape, labels=np.swapaxes(new, 1, 2))
+        _set_cache(ctx, position, past, fresh, n)
+
+
+@rule("Attention", domain=MICROSOFT)
+def packed_attention(ctx: TraceContext) -> None:
+    """Projection by packed weights (I, q | k | v), then attention: (input, weights, bias, mask, past, ...)."""
+    n = ctx.attr_int("num_heads", 1)
+    weight, bias = ctx.value(ctx.node.input[1]), ctx.input(2)
+    if weight.constant is None or ctx.input(4) is not None:
+        ctx.make_opaque("Attention whose weights depend on activations, or with a packed cache")
+        return
+    widths = ctx.attr_ints("qkv_hidden_sizes") or [weight.shape[1] // 3] * 3
+    inner = ctx.node.output[0]
+    shape = (*ctx.value(ctx.node.input[0]).shape[:2], weight.shape[1])
+    product = f"{inner}:qkv"
+    names = [product] if bias is None else [f"{inner}:product", product]
+    nodes: list[onnx.NodeProto] = [helper.make_node("MatMul", list(ctx.node.input[:2]), [names[0]])]
+    if bias is not None:
+        nodes.append(helper.make_node("Add", [names[0], ctx.node.input[2]], [product]))
+    expand(ctx, nodes, dict.fromkeys(names, shape))
+    packed = ctx.values[product]
+    _read_all(ctx, [packed])
+    parts = np.split(label_array(packed), np.cumsum(widths)[:2], axis=2)
+    q, k, v = (heads_of(p.reshape(*p.shape[:2], n, p.shape[2] // n)) for p in parts)
+    grid = attend(ctx, q, k, v, masks=[ctx.input(3), ctx.input(5)])
+    _set_context(ctx, grid, heads_first=False)
+    ctx.did(TracedAs.CONTRACTED, "as MatMul, Add, attention")
+
+
+def _rotary(ctx: TraceContext, value: Value, n_heads: int, *, interleaved: bool, rotated: int) -> None:
+    """x_d cos - x_d' sin: a junction of each feature with its partner; unrotated features pass."""
+    ctx.read(value)
+    labels = _split_heads(value, n_heads)
+    width = labels.shape[3]
+    half = (rotated or width) // 2
+    partner = np.arange(width)
+    if interleaved:
+        partner[: 2 * half] = partner[: 2 * half].reshape(-1, 2)[:, ::-1].ravel()
+    else:
+        partner[: 2 * half] = np.concatenate([np.arange(half, 2 * half), np.arange(half)])
+    tuples, which = distinct_tuples([labels, labels[..., partner]])
+    units = tuples[:, 0].copy()
+    fresh = np.flatnonzero((tuples[:, 0] != tuples[:, 1]) & (tuples >= 0).all(axis=1))
+    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.JUNCTION, fresh.size)
+    ctx.builder.edges(
+        layer,
+        name=ctx.name,
+        op=ctx.op,
+        kind=EdgeKind.IDENTITY,
+        src=tuples[fresh].ravel(),
+        dst=np.repeat(layer.units, 2),
+        note="rotary",
+    )
+    units[fresh] = layer.units
+    out = compress(units[which])
+    ctx.set_labels(0, np.swapaxes(out, 1, 2) if len(value.shape) == 4 else out.reshape(value.shape), {})
+    ctx.did(TracedAs.JOINED)
+
+
+@rule("RotaryEmbedding")
+def rotary_embedding(ctx: TraceContext) -> None:
+    """Rotary embedding of opset 23: (X, cos, sin, position_ids)."""
+    _trace_rotary(ctx)
+
+
+@rule("RotaryEmbedding", domain=MICROSOFT)
+def rotary_embedding_contrib(ctx: TraceContext) -> None:
+    """Rotary embedding: (input, position_ids, cos, sin)."""
+    _trace_rotary(ctx)
+
+
+def _trace_rotary(ctx: TraceContext) -> None:
+    value = ctx.value(ctx.node.input[0])
+    for given in ctx.inputs()[1:]:
+        ctx.use(given.constant, "other")
+    rotated = ctx.attr_int("rotary_embedding_dim", 0)
+    n_heads = value.shape[1] if len(value.shape) == 4 else ctx.attr_int("num_heads", 0)
+    if value.labels is None or n_heads == 0:
+        ctx.make_opaque("RotaryEmbedding without a number of heads")
+        return
+    _rotary(ctx, value, n_heads, interleaved=bool(ctx.attr_int("interleaved", 0)), rotated=rotated)
+
+
+__all__ = ["Constant", "attend", "heads_of"]

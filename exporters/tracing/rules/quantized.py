@@ -1,0 +1,324 @@
+"""Quantized operations: edges carry dequantized weights, a weight at the zero point is no edge."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from emergraph.exporters.tracing.affine import advanced
+from emergraph.exporters.tracing.constants import Constant, literal
+from emergraph.exporters.tracing.context import ParameterUse, TraceContext, rule
+from emergraph.exporters.tracing.dispatch import expand
+from emergraph.exporters.tracing.rules.contraction import contract, matmul_letters
+from emergraph.exporters.tracing.rules.convolution import trace_convolution
+from emergraph.exporters.tracing.rules.recurrent import RecurrentWeights, trace_lstm
+from emergraph.exporters.tracing.values import Value
+from emergraph.graphstore.records import TracedAs
+
+Array = NDArray[np.generic]
+MICROSOFT = "com.microsoft"
+
+
+def dequantized(
+    ctx: TraceContext, q: Value, zero_point: Value | None, scale: Value | None = None, *, axis: int | None = None
+) -> Constant | None:
+    """A stored quantized tensor as float32: (q - zero_point) * scale; None when it is no constant.
+
+    Args:
+        ctx: The trace.
+        q: The stored integers.
+        zero_point: Scalar, or one per index along `axis`; 0 where omitted.
+        scale: Like the zero point; 1 where omitted.
+        axis: Axis that vectors of zero points and scales run along (default: the last).
+    """
+    if q.constant is None:
+        return None
+    parts = [v.constant for v in (zero_point, scale) if v is not None]
+    if any(c is None for c in parts):
+        return None
+    stored = q.constant
+    zero, factor = (None if v is None else v.constant for v in (zero_point, scale))
+    rank = len(q.shape)
+    where = rank - 1 if axis is None else axis % max(rank, 1)
+
+    def along(array: Array) -> Array:
+        flat = np.asarray(array)
+        if flat.ndim == 0 or flat.size == 1:
+            return flat.reshape(())
+        return flat.reshape([-1 if k == where else 1 for k in range(rank)]) if flat.ndim == 1 else flat
+
+    def load() -> Array:
+        values = stored.load().astype(np.int32)
+        if zero is not None:
+            values = values - along(zero.load()).astype(np.int32)
+        floats = values.astype(np.float32)
+        return floats if factor is None else floats * along(factor.load()).astype(np.float32)
+
+    for name in stored.roots:
+        use = ctx.uses.setdefault(name, ParameterUse())
+        if use.zero_point is None and zero is not None:
+            use.zero_point = along(zero.load())
+    for extra in (zero, factor):
+        ctx.use(extra, "quantization")
+    roots = stored.roots.union(*(c.roots for c in (zero, factor) if c is not None))
+    return Constant(stored.shape, load, roots)
+
+
+@rule("DynamicQuantizeLinear")
+def dynamic_quantize_linear(ctx: TraceContext) -> None:
+    """y = round(x / s) + z with s, z from the data: the label passes, s counts as 1 and z as 0."""
+    value = ctx.value(ctx.node.input[0])
+    assert value.labels is not None
+    ctx.set_labels(0, value.labels, advanced(value.tracks, value.labels, ctx.node.output[0], ctx.builder))
+    ctx.set_constant(1, replace(literal(np.asarray(1.0, np.float32)), neutral=True))
+    ctx.set_constant(2, replace(literal(np.asarray(0, np.uint8)), neutral=True))
+    ctx.did(TracedAs.ELEMENTWISE)
+
+
+@rule("MatMulInteger")
+def matmul_integer(ctx: TraceContext) -> None:
+    """Y = (A - a_zero) (B - b_zero) in integers; scales follow as multiplications."""
+    left, right = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])
+    _integer_contraction(ctx, left, right, ctx.input(2), ctx.input(3))
+
+
+@rule("QLinearMatMul")
+def qlinear_matmul(ctx: TraceContext) -> None:
+    """Y = A B with all three quantized."""
+    left, right = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[3])
+    _integer_contraction(ctx, left, right, ctx.input(2), ctx.input(5), ctx.input(1), ctx.input(4))
+
+
+def _integer_contraction(
+    ctx: TraceContext,
+    left: Value,
+    right: Value,
+    left_zero: Value | None,
+    right_zero: Value | None,
+    left_scale: Value | None = None,
+    right_scale: Value | None = None,
+) -> None:
+    letters = matmul_letters(len(left.shape), len(right.shape))
+    operands = []
+    for value, zero, scale, axis in (
+        (left, left_zero, left_scale, max(len(left.shape) - 2, 0)),
+        (right, right_zero, right_scale, len(right.shape) - 1),
+    ):
+        constant = dequantized(ctx, value, zero, scale, axis=axis)
+        operands.append(value if constant is None else replace(value, constant=constant))
+    contract(ctx, operands[0], operands[1], letters)
+
+
+@rule("ConvInteger")
+def conv_integer(ctx: TraceContext) -> None:
+    """A convolution in integers."""
+    weight = dequantized(ctx, ctx.value(ctx.node.input[1]), ctx.input(3), axis=0)
+    _convolve(ctx, ctx.value(ctx.node.input[0]), weight, None)
+
+
+@rule("QLinearConv")
+def qlinear_conv(ctx: TraceContext) -> None:
+    """A convolution with quantized input, weight and output; the bias is stored as int32 of scale xs * ws."""
+    weight = dequantized(ctx, ctx.value(ctx.node.input[3]), ctx.input(5), ctx.input(4), axis=0)
+    bias = ctx.input(8)
+    constant = None
+    if bias is not None and bias.constant is not None:
+        stored = bias.constant
+        scales = [ctx.value(ctx.node.input[k]).constant for k in (1, 4)]
+
+        def load() -> Array:
+            factors = [np.asarray(1.0) if c is None else c.load().astype(np.float64) for c in scales]
+            return stored.load().astype(np.float64) * np.ravel(factors[0] * factors[1])
+
+        constant = Constant(stored.shape, load, stored.roots)
+    for position in (1, 2, 6, 7):
+        ctx.use(ctx.value(ctx.node.input[position]).constant, "quantization")
+    _convolve(ctx, ctx.value(ctx.node.input[0]), weight, constant)
+
+
+def _convolve(ctx: TraceContext, x: Value, weight: Constant | None, bias: Constant | None) -> None:
+    if weight is None or x.labels is None:
+        ctx.make_opaque("a convolution whose kernel depends on activations")
+        return
+    trace_convolution(ctx, x, weight, bias, group=ctx.attr_int("group", 1), transposed=False)
+
+
+@rule("MatMulNBits", domain=MICROSOFT)
+def matmul_nbits(ctx: TraceContext) -> None:
+    """Y = A B' with B stored in blocks of 2, 4 or 8 bits, a scale and a zero point per block."""
+    n, k = ctx.attr_int("N", 0), ctx.attr_int("K", 0)
+    bits, block = ctx.attr_int("bits", 4), ctx.attr_int("block_size", 32)
+    a, packed, scales = (ctx.value(ctx.node.input[i]) for i in range(3))
+    zero, bias = ctx.input(3), ctx.input(5)
+    constants = [packed.constant, scales.constant, *(v.constant for v in (zero, bias) if v is not None)]
+    if a.labels is None or any(c is None for c in constants) or ctx.input(4) is not None:
+        ctx.make_opaque("MatMulNBits with weights that are no constants, or reordered by g_idx")
+        return
+    stored, factor = packed.constant, scales.constant
+    assert stored is not None and factor is not None
+    offset = None if zero is None else zero.constant
+    n_blocks = -(-k // block)
+
+    def load() -> Array:
+        codes = unpack(stored.load().reshape(n, n_blocks, -1), bits)[:, :, :block].astype(np.float32)
+        by = factor.load().astype(np.float32).reshape(n, n_blocks, 1)
+        middle: Array = np.asarray(float(1 << (bits - 1)), np.float32)
+        if offset is not None:
+            raw = offset.load()
+            points = raw.reshape(n, -1) if raw.dtype.kind == "f" else unpack(raw.reshape(n, -1), bits)
+            middle = points[:, :n_blocks, None].astype(np.float32)
+        return ((codes - middle) * by).reshape(n, -1)[:, :k]
+
+    for extra in (factor, offset):
+        ctx.use(extra, "quantization")
+    roots = stored.roots | factor.roots | (offset.roots if offset is not None else frozenset())
+    weight = Value((n, k), constant=Constant((n, k), load, roots))
+    letters = matmul_letters(len(a.shape), 2)
+    contract(ctx, a, weight, replace(letters, right="nk"))
+
+
+def unpack(packed: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
+    """Codes of `bits` bits from bytes along the last axis, the lowest bits first.
+
+    Example:
+        >>> unpack(np.array([0x21, 0x43], np.uint8), 4).tolist()
+        [1, 2, 3, 4]
+    """
+    per_byte = 8 // bits
+    shifts = (np.arange(per_byte) * bits).astype(np.uint8)
+    codes = (packed.astype(np.uint8)[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return codes.reshape(*packed.shape[:-1], -1)
+
+
+@rule("DynamicQuantizeLSTM", domain=MICROSOFT)
+def dynamic_quantize_lstm(ctx: TraceContext) -> None:
+    """An LSTM with int8 weights; W and R are stored transposed, (directions, I, 4 H) and (directions, H, 4 H)."""
+    scales = [ctx.input(k) for k in (8, 10)]
+    zeros = [ctx.input(k) for k in (9, 11)]
+    found = []
+    for position, scale, zero in zip((1, 2), scales, zeros, strict=True):
+        stored = ctx.value(ctx.node.input[position])
+        constant = _per_direction(ctx, stored, scale, zero)
+        if constant is None:
+            ctx.make_opaque("DynamicQuantizeLSTM whose weights depend on activations")
+            return
+        found.append(constant)
+    b, p = ctx.input(3), ctx.input(7)
+    trace_lstm(
+        ctx,
+        RecurrentWeights(
+            found[0], found[1], None if b is None else b.constant, None if p is None else p.constant
+        ),
+    )
+
+
+def _per_direction(ctx: TraceContext, stored: Value, scale: Value | None, zero: Value | None) -> Constant | None:
+    q = stored.constant
+    parts = [None if v is None else v.constant for v in (scale, zero)]
+    if q is None:
+        return None
+    directions, rows, columns = stored.shape
+
+    def load() -> Array:
+        values = q.load().astype(np.float32)
+        by, middle = (None if c is None else c.load().astype(np.float32).reshape(directions, 1, -1) for c in parts)
+        shifted = values if middle is None else values - middle
+        return np.swapaxes(shifted if by is None else shifted * by, 1, 2)
+
+    for part in parts:
+        ctx.use(part, "quantization")
+    if parts[1] is not None:
+        for name in q.roots:
+            ctx.uses.setdefault(name, ParameterUse()).zero_point = parts[1].load().reshape(directions, 1, -1)
+    roots = q.roots.union(*(c.roots for c in parts if c is not None))
+    return Constant((directions, columns, rows), load, roots)
+
+
+def _as_float(op: str, operands: tuple[int, ...], parameters: tuple[int, ...]) -> None:
+    """Register a quantized operation that is its float twin on labels."""
+
+    def traced(ctx: TraceContext) -> None:
+        names = [ctx.node.input[k] for k in operands if k < len(ctx.node.input) and ctx.node.input[k]]
+        for position in parameters:
+            given = ctx.input(position)
+            if given is not None:
+                ctx.use(given.constant, "quantization")
+        node = helper.make_node(op, names, list(ctx.node.output))
+        node.attribute.extend(a for a in ctx.node.attribute if a.name in _KEPT_ATTRIBUTES)
+        expand(ctx, [node], {})
+
+    rule(f"QLinear{op}", domain=MICROSOFT)(traced)
+
+
+_KEPT_ATTRIBUTES = frozenset(
+    "axis alpha auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides".split()
+)
+for _op in ("Add", "Mul"):
+    _as_float(_op, (0, 3), (1, 2, 4, 5, 6, 7))
+for _op in ("Sigmoid", "LeakyRelu", "Softmax", "AveragePool", "GlobalAveragePool"):
+    _as_float(_op, (0,), (1, 2, 3, 4))
+
+
+@rule("QLinearConcat", domain=MICROSOFT)
+def qlinear_concat(ctx: TraceContext) -> None:
+    """Concat of quantized tensors: (y_scale, y_zero, x0, scale0, zero0, x1, ...)."""
+    names = list(ctx.node.input[2::3])
+    for name in ctx.node.input:
+        if name and name not in names:
+            ctx.use(ctx.value(name).constant, "quantization")
+    node = helper.make_node("Concat", names, list(ctx.node.output), axis=ctx.attr_int("axis", 0))
+    expand(ctx, [node], {})
+
+
+@rule("QGemm", domain=MICROSOFT)
+def qgemm(ctx: TraceContext) -> None:
+    """Gemm of quantized operands: (A, a_scale, a_zero, B, b_scale, b_zero, C, y_scale, y_zero)."""
+    transposed = bool(ctx.attr_int("transB", 0))
+    weight = dequantized(
+        ctx, ctx.value(ctx.node.input[3]), ctx.input(5), ctx.input(4), axis=0 if transposed else 1
+    )
+    if weight is None:
+        ctx.make_opaque("QGemm whose weight depends on activations")
+        return
+    name = f"{ctx.node.output[0]}:weight"
+    ctx.values[name] = Value(weight.shape, constant=weight)
+    for position in (1, 2, 7, 8):
+        given = ctx.input(position)
+        if given is not None:
+            ctx.use(given.constant, "quantization")
+    bias = ctx.input(6)
+    inputs = [ctx.node.input[0], name, *([ctx.node.input[6]] if bias is not None else [])]
+    node = helper.make_node("Gemm", inputs, list(ctx.node.output))
+    node.attribute.extend(a for a in ctx.node.attribute if a.name in ("transA", "transB", "alpha"))
+    expand(ctx, [node], {})
+
+
+@rule("MatMulIntegerToFloat", domain=MICROSOFT)
+def matmul_integer_to_float(ctx: TraceContext) -> None:
+    """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias: (A, B, a_scale, b_scale, a_zero, b_zero, bias)."""
+    _scaled_matmul(ctx, scale=3, zero=5, bias=6)
+
+
+@rule("DynamicQuantizeMatMul", domain=MICROSOFT)
+def dynamic_quantize_matmul(ctx: TraceContext) -> None:
+    """Y = A B with A quantized on the way: (A, B, b_scale, b_zero, bias)."""
+    _scaled_matmul(ctx, scale=2, zero=3, bias=4)
+
+
+def _scaled_matmul(ctx: TraceContext, *, scale: int, zero: int, bias: int) -> None:
+    weight = dequantized(ctx, ctx.value(ctx.node.input[1]), ctx.input(zero), ctx.input(scale))
+    if weight is None:
+        ctx.make_opaque(f"{ctx.op} whose weight depends on activations")
+        return
+    name, between = f"{ctx.node.output[0]}:weight", f"{ctx.node.output[0]}:product"
+    ctx.values[name] = Value(weight.shape, constant=weight)
+    if ctx.input(bias) is None:
+        expand(ctx, [helper.make_node("MatMul", [ctx.node.input[0], name], [ctx.node.output[0]])], {})
+        return
+    nodes: list[onnx.NodeProto] = [
+        helper.make_node("MatMul", [ctx.node.input[0], name], [between]),
+        helper.make_node("Add", [between, ctx.node.input[bias]], [ctx.node.output[0]]),
+    ]
+    expand(ctx, nodes, {between: ctx.out_shape()})
