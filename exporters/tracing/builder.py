@@ -71,6 +71,7 @@ class GraphBuilder:
         self.n_units = 0
         self.n_blocks = 0
         self.n_edges = 0
+        self.n_weight_edges = 0
         self._names: dict[str, int] = {}
         self._starts: list[int] = []
         self._tensor_blocks: dict[str, int] = {}
@@ -88,7 +89,9 @@ class GraphBuilder:
         if self.n_units + count > MAX_UNITS:
             from emergraph.errors import LimitError
 
-            raise LimitError(f"{name}: the graph would have more than {MAX_UNITS} units; use smaller input shapes")
+            raise LimitError(
+                f"{name}: the graph would have more than {MAX_UNITS} units; use smaller input shapes"
+            )
         layer = LayerDraft(len(self.layers), self.unique_name(name), op, kind, self.n_units, count)
         self.layers.append(layer)
         self._starts.append(self.n_units)
@@ -155,7 +158,7 @@ class GraphBuilder:
         block = self._block(layer, name=name, op=op, kind=kind, tensor=tensor, note=note)
         self._deepen(layer, src_units, kind)
         self.use_as_value(src_units)
-        self.n_edges += self.sink.write_matrix(block, src_units, dst_units, weights, kernels)
+        self._count(tensor, self.sink.write_matrix(block, src_units, dst_units, weights, kernels))
         return block
 
     def edges(
@@ -180,8 +183,12 @@ class GraphBuilder:
         self._deepen(layer, np.unique(src), kind)
         if as_value:
             self.use_as_value(np.unique(src))
-        self.n_edges += self.sink.write_edges(block, src, dst, weight, kernels)
+        self._count(tensor, self.sink.write_edges(block, src, dst, weight, kernels))
         return block
+
+    def _count(self, tensor: str | None, edges: int) -> None:
+        self.n_edges += edges
+        self.n_weight_edges += edges if tensor else 0
 
     def add_reduction(self, name: str, op: str, sets: Sequence[NDArray[np.int64]], weight: str) -> LayerDraft:
         """A structural unit per distinct set of labels; its edges are written by `finish`.
@@ -248,7 +255,9 @@ class GraphBuilder:
         if kind is EdgeKind.IDENTITY and reduction.weight is not None:
             per_unit = 1.0 / np.maximum(sizes, 1) if np.isnan(reduction.weight) else np.ones(sizes.size)
             weight = np.repeat(per_unit, sizes).astype(np.float32)
-        self.edges(layer, name=layer.name, op=layer.op, kind=kind, src=src, dst=dst, weight=weight, as_value=False)
+        self.edges(
+            layer, name=layer.name, op=layer.op, kind=kind, src=src, dst=dst, weight=weight, as_value=False
+        )
 
 
 def _layer(draft: LayerDraft) -> Layer:

@@ -29,7 +29,7 @@ class ParameterTensor(Protocol):
 
     @property
     def dtype_name(self) -> str:
-        """numpy or ml_dtypes name."""
+        """Numpy or ml_dtypes name."""
         ...
 
     def array(self) -> Array:
@@ -239,7 +239,9 @@ class TraceContext:
         """Turn the current node, all of whose inputs are constants, into constants."""
         given = [self.input(k) for k in range(len(self.node.input))]
         constants = [None if v is None else v.constant for v in given]
-        roots = frozenset().union(*(c.roots for c in constants if c is not None)) if constants else frozenset()
+        roots = (
+            frozenset().union(*(c.roots for c in constants if c is not None)) if constants else frozenset()
+        )
         neutral = any(c is not None and c.neutral for c in constants)
         node, opsets = self.node, self.model.opsets
         for position, name in enumerate(node.output):
@@ -247,9 +249,13 @@ class TraceContext:
                 continue
             facts = self.local_facts.get(name) or self.model.facts.get(name)
             if facts is None:
-                raise InvalidInputError(f"{self.name} ({self.op}): the concrete run did not reach this operation")
+                raise InvalidInputError(
+                    f"{self.name} ({self.op}): the concrete run did not reach this operation"
+                )
 
-            def load(position: int = position, facts: TensorFacts = facts, known: bool = not neutral) -> Array:
+            def load(
+                position: int = position, facts: TensorFacts = facts, known: bool = not neutral
+            ) -> Array:
                 if facts.value is not None and known:
                     return facts.value
                 arrays = [None if c is None else c.load() for c in constants]
@@ -271,7 +277,9 @@ class TraceContext:
             if value.constant is not None:
                 for root in value.constant.roots:
                     self.uses.setdefault(root, ParameterUse()).opaque = True
-        units = np.unique(np.concatenate([units_in(v.labels) for v in sources if v.labels is not None] or [[]]))
+        units = np.unique(
+            np.concatenate([units_in(v.labels) for v in sources if v.labels is not None] or [[]])
+        )
         units = units.astype(np.int64)
         hub = self.builder.add_layer(f"{self.name}:opaque", self.op, LayerKind.OPAQUE, 1)
         self.builder.edges(
@@ -342,4 +350,13 @@ def find_rule(node: onnx.NodeProto) -> Rule | None:
     return _RULES.get((domain, node.op_type))
 
 
-__all__ = ["ParameterTensor", "ParameterUse", "TensorFacts", "TraceContext", "TracedModel", "attributes", "literal", "rule"]
+__all__ = [
+    "ParameterTensor",
+    "ParameterUse",
+    "TensorFacts",
+    "TraceContext",
+    "TracedModel",
+    "attributes",
+    "literal",
+    "rule",
+]

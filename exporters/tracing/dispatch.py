@@ -11,7 +11,18 @@ from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
 _FROM_INDICES = frozenset(
-    {"Gather", "MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "EmbedLayerNormalization"}
+    {
+        "Gather",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "Conv",
+        "ConvTranspose",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "EmbedLayerNormalization",
+    }
 )
 """Operations that make units out of indices and parameters; others that see no unit only steer."""
 

@@ -20,17 +20,15 @@ from emergraph.exporters.tracing.evaluate import attributes, run_node
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 
 _MOVERS = frozenset(
-    "Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Pad DepthToSpace SpaceToDepth Slice Split Concat Gather "
-    "Identity Cast CenterCropPad ReverseSequence Trilu".split()
+    ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Pad", "DepthToSpace", "SpaceToDepth", "Slice", "Split", "Concat", "Gather", "Identity", "Cast", "CenterCropPad", "ReverseSequence", "Trilu"]
 )
-_SLIDING = frozenset("Conv ConvTranspose ConvInteger QLinearConv".split())
+_SLIDING = frozenset(["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"])
 _POOLS = frozenset(
-    "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool Resize Upsample InstanceNormalization "
-    "GroupNormalization BatchNormalization".split()
+    ["MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool", "Resize", "Upsample", "InstanceNormalization", "GroupNormalization", "BatchNormalization"]
 )
-_DENSE = frozenset("MatMul Gemm MatMulInteger QLinearMatMul".split())
-_RECURRENT = frozenset("LSTM GRU RNN".split())
-_CUT = frozenset("Shape Size ArgMax ArgMin NonZero NonMaxSuppression TopK Range ConstantOfShape".split())
+_DENSE = frozenset(["MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"])
+_RECURRENT = frozenset(["LSTM", "GRU", "RNN"])
+_CUT = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero", "NonMaxSuppression", "TopK", "Range", "ConstantOfShape"])
 
 
 def input_units(model: TracedModel, name: str) -> Labels | None:
@@ -74,7 +72,11 @@ class _Ride:
 
     def unite(self, groups: Labels, axis: int | None) -> None:
         """Positions are one unit when they differ only along axes other than `axis` (None: all are one)."""
-        flat = groups.reshape(1, -1) if axis is None else np.moveaxis(groups, axis, 0).reshape(groups.shape[axis], -1)
+        flat = (
+            groups.reshape(1, -1)
+            if axis is None
+            else np.moveaxis(groups, axis, 0).reshape(groups.shape[axis], -1)
+        )
         # Padding inside a row must not cut it: link each id to the row's first real one.
         first = np.max(np.where(flat >= 0, flat, -1), axis=1, keepdims=True)
         left = np.broadcast_to(first, flat.shape)
@@ -214,7 +216,9 @@ class _Ride:
             ids = np.arange(self.size).reshape(self.shape)
             self.unite(ids, 1 if len(self.shape) > 1 else (0 if self.shape else None))
         links = np.concatenate(self.pairs) if self.pairs else np.empty((0, 2), np.int64)
-        graph = coo_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(self.size, self.size))
+        graph = coo_array(
+            (np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(self.size, self.size)
+        )
         _, component = connected_components(graph, directed=False)
         _, index, inverse = np.unique(component, return_index=True, return_inverse=True)
         rank = np.empty(index.size, np.int64)

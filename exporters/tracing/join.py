@@ -11,7 +11,13 @@ from emergraph.exporters.tracing.labels import Labels, distinct_tuples
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
-_SELF_GATED = {"Sigmoid": "Swish", "Erf": "Gelu", "Tanh": "Gelu", "Softplus": "Mish", "HardSigmoid": "HardSwish"}
+_SELF_GATED = {
+    "Sigmoid": "Swish",
+    "Erf": "Gelu",
+    "Tanh": "Gelu",
+    "Softplus": "Mish",
+    "HardSigmoid": "HardSwish",
+}
 
 
 def join(
@@ -127,9 +133,7 @@ def _pass_statistics(
     return passed, np.asarray(hubs, np.int64).reshape(-1, 2)
 
 
-def _covers(
-    members: NDArray[np.int64] | None, unit: int, behind: NDArray[np.int64] | None
-) -> bool:
+def _covers(members: NDArray[np.int64] | None, unit: int, behind: NDArray[np.int64] | None) -> bool:
     """Whether a statistic (its members) is one of `unit` itself, or of all that `unit` reduces."""
     if members is None:
         return False

@@ -92,7 +92,11 @@ class DistinctRows:
 def distinct_rows(matrix: Labels) -> DistinctRows:
     """Find the distinct rows of a (possibly stride-0) matrix, in order of first appearance."""
     n_rows = matrix.shape[0]
-    if n_rows and (n_rows == 1 or matrix.strides[0] == 0 or np.array_equal(matrix, np.broadcast_to(matrix[:1], matrix.shape))):
+    if n_rows and (
+        n_rows == 1
+        or matrix.strides[0] == 0
+        or np.array_equal(matrix, np.broadcast_to(matrix[:1], matrix.shape))
+    ):
         return DistinctRows(matrix[:1], np.zeros(n_rows, np.int64))
     narrow = matrix[:, :1] if matrix.shape[1] > 1 and matrix.strides[1] == 0 else matrix
     _, index, inverse = np.unique(narrow, axis=0, return_index=True, return_inverse=True)

@@ -26,9 +26,7 @@ class FileParameter:
         return self._read()
 
 
-def traced_model(
-    run: ConcreteRun, parameter: Callable[[onnx.TensorProto], ParameterTensor]
-) -> TracedModel:
+def traced_model(run: ConcreteRun, parameter: Callable[[onnx.TensorProto], ParameterTensor]) -> TracedModel:
     """Put the flat model, its parameters and the facts of the concrete run together.
 
     Args:

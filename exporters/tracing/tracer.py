@@ -31,6 +31,8 @@ class TraceSummary:
     n_neurons: int
     n_blocks: int
     n_edges: int
+    n_weight_edges: int
+    """Edges that carry parameters."""
     n_parameters: int
     n_parameters_understood: int
     n_operations: int
@@ -83,6 +85,7 @@ def trace(
         n_neurons=sum(layer.count for layer in builder.layers if layer.kind in NEURON_LAYER_KINDS),
         n_blocks=builder.n_blocks,
         n_edges=builder.n_edges,
+        n_weight_edges=builder.n_weight_edges,
         n_parameters=n_params,
         n_parameters_understood=n_understood,
         n_operations=len(ctx.operations),
@@ -168,7 +171,11 @@ def _count_new(ctx: TraceContext, before: set[str]) -> int:
 
 
 def _n_elements(ctx: TraceContext, name: str) -> int:
-    return int(np.prod(ctx.model.initializers[name].shape, dtype=object)) if ctx.model.initializers[name].shape else 1
+    return (
+        int(np.prod(ctx.model.initializers[name].shape, dtype=object))
+        if ctx.model.initializers[name].shape
+        else 1
+    )
 
 
 def _set_outputs(ctx: TraceContext) -> None:
@@ -213,7 +220,8 @@ def _tensor(name: str, parameter, use: ParameterUse) -> Tensor:  # noqa: ANN001 
     finite = n_params
     if not np.issubdtype(values.dtype, np.integer) and values.dtype.kind in "fVc":
         finite = int(np.isfinite(values.astype(np.float32) if values.dtype.kind == "V" else values).sum())
-    raw = None if use.block is not None else np.ascontiguousarray(values).tobytes()
+    whole = np.ascontiguousarray(values)
+    held = use.block is not None
     return Tensor(
         name=name,
         dtype=parameter.dtype_name,
@@ -223,15 +231,11 @@ def _tensor(name: str, parameter, use: ParameterUse) -> Tensor:  # noqa: ANN001 
         n_nonfinite=n_params - finite,
         understood=not use.opaque,
         role=use.roles[0] if use.roles else "unused",
-        data=raw,
+        data=None if held else whole.tobytes(),
+        sha256=hashlib.sha256(whole.data).hexdigest() if held else None,
         block=use.block,
         block_transposed=use.block_transposed,
     )
-
-
-def sha256_of(data: bytes) -> str:
-    """Hex digest of some bytes."""
-    return hashlib.sha256(data).hexdigest()
 
 
 __all__ = ["InvalidInputError", "TraceSummary", "footer", "trace"]

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.labels import Labels
 
-
 PerUnit = NDArray[np.float64]
 """One number per unit of a layer; NaN where it differs within the unit."""
 

@@ -148,7 +148,10 @@ def write_pairs(
     distinct, inverse = np.unique(pair, axis=0, return_inverse=True)
     inverse = inverse.ravel()
     n = len(distinct)
-    sums = [np.bincount(inverse, weights=x, minlength=n) for x in (wide.sum(1), np.abs(wide).sum(1), (wide**2).sum(1))]
+    sums = [
+        np.bincount(inverse, weights=x, minlength=n)
+        for x in (wide.sum(1), np.abs(wide).sum(1), (wide**2).sum(1))
+    ]
     biggest = np.zeros(n)
     np.maximum.at(biggest, inverse, np.abs(wide).max(axis=1, initial=0.0))
     count = np.bincount(inverse, weights=np.count_nonzero(wide, axis=1), minlength=n).astype(np.int32)
@@ -172,7 +175,9 @@ def main_root(constant: Constant, ctx: TraceContext) -> str | None:
     """The parameter tensor that names a weight: the largest of its roots."""
     if not constant.roots:
         return None
-    return max(sorted(constant.roots), key=lambda r: int(np.prod(ctx.model.initializers[r].shape, dtype=object)))
+    return max(
+        sorted(constant.roots), key=lambda r: int(np.prod(ctx.model.initializers[r].shape, dtype=object))
+    )
 
 
 def restorable(ctx: TraceContext, constant: Constant, rows: NDArray[np.int64], values: FloatArray) -> bool:

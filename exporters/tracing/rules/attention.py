@@ -24,7 +24,9 @@ def contract_activations(ctx: TraceContext, left: Value, right: Value, x: str, y
     pairs, which = distinct_tuples([which_x, which_y])
     kind = LayerKind.CONTEXT if _reads_scores(ctx, sets_x) or _reads_scores(ctx, sets_y) else LayerKind.SCORE
     layer = ctx.builder.add_layer(ctx.name, ctx.op, kind, len(pairs))
-    write_attention(ctx, layer.units, [sets_x[int(a)] for a in pairs[:, 0]], [sets_y[int(b)] for b in pairs[:, 1]])
+    write_attention(
+        ctx, layer.units, [sets_x[int(a)] for a in pairs[:, 0]], [sets_y[int(b)] for b in pairs[:, 1]]
+    )
     labels = layer.first + which
     ctx.new_layer_output(0, layer, compress(labels))
     ctx.did(TracedAs.ATTENDED)
@@ -61,7 +63,10 @@ def _operand_sets(
     kept = [c for c in own if c in out and not (value.shape[own.index(c)] == 1 and sizes[c] > 1)]
     rest = [c for c in own if c not in kept]
     moved = labels.transpose([own.index(c) for c in [*kept, *rest]])
-    index = tuple(slice(0, 1) if moved.strides[k] == 0 and moved.shape[k] > 1 else slice(None) for k in range(moved.ndim))
+    index = tuple(
+        slice(0, 1) if moved.strides[k] == 0 and moved.shape[k] > 1 else slice(None)
+        for k in range(moved.ndim)
+    )
     inner = moved[index]
     n_rows = prod(inner.shape[: len(kept)])
     sets, which = distinct_sets(np.ascontiguousarray(inner).reshape(n_rows, -1))

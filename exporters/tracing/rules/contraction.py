@@ -13,7 +13,13 @@ from emergraph.exporters.tracing.labels import Labels, distinct_rows
 from emergraph.exporters.tracing.rules.attention import contract_activations
 from emergraph.exporters.tracing.rules.elementwise import pass_one
 from emergraph.exporters.tracing.values import Value
-from emergraph.exporters.tracing.weights import KernelMatrix, main_root, remember_block, restorable, write_block
+from emergraph.exporters.tracing.weights import (
+    KernelMatrix,
+    main_root,
+    remember_block,
+    restorable,
+    write_block,
+)
 from emergraph.graphstore.records import LayerKind, TracedAs
 
 
@@ -161,7 +167,9 @@ def _plan(x: str, w: str, out: str) -> _Plan:
     )
 
 
-def _squeezed(letters: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> tuple[str, list[int]]:
+def _squeezed(
+    letters: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]
+) -> tuple[str, list[int]]:
     """Letters without size-1 axes that broadcast against a larger axis of the other operand."""
     sizes = dict(zip(other, other_shape, strict=True))
     keep = [k for k, c in enumerate(letters) if not (shape[k] == 1 and sizes.get(c, 1) > 1)]
@@ -169,7 +177,14 @@ def _squeezed(letters: str, shape: tuple[int, ...], other: str, other_shape: tup
 
 
 def contract_constant(
-    ctx: TraceContext, x: Value, weight: Constant, x_letters: str, w_letters: str, out: str, *, alpha: float = 1.0
+    ctx: TraceContext,
+    x: Value,
+    weight: Constant,
+    x_letters: str,
+    w_letters: str,
+    out: str,
+    *,
+    alpha: float = 1.0,
 ) -> None:
     """New units: one per distinct row of labels and column of the weight."""
     assert x.labels is not None
@@ -211,14 +226,19 @@ def _matrices(
     n_new = prod(sizes[c] for c in plan.new)
     moved = labels.transpose([x.index(c) for c in plan.batch + plan.free + plan.summed])
     # Free axes along which nothing changes stay one slice: reshape would copy them.
-    rows = [m.reshape(n_free, n_summed) if n_free == 1 or 0 in m.shape else _rows(m, len(plan.free)) for m in
-            (moved.reshape((n_batch, *moved.shape[len(plan.batch):])) if plan.batch else moved[None])]
+    rows = [
+        m.reshape(n_free, n_summed) if n_free == 1 or 0 in m.shape else _rows(m, len(plan.free))
+        for m in (moved.reshape((n_batch, *moved.shape[len(plan.batch) :])) if plan.batch else moved[None])
+    ]
     shared = [c for c in plan.summed if c in w]
     order = [w.index(c) for c in plan.batch + "".join(shared) + plan.new]
     arranged = values.transpose(order)
     if len(shared) < len(plan.summed):
         # An axis of x that is summed without a weight: every position has the same weight.
-        shape = [sizes[c] if c in plan.batch + plan.summed + plan.new else 1 for c in plan.batch + plan.summed + plan.new]
+        shape = [
+            sizes[c] if c in plan.batch + plan.summed + plan.new else 1
+            for c in plan.batch + plan.summed + plan.new
+        ]
         index = [slice(None) if c in w else None for c in plan.batch + plan.summed + plan.new]
         arranged = np.broadcast_to(arranged[tuple(index)], shape)
     return rows, list(arranged.reshape(n_batch, n_summed, n_new))
@@ -253,7 +273,11 @@ def _write_uses(
         starts = first + np.arange(len(found.rows)) * n_new
         for row, start in zip(found.rows, starts, strict=True):
             columns = np.arange(start, start + n_new)
-            note = f"use {start // max(n_new, 1) - layer.first // max(n_new, 1)}, batch {number}" if several else None
+            note = (
+                f"use {start // max(n_new, 1) - layer.first // max(n_new, 1)}, batch {number}"
+                if several
+                else None
+            )
             block = write_block(ctx, layer, row, columns, KernelMatrix(matrix), tensor=tensor, note=note)
             whole = not plan.batch and len(weight.shape) == 2 and len(w_letters) == 2 and alpha == 1.0
             if whole and restorable(ctx, weight, row, matrix):

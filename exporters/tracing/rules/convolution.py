@@ -134,7 +134,12 @@ def convolution(ctx: TraceContext) -> None:
     """Conv and ConvTranspose with constant weights."""
     x, weight, bias = ctx.input(0), ctx.input(1), ctx.input(2)
     assert x is not None
-    if weight is None or weight.constant is None or x.labels is None or (bias is not None and bias.constant is None):
+    if (
+        weight is None
+        or weight.constant is None
+        or x.labels is None
+        or (bias is not None and bias.constant is None)
+    ):
         ctx.make_opaque("a convolution whose kernel depends on activations")
         return
     trace_convolution(

@@ -14,11 +14,7 @@ from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
 _LINEAR = ("Identity", "Cast", "CastLike", "Dropout", "QuantizeLinear", "DequantizeLinear")
-_NONLINEAR = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
-    "HardSwish IsInf IsNaN LeakyRelu Log Mish Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
-    "Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
-).split()
+_NONLINEAR = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"]
 _COMPARE = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _LOGIC = ("And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift")
 
@@ -89,7 +85,7 @@ def _split(ctx: TraceContext) -> tuple[list[Value], list[Constant]]:
 
 @rule(*_LINEAR)
 def linear(ctx: TraceContext) -> None:
-    """y = x, up to rounding."""
+    """Y = x, up to rounding."""
     value = ctx.input(0)
     for extra in ctx.inputs()[1:]:
         ctx.use(extra.constant, "quantization")
@@ -103,13 +99,13 @@ def linear(ctx: TraceContext) -> None:
 
 @rule("Neg")
 def neg(ctx: TraceContext) -> None:
-    """y = -x."""
+    """Y = -x."""
     pass_one(ctx, labelled(ctx)[0], multiply=-1.0)
 
 
 @rule(*_NONLINEAR)
 def nonlinear(ctx: TraceContext) -> None:
-    """y = f(x) for one activation; bounds and slopes that are tensors are understood as such."""
+    """Y = f(x) for one activation; bounds and slopes that are tensors are understood as such."""
     values, constants = _split(ctx)
     for constant in constants:
         ctx.use(constant, "shape of the nonlinearity")
@@ -122,7 +118,7 @@ def nonlinear(ctx: TraceContext) -> None:
 
 @rule("PRelu")
 def prelu(ctx: TraceContext) -> None:
-    """y = x for x >= 0, slope * x below; the slope is a parameter per channel."""
+    """Y = x for x >= 0, slope * x below; the slope is a parameter per channel."""
     values, constants = _split(ctx)
     if len(values) > 1:
         join(ctx, values, kind=EdgeKind.GATE, weights=None)
@@ -285,7 +281,7 @@ def _where_constant(ctx: TraceContext, condition: Constant, first: Value, second
 
 @rule("Scaler", domain="ai.onnx.ml")
 def scaler(ctx: TraceContext) -> None:
-    """y = (x - offset) * scale, per feature; the numbers are attributes."""
+    """Y = (x - offset) * scale, per feature; the numbers are attributes."""
     value = labelled(ctx)[0]
     offset = np.asarray(ctx.attrs.get("offset", [0.0]), np.float64)
     factor = np.asarray(ctx.attrs.get("scale", [1.0]), np.float64)

@@ -27,7 +27,9 @@ def fused_conv(ctx: TraceContext) -> None:
     out = ctx.node.output[0]
     steps: list[onnx.NodeProto] = []
     current = _between(ctx, "conv")
-    steps.append(_keep(ctx, helper.make_node("Conv", names, [current]), without=("activation", "activation_params")))
+    steps.append(
+        _keep(ctx, helper.make_node("Conv", names, [current]), without=("activation", "activation_params"))
+    )
     shapes: Shapes = {current: ctx.out_shape()}
     if ctx.input(3) is not None:
         added = _between(ctx, "sum")
@@ -50,7 +52,7 @@ def fused_gemm(ctx: TraceContext) -> None:
 
 @rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def fused_matmul(ctx: TraceContext) -> None:
-    """alpha * A' B', with the last two axes of either operand swapped on request."""
+    """Alpha * A' B', with the last two axes of either operand swapped on request."""
     nodes: list[onnx.NodeProto] = []
     shapes: Shapes = {}
     names = list(ctx.node.input[:2])
@@ -91,7 +93,7 @@ def bias_gelu(ctx: TraceContext) -> None:
 
 @rule("QuickGelu", "Gelu", domain=MICROSOFT)
 def quick_gelu(ctx: TraceContext) -> None:
-    """x * sigmoid(1.702 x), and Gelu."""
+    """X * sigmoid(1.702 x), and Gelu."""
     expand(ctx, [helper.make_node("Gelu", [ctx.node.input[0]], [ctx.node.output[0]])], {})
 
 
@@ -143,7 +145,9 @@ def embed_layer_normalization(ctx: TraceContext) -> None:
         current = _between(ctx, "sum")
         nodes.append(helper.make_node("Add", parts, [current]))
         shapes[current] = shape
-    nodes.append(helper.make_node("LayerNormalization", [current, gamma, beta], [ctx.node.output[0]], axis=-1))
+    nodes.append(
+        helper.make_node("LayerNormalization", [current, gamma, beta], [ctx.node.output[0]], axis=-1)
+    )
     expand(ctx, nodes, shapes)
     for k in range(1, len(ctx.node.output)):
         if ctx.node.output[k] and ctx.node.output[k] in ctx.model.facts:

@@ -34,7 +34,9 @@ def heads_of(labels: Labels) -> Heads:
     """Label sets of an array (batch, positions, heads, features)."""
     packed = compress(labels)
     n_heads, width = labels.shape[2], labels.shape[3]
-    index = tuple(slice(0, 1) if packed.strides[k] == 0 and packed.shape[k] > 1 else slice(None) for k in (0, 1))
+    index = tuple(
+        slice(0, 1) if packed.strides[k] == 0 and packed.shape[k] > 1 else slice(None) for k in (0, 1)
+    )
     inner = np.ascontiguousarray(np.moveaxis(packed[index], (2, 3), (0, 1))).reshape(n_heads * width, -1)
     sets, which = distinct_sets(inner)
     features = [[sets[int(which[h * width + f])] for f in range(width)] for h in range(n_heads)]
@@ -49,7 +51,10 @@ def joined(parts: Sequence[Heads]) -> Heads:
     n_heads = len(parts[0].whole)
     whole = [np.unique(np.concatenate([p.whole[h] for p in parts])) for h in range(n_heads)]
     features = [
-        [np.unique(np.concatenate([p.features[h][f] for p in parts])) for f in range(len(parts[0].features[h]))]
+        [
+            np.unique(np.concatenate([p.features[h][f] for p in parts]))
+            for f in range(len(parts[0].features[h]))
+        ]
         for h in range(n_heads)
     ]
     return Heads(whole, features)
@@ -74,7 +79,9 @@ def attend(ctx: TraceContext, q: Heads, k: Heads, v: Heads, *, masks: Sequence[V
     context = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.CONTEXT, n_heads * width)
     grid = context.units.reshape(n_heads, width)
     fed = [
-        np.unique(np.append(v.features[h // group][f], scores.first + h)) for h in range(n_heads) for f in range(width)
+        np.unique(np.append(v.features[h // group][f], scores.first + h))
+        for h in range(n_heads)
+        for f in range(width)
     ]
     _attention_edges(ctx, context.id, fed, grid.ravel())
     ctx.did(TracedAs.ATTENDED)
@@ -111,7 +118,7 @@ def _set_context(ctx: TraceContext, grid: Labels, *, heads_first: bool) -> None:
 
 
 def _set_cache(ctx: TraceContext, position: int, past: Value | None, new: Value, n_heads: int) -> None:
-    """present = concat(past, new) along positions, shape (B, H, P + T, D)."""
+    """Present = concat(past, new) along positions, shape (B, H, P + T, D)."""
     if position >= len(ctx.node.output) or not ctx.node.output[position]:
         return
     shape = ctx.out_shape(position)

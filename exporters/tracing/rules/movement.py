@@ -22,9 +22,7 @@ _BY_INDEX = {
     "Scatter": (1,),
 }
 _DATA_INPUTS = {"ScatterND": (0, 2), "ScatterElements": (0, 2), "Scatter": (0, 2), "TensorScatter": (0, 1)}
-_PLAIN = (
-    "Transpose Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad Col2Im Split Concat Upsample "
-).split()
+_PLAIN = ["Transpose", "Expand", "Tile", "Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "CenterCropPad", "Col2Im", "Split", "Concat", "Upsample"]
 
 
 def label_array(value: Value) -> Labels:
@@ -98,7 +96,9 @@ def _float_attribute(name: str, value: float):  # noqa: ANN202 - protobuf class
 
 def _indices_are_safe(ctx: TraceContext, op: str, values: list[Value]) -> bool:
     """Whether the choice of indices in the concrete run cannot matter: constants, or labels that agree."""
-    names = [ctx.node.input[k] for k in _BY_INDEX.get(op, ()) if k < len(ctx.node.input) and ctx.node.input[k]]
+    names = [
+        ctx.node.input[k] for k in _BY_INDEX.get(op, ()) if k < len(ctx.node.input) and ctx.node.input[k]
+    ]
     if all(ctx.value(name).constant is not None for name in names):
         return True
     packed = [compress(label_array(v)) for v in values]

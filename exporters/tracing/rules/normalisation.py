@@ -16,7 +16,10 @@ def add_hubs(ctx: TraceContext, labels: Labels, axes: Sequence[int]) -> None:
     """One hub per distinct set of units that are normalised together; none where a set is a single unit."""
     packed = compress(labels)
     axes = [a % packed.ndim for a in axes]
-    index = tuple(slice(0, 1) if packed.strides[k] == 0 and packed.shape[k] > 1 else slice(None) for k in range(packed.ndim))
+    index = tuple(
+        slice(0, 1) if packed.strides[k] == 0 and packed.shape[k] > 1 else slice(None)
+        for k in range(packed.ndim)
+    )
     inner = packed[index]
     kept = [k for k in range(inner.ndim) if k not in axes]
     moved = inner.transpose([*kept, *axes])
@@ -81,12 +84,14 @@ def _carried(ctx: TraceContext) -> Value | None:
 
 @rule("BatchNormalization")
 def batch_normalization(ctx: TraceContext) -> None:
-    """y = gamma (x - mean) / sqrt(var + eps) + beta with stored statistics: a scale and a shift per channel."""
+    """Y = gamma (x - mean) / sqrt(var + eps) + beta with stored statistics: a scale and a shift per channel."""
     value = _carried(ctx)
     if value is None:
         return
-    gamma, beta, mean, var = (_parameter(ctx, k, role, value) for k, role in
-                              ((1, "scale"), (2, "shift"), (3, "shift"), (4, "scale")))
+    gamma, beta, mean, var = (
+        _parameter(ctx, k, role, value)
+        for k, role in ((1, "scale"), (2, "shift"), (3, "shift"), (4, "scale"))
+    )
     assert gamma is not None and beta is not None and mean is not None and var is not None
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = gamma / np.sqrt(var + ctx.attr_float("epsilon", 1e-5))
@@ -165,7 +170,7 @@ def softmax(ctx: TraceContext) -> None:
 
 @rule("LpNormalization")
 def lp_normalization(ctx: TraceContext) -> None:
-    """x / |x|_p along an axis."""
+    """X / |x|_p along an axis."""
     value = ctx.value(ctx.node.input[0])
     normalise(ctx, value, [ctx.attr_int("axis", -1)])
 

@@ -51,7 +51,9 @@ def spread_over_space(ctx: TraceContext, value: Value, *, nonlinear: bool = Fals
             flat = labels[(slice(None), slice(None), *(slice(0, 1) for _ in space))]
         out = np.broadcast_to(flat, shape)
         bend = ctx.node.op_type if nonlinear else None
-        ctx.set_labels(0, out, advanced(value.tracks, out, ctx.node.output[0], ctx.builder, nonlinearity=bend))
+        ctx.set_labels(
+            0, out, advanced(value.tracks, out, ctx.node.output[0], ctx.builder, nonlinearity=bend)
+        )
         ctx.did(TracedAs.ELEMENTWISE if prod(shape[2:]) == prod(value.shape[2:]) else TracedAs.REDUCED)
         return
     ctx.read(value)

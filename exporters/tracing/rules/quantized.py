@@ -22,7 +22,12 @@ MICROSOFT = "com.microsoft"
 
 
 def dequantized(
-    ctx: TraceContext, q: Value, zero_point: Value | None, scale: Value | None = None, *, axis: int | None = None
+    ctx: TraceContext,
+    q: Value,
+    zero_point: Value | None,
+    scale: Value | None = None,
+    *,
+    axis: int | None = None,
 ) -> Constant | None:
     """A stored quantized tensor as float32: (q - zero_point) * scale; None when it is no constant.
 
@@ -68,7 +73,7 @@ def dequantized(
 
 @rule("DynamicQuantizeLinear")
 def dynamic_quantize_linear(ctx: TraceContext) -> None:
-    """y = round(x / s) + z with s, z from the data: the label passes, s counts as 1 and z as 0."""
+    """Y = round(x / s) + z with s, z from the data: the label passes, s counts as 1 and z as 0."""
     value = ctx.value(ctx.node.input[0])
     assert value.labels is not None
     ctx.set_labels(0, value.labels, advanced(value.tracks, value.labels, ctx.node.output[0], ctx.builder))
@@ -214,7 +219,9 @@ def dynamic_quantize_lstm(ctx: TraceContext) -> None:
     )
 
 
-def _per_direction(ctx: TraceContext, stored: Value, scale: Value | None, zero: Value | None) -> Constant | None:
+def _per_direction(
+    ctx: TraceContext, stored: Value, scale: Value | None, zero: Value | None
+) -> Constant | None:
     q = stored.constant
     parts = [None if v is None else v.constant for v in (scale, zero)]
     if q is None:
@@ -223,7 +230,9 @@ def _per_direction(ctx: TraceContext, stored: Value, scale: Value | None, zero: 
 
     def load() -> Array:
         values = q.load().astype(np.float32)
-        by, middle = (None if c is None else c.load().astype(np.float32).reshape(directions, 1, -1) for c in parts)
+        by, middle = (
+            None if c is None else c.load().astype(np.float32).reshape(directions, 1, -1) for c in parts
+        )
         shifted = values if middle is None else values - middle
         return np.swapaxes(shifted if by is None else shifted * by, 1, 2)
 
@@ -253,7 +262,7 @@ def _as_float(op: str, operands: tuple[int, ...], parameters: tuple[int, ...]) -
 
 
 _KEPT_ATTRIBUTES = frozenset(
-    "axis alpha auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides".split()
+    ["axis", "alpha", "auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"]
 )
 for _op in ("Add", "Mul"):
     _as_float(_op, (0, 3), (1, 2, 4, 5, 6, 7))

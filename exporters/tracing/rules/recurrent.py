@@ -67,7 +67,9 @@ class _Cell:
         if self.weights.b is not None:
             layer.raw = Track(None, None, bias=self.bias[:, rows].ravel(), activation=activation)
 
-    def from_input(self, layer: LayerDraft, targets: NDArray[np.int64], rows: FloatArray, direction: int) -> None:
+    def from_input(
+        self, layer: LayerDraft, targets: NDArray[np.int64], rows: FloatArray, direction: int
+    ) -> None:
         """`weight` edges of rows (targets, I) from the input's units."""
         assert self.x.labels is not None
         features, labels = channel_labels(np.moveaxis(self.x.labels, -1, 0)[None])
@@ -82,7 +84,12 @@ class _Cell:
         )
 
     def from_state(
-        self, layer: LayerDraft, targets: NDArray[np.int64], rows: FloatArray, state: NDArray[np.int64], direction: int
+        self,
+        layer: LayerDraft,
+        targets: NDArray[np.int64],
+        rows: FloatArray,
+        state: NDArray[np.int64],
+        direction: int,
     ) -> None:
         """`recurrent` edges of rows (targets, H) from the previous step's state."""
         write_block(
@@ -96,7 +103,9 @@ class _Cell:
             note=f"direction {direction}" if self.directions > 1 else None,
         )
 
-    def gate(self, layer: LayerDraft, sources: Sequence[NDArray[np.int64]], targets: NDArray[np.int64]) -> None:
+    def gate(
+        self, layer: LayerDraft, sources: Sequence[NDArray[np.int64]], targets: NDArray[np.int64]
+    ) -> None:
         """`gate` edges from each source to the same target, unit by unit."""
         self.link(layer, np.concatenate(sources), np.tile(targets, len(sources)), EdgeKind.GATE)
 
@@ -235,7 +244,7 @@ def trace_gru(ctx: TraceContext, weights: RecurrentWeights) -> None:
 
 
 def trace_rnn(ctx: TraceContext, weights: RecurrentWeights) -> None:
-    """h' = f(W x + R h + b)."""
+    """H' = f(W x + R h + b)."""
     cell = _cell(ctx, weights, 1)
     state = cell.layer("", LayerKind.RNN_HIDDEN, 1)
     for constant in (weights.w, weights.r, weights.b):

@@ -9,10 +9,7 @@ from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
 _LINEAR = {"ReduceSum": "sum", "ReduceMean": "mean"}
-_OPS = (
-    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
-    "ReduceSumSquare"
-).split()
+_OPS = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"]
 
 
 @rule(*_OPS)
@@ -28,9 +25,7 @@ def reduce(ctx: TraceContext) -> None:
     reduce_labels(ctx, value, axes, weight=_LINEAR.get(op, "none"), nonlinear=op not in _LINEAR)
 
 
-def reduce_labels(
-    ctx: TraceContext, value: Value, axes: list[int], *, weight: str, nonlinear: bool
-) -> None:
+def reduce_labels(ctx: TraceContext, value: Value, axes: list[int], *, weight: str, nonlinear: bool) -> None:
     """Set output 0 to the reduction of a labelled value over some axes.
 
     A reduction over positions that carry the same unit passes its label. Otherwise one structural unit stands
@@ -45,7 +40,10 @@ def reduce_labels(
         return
     labels = compress(value.labels)
     kept = [k for k in range(labels.ndim) if k not in axes]
-    index = tuple(slice(0, 1) if labels.strides[k] == 0 and labels.shape[k] > 1 else slice(None) for k in range(labels.ndim))
+    index = tuple(
+        slice(0, 1) if labels.strides[k] == 0 and labels.shape[k] > 1 else slice(None)
+        for k in range(labels.ndim)
+    )
     inner = labels[index].transpose([*kept, *axes])
     kept_shape = inner.shape[: len(kept)]
     rows = np.ascontiguousarray(inner).reshape(int(np.prod(kept_shape, dtype=np.int64)), -1)

@@ -1,0 +1,85 @@
+"""A sink that only counts: what a dry run writes to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from emergraph.graphstore.records import (
+    Block,
+    FloatArray,
+    IntArray,
+    Kernels,
+    Layer,
+    MatrixKernels,
+    Operation,
+    Tensor,
+    UnitColumns,
+)
+
+BYTES_PER_EDGE = 6.2
+"""Measured for plain edges in a store (benchmarks/bench_store.py)."""
+BYTES_PER_KERNEL = 24.0
+"""Measured for the side columns of an edge that stands for several parameters."""
+BASE_BYTES = 1_600_000
+"""What an empty store takes."""
+
+
+class CountingSink:
+    """Counts edges and bytes, keeps nothing."""
+
+    def __init__(self) -> None:
+        self.n_edges = 0
+        self.n_kernels = 0
+        self.n_raw_bytes = 0
+        self.layers: tuple[Layer, ...] = ()
+
+    @property
+    def estimated_bytes(self) -> int:
+        """About what the graph would take in a store of its own."""
+        edges = self.n_edges * BYTES_PER_EDGE + self.n_kernels * BYTES_PER_KERNEL
+        return int(BASE_BYTES + edges + self.n_raw_bytes)
+
+    def write_matrix(
+        self,
+        block: Block,  # noqa: ARG002 - the sink protocol's signature
+        src_units: IntArray,
+        dst_units: IntArray,
+        weights: FloatArray,
+        kernels: MatrixKernels | None = None,
+    ) -> int:
+        """Count the entries that would be edges."""
+        if weights.shape != (src_units.size, dst_units.size):
+            raise ValueError(f"weights {weights.shape}, expected {(src_units.size, dst_units.size)}")
+        count = int(np.count_nonzero(weights if kernels is None else kernels.n_params))
+        self.n_edges += count
+        self.n_kernels += 0 if kernels is None else count
+        return count
+
+    def write_edges(
+        self,
+        block: Block,  # noqa: ARG002
+        src: IntArray,
+        dst: IntArray,
+        weight: FloatArray | None = None,  # noqa: ARG002
+        kernels: Kernels | None = None,
+    ) -> int:
+        """Count the edges."""
+        if src.shape != dst.shape:
+            raise ValueError(f"{src.shape} sources, {dst.shape} targets")
+        self.n_edges += src.size
+        self.n_kernels += 0 if kernels is None else src.size
+        return int(src.size)
+
+    def write_layers(self, layers: Sequence[Layer]) -> None:
+        """Keep the layers, which are few."""
+        self.layers = tuple(layers)
+
+    def write_units(self, columns: Sequence[UnitColumns]) -> None:
+        """Units are counted by their layers."""
+
+    def write_tensor(self, tensor: Tensor) -> None:
+        """Count raw bytes."""
+        self.n_raw_bytes += 0 if tensor.data is None else len(tensor.data)
+
+    def write_operations(self, operations: Sequence[Operation]) -> None:
+        """Operations take next to nothing."""

@@ -1,0 +1,222 @@
+"""Exporting an ONNX file: read it safely, run it once, trace its units, write one graph into a store."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.errors import InvalidInputError
+from emergraph.exporters.counting import CountingSink
+from emergraph.exporters.onnxfile import OnnxFile, ReadLimits, read_onnx
+from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.tracing.prepare import FileParameter, traced_model
+from emergraph.exporters.tracing.tracer import TraceSummary, footer, trace
+from emergraph.graphstore.records import GraphHeader, GraphSink
+from emergraph.graphstore.store import Store
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What decides an export besides the file."""
+
+    name: str | None = None
+    """Name of the graph in the store; the file's stem by default."""
+    inputs: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Values of inputs, for the concrete run."""
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of inputs, for the concrete run."""
+    seed: int = 0
+    """Of inputs that are made up."""
+    force: bool = False
+    """Export even if the store holds a graph of the same file and settings."""
+    root: Path | None = None
+    """Folder that symbolic links of external data may lead to."""
+    read_limits: ReadLimits = field(default_factory=ReadLimits)
+    run_limits: RunLimits = field(default_factory=RunLimits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSummary:
+    """What an export did."""
+
+    graph: int | None
+    """Id of the graph in the store; None for a dry run."""
+    name: str
+    source: str
+    """File name of the model."""
+    sha256: str
+    reused: bool
+    """The store already held this graph; nothing was written."""
+    trace: TraceSummary | None
+    """None when the graph was reused."""
+    branches: tuple[str, ...]
+    """Branches of If operations that were followed."""
+    input_shapes: Mapping[str, tuple[int, ...]]
+    """Of the concrete run."""
+    seconds: float
+    estimated_bytes: int | None = None
+    """For a dry run: what the graph would take in a store."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        plain = asdict(self)
+        plain["input_shapes"] = {name: list(shape) for name, shape in self.input_shapes.items()}
+        return plain
+
+
+def export_onnx(
+    path: str | Path, store: Store, *, options: ExportOptions | None = None, progress: Progress | None = None
+) -> ExportSummary:
+    """Trace the units of an ONNX file and write its graph into a store, in one transaction.
+
+    Args:
+        path: The model file. Nothing in it is executed but the operations of the model themselves, by
+            onnxruntime in a child process under limits.
+        store: Open for writing.
+        options: Inputs, limits, naming.
+        progress: Called with (operations done, operations in all).
+
+    Returns:
+        Counts, coverage and the id of the graph.
+
+    Raises:
+        InvalidInputError: The file is not a model, or no operation with weights in it is understood.
+        UnsafeInputError: The file asks for something that is refused.
+        LimitError: A limit of time or memory was hit; the store is as it was.
+        StoreError: The store cannot be written.
+
+    Example:
+        >>> from emergraph.graphstore.store import open_store
+        >>> with open_store("net.duckdb", mode="create") as store:  # doctest: +SKIP
+        ...     export_onnx("model.onnx", store).graph
+        1
+    """
+    options = options or ExportOptions()
+    start = perf_counter()
+    file = read_onnx(path, limits=options.read_limits, root=options.root)
+    settings = _settings(options)
+    known = None if options.force else store.find_graph(file.sha256, settings)
+    if known is not None:
+        return ExportSummary(
+            graph=known,
+            name=store.graph(known).name,
+            source=file.name,
+            sha256=file.sha256,
+            reused=True,
+            trace=None,
+            branches=(),
+            input_shapes={},
+            seconds=perf_counter() - start,
+        )
+    run = _run(file, options)
+    header = GraphHeader(
+        name=options.name or Path(file.name).stem,
+        source=file.name,
+        sha256=file.sha256,
+        format="onnx",
+        producer=_producer(file.model),
+        settings=settings,
+    )
+    with store.write_graph(header) as writer:
+        summary = _trace(file, run, writer, progress)
+        graph = writer.finish(footer(summary, branches=run.branches))
+    return _summary(file, run, summary, graph=graph, name=store.graph(graph).name, start=start)
+
+
+def dry_run(
+    path: str | Path, *, options: ExportOptions | None = None, progress: Progress | None = None
+) -> ExportSummary:
+    """Do all that `export_onnx` does but write: coverage, edges, and the size that a store would take."""
+    options = options or ExportOptions()
+    start = perf_counter()
+    file = read_onnx(path, limits=options.read_limits, root=options.root)
+    run = _run(file, options)
+    sink = CountingSink()
+    summary = _trace(file, run, sink, progress)
+    name = options.name or Path(file.name).stem
+    return _summary(file, run, summary, graph=None, name=name, start=start, size=sink.estimated_bytes)
+
+
+def _run(file: OnnxFile, options: ExportOptions) -> ConcreteRun:
+    return concrete_run(
+        file,
+        inputs=dict(options.inputs),
+        input_shapes=dict(options.input_shapes),
+        limits=options.run_limits,
+        seed=options.seed,
+    )
+
+
+def _trace(file: OnnxFile, run: ConcreteRun, sink: GraphSink, progress: Progress | None) -> TraceSummary:
+    def parameter(proto: onnx.TensorProto) -> FileParameter:
+        lazy = file.tensor_of(proto)
+        return FileParameter(lazy.shape, lazy.dtype, lazy.array)
+
+    summary = trace(traced_model(run, parameter), sink, progress=progress)
+    if not summary.n_weight_edges:
+        raise InvalidInputError(_nothing_understood(file.name, summary))
+    return summary
+
+
+def _nothing_understood(name: str, summary: TraceSummary) -> str:
+    if summary.opaque:
+        ops = sorted({op.op for op in summary.opaque})
+        return (
+            f"{name}: no operation with weights is understood, so there is no weighted graph to make; "
+            f"not understood: {', '.join(ops[:5])}. emergraph reads neural networks"
+        )
+    return f"{name}: no operation of this model has weights, so there is no weighted graph to make"
+
+
+def _producer(model: onnx.ModelProto) -> str:
+    return " ".join(part for part in (model.producer_name, model.producer_version) if part)
+
+
+def _settings(options: ExportOptions) -> dict[str, object]:
+    """What decides the graph besides the file, as plain JSON values."""
+    return {
+        "inputs": {name: _described(array) for name, array in sorted(options.inputs.items())},
+        "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())},
+        "seed": options.seed,
+    }
+
+
+def _described(array: NDArray[np.generic]) -> object:
+    """A small value itself; of a large one its shape and a checksum."""
+    if array.size <= 16 and array.dtype.kind in "biuf":
+        return array.tolist()
+    import hashlib
+
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+
+
+def _summary(
+    file: OnnxFile,
+    run: ConcreteRun,
+    summary: TraceSummary,
+    *,
+    graph: int | None,
+    name: str,
+    start: float,
+    size: int | None = None,
+) -> ExportSummary:
+    return ExportSummary(
+        graph=graph,
+        name=name,
+        source=file.name,
+        sha256=file.sha256,
+        reused=False,
+        trace=summary,
+        branches=run.branches,
+        input_shapes={key: tuple(array.shape) for key, array in run.inputs.items()},
+        seconds=perf_counter() - start,
+        estimated_bytes=size,
+    )
