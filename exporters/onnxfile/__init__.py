@@ -1,5 +1,6 @@
 """Reading ONNX files that nobody vouches for: bounds first, memory later, code never."""
 
+from emergraph.exporters.onnxfile.check import check_onnx
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
@@ -7,4 +8,13 @@ from emergraph.exporters.onnxfile.registry import Severity
 from emergraph.exporters.onnxfile.sparse import SparseTensor
 from emergraph.exporters.onnxfile.tensors import LazyTensor
 
-__all__ = ["Finding", "LazyTensor", "OnnxFile", "ReadLimits", "Severity", "SparseTensor", "read_onnx"]
+__all__ = [
+    "Finding",
+    "LazyTensor",
+    "OnnxFile",
+    "ReadLimits",
+    "Severity",
+    "SparseTensor",
+    "check_onnx",
+    "read_onnx",
+]

@@ -30,38 +30,45 @@ MAX_DEPTH = 100
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _MAX_EXTERNAL_ENTRY = 8192  # twice the longest path
 
-MODEL, GRAPH, FUNCTION, NODE, ATTRIBUTE, SPARSE, TENSOR, DROPPED = (
-    "model",
-    "graph",
-    "function",
-    "operation",
-    "attribute",
-    "sparse tensor",
-    "tensor",
-    "dropped",
-)
-CHILDREN: dict[str, dict[int, str]] = {
-    MODEL: {7: GRAPH, 20: DROPPED, 25: FUNCTION},
-    GRAPH: {1: NODE, 5: TENSOR, 15: SPARSE},
-    FUNCTION: {7: NODE, 11: ATTRIBUTE},
-    NODE: {5: ATTRIBUTE},
-    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH, 22: SPARSE, 23: SPARSE},
-    SPARSE: {1: TENSOR, 2: TENSOR},
+
+@dataclass(frozen=True)
+class MessageKind:
+    """What of a kind of message matters here; field numbers of onnx.proto."""
+
+    name: str
+    children: dict[int, str]
+    """Fields that lead to tensors, and the names of their kinds."""
+    singular: frozenset[int] = frozenset()
+    """Those of them that may stand once."""
+    structured: frozenset[int] = frozenset()
+    """Fields whose parsed form can be many times their encoded size."""
+    not_text: frozenset[int] = frozenset()
+    """Fields of numbers or bytes."""
+
+
+KINDS: dict[str, MessageKind] = {
+    kind.name: kind
+    for kind in (
+        MessageKind(
+            "model", {7: "graph", 20: "training", 25: "function"}, frozenset({7}), frozenset({8, 14, 26})
+        ),
+        MessageKind(
+            "graph", {1: "node", 5: "tensor", 15: "sparse"}, structured=frozenset({11, 12, 13, 14, 16})
+        ),
+        MessageKind("function", {7: "node", 11: "attribute"}, structured=frozenset({9, 12, 14})),
+        MessageKind("node", {5: "attribute"}, structured=frozenset({9, 10})),
+        MessageKind(
+            "attribute",
+            {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+            frozenset({5, 6, 22}),
+            frozenset({8, 14, 15}),
+            frozenset({4, 7, 8, 9}),
+        ),
+        MessageKind("sparse", {1: "tensor", 2: "tensor"}, frozenset({1, 2}), frozenset({3}), frozenset({3})),
+    )
 }
-"""Fields that lead to tensors, by kind of message (numbers of onnx.proto; training graphs are dropped)."""
-_SINGULAR: dict[str, frozenset[int]] = {
-    MODEL: frozenset({7}),
-    ATTRIBUTE: frozenset({5, 6, 22}),
-    SPARSE: frozenset({1, 2}),
-}
-_STRUCTURED: dict[str, frozenset[int]] = {
-    MODEL: frozenset({8, 14, 26}),
-    GRAPH: frozenset({11, 12, 13, 14, 16}),
-    FUNCTION: frozenset({9, 12, 14}),
-    NODE: frozenset({9, 10}),
-    ATTRIBUTE: frozenset({8, 14, 15}),
-    SPARSE: frozenset({3}),
-}
+"""Messages that are looked into; tensors are read by their own code, training graphs are left out."""
+_NOT_TEXT_IN_TENSOR = frozenset({1, 2, 3, 14, *DATA_FIELDS})
 # Measured with upb: a message takes some 100 to 300 bytes however short its encoding, a string 24.
 _BYTES_PER_MESSAGE, _BYTES_PER_FIELD, _BYTES_PER_STRUCTURED_BYTE = 300, 32, 24
 
@@ -84,6 +91,8 @@ class LightModel:
     mapped: dict[int, MappedValues]
     """The values left out, by their offset in the file."""
     notes: tuple[Finding, ...]
+    beyond_ascii: bool
+    """Whether there are bytes beyond ASCII where text may stand."""
 
 
 class _Frame:
@@ -92,7 +101,7 @@ class _Frame:
     __slots__ = ("end", "fields", "kind", "number", "parts", "run_start", "seen", "size", "start")
 
     def __init__(
-        self, kind: str, number: int, start: int, bounds: tuple[int, int], source: memoryview
+        self, kind: MessageKind, number: int, start: int, bounds: tuple[int, int], source: memoryview
     ) -> None:
         self.kind = kind
         self.number = number
@@ -127,9 +136,10 @@ class _Lightener:
     mapped: dict[int, MappedValues] = field(default_factory=dict)
     notes: list[Finding] = field(default_factory=list)
     memory: int = 0
+    beyond_ascii: bool = False
 
     def run(self) -> bytes:
-        root = _Frame(MODEL, 0, 0, (0, len(self.source)), self.source)
+        root = _Frame(KINDS["model"], 0, 0, (0, len(self.source)), self.source)
         stack = [root]
         while stack:
             child = self._advance(stack[-1], len(stack))
@@ -145,36 +155,39 @@ class _Lightener:
 
     def _advance(self, frame: _Frame, depth: int) -> _Frame | None:
         """Read on in a message up to the next one that may hold tensors; None at its end."""
-        children = CHILDREN[frame.kind]
+        kind = frame.kind
         for number, wire, start, value, end in frame.fields:
-            child = children.get(number) if wire == BYTES else None
+            child = kind.children.get(number) if wire == BYTES else None
             if child is None:
-                structured = number in _STRUCTURED[frame.kind]
-                self.memory += _BYTES_PER_FIELD + (end - start) * (
-                    _BYTES_PER_STRUCTURED_BYTE if structured else 1
-                )
+                cost = _BYTES_PER_STRUCTURED_BYTE if number in kind.structured else 1
+                self.memory += _BYTES_PER_FIELD + (end - start) * cost
+                if wire == BYTES and number not in kind.not_text:
+                    self._look_at_text(value, end)
                 continue
-            if number in _SINGULAR.get(frame.kind, ()):
+            if number in kind.singular:
                 if number in frame.seen:
                     raise refusal(
-                        "ONNX-WIRE-DUPLICATE", f"{frame.kind} with two fields {number} at byte {start}"
+                        "ONNX-WIRE-DUPLICATE", f"{kind.name} with two fields {number} at byte {start}"
                     )
                 frame.seen.add(number)
             if depth > MAX_DEPTH:
                 raise refusal(
-                    "ONNX-WIRE-DEPTH",
-                    f"{child} nested deeper than {MAX_DEPTH} levels at byte {start}; flatten it",
+                    "ONNX-WIRE-DEPTH", f"nested deeper than {MAX_DEPTH} levels at byte {start}; flatten it"
                 )
-            if child == TENSOR:
+            if child == "tensor":
                 parts = self._lighten_tensor(number, value, end, can_nest=depth < MAX_DEPTH)
                 if parts is not None:
                     frame.replace(self.source, start, end, parts)
-            elif child == DROPPED:
+            elif child == "training":
                 self.notes.append(Finding("ONNX-TRAINING-INFO", "training graphs are left out"))
                 frame.replace(self.source, start, end, [])
             else:
-                return _Frame(child, number, start, (value, end), self.source)
+                return _Frame(KINDS[child], number, start, (value, end), self.source)
         return None
+
+    def _look_at_text(self, start: int, end: int) -> None:
+        if not self.beyond_ascii:
+            self.beyond_ascii = not bytes(self.source[start:end]).isascii()
 
     def _lighten_tensor(
         self, number: int, position: int, end: int, *, can_nest: bool
@@ -187,6 +200,8 @@ class _Lightener:
         memory = _BYTES_PER_MESSAGE
         for part, wire, start, value, stop in scan_fields(self.source, position, end):
             memory += _BYTES_PER_FIELD + (stop - value) * (8 if part in {1, 5, 7, 11, 16} else 1)
+            if wire == BYTES and part not in _NOT_TEXT_IN_TENSOR:
+                self._look_at_text(value, stop)
             if part in DATA_FIELDS:
                 values.setdefault(part, []).append((wire, value, stop))
             elif part == _EXTERNAL_DATA:
@@ -282,4 +297,4 @@ def lighten(source: memoryview, limits: ReadLimits) -> LightModel:
     """
     worker = _Lightener(source, limits)
     content = worker.run()
-    return LightModel(content, worker.mapped, tuple(worker.notes))
+    return LightModel(content, worker.mapped, tuple(worker.notes), worker.beyond_ascii)

@@ -22,6 +22,8 @@ def printable(name: str | bytes, limit: int = 80) -> str:
     """
     if isinstance(name, bytes):
         name = name[: 4 * limit].decode("utf-8", "backslashreplace")
+    if len(name) <= limit and name.isprintable():
+        return name
     shown = "".join(_escape(char) for char in name[: limit + 1])
     if len(shown) <= limit and len(name) <= limit:
         return shown

@@ -78,6 +78,17 @@ _LIMIT = {
 }
 
 _WARNINGS = {
+    "ONNX-FOLD-HUGE": "An operation would make a constant of more elements than are folded.",
+    "ONNX-FOLD-INVALID": "An operation is given a shape that no tensor can have.",
+    "ONNX-NAME-CONTROL": "A name holds control or format characters: terminal escapes, reversed text, NUL.",
+    "ONNX-NAME-LONG": "A name has more than 1000 characters.",
+    "ONNX-OP-CUSTOM": "An operation of a domain that nobody here knows; it is traced as opaque.",
+    "ONNX-OP-PYTHON": "An operation that stands for Python code elsewhere; it is opaque here and never run.",
+    "ONNX-OP-UNKNOWN": "A standard domain has no operation of this name; it is traced as opaque.",
+    "ONNX-QUANT-SCALE": "A quantization scale is zero, negative or not finite; such weights have no value.",
+    "ONNX-QUANT-SHAPE": "A quantization scale or zero point does not fit the tensor that it belongs to.",
+    "ONNX-VALUE-NONFINITE": "Weights are NaN or infinite; measures are taken over the finite ones.",
+    "ONNX-VALUE-ZERO": "All weights of a tensor are exactly zero: its layer has no connections.",
     "ONNX-GRAPH-UNSORTED": "Operations are not listed in the order in which they run; they are sorted here.",
     "ONNX-GRAPH-SHADOWING": "A name inside a subgraph hides one outside; the inner one is meant here.",
     "ONNX-IR-VERSION": "The IR version is outside the known range.",
@@ -90,6 +101,13 @@ _WARNINGS = {
 }
 
 _INFOS = {
+    "ONNX-CONTROL-FLOW": "The model has subgraphs (If, Loop, Scan).",
+    "ONNX-EXT-USED": "Values are in other files, which belong to the model.",
+    "ONNX-NAME-ALIKE": "Two names look the same after Unicode normalisation.",
+    "ONNX-NAME-MARKUP": "A name holds characters that mean something in HTML, SQL, spreadsheets or paths.",
+    "ONNX-OP-CONTRIB": "An operation of onnxruntime's own domains, outside the ONNX standard.",
+    "ONNX-TENSOR-SKIPPED": "A tensor of text or complex numbers has no place in a weighted graph.",
+    "ONNX-VALUE-SUBNORMAL": "Weights are so small that some processors round them to zero.",
     "ONNX-TRAINING-INFO": "The file also holds training graphs; they are left out.",
 }
 

@@ -28,12 +28,17 @@ class Scope:
     """Per operation, the names it reads, those that its subgraphs take from outside included."""
     writes: tuple[tuple[str, ...], ...]
     """Per operation, the names it produces."""
-    labels: tuple[str, ...]
-    """Per operation, how messages call it."""
+    kinds: tuple[tuple[str, str], ...]
+    """Per operation, its type and name."""
     defined: frozenset[str]
     """Names that are given or produced."""
     free: frozenset[str]
     """Names that are read but not defined."""
+
+    def label_of(self, index: int) -> str:
+        """Return how messages call an operation."""
+        op_type, name = self.kinds[index]
+        return f"{printable(op_type)} {printable(name)!r}" if name else printable(op_type)
 
 
 def scopes(bodies: Sequence[Body]) -> list[Scope]:
@@ -63,18 +68,16 @@ def _scope(body: Body, nested: dict[int, set[str]]) -> Scope:
     else:
         given, results = list(proto.input), tuple(proto.output)
         label = f"function {printable(proto.domain)}::{printable(proto.name)}"
-    reads, writes, labels = [], [], []
+    reads, writes, kinds = [], [], []
     for index, node in enumerate(proto.node):
         names = [name for name in node.input if name]
         names += sorted(nested.get(index, ()))
         reads.append(tuple(names))
         writes.append(tuple(name for name in node.output if name))
-        labels.append(
-            f"{printable(node.op_type)} {printable(node.name)!r}" if node.name else printable(node.op_type)
-        )
+        kinds.append((node.op_type, node.name))
     defined = frozenset(given).union(*writes)
     free = frozenset(results).union(*reads) - defined - {""}
-    return Scope(label, tuple(given), results, tuple(reads), tuple(writes), tuple(labels), defined, free)
+    return Scope(label, tuple(given), results, tuple(reads), tuple(writes), tuple(kinds), defined, free)
 
 
 def scope_findings(bodies: Sequence[Body], all_scopes: Sequence[Scope]) -> Iterator[Finding]:
@@ -88,7 +91,6 @@ def scope_findings(bodies: Sequence[Body], all_scopes: Sequence[Scope]) -> Itera
 
 
 def _duplicates(body: Body, scope: Scope) -> Iterator[Finding]:
-    producers = dict.fromkeys(scope.given, "an input or initializer")
     if isinstance(body.proto, GraphProto):
         inputs = [value.name for value in body.proto.input]
         stored = [tensor.name for tensor in body.proto.initializer]
@@ -101,28 +103,27 @@ def _duplicates(body: Body, scope: Scope) -> Iterator[Finding]:
                 yield Finding(
                     "ONNX-GRAPH-DUPLICATE", f"{count} {kind} have the name {printable(name)!r}", scope.label
                 )
-    for produced, label in zip(scope.writes, scope.labels, strict=True):
+    taken = set(scope.given)
+    first: dict[str, int] = {}
+    for index, produced in enumerate(scope.writes):
         for name in produced:
-            if name in producers:
-                yield Finding(
-                    "ONNX-GRAPH-DUPLICATE",
-                    f"{printable(name)!r} is produced by {producers[name]} and by {label}",
-                    scope.label,
-                )
-            producers[name] = label
+            if name in taken:
+                other = scope.label_of(first[name]) if name in first else "an input or initializer"
+                message = f"{printable(name)!r} is produced by {other} and by {scope.label_of(index)}"
+                yield Finding("ONNX-GRAPH-DUPLICATE", message, scope.label)
+            taken.add(name)
+            first[name] = index
 
 
 def _missing(scope: Scope) -> Iterator[Finding]:
     reported: set[str] = set()
-    for names, label in (*zip(scope.reads, scope.labels, strict=True), (scope.results, "the outputs")):
+    for index, names in enumerate((*scope.reads, scope.results)):
         for name in names:
             if name in scope.free and name not in reported:
                 reported.add(name)
-                yield Finding(
-                    "ONNX-GRAPH-MISSING",
-                    f"{printable(name)!r}, read by {label}, is produced nowhere",
-                    scope.label,
-                )
+                reader = scope.label_of(index) if index < len(scope.reads) else "the outputs"
+                message = f"{printable(name)!r}, read by {reader}, is produced nowhere"
+                yield Finding("ONNX-GRAPH-MISSING", message, scope.label)
 
 
 def _shadowed(at: int, bodies: Sequence[Body], all_scopes: Sequence[Scope]) -> Iterator[Finding]:
@@ -176,7 +177,7 @@ def _circle(scope: Scope, needs: Sequence[set[int]], waiting: Sequence[int]) -> 
         path.append(at)
         at = min(index for index in needs[at] if waiting[index])
     circle = path[position[at] :][::-1]
-    labels = [scope.labels[index] for index in (*circle, circle[0])]
+    labels = [scope.label_of(index) for index in (*circle, circle[0])]
     if len(labels) > _MAX_CYCLE_SHOWN:
         labels = [*labels[: _MAX_CYCLE_SHOWN - 1], f"… {len(labels) - _MAX_CYCLE_SHOWN} more …", labels[-1]]
     return labels
