@@ -1,0 +1,283 @@
+"""The unit graph as arrays: what every analysis of paths, reachability or strengths works on.
+
+Layers and units are held in memory as arrays; edges stay where they are (a store, or arrays in tests) and are
+streamed block by block, as often as an analysis passes over them. Nothing here holds an edge as a Python
+object.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.errors import InvalidInputError
+from emergraph.graphstore.records import NEURON_LAYER_KINDS, EdgeKind, IntArray, LayerKind, Role
+
+EdgeColumns = Mapping[str, NDArray[Any]]
+"""Columns of one block's edges by name: src, dst (unit ids), weight, l1, l2, max_abs, n_params."""
+
+ROLES = (Role.INPUT, Role.HIDDEN, Role.OUTPUT)
+"""`UnitGraph.role[i]` is an index into this tuple."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitLayer:
+    """A layer: the contiguous units `first_unit .. first_unit + n_units - 1`.
+
+    Layer ids are a topological order for edges of every kind but `recurrent` and `norm`.
+    """
+
+    id: int
+    name: str
+    kind: str
+    """A `LayerKind` value."""
+    first_unit: int
+    n_units: int
+    n_params: int = 0
+    n_zeros: int = 0
+
+    @property
+    def units(self) -> slice:
+        """The layer's unit ids as a slice."""
+        return slice(self.first_unit, self.first_unit + self.n_units)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitBlock:
+    """A set of edges of one kind into one layer; no (src, dst) pair repeats within it."""
+
+    id: int
+    kind: EdgeKind
+    layer: int
+    """Id of the target layer."""
+    n_edges: int
+    dense: bool = False
+    """Every pair of `src_units` x `dst_units` is an edge."""
+    src_units: IntArray | None = None
+    """Source units in the order of the block's matrix; None when the block was not written as a matrix."""
+    dst_units: IntArray | None = None
+    name: str = ""
+    tensor: str | None = None
+    shared_with: int | None = None
+    has_kernels: bool = False
+    """Whether l1, l2, max_abs and n_params hold more than the weight does."""
+
+
+class EdgeSource(Protocol):
+    """Where a graph's edges come from."""
+
+    def iter_edges(
+        self, blocks: Sequence[UnitBlock], *, columns: Sequence[str]
+    ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
+        """Yield each block with its columns, in the order of `blocks`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayEdges:
+    """Edges held in memory: block id -> columns. Dense blocks need no entry."""
+
+    columns_of: Mapping[int, EdgeColumns] = field(default_factory=dict)
+
+    def iter_edges(
+        self, blocks: Sequence[UnitBlock], *, columns: Sequence[str]
+    ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
+        """Yield each block's columns; absent ones follow from the block or from the weight."""
+        for block in blocks:
+            held = self.columns_of.get(block.id, {})
+            yield block, {name: _column(block, held, name) for name in columns}
+
+
+def _column(block: UnitBlock, held: EdgeColumns, name: str) -> NDArray[Any]:
+    if name in held:
+        return held[name]
+    if name in ("src", "dst"):
+        if not block.dense or block.src_units is None or block.dst_units is None:
+            raise InvalidInputError(
+                f"Block {block.id} has no column '{name}': expected arrays src and dst, or a dense block"
+            )
+        if name == "src":
+            return np.asarray(np.repeat(block.src_units, len(block.dst_units)))
+        return np.asarray(np.tile(block.dst_units, len(block.src_units)))
+    if name == "n_params":
+        return np.ones(block.n_edges, dtype=np.int32)
+    if name == "weight":
+        return np.full(block.n_edges, np.nan)
+    if name in ("l1", "l2", "max_abs"):
+        return np.asarray(np.abs(_column(block, held, "weight")))
+    raise InvalidInputError(f"Unknown edge column '{name}'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitGraph:
+    """Layers and units as arrays, blocks as descriptions, edges as a stream.
+
+    Build one with `from_arrays` (tests, studies) or `read_unit_graph` (a store).
+    """
+
+    layers: tuple[UnitLayer, ...]
+    """In order of id."""
+    blocks: tuple[UnitBlock, ...]
+    unit_layer: NDArray[np.int32]
+    """(n_units,) position in `layers` of each unit's layer."""
+    neuron: NDArray[np.bool_]
+    """(n_units,) True for neurons, False for structural units."""
+    role: NDArray[np.uint8]
+    """(n_units,) index into `ROLES`."""
+    n_params: int
+    """Parameters, zeros included."""
+    n_nonzero: int
+    """Parameters that are not exactly zero."""
+    edges: EdgeSource
+    name: str = ""
+
+    @property
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.unit_layer)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges of all kinds."""
+        return sum(block.n_edges for block in self.blocks)
+
+    def layer_of(self, layer_id: int) -> UnitLayer:
+        """The layer with this id."""
+        return self.layers[self._positions[layer_id]]
+
+    def layer_position(self, layer_id: int) -> int:
+        """Where the layer with this id stands in `layers`."""
+        return self._positions[layer_id]
+
+    @cached_property
+    def _positions(self) -> dict[int, int]:
+        return {layer.id: position for position, layer in enumerate(self.layers)}
+
+    def edges_by_kind(self) -> dict[EdgeKind, int]:
+        """Number of edges of each kind that the graph has."""
+        counts: dict[EdgeKind, int] = {}
+        for block in self.blocks:
+            counts[block.kind] = counts.get(block.kind, 0) + block.n_edges
+        return counts
+
+    def iter_edges(
+        self, blocks: Sequence[UnitBlock] | None = None, *, columns: Sequence[str] = ("src", "dst")
+    ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
+        """Stream edges block by block, in the order of `blocks` (default: all blocks)."""
+        return self.edges.iter_edges(self.blocks if blocks is None else blocks, columns=columns)
+
+
+def from_arrays(
+    layers: Sequence[UnitLayer],
+    blocks: Sequence[UnitBlock],
+    columns: Mapping[int, EdgeColumns] | None = None,
+    *,
+    neuron: NDArray[np.bool_] | None = None,
+    role: Sequence[Role] | NDArray[np.uint8] | None = None,
+    n_params: int | None = None,
+    n_nonzero: int | None = None,
+) -> UnitGraph:
+    """Build a graph from arrays.
+
+    Args:
+        layers: In order of id, covering units 0 .. n-1 without gaps.
+        blocks: In any order.
+        columns: Block id -> src, dst and optionally weight, l1, l2, max_abs, n_params. Dense blocks with
+            `src_units` and `dst_units` need none.
+        neuron: (n_units,); default: by the kind of the layer.
+        role: One role per unit; default: units of input layers are inputs, units of the last layer outputs.
+        n_params: Default: the sum over layers.
+        n_nonzero: Default: the sum over layers less their zeros.
+
+    Raises:
+        InvalidInputError: Layers leave gaps, or a block names a layer that does not exist.
+    """
+    next_unit = 0
+    for layer in layers:
+        if layer.first_unit != next_unit:
+            raise InvalidInputError(
+                f"Layer '{layer.name}' starts at unit {layer.first_unit}, expected {next_unit}"
+            )
+        next_unit += layer.n_units
+    ids = [layer.id for layer in layers]
+    if ids != sorted(set(ids)):
+        raise InvalidInputError(f"Layer ids must increase, got {ids[:10]}")
+    unknown = {block.layer for block in blocks} - set(ids)
+    if unknown:
+        raise InvalidInputError(f"Blocks lead into unknown layers {sorted(unknown)}")
+    sizes = np.array([layer.n_units for layer in layers], dtype=np.int64)
+    unit_layer = np.repeat(np.arange(len(layers), dtype=np.int32), sizes)
+    total_params = sum(layer.n_params for layer in layers)
+    return UnitGraph(
+        layers=tuple(layers),
+        blocks=tuple(blocks),
+        unit_layer=unit_layer,
+        neuron=_neurons_by_kind(layers, unit_layer) if neuron is None else np.asarray(neuron, dtype=bool),
+        role=_default_roles(layers, unit_layer) if role is None else _role_codes(role),
+        n_params=total_params if n_params is None else n_params,
+        n_nonzero=total_params - sum(layer.n_zeros for layer in layers) if n_nonzero is None else n_nonzero,
+        edges=ArrayEdges(dict(columns or {})),
+    )
+
+
+def _neurons_by_kind(layers: Sequence[UnitLayer], unit_layer: NDArray[np.int32]) -> NDArray[np.bool_]:
+    per_layer = np.array([LayerKind(layer.kind) in NEURON_LAYER_KINDS for layer in layers], dtype=bool)
+    return per_layer[unit_layer]
+
+
+def _default_roles(layers: Sequence[UnitLayer], unit_layer: NDArray[np.int32]) -> NDArray[np.uint8]:
+    role = np.full(len(unit_layer), ROLES.index(Role.HIDDEN), dtype=np.uint8)
+    if layers:
+        role[layers[-1].units] = ROLES.index(Role.OUTPUT)
+    for layer in layers:
+        if layer.kind in (LayerKind.INPUT, LayerKind.EMBEDDING):
+            role[layer.units] = ROLES.index(Role.INPUT)
+    return role
+
+
+def _role_codes(role: Iterable[Role] | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if isinstance(role, np.ndarray) and role.dtype.kind in "iu":
+        return role.astype(np.uint8)
+    code = {name: index for index, name in enumerate(ROLES)}
+    return np.array([code[Role(name)] for name in role], dtype=np.uint8)
+
+
+def dense_net(sizes: Sequence[int], *, kind: LayerKind = LayerKind.DENSE) -> UnitGraph:
+    """A fully connected layered net without weights: `sizes[0]` inputs, then dense layers.
+
+    Example:
+        >>> dense_net([3, 2, 2]).n_edges
+        10
+    """
+    layers: list[UnitLayer] = []
+    blocks: list[UnitBlock] = []
+    first = 0
+    for index, size in enumerate(sizes):
+        n_params = size * sizes[index - 1] if index else 0
+        layers.append(
+            UnitLayer(
+                id=index,
+                name=f"layer{index}",
+                kind=kind if index else LayerKind.INPUT,
+                first_unit=first,
+                n_units=size,
+                n_params=n_params,
+            )
+        )
+        if index:
+            blocks.append(
+                UnitBlock(
+                    id=index - 1,
+                    kind=EdgeKind.WEIGHT,
+                    layer=index,
+                    n_edges=n_params,
+                    dense=True,
+                    src_units=np.arange(first - sizes[index - 1], first, dtype=np.int64),
+                    dst_units=np.arange(first, first + size, dtype=np.int64),
+                )
+            )
+        first += size
+    return from_arrays(layers, blocks)
