@@ -13,7 +13,7 @@ from emergraph.exporters.tracing.labels import Labels, distinct_tuples
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
-_LINEAR = ("Identity", "Cast", "CastLike", "Dropout", "QuantizeLinear", "DequantizeLinear")
+_LINEAR = ("Identity", "Cast", "CastLike", "Dropout", "DequantizeLinear")
 _NONLINEAR = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"]
 _COMPARE = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _LOGIC = ("And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift")
@@ -95,6 +95,20 @@ def linear(ctx: TraceContext) -> None:
         return
     pass_one(ctx, value)
     ctx.set_control(1)
+
+
+@rule("QuantizeLinear")
+def quantize(ctx: TraceContext) -> None:
+    """Codes of the same units; the activation stays the float tensor before."""
+    for extra in ctx.inputs()[1:]:
+        ctx.use(extra.constant, "quantization")
+    value = ctx.value(ctx.node.input[0])
+    if value.labels is None:
+        ctx.set_control(0)
+        ctx.did(TracedAs.CONTROL)
+        return
+    ctx.set_labels(0, value.labels, value.tracks)
+    ctx.did(TracedAs.ELEMENTWISE)
 
 
 @rule("Neg")

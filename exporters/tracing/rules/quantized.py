@@ -7,7 +7,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.context import ParameterUse, TraceContext, rule
 from emergraph.exporters.tracing.dispatch import expand
@@ -76,7 +75,8 @@ def dynamic_quantize_linear(ctx: TraceContext) -> None:
     """Y = round(x / s) + z with s, z from the data: the label passes, s counts as 1 and z as 0."""
     value = ctx.value(ctx.node.input[0])
     assert value.labels is not None
-    ctx.set_labels(0, value.labels, advanced(value.tracks, value.labels, ctx.node.output[0], ctx.builder))
+    # The activation is the float tensor before, not its codes.
+    ctx.set_labels(0, value.labels, value.tracks)
     ctx.set_constant(1, replace(literal(np.asarray(1.0, np.float32)), neutral=True))
     ctx.set_constant(2, replace(literal(np.asarray(0, np.uint8)), neutral=True))
     ctx.did(TracedAs.ELEMENTWISE)
