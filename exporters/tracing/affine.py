@@ -27,9 +27,9 @@ def per_unit(labels: Labels, factor: NDArray[np.generic], layer: LayerDraft) -> 
     """
     spread = np.broadcast_to(np.asarray(factor, dtype=np.float64), labels.shape)
     packed, values = joint_core([compress(labels), spread])
-    index = packed.ravel() - layer.first
+    index = packed.ravel().astype(np.int64) - layer.first
     inside = (index >= 0) & (index < layer.count)
-    index, flat = index[inside].astype(np.int64), values.ravel()[inside].astype(np.float64)
+    index, flat = index[inside], values.ravel()[inside].astype(np.float64)
     low = np.full(layer.count, np.inf)
     high = np.full(layer.count, -np.inf)
     np.minimum.at(low, index, flat)

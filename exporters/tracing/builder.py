@@ -140,7 +140,7 @@ class GraphBuilder:
             if reduction is not None:
                 reduction.used_as_value = True
 
-    def matrix(
+    def matrix(  # noqa: PLR0913 - the columns of a block and of its edges, by keyword
         self,
         layer: LayerDraft,
         *,
@@ -161,7 +161,7 @@ class GraphBuilder:
         self._count(tensor, self.sink.write_matrix(block, src_units, dst_units, weights, kernels))
         return block
 
-    def edges(
+    def edges(  # noqa: PLR0913 - the columns of a block and of its edges, by keyword
         self,
         layer: LayerDraft,
         *,

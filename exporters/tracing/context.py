@@ -14,7 +14,7 @@ from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.evaluate import attributes, run_node
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
 from emergraph.exporters.tracing.values import PerUnit, Track, Value
-from emergraph.graphstore.records import LayerKind, Operation, TracedAs
+from emergraph.graphstore.records import EdgeKind, LayerKind, Operation, TracedAs
 
 Array = NDArray[np.generic]
 
@@ -269,18 +269,14 @@ class TraceContext:
 
     def make_opaque(self, reason: str) -> None:
         """Connect the node's inputs to its outputs by opaque edges, through one hub so that it costs O(n)."""
-        from emergraph.graphstore.records import EdgeKind
-
         self.did(TracedAs.OPAQUE, reason)
         sources = [self.read(v) for v in self.inputs() if v.labels is not None]
         for value in self.inputs():
             if value.constant is not None:
                 for root in value.constant.roots:
                     self.uses.setdefault(root, ParameterUse()).opaque = True
-        units = np.unique(
-            np.concatenate([units_in(v.labels) for v in sources if v.labels is not None] or [[]])
-        )
-        units = units.astype(np.int64)
+        found = [units_in(v.carried) for v in sources]
+        units = np.unique(np.concatenate([np.empty(0, np.int64), *found]))
         hub = self.builder.add_layer(f"{self.name}:opaque", self.op, LayerKind.OPAQUE, 1)
         self.builder.edges(
             hub,
@@ -327,6 +323,11 @@ def permutation_of(
         order = [int(p) for p in perm] if perm is not None else list(range(len(source.shape)))[::-1]  # type: ignore[attr-defined]
         return tuple(source.permutation[p] for p in order)
     return None
+
+
+def op_names(text: str) -> tuple[str, ...]:
+    """Names of operations, separated by spaces."""
+    return tuple(text.split())
 
 
 Rule = Callable[[TraceContext], None]

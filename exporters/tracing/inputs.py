@@ -15,20 +15,52 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.tracing.context import TracedModel
+from emergraph.exporters.tracing.context import TracedModel, op_names
 from emergraph.exporters.tracing.evaluate import attributes, run_node
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 
 _MOVERS = frozenset(
-    ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Pad", "DepthToSpace", "SpaceToDepth", "Slice", "Split", "Concat", "Gather", "Identity", "Cast", "CenterCropPad", "ReverseSequence", "Trilu"]
+    [
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Expand",
+        "Tile",
+        "Pad",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Slice",
+        "Split",
+        "Concat",
+        "Gather",
+        "Identity",
+        "Cast",
+        "CenterCropPad",
+        "ReverseSequence",
+        "Trilu",
+    ]
 )
-_SLIDING = frozenset(["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"])
+_SLIDING = frozenset(op_names("Conv ConvTranspose ConvInteger QLinearConv"))
 _POOLS = frozenset(
-    ["MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool", "Resize", "Upsample", "InstanceNormalization", "GroupNormalization", "BatchNormalization"]
+    [
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "GlobalMaxPool",
+        "GlobalAveragePool",
+        "GlobalLpPool",
+        "Resize",
+        "Upsample",
+        "InstanceNormalization",
+        "GroupNormalization",
+        "BatchNormalization",
+    ]
 )
-_DENSE = frozenset(["MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"])
-_RECURRENT = frozenset(["LSTM", "GRU", "RNN"])
-_CUT = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero", "NonMaxSuppression", "TopK", "Range", "ConstantOfShape"])
+_DENSE = frozenset(op_names("MatMul Gemm MatMulInteger QLinearMatMul"))
+_RECURRENT = frozenset(op_names("LSTM GRU RNN"))
+_CUT = frozenset(op_names("Shape Size ArgMax ArgMin NonZero NonMaxSuppression TopK Range ConstantOfShape"))
 
 
 def input_units(model: TracedModel, name: str) -> Labels | None:
@@ -148,12 +180,14 @@ class _Ride:
             else:
                 arrays.append(self._known(name))
         if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
-            results = [np.reshape(self.ids[node.input[0]], self.model.facts[node.output[0]].shape)]
+            results: list[NDArray[np.generic]] = [
+                np.reshape(self.ids[node.input[0]], self.model.facts[node.output[0]].shape)
+            ]
         elif node.op_type in ("Identity", "Cast"):
             results = [self.ids[node.input[0]]]
         else:
             try:
-                results = list(run_node(node, arrays, self.model.opsets))
+                results = run_node(node, arrays, self.model.opsets)
             except EmergraphError:
                 return
         for name, result in zip(node.output, results, strict=False):
@@ -193,7 +227,7 @@ class _Ride:
     def _reduce(self, node: onnx.NodeProto, name: str, ids: Labels, shape: tuple[int, ...]) -> None:
         """A reduction mixes positions; one of them stands for the others from here on."""
         if node.op_type.startswith("Reduce"):
-            kept = [k for k in range(ids.ndim)]
+            kept = list(range(ids.ndim))
             axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
             if axes is None and len(node.input) > 1:
                 known = self._known(node.input[1])

@@ -1,6 +1,7 @@
 """Element-wise operations on two or more activations: junctions, gates, and statistics that pass."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +66,6 @@ def _look_up(units: NDArray[np.int64], which: Labels) -> Labels:
 
 def _self_gated(ctx: TraceContext, values: Sequence[Value], tracks: dict[int, Track]) -> dict[int, Track]:
     """Name the nonlinearity of a unit that is multiplied by a function of itself."""
-    from dataclasses import replace
-
     out: dict[int, Track] = {}
     for layer_id, track in tracks.items():
         branches = [v.tracks[layer_id] for v in values if layer_id in v.tracks]

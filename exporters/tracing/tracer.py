@@ -5,19 +5,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
-import emergraph.exporters.tracing.rules as _rules
+import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.tracing.builder import GraphBuilder
 from emergraph.exporters.tracing.constants import Constant
-from emergraph.exporters.tracing.context import ParameterUse, TraceContext, TracedModel
+from emergraph.exporters.tracing.context import ParameterTensor, ParameterUse, TraceContext, TracedModel
 from emergraph.exporters.tracing.dispatch import dispatch
 from emergraph.exporters.tracing.inputs import input_units
-from emergraph.exporters.tracing.labels import units_in
+from emergraph.exporters.tracing.labels import compress, unit_axes, units_in
 from emergraph.exporters.tracing.values import Track, Value
-from emergraph.graphstore.records import GraphFooter, GraphSink, LayerKind, Operation, Tensor, TracedAs
-
-assert _rules.__all__  # importing the package registers the rules
+from emergraph.graphstore.records import (
+    NEURON_LAYER_KINDS,
+    GraphFooter,
+    GraphSink,
+    LayerKind,
+    Operation,
+    Tensor,
+    TracedAs,
+)
 
 _PARAMETER_PREFIXES = ("float", "bfloat", "int8", "uint8", "int4", "uint4", "int2", "uint2")
 
@@ -77,8 +84,6 @@ def trace(
     n_params, n_understood = _write_tensors(ctx)
     sink.write_operations(ctx.operations)
     opaque = tuple(op for op in ctx.operations if op.traced_as is TracedAs.OPAQUE)
-    from emergraph.graphstore.records import NEURON_LAYER_KINDS
-
     return TraceSummary(
         n_layers=len(builder.layers),
         n_units=builder.n_units,
@@ -124,8 +129,6 @@ def _set_inputs(ctx: TraceContext) -> None:
         count = int(numbers.max(initial=-1)) + 1
         layer = ctx.builder.add_layer(name, "Input", LayerKind.INPUT, count)
         labels = numbers + layer.first
-        from emergraph.exporters.tracing.labels import compress, unit_axes
-
         packed = compress(labels)
         axes = unit_axes(packed, layer.first, count)
         layer.raw = Track(name if axes is not None else None, axes)
@@ -142,7 +145,7 @@ def _last_uses(model: TracedModel) -> dict[str, int]:
     return last
 
 
-def _forget(ctx: TraceContext, index: int, node, last_use: dict[str, int]) -> None:  # noqa: ANN001 - NodeProto
+def _forget(ctx: TraceContext, index: int, node: onnx.NodeProto, last_use: dict[str, int]) -> None:
     """Drop label arrays that nothing reads any more."""
     for name in (*node.input, *node.output):
         value = ctx.values.get(name)
@@ -150,7 +153,7 @@ def _forget(ctx: TraceContext, index: int, node, last_use: dict[str, int]) -> No
             del ctx.values[name]
 
 
-def _step(ctx: TraceContext, index: int, node) -> None:  # noqa: ANN001 - NodeProto
+def _step(ctx: TraceContext, index: int, node: onnx.NodeProto) -> None:
     before = set(ctx.uses)
     dispatch(ctx, node)
     ctx.operations.append(
@@ -212,7 +215,7 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
     return total, understood
 
 
-def _tensor(name: str, parameter, use: ParameterUse) -> Tensor:  # noqa: ANN001 - ParameterTensor
+def _tensor(name: str, parameter: ParameterTensor, use: ParameterUse) -> Tensor:
     values = parameter.array()
     n_params = int(values.size)
     zero = 0 if use.zero_point is None else use.zero_point

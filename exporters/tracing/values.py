@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.errors import InvalidInputError
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.labels import Labels
 
@@ -15,7 +16,7 @@ PerUnit = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Track:
-    """How a layer's units look on one branch: which tensor shows them, and what was applied to them so far."""
+    """How a layer's units look on one branch: which tensor shows them, and what was applied to them."""
 
     tensor: str | None
     """The last element-wise tensor (or the producing one) whose layout gives the unit index."""
@@ -43,6 +44,17 @@ class Value:
     tracks: Mapping[int, Track] = field(default_factory=dict)
     """By layer id."""
     dtype: np.dtype[np.generic] | None = None
+
+    @property
+    def carried(self) -> Labels:
+        """The labels of a tensor that is known to carry units.
+
+        Raises:
+            InvalidInputError: It carries none.
+        """
+        if self.labels is None:
+            raise InvalidInputError(f"a tensor of shape {list(self.shape)} was expected to carry units")
+        return self.labels
 
     @property
     def is_control(self) -> bool:

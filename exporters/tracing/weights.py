@@ -148,8 +148,8 @@ def write_pairs(
     distinct, inverse = np.unique(pair, axis=0, return_inverse=True)
     inverse = inverse.ravel()
     n = len(distinct)
-    sums = [
-        np.bincount(inverse, weights=x, minlength=n)
+    sums: list[NDArray[np.float64]] = [
+        np.bincount(inverse, weights=x, minlength=n).astype(np.float64)
         for x in (wide.sum(1), np.abs(wide).sum(1), (wide**2).sum(1))
     ]
     biggest = np.zeros(n)
@@ -198,7 +198,8 @@ def restorable(ctx: TraceContext, constant: Constant, rows: NDArray[np.int64], v
 def remember_block(ctx: TraceContext, constant: Constant, block: int, *, transposed: bool) -> None:
     """Note that a block restores a parameter tensor, so that its raw values need not be stored."""
     root = constant.root
-    assert root is not None
+    if root is None:
+        return
     use = ctx.uses.setdefault(root, ParameterUse())
     if use.block is None:
         ctx.uses[root] = replace(use, block=block, block_transposed=transposed)

@@ -19,8 +19,8 @@ def contract_activations(ctx: TraceContext, left: Value, right: Value, x: str, y
     ctx.read(left)
     ctx.read(right)
     shape = ctx.out_shape()
-    sets_x, which_x = _operand_sets(left, x, y, out, shape)
-    sets_y, which_y = _operand_sets(right, y, x, out, shape)
+    sets_x, which_x = _operand_sets(left, x, out, shape)
+    sets_y, which_y = _operand_sets(right, y, out, shape)
     pairs, which = distinct_tuples([which_x, which_y])
     kind = LayerKind.CONTEXT if _reads_scores(ctx, sets_x) or _reads_scores(ctx, sets_y) else LayerKind.SCORE
     layer = ctx.builder.add_layer(ctx.name, ctx.op, kind, len(pairs))
@@ -54,11 +54,10 @@ def _reads_scores(ctx: TraceContext, sets: list[NDArray[np.int64]]) -> bool:
 
 
 def _operand_sets(
-    value: Value, own: str, other: str, out: str, out_shape: tuple[int, ...]
+    value: Value, own: str, out: str, out_shape: tuple[int, ...]
 ) -> tuple[list[NDArray[np.int64]], Labels]:
     """Distinct label sets along an operand's summed axes, and which one each output element sees."""
-    assert value.labels is not None
-    labels = compress(value.labels)
+    labels = compress(value.carried)
     sizes = dict(zip(out, out_shape, strict=True))
     kept = [c for c in own if c in out and not (value.shape[own.index(c)] == 1 and sizes[c] > 1)]
     rest = [c for c in own if c not in kept]

@@ -7,9 +7,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.tracing.affine import shifted
+from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import Labels, distinct_rows
+from emergraph.exporters.tracing.labels import DistinctRows, Labels, distinct_rows
 from emergraph.exporters.tracing.rules.attention import contract_activations
 from emergraph.exporters.tracing.rules.elementwise import pass_one
 from emergraph.exporters.tracing.values import Value
@@ -78,8 +80,6 @@ def gemm(ctx: TraceContext) -> None:
 
 
 def _add_bias(ctx: TraceContext, constant: Constant, beta: float) -> None:
-    from emergraph.exporters.tracing.affine import shifted
-
     out = ctx.node.output[0]
     value = ctx.values[out]
     if value.labels is None:
@@ -187,7 +187,6 @@ def contract_constant(
     alpha: float = 1.0,
 ) -> None:
     """New units: one per distinct row of labels and column of the weight."""
-    assert x.labels is not None
     ctx.read(x)
     ctx.use(weight, "weight")
     values = weight.floats()
@@ -195,7 +194,7 @@ def contract_constant(
         values = values * np.asarray(alpha, values.dtype)
     x_kept, x_axes = _squeezed(x_letters, x.shape, w_letters, weight.shape)
     w_kept, w_axes = _squeezed(w_letters, weight.shape, x_letters, x.shape)
-    labels = x.labels.transpose([*x_axes, *(k for k in range(len(x_letters)) if k not in x_axes)])
+    labels = x.carried.transpose([*x_axes, *(k for k in range(len(x_letters)) if k not in x_axes)])
     labels = labels.reshape([x.shape[k] for k in x_axes])
     values = values.transpose([*w_axes, *(k for k in range(len(w_letters)) if k not in w_axes)])
     values = values.reshape([weight.shape[k] for k in w_axes])
@@ -255,9 +254,9 @@ def _rows(block: Labels, n_free_axes: int) -> Labels:
 
 def _write_uses(
     ctx: TraceContext,
-    layer,  # noqa: ANN001 - LayerDraft; the name would make the line too long
+    layer: LayerDraft,
     weight: Constant,
-    distinct: list,
+    distinct: list[DistinctRows],
     matrices: list[NDArray[np.floating]],
     w_letters: str,
     plan: _Plan,

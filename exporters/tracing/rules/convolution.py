@@ -1,4 +1,4 @@
-"""Convolutions in any number of dimensions: channels are units, positions that the kernel slides over are not."""
+"""Convolutions of any dimension: channels are units, positions that the kernel slides over are not."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,6 @@ def trace_convolution(
     ctx: TraceContext, x: Value, weight: Constant, bias: Constant | None, *, group: int, transposed: bool
 ) -> None:
     """Edges of a convolution: weight (O, I/g, k...) or, transposed, (I, O/g, k...)."""
-    assert x.labels is not None
     ctx.read(x)
     ctx.use(weight, "weight")
     values = weight.floats()
@@ -58,7 +57,7 @@ def trace_convolution(
     layer = new_channels(ctx, n_out, bias_values)
     ctx.count_params(layer, weight)
     ctx.count_params(layer, bias)
-    channels, labels = channel_labels(x.labels)
+    channels, labels = channel_labels(x.carried)
     tensor = main_root(weight, ctx)
     if group == 1:
         oriented = values if transposed else np.swapaxes(values, 0, 1)
@@ -132,8 +131,7 @@ def _grouped_pairs(
 @rule("Conv", "ConvTranspose")
 def convolution(ctx: TraceContext) -> None:
     """Conv and ConvTranspose with constant weights."""
-    x, weight, bias = ctx.input(0), ctx.input(1), ctx.input(2)
-    assert x is not None
+    x, weight, bias = ctx.value(ctx.node.input[0]), ctx.input(1), ctx.input(2)
     if (
         weight is None
         or weight.constant is None

@@ -7,14 +7,18 @@ import numpy as np
 
 from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
-from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.context import TraceContext, op_names, rule
 from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import Labels, distinct_tuples
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
 _LINEAR = ("Identity", "Cast", "CastLike", "Dropout", "DequantizeLinear")
-_NONLINEAR = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"]
+_NONLINEAR = op_names(
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu "
+    "HardSigmoid HardSwish IsInf IsNaN LeakyRelu Log Mish Not Reciprocal Relu Round Selu Shrink Sigmoid "
+    "Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
+)
 _COMPARE = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _LOGIC = ("And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift")
 
@@ -58,9 +62,9 @@ def _remember_bias(ctx: TraceContext, tracks: dict[int, Track]) -> None:
     for layer_id, track in tracks.items():
         layer = ctx.builder.layers[layer_id]
         raw = layer.raw
-        if raw is not None and raw.bias is None and track.bias is not None and track.activation is None:
-            if track.scale is None and track.shift is None:
-                layer.raw = replace(raw, bias=track.bias, tensor=track.tensor, axes=track.axes)
+        plain = track.activation is None and track.scale is None and track.shift is None
+        if raw is not None and raw.bias is None and track.bias is not None and plain:
+            layer.raw = replace(raw, bias=track.bias, tensor=track.tensor, axes=track.axes)
 
 
 def _array(ctx: TraceContext, constant: Constant | float, role: str) -> np.ndarray:
@@ -120,8 +124,7 @@ def neg(ctx: TraceContext) -> None:
 @rule(*_NONLINEAR)
 def nonlinear(ctx: TraceContext) -> None:
     """Y = f(x) for one activation; bounds and slopes that are tensors are understood as such."""
-    values, constants = _split(ctx)
-    for constant in constants:
+    for constant in _split(ctx)[1]:
         ctx.use(constant, "shape of the nonlinearity")
     value = ctx.input(0)
     if value is None or value.labels is None:
@@ -232,7 +235,7 @@ def compare(ctx: TraceContext) -> None:
     for constant in constants:
         ctx.use(constant, "threshold")
     shape = ctx.out_shape()
-    labels = np.broadcast_to(values[0].labels, shape)
+    labels = np.broadcast_to(values[0].carried, shape)
     levels, level = np.unique(constants[0].load(), return_inverse=True)
     level = np.broadcast_to(level.reshape(constants[0].shape), shape)
     tuples, which = distinct_tuples([labels, level])
@@ -299,9 +302,9 @@ def scaler(ctx: TraceContext) -> None:
     value = labelled(ctx)[0]
     offset = np.asarray(ctx.attrs.get("offset", [0.0]), np.float64)
     factor = np.asarray(ctx.attrs.get("scale", [1.0]), np.float64)
-    assert value.labels is not None
-    tracks = shifted(value.tracks, value.labels, -offset, ctx.builder)
-    tracks = scaled(tracks, value.labels, factor, ctx.builder)
-    labels = _without_zeroed(value.labels, factor)
+    labels = value.carried
+    tracks = shifted(value.tracks, labels, -offset, ctx.builder)
+    tracks = scaled(tracks, labels, factor, ctx.builder)
+    labels = _without_zeroed(labels, factor)
     ctx.set_labels(0, labels, advanced(tracks, labels, ctx.node.output[0], ctx.builder))
     ctx.did(TracedAs.ELEMENTWISE)

@@ -226,7 +226,7 @@ def multi_head_attention(ctx: TraceContext) -> None:
 
 @rule("Attention", domain=MICROSOFT)
 def packed_attention(ctx: TraceContext) -> None:
-    """Projection by packed weights (I, q | k | v), then attention: (input, weights, bias, mask, past, ...)."""
+    """Projection by packed weights (I, q|k|v), then attention: (input, weights, bias, mask, past, ...)."""
     n = ctx.attr_int("num_heads", 1)
     weight, bias = ctx.value(ctx.node.input[1]), ctx.input(2)
     if weight.constant is None or ctx.input(4) is not None:

@@ -1,10 +1,13 @@
 """Data movement: the operation itself is run on the labels."""
 
 import numpy as np
+import onnx
 
 from emergraph.exporters.tracing.affine import advanced
-from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import Labels, compress
+from emergraph.exporters.tracing.constants import literal
+from emergraph.exporters.tracing.context import TraceContext, op_names, rule
+from emergraph.exporters.tracing.labels import Labels, compress, units_in
+from emergraph.exporters.tracing.rules.pooling import spread_over_space
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import TracedAs
 
@@ -22,7 +25,9 @@ _BY_INDEX = {
     "Scatter": (1,),
 }
 _DATA_INPUTS = {"ScatterND": (0, 2), "ScatterElements": (0, 2), "Scatter": (0, 2), "TensorScatter": (0, 1)}
-_PLAIN = ["Transpose", "Expand", "Tile", "Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "CenterCropPad", "Col2Im", "Split", "Concat", "Upsample"]
+_PLAIN = op_names(
+    "Transpose Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad Col2Im Split Concat Upsample"
+)
 
 
 def label_array(value: Value) -> Labels:
@@ -65,10 +70,9 @@ def move(ctx: TraceContext) -> None:
         ctx.make_opaque(f"{op} picks among different units by an index that depends on the data")
         return
     if op == "Transpose":
-        perm = ctx.attr_ints("perm")
-        results = [np.transpose(label_array(values[0]), perm)]
+        results = [np.transpose(label_array(values[0]), ctx.attr_ints("perm"))]
     else:
-        results = ctx.run(arrays)
+        results = [result.astype(np.int64, copy=False) for result in ctx.run(arrays)]
     _set_moved(ctx, results, *values)
 
 
@@ -88,9 +92,7 @@ def _pad_inputs(ctx: TraceContext, arrays: list[np.ndarray | None]) -> list[np.n
     return filled
 
 
-def _float_attribute(name: str, value: float):  # noqa: ANN202 - protobuf class
-    import onnx
-
+def _float_attribute(name: str, value: float) -> onnx.AttributeProto:
     return onnx.helper.make_attribute(name, value)
 
 
@@ -137,8 +139,6 @@ def _set_moved(ctx: TraceContext, results: list[Labels], *values: Value) -> None
 
 def _present(ctx: TraceContext, tracks: dict[int, Track], labels: Labels) -> dict[int, Track]:
     """Keep the tracks of layers whose units are still there."""
-    from emergraph.exporters.tracing.labels import units_in
-
     if len(tracks) <= 1:
         return tracks
     here = set(ctx.builder.layer_ids(units_in(labels)).tolist())
@@ -148,16 +148,12 @@ def _present(ctx: TraceContext, tracks: dict[int, Track], labels: Labels) -> dic
 @rule("Resize")
 def resize(ctx: TraceContext) -> None:
     """Interpolation over space: every position of a channel shows the same units."""
-    from emergraph.exporters.tracing.rules.pooling import spread_over_space
-
     spread_over_space(ctx, ctx.value(ctx.node.input[0]))
 
 
 @rule("Shape", "Size")
 def shape_of(ctx: TraceContext) -> None:
     """Shapes depend on no unit."""
-    from emergraph.exporters.tracing.constants import literal
-
     value = ctx.facts(ctx.node.output[0]).value
     ctx.set_constant(0, literal(np.asarray(value)))
     ctx.did(TracedAs.CONSTANT)

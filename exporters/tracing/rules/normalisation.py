@@ -43,8 +43,7 @@ def normalise(
     nonlinearity: str | None = None,
 ) -> None:
     """Set output 0 to a normalised value, with an element-wise scale and shift that broadcast to it."""
-    assert value.labels is not None
-    labels = value.labels
+    labels = value.carried
     if axes:
         add_hubs(ctx, labels, axes)
     tracks: dict[int, Track] = dict(value.tracks)
@@ -84,7 +83,7 @@ def _carried(ctx: TraceContext) -> Value | None:
 
 @rule("BatchNormalization")
 def batch_normalization(ctx: TraceContext) -> None:
-    """Y = gamma (x - mean) / sqrt(var + eps) + beta with stored statistics: a scale and a shift per channel."""
+    """Y = gamma (x - mean) / sqrt(var + eps) + beta with stored statistics, per channel."""
     value = _carried(ctx)
     if value is None:
         return
@@ -92,7 +91,9 @@ def batch_normalization(ctx: TraceContext) -> None:
         _parameter(ctx, k, role, value)
         for k, role in ((1, "scale"), (2, "shift"), (3, "shift"), (4, "scale"))
     )
-    assert gamma is not None and beta is not None and mean is not None and var is not None
+    if gamma is None or beta is None or mean is None or var is None:
+        ctx.make_opaque("batch normalisation without its four parameters")
+        return
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = gamma / np.sqrt(var + ctx.attr_float("epsilon", 1e-5))
     if not np.isfinite(scale).all():
@@ -145,10 +146,9 @@ def group_normalization(ctx: TraceContext) -> None:
     value = _carried(ctx)
     if value is None:
         return
-    assert value.labels is not None
     groups = ctx.attr_int("num_groups", 1)
     n, channels, *space = value.shape
-    grouped = value.labels.reshape([n, groups, channels // groups, *space])
+    grouped = value.carried.reshape([n, groups, channels // groups, *space])
     add_hubs(ctx, grouped, range(2, grouped.ndim))
     gains = [_parameter(ctx, k, role, value) for k, role in ((1, "scale"), (2, "shift"))]
     rank = len(value.shape)
@@ -187,12 +187,12 @@ def mean_variance_normalization(ctx: TraceContext) -> None:
 def local_response_normalization(ctx: TraceContext) -> None:
     """Each channel is divided by a statistic of its neighbours: one hub per channel's window."""
     value = ctx.value(ctx.node.input[0])
-    assert value.labels is not None
+    labels = value.carried
     size, channels = ctx.attr_int("size", 1), value.shape[1]
     for channel in range(channels):
         low, high = max(0, channel - (size - 1) // 2), min(channels, channel + size // 2 + 1)
-        window = value.labels[:, low:high]
-        own = np.unique(value.labels[:, channel])
+        window = labels[:, low:high]
+        own = np.unique(labels[:, channel])
         _window_hub(ctx, np.unique(window), own[own >= 0])
     normalise(ctx, value, [])
 

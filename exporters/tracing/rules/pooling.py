@@ -33,7 +33,7 @@ def sample(ctx: TraceContext) -> None:
 
 
 def spread_over_space(ctx: TraceContext, value: Value, *, nonlinear: bool = False) -> None:
-    """Output 0 (N', C, ...) shows in every position of a channel what the input shows in any of its positions.
+    """Output 0 (N', C, ...) shows in every position of a channel what the input shows in any position.
 
     Where the positions of a channel carry different units (a dense layer reshaped into an image), a new
     structural unit stands for the set of them.

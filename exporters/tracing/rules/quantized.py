@@ -74,9 +74,8 @@ def dequantized(
 def dynamic_quantize_linear(ctx: TraceContext) -> None:
     """Y = round(x / s) + z with s, z from the data: the label passes, s counts as 1 and z as 0."""
     value = ctx.value(ctx.node.input[0])
-    assert value.labels is not None
     # The activation is the float tensor before, not its codes.
-    ctx.set_labels(0, value.labels, value.tracks)
+    ctx.set_labels(0, value.carried, value.tracks)
     ctx.set_constant(1, replace(literal(np.asarray(1.0, np.float32)), neutral=True))
     ctx.set_constant(2, replace(literal(np.asarray(0, np.uint8)), neutral=True))
     ctx.did(TracedAs.ELEMENTWISE)
@@ -134,8 +133,10 @@ def qlinear_conv(ctx: TraceContext) -> None:
         scales = [ctx.value(ctx.node.input[k]).constant for k in (1, 4)]
 
         def load() -> Array:
-            factors = [np.asarray(1.0) if c is None else c.load().astype(np.float64) for c in scales]
-            return stored.load().astype(np.float64) * np.ravel(factors[0] * factors[1])
+            values = stored.load().astype(np.float64)
+            for scale in scales:
+                values = values if scale is None else values * np.ravel(scale.load().astype(np.float64))
+            return values
 
         constant = Constant(stored.shape, load, stored.roots)
     for position in (1, 2, 6, 7):
@@ -157,24 +158,25 @@ def matmul_nbits(ctx: TraceContext) -> None:
     bits, block = ctx.attr_int("bits", 4), ctx.attr_int("block_size", 32)
     a, packed, scales = (ctx.value(ctx.node.input[i]) for i in range(3))
     zero, bias = ctx.input(3), ctx.input(5)
-    constants = [packed.constant, scales.constant, *(v.constant for v in (zero, bias) if v is not None)]
-    if a.labels is None or any(c is None for c in constants) or ctx.input(4) is not None:
+    stored, factor = packed.constant, scales.constant
+    known = all(v.constant is not None for v in (zero, bias) if v is not None)
+    if a.labels is None or stored is None or factor is None or not known or ctx.input(4) is not None:
         ctx.make_opaque("MatMulNBits with weights that are no constants, or reordered by g_idx")
         return
-    stored, factor = packed.constant, scales.constant
-    assert stored is not None and factor is not None
     offset = None if zero is None else zero.constant
     n_blocks = -(-k // block)
 
     def load() -> Array:
         codes = unpack(stored.load().reshape(n, n_blocks, -1), bits)[:, :, :block].astype(np.float32)
         by = factor.load().astype(np.float32).reshape(n, n_blocks, 1)
-        middle: Array = np.asarray(float(1 << (bits - 1)), np.float32)
+        middle = np.full(1, 1 << (bits - 1), np.float32)
         if offset is not None:
             raw = offset.load()
-            points = raw.reshape(n, -1) if raw.dtype.kind == "f" else unpack(raw.reshape(n, -1), bits)
+            points: Array = raw.reshape(n, -1)
+            points = points if raw.dtype.kind == "f" else unpack(points, bits)
             middle = points[:, :n_blocks, None].astype(np.float32)
-        return ((codes - middle) * by).reshape(n, -1)[:, :k]
+        floats: NDArray[np.float32] = (codes - middle) * by
+        return floats.reshape(n, -1)[:, :k]
 
     for extra in (factor, offset):
         ctx.use(extra, "quantization")
@@ -199,7 +201,7 @@ def unpack(packed: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
 
 @rule("DynamicQuantizeLSTM", domain=MICROSOFT)
 def dynamic_quantize_lstm(ctx: TraceContext) -> None:
-    """An LSTM with int8 weights; W and R are stored transposed, (directions, I, 4 H) and (directions, H, 4 H)."""
+    """An LSTM with int8 weights; W (directions, I, 4 H) and R (directions, H, 4 H) are stored transposed."""
     scales = [ctx.input(k) for k in (8, 10)]
     zeros = [ctx.input(k) for k in (9, 11)]
     found = []
@@ -262,7 +264,17 @@ def _as_float(op: str, operands: tuple[int, ...], parameters: tuple[int, ...]) -
 
 
 _KEPT_ATTRIBUTES = frozenset(
-    ["axis", "alpha", "auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"]
+    [
+        "axis",
+        "alpha",
+        "auto_pad",
+        "ceil_mode",
+        "count_include_pad",
+        "dilations",
+        "kernel_shape",
+        "pads",
+        "strides",
+    ]
 )
 for _op in ("Add", "Mul"):
     _as_float(_op, (0, 3), (1, 2, 4, 5, 6, 7))
@@ -306,7 +318,7 @@ def qgemm(ctx: TraceContext) -> None:
 
 @rule("MatMulIntegerToFloat", domain=MICROSOFT)
 def matmul_integer_to_float(ctx: TraceContext) -> None:
-    """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias: (A, B, a_scale, b_scale, a_zero, b_zero, bias)."""
+    """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias: (A, B, two scales, two zeros, bias)."""
     _scaled_matmul(ctx, scale=3, zero=5, bias=6)
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import Labels
 from emergraph.exporters.tracing.rules.convolution import channel_labels
 from emergraph.exporters.tracing.values import Track, Value
 from emergraph.exporters.tracing.weights import KernelMatrix, main_root, write_block
@@ -71,8 +70,7 @@ class _Cell:
         self, layer: LayerDraft, targets: NDArray[np.int64], rows: FloatArray, direction: int
     ) -> None:
         """`weight` edges of rows (targets, I) from the input's units."""
-        assert self.x.labels is not None
-        features, labels = channel_labels(np.moveaxis(self.x.labels, -1, 0)[None])
+        features, labels = channel_labels(np.moveaxis(self.x.carried, -1, 0)[None])
         write_block(
             self.ctx,
             layer,
@@ -154,7 +152,7 @@ def _outputs(cell: _Cell, state: LayerDraft, carried: LayerDraft | None) -> None
         if layer is None or position >= len(ctx.node.output) or not ctx.node.output[position]:
             continue
         grid = layer.units.reshape(cell.directions, cell.hidden)
-        labels: Labels
+        labels: NDArray[np.int64]
         if position == 0:
             labels = grid[None, None] if batch_first else grid[None, :, None, :]
         else:
@@ -264,12 +262,11 @@ def recurrent(ctx: TraceContext) -> None:
     w, r, b = ctx.input(1), ctx.input(2), ctx.input(3)
     p = ctx.input(7) if ctx.node.op_type == "LSTM" else None
     x = ctx.value(ctx.node.input[0])
-    given = [v for v in (w, r, b, p) if v is not None]
-    if x.labels is None or w is None or r is None or any(v.constant is None for v in given):
+    needed = [None if v is None else v.constant for v in (w, r)]
+    extra = [None if v is None else v.constant for v in (b, p)]
+    lost = any(v is not None and v.constant is None for v in (b, p))
+    if x.labels is None or needed[0] is None or needed[1] is None or lost:
         ctx.make_opaque(f"{ctx.op} whose weights depend on activations")
         return
-    assert w.constant is not None and r.constant is not None
-    weights = RecurrentWeights(
-        w.constant, r.constant, None if b is None else b.constant, None if p is None else p.constant
-    )
+    weights = RecurrentWeights(needed[0], needed[1], extra[0], extra[1])
     {"LSTM": trace_lstm, "GRU": trace_gru, "RNN": trace_rnn}[ctx.node.op_type](ctx, weights)

@@ -1,15 +1,18 @@
-"""Reductions: over positions of one unit the label passes, over distinct units a new structural unit arises."""
+"""Reductions: over positions of one unit the label passes, over distinct units a structural unit arises."""
 
 import numpy as np
 
 from emergraph.exporters.tracing.affine import advanced, scaled
-from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.context import TraceContext, op_names, rule
 from emergraph.exporters.tracing.labels import compress, distinct_sets
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
 _LINEAR = {"ReduceSum": "sum", "ReduceMean": "mean"}
-_OPS = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"]
+_OPS = op_names(
+    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
+    "ReduceSumSquare"
+)
 
 
 @rule(*_OPS)
@@ -31,14 +34,13 @@ def reduce_labels(ctx: TraceContext, value: Value, axes: list[int], *, weight: s
     A reduction over positions that carry the same unit passes its label. Otherwise one structural unit stands
     for each distinct set of labels; whether it is a normalisation's hub shows in what reads it.
     """
-    assert value.labels is not None
     shape = ctx.out_shape()
     if not axes:
-        out = np.broadcast_to(value.labels, shape)
+        out = np.broadcast_to(value.carried, shape)
         ctx.set_labels(0, out, advanced(value.tracks, out, ctx.node.output[0], ctx.builder))
         ctx.did(TracedAs.ELEMENTWISE)
         return
-    labels = compress(value.labels)
+    labels = compress(value.carried)
     kept = [k for k in range(labels.ndim) if k not in axes]
     index = tuple(
         slice(0, 1) if labels.strides[k] == 0 and labels.shape[k] > 1 else slice(None)
