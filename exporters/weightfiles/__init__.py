@@ -1,0 +1,1 @@
+"""Reading weights out of files without running anything from them, and wiring them into a graph."""

@@ -1,0 +1,103 @@
+"""From an unpickled checkpoint to named tensors, with what was left out and why."""
+
+import math
+from dataclasses import dataclass, field
+
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.weightfiles.build import Builder
+from emergraph.exporters.weightfiles.collect import Collected, Leaf, Path, collect, strip_wrappers
+from emergraph.exporters.weightfiles.inert import NoData, SparseRef, TensorRef
+from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.refuse import Finding, refusal
+from emergraph.exporters.weightfiles.tensors import LazyTensor
+from emergraph.exporters.weightfiles.weightfile import Skipped
+
+
+@dataclass
+class Contents:
+    """What a reader has gathered from a file so far."""
+
+    limits: WeightLimits
+    tensors: dict[str, LazyTensor] = field(default_factory=dict)
+    metadata: dict[str, object] = field(default_factory=dict)
+    programs: dict[str, object] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add_tensor(self, tensor: LazyTensor) -> None:
+        """Add a tensor under a name that is still free."""
+        if tensor.name in self.tensors:
+            raise refusal("WEIGHTS-NAME-TWICE", "two tensors would have this name", printable(tensor.name))
+        if len(self.tensors) >= self.limits.tensors:
+            raise refusal("WEIGHTS-LIMIT", f"the file has more than {self.limits.tensors} tensors")
+        self.tensors[tensor.name] = tensor
+
+    def skip(self, name: str, reason: str, finding: str) -> None:
+        """Note a tensor that is left out."""
+        self.skipped.append(Skipped(name=name, reason=reason, n_tensors=1))
+        self.findings.append(Finding(finding, reason, printable(name)))
+
+
+def add_checkpoint(
+    root: object, builder: Builder, contents: Contents, *, below: str = "", quiet: bool = False
+) -> None:
+    """Add the weights of an unpickled object.
+
+    Args:
+        root: What `unpickle` gave.
+        builder: Checks the tensors against their storages.
+        contents: Where everything goes.
+        below: Put before every name.
+        quiet: Keep plain values and placeholders to oneself: in TorchScript every module is one.
+
+    Raises:
+        InvalidInputError, UnsafeInputError: see `collect` and `Builder`.
+    """
+    found = collect(root, contents.limits, "pickle")
+    wrappers, leaves = strip_wrappers(found.leaves)
+    for path, leaf in leaves.items():
+        builder.add(".".join((below, *path)) if below else ".".join(path) or "tensor", leaf)
+    builder.finish()
+    for tensor in builder.tensors.values():
+        contents.add_tensor(tensor)
+    contents.skipped.extend(builder.skipped)
+    contents.findings.extend(builder.findings)
+    _report_left_out(found, contents)
+    if not quiet:
+        contents.metadata.update(found.metadata)
+        if wrappers:
+            contents.metadata["weights under"] = ".".join(printable(key) for key in wrappers)
+        _report_opaque(found, contents)
+        _report_several(leaves, contents)
+
+
+def _report_left_out(found: Collected, contents: Contents) -> None:
+    for path, leaves in found.left_out.items():
+        name, count = ".".join(path), sum(_elements(leaf) for leaf in leaves)
+        reason = "state of the optimizer, of a schedule or of random numbers: no weights"
+        contents.skipped.append(Skipped(name=name, reason=reason, n_tensors=len(leaves), n_elements=count))
+        message = f"{len(leaves)} tensors were left out: {reason}"
+        contents.findings.append(Finding("WEIGHTS-SKIPPED", message, printable(name)))
+
+
+def _report_opaque(found: Collected, contents: Contents) -> None:
+    for type_name, paths in found.opaque.items():
+        places = "once" if len(paths) == 1 else f"{len(paths)} times"
+        reason = (
+            f"object of the class {printable(type_name)} from elsewhere ({places}); nothing of it was run"
+        )
+        name = ".".join(paths[0])
+        contents.skipped.append(Skipped(name=name, reason=reason))
+        contents.findings.append(Finding("PICKLE-SKIPPED", reason, printable(name)))
+
+
+def _report_several(leaves: dict[Path, Leaf], contents: Contents) -> None:
+    groups = {path[0]: None for path in leaves if len(path) > 1}
+    if len(groups) > 1 and all(len(path) > 1 for path in leaves):
+        listed = ", ".join(printable(group) for group in list(groups)[:5])
+        contents.findings.append(Finding("WEIGHTS-SEVERAL", f"{len(groups)} sets of weights: {listed}"))
+
+
+def _elements(leaf: Leaf) -> int:
+    shape = leaf.shape if isinstance(leaf, (TensorRef, SparseRef, NoData)) else leaf.array().shape
+    return math.prod(shape) if min(shape, default=0) >= 0 else 0

@@ -1,0 +1,38 @@
+"""Opening the files that a user named: regular files only, mapped read-only."""
+
+import os
+import stat
+from pathlib import Path
+
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
+from emergraph.exporters.weightfiles.refuse import refusal
+
+
+def map_file(path: Path) -> MappedFile:
+    """Map a file read-only.
+
+    The file is opened without blocking and looked at through its descriptor, so that a pipe or a device
+    neither hangs nor changes under the check. A file that another process cuts short while it is mapped is
+    beyond this protection.
+
+    Raises:
+        InvalidInputError: it is missing, unreadable, no regular file (WEIGHTS-FILE-MISSING), or empty.
+    """
+    shown = printable(path.name)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        raise refusal(
+            "WEIGHTS-FILE-MISSING", f"cannot open the file: {reason}; check the path", shown
+        ) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+        os.close(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            raise refusal("WEIGHTS-FILE-FORMAT", "the file is empty; fetch it again", shown)
+        raise refusal(
+            "WEIGHTS-FILE-MISSING", "expected a regular file, found a device, pipe or folder", shown
+        )
+    return map_descriptor(descriptor, path, status)

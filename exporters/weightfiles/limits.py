@@ -1,0 +1,37 @@
+"""How much of a weight file is believed before somebody raises the limit."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightLimits:
+    """Caps that hold while a weight file is read; counted before memory is taken."""
+
+    pickle_bytes: int = 64 << 20
+    """Bytes of one pickle, its storages not counted."""
+    pickle_opcodes: int = 4_000_000
+    """Instructions of one pickle; a tensor of a state dict takes about 30."""
+    pickle_marks: int = 1_000
+    """Groups that are open at once in a pickle: how deep lists, tuples and dicts nest."""
+    header_bytes: int = 100_000_000
+    """Bytes of a safetensors header; the format's own bound."""
+    json_bytes: int = 64 << 20
+    """Bytes of a JSON text: a shard index, the graph of an exported program."""
+    zip_records: int = 200_000
+    """Records of a zip archive."""
+    tensors: int = 100_000
+    """Tensors of a file."""
+    inflated_bytes: int = 4 << 30
+    """Bytes that the compressed records of an npz file may unpack to, in all."""
+    inflation_ratio: int = 200
+    """Bytes out per byte in, for compressed records that unpack to 16 MiB or more."""
+    dense_bytes: int = 256 << 20
+    """Bytes that a sparse tensor may take when it is written out as a dense array."""
+    view_factor: int = 16
+    """Bytes of all distinct tensors per byte of the storages that they share."""
+    shards: int = 10_000
+    """Parts of a sharded file."""
+
+
+DEFAULT_LIMITS = WeightLimits()
+"""The caps that hold unless others are given."""

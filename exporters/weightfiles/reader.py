@@ -1,0 +1,216 @@
+"""Reading the weights of any supported file without running anything from it."""
+
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from emergraph.errors import EmergraphError
+from emergraph.exporters.onnxfile.names import has_hidden_characters, printable
+from emergraph.exporters.onnxfile.opening import MappedFile
+from emergraph.exporters.weightfiles.build import Builder
+from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
+from emergraph.exporters.weightfiles.exportedprogram import is_exported_program, read_exported_program
+from emergraph.exporters.weightfiles.files import map_file
+from emergraph.exporters.weightfiles.globals import Policy
+from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
+from emergraph.exporters.weightfiles.npzfile import read_npz
+from emergraph.exporters.weightfiles.refuse import Finding, finding_of, refusal
+from emergraph.exporters.weightfiles.safetensorsfile import is_safetensors, read_safetensors
+from emergraph.exporters.weightfiles.sharded import find_in_folder, read_sharded
+from emergraph.exporters.weightfiles.tensors import LazyTensor
+from emergraph.exporters.weightfiles.torchfiles import (
+    is_legacy,
+    read_legacy,
+    read_torch_zip,
+    read_torchscript,
+)
+from emergraph.exporters.weightfiles.unpickle import unpickle
+from emergraph.exporters.weightfiles.weightfile import WeightFile
+from emergraph.exporters.weightfiles.zipstrict import StrictZip, open_zip
+
+_LONG_NAME = 1_000
+_OTHERS: tuple[tuple[int, bytes, str], ...] = (
+    (257, b"ustar", "a tar archive; load it with the torch version that wrote it and save it again"),
+    (0, b"\x1f\x8b", "gzip-compressed; unpack it first"),
+    (0, b"\x89HDF", "an HDF5 file (Keras?); save the weights as safetensors or npz"),
+    (0, b"GGUF", "a GGUF file"),
+    (0, b"\x93NUMPY", "a single numpy array; save it as npz"),
+    (0, b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
+    (0, b"<", "a web page or XML; was the download a login page?"),
+)
+
+
+def read_weights(
+    path: Path | str,
+    *,
+    allow_missing_classes: bool = False,
+    limits: WeightLimits = DEFAULT_LIMITS,
+    root: Path | None = None,
+) -> WeightFile:
+    """Read the weights of a file, or of a folder in Hugging Face's layout, without running anything from it.
+
+    State dicts of torch (zip archives, and the older pickles), checkpoints and Lightning files around them,
+    safetensors (also sharded, by index), TorchScript archives (weights only), exported programs (.pt2) and
+    npz. No value is read until a tensor is asked for it.
+
+    Args:
+        path: The file, a `*.index.json`, or a folder.
+        allow_missing_classes: Read the tensors of a pickle that also holds objects of classes from
+            elsewhere; the classes are not looked for, their objects become placeholders and are listed in
+            `skipped`.
+        limits: Caps that hold while reading.
+        root: Folder inside which the parts of a sharded file may be symbolic links.
+
+    Returns:
+        The tensors by name, in file order, with metadata, what was skipped, and findings.
+
+    Raises:
+        InvalidInputError: the file is missing, damaged, or no weight file.
+        UnsafeInputError: it asks for code, reaches outside, or claims absurd sizes. The error's `finding`
+            says which.
+        LimitError: it is larger than the limits.
+
+    Example:
+        >>> weights = read_weights("model.safetensors")  # doctest: +SKIP
+        >>> weights.tensors["encoder.weight"].array().shape  # doctest: +SKIP
+        (384, 1536)
+    """
+    chosen = Path(path)
+    if chosen.is_dir():
+        chosen = find_in_folder(chosen)
+    mapped = map_file(chosen)
+
+    def read(part: Path) -> WeightFile:
+        return _read_one(map_file(part), limits, allow_missing=allow_missing_classes)
+
+    if chosen.name.endswith(".index.json"):
+        weights = read_sharded(mapped, limits, root, read)
+    else:
+        weights = _read_one(mapped, limits, allow_missing=allow_missing_classes)
+    if not weights.tensors:
+        message = "the file holds no weights" + (": " + weights.skipped[0].reason if weights.skipped else "")
+        raise refusal("WEIGHTS-NONE", message, printable(chosen.name))
+    return weights
+
+
+def check_weights(
+    path: Path | str, *, limits: WeightLimits = DEFAULT_LIMITS, root: Path | None = None
+) -> list[Finding]:
+    """Say everything that a user of a weight file should know before trusting it.
+
+    The values are read once, tensor by tensor, to count NaN and infinities.
+
+    Args:
+        path: As for `read_weights`.
+        limits: Caps that hold while reading.
+        root: Folder inside which the parts of a sharded file may be symbolic links.
+
+    Returns:
+        Findings with stable ids, in file order; a file that is refused has the reason as its one error.
+    """
+    try:
+        weights = read_weights(path, limits=limits, root=root)
+        findings = list(weights.findings)
+        for tensor in weights.tensors.values():
+            findings.extend(_look_at(tensor))
+    except EmergraphError as error:
+        finding = finding_of(error)
+        if finding is None:
+            raise
+        return [finding]
+    return findings
+
+
+def _look_at(tensor: LazyTensor) -> list[Finding]:
+    where = printable(tensor.name)
+    findings = []
+    if has_hidden_characters(tensor.name) or len(tensor.name) > _LONG_NAME:
+        findings.append(Finding("TENSOR-NAME", "the name holds hidden characters or is very long", where))
+    values = tensor.array()
+    if tensor.alias_of is None and values.dtype.kind not in "biu":
+        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+        if bad:
+            findings.append(
+                Finding("TENSOR-NONFINITE", f"{bad} of {values.size} values are NaN or infinite", where)
+            )
+    return findings
+
+
+def _read_one(mapped: MappedFile, limits: WeightLimits, *, allow_missing: bool) -> WeightFile:
+    contents = Contents(limits)
+    kind = _dispatch(mapped, contents, allow_missing=allow_missing)
+    return WeightFile(
+        source=mapped.path.name,
+        format=kind,
+        sha256=mapped.sha256,
+        size=mapped.size,
+        tensors=MappingProxyType(contents.tensors),
+        metadata=MappingProxyType(contents.metadata),
+        programs=MappingProxyType(contents.programs),
+        skipped=tuple(contents.skipped),
+        findings=tuple(contents.findings),
+    )
+
+
+def _dispatch(mapped: MappedFile, contents: Contents, *, allow_missing: bool) -> str:
+    """Recognise the format by content, read it, and return its name."""
+    data, where = mapped.content, printable(mapped.path.name)
+    if bytes(data[:2]) == b"PK":
+        return _read_archive(open_zip(data, where, contents.limits), contents, allow_missing=allow_missing)
+    if is_legacy(data):
+        read_legacy(data, where, contents, contents.limits, allow_missing=allow_missing)
+        return "state_dict"
+    if is_safetensors(data):
+        read_safetensors(data, where, contents)
+        return "safetensors"
+    for start, sign, what in _OTHERS:
+        if bytes(data[start : start + len(sign)]) == sign:
+            raise refusal("WEIGHTS-FILE-FORMAT", f"expected a weight file, found {what}", where)
+    _read_plain_pickle(data, where, contents, allow_missing=allow_missing)
+    return "pickle"
+
+
+def _read_archive(archive: StrictZip, contents: Contents, *, allow_missing: bool) -> str:
+    names = archive.records
+    if is_exported_program(archive):
+        read_exported_program(archive, contents, allow_missing=allow_missing)
+        return "exported_program"
+    inner = {name.split("/", 1)[-1] for name in names}
+    if ".data/extern_modules" in inner:
+        message = "a torch.package archive, which is code; save the weights alone as a state dict"
+        raise refusal("PICKLE-MODULE", message, archive.where)
+    if "data.pkl" in inner:
+        script = "constants.pkl" in inner or any(name.startswith("code/") for name in inner)
+        if script:
+            read_torchscript(archive, contents)
+            return "torchscript"
+        read_torch_zip(archive, contents, allow_missing=allow_missing)
+        return "state_dict"
+    if any(name.endswith(".npy") for name in names):
+        read_npz(archive, contents, allow_missing=allow_missing)
+        return "npz"
+    message = "expected a weight file, found a zip archive of something else"
+    raise refusal("WEIGHTS-FILE-FORMAT", message, archive.where)
+
+
+def _read_plain_pickle(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
+    """Read a pickle that is not torch's: dicts of numpy arrays; whatever is no pickle is no weight file."""
+    try:
+        pickled = unpickle(data, where, contents.limits, policy=Policy(allow_missing=allow_missing))
+    except EmergraphError as error:
+        finding = finding_of(error)
+        if finding is not None and finding.id == "PICKLE-DAMAGED" and bytes(data[:1]) != b"\x80":
+            message = (
+                "expected a weight file (torch, safetensors, npz), found something else, or a file cut short"
+            )
+            raise refusal("WEIGHTS-FILE-FORMAT", message, where) from None
+        raise
+    if pickled.end != len(data):
+        message = f"{len(data) - pickled.end} bytes follow the end of the pickle"
+        raise refusal("PICKLE-TRAILING", message, where)
+
+    def load(key: str, _: int) -> memoryview:
+        raise refusal("TENSOR-STORAGE", f"storage {printable(key)} is not in the file", where)
+
+    add_checkpoint(pickled.root, Builder(load, contents.limits), contents)

@@ -1,0 +1,138 @@
+"""Sharded weights: a `*.index.json` that says which part holds which tensor."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.onnxfile.opening import MappedFile
+from emergraph.exporters.weightfiles.jsontext import parse_json
+from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.refuse import Finding, refusal
+from emergraph.exporters.weightfiles.weightfile import Skipped, WeightFile
+
+_IN_FOLDER = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+"""What a folder is looked through for, in this order."""
+
+
+def find_in_folder(folder: Path) -> Path:
+    """Return the weight file of a folder as Hugging Face lays it out.
+
+    Raises:
+        InvalidInputError: there is none (WEIGHTS-FILE-MISSING).
+    """
+    for name in _IN_FOLDER:
+        if (folder / name).exists():
+            return folder / name
+    message = f"the folder holds none of {', '.join(_IN_FOLDER)}; name the weight file itself"
+    raise refusal("WEIGHTS-FILE-MISSING", message, printable(folder.name))
+
+
+def read_sharded(
+    index: MappedFile, limits: WeightLimits, root: Path | None, read: Callable[[Path], WeightFile]
+) -> WeightFile:
+    """Read all parts that an index names.
+
+    Args:
+        index: The index, `{"metadata": {...}, "weight_map": {tensor: file}}`.
+        limits: Caps on the JSON text and the number of parts.
+        root: Folder inside which parts may be symbolic links, as in a download cache; None forbids them.
+        read: Reads one part.
+
+    Raises:
+        InvalidInputError: a part is missing or lacks a tensor (SHARD-MISSING), or a tensor is elsewhere than
+            the index says (SHARD-CONFLICT), or the index is malformed (SAFETENSORS-HEADER).
+        UnsafeInputError: a part outside the folder (SHARD-OUTSIDE).
+    """
+    where = printable(index.path.name)
+    placed = _weight_map(index, limits, where)
+    names = sorted(set(placed.values()))
+    if len(names) > limits.shards:
+        raise refusal(
+            "WEIGHTS-LIMIT", f"the index names {len(names)} parts, the limit is {limits.shards}", where
+        )
+    digest = hashlib.sha256(index.content)
+    parts: list[tuple[str, WeightFile]] = []
+    for name in names:
+        part = read(_resolve(index.path.parent, name, root))
+        digest.update(part.sha256.encode())
+        parts.append((name, part))
+    return _join(index, placed, parts, digest.hexdigest())
+
+
+def _weight_map(index: MappedFile, limits: WeightLimits, where: str) -> dict[str, str]:
+    if index.size > limits.json_bytes:
+        raise refusal(
+            "WEIGHTS-LIMIT", f"the index has {index.size} bytes, the limit is {limits.json_bytes}", where
+        )
+    parsed = parse_json(bytes(index.content), where, malformed="SAFETENSORS-HEADER", limit=limits.json_bytes)
+    placed = parsed.get("weight_map") if isinstance(parsed, dict) else None
+    if (
+        not isinstance(placed, dict)
+        or not placed
+        or not all(isinstance(name, str) for name in placed.values())
+    ):
+        raise refusal("SAFETENSORS-HEADER", "the index has no weight_map from tensors to files", where)
+    return placed
+
+
+def _resolve(folder: Path, name: str, root: Path | None) -> Path:
+    """Return the path of a part after checking that it is a plain file of the folder (or inside `root`)."""
+    shown = printable(name)
+    if name in {"", ".", ".."} or any(sign in name for sign in ("/", "\\", "\0", ":")):
+        raise refusal("SHARD-OUTSIDE", "the index must name files of its own folder", shown)
+    path = folder / name
+    try:
+        status = os.lstat(path)
+    except OSError:
+        raise refusal(
+            "SHARD-MISSING", "the part does not exist; fetch it into the folder of the index", shown
+        ) from None
+    if not stat.S_ISLNK(status.st_mode):
+        return path
+    target = path.resolve()
+    if root is None or not target.is_relative_to(root.resolve()):
+        message = "the part is a symbolic link; name a root folder that holds its target to allow that"
+        raise refusal("SHARD-OUTSIDE", message, shown)
+    return target
+
+
+def _join(
+    index: MappedFile, placed: dict[str, str], parts: list[tuple[str, WeightFile]], sha256: str
+) -> WeightFile:
+    tensors = {}
+    metadata: dict[str, object] = {"parts": [name for name, _ in parts]}
+    skipped: list[Skipped] = []
+    findings: list[Finding] = []
+    for file_name, part in parts:
+        left_out = {entry.name for entry in part.skipped}
+        for name, tensor in part.tensors.items():
+            if placed.get(name) != file_name:
+                found = printable(str(placed.get(name, "none")))
+                message = f"it stands in {printable(file_name)}, the index says {found}"
+                raise refusal("SHARD-CONFLICT", message, printable(name))
+            tensors[name] = tensor
+        for name, expected in placed.items():
+            if expected == file_name and name not in part.tensors and name not in left_out:
+                raise refusal("SHARD-MISSING", f"{printable(file_name)} lacks the tensor", printable(name))
+        metadata.update(part.metadata)
+        skipped.extend(replace(entry, name=entry.name or file_name) for entry in part.skipped)
+        findings.extend(part.findings)
+    return WeightFile(
+        source=index.path.name,
+        format=parts[0][1].format,
+        sha256=sha256,
+        size=index.size + sum(part.size for _, part in parts),
+        tensors=tensors,
+        metadata=metadata,
+        skipped=tuple(skipped),
+        findings=tuple(findings),
+    )

@@ -1,0 +1,174 @@
+"""Tensors of a weight file: checked descriptions whose values stay in the mapped file until asked for."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from emergraph.exporters.onnxfile.decoding import elements_from_codes, pack_bits, unpack_bits
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.weightfiles.dtypes import DECODED, stored_bytes
+from emergraph.exporters.weightfiles.refuse import refusal
+
+Array = NDArray[np.generic]
+
+MAX_RANK = 32
+"""Dimensions that a tensor may have."""
+MAX_BYTES = (1 << 63) - 1
+"""Bytes beyond which array libraries overflow, zero-sized dimensions left out of the product."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantization:
+    """How the integers of a quantized tensor become numbers: (q - zero_point) * scale."""
+
+    scale: tuple[float, ...]
+    """One value, or one for each index along `axis`."""
+    zero_point: tuple[float, ...]
+    """As many as scales."""
+    axis: int | None
+    """None where one scale holds for the whole tensor."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LazyTensor:
+    """A tensor of the file; its values are read when `array` or `raw` is called.
+
+    That every element lies inside the stored bytes was checked when the tensor was made.
+    """
+
+    name: str
+    """As in the file, with the names of the dicts around it joined by dots."""
+    dtype: str
+    """numpy or ml_dtypes name: "float32", "bfloat16", "float8_e4m3fn", ..."""
+    shape: tuple[int, ...]
+    alias_of: str | None = None
+    """An earlier name for exactly the same storage, offset, shape and strides: one tensor under two names."""
+    view_of: str | None = None
+    """An earlier tensor that shares bytes with this one without being the same."""
+    view: str | None = None
+    """How it shares them, e.g. "transposed"; None unless `view_of` is given."""
+    quantization: Quantization | None = None
+    _read: Callable[[], Array] = field(repr=False)
+
+    @property
+    def n_elements(self) -> int:
+        """Product of the dimensions; 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of `raw`; elements of less than 8 bits are packed."""
+        return stored_bytes(self.dtype, self.n_elements)
+
+    def array(self) -> Array:
+        """Return the values, exactly, as a read-only array of `shape`: a view of the file where possible.
+
+        Raises:
+            InvalidInputError: a compressed record turns out to be damaged, or a sparse tensor to be
+                malformed.
+        """
+        values = self._read()
+        values.flags.writeable = False
+        return values
+
+    def raw(self) -> memoryview:
+        """Return the values as little-endian bytes in C order, `n_bytes` of them; sub-byte ones packed."""
+        values = np.ascontiguousarray(self.array()).reshape(-1)
+        if DECODED[self.dtype].bits < 8:
+            return pack_bits(values.view(np.uint8), DECODED[self.dtype].bits).data
+        return values.view(np.uint8).data if values.size else memoryview(b"")
+
+
+def check_shape(shape: tuple[int, ...], dtype: str, where: str) -> None:
+    """Check dimensions on their own.
+
+    Raises:
+        InvalidInputError: negative, too many, or a product that overflows (TENSOR-SHAPE).
+    """
+    if len(shape) > MAX_RANK or any(dim < 0 for dim in shape):
+        shown = printable(str(shape))
+        raise refusal(
+            "TENSOR-SHAPE", f"shape {shown}; expected at most {MAX_RANK} dimensions, none negative", where
+        )
+    if stored_bytes(dtype, math.prod(dim for dim in shape if dim)) > MAX_BYTES:
+        raise refusal("TENSOR-SHAPE", f"the dimensions {printable(str(shape))} overflow", where)
+
+
+def check_bounds(
+    shape: tuple[int, ...], strides: tuple[int, ...], offset: int, dtype: str, *, available: int, where: str
+) -> None:
+    """Check that a strided tensor lies inside its storage, in Python integers that cannot overflow.
+
+    Args:
+        shape: Dimensions.
+        strides: Elements between neighbours along each dimension.
+        offset: First element.
+        dtype: Element type of at least 8 bits.
+        available: Bytes of the storage.
+        where: How to name the tensor in messages.
+
+    Raises:
+        InvalidInputError: the shape is impossible (TENSOR-SHAPE).
+        UnsafeInputError: an element lies outside (TENSOR-BOUNDS), or the tensor has more elements than the
+            storage, which only repetition or overlap makes possible (TENSOR-EXPANDED).
+    """
+    check_shape(shape, dtype, where)
+    if len(strides) != len(shape) or offset < 0 or any(stride < 0 for stride in strides):
+        message = f"offset {offset}, strides {printable(str(strides))}; expected {len(shape)}, none negative"
+        raise refusal("TENSOR-BOUNDS", message, where)
+    if 0 in shape:
+        return
+    last = offset + sum((dim - 1) * stride for dim, stride in zip(shape, strides, strict=True))
+    if stored_bytes(dtype, last + 1) > available:
+        message = (
+            f"its last element ends at byte {stored_bytes(dtype, last + 1)} of a storage of {available} bytes"
+        )
+        raise refusal("TENSOR-BOUNDS", message, where)
+    needed = stored_bytes(dtype, math.prod(shape))
+    if needed > available:
+        message = (
+            f"it claims {needed} bytes of values, its storage holds {available}; save it with .contiguous()"
+        )
+        raise refusal("TENSOR-EXPANDED", message, where)
+
+
+def strided_reader(
+    data: memoryview, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
+) -> Callable[[], Array]:
+    """Return what reads a tensor that `check_bounds` has accepted."""
+    element = DECODED[dtype]
+
+    def read() -> Array:
+        if 0 in shape:
+            return np.empty(shape, element.dtype)
+        flat = np.frombuffer(data, element.dtype, len(data) // element.dtype.itemsize)[offset:]
+        steps = tuple(stride * element.dtype.itemsize for stride in strides)
+        values: Array = as_strided(flat, shape, steps, writeable=False)
+        return values
+
+    return read
+
+
+def packed_reader(data: memoryview, dtype: str, shape: tuple[int, ...]) -> Callable[[], Array]:
+    """Return what reads a C-order tensor whose bytes are exactly `data`; sub-byte elements come unpacked."""
+    element = DECODED[dtype]
+
+    def read() -> Array:
+        if element.bits < 8:
+            codes = unpack_bits(np.frombuffer(data, np.uint8), element.bits, math.prod(shape))
+            return elements_from_codes(codes, element).reshape(shape)
+        return np.frombuffer(data, element.dtype).reshape(shape)
+
+    return read
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in elements, of a C-order tensor."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return tuple(strides)

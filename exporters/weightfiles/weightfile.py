@@ -1,0 +1,48 @@
+"""What reading a weight file gives: tensors by name, what was left out, and what a user should know."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from emergraph.exporters.weightfiles.refuse import Finding
+from emergraph.exporters.weightfiles.tensors import LazyTensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Something of the file that was not read as weights."""
+
+    name: str
+    """Where it stands: the keys that lead to it, joined by dots; "" for the file as a whole."""
+    reason: str
+    """Why, and what it is."""
+    n_tensors: int = 0
+    """Tensors in it."""
+    n_elements: int = 0
+    """Elements of those tensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """A weight file, opened and checked; no value has been read yet and nothing of it was run."""
+
+    source: str
+    """File name without folders."""
+    format: str
+    """"state_dict", "torchscript", "exported_program", "safetensors", "npz" or "pickle"."""
+    sha256: str
+    """Of the file; for a sharded one of the index followed by the digests of the parts in order of name."""
+    size: int
+    """Bytes, all parts together."""
+    tensors: Mapping[str, LazyTensor]
+    """Tensors by name, in file order."""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    """Plain values beside the weights: epoch, hyperparameters, `__metadata__`, operations of the code."""
+    programs: Mapping[str, object] = field(default_factory=dict)
+    """Graphs of an exported program as parsed JSON, by record name."""
+    skipped: Sequence[Skipped] = ()
+    findings: Sequence[Finding] = ()
+
+    @property
+    def n_parameters(self) -> int:
+        """Elements of all tensors, tied ones counted once."""
+        return sum(tensor.n_elements for tensor in self.tensors.values() if tensor.alias_of is None)
