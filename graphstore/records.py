@@ -198,8 +198,8 @@ class Tensor:
     """A parameter tensor of the model, stored once.
 
     Exactly one of the two ways restores it bit for bit: `data` (the raw little-endian C-order bytes of
-    `dtype`), or `block`: the matrix of that block, whose rows (sources) and columns (targets) are units, is the
-    tensor (`block_transposed=False`, shape (sources, targets)) or its transpose (`True`, shape (targets,
+    `dtype`), or `block`: the matrix of that block, whose rows (sources) and columns (targets) are units, is
+    the tensor (`block_transposed=False`, shape (sources, targets)) or its transpose (`True`, shape (targets,
     sources)); `matrix_restores` says when a matrix can. Both are None for elements without bytes (strings).
     """
 

@@ -1,0 +1,76 @@
+"""What analyses need to know of a block before they touch its edges."""
+
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from emergraph.graphstore.frames import fetch_table
+from emergraph.graphstore.records import EdgeKind
+from emergraph.graphstore.sql import compose
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlockInfo:
+    """A block of edges of one kind into one layer; see the table `blocks`."""
+
+    id: int
+    """Store-wide id."""
+    number: int
+    """Number within the graph, as the exporter counted."""
+    name: str
+    """Name of the operation."""
+    kind: EdgeKind
+    layer: int
+    """Target layer."""
+    src_layer: int | None
+    """Source layer; None when the sources lie in several layers."""
+    tensor: str | None
+    """Parameter tensor behind the edges; None for structural blocks."""
+    shared_with: int | None
+    """Store-wide id of the first block of the graph with the same tensor."""
+    n_edges: int
+    n_src: int
+    """Rows of the matrix; for a block without a matrix, distinct sources."""
+    n_dst: int
+    """Columns of the matrix; for a block without a matrix, distinct targets."""
+    dense: bool
+    """Whether all n_src * n_dst pairs are edges."""
+    has_kernels: bool
+    """Whether edges stand for several parameters."""
+    src_units: NDArray[np.int64] | None
+    """(n_src,) units of the rows in matrix order; None for a block without a matrix that is not dense."""
+    dst_units: NDArray[np.int64] | None
+    """(n_dst,) units of the columns in matrix order; None likewise."""
+
+
+_COLUMNS = (
+    *("id", "number", "name", "kind", "layer", "src_layer", "tensor", "shared_with"),
+    *("n_edges", "n_src", "n_dst", "dense", "has_kernels"),
+)
+
+
+def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[BlockInfo]:
+    """Return the blocks of a graph by ascending id, which is the order in which they were written."""
+    sql = compose(
+        "SELECT {columns}, src_units, dst_units FROM blocks WHERE graph = ? ORDER BY id",
+        columns=", ".join(_COLUMNS),
+    )
+    table = fetch_table(connection, sql, [graph])
+    src_units, dst_units = (_unit_arrays(table.column(name)) for name in ("src_units", "dst_units"))
+    infos = []
+    for row, src, dst in zip(table.select(_COLUMNS).to_pylist(), src_units, dst_units, strict=True):
+        row["kind"] = EdgeKind(row["kind"])
+        infos.append(BlockInfo(**row, src_units=src, dst_units=dst))
+    return infos
+
+
+def _unit_arrays(column: pa.ChunkedArray) -> list[NDArray[np.int64] | None]:
+    """Return the lists of a column as arrays."""
+    lists = column.combine_chunks()
+    values = lists.values.to_numpy(zero_copy_only=False).astype(np.int64)
+    offsets = lists.offsets.to_numpy()
+    valid = lists.is_valid().to_numpy(zero_copy_only=False)
+    return [values[offsets[i] : offsets[i + 1]] if is_list else None for i, is_list in enumerate(valid)]

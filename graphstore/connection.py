@@ -1,0 +1,106 @@
+"""DuckDB connections that reach nothing but their own file, and DuckDB's errors in this project's words."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from emergraph.errors import EmergraphError, LimitError, StoreError
+from emergraph.graphstore.text import printable
+
+_LOCKED_DOWN: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "enable_external_access": False,
+}
+
+_LOCKED = re.compile(r"could not set lock.*?(?:PID (\d+)|$)", re.IGNORECASE | re.DOTALL)
+
+_SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
+    (
+        "different configuration",
+        StoreError,
+        "already open in this process in another mode; close it there first",
+    ),
+    (
+        "not a valid duckdb database",
+        StoreError,
+        "not an emergraph store, not even a DuckDB file; give a file that `emergraph export` made",
+    ),
+    (
+        "out of memory|failed to allocate",
+        LimitError,
+        "out of memory; nothing was changed; raise the memory limit and try again",
+    ),
+    (
+        "no space left|file too large|disk quota|could not write|max_temp_directory_size",
+        LimitError,
+        "the disk is full or the file reached its size limit; nothing was changed; make room and try again",
+    ),
+    (
+        "version number|storage version|newer version of duckdb",
+        StoreError,
+        f"made by another DuckDB than {duckdb.__version__} can read; update emergraph",
+    ),
+    (
+        "corrupt|checksum|read enough bytes|invalidated|serializ|internal error",
+        StoreError,
+        "damaged; take it from a copy or export the model again",
+    ),
+)
+"""What DuckDB says (a pattern), what to raise, and the rest of the line."""
+
+
+def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB file with extensions and access to other files switched off.
+
+    Raises:
+        StoreError: The file is locked, not a DuckDB file, damaged, or of a newer DuckDB.
+    """
+    with translated_errors(path):
+        return duckdb.connect(os.fspath(path), read_only=read_only, config=_LOCKED_DOWN)
+
+
+@contextlib.contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Turn what DuckDB raises about the store at `path` into this project's errors or KeyboardInterrupt."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise translate(error, path) from error
+    except RuntimeError as error:
+        # DuckDB's client swallows Ctrl-C during a statement and raises this instead.
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
+
+
+def translate(error: duckdb.Error, path: Path) -> EmergraphError:
+    """Return the error to raise for what DuckDB said about the store at `path`, in one line."""
+    text = str(error)
+    name = printable(os.fspath(path))
+    if locked := _LOCKED.search(text):
+        holder = f" (pid {locked[1]})" if locked[1] else ""
+        return StoreError(f"{name}: locked by another process{holder}; wait until it is done and try again")
+    for pattern, kind, meaning in _SAYINGS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return kind(f"{name}: {meaning}")
+    return StoreError(f"{name}: {printable(text.strip().splitlines()[0])}")
+
+
+@contextlib.contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Run a block in one transaction: committed at its end, rolled back when it raises anything."""
+    connection.execute("BEGIN TRANSACTION")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # The transaction may be gone already (disk full, failed commit): the first error is the one to show.
+        with contextlib.suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,85 @@
+"""Between DuckDB, Arrow, numpy and polars."""
+
+from collections.abc import Mapping, Sequence
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from emergraph.graphstore.sql import compose
+
+_CHUNK = "emergraph_chunk"
+
+
+def fetch_table(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> pa.Table:
+    """Run a query and return its rows as an Arrow table."""
+    relation = connection.sql(sql, params=list(parameters))
+    if relation is None:
+        raise ValueError(f"not a query: {sql}")
+    return relation.to_arrow_table()
+
+
+def fetch_frame(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> pl.DataFrame:
+    """Run a query and return its rows as a polars frame."""
+    frame = pl.from_arrow(fetch_table(connection, sql, parameters))
+    if not isinstance(frame, pl.DataFrame):
+        raise TypeError(f"expected a frame, got {type(frame).__name__}")
+    return frame
+
+
+def fetch_arrays(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> dict[str, NDArray[np.generic]]:
+    """Run a query over numeric columns and return one array per column; NULL becomes NaN in float columns."""
+    table = fetch_table(connection, sql, parameters)
+    return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def insert(
+    connection: duckdb.DuckDBPyConnection,
+    rows: pa.Table,
+    sql: str,
+    *,
+    parameters: object = None,
+    **parts: str | int,
+) -> int:
+    """Run an INSERT that reads `rows`; return how many rows went in.
+
+    Args:
+        connection: Where to insert.
+        rows: The rows that travel.
+        sql: INSERT statement with `{chunk}` where the rows are named.
+        parameters: Values of the statement's parameters.
+        parts: What fills the other placeholders, see `compose`.
+    """
+    connection.register(_CHUNK, rows)
+    try:
+        statement = compose(sql, chunk=_CHUNK, **parts)
+        inserted = connection.execute(statement, parameters).fetchall()[0][0]
+    finally:
+        connection.unregister(_CHUNK)
+    return int(inserted)
+
+
+def insert_rows(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, pa.Array]) -> int:
+    """Append rows to a table of the schema, columns matched by name; those not given become NULL."""
+    return insert(
+        connection, pa.table(dict(columns)), "INSERT INTO {table} BY NAME SELECT * FROM {chunk}", table=table
+    )
+
+
+def list_array(lists: Sequence[Sequence[int] | NDArray[np.integer] | None], kind: pa.DataType) -> pa.Array:
+    """Return an Arrow array of integer lists, NULL where the list is None."""
+    lengths = [0 if entries is None else len(entries) for entries in lists]
+    offsets = np.zeros(len(lists) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    filled = [np.asarray(entries, dtype=kind.to_pandas_dtype()) for entries in lists if entries is not None]
+    values = np.concatenate(filled) if filled else np.empty(0, dtype=kind.to_pandas_dtype())
+    mask = pa.array([entries is None for entries in lists], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind), mask=mask)

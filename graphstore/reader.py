@@ -1,0 +1,201 @@
+"""One graph out of a store: as polars frames, or as arrays for analyses that pass over all edges."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from emergraph.errors import UsageError
+from emergraph.graphstore.blockinfo import BlockInfo, read_blocks_info
+from emergraph.graphstore.connection import translated_errors
+from emergraph.graphstore.edgereading import EdgeArrays, EdgeSource
+from emergraph.graphstore.frames import fetch_frame
+from emergraph.graphstore.records import EdgeKind
+from emergraph.graphstore.text import printable
+
+
+class GraphReader:
+    """Reads one graph; made by `Store.graph`. Frames leave out the column `graph`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, graph: int) -> None:
+        self._connection = connection
+        self._path = path
+        self.id = graph
+        """Id of the graph within the store."""
+
+    @cached_property
+    def summary(self) -> dict[str, object]:
+        """The graph's row of the table `graphs`."""
+        return self._frame("SELECT * FROM graphs WHERE id = ?").row(0, named=True)
+
+    @property
+    def name(self) -> str:
+        """Name of the graph."""
+        return str(self.summary["name"])
+
+    def layers(self) -> pl.DataFrame:
+        """Return the layers by id, which is a topological order."""
+        return self._frame("SELECT * EXCLUDE (graph) FROM layers WHERE graph = ? ORDER BY id")
+
+    def units(self) -> pl.DataFrame:
+        """Return the units by id."""
+        return self._frame("SELECT * EXCLUDE (graph) FROM units WHERE graph = ? ORDER BY id")
+
+    def blocks(self) -> pl.DataFrame:
+        """Return the blocks by id."""
+        return self._frame("SELECT * EXCLUDE (graph) FROM blocks WHERE graph = ? ORDER BY id")
+
+    def tensors(self) -> pl.DataFrame:
+        """Return the parameter tensors by name, without their values (see `restore`)."""
+        return self._frame("SELECT * EXCLUDE (graph, zero_signs) FROM tensors WHERE graph = ? ORDER BY name")
+
+    def operations(self) -> pl.DataFrame:
+        """Return the operations in order of execution."""
+        return self._frame("SELECT * EXCLUDE (graph) FROM operations WHERE graph = ? ORDER BY position")
+
+    def metrics(self) -> pl.DataFrame:
+        """Return the recorded numbers about the graph by name: columns name, value."""
+        return self._frame('SELECT name, "value" FROM metrics WHERE graph = ? ORDER BY name')
+
+    def traces(self) -> pl.DataFrame:
+        """Return the activation traces, oldest first."""
+        return self._frame("SELECT * EXCLUDE (graph) FROM traces WHERE graph = ? ORDER BY id")
+
+    def activations(self, trace: str | int | None = None) -> pl.DataFrame:
+        """Return the activations of a trace, given by name or id, by unit; the newest trace by default.
+
+        Raises:
+            UsageError: The graph has no such trace.
+        """
+        with translated_errors(self._path):
+            sql = "SELECT * EXCLUDE (trace) FROM activations WHERE trace = ? ORDER BY unit"
+            return fetch_frame(self._connection, sql, [self._trace_id(trace)])
+
+    def edges(
+        self, kinds: Iterable[EdgeKind | str] | None = None, layers: Iterable[int] | None = None
+    ) -> pl.DataFrame:
+        """Return edges with their layers, kinds and tensors: 60 bytes per edge, so choose if there are many.
+
+        Args:
+            kinds: Edge kinds; all by default.
+            layers: Ids of target layers; all by default.
+
+        Returns:
+            Columns layer, src_layer, kind, block, src, dst, weight, l1, l2, max_abs, n_params, tensor.
+
+        Raises:
+            UsageError: A kind is unknown.
+        """
+        wanted_kinds = None if kinds is None else {_edge_kind(kind) for kind in kinds}
+        wanted_layers = None if layers is None else set(layers)
+        chosen = [
+            block
+            for block in self.blocks_info()
+            if (wanted_kinds is None or block.kind in wanted_kinds)
+            and (wanted_layers is None or block.layer in wanted_layers)
+        ]
+        about = pl.DataFrame(
+            {
+                "block": pl.Series([block.id for block in chosen], dtype=pl.Int32),
+                "layer": pl.Series([block.layer for block in chosen], dtype=pl.Int32),
+                "kind": pl.Series(
+                    [block.kind.value for block in chosen], dtype=pl.Enum([kind.value for kind in EdgeKind])
+                ),
+                "tensor": pl.Series([block.tensor for block in chosen], dtype=pl.Categorical),
+            }
+        )
+        sql = """
+            SELECT block, src_layer, src, dst, weight, l1, l2, max_abs, n_params
+            FROM edges WHERE graph = ? AND block IN (SELECT unnest(?::INTEGER[])) ORDER BY block, src, dst
+        """
+        with translated_errors(self._path):
+            narrow = fetch_frame(self._connection, sql, [self.id, about["block"].to_list()])
+        return narrow.join(about, on="block", how="left", maintain_order="left").select(
+            *("layer", "src_layer", "kind", "block", "src", "dst"),
+            *("weight", "l1", "l2", "max_abs", "n_params", "tensor"),
+        )
+
+    def blocks_info(self) -> list[BlockInfo]:
+        """Return all blocks by ascending id."""
+        return list(self._blocks)
+
+    def block_edges(self, block: BlockInfo | int, *, columns: Sequence[str] = ("src", "dst")) -> EdgeArrays:
+        """Return columns of the edges of one block as arrays; do not write into them.
+
+        Args:
+            block: A block or its store-wide id.
+            columns: Any of src, dst (int32), weight (float32, NaN for NULL), l1, l2, max_abs (float64) and
+                n_params (int32). Edges of one parameter have l1 = l2 = max_abs = |weight| and n_params = 1.
+
+        Returns:
+            Arrays of shape (n_edges,) by column name; those of a matrix row by row.
+
+        Raises:
+            UsageError: The block or a column is unknown.
+        """
+        return next(self.iter_edges([block], columns=columns))[1]
+
+    def iter_edges(
+        self, blocks: Iterable[BlockInfo | int] | None = None, *, columns: Sequence[str] = ("src", "dst")
+    ) -> Iterator[tuple[BlockInfo, EdgeArrays]]:
+        """Yield blocks, in the given order, with columns of their edges; see `block_edges`.
+
+        Small blocks are fetched together. Memory is bounded by the largest block or about 4 M edges.
+
+        Args:
+            blocks: Blocks or their store-wide ids; all by default.
+            columns: Columns to fetch.
+        """
+        chosen = self._blocks if blocks is None else [self._block(block) for block in blocks]
+        yield from self._edge_source.read(chosen, columns)
+
+    @cached_property
+    def _blocks(self) -> list[BlockInfo]:
+        with translated_errors(self._path):
+            return read_blocks_info(self._connection, self.id)
+
+    @cached_property
+    def _edge_source(self) -> EdgeSource:
+        return EdgeSource(self._connection, self._path, self._blocks)
+
+    @cached_property
+    def _blocks_by_id(self) -> dict[int, BlockInfo]:
+        return {block.id: block for block in self._blocks}
+
+    def _block(self, block: BlockInfo | int) -> BlockInfo:
+        if isinstance(block, BlockInfo):
+            return block
+        if block not in self._blocks_by_id:
+            raise UsageError(f"no block {block} in graph {printable(self.name, limit=60)!r}")
+        return self._blocks_by_id[block]
+
+    def _frame(self, sql: str) -> pl.DataFrame:
+        with translated_errors(self._path):
+            return fetch_frame(self._connection, sql, [self.id])
+
+    def _trace_id(self, trace: str | int | None) -> int:
+        rows = self._connection.execute(
+            "SELECT id, name FROM traces WHERE graph = ? ORDER BY id", [self.id]
+        ).fetchall()
+        if trace is None and rows:
+            return int(rows[-1][0])
+        for identifier, name in rows:
+            if trace in (name, identifier):
+                return int(identifier)
+        there = (
+            ", ".join(printable(name, limit=60) for _, name in rows) or "none; `emergraph trace` makes one"
+        )
+        raise UsageError(
+            f"graph {printable(self.name, limit=60)!r}: no trace {printable(str(trace or ''), limit=60)!r}; "
+            f"there is {there}"
+        )
+
+
+def _edge_kind(kind: EdgeKind | str) -> EdgeKind:
+    try:
+        return EdgeKind(kind)
+    except ValueError:
+        known = ", ".join(EdgeKind)
+        raise UsageError(f"no edge kind {printable(str(kind), limit=60)!r}; there is {known}") from None

@@ -1,0 +1,114 @@
+"""Result tables: each analysis registers its own, and the store makes it when the first run needs it."""
+
+import re
+from dataclasses import dataclass
+
+import duckdb
+
+from emergraph.graphstore.schema import base_tables
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TYPES = frozenset(
+    {"BOOLEAN", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "VARCHAR", "DOUBLE[]", "INTEGER[]", "VARCHAR[]"}
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a result table."""
+
+    name: str
+    type: str
+    """DuckDB type: BOOLEAN, INTEGER, BIGINT, FLOAT, DOUBLE, VARCHAR, DOUBLE[], INTEGER[] or VARCHAR[]."""
+    comment: str
+    """Meaning, with unit and range."""
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table that holds the results of an analysis; the store puts the column `run` before the others."""
+
+    name: str
+    comment: str
+    """What one row is, such as "One row per threshold of a sweep."."""
+    columns: tuple[Column, ...]
+
+
+_registered: dict[str, ResultTable] = {}
+
+
+def register(table: ResultTable) -> ResultTable:
+    """Make a result table known, when the module that fills it is imported; return it.
+
+    Raises:
+        ValueError: A name is not lower-case letters, digits and underscores, a type is unknown, or another
+            table has the name.
+
+    Example:
+        >>> _ = register(ResultTable("demo", "One row per demo.", (Column("score", "DOUBLE", "In [0, 1]."),)))
+        >>> registered("demo").columns[0].name
+        'score'
+    """
+    names = [table.name, *(column.name for column in table.columns)]
+    if bad := [name for name in names if not _NAME.fullmatch(name)]:
+        raise ValueError(f"result table {table.name!r}: name {bad[0]!r} is not lower-case letters and digits")
+    if "run" in names or len(set(names[1:])) != len(names) - 1:
+        raise ValueError(f"result table {table.name!r}: a column repeats or is called run")
+    if bad := [column.type for column in table.columns if column.type not in _TYPES]:
+        raise ValueError(f"result table {table.name!r}: type {bad[0]!r}, expected one of {sorted(_TYPES)}")
+    if table.name in base_tables() or _registered.get(table.name, table) != table:
+        raise ValueError(f"result table {table.name!r}: the name is taken")
+    return _registered.setdefault(table.name, table)
+
+
+def registered(name: str) -> ResultTable:
+    """Return a registered result table.
+
+    Raises:
+        KeyError: There is none of that name.
+    """
+    return _registered[name]
+
+
+def ensure_table(connection: duckdb.DuckDBPyConnection, table: ResultTable) -> None:
+    """Make the table in the store when it is missing; add the columns that an older version did not have."""
+    present = result_columns(connection, table.name)
+    if not present:
+        columns = "".join(f', "{column.name}" {column.type}' for column in table.columns)
+        connection.execute(f'CREATE TABLE "{table.name}" (run INTEGER NOT NULL{columns})')
+        _comment(connection, f'TABLE "{table.name}"', table.comment)
+        _comment(connection, f'COLUMN "{table.name}".run', "runs.id.")
+    for column in table.columns:
+        if present and column.name not in present:
+            connection.execute(f'ALTER TABLE "{table.name}" ADD COLUMN "{column.name}" {column.type}')
+        if column.name not in present:
+            _comment(connection, f'COLUMN "{table.name}"."{column.name}"', column.comment)
+
+
+def result_columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """Return the columns of a table of the store in order; empty when there is no such table."""
+    rows = connection.execute(
+        """
+        SELECT column_name FROM duckdb_columns()
+        WHERE table_name = ? AND NOT internal ORDER BY column_index
+        """,
+        [table],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def result_table_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the names of the result tables that the store holds."""
+    rows = connection.execute(
+        """
+        SELECT table_name FROM duckdb_columns()
+        WHERE column_index = 1 AND column_name = 'run' AND NOT internal
+        ORDER BY table_name
+        """
+    ).fetchall()
+    return [row[0] for row in rows if row[0] not in base_tables()]
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, what: str, text: str) -> None:
+    quoted = text.replace("'", "''")
+    connection.execute(f"COMMENT ON {what} IS '{quoted}'")

@@ -1,0 +1,141 @@
+"""The schema of a store: created, recognised, migrated, and described in Markdown."""
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import duckdb
+
+from emergraph import __version__
+from emergraph.errors import StoreError
+from emergraph.graphstore.connection import transaction
+from emergraph.graphstore.text import printable
+
+APPLICATION = "emergraph"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Migration:
+    """The SQL that turns a store of the version before into one of `version`."""
+
+    version: int
+    sql: str
+
+
+@cache
+def schema_sql() -> str:
+    """Return the SQL of the current schema, comments included."""
+    return resources.files("emergraph.graphstore").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+@cache
+def base_tables() -> frozenset[str]:
+    """Return the names of the tables of the current schema; other tables of a store hold results."""
+    return frozenset(re.findall(r"^CREATE TABLE (\w+)", schema_sql(), re.MULTILINE))
+
+
+def migrations() -> tuple[Migration, ...]:
+    """Return all migrations in order, read from the numbered files such as `migrations/0002_name.sql`."""
+    folder = resources.files("emergraph.graphstore").joinpath("migrations")
+    if not folder.is_dir():
+        return ()
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return tuple(Migration(int(f.name[:4]), f.read_text(encoding="utf-8")) for f in files)
+
+
+def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make an empty database a store, in one transaction."""
+    with transaction(connection):
+        connection.execute(schema_sql())
+        connection.execute(
+            "INSERT INTO store_info VALUES (?, ?, ?, ?)",
+            [APPLICATION, SCHEMA_VERSION, __version__, utc_now()],
+        )
+
+
+def stored_version(
+    connection: duckdb.DuckDBPyConnection, path: Path, *, may_be_empty: bool = False
+) -> int | None:
+    """Return the schema version of the database; None when it has no tables at all and that may be.
+
+    Raises:
+        StoreError: It is not a store, is newer than this version, or lacks tables.
+    """
+    name = printable(str(path))
+    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if not tables and may_be_empty:
+        return None
+    rows: list[tuple[object, ...]] = []
+    if "store_info" in tables:
+        try:
+            rows = connection.execute("SELECT application, schema_version FROM store_info").fetchall()
+        except duckdb.BinderException:
+            rows = []
+    if len(rows) != 1 or rows[0][0] != APPLICATION or not isinstance(rows[0][1], int):
+        raise StoreError(
+            f"{name}: a DuckDB file, but not an emergraph store; give a file that `emergraph export` made"
+        )
+    version = rows[0][1]
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{name}: store of schema version {version}, this emergraph knows up to {SCHEMA_VERSION}; "
+            "update emergraph"
+        )
+    if version == SCHEMA_VERSION and (missing := sorted(base_tables() - tables)):
+        raise StoreError(
+            f"{name}: damaged, table {missing[0]} is missing; take it from a copy or export the model again"
+        )
+    return version
+
+
+def migrate(
+    connection: duckdb.DuckDBPyConnection, *, version: int, steps: Sequence[Migration], target: int
+) -> None:
+    """Bring a store of schema `version` to `target`, in one transaction.
+
+    Raises:
+        StoreError: A step is missing: the store is older than the oldest that can be migrated.
+    """
+    needed = [step for step in steps if version < step.version <= target]
+    if [step.version for step in needed] != list(range(version + 1, target + 1)):
+        raise StoreError(f"store of schema version {version} cannot be migrated; export the model again")
+    with transaction(connection):
+        for step in needed:
+            connection.execute(step.sql)
+        connection.execute("UPDATE store_info SET schema_version = ?", [target])
+
+
+def utc_now() -> dt.datetime:
+    """Return the current time in UTC, without a time zone, as the store keeps times."""
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
+
+
+_DESCRIBE = """
+SELECT t.name, t.comment, c.column_name, c.data_type, c.comment
+FROM (
+    SELECT table_name AS name, comment FROM duckdb_tables()
+    UNION ALL SELECT view_name, comment FROM duckdb_views() WHERE NOT internal
+) AS t
+JOIN duckdb_columns() AS c ON c.table_name = t.name AND NOT c.internal
+ORDER BY c.column_index
+"""
+
+
+def schema_markdown() -> str:
+    """Return the description of every table, view and column of the schema, as Markdown."""
+    connection = duckdb.connect()
+    connection.execute(schema_sql())
+    rows = connection.execute(_DESCRIBE).fetchall()
+    connection.close()
+    parts = ["# The schema of a store", "", f"Schema version {SCHEMA_VERSION}. One DuckDB file, many graphs."]
+    for kind, name in re.findall(r"^CREATE (TABLE|VIEW) (\w+)", schema_sql(), re.MULTILINE):
+        columns = [row for row in rows if row[0] == name]
+        title = f"## `{name}`" + (" (view)" if kind == "VIEW" else "")
+        parts += ["", title, "", str(columns[0][1]), "", "| column | type | meaning |", "|---|---|---|"]
+        parts += [f"| `{column}` | {kind_of} | {meaning} |" for _, _, column, kind_of, meaning in columns]
+    return "\n".join([*parts, ""])

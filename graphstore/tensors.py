@@ -1,0 +1,145 @@
+"""Parameter tensors into a store: raw bytes in pieces, or a pointer to the block whose matrix they are."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import duckdb
+import ml_dtypes
+import numpy as np
+import pyarrow as pa
+
+from emergraph.graphstore.frames import insert_rows, list_array
+from emergraph.graphstore.layout import BlockRow
+from emergraph.graphstore.records import Tensor, matrix_restores
+from emergraph.graphstore.text import storable
+
+PART_BYTES = 1 << 24
+"""Bytes per row of tensor_parts: far below DuckDB's limit of 4 GiB, and little travels at a time."""
+_PARTS_AT_ONCE = 4
+
+
+def element_type(name: str) -> np.dtype[np.generic] | None:
+    """Return the numpy type of a stored tensor; None when its elements are not numbers (strings, objects)."""
+    extended = getattr(ml_dtypes, name, None)
+    if isinstance(extended, type):
+        return np.dtype(extended)
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        return None
+    return dtype if dtype.kind in "biufc" else None
+
+
+class TensorLoader:
+    """Writes the tensors of one graph."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, graph: int) -> None:
+        self._connection = connection
+        self._graph = graph
+        self._tensors: dict[str, Tensor] = {}
+        self._sha256: dict[str, str | None] = {}
+        self._small: list[tuple[str, memoryview]] = []
+        self._small_bytes = 0
+
+    def add(self, tensor: Tensor) -> None:
+        """Take one tensor; its raw bytes go to the store now or, gathered with others, soon.
+
+        Raises:
+            ValueError: The name repeats, both or neither of `data` and `block` are given, or the number of
+                bytes is not what type and shape ask for.
+        """
+        name = storable(tensor.name)
+        if name in self._tensors:
+            raise ValueError(f"tensor {name!r}: written twice")
+        dtype = element_type(tensor.dtype)
+        if (tensor.data is not None and tensor.block is not None) or (
+            dtype is not None and tensor.data is None and tensor.block is None
+        ):
+            raise ValueError(f"tensor {name!r}: expected either data or block")
+        self._tensors[name] = tensor
+        self._sha256[name] = tensor.sha256
+        if tensor.data is None:
+            return
+        data = memoryview(tensor.data).cast("B")
+        expected = math.prod(tensor.shape) * (dtype.itemsize if dtype else 1)
+        if dtype is not None and data.nbytes != expected:
+            raise ValueError(f"tensor {name!r}: expected {expected} bytes, got {data.nbytes}")
+        self._sha256[name] = hashlib.sha256(data).hexdigest()
+        if data.nbytes >= PART_BYTES:
+            self._write_large(name, data)
+        elif data.nbytes:
+            self._small.append((name, data))
+            self._small_bytes += data.nbytes
+            if self._small_bytes >= PART_BYTES:
+                self._write_small()
+
+    def finish(self, blocks: Mapping[int, BlockRow]) -> None:
+        """Write the rows of all tensors; `blocks` are the graph's blocks by their number.
+
+        Raises:
+            ValueError: A tensor points to a block that cannot restore it.
+        """
+        self._write_small()
+        rows = [(name, tensor, _block_row(tensor, blocks)) for name, tensor in self._tensors.items()]
+        tensors = [tensor for _, tensor, _ in rows]
+        columns = {
+            "graph": pa.array([self._graph] * len(rows), pa.int32()),
+            "name": pa.array([name for name, _, _ in rows], pa.string()),
+            "role": pa.array([storable(t.role) for t in tensors], pa.string()),
+            "dtype": pa.array([storable(t.dtype) for t in tensors], pa.string()),
+            "shape": list_array([t.shape for t in tensors], pa.int64()),
+            "n_params": pa.array([t.n_params for t in tensors], pa.int64()),
+            "n_zeros": pa.array([t.n_zeros for t in tensors], pa.int64()),
+            "n_nonfinite": pa.array([t.n_nonfinite for t in tensors], pa.int64()),
+            "understood": pa.array([t.understood for t in tensors], pa.bool_()),
+            "sha256": pa.array([self._sha256[name] for name, _, _ in rows], pa.string()),
+            "block": pa.array([None if row is None else row.id for _, _, row in rows], pa.int32()),
+            "block_transposed": pa.array([t.block_transposed for t in tensors], pa.bool_()),
+            "zero_signs": pa.array(
+                [None if row is None else row.zero_signs for _, _, row in rows], pa.binary()
+            ),
+        }
+        insert_rows(self._connection, "tensors", columns)
+
+    def _write_large(self, name: str, data: memoryview) -> None:
+        buffer = pa.py_buffer(data)
+        starts = np.arange(0, data.nbytes, PART_BYTES, dtype=np.int64)
+        for first in range(0, starts.size, _PARTS_AT_ONCE):
+            offsets = np.append(starts, data.nbytes)[first : first + _PARTS_AT_ONCE + 1]
+            pieces = pa.Array.from_buffers(
+                pa.large_binary(), offsets.size - 1, [None, pa.py_buffer(offsets), buffer]
+            )
+            self._write_parts([name] * len(pieces), np.arange(first, first + len(pieces)), pieces)
+
+    def _write_small(self) -> None:
+        if self._small:
+            names = [name for name, _ in self._small]
+            pieces = pa.array([bytes(data) for _, data in self._small], pa.large_binary())
+            self._write_parts(names, np.zeros(len(names)), pieces)
+        self._small, self._small_bytes = [], 0
+
+    def _write_parts(self, names: list[str], parts: np.ndarray, pieces: pa.Array) -> None:
+        columns = {
+            "graph": pa.array([self._graph] * len(names), pa.int32()),
+            "tensor": pa.array(names, pa.string()),
+            "part": pa.array(parts.astype(np.int32)),
+            "data": pieces,
+        }
+        insert_rows(self._connection, "tensor_parts", columns)
+
+
+def _block_row(tensor: Tensor, blocks: Mapping[int, BlockRow]) -> BlockRow | None:
+    """Return the block that holds a tensor, after checking that it can; None for raw tensors."""
+    if tensor.block is None:
+        return None
+    row = blocks.get(tensor.block)
+    what = f"tensor {storable(tensor.name)!r}"
+    if row is None or not row.is_matrix or row.has_kernels:
+        raise ValueError(f"{what}: block {tensor.block} is not a matrix of single parameters")
+    if not matrix_restores(tensor.dtype, tensor.n_nonfinite):
+        raise ValueError(f"{what}: float32 edges cannot hold {tensor.dtype} exactly; give data")
+    matrix = (row.dst.size, row.src.size) if tensor.block_transposed else (row.src.size, row.dst.size)
+    if tuple(tensor.shape) != matrix:
+        raise ValueError(f"{what}: shape {tensor.shape}, but the matrix of block {tensor.block} is {matrix}")
+    return row
