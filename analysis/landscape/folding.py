@@ -1,0 +1,95 @@
+"""Weights that a model puts together from constants (sliced, concatenated gates) as constants of their own.
+
+Exporters write a fused LSTM's weights as slices and concatenations of the original tensors. What such a
+subgraph makes is computed once, so that the contraction's weight is one tensor again; simple movers and
+scales of a single tensor stay in the graph, since there the original tensor can be perturbed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.analysis.landscape.parameters import CONTRACTIONS, is_followed
+from emergraph.analysis.landscape.quantized import Rewriting
+from emergraph.exporters.tracing.evaluate import run_node
+
+Array = NDArray[np.generic]
+
+_POSITIONS: Mapping[str, Sequence[int]] = {
+    **{op: tuple(positions) for op, positions in CONTRACTIONS.items()},
+    "Gemm": (0, 1),
+    "MatMul": (0, 1),
+    "LSTM": (1, 2, 3),
+    "GRU": (1, 2, 3),
+    "RNN": (1, 2, 3),
+}
+
+
+def constant_producers(model: Rewriting) -> dict[str, onnx.NodeProto]:
+    """Return, by output name, the operations that depend on constants alone."""
+    producers: dict[str, onnx.NodeProto] = {}
+    for node in model.nodes:
+        inputs = [name for name in node.input if name]
+        if inputs and all(name in model.constants or name in producers for name in inputs):
+            producers.update(dict.fromkeys(node.output, node))
+    return producers
+
+
+def fold_composed_weights(model: Rewriting, opsets: Mapping[str, int]) -> None:
+    """Replace weights that several operations make from constants by new constants, in place.
+
+    Args:
+        model: The model; its operations are copied where an input changes.
+        opsets: Version per domain.
+    """
+    producers = constant_producers(model)
+    values: dict[str, Array] = {}
+
+    def value(name: str) -> Array | None:
+        if not name:
+            return None
+        known = model.value(name)
+        if known is not None:
+            return known
+        if name not in values:
+            node = producers[name]
+            results = run_node(node, [value(part) for part in node.input], opsets)
+            values.update(zip(node.output, results, strict=True))
+        return values[name]
+
+    folded = 0
+    for at, node in enumerate(model.nodes):
+        positions = _POSITIONS.get(node.op_type, ()) if node.domain == "" else ()
+        composed = [
+            i
+            for i in positions
+            if i < len(node.input) and node.input[i] in producers and _is_composed(node.input[i], producers)
+        ]
+        if not composed or node.output[0] in producers:
+            continue
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for i in composed:
+            made = value(node.input[i])
+            if made is not None and made.dtype.kind == "f":
+                copy.input[i] = model.add(f"{node.input[i]}/folded", made)
+                folded += 1
+        model.nodes[at] = copy
+    if folded:
+        model.notes.append(f"{folded} weights put together from constants computed once")
+
+
+def _is_composed(name: str, producers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether some operation behind a constant tensor is more than a mover or scale of one tensor."""
+    stack, seen = [name], set[str]()
+    while stack:
+        current = stack.pop()
+        if current in seen or current not in producers:
+            continue
+        seen.add(current)
+        if not is_followed(producers[current]):
+            return True
+        stack.extend(producers[current].input)
+    return False

@@ -1,0 +1,225 @@
+"""Quantized operations as float ones, so that their weights can be perturbed.
+
+`DequantizeLinear` and `Cast` of a constant become a float constant. Integer contractions become float ones
+with the zero point taken out of the weights: MatMulInteger, ConvInteger, QLinearMatMul, QLinearConv, and
+onnxruntime's DynamicQuantizeLSTM. The activations' own quantization stays where it is a separate operation.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+Array = NDArray[np.generic]
+Reader = Callable[[str], Array]
+
+FLOAT = int(onnx.TensorProto.FLOAT)
+
+
+@dataclass
+class Rewriting:
+    """A model's operations while they are rewritten."""
+
+    constants: dict[str, onnx.TensorProto]
+    """Initializers by name, new ones included."""
+    read: Callable[[onnx.TensorProto], Array]
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was rewritten, for reports."""
+
+    def value(self, name: str) -> Array | None:
+        """Value of a constant; None for what is made at run time."""
+        tensor = self.constants.get(name)
+        return None if tensor is None else self.read(tensor)
+
+    def add(self, name: str, value: Array) -> str:
+        """Make a float32 constant and return its name."""
+        self.constants[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
+        return name
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, object]:
+    """Attributes of a node by name, as Python values."""
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def optional_input(node: onnx.NodeProto, position: int) -> str:
+    """Name of an input, "" where it is left out."""
+    return node.input[position] if position < len(node.input) else ""
+
+
+def along_axis(values: Array, axis: int, rank: int, block: int, size: int) -> NDArray[np.float64]:
+    """Shape per-tensor, per-axis or blocked scales so that they broadcast against the quantized tensor."""
+    scale = np.asarray(values, dtype=np.float64)
+    if block:
+        return np.take(np.repeat(scale, block, axis=axis), np.arange(size), axis=axis)
+    if scale.ndim == 1 and scale.size > 1:
+        return scale.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+    return scale if scale.ndim == rank else scale.reshape(())
+
+
+def dequantize(
+    q: Array, scale: Array, zero_point: Array | None, *, axis: int = 1, block: int = 0
+) -> NDArray[np.float32]:
+    """Return (q - zero_point) scale, per tensor, per axis or per block (ONNX DequantizeLinear).
+
+    Example:
+        >>> dequantize(np.array([3, 5], np.int8), np.float32(0.5), np.int8(1)).tolist()
+        [1.0, 2.0]
+    """
+    values = np.asarray(q).astype(np.float64)
+    size = values.shape[axis] if block else 0
+    if zero_point is not None:
+        values = values - along_axis(np.asarray(zero_point), axis, values.ndim, block, size)
+    return np.asarray(values * along_axis(scale, axis, values.ndim, block, size), dtype=np.float32)
+
+
+def _dequantize_linear(node: onnx.NodeProto, model: Rewriting) -> bool:
+    q, scale = model.value(node.input[0]), model.value(node.input[1])
+    if q is None or scale is None:
+        return False
+    zero = model.value(optional_input(node, 2))
+    found = attributes(node)
+    axis, block = int(str(found.get("axis", 1))), int(str(found.get("block_size", 0)))
+    model.add(node.output[0], dequantize(q, scale, zero, axis=axis if q.ndim > 1 else 0, block=block))
+    return True
+
+
+def _cast(node: onnx.NodeProto, model: Rewriting) -> bool:
+    value = model.value(node.input[0])
+    if value is None or attributes(node).get("to") != FLOAT or value.dtype.kind not in "iu":
+        return False
+    if value.ndim < 2:  # scalars and shape arithmetic are no weights
+        return False
+    model.add(node.output[0], value.astype(np.float32))
+    return True
+
+
+def _centred(model: Rewriting, weight: str, zero_point: str, axis: int | None) -> Array | None:
+    """Weights less their zero point; None when either is made at run time."""
+    q = model.value(weight)
+    if q is None or (zero_point and zero_point not in model.constants):
+        return None
+    values = np.asarray(q).astype(np.float32)
+    if not zero_point:
+        return values
+    zero = np.asarray(model.value(zero_point)).astype(np.float32)
+    if zero.ndim == 1 and zero.size > 1 and axis is not None:
+        zero = zero.reshape([-1 if i == axis % values.ndim else 1 for i in range(values.ndim)])
+    return values - (zero.reshape(()) if zero.size == 1 else zero)
+
+
+def _float_activation(node: onnx.NodeProto, model: Rewriting, x: str, zero: str) -> str:
+    """Append x - zero_point as float and return its name."""
+    stem = node.output[0]
+    model.nodes.append(helper.make_node("Cast", [x], [f"{stem}/x"], to=FLOAT))
+    if not zero:
+        return f"{stem}/x"
+    model.nodes.append(helper.make_node("Cast", [zero], [f"{stem}/zero"], to=FLOAT))
+    model.nodes.append(helper.make_node("Sub", [f"{stem}/x", f"{stem}/zero"], [f"{stem}/centred"]))
+    return f"{stem}/centred"
+
+
+def _integer_contraction(node: onnx.NodeProto, model: Rewriting) -> bool:
+    """MatMulInteger and ConvInteger: their int32 result is exact in float32 below 2^24."""
+    op = "MatMul" if node.op_type == "MatMulInteger" else "Conv"
+    weight = _centred(model, node.input[1], optional_input(node, 3), -1 if op == "MatMul" else 0)
+    if weight is None:
+        return False
+    x = _float_activation(node, model, node.input[0], optional_input(node, 2))
+    w = model.add(f"{node.output[0]}/{node.input[1]}/float", weight)
+    rebuilt = helper.make_node(op, [x, w], [node.output[0]], name=node.name)
+    rebuilt.attribute.extend(node.attribute)
+    model.nodes.append(rebuilt)
+    return True
+
+
+def _qlinear(node: onnx.NodeProto, model: Rewriting) -> bool:
+    """QLinearMatMul and QLinearConv: dequantize the input, contract in float, quantize the output."""
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = list(node.input)[:8]
+    conv = node.op_type == "QLinearConv"
+    q, scale = model.value(w), model.value(w_scale)
+    if q is None or scale is None:
+        return False
+    stem = node.output[0]
+    weight = dequantize(q, scale, model.value(w_zero), axis=0 if conv else q.ndim - 1)
+    inputs = [f"{stem}/x", model.add(f"{stem}/{w}/float", weight)]
+    bias = model.value(optional_input(node, 8))
+    in_scale = model.value(x_scale)
+    if optional_input(node, 8):
+        if bias is None or in_scale is None:
+            return False
+        unit = np.asarray(in_scale, np.float64).reshape(()) * np.asarray(scale, np.float64)
+        inputs.append(model.add(f"{stem}/bias/float", np.asarray(bias).astype(np.float64) * unit))
+    model.nodes.append(helper.make_node("DequantizeLinear", [x, x_scale, x_zero], [f"{stem}/x"]))
+    rebuilt = helper.make_node("Conv" if conv else "MatMul", inputs, [f"{stem}/y"], name=node.name)
+    rebuilt.attribute.extend(node.attribute)
+    model.nodes.append(rebuilt)
+    model.nodes.append(helper.make_node("QuantizeLinear", [f"{stem}/y", y_scale, y_zero], [stem]))
+    return True
+
+
+def _quantized_lstm(node: onnx.NodeProto, model: Rewriting) -> bool:
+    """DynamicQuantizeLSTM keeps W and R as [directions, inputs, 4 hidden]; LSTM has the last two swapped."""
+    weights = []
+    for position, scale_at, zero_at in ((1, 8, 9), (2, 10, 11)):
+        q, scale = model.value(node.input[position]), model.value(node.input[scale_at])
+        zero = model.value(node.input[zero_at])
+        if q is None or scale is None or zero is None:
+            return False
+        shape = (scale.shape[0], 1, -1) if scale.size > q.shape[0] else (q.shape[0], 1, 1)
+        centred = q.astype(np.float64) - zero.astype(np.float64).reshape(shape)
+        values = centred * scale.astype(np.float64).reshape(shape)
+        weights.append(np.ascontiguousarray(np.swapaxes(values, 1, 2)))
+    names = [
+        model.add(f"{node.output[0] or node.name}/{part}/float", value)
+        for part, value in zip(("W", "R"), weights, strict=True)
+    ]
+    rebuilt = helper.make_node(
+        "LSTM", [node.input[0], *names, *list(node.input)[3:8]], list(node.output), name=node.name
+    )
+    rebuilt.attribute.extend(node.attribute)
+    model.nodes.append(rebuilt)
+    return True
+
+
+_RULES: Mapping[tuple[str, str], Callable[[onnx.NodeProto, Rewriting], bool]] = {
+    ("", "DequantizeLinear"): _dequantize_linear,
+    ("com.microsoft", "DequantizeLinear"): _dequantize_linear,
+    ("", "Cast"): _cast,
+    ("", "MatMulInteger"): _integer_contraction,
+    ("", "ConvInteger"): _integer_contraction,
+    ("", "QLinearMatMul"): _qlinear,
+    ("", "QLinearConv"): _qlinear,
+    ("com.microsoft", "DynamicQuantizeLSTM"): _quantized_lstm,
+}
+
+
+def with_float_weights(
+    nodes: Iterable[onnx.NodeProto],
+    constants: Mapping[str, onnx.TensorProto],
+    read: Callable[[onnx.TensorProto], Array],
+) -> Rewriting:
+    """Rewrite the quantized operations of a model whose weights are constants.
+
+    Args:
+        nodes: In data order.
+        constants: Initializers by name.
+        read: Gives the values of an initializer.
+
+    Returns:
+        New operations in data order, all initializers, and one note per kind of rewritten operation.
+    """
+    model = Rewriting(dict(constants), read)
+    counts: dict[str, int] = {}
+    for node in nodes:
+        rule = _RULES.get((node.domain, node.op_type))
+        if rule is not None and rule(node, model):
+            counts[node.op_type] = counts.get(node.op_type, 0) + 1
+        else:
+            model.nodes.append(node)
+    model.notes.extend(f"{count} {op} with constant weights made float" for op, count in counts.items())
+    return model
