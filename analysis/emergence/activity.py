@@ -4,14 +4,14 @@ The paper's rule is "activation after the nonlinearity above 0.05" (arXiv 2409.0
 together it does not say, so every reading has a name here and a report says which one it used.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.errors import InvalidInputError, UsageError
+from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -40,82 +40,6 @@ DEFAULT_THRESHOLD = 0.05
 """The paper's threshold."""
 DEFAULT_CONTRIBUTION_THRESHOLD = 1.0
 """Above the average contributor."""
-
-STATISTICS = ("mean", "mean_abs", "min", "max")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitTrace:
-    """Activations of a graph's units over samples; NaN where a unit was not measured."""
-
-    statistics: Mapping[str, Floats] = field(default_factory=dict)
-    """mean, mean_abs, min, max over all samples, (n_units,) each; those that are known."""
-    samples: NDArray[np.floating] | None = None
-    """(n_kept, n_units) values of the samples that were kept."""
-    n_samples: int = 0
-    """Samples behind the statistics; at least n_kept."""
-    name: str = ""
-
-    @classmethod
-    def from_samples(cls, samples: NDArray[np.floating], *, name: str = "") -> "UnitTrace":
-        """A trace whose statistics are those of the given samples.
-
-        Args:
-            samples: (n_samples, n_units), n_samples at least 1; NaN in all samples of a unit: not measured.
-            name: Name of the trace.
-
-        Raises:
-            InvalidInputError: No samples, or not two axes.
-        """
-        if samples.ndim != 2 or not len(samples):
-            raise InvalidInputError(
-                f"A trace needs an array (samples, units) with samples, got shape {samples.shape}"
-            )
-        values = samples.astype(np.float64, copy=False)
-        return cls(
-            statistics={
-                "mean": values.mean(axis=0),
-                "mean_abs": np.abs(values).mean(axis=0),
-                "min": values.min(axis=0),
-                "max": values.max(axis=0),
-            },
-            samples=samples,
-            n_samples=len(samples),
-            name=name,
-        )
-
-    def statistic(self, name: str) -> Floats:
-        """A statistic over all samples, (n_units,).
-
-        Raises:
-            UsageError: The trace does not hold it.
-        """
-        if name not in self.statistics:
-            raise UsageError(
-                f"Trace '{self.name}' has no '{name}': it holds {', '.join(self.statistics) or 'none'}"
-            )
-        return self.statistics[name]
-
-    def kept(self, rule: str) -> NDArray[np.floating]:
-        """The per-sample values, (n_kept, n_units).
-
-        Raises:
-            UsageError: The trace holds statistics only.
-        """
-        if self.samples is None or not len(self.samples):
-            raise UsageError(
-                f"Rule '{rule}' needs per-sample values and trace '{self.name}' has none: "
-                "trace again with a higher cap on kept samples, or choose mean, mean_abs or any"
-            )
-        return self.samples
-
-    @property
-    def kept_text(self) -> str:
-        """How many samples the per-sample values cover, as text."""
-        kept = 0 if self.samples is None else len(self.samples)
-        return (
-            f"{kept} samples" if kept >= self.n_samples else f"the first {kept} of {self.n_samples} samples"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from emergraph.analysis.emergence.activity import (
     DEFAULT_CONTRIBUTION_THRESHOLD,
     ActivityRule,
     ActivityScores,
-    UnitTrace,
 )
 from emergraph.analysis.emergence.edgesums import group_edges
+from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.unitgraph import ROLES, EdgeColumns, UnitBlock, UnitGraph
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.records import EdgeKind, Role

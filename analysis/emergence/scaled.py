@@ -108,6 +108,15 @@ def times(a: Scaled, factor: Floats) -> Scaled:
     return Scaled(a.value * factor, None if a.band is None else a.band.copy()).normalise()
 
 
+def weighted_mean(counts: Scaled, weights: Floats) -> Scaled:
+    """Sums of weight times entry over the last axis: (n, S) and (R, S) -> (n, R)."""
+    if counts.band is None:
+        return Scaled(counts.value @ weights.T)
+    top = np.where(counts.value > 0, counts.band, 0).max(axis=1, keepdims=True)
+    relative = _shift(counts.value, counts.band - top) @ weights.T
+    return Scaled(relative, np.broadcast_to(top, relative.shape).astype(np.int32))
+
+
 def concatenate(parts: Sequence[Scaled], *, axis: int) -> Scaled:
     """Arrays joined along an axis."""
     value = np.concatenate([part.value for part in parts], axis=axis)
