@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import onnx
 
 from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
@@ -93,12 +94,28 @@ def linear(ctx: TraceContext) -> None:
     value = ctx.input(0)
     for extra in ctx.inputs()[1:]:
         ctx.use(extra.constant, "quantization")
+    if ctx.node.op_type == "CastLike" and value is not None and value.constant is not None:
+        _fold_cast(ctx)
+        return
     if value is None or value.labels is None:
         ctx.set_control(0)
         ctx.did(TracedAs.CONTROL)
         return
     pass_one(ctx, value)
     ctx.set_control(1)
+
+
+def _fold_cast(ctx: TraceContext) -> None:
+    """A constant cast to an activation's type stays constant: only the type of the second input counts."""
+    facts = ctx.known(ctx.node.output[0])
+    if facts is None:
+        ctx.make_opaque("the concrete run did not reach this operation")
+        return
+    to = onnx.helper.np_dtype_to_tensor_dtype(facts.dtype)
+    ctx.node = onnx.helper.make_node(
+        "Cast", [ctx.node.input[0]], [ctx.node.output[0]], name=ctx.node.name, to=to
+    )
+    ctx.fold()
 
 
 @rule("QuantizeLinear")
