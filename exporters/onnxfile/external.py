@@ -4,6 +4,7 @@ The path is walked one component at a time, each opened below the one before it 
 that what is checked is what is read.
 """
 
+import errno
 import os
 import re
 import stat
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emergraph.errors import EmergraphError
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
@@ -32,7 +34,7 @@ class ExternalFiles:
     root: Path | None = None
     """If given, links may be followed as long as they stay below this folder."""
     opened: dict[str, MappedFile] = field(default_factory=dict, compare=False)
-    """Mapped files by location."""
+    """Mapped files by their path below the folder."""
 
     def values(self, entries: Mapping[str, str], n_bytes: int, where: str) -> memoryview:
         """Return the bytes that an `external_data` entry names.
@@ -49,9 +51,11 @@ class ExternalFiles:
         location = entries.get("location", "")
         offset = _number(entries, "offset", where) or 0
         length = _number(entries, "length", where)
-        mapped = self.opened.get(location)
+        parts = _checked_parts(location, where)
+        path = "/".join(parts)
+        mapped = self.opened.get(path)
         if mapped is None:
-            mapped = self.opened[location] = self._open(location, where)
+            mapped = self.opened[path] = self._open(parts, where)
         available = mapped.size - offset
         shown = printable(location)
         if available < 0 or (length is not None and length > available):
@@ -67,37 +71,36 @@ class ExternalFiles:
             )
         return mapped.content[offset : offset + found]
 
-    def _open(self, location: str, where: str) -> MappedFile:
-        parts = _checked_parts(location, where)
-        folder, shown = self.folder, printable(location)
+    def _open(self, parts: tuple[str, ...], where: str) -> MappedFile:
+        folder, shown = self.folder, printable("/".join(parts))
         if self.root is not None:
-            folder, parts = self._below_root(location, where)
-        descriptor = None
+            folder, parts = self._below_root(parts, where)
+        path = folder.joinpath(*parts)
         try:
-            descriptor = os.open(folder, _FOLDER)
-            for part in parts[:-1]:
-                descriptor = _step(descriptor, part, _FOLDER | os.O_NOFOLLOW)
-            descriptor = _step(descriptor, parts[-1], _FILE | os.O_NOFOLLOW)
+            descriptor = _open_below(folder, parts)
+            return self._map_checked(descriptor, path, shown, where)
         except (OSError, ValueError) as error:
-            if descriptor is not None:
-                os.close(descriptor)
-            if any((folder.joinpath(*parts[:n])).is_symlink() for n in range(1, len(parts) + 1)):
-                raise refusal(
-                    "ONNX-EXT-SYMLINK",
-                    f"{shown} is a symbolic link; name the folder it may lead to as root",
-                    where,
-                ) from None
-            reason = getattr(error, "strerror", None) or str(error)
-            raise refusal("ONNX-EXT-MISSING", f"cannot open {shown}: {reason}", where) from None
-        return self._map_checked(descriptor, folder.joinpath(*parts), shown, where)
+            raise self._cannot_open(error, folder, parts, where) from None
 
-    def _below_root(self, location: str, where: str) -> tuple[Path, tuple[str, ...]]:
+    def _cannot_open(
+        self, error: Exception, folder: Path, parts: tuple[str, ...], where: str
+    ) -> EmergraphError:
+        shown = printable("/".join(parts))
+        if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+            message = f"{len(self.opened)} files are open; raise `ulimit -n` or save the values in one file"
+            return refusal("ONNX-EXT-COUNT", message, where)
+        if any(_is_link(folder.joinpath(*parts[:n])) for n in range(1, len(parts) + 1)):
+            message = f"{shown} is a symbolic link; name the folder it may lead to as root"
+            return refusal("ONNX-EXT-SYMLINK", message, where)
+        reason = getattr(error, "strerror", None) or str(error)
+        return refusal("ONNX-EXT-MISSING", f"cannot open {shown}: {reason}", where)
+
+    def _below_root(self, parts: tuple[str, ...], where: str) -> tuple[Path, tuple[str, ...]]:
         root = Path(os.path.realpath(self.root or self.folder))
-        target = Path(os.path.realpath(self.folder / location))
+        target = Path(os.path.realpath(self.folder.joinpath(*parts)))
         if not target.is_relative_to(root) or target == root:
-            raise refusal(
-                "ONNX-EXT-OUTSIDE", f"{printable(location)} leads outside {printable(str(root))}", where
-            )
+            shown = printable("/".join(parts))
+            raise refusal("ONNX-EXT-OUTSIDE", f"{shown} leads outside {printable(str(root))}", where)
         return root, target.relative_to(root).parts
 
     def _map_checked(self, descriptor: int, path: Path, shown: str, where: str) -> MappedFile:
@@ -117,11 +120,24 @@ class ExternalFiles:
         return map_descriptor(descriptor, path, status)
 
 
-def _step(parent: int, name: str, flags: int) -> int:
-    """Open `name` below an open folder and close the folder when that worked."""
-    child = os.open(name, flags, dir_fd=parent)
-    os.close(parent)
-    return child
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _open_below(folder: Path, parts: tuple[str, ...]) -> int:
+    """Open a file below a folder, one component at a time, without following links."""
+    descriptor = os.open(folder, _FOLDER)
+    for index, part in enumerate(parts):
+        flags = _FILE if index == len(parts) - 1 else _FOLDER
+        parent = descriptor
+        try:
+            descriptor = os.open(part, flags | os.O_NOFOLLOW, dir_fd=parent)
+        finally:
+            os.close(parent)
+    return descriptor
 
 
 def _checked_parts(location: str, where: str) -> tuple[str, ...]:

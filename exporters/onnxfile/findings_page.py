@@ -21,7 +21,7 @@ def findings_page() -> str:
     for severity in reversed(Severity):
         lines.append(_HEADINGS[severity])
         for kind in sorted(KINDS.values(), key=lambda kind: kind.id):
-            if kind.severity is severity:
+            if kind.severity is severity and kind.id.startswith("ONNX-"):
                 code = f" {int(kind.error.exit_code)} |" if kind.error is not None else ""
                 lines.append(f"| `{kind.id}` |{code} {kind.meaning} |")
         lines.append("")

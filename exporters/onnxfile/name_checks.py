@@ -1,6 +1,5 @@
 """Findings about names: what could hurt a terminal, a page, a query or a table that shows them unescaped."""
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 
 from onnx import GraphProto, ModelProto
@@ -8,6 +7,7 @@ from onnx import GraphProto, ModelProto
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.names import has_hidden_characters, printable
 from emergraph.exporters.onnxfile.traverse import Body
+from emergraph.safetext import reveal_lookalikes
 
 _MAX_USUAL = 1000
 _MARKUP = frozenset("<>\"'`;|\\")
@@ -17,7 +17,6 @@ _FORMULA = ("=", "+", "-", "@")
 def name_findings(model: ModelProto, bodies: Sequence[Body]) -> Iterator[Finding]:
     """Yield hostile or confusing names, each name once."""
     names = dict.fromkeys(all_names(model, bodies))
-    alike: dict[str, str] = {}
     for name in names:
         where = f"name {printable(name)!r}"
         if has_hidden_characters(name):
@@ -26,10 +25,13 @@ def name_findings(model: ModelProto, bodies: Sequence[Body]) -> Iterator[Finding
             yield Finding("ONNX-NAME-LONG", f"{len(name)} characters", where)
         if name.startswith(_FORMULA) or ".." in name.split("/") or not _MARKUP.isdisjoint(name):
             yield Finding("ONNX-NAME-MARKUP", "characters that mean something elsewhere", where)
-        normal = name if name.isascii() else unicodedata.normalize("NFKC", name)
-        if normal in alike:
-            yield Finding("ONNX-NAME-ALIKE", f"looks like {printable(alike[normal])!r}", where)
-        alike.setdefault(normal, name)
+    if not all(map(str.isascii, names)):
+        for name, shown in reveal_lookalikes(names).items():
+            yield Finding(
+                "ONNX-NAME-ALIKE",
+                f"looks like another name; it is {printable(shown)}",
+                f"name {printable(name)!r}",
+            )
 
 
 def all_names(model: ModelProto, bodies: Sequence[Body]) -> Iterator[str]:

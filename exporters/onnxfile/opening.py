@@ -51,7 +51,11 @@ class MappedFile:
 
 
 def map_descriptor(descriptor: int, path: Path, status: os.stat_result) -> MappedFile:
-    """Map an open regular file and close the descriptor."""
+    """Map an open regular file and close the descriptor.
+
+    Raises:
+        OSError: It cannot be mapped, for lack of descriptors or address space.
+    """
     try:
         if status.st_size == 0:
             return MappedFile(path, 0, memoryview(b""))
@@ -89,7 +93,10 @@ def map_model(path: Path) -> MappedFile:
             "ONNX-FILE-SIZE",
             f"{status.st_size} bytes, but an ONNX file holds at most 2 GiB; save it with external data",
         )
-    mapped = map_descriptor(descriptor, path, status)
+    try:
+        mapped = map_descriptor(descriptor, path, status)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"cannot map {shown}: {getattr(error, 'strerror', None) or error}") from None
     refuse_other_formats(mapped.content)
     return mapped
 

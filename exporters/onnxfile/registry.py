@@ -74,6 +74,7 @@ _UNSAFE = {
 }
 
 _LIMIT = {
+    "ONNX-EXT-COUNT": "Values are spread over more files than this process may open.",
     "ONNX-FILE-MEMORY": "The model without its weights would take more memory than the limit.",
 }
 
@@ -103,7 +104,7 @@ _WARNINGS = {
 _INFOS = {
     "ONNX-CONTROL-FLOW": "The model has subgraphs (If, Loop, Scan).",
     "ONNX-EXT-USED": "Values are in other files, which belong to the model.",
-    "ONNX-NAME-ALIKE": "Two names look the same after Unicode normalisation.",
+    "ONNX-NAME-ALIKE": "A name looks like another one: other scripts, accents, compatibility forms.",
     "ONNX-NAME-MARKUP": "A name holds characters that mean something in HTML, SQL, spreadsheets or paths.",
     "ONNX-OP-CONTRIB": "An operation of onnxruntime's own domains, outside the ONNX standard.",
     "ONNX-TENSOR-SKIPPED": "A tensor of text or complex numbers has no place in a weighted graph.",

@@ -177,6 +177,8 @@ def _circle(scope: Scope, needs: Sequence[set[int]], waiting: Sequence[int]) -> 
         path.append(at)
         at = min(index for index in needs[at] if waiting[index])
     circle = path[position[at] :][::-1]
+    first = circle.index(min(circle))
+    circle = circle[first:] + circle[:first]
     labels = [scope.label_of(index) for index in (*circle, circle[0])]
     if len(labels) > _MAX_CYCLE_SHOWN:
         labels = [*labels[: _MAX_CYCLE_SHOWN - 1], f"… {len(labels) - _MAX_CYCLE_SHOWN} more …", labels[-1]]
