@@ -14,6 +14,8 @@ from emergraph.exporters.counting import CountingSink
 from emergraph.exporters.onnxfile import OnnxFile, ReadLimits, read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, traced_model
 from emergraph.exporters.tracing.tracer import TraceSummary, footer, trace
 from emergraph.graphstore.records import GraphHeader, GraphSink
@@ -125,7 +127,7 @@ def export_onnx(
         settings=settings,
     )
     with store.write_graph(header) as writer:
-        summary = _trace(file, run, writer, progress)
+        summary = _trace(file, run, writer, options, progress)
         graph = writer.finish(footer(summary, branches=run.branches))
     return _summary(file, run, summary, graph=graph, name=store.graph(graph).name, start=start)
 
@@ -139,7 +141,7 @@ def dry_run(
     file = read_onnx(path, limits=options.read_limits, root=options.root)
     run = _run(file, options)
     sink = CountingSink()
-    summary = _trace(file, run, sink, progress)
+    summary = _trace(file, run, sink, options, progress)
     name = options.name or Path(file.name).stem
     return _summary(file, run, summary, graph=None, name=name, start=start, size=sink.estimated_bytes)
 
@@ -154,12 +156,15 @@ def _run(file: OnnxFile, options: ExportOptions) -> ConcreteRun:
     )
 
 
-def _trace(file: OnnxFile, run: ConcreteRun, sink: GraphSink, progress: Progress | None) -> TraceSummary:
+def _trace(
+    file: OnnxFile, run: ConcreteRun, sink: GraphSink, options: ExportOptions, progress: Progress | None
+) -> TraceSummary:
     def parameter(proto: onnx.TensorProto) -> FileParameter:
         lazy = file.tensor_of(proto)
         return FileParameter(lazy.shape, lazy.dtype, lazy.array)
 
-    summary = trace(traced_model(run, parameter), sink, progress=progress)
+    bodies = body_runner(run.flat, as_source(file), limits=options.run_limits, seed=options.seed)
+    summary = trace(traced_model(run, parameter, run_body=bodies), sink, progress=progress)
     if not summary.n_weight_edges:
         raise InvalidInputError(_nothing_understood(file.name, summary))
     return summary

@@ -12,6 +12,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.evaluate import attributes, run_node
+from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
 from emergraph.exporters.tracing.values import PerUnit, Track, Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, Operation, TracedAs
@@ -38,16 +39,6 @@ class ParameterTensor(Protocol):
 
 
 @dataclass(frozen=True)
-class TensorFacts:
-    """What the concrete run tells about a tensor."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[np.generic]
-    value: Array | None = None
-    """Only for small or integer tensors."""
-
-
-@dataclass(frozen=True)
 class TracedModel:
     """A flat model with the facts of one small concrete run: all that the tracer needs."""
 
@@ -58,7 +49,8 @@ class TracedModel:
     inputs: Sequence[str]
     outputs: Sequence[str]
     opsets: Mapping[str, int]
-    n_params: Mapping[str, int] = field(default_factory=dict)
+    run_body: BodyRunner | None = None
+    """Runs the body of a Loop, a Scan or a branch on its own; without it they are opaque."""
 
 
 @dataclass
@@ -85,6 +77,7 @@ class TraceContext:
         self.operations: list[Operation] = []
         self.warnings: list[str] = []
         self.local_facts: dict[str, TensorFacts] = {}
+        self.sequences: dict[str, list[Value]] = {}
         self.node = onnx.NodeProto()
         self.attrs: dict[str, object] = {}
         self.traced_as = TracedAs.OPAQUE
@@ -131,8 +124,15 @@ class TraceContext:
 
     def facts(self, name: str) -> TensorFacts:
         """What the concrete run says about a tensor."""
+        known = self.known(name)
+        if known is None:
+            raise InvalidInputError(f"{self.name} ({self.op}): the concrete run did not reach {name!r}")
+        return known
+
+    def known(self, name: str) -> TensorFacts | None:
+        """What the concrete run says about a tensor; None for sequences and what it did not reach."""
         local = self.local_facts.get(name)
-        return self.model.facts[name] if local is None else local
+        return self.model.facts.get(name) if local is None else local
 
     def out_shape(self, position: int = 0) -> tuple[int, ...]:
         """Shape of an output of the current node in the concrete run."""
@@ -143,7 +143,7 @@ class TraceContext:
         value = self.values.get(name)
         if value is not None and value.constant is not None:
             return value.constant.load()
-        facts = self.model.facts.get(name)
+        facts = self.known(name)
         return None if facts is None else facts.value
 
     def attr_int(self, key: str, default: int) -> int:
@@ -247,7 +247,7 @@ class TraceContext:
         for position, name in enumerate(node.output):
             if not name:
                 continue
-            facts = self.local_facts.get(name) or self.model.facts.get(name)
+            facts = self.known(name)
             if facts is None:
                 raise InvalidInputError(
                     f"{self.name} ({self.op}): the concrete run did not reach this operation"
@@ -288,7 +288,7 @@ class TraceContext:
             note=reason,
         )
         for position, name in enumerate(self.node.output):
-            if not name or name not in self.model.facts:
+            if not name or self.known(name) is None:
                 continue
             shape = self.out_shape(position)
             axis = 1 if len(shape) > 1 else 0

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from emergraph.exporters.tracing.context import TensorFacts, TraceContext, find_rule
+from emergraph.exporters.tracing.context import TraceContext, find_rule
 from emergraph.exporters.tracing.evaluate import attributes
+from emergraph.exporters.tracing.facts import TensorFacts
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
@@ -34,9 +35,10 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
     given = ctx.inputs()
     rule = find_rule(node)
     labelled = any(v.labels is not None for v in given)
-    if all(v.constant is not None for v in given) and not has_subgraph(node):
+    whole = all(ctx.known(name) is not None for name in node.output if name)
+    if all(v.constant is not None for v in given) and whole and not has_subgraph(node):
         ctx.fold()
-    elif labelled or (_reads_parameters(given) and node.op_type in _FROM_INDICES) or has_subgraph(node):
+    elif labelled or has_subgraph(node) or not whole or _makes_units(node, given):
         if rule is None:
             ctx.make_opaque(f"operation {ctx.op} has no tracing rule")
         else:
@@ -45,7 +47,7 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
         rule(ctx)
     else:
         for position, name in enumerate(node.output):
-            if name in ctx.model.facts:
+            if ctx.known(name) is not None:
                 ctx.set_control(position)
         ctx.did(TracedAs.CONTROL)
 
@@ -102,5 +104,5 @@ def has_subgraph(node: onnx.NodeProto) -> bool:
     return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
 
 
-def _reads_parameters(values: list[Value]) -> bool:
-    return any(v.constant is not None and v.constant.roots for v in values)
+def _makes_units(node: onnx.NodeProto, values: list[Value]) -> bool:
+    return node.op_type in _FROM_INDICES and any(v.constant is not None and v.constant.roots for v in values)

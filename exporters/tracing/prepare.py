@@ -8,7 +8,8 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.runtime.concrete import ConcreteRun
-from emergraph.exporters.tracing.context import ParameterTensor, TensorFacts, TracedModel
+from emergraph.exporters.tracing.context import ParameterTensor, TracedModel
+from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 
 _OBJECT = np.dtype(object)
 
@@ -26,12 +27,18 @@ class FileParameter:
         return self._read()
 
 
-def traced_model(run: ConcreteRun, parameter: Callable[[onnx.TensorProto], ParameterTensor]) -> TracedModel:
+def traced_model(
+    run: ConcreteRun,
+    parameter: Callable[[onnx.TensorProto], ParameterTensor],
+    *,
+    run_body: BodyRunner | None = None,
+) -> TracedModel:
     """Put the flat model, its parameters and the facts of the concrete run together.
 
     Args:
         run: The concrete run, with its control flow decided.
         parameter: Gives the tensor behind an initializer's proto.
+        run_body: Runs the bodies of Loops and Scans on their own.
     """
     facts: dict[str, TensorFacts] = {
         name: TensorFacts(value.shape, value.dtype if value.dtype is not None else _OBJECT, value.value)
@@ -48,4 +55,5 @@ def traced_model(run: ConcreteRun, parameter: Callable[[onnx.TensorProto], Param
         inputs=[value.name for value in run.flat.inputs],
         outputs=run.flat.outputs,
         opsets=run.flat.opsets,
+        run_body=run_body,
     )

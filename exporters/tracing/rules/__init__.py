@@ -3,6 +3,7 @@
 from emergraph.exporters.tracing.rules import (
     attention,
     contraction,
+    controlflow,
     convolution,
     elementwise,
     embedding,
@@ -14,11 +15,13 @@ from emergraph.exporters.tracing.rules import (
     quantized,
     recurrent,
     reduction,
+    sequences,
 )
 
 __all__ = [
     "attention",
     "contraction",
+    "controlflow",
     "convolution",
     "elementwise",
     "embedding",
@@ -30,4 +33,5 @@ __all__ = [
     "quantized",
     "recurrent",
     "reduction",
+    "sequences",
 ]

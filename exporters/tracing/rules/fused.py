@@ -150,5 +150,5 @@ def embed_layer_normalization(ctx: TraceContext) -> None:
     )
     expand(ctx, nodes, shapes)
     for k in range(1, len(ctx.node.output)):
-        if ctx.node.output[k] and ctx.node.output[k] in ctx.model.facts:
+        if ctx.node.output[k] and ctx.known(ctx.node.output[k]) is not None:
             ctx.set_control(k)

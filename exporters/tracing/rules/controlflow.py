@@ -1,0 +1,289 @@
+"""Loop and Scan bodies traced once with their carried state as `recurrent`; both branches of an open If."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from emergraph.errors import EmergraphError
+from emergraph.exporters.tracing.context import TraceContext, TracedModel, rule
+from emergraph.exporters.tracing.dispatch import dispatch
+from emergraph.exporters.tracing.facts import Array, BodyRun, TensorFacts
+from emergraph.exporters.tracing.inputs import input_units
+from emergraph.exporters.tracing.join import join
+from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets, distinct_tuples
+from emergraph.exporters.tracing.values import Value, merged_tracks
+from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
+
+
+def _graph(node: onnx.NodeProto, key: str) -> onnx.GraphProto:
+    graph: onnx.GraphProto = next(a.g for a in node.attribute if a.name == key)
+    return graph
+
+
+def _run_body(ctx: TraceContext, body: onnx.GraphProto, own: Mapping[str, TensorFacts]) -> BodyRun | None:
+    """Run a body once; None when there is no runner or it refuses."""
+    if ctx.model.run_body is None:
+        return None
+    outer = {name: facts for name in _outer_names(body) if (facts := ctx.known(name)) is not None}
+    try:
+        return ctx.model.run_body(body, {**outer, **own})
+    except (EmergraphError, KeyError) as error:
+        ctx.warn(f"{ctx.name}: its body could not be run on its own ({error})")
+        return None
+
+
+def _outer_names(body: onnx.GraphProto) -> set[str]:
+    names: set[str] = set()
+    stack = list(body.node)
+    while stack:
+        node = stack.pop()
+        names.update(node.input)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                stack.extend(graph.node)
+                names.update(value.name for value in graph.output)
+    names.update(value.name for value in body.output)
+    return names
+
+
+def _trace_body(ctx: TraceContext, run: BodyRun, entering: Mapping[str, Value]) -> None:
+    """Trace the nodes of a body; the current node is restored afterwards."""
+    outer, attrs = ctx.node, ctx.attrs
+    ctx.local_facts.update(run.facts)
+    ctx.values.update(entering)
+    opaque: str | None = None
+    for node in run.nodes:
+        dispatch(ctx, node)
+        if ctx.traced_as is TracedAs.OPAQUE:
+            opaque = f"{node.op_type} in its body: {ctx.reason}"
+    ctx.node, ctx.attrs = outer, attrs
+    ctx.did(TracedAs.OPAQUE if opaque else TracedAs.RECURRENT, opaque)
+
+
+def _state_value(
+    ctx: TraceContext, body: TracedModel, name: str, initial: Value | None, position: int
+) -> tuple[Value, Labels | None]:
+    """Units of a carried state as the body sees it: a structural layer fed by its initial value."""
+    numbers = input_units(body, name)
+    facts = body.facts[name]
+    if numbers is None:
+        return Value(facts.shape), None
+    count = int(numbers.max(initial=-1)) + 1
+    layer = ctx.builder.add_layer(f"{ctx.name}:state{position}", ctx.op, LayerKind.JUNCTION, count)
+    labels = compress(numbers + layer.first)
+    if initial is not None and initial.labels is not None and initial.labels.shape == labels.shape:
+        ctx.read(initial)
+        _link(ctx, initial.labels, labels, EdgeKind.IDENTITY)
+    return Value(facts.shape, labels=labels, dtype=facts.dtype), labels
+
+
+def _link(ctx: TraceContext, src: Labels, dst: Labels, kind: EdgeKind) -> None:
+    """Edges between the labels that stand at the same positions of two tensors."""
+    shape = np.broadcast_shapes(src.shape, dst.shape)
+    pairs, _ = distinct_tuples([np.broadcast_to(src, shape), np.broadcast_to(dst, shape)])
+    pairs = pairs[(pairs >= 0).all(axis=1)]
+    layer_of = ctx.builder.layer_ids(pairs[:, 1])
+    for layer_id in np.unique(layer_of):
+        chosen = pairs[layer_of == layer_id]
+        ctx.builder.edges(
+            ctx.builder.layers[int(layer_id)],
+            name=ctx.name,
+            op=ctx.op,
+            kind=kind,
+            src=chosen[:, 0],
+            dst=chosen[:, 1],
+            note="carried state" if kind is EdgeKind.RECURRENT else None,
+        )
+
+
+def _without_axis(ctx: TraceContext, value: Value, axis: int, name: str) -> Value:
+    """One slice of a scanned tensor: each position shows the units of all slices."""
+    labels = np.moveaxis(compress(value.carried), axis, -1)
+    shape = labels.shape[:-1]
+    if labels.strides[-1] == 0 or labels.shape[-1] == 1:
+        return Value(shape, labels=labels[..., 0], tracks={}, dtype=value.dtype)
+    ctx.read(value)
+    sets, which = distinct_sets(np.ascontiguousarray(labels).reshape(-1, labels.shape[-1]))
+    layer = ctx.builder.add_reduction(name, ctx.op, sets, "none")
+    ctx.builder.reductions[layer.id].used_as_value = True
+    return Value(shape, labels=compress((layer.first + which).reshape(shape)), dtype=value.dtype)
+
+
+def _set_result(ctx: TraceContext, position: int, inner: str, *, stacked_axis: int | None) -> None:
+    """An output of the node from an output of its body, stacked along an axis for scan outputs."""
+    if position >= len(ctx.node.output) or not ctx.node.output[position]:
+        return
+    value = ctx.values.get(inner)
+    facts = ctx.known(ctx.node.output[position])
+    if facts is None:
+        return
+    if value is None or value.labels is None:
+        ctx.set(position, Value(facts.shape))
+        return
+    labels = value.labels if stacked_axis is None else np.expand_dims(value.labels, stacked_axis)
+    try:
+        ctx.set_labels(position, np.broadcast_to(labels, facts.shape), {})
+    except ValueError:
+        ctx.warn(f"{ctx.name}: output {position} changes its shape from step to step")
+        ctx.set(position, Value(facts.shape))
+
+
+@rule("Loop")
+def loop(ctx: TraceContext) -> None:
+    """The body once: (iteration, condition, carried...) -> (condition, carried..., scanned...)."""
+    body = _graph(ctx.node, "body")
+    names = [value.name for value in body.input]
+    carried = names[2:]
+    initial = [ctx.value(n) if n else None for n in ctx.node.input[2 : 2 + len(carried)]]
+    own = {
+        names[0]: TensorFacts((), np.dtype(np.int64), np.asarray(0, np.int64)),
+        names[1]: TensorFacts((), np.dtype(np.bool_), np.asarray(True)),
+    }
+    for name, given in zip(carried, ctx.node.input[2:], strict=True):
+        facts = _facts_of(ctx, given)
+        if facts is None:
+            ctx.make_opaque("a Loop that carries something other than tensors")
+            return
+        own[name] = facts
+    run = _run_body(ctx, body, own)
+    if run is None:
+        ctx.make_opaque("a Loop whose body could not be run on its own")
+        return
+    model = _body_model(ctx, run, body, own)
+    entering: dict[str, Value] = {names[0]: Value(()), names[1]: Value(())}
+    states: list[Labels | None] = []
+    for position, (name, value) in enumerate(zip(carried, initial, strict=True)):
+        entering[name], state = _state_value(ctx, model, name, value, position)
+        states.append(state)
+    _trace_body(ctx, run, entering)
+    _close(ctx, states, [v.name for v in body.output][1 : 1 + len(carried)])
+    for position, value in enumerate([v.name for v in body.output][1:]):
+        _set_result(ctx, position, value, stacked_axis=None if position < len(carried) else 0)
+
+
+@rule("Scan")
+def scan(ctx: TraceContext) -> None:
+    """The body once: (states..., slices...) -> (states..., stacked...)."""
+    body = _graph(ctx.node, "body")
+    n_scanned = ctx.attr_int("num_scan_inputs", 1)
+    names = [value.name for value in body.input]
+    n_states = len(names) - n_scanned
+    axes = ctx.attr_ints("scan_input_axes") or [0] * n_scanned
+    out_axes = ctx.attr_ints("scan_output_axes") or [0] * (len(body.output) - n_states)
+    own: dict[str, TensorFacts] = {}
+    for position, (name, given) in enumerate(zip(names, ctx.node.input, strict=True)):
+        facts = _facts_of(ctx, given)
+        if facts is None:
+            ctx.make_opaque("a Scan over something other than tensors")
+            return
+        own[name] = facts if position < n_states else _slice_facts(facts, axes[position - n_states])
+    run = _run_body(ctx, body, own)
+    if run is None:
+        ctx.make_opaque("a Scan whose body could not be run on its own")
+        return
+    model = _body_model(ctx, run, body, own)
+    entering: dict[str, Value] = {}
+    states: list[Labels | None] = []
+    for position, (name, given) in enumerate(zip(names, ctx.node.input, strict=True)):
+        value = ctx.value(given)
+        if position < n_states:
+            entering[name], state = _state_value(ctx, model, name, value, position)
+            states.append(state)
+        elif value.labels is None:
+            entering[name] = Value(own[name].shape)
+        else:
+            axis = axes[position - n_states] % len(value.shape)
+            entering[name] = _without_axis(ctx, value, axis, f"{ctx.name}:slice{position}")
+    _trace_body(ctx, run, entering)
+    outputs = [v.name for v in body.output]
+    _close(ctx, states, outputs[:n_states])
+    for position, inner in enumerate(outputs):
+        stacked = None if position < n_states else out_axes[position - n_states]
+        _set_result(ctx, position, inner, stacked_axis=stacked)
+
+
+def _close(ctx: TraceContext, states: Sequence[Labels | None], outputs: Sequence[str]) -> None:
+    """`recurrent` edges from what the body makes of a state back to the state."""
+    for state, name in zip(states, outputs, strict=True):
+        value = ctx.values.get(name)
+        if state is None or value is None or value.labels is None:
+            continue
+        ctx.read(value)
+        try:
+            _link(ctx, value.labels, state, EdgeKind.RECURRENT)
+        except ValueError:
+            ctx.warn(f"{ctx.name}: a carried state changes its shape from step to step")
+
+
+def _facts_of(ctx: TraceContext, name: str) -> TensorFacts | None:
+    value = ctx.values.get(name)
+    if value is not None and value.constant is not None:
+        array = value.constant.load()
+        return TensorFacts(tuple(array.shape), array.dtype, array)
+    return ctx.known(name)
+
+
+def _slice_facts(facts: TensorFacts, axis: int) -> TensorFacts:
+    shape = list(facts.shape)
+    del shape[axis]
+    value: Array | None = None
+    if facts.value is not None:
+        value = np.take(facts.value, 0, axis=axis)
+    return TensorFacts(tuple(shape), facts.dtype, value)
+
+
+def _body_model(
+    ctx: TraceContext, run: BodyRun, body: onnx.GraphProto, own: Mapping[str, TensorFacts]
+) -> TracedModel:
+    """The body as a model of its own, to find out which axes of its inputs are units."""
+    return replace(
+        ctx.model,
+        nodes=run.nodes,
+        facts={**ctx.model.facts, **ctx.local_facts, **run.facts, **own},
+        inputs=[value.name for value in body.input],
+        outputs=[value.name for value in body.output],
+    )
+
+
+@rule("If")
+def both_branches(ctx: TraceContext) -> None:
+    """An If that was left open on request: both branches, joined where their shapes agree."""
+    results: list[list[Value | None]] = []
+    for key in ("then_branch", "else_branch"):
+        branch = _graph(ctx.node, key)
+        run = _run_body(ctx, branch, {})
+        if run is None:
+            ctx.warn(f"{ctx.name}: the {key.removesuffix('_branch')} branch does not run on these inputs")
+            continue
+        _trace_body(ctx, run, {})
+        results.append([ctx.values.get(value.name) for value in branch.output])
+    if not results:
+        ctx.make_opaque("an If neither of whose branches runs on these inputs")
+        return
+    for position, name in enumerate(ctx.node.output):
+        facts = ctx.known(name)
+        if not name or facts is None:
+            continue
+        found = [branch[position] for branch in results]
+        fitting = [v for v in found if v is not None and v.labels is not None and v.shape == facts.shape]
+        _set_joined(ctx, position, fitting, facts)
+    ctx.did(TracedAs.JOINED, f"{len(results)} of 2 branches")
+
+
+def _set_joined(ctx: TraceContext, position: int, values: Sequence[Value], facts: TensorFacts) -> None:
+    if not values:
+        ctx.set(position, Value(facts.shape))
+        return
+    if len(values) == 1:
+        ctx.set_labels(position, values[0].carried, merged_tracks(list(values)))
+        return
+    outer = ctx.node
+    part = onnx.NodeProto()
+    part.CopyFrom(outer)
+    del part.output[:]
+    part.output.append(outer.output[position])
+    ctx.node = part
+    join(ctx, list(values), kind=EdgeKind.GATE, weights=None)
+    ctx.node = outer
