@@ -35,8 +35,16 @@ class _BodySource:
 
 def body_runner(flat: FlatModel, base: ModelSource, *, limits: RunLimits, seed: int = 0) -> BodyRunner:
     """A runner for the bodies in a flat model."""
+    known: dict[tuple[str, ...], BodyRun] = {}
 
     def run(graph: onnx.GraphProto, given: Mapping[str, TensorFacts]) -> BodyRun:
+        # Tensor names are unique over all bodies, and one run of a body is enough.
+        key = tuple(name for node in graph.node for name in node.output)
+        if key not in known:
+            known[key] = run_once(graph, given)
+        return known[key]
+
+    def run_once(graph: onnx.GraphProto, given: Mapping[str, TensorFacts]) -> BodyRun:
         own = {value.name for value in graph.input}
         made = {name for node in graph.node for name in node.output}
         wanted = names_used(tuple(graph.node)) | {value.name for value in graph.output}

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from emergraph.exporters.tracing.context import TraceContext, find_rule
-from emergraph.exporters.tracing.evaluate import attributes
+from emergraph.exporters.tracing.evaluate import attributes, has_subgraph
 from emergraph.exporters.tracing.facts import TensorFacts
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
@@ -97,11 +97,6 @@ _WEIGHT = (
     TracedAs.RECURRENT,
     TracedAs.CONTRACTED,
 )
-
-
-def has_subgraph(node: onnx.NodeProto) -> bool:
-    """Whether a node holds graphs of its own (If, Loop, Scan, SequenceMap)."""
-    return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
 
 
 def _makes_units(node: onnx.NodeProto, values: list[Value]) -> bool:

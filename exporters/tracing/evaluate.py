@@ -62,3 +62,8 @@ def run_node(node: onnx.NodeProto, inputs: Sequence[Array | None], opsets: Mappi
         raise InvalidInputError(f"operation {node.op_type} cannot be evaluated: {error}") from error
     by_name = dict(zip(wanted, results, strict=True))
     return [np.asarray(by_name[name]) if name else np.empty(0) for name in single.output]
+
+
+def has_subgraph(node: onnx.NodeProto) -> bool:
+    """Whether a node holds graphs of its own (If, Loop, Scan, SequenceMap)."""
+    return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)

@@ -7,6 +7,7 @@ one unit: those that differ only along axes that it does not contract.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -16,8 +17,10 @@ from scipy.sparse.csgraph import connected_components
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.tracing.context import TracedModel, op_names
-from emergraph.exporters.tracing.evaluate import attributes, run_node
+from emergraph.exporters.tracing.evaluate import attributes, has_subgraph, run_node
+from emergraph.exporters.tracing.facts import TensorFacts
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
+from emergraph.exporters.tracing.subgraphs import RepeatedBody, outer_names, repeated_body
 
 _MOVERS = frozenset(
     [
@@ -92,15 +95,68 @@ class _Ride:
         self.pairs: list[NDArray[np.int64]] = []
         self.used_as_value = name in model.outputs
         self.resolved = False
+        self.depth = 0
+        """Within how many bodies of loops the ride is."""
 
     def run(self) -> None:
         """Carry the ids through the nodes until the first contraction has been met."""
         for node in self.model.nodes:
-            if not any(i in self.ids for i in node.input):
-                continue
-            self.step(node)
+            if has_subgraph(node):
+                self._enter(node)
+            elif any(i in self.ids for i in node.input):
+                self.step(node)
             if self.resolved:
                 return
+
+    def _enter(self, node: onnx.NodeProto) -> None:
+        """Go on inside the body of a Loop or a Scan that reads a carried tensor."""
+        bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        inner = set().union(*(outer_names(body) for body in bodies))
+        if not any(name in self.ids for name in (*node.input, *inner)):
+            return
+        body = self._repeated(node)
+        if body is None:
+            self.used_as_value = True
+            return
+        for inside, outside, axis in body.slices:
+            if outside in self.ids:
+                self._unite_along(self.ids[outside], axis)
+                self.ids[inside] = np.take(self.ids[outside], 0, axis=axis)
+        self.ids.update({inside: self.ids[out] for inside, out, _ in body.states if out in self.ids})
+        outer = self.model
+        facts = {**outer.facts, **body.own, **body.run.facts}
+        self.model, self.depth = replace(outer, nodes=body.run.nodes, facts=facts, outputs=()), self.depth + 1
+        self.run()
+        self.model, self.depth = outer, self.depth - 1
+        for name, (inside, stacked) in zip(node.output, body.results, strict=False):
+            if inside in self.ids and name in outer.facts:
+                self._leave(name, self.ids[inside], stacked, outer.facts[name].shape)
+
+    def _repeated(self, node: onnx.NodeProto) -> RepeatedBody | None:
+        if node.op_type not in ("Loop", "Scan") or self.model.run_body is None:
+            return None
+        try:
+            return repeated_body(node, self.model.run_body, self._facts)
+        except (EmergraphError, KeyError):
+            return None
+
+    def _leave(self, name: str, ids: Labels, stacked: int | None, shape: tuple[int, ...]) -> None:
+        """Carry ids out of a body; what is stacked repeats along the new axis."""
+        ids = ids if stacked is None else np.expand_dims(ids, stacked)
+        if ids.ndim == len(shape):
+            self._carry(name, np.broadcast_to(ids, shape))
+
+    def _unite_along(self, ids: Labels, axis: int) -> None:
+        """Positions that differ only along an axis that is walked through are one unit."""
+        moved = np.moveaxis(ids, axis, -1)
+        self.unite(moved.reshape(-1, moved.shape[-1]), 0)
+
+    def _facts(self, name: str) -> TensorFacts | None:
+        tensor = self.model.initializers.get(name)
+        if tensor is not None:
+            array = tensor.array()
+            return TensorFacts(tuple(array.shape), array.dtype, array)
+        return self.model.facts.get(name)
 
     def unite(self, groups: Labels, axis: int | None) -> None:
         """Positions are one unit when they differ only along axes other than `axis` (None: all are one)."""
@@ -167,6 +223,10 @@ class _Ride:
         self.contracted(ids, summed[-1] + offset if summed else ids.ndim - 1)
 
     def _move(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "Gather" and self.depth and node.input[1] not in self.model.initializers:
+            # Inside a loop an index that is made there walks along its axis, like a kernel.
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            self._unite_along(self.ids[node.input[0]], int(axis))
         arrays: list[NDArray[np.generic] | None] = []
         for position, name in enumerate(node.input):
             if not name:

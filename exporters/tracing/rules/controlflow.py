@@ -9,43 +9,13 @@ import onnx
 from emergraph.errors import EmergraphError
 from emergraph.exporters.tracing.context import TraceContext, TracedModel, rule
 from emergraph.exporters.tracing.dispatch import dispatch
-from emergraph.exporters.tracing.facts import Array, BodyRun, TensorFacts
+from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
 from emergraph.exporters.tracing.inputs import input_units
 from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets, distinct_tuples
+from emergraph.exporters.tracing.subgraphs import RepeatedBody, body_of, repeated_body, run_graph
 from emergraph.exporters.tracing.values import Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
-
-
-def _graph(node: onnx.NodeProto, key: str) -> onnx.GraphProto:
-    graph: onnx.GraphProto = next(a.g for a in node.attribute if a.name == key)
-    return graph
-
-
-def _run_body(ctx: TraceContext, body: onnx.GraphProto, own: Mapping[str, TensorFacts]) -> BodyRun | None:
-    """Run a body once; None when there is no runner or it refuses."""
-    if ctx.model.run_body is None:
-        return None
-    outer = {name: facts for name in _outer_names(body) if (facts := ctx.known(name)) is not None}
-    try:
-        return ctx.model.run_body(body, {**outer, **own})
-    except (EmergraphError, KeyError) as error:
-        ctx.warn(f"{ctx.name}: its body could not be run on its own ({error})")
-        return None
-
-
-def _outer_names(body: onnx.GraphProto) -> set[str]:
-    names: set[str] = set()
-    stack = list(body.node)
-    while stack:
-        node = stack.pop()
-        names.update(node.input)
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                stack.extend(graph.node)
-                names.update(value.name for value in graph.output)
-    names.update(value.name for value in body.output)
-    return names
 
 
 def _trace_body(ctx: TraceContext, run: BodyRun, entering: Mapping[str, Value]) -> None:
@@ -130,78 +100,43 @@ def _set_result(ctx: TraceContext, position: int, inner: str, *, stacked_axis: i
         ctx.set(position, Value(facts.shape))
 
 
-@rule("Loop")
-def loop(ctx: TraceContext) -> None:
-    """The body once: (iteration, condition, carried...) -> (condition, carried..., scanned...)."""
-    body = _graph(ctx.node, "body")
-    names = [value.name for value in body.input]
-    carried = names[2:]
-    initial = [ctx.value(n) if n else None for n in ctx.node.input[2 : 2 + len(carried)]]
-    own = {
-        names[0]: TensorFacts((), np.dtype(np.int64), np.asarray(0, np.int64)),
-        names[1]: TensorFacts((), np.dtype(np.bool_), np.asarray(True)),
-    }
-    for name, given in zip(carried, ctx.node.input[2:], strict=True):
-        facts = _facts_of(ctx, given)
-        if facts is None:
-            ctx.make_opaque("a Loop that carries something other than tensors")
-            return
-        own[name] = facts
-    run = _run_body(ctx, body, own)
-    if run is None:
-        ctx.make_opaque("a Loop whose body could not be run on its own")
+@rule("Loop", "Scan")
+def repeat(ctx: TraceContext) -> None:
+    """The body once: states are fed back by `recurrent` edges, what is scanned enters as one slice."""
+    body = _prepared(ctx)
+    if body is None:
         return
-    model = _body_model(ctx, run, body, own)
-    entering: dict[str, Value] = {names[0]: Value(()), names[1]: Value(())}
+    model = _body_model(ctx, body)
+    entering: dict[str, Value] = {name: Value(()) for name in body.steering}
     states: list[Labels | None] = []
-    for position, (name, value) in enumerate(zip(carried, initial, strict=True)):
-        entering[name], state = _state_value(ctx, model, name, value, position)
+    for position, (inside, outside, _) in enumerate(body.states):
+        initial = ctx.value(outside) if outside else None
+        entering[inside], state = _state_value(ctx, model, inside, initial, position)
         states.append(state)
-    _trace_body(ctx, run, entering)
-    _close(ctx, states, [v.name for v in body.output][1 : 1 + len(carried)])
-    for position, value in enumerate([v.name for v in body.output][1:]):
-        _set_result(ctx, position, value, stacked_axis=None if position < len(carried) else 0)
-
-
-@rule("Scan")
-def scan(ctx: TraceContext) -> None:
-    """The body once: (states..., slices...) -> (states..., stacked...)."""
-    body = _graph(ctx.node, "body")
-    n_scanned = ctx.attr_int("num_scan_inputs", 1)
-    names = [value.name for value in body.input]
-    n_states = len(names) - n_scanned
-    axes = ctx.attr_ints("scan_input_axes") or [0] * n_scanned
-    out_axes = ctx.attr_ints("scan_output_axes") or [0] * (len(body.output) - n_states)
-    own: dict[str, TensorFacts] = {}
-    for position, (name, given) in enumerate(zip(names, ctx.node.input, strict=True)):
-        facts = _facts_of(ctx, given)
-        if facts is None:
-            ctx.make_opaque("a Scan over something other than tensors")
-            return
-        own[name] = facts if position < n_states else _slice_facts(facts, axes[position - n_states])
-    run = _run_body(ctx, body, own)
-    if run is None:
-        ctx.make_opaque("a Scan whose body could not be run on its own")
-        return
-    model = _body_model(ctx, run, body, own)
-    entering: dict[str, Value] = {}
-    states: list[Labels | None] = []
-    for position, (name, given) in enumerate(zip(names, ctx.node.input, strict=True)):
-        value = ctx.value(given)
-        if position < n_states:
-            entering[name], state = _state_value(ctx, model, name, value, position)
-            states.append(state)
-        elif value.labels is None:
-            entering[name] = Value(own[name].shape)
+    for position, (inside, outside, axis) in enumerate(body.slices):
+        value = ctx.value(outside)
+        if value.labels is None:
+            entering[inside] = Value(body.own[inside].shape)
         else:
-            axis = axes[position - n_states] % len(value.shape)
-            entering[name] = _without_axis(ctx, value, axis, f"{ctx.name}:slice{position}")
-    _trace_body(ctx, run, entering)
-    outputs = [v.name for v in body.output]
-    _close(ctx, states, outputs[:n_states])
-    for position, inner in enumerate(outputs):
-        stacked = None if position < n_states else out_axes[position - n_states]
-        _set_result(ctx, position, inner, stacked_axis=stacked)
+            entering[inside] = _without_axis(ctx, value, axis, f"{ctx.name}:slice{position}")
+    _trace_body(ctx, body.run, entering)
+    _close(ctx, states, [new for _, _, new in body.states])
+    for position, (inside, stacked) in enumerate(body.results):
+        _set_result(ctx, position, inside, stacked_axis=stacked)
+
+
+def _prepared(ctx: TraceContext) -> RepeatedBody | None:
+    if ctx.model.run_body is None:
+        ctx.make_opaque(f"a {ctx.op} that cannot be run on its own here")
+        return None
+    try:
+        body = repeated_body(ctx.node, ctx.model.run_body, lambda name: _facts_of(ctx, name))
+    except (EmergraphError, KeyError) as error:
+        ctx.make_opaque(f"a {ctx.op} whose body does not run on its own: {error}")
+        return None
+    if body is None:
+        ctx.make_opaque(f"a {ctx.op} that carries something other than tensors")
+    return body
 
 
 def _close(ctx: TraceContext, states: Sequence[Labels | None], outputs: Sequence[str]) -> None:
@@ -225,25 +160,14 @@ def _facts_of(ctx: TraceContext, name: str) -> TensorFacts | None:
     return ctx.known(name)
 
 
-def _slice_facts(facts: TensorFacts, axis: int) -> TensorFacts:
-    shape = list(facts.shape)
-    del shape[axis]
-    value: Array | None = None
-    if facts.value is not None:
-        value = np.take(facts.value, 0, axis=axis)
-    return TensorFacts(tuple(shape), facts.dtype, value)
-
-
-def _body_model(
-    ctx: TraceContext, run: BodyRun, body: onnx.GraphProto, own: Mapping[str, TensorFacts]
-) -> TracedModel:
+def _body_model(ctx: TraceContext, body: RepeatedBody) -> TracedModel:
     """The body as a model of its own, to find out which axes of its inputs are units."""
     return replace(
         ctx.model,
-        nodes=run.nodes,
-        facts={**ctx.model.facts, **ctx.local_facts, **run.facts, **own},
-        inputs=[value.name for value in body.input],
-        outputs=[value.name for value in body.output],
+        nodes=body.run.nodes,
+        facts={**ctx.model.facts, **ctx.local_facts, **body.run.facts, **body.own},
+        inputs=list(body.own),
+        outputs=[inside for inside, _ in body.results],
     )
 
 
@@ -252,10 +176,14 @@ def both_branches(ctx: TraceContext) -> None:
     """An If that was left open on request: both branches, joined where their shapes agree."""
     results: list[list[Value | None]] = []
     for key in ("then_branch", "else_branch"):
-        branch = _graph(ctx.node, key)
-        run = _run_body(ctx, branch, {})
-        if run is None:
-            ctx.warn(f"{ctx.name}: the {key.removesuffix('_branch')} branch does not run on these inputs")
+        branch = body_of(ctx.node, key)
+        if ctx.model.run_body is None:
+            continue
+        try:
+            run = run_graph(ctx.model.run_body, branch, lambda name: _facts_of(ctx, name), {})
+        except (EmergraphError, KeyError) as error:
+            which = key.removesuffix("_branch")
+            ctx.warn(f"{ctx.name}: the {which} branch does not run on these inputs ({error})")
             continue
         _trace_body(ctx, run, {})
         results.append([ctx.values.get(value.name) for value in branch.output])
