@@ -68,14 +68,41 @@ class Output:
 class View:
     """A result, ready to be shown in any format."""
 
-    rows: "pl.DataFrame"
-    """The table: all there is in CSV and Parquet."""
+    rows: "pl.DataFrame | None" = None
+    """The table: all there is in CSV and Parquet. None for a result that is one record."""
     facts: Mapping[str, object] = field(default_factory=dict)
     """Summary lines above the table; in tables and Markdown only."""
     document: object = None
-    """The JSON form; the rows as a list of objects where it is None."""
+    """The JSON form; the rows as a list of objects where it is None. Without rows, its single values (those
+    of nested objects included) are the one row of CSV and Parquet."""
     notes: Sequence[str] = ()
     """What a person should know besides; goes to stderr."""
+
+    def table(self) -> "pl.DataFrame":
+        """The rows for CSV and Parquet."""
+        import polars as pl
+
+        return pl.DataFrame([_record(self.document)]) if self.rows is None else self.rows
+
+    def shown(self) -> "pl.DataFrame":
+        """The rows below the facts in tables and Markdown."""
+        import polars as pl
+
+        return pl.DataFrame() if self.rows is None else self.rows
+
+
+def _record(document: object) -> dict[str, object]:
+    """Return the single values of an object and of the objects in it; the outer ones win."""
+    if not isinstance(document, Mapping):
+        return {}
+    inner: dict[str, object] = {}
+    outer: dict[str, object] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            inner |= _record(value)
+        elif not isinstance(value, list | tuple):
+            outer[str(name)] = value
+    return outer | {name: value for name, value in inner.items() if name not in outer}
 
 
 def say(message: str, output: Output | None = None) -> None:
@@ -123,17 +150,17 @@ def _encoded(view: View, chosen: Format) -> bytes:
     match chosen:
         case Format.PARQUET:
             buffer = io.BytesIO()
-            view.rows.write_parquet(buffer)
+            view.table().write_parquet(buffer)
             return buffer.getvalue()
         case Format.JSON:
-            document = view.rows if view.document is None else view.document
+            document = view.table() if view.document is None else view.document
             return jsonform.json_text(document).encode()
         case Format.CSV:
-            return tables.csv_text(view.rows).encode()
+            return tables.csv_text(view.table()).encode()
         case Format.MARKDOWN:
-            return tables.markdown_table(view.rows, view.facts).encode()
+            return tables.markdown_table(view.shown(), view.facts).encode()
         case Format.TABLE:
-            return tables.plain_table(view.rows, view.facts).encode()
+            return tables.plain_table(view.shown(), view.facts).encode()
 
 
 def _print_rich(view: View, output: Output) -> None:
@@ -142,12 +169,12 @@ def _print_rich(view: View, output: Output) -> None:
     from emergraph.cli.tables import rich_tables
 
     console = Console(markup=False, highlight=False, emoji=False)
-    for renderable in rich_tables(view.rows.head(TERMINAL_ROWS), view.facts):
+    rows = view.shown()
+    for renderable in rich_tables(rows.head(TERMINAL_ROWS), view.facts):
         console.print(renderable)
-    if view.rows.height > TERMINAL_ROWS:
+    if rows.height > TERMINAL_ROWS:
         say(
-            f"Note: {TERMINAL_ROWS} of {view.rows.height} rows shown; --format csv or --out FILE gives all",
-            output,
+            f"Note: {TERMINAL_ROWS} of {rows.height} rows shown; --format csv or --out FILE gives all", output
         )
 
 

@@ -6,6 +6,7 @@ Every cell that came from a file passes through `emergraph.safetext` before it i
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from emergraph.cli.jsonform import plain
@@ -31,9 +32,7 @@ def cell_text(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
-    if isinstance(value, str):
-        return shorten(escape_controls(value), CELL_WIDTH)
-    simple = plain(value)
+    simple = value.isoformat(" ", "seconds") if isinstance(value, datetime) else plain(value)
     text = simple if isinstance(simple, str) else json.dumps(simple, ensure_ascii=False)
     return shorten(escape_controls(text), CELL_WIDTH)
 
@@ -45,6 +44,14 @@ def fact_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(fact_text(entry) for entry in value) or "-"
     return cell_text(value)
+
+
+def percent(part: int, whole: int) -> str:
+    """Return a percentage that is 100 only when nothing is missing, and 0 only when there is nothing."""
+    if part == whole:
+        return "100 %"
+    share = 100 * part / whole
+    return f"{min(max(share, 0.01), 99.99) if part else 0:.2f} %"
 
 
 def column_texts(series: "pl.Series") -> list[str]:

@@ -1,10 +1,9 @@
-"""Hostile names (cases 50 and 52 to 58 of the list of attacks) at the functions that make them safe."""
+"""Hostile names (cases 52 to 58 of the list of attacks) at the functions that make them safe."""
 
 import doctest
 import unicodedata
 import xml.etree.ElementTree as ET
 
-import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,21 +59,6 @@ def test_formulas_are_guarded(cell):
 @pytest.mark.parametrize("cell", ["", " ", "fc1", "a=b", "'=1", "1-2"])
 def test_other_cells_stay(cell):
     assert safetext.guard_formula(cell) == cell
-
-
-@pytest.mark.parametrize(
-    "name", ["edges", 'a"; DROP TABLE x;--', "'; DROP TABLE edges;--", '"', "", " a.b ", "層"]
-)
-def test_quoted_identifiers_name_one_column(name):
-    if not name:
-        name = "x"
-    result = duckdb.sql(f"SELECT 1 AS {safetext.quote_identifier(name)}")
-    assert result.columns == [name]
-
-
-def test_an_identifier_with_nul_is_refused():
-    with pytest.raises(ValueError, match=r"NUL.*a\\x00b"):
-        safetext.quote_identifier("a\x00b")
 
 
 @pytest.mark.parametrize(

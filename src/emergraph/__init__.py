@@ -1,5 +1,43 @@
-"""emergraph: a trained neural network as a weighted graph in a DuckDB file, and answers about it."""
+"""emergraph: a trained neural network as a weighted graph in a DuckDB file, and answers about it.
 
+Example:
+    >>> import emergraph
+    >>> graph = emergraph.export("model.onnx", "net.duckdb")  # doctest: +SKIP
+    >>> graph.trace("inputs.npz", model="model.onnx")  # doctest: +SKIP
+    >>> graph.emergence(threshold=0.05).active.emergence.log10  # doctest: +SKIP
+"""
+
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emergraph.api import Graph, Store, export
+    from emergraph.api import open_store as open  # noqa: A004 - emergraph.open reads like the built-in
+    from emergraph.errors import EmergraphError
 
 __version__ = version("emergraph")
+
+__all__ = ["EmergraphError", "Graph", "Store", "__version__", "export", "open"]
+
+_HOMES = {
+    "EmergraphError": ("emergraph.errors", "EmergraphError"),
+    "Graph": ("emergraph.api", "Graph"),
+    "Store": ("emergraph.api", "Store"),
+    "export": ("emergraph.api", "export"),
+    "open": ("emergraph.api", "open_store"),
+}
+"""Where each public name lives; it is imported when it is first used, so that `import emergraph` is cheap."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emergraph' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,7 @@
 
 A layer name is data that somebody else wrote. It can hold terminal commands, markup, spreadsheet formulas,
 line breaks, or letters that only look like others. Each function here answers for one destination; what goes
-to SQL needs none of them, because there a name is always a parameter (identifiers: `quote_identifier`).
+to SQL needs none of them: there a name is always a parameter, or quoted by `graphstore.sql.identifier`.
 """
 
 import re
@@ -68,21 +68,6 @@ def guard_formula(text: str) -> str:
         "'=cmd|' /C calc'!A0"
     """
     return f"'{text}" if text.lstrip(" ")[:1] in _FORMULA_STARTS and text.strip(" ") else text
-
-
-def quote_identifier(name: str) -> str:
-    """Return `name` as an SQL identifier: in double quotes, with the quotes in it doubled.
-
-    Raises:
-        ValueError: The name holds a NUL character, which no identifier can.
-
-    Example:
-        >>> quote_identifier('a"; DROP TABLE x;--')
-        '"a""; DROP TABLE x;--"'
-    """
-    if "\x00" in name:
-        raise ValueError(f"a NUL character cannot be part of an SQL identifier: {escape_controls(name)}")
-    return '"' + name.replace('"', '""') + '"'
 
 
 def safe_file_name(name: str, *, max_length: int = 100) -> str:

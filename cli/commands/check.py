@@ -1,0 +1,42 @@
+"""`emergraph check`: what a user of a model file should know, without exporting it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.output import Output, View, emit
+from emergraph.errors import ExitCode
+
+
+@command(
+    examples="""
+    emergraph check model.onnx
+    emergraph check model.onnx --format json --quiet || echo findings
+    """
+)
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model file (ONNX).")],
+    *,
+    limits: Limits,
+    output: Output,
+) -> None:
+    """List what a user of a model file should know; exit with 1 when there is a warning or an error.
+
+    Nothing in the file is run, and no store is needed.
+    """
+    import polars as pl
+
+    from emergraph.exporters.onnxfile import Severity, check_onnx
+
+    with held_to(limits):
+        findings = [finding.to_dict() for finding in check_onnx(file)]
+    schema = ["severity", "id", "where", "message"]
+    rows = pl.DataFrame(findings, schema=dict.fromkeys(schema, pl.String)) if findings else pl.DataFrame()
+    serious = [finding for finding in findings if finding["severity"] != Severity.INFO]
+    notes = [] if findings else [f"nothing found in {file}"]
+    emit(View(rows=rows, document=findings, notes=notes), output)
+    if serious:
+        raise typer.Exit(ExitCode.FINDINGS)

@@ -1,0 +1,109 @@
+"""`emergraph export`: a model file becomes a graph in a store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.inputs import ModelInputs
+from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.output import Output, View, emit
+from emergraph.cli.progress import progress_bar
+from emergraph.cli.tables import percent
+
+if TYPE_CHECKING:
+    from emergraph.exporters.export import ExportSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportChoices:
+    """Options of an export beside inputs and limits."""
+
+    name: Annotated[
+        str | None, typer.Option(help="Name of the graph.  [default: the file name without its ending]")
+    ] = None
+    force: Annotated[
+        bool, typer.Option("--force", help="Export even if the store holds a graph of the same file.")
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Write nothing; show coverage, edges and size."),
+    ] = False
+
+
+OPAQUE_SHOWN = 5
+
+
+@command(
+    examples="""
+    emergraph export model.onnx net.duckdb
+    emergraph export model.onnx net.duckdb --dry-run --format json
+    emergraph export vad.onnx net.duckdb --input sr=16000 --input-shape input=1,512 --name vad
+    """
+)
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model file (ONNX).")],
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="The store; it is made when it does not exist.")
+    ],
+    *,
+    inputs: ModelInputs,
+    choices: ExportChoices,
+    limits: Limits,
+    output: Output,
+) -> None:
+    """Trace the units of a model file and write its graph into a store."""
+    from emergraph.exporters.export import ExportOptions, dry_run, export_onnx
+    from emergraph.exporters.runtime.limits import RunLimits
+    from emergraph.graphstore.store import open_store
+
+    run_limits = RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes)
+    with held_to(limits), progress_bar(f"tracing {model.name}", output) as progress:
+        options = ExportOptions(
+            name=choices.name,
+            inputs=inputs.arrays(),
+            input_shapes=inputs.shapes(),
+            force=choices.force,
+            run_limits=run_limits,
+        )
+        if choices.dry_run:
+            summary = dry_run(model, options=options, progress=progress)
+        else:
+            with open_store(store, mode="create") as opened:
+                summary = export_onnx(model, opened, options=options, progress=progress)
+    emit(_view(summary), output)
+
+
+def _view(summary: "ExportSummary") -> View:
+    facts: dict[str, object] = {"graph": summary.name, "id": summary.graph, "source": summary.source}
+    notes: list[str] = []
+    if summary.trace is None:
+        notes.append("the store holds this file already, nothing was written; --force writes it again")
+    else:
+        trace = summary.trace
+        parameters = percent(trace.n_parameters_understood, trace.n_parameters)
+        facts |= {
+            "layers": trace.n_layers,
+            "units": trace.n_units,
+            "edges": trace.n_edges,
+            "parameters": trace.n_parameters,
+            "parameters understood": parameters,
+            "operations understood": percent(trace.n_operations_understood, trace.n_operations),
+            "inputs": [f"{name} {list(shape)}" for name, shape in summary.input_shapes.items()],
+        }
+        if summary.branches:
+            facts["branches"] = summary.branches
+        notes.extend(trace.warnings)
+        notes.extend(f"not understood: {op.op} {op.name}: {op.reason}" for op in trace.opaque[:OPAQUE_SHOWN])
+        if len(trace.opaque) > OPAQUE_SHOWN:
+            notes.append(
+                f"{len(trace.opaque) - OPAQUE_SHOWN} more operations are not understood (--format json)"
+            )
+        if trace.coverage < 1:
+            notes.append(f"ONLY {parameters} OF THE PARAMETERS ARE UNDERSTOOD: results leave the others out")
+    if summary.estimated_bytes is not None:
+        facts["size in a store"] = f"{summary.estimated_bytes / 1e6:.1f} MB"
+    facts["seconds"] = round(summary.seconds, 2)
+    return View(facts=facts, document=summary.to_dict(), notes=notes)

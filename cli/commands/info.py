@@ -1,0 +1,46 @@
+"""`emergraph info`: one graph of a store, and its layers."""
+
+from emergraph.cli.app import command
+from emergraph.cli.output import Output, View, emit
+from emergraph.cli.storeargs import GraphChoice, StorePath
+from emergraph.cli.tables import percent
+
+HEAD = ("name", "id", "source", "sha256", "format", "producer", "wiring")
+
+
+@command(
+    examples="""
+    emergraph info net.duckdb
+    emergraph info net.duckdb --graph digits_conv --format json
+    """
+)
+def info(store: StorePath, *, graph: GraphChoice = None, output: Output) -> None:
+    """Show what a graph is, how much of its model is understood, and its layers."""
+    import polars as pl
+
+    from emergraph import api
+
+    chosen = api.open_store(store).graph(graph)
+    about = chosen.info
+    layers, traces = chosen.layers, chosen.traces
+    opaque = chosen.operations.filter(traced_as="opaque")
+    by_kind = chosen.blocks.group_by("kind", maintain_order=True).agg(n_edges=pl.col("n_edges").sum())
+    kinds = dict(by_kind.iter_rows())
+    facts: dict[str, object] = {name: about[name] for name in HEAD}
+    facts |= {
+        "units": about["n_units"],
+        "neurons": about["n_neurons"],
+        "edges": about["n_edges"],
+        "edges by kind": [f"{count:,} {kind}" for kind, count in kinds.items()],
+        "parameters": about["n_parameters"],
+        "parameters understood": percent(about["n_parameters_understood"], about["n_parameters"]),
+        "operations understood": percent(about["n_operations_understood"], about["n_operations"]),
+        "branches": about["branches"],
+        "traces": traces["name"].to_list(),
+        "created": about["created_at"],
+    }
+    notes = list(about["warnings"])
+    notes += [f"not understood: {row['op']} {row['name']}: {row['reason']}" for row in opaque.to_dicts()]
+    document = {**about, "edges_by_kind": kinds, "layers": layers, "traces": traces, "not_understood": opaque}
+    short = layers.select("id", "name", "op", "kind", "depth", "n_units", "n_params", "n_zeros", "dtype")
+    emit(View(rows=short, facts=facts, document=document, notes=notes), output)

@@ -1,0 +1,23 @@
+"""`emergraph ls`: the graphs of a store."""
+
+from emergraph.cli.app import command
+from emergraph.cli.output import Output, View, emit
+from emergraph.cli.storeargs import StorePath
+
+
+@command(
+    examples="""
+    emergraph ls net.duckdb
+    emergraph ls net.duckdb --format csv
+    """
+)
+def ls(store: StorePath, *, output: Output) -> None:
+    """List the graphs of a store, oldest first."""
+    from emergraph import api
+
+    graphs = api.open_store(store).graphs
+    short = graphs.select(
+        "id", "name", "source", "format", "n_layers", "n_units", "n_edges", "n_parameters", "created_at"
+    )
+    notes = [] if graphs.height else ["the store holds no graph; emergraph export MODEL STORE writes one"]
+    emit(View(rows=short, document=graphs, notes=notes), output)

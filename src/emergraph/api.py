@@ -1,0 +1,188 @@
+"""The Python API: a store and its graphs, opened only for as long as each call takes.
+
+Nothing here holds a file open, so a notebook does not keep other programs from the store. Tables come back as
+polars frames, results as frozen dataclasses with `to_dict()`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from emergraph.graphstore.store import open_store as open_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emergraph.exporters.export import ExportSummary
+    from emergraph.exporters.runtime.limits import RunLimits
+    from emergraph.graphstore.reader import GraphReader
+    from emergraph.graphstore.records import EdgeKind
+
+Progress = Callable[[int, int], None]
+"""Called with the work done and the work there is."""
+
+
+def export(
+    model: str | Path,
+    store: str | Path,
+    *,
+    name: str | None = None,
+    inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    force: bool = False,
+    limits: "RunLimits | None" = None,
+    progress: Progress | None = None,
+) -> "Graph":
+    """Trace the units of a model file and write its graph into a store.
+
+    Args:
+        model: An ONNX file.
+        store: The store; it is made when it does not exist.
+        name: Name of the graph; the file's stem by default.
+        inputs: Values of inputs of the small run that decides shapes and branches.
+        input_shapes: Shapes of such inputs.
+        force: Write the graph even if the store holds one of the same file and settings.
+        limits: Limits of that run.
+        progress: Called with (operations done, operations in all).
+
+    Returns:
+        The graph; `export_summary` says what was understood.
+
+    Raises:
+        InvalidInputError: The file is not a model that can be read.
+        UnsafeInputError: The file asks for something that is refused.
+        LimitError: A limit of time, memory or disk was hit; the store is as it was.
+        StoreError: The store is locked, foreign, newer or damaged.
+    """
+    from emergraph.exporters.export import ExportOptions, export_onnx
+    from emergraph.exporters.runtime.limits import RunLimits
+
+    options = ExportOptions(
+        name=name,
+        inputs=inputs or {},
+        input_shapes=input_shapes or {},
+        force=force,
+        run_limits=limits or RunLimits(),
+    )
+    with open_file(store, mode="create") as opened:
+        summary = export_onnx(model, opened, options=options, progress=progress)
+        return Graph(Path(store), opened.graph(summary.graph).id, export_summary=summary)
+
+
+def open_store(path: str | Path) -> "Store":
+    """Return a store on disk; this is `emergraph.open`.
+
+    Raises:
+        InvalidInputError: There is no such file.
+        StoreError: The file is locked, foreign, newer or damaged.
+    """
+    with open_file(path):
+        return Store(Path(path))
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store on disk. Every call opens the file and closes it again."""
+
+    path: Path
+
+    @property
+    def graphs(self) -> pl.DataFrame:
+        """The table `graphs`, oldest first."""
+        with open_file(self.path) as opened:
+            return opened.graphs()
+
+    def graph(self, name_or_id: str | int | None = None) -> "Graph":
+        """Return one graph, the newest by default.
+
+        Raises:
+            UsageError: There is no such graph; the message names the closest ones.
+        """
+        with open_file(self.path) as opened:
+            return Graph(self.path, opened.graph(name_or_id).id)
+
+    @property
+    def runs(self) -> pl.DataFrame:
+        """The table `runs`: one row per run of an analysis, oldest first."""
+        with open_file(self.path) as opened:
+            return opened.runs()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of a store on disk. Every call opens the file and closes it again."""
+
+    path: Path
+    id: int
+    export_summary: "ExportSummary | None" = None
+    """What the export understood; only on the graph that `export` returns."""
+
+    @contextmanager
+    def _reader(self) -> "Iterator[GraphReader]":
+        with open_file(self.path) as opened:
+            yield opened.graph(self.id)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The row of the table `graphs`."""
+        with self._reader() as reader:
+            return dict(reader.summary)
+
+    @property
+    def name(self) -> str:
+        """Its name, unique within the store."""
+        with self._reader() as reader:
+            return reader.name
+
+    @property
+    def layers(self) -> pl.DataFrame:
+        """One row per layer, in topological order."""
+        with self._reader() as reader:
+            return reader.layers()
+
+    @property
+    def units(self) -> pl.DataFrame:
+        """One row per unit."""
+        with self._reader() as reader:
+            return reader.units()
+
+    @property
+    def blocks(self) -> pl.DataFrame:
+        """One row per block of edges."""
+        with self._reader() as reader:
+            return reader.blocks()
+
+    @property
+    def tensors(self) -> pl.DataFrame:
+        """One row per parameter tensor, without the values."""
+        with self._reader() as reader:
+            return reader.tensors()
+
+    @property
+    def operations(self) -> pl.DataFrame:
+        """One row per operation of the model, as the tracer met it."""
+        with self._reader() as reader:
+            return reader.operations()
+
+    @property
+    def traces(self) -> pl.DataFrame:
+        """One row per activation trace, oldest first."""
+        with self._reader() as reader:
+            return reader.traces()
+
+    def activations(self, trace: str | int | None = None) -> pl.DataFrame:
+        """Return one row per unit of a trace, the newest by default."""
+        with self._reader() as reader:
+            return reader.activations(trace)
+
+    def edges(
+        self, kinds: "Iterable[EdgeKind | str] | None" = None, layers: Iterable[int] | None = None
+    ) -> pl.DataFrame:
+        """Return one row per edge; 60 bytes each, so choose kinds or target layers where there are many."""
+        with self._reader() as reader:
+            return reader.edges(kinds, layers)
