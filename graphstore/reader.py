@@ -20,8 +20,8 @@ class GraphReader:
     """Reads one graph; made by `Store.graph`. Frames leave out the column `graph`."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, graph: int) -> None:
-        self._connection = connection
-        self._path = path
+        self.connection = connection
+        self.path = path
         self.id = graph
         """Id of the graph within the store."""
 
@@ -69,9 +69,9 @@ class GraphReader:
         Raises:
             UsageError: The graph has no such trace.
         """
-        with translated_errors(self._path):
+        with translated_errors(self.path):
             sql = "SELECT * EXCLUDE (trace) FROM activations WHERE trace = ? ORDER BY unit"
-            return fetch_frame(self._connection, sql, [self._trace_id(trace)])
+            return fetch_frame(self.connection, sql, [self._trace_id(trace)])
 
     def edges(
         self, kinds: Iterable[EdgeKind | str] | None = None, layers: Iterable[int] | None = None
@@ -110,8 +110,8 @@ class GraphReader:
             SELECT block, src_layer, src, dst, weight, l1, l2, max_abs, n_params
             FROM edges WHERE graph = ? AND block IN (SELECT unnest(?::INTEGER[])) ORDER BY block, src, dst
         """
-        with translated_errors(self._path):
-            narrow = fetch_frame(self._connection, sql, [self.id, about["block"].to_list()])
+        with translated_errors(self.path):
+            narrow = fetch_frame(self.connection, sql, [self.id, about["block"].to_list()])
         return narrow.join(about, on="block", how="left", maintain_order="left").select(
             *("layer", "src_layer", "kind", "block", "src", "dst"),
             *("weight", "l1", "l2", "max_abs", "n_params", "tensor"),
@@ -153,12 +153,12 @@ class GraphReader:
 
     @cached_property
     def _blocks(self) -> list[BlockInfo]:
-        with translated_errors(self._path):
-            return read_blocks_info(self._connection, self.id)
+        with translated_errors(self.path):
+            return read_blocks_info(self.connection, self.id)
 
     @cached_property
     def _edge_source(self) -> EdgeSource:
-        return EdgeSource(self._connection, self._path, self._blocks)
+        return EdgeSource(self.connection, self.path, self._blocks)
 
     @cached_property
     def _blocks_by_id(self) -> dict[int, BlockInfo]:
@@ -172,11 +172,11 @@ class GraphReader:
         return self._blocks_by_id[block]
 
     def _frame(self, sql: str) -> pl.DataFrame:
-        with translated_errors(self._path):
-            return fetch_frame(self._connection, sql, [self.id])
+        with translated_errors(self.path):
+            return fetch_frame(self.connection, sql, [self.id])
 
     def _trace_id(self, trace: str | int | None) -> int:
-        rows = self._connection.execute(
+        rows = self.connection.execute(
             "SELECT id, name FROM traces WHERE graph = ? ORDER BY id", [self.id]
         ).fetchall()
         if trace is None and rows:

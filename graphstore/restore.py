@@ -1,0 +1,151 @@
+"""Parameter tensors out of a store, bit for bit."""
+
+import difflib
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.errors import StoreError, UsageError
+from emergraph.graphstore.connection import translated_errors
+from emergraph.graphstore.frames import fetch_table
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.tensors import element_type
+from emergraph.graphstore.text import printable
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A row of the table `tensors`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str | None
+    block: int | None
+    block_transposed: bool
+    zero_signs: bytes | None
+
+
+def restore_tensor(reader: GraphReader, name: str) -> NDArray[np.generic]:
+    """Return a parameter tensor as it was in the model, from the store alone.
+
+    Args:
+        reader: The graph.
+        name: Name of the tensor.
+
+    Returns:
+        Array of the tensor's shape and element type (of ml_dtypes where numpy has none).
+
+    Raises:
+        UsageError: The graph has no such tensor, or its elements are not numbers.
+        StoreError: The values in the store do not fit the tensor.
+
+    Example:
+        >>> weights = restore_tensor(store.graph(), "fc1.weight")  # doctest: +SKIP
+    """
+    stored = _stored(reader, name)
+    dtype = element_type(stored.dtype)
+    if dtype is None:
+        raise UsageError(
+            f"tensor {printable(name, limit=60)!r}: {printable(stored.dtype)} elements are not kept"
+        )
+    values = (
+        _raw_values(reader, stored, dtype) if stored.block is None else _block_values(reader, stored, dtype)
+    )
+    if values.size != math.prod(stored.shape):
+        raise _damaged(reader, name, f"{values.size} values, shape {stored.shape}")
+    if stored.sha256 is not None and hashlib.sha256(values.view(np.uint8)).hexdigest() != stored.sha256:
+        raise _damaged(reader, name, "the checksum differs")
+    return values.reshape(stored.shape)
+
+
+def restore_all(reader: GraphReader) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Yield the name and the values of every tensor of the graph that holds numbers, by name."""
+    for name, dtype in reader.tensors().select("name", "dtype").iter_rows():
+        if element_type(dtype) is not None:
+            yield name, restore_tensor(reader, name)
+
+
+def _stored(reader: GraphReader, name: str) -> _Stored:
+    sql = """
+        SELECT name, dtype, shape, sha256, block, block_transposed, zero_signs
+        FROM tensors WHERE graph = ? AND name = ?
+    """
+    with translated_errors(reader.path):
+        rows = fetch_table(reader.connection, sql, [reader.id, name]).to_pylist()
+    if not rows:
+        names = reader.tensors()["name"].to_list()
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+        there = ", ".join(printable(other, limit=60) for other in close) or "none"
+        raise UsageError(f"no tensor {printable(name, limit=60)!r} in the graph; there is {there}")
+    return _Stored(**{**rows[0], "shape": tuple(rows[0]["shape"])})
+
+
+def _raw_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Return the values of a tensor from its raw bytes, one-dimensional."""
+    key = [reader.id, stored.name]
+    with translated_errors(reader.path):
+        sizes = fetch_table(
+            reader.connection,
+            "SELECT part, octet_length(data) AS size FROM tensor_parts WHERE graph = ? AND tensor = ? ORDER BY part",
+            key,
+        )
+        total = sum(sizes.column("size").to_pylist())
+        expected = math.prod(stored.shape) * dtype.itemsize
+        if total != expected:
+            raise _damaged(reader, stored.name, f"{total} bytes, expected {expected}")
+        raw = np.empty(total, dtype=np.uint8)
+        position = 0
+        for part in sizes.column("part").to_pylist():
+            sql = "SELECT data FROM tensor_parts WHERE graph = ? AND tensor = ? AND part = ?"
+            # One part at a time: Arrow counts the bytes of a column in 32 bits.
+            data = fetch_table(reader.connection, sql, [*key, part]).column("data")[0].as_buffer()
+            raw[position : position + data.size] = np.frombuffer(data, dtype=np.uint8)
+            position += data.size
+    return raw.view(dtype)
+
+
+def _block_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Return the values of a tensor from the matrix of its block, one-dimensional in the tensor's order."""
+    block = next((info for info in reader.blocks_info() if info.id == stored.block), None)
+    if block is None or block.src_units is None or block.dst_units is None:
+        raise _damaged(reader, stored.name, f"block {stored.block} is not a matrix")
+    edges = reader.block_edges(block, columns=("src", "dst", "weight"))
+    rows, columns = _index_in(block.src_units, edges["src"]), _index_in(block.dst_units, edges["dst"])
+    if rows is None or columns is None:
+        raise _damaged(reader, stored.name, f"edges of block {stored.block} outside its matrix")
+    matrix = np.zeros((block.src_units.size, block.dst_units.size), dtype=np.float32)
+    matrix[rows, columns] = edges["weight"]
+    if stored.zero_signs is not None:
+        flat = matrix.reshape(-1)
+        zeros = np.flatnonzero(flat == 0)
+        signs = np.unpackbits(np.frombuffer(stored.zero_signs, dtype=np.uint8))
+        if signs.size < zeros.size:
+            raise _damaged(reader, stored.name, "signs of zeros are missing")
+        flat[zeros[signs[: zeros.size] == 1]] = -0.0
+    oriented = matrix.T if stored.block_transposed else matrix
+    return np.ascontiguousarray(oriented.astype(dtype, copy=False)).reshape(-1)
+
+
+def _index_in(units: NDArray[np.int64], wanted: NDArray[np.generic]) -> NDArray[np.int64] | None:
+    """Return where in `units` each wanted id is; None when one is missing."""
+    if units.size == 0 or wanted.size == 0:
+        return np.zeros(0, dtype=np.int64) if wanted.size == 0 else None
+    place = np.full(int(units.max()) + 1, -1, dtype=np.int64)
+    place[units] = np.arange(units.size)
+    ids = wanted.astype(np.int64)
+    if ids.min() < 0 or ids.max() >= place.size:
+        return None
+    found = place[ids]
+    return None if found.min() < 0 else found
+
+
+def _damaged(reader: GraphReader, name: str, why: str) -> StoreError:
+    return StoreError(
+        f"{printable(str(reader.path))}: damaged, tensor {printable(name, limit=60)!r}: {why}; "
+        "take it from a copy or export the model again"
+    )
