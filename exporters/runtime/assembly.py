@@ -9,12 +9,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.runtime.element_types import PLAIN
+from emergraph.exporters.runtime.bfloat16 import BFLOAT16, widened_bits
+from emergraph.exporters.runtime.element_types import INTEGERS, PLAIN
 from emergraph.exporters.runtime.flat_model import FlatModel, names_used, subgraphs
 from emergraph.exporters.runtime.frames import Buffer
+from emergraph.exporters.runtime.widening import widen_node, widened_type
 
 INLINE_BYTES = 1024
-"""Tensors up to this size travel inside the model: shapes and axes, which onnxruntime wants to see early."""
+INLINE_INTEGER_BYTES = 65_536
+"""Tensors up to these sizes travel inside the model: shapes and axes, which onnxruntime wants to see."""
+
+PLACEHOLDER = "placeholder"
+"""Name of the empty file in the child's folder that external tensors are said to be in.
+
+onnxruntime looks whether it exists; the values come from the child, and reading them from it would fail.
+"""
 
 MIN_IR_VERSION = 10
 
@@ -80,8 +89,8 @@ def assemble(flat: FlatModel, fetch: Iterable[str], source: ModelSource) -> Asse
 
     Every tensor and node gets a neutral name (`emt7`, `emn3`): names from a file may hold anything. All axes
     of the inputs are declared dynamic, since declarations may lie; the tensors of `fetch` are the outputs.
-    Tensors of more than `INLINE_BYTES` bytes are declared as external data without a real location; the child
-    supplies each. Initializers that nothing reads are left out.
+    Large tensors are declared as external data without a real location; the child supplies each. Initializers
+    that nothing reads are left out. bfloat16 becomes float32.
 
     Args:
         flat: The model to run.
@@ -92,7 +101,7 @@ def assemble(flat: FlatModel, fetch: Iterable[str], source: ModelSource) -> Asse
     graph = onnx.GraphProto(name="model")
     for flat_input in flat.inputs:
         value = graph.input.add(name=_slot(flat_input.name, slots))
-        value.type.tensor_type.elem_type = flat_input.element_type
+        value.type.tensor_type.elem_type = widened_type(flat_input.element_type)
         if flat_input.shape is not None:
             value.type.tensor_type.shape.SetInParent()
             for _ in flat_input.shape:
@@ -104,6 +113,7 @@ def assemble(flat: FlatModel, fetch: Iterable[str], source: ModelSource) -> Asse
         copy.CopyFrom(node)
         _neutralise(copy, slots, nodes)
         _fill_attributes(copy, source)
+        widen_node(copy)
     graph.output.extend(onnx.ValueInfoProto(name=_slot(name, slots)) for name in fetch)
     model = onnx.ModelProto(ir_version=max(flat.ir_version, MIN_IR_VERSION))
     used = _domains(graph)
@@ -129,16 +139,28 @@ def _add_initializers(
             text.name = slot
             continue
         stored = source.stored(tensor)
-        light = graph.initializer.add(name=slot, data_type=stored.element_type, dims=stored.shape)
+        light = graph.initializer.add(
+            name=slot, data_type=widened_type(stored.element_type), dims=stored.shape
+        )
         size = memoryview(stored.raw).nbytes
-        if size <= INLINE_BYTES:
-            light.raw_data = bytes(stored.raw)
+        integer = stored.element_type in INTEGERS
+        if size <= (INLINE_INTEGER_BYTES if integer else INLINE_BYTES):
+            light.raw_data = _inline(stored)
             continue
         light.data_location = onnx.TensorProto.EXTERNAL
-        for key, text_value in (("location", "supplied"), ("offset", "0"), ("length", str(size))):
+        # the child widens bfloat16 to twice the size
+        length = 2 * size if stored.element_type == BFLOAT16 else size
+        location = PLACEHOLDER if stored.element_type in {*PLAIN, BFLOAT16} else slot
+        for key, text_value in (("location", location), ("offset", "0"), ("length", str(length))):
             light.external_data.add(key=key, value=text_value)
         weights.append(Weight(slot, stored))
     return weights
+
+
+def _inline(stored: StoredTensor) -> bytes:
+    if stored.element_type == BFLOAT16:
+        return widened_bits(np.frombuffer(stored.raw, np.uint8)).tobytes()
+    return bytes(stored.raw)
 
 
 def weight_messages(

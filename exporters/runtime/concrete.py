@@ -1,7 +1,6 @@
 """One small concrete run of a model: the shape, type and small values of every tensor."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,16 +11,17 @@ from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.branches import literal_conditions, take_branches
 from emergraph.exporters.runtime.element_types import numpy_dtype
-from emergraph.exporters.runtime.feeds import STYLES, InputHints, input_hints, make_feeds, scalar_choices
-from emergraph.exporters.runtime.flat_model import FlatModel
+from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.process import Fetched, ModelProcess, ModelRefusedError
-from emergraph.exporters.runtime.sizes import RANKS, Shape, axes_of, candidate_sizes, declared_text
+from emergraph.exporters.runtime.partial import Blocked, Part, runnable_part, stand_in, stand_in_shapes
+from emergraph.exporters.runtime.process import Fetched, ModelProcess
+from emergraph.exporters.runtime.refusals import ModelRefusedError
+from emergraph.exporters.runtime.search import Feeds, InputSearch
+from emergraph.exporters.runtime.sizes import Shape, declared_text
 from emergraph.exporters.runtime.sources import as_source
 
 Array = NDArray[np.generic]
-Feeds = dict[str, Array]
 
 MAX_ROUNDS = 64
 """Rounds of resolving Ifs; each resolves at least one level of nesting."""
@@ -36,10 +36,11 @@ class TensorValue:
     shape: tuple[int, ...] | None
     """None for values that are no tensors (sequences, maps)."""
     dtype: np.dtype[np.generic] | None
-    """None for text, sub-byte elements, and what is no tensor."""
+    """None for text, sub-byte elements, and what is no tensor; float32 where the file says bfloat16."""
     value: Array | None = None
     """The elements, where there are few of them or they are integers or booleans."""
     kind: str = "tensor"
+    """"tensor", "assumed" (the operation cannot run; see `ConcreteRun.not_run`), or what else it is."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ class ConcreteRun:
 
     flat: FlatModel
     values: Mapping[str, TensorValue]
-    """By flat name: all inputs, and all outputs of the flat nodes."""
+    """By flat name: all inputs, and the outputs of all flat nodes that ran or got a stand-in."""
     inputs: Mapping[str, Array]
     """The inputs used."""
     attempts: int = 1
     """How many combinations of sizes and values were tried."""
-    notes: tuple[str, ...] = field(default=())
+    not_run: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that did not run, by name, and why (an operation that onnxruntime does not have)."""
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -72,7 +74,9 @@ def concrete_run(
     """Run a model once on small inputs, in a child process, and keep what every tensor was.
 
     Inputs that are not given are made up: batches of 1, small sizes for dynamic axes (see `sizes`), likely
-    values (see `feeds`). If nodes are replaced by the branch that the run takes.
+    values (see `feeds`). If nodes are replaced by the branch that the run takes. Where onnxruntime lacks an
+    operation, its outputs are assumed to have the declared shape, or that of its first input, and the run
+    goes on from there.
 
     Args:
         file: A checked file (`read_onnx`), or another source of a model.
@@ -84,23 +88,24 @@ def concrete_run(
     Raises:
         InvalidInputError: The model refuses everything that was tried, or crashes onnxruntime.
         LimitError: A limit was hit.
+
+    Example:
+        >>> run = concrete_run(read_onnx("model.onnx"))  # doctest: +SKIP
+        >>> run.values["output"].shape  # doctest: +SKIP
+        (1, 10)
     """
     given = dict(inputs or {})
-    shapes = dict(input_shapes or {})
-    limits = limits or RunLimits()
     source = as_source(file)
     flat = flatten(source.model, read_tensor=source.array, overridden=frozenset(given))
-    _check_names(flat, (*given, *shapes))
-    given = {name: _checked(flat, name, array) for name, array in given.items()}
-    flat = _with_literal_branches(flat)
-    with ModelProcess(limits) as process:
-        conditions = [name for name in flat.open_conditions() if name not in {v.name for v in flat.inputs}]
-        fetch = list(dict.fromkeys((*conditions, *made(flat)))) if not flat.open_conditions() else conditions
-        search = _Search(flat, source, process, seed)
-        feeds, first = search.run(fetch, given, shapes)
-        flat, found = _decide(flat, source, process, feeds, first)
-        values = _all_values(flat, source, process, feeds, found)
-    return ConcreteRun(flat, values, feeds, search.attempts)
+    given = {name: checked_input(flat, name, array) for name, array in given.items()}
+    for name in input_shapes or {}:
+        _declared_input(flat, name)
+    with ModelProcess(limits or RunLimits()) as process:
+        work = _Work(_with_literal_branches(flat), source, process, seed)
+        attempts = work.find_inputs(given, input_shapes or {})
+        work.decide_branches()
+        work.fetch_all()
+    return ConcreteRun(work.flat, work.values, work.feeds, attempts, work.left_out)
 
 
 def made(flat: FlatModel) -> list[str]:
@@ -108,24 +113,13 @@ def made(flat: FlatModel) -> list[str]:
     return [name for node in flat.nodes for name in node.output if name]
 
 
-def _with_literal_branches(flat: FlatModel) -> FlatModel:
-    while decisions := literal_conditions(flat):
-        flat = take_branches(flat, decisions)
-    return flat
+def checked_input(flat: FlatModel, name: str, array: Array) -> Array:
+    """A given input with the model's element type, its rank compared with the declared one.
 
-
-def _check_names(flat: FlatModel, names: Sequence[str]) -> None:
-    known = [value.name for value in flat.inputs]
-    for name in names:
-        if name not in known:
-            raise InvalidInputError(
-                f"the model has no input {name!r}; its inputs are {', '.join(map(repr, known))}"
-            )
-
-
-def _checked(flat: FlatModel, name: str, array: Array) -> Array:
-    """A given input with the model's element type, shape compared with the declared one."""
-    value = next(v for v in flat.inputs if v.name == name)
+    Raises:
+        InvalidInputError: No such input, another rank, or values that the model's type cannot hold.
+    """
+    value = _declared_input(flat, name)
     dtype = numpy_dtype(value.element_type)
     array = np.asarray(array)
     if value.shape is not None and array.ndim != len(value.shape):
@@ -139,138 +133,183 @@ def _checked(flat: FlatModel, name: str, array: Array) -> Array:
     return array.astype(dtype)
 
 
+class _Work:
+    """The state of one concrete run."""
+
+    def __init__(self, flat: FlatModel, source: ModelSource, process: ModelProcess, seed: int) -> None:
+        self.flat = flat
+        self.feeds: Feeds = {}
+        self.values: dict[str, TensorValue] = {}
+        self.left_out: Mapping[str, str] = {}
+        self._source = source
+        self._process = process
+        self._seed = seed
+        self._blocked = Blocked()
+        self._stand_ins: dict[str, tuple[FlatInput, Array]] = {}
+        self._found: dict[str, Fetched] = {}
+
+    def find_inputs(self, given: Mapping[str, Array], shapes: Mapping[str, Shape]) -> int:
+        """Choose the inputs; conditions (or else all tensors) are fetched on the way. Returns attempts."""
+        search = InputSearch(self.flat, self._source, given, shapes, self._seed)
+        part = self._loadable(self._conditions_or_all)
+        fetch = self._conditions_or_all(part.flat)
+        if not fetch:
+            self.feeds = next(search.candidates())
+            return search.attempts
+        try:
+            self.feeds, self._found = search.run(self._process, fetch)
+        except LimitError:
+            if self._process.seconds_left <= 0 or self.flat.open_conditions():
+                raise
+            # too much at once: the outputs alone decide whether sizes are legal
+            self._process.restart()
+            part = self._loadable(_outputs)
+            self.feeds, self._found = search.run(self._process, _outputs(part.flat))
+        return search.attempts
+
+    def decide_branches(self) -> None:
+        """Take branches until no If is left whose condition is known."""
+        for _ in range(MAX_ROUNDS):
+            decisions = self._decisions()
+            if not decisions:
+                return
+            self.flat = _with_literal_branches(take_branches(self.flat, decisions))
+            self._found = {}
+            part = self._loadable(self._open_conditions)
+            fetch = self._open_conditions(part.flat)
+            if fetch:
+                self._found = self._process.run(self.feeds, fetch)
+        raise LimitError(f"If operations are nested more than {MAX_ROUNDS} levels deep")
+
+    def fetch_all(self) -> None:
+        """Fetch every tensor; where operations cannot run, go on behind them with stand-ins."""
+        self.values = {
+            name: TensorValue(array.shape, array.dtype, array) for name, array in self.feeds.items()
+        }
+        part = runnable_part(self.flat, self._blocked)
+        if any(name not in self._found for name in made(part.flat)):
+            part = self._fetch(part)
+        self._keep(part)
+        while part.frontier and self._stand_in(part):
+            try:
+                part = self._fetch(runnable_part(self.flat, self._blocked, self._given_stand_ins()))
+            except ModelRefusedError:
+                # the assumed shape does not fit; what lies behind stays unknown
+                break
+            self._keep(part)
+
+    def _open_conditions(self, flat: FlatModel) -> list[str]:
+        there = set(made(flat))
+        return [name for name in flat.open_conditions() if name in there]
+
+    def _conditions_or_all(self, flat: FlatModel) -> list[str]:
+        return self._open_conditions(flat) or made(flat)
+
+    def _decisions(self) -> dict[str, bool]:
+        decisions: dict[str, bool] = {}
+        for name in self.flat.open_conditions():
+            fetched = self._found.get(name)
+            array = self.feeds.get(name, None if fetched is None else fetched.values)
+            if array is not None and array.size == 1:
+                decisions[name] = bool(np.reshape(array, ())[()])
+        return decisions
+
+    def _loadable(self, wanted: Callable[[FlatModel], list[str]]) -> Part:
+        """Load the part of the model that onnxruntime has all operations for, if anything is wanted of it."""
+        while True:
+            part = runnable_part(self.flat, self._blocked, self._given_stand_ins())
+            fetch = wanted(part.flat)
+            if not fetch:
+                return part
+            try:
+                self._process.load(assemble(part.flat, fetch, self._source))
+            except ModelRefusedError as error:
+                if error.unsupported is None or not self._blocked.add(error.unsupported):
+                    raise
+            else:
+                return part
+
+    def _fetch(self, part: Part) -> Part:
+        """Fetch all tensors of the part, in several runs if memory does not suffice for one."""
+        part = self._loadable(made)
+        fetch = made(part.flat)
+        feeds = {**self.feeds, **{name: array for name, (_, array) in self._stand_ins.items()}}
+        for count in GROUP_COUNTS:
+            try:
+                self._found = self._in_groups(part.flat, fetch, feeds, count)
+            except LimitError:
+                if count == GROUP_COUNTS[-1] or self._process.seconds_left <= 0:
+                    raise
+                # what the failed run took may not come back
+                self._process.restart()
+            else:
+                break
+        return part
+
+    def _in_groups(
+        self, flat: FlatModel, fetch: Sequence[str], feeds: Feeds, count: int
+    ) -> dict[str, Fetched]:
+        if not fetch:
+            return {}
+        if count == 1:
+            # loaded already
+            return self._process.run(feeds, fetch)
+        found: dict[str, Fetched] = {}
+        size = -(-len(fetch) // count)
+        for start in range(0, len(fetch), size):
+            group = fetch[start : start + size]
+            self._process.load(assemble(flat, group, self._source))
+            found.update(self._process.run(feeds, group))
+        return found
+
+    def _keep(self, part: Part) -> None:
+        self.left_out = part.left_out
+        for name in made(part.flat):
+            one = self._found[name]
+            self.values[name] = TensorValue(one.shape, numpy_dtype(one.element_type), one.values, one.kind)
+
+    def _given_stand_ins(self) -> tuple[FlatInput, ...]:
+        return tuple(declared for declared, _ in self._stand_ins.values())
+
+    def _stand_in(self, part: Part) -> bool:
+        """Assume shapes for the outputs of the frontier; False if nothing new can be assumed."""
+        known = {
+            name: (one.element_type, one.shape) for name, one in self._found.items() if one.shape is not None
+        }
+        for value in self.flat.inputs:
+            known[value.name] = (value.element_type, self.feeds[value.name].shape)
+        added = False
+        for node in part.frontier:
+            for name, (element_type, shape) in stand_in_shapes(node, self.flat, self.feeds, known).items():
+                array = stand_in(element_type, shape, self._seed)
+                if name in self._stand_ins or array is None:
+                    continue
+                self._stand_ins[name] = (FlatInput(name, element_type, shape), array)
+                self.values[name] = TensorValue(shape, array.dtype, kind="assumed")
+                added = True
+        return added
+
+
+def _outputs(flat: FlatModel) -> list[str]:
+    there = set(made(flat))
+    return [name for name in dict.fromkeys(flat.outputs) if name in there]
+
+
+def _with_literal_branches(flat: FlatModel) -> FlatModel:
+    while decisions := literal_conditions(flat):
+        flat = take_branches(flat, decisions)
+    return flat
+
+
+def _declared_input(flat: FlatModel, name: str) -> FlatInput:
+    for value in flat.inputs:
+        if value.name == name:
+            return value
+    known = ", ".join(repr(value.name) for value in flat.inputs)
+    raise InvalidInputError(f"the model has no input {name!r}; its inputs are {known or 'none'}")
+
+
 def _fits(array: Array, dtype: np.dtype[np.generic]) -> bool:
     """Whether every value survives the conversion (16000.0 for an integer input does)."""
     with np.errstate(all="ignore"):
         return bool((array.astype(dtype).astype(array.dtype) == array).all())
-
-
-class _Search:
-    """Looks for sizes and values that the model accepts."""
-
-    def __init__(self, flat: FlatModel, file: ModelSource, process: ModelProcess, seed: int) -> None:
-        self.flat = flat
-        self.file = file
-        self.process = process
-        self.seed = seed
-        self.attempts = 0
-        self._first: tuple[dict[str, Shape], ModelRefusedError] | None = None
-        self._last: tuple[dict[str, Shape], ModelRefusedError] | None = None
-
-    def run(
-        self, fetch: Sequence[str], given: Mapping[str, Array], shapes: Mapping[str, Shape]
-    ) -> tuple[Feeds, dict[str, Fetched]]:
-        """The first feeds that the model accepts, and what it gave for `fetch`."""
-        self.process.load(assemble(self.flat, fetch, self.file))
-        hints = input_hints(self.flat, self.file)
-        for feeds in self._candidates(given, shapes, hints):
-            self.attempts += 1
-            try:
-                return feeds, self.process.run(feeds, fetch)
-            except ModelRefusedError as error:
-                tried = ({name: array.shape for name, array in feeds.items()}, error)
-                self._first = self._first or tried
-                self._last = tried
-        raise self._nothing_works(given, shapes)
-
-    def _candidates(
-        self, given: Mapping[str, Array], shapes: Mapping[str, Shape], hints: InputHints
-    ) -> Iterator[Feeds]:
-        decided = {**shapes, **{name: array.shape for name, array in given.items()}}
-        open_inputs = [value for value in self.flat.inputs if value.name not in given]
-        ranks = RANKS if any(v.shape is None and v.name not in decided for v in open_inputs) else RANKS[:1]
-        styles = (
-            STYLES if any(_is_integer(v.element_type) and v.shape != () for v in open_inputs) else STYLES[:1]
-        )
-        choices = list(scalar_choices(open_inputs, hints, given))
-        for scalars, rank in itertools.product(choices, ranks):
-            axes = axes_of(self.flat.inputs, decided, rank)
-            for sizes in candidate_sizes(axes):
-                filled = axes.filled(sizes)
-                for style in styles:
-                    made_up = make_feeds(
-                        open_inputs, filled, hints, scalars=scalars, style=style, seed=self.seed
-                    )
-                    yield {
-                        v.name: given[v.name] if v.name in given else made_up[v.name]
-                        for v in self.flat.inputs
-                    }
-
-    def _nothing_works(self, given: Mapping[str, Array], shapes: Mapping[str, Shape]) -> InvalidInputError:
-        if self._first is None or self._last is None:
-            return InvalidInputError("the model has no inputs that could be tried")
-        open_names = [v for v in self.flat.inputs if v.name not in given and v.name not in shapes]
-        tried, error = self._first
-        if not open_names:
-            return InvalidInputError(f"the model refuses the given inputs {_shapes_text(tried)}: {error}")
-        declared = ", ".join(f"{v.name!r} {declared_text(v)}" for v in open_names)
-        return InvalidInputError(
-            f"no sizes were found that the model accepts for {declared}: {self.attempts} tried, from "
-            f"{_shapes_text(tried)} to {_shapes_text(self._last[0])}; first refusal: {error}; "
-            f"give sizes with --input-shape {open_names[0].name}=1,..."
-        )
-
-
-def _decide(
-    flat: FlatModel, file: ModelSource, process: ModelProcess, feeds: Feeds, found: dict[str, Fetched]
-) -> tuple[FlatModel, dict[str, Fetched] | None]:
-    """Take branches until no If with a known condition is left; `found` survives if none had to be taken."""
-    if not flat.open_conditions():
-        return flat, found
-    for _ in range(MAX_ROUNDS):
-        decisions = {
-            name: bool(np.reshape(array, ())[()])
-            for name in flat.open_conditions()
-            if (array := feeds[name] if name in feeds else found[name].values) is not None and array.size == 1
-        }
-        if not decisions:
-            return flat, None
-        flat = _with_literal_branches(take_branches(flat, decisions))
-        fetch = [name for name in flat.open_conditions() if name not in feeds]
-        if not flat.open_conditions():
-            return flat, None
-        process.load(assemble(flat, fetch, file))
-        found = process.run(feeds, fetch)
-    raise LimitError(f"If operations are nested more than {MAX_ROUNDS} levels deep")
-
-
-def _all_values(
-    flat: FlatModel, file: ModelSource, process: ModelProcess, feeds: Feeds, found: dict[str, Fetched] | None
-) -> dict[str, TensorValue]:
-    values = {name: TensorValue(array.shape, array.dtype, array) for name, array in feeds.items()}
-    fetch = made(flat)
-    if found is None or any(name not in found for name in fetch):
-        found = _in_groups(flat, file, process, feeds, fetch)
-    for name in fetch:
-        one = found[name]
-        values[name] = TensorValue(one.shape, numpy_dtype(one.element_type), one.values, one.kind)
-    return values
-
-
-def _in_groups(
-    flat: FlatModel, file: ModelSource, process: ModelProcess, feeds: Feeds, fetch: Sequence[str]
-) -> dict[str, Fetched]:
-    """Fetch all tensors, in several runs if memory does not suffice for one."""
-    for count in GROUP_COUNTS:
-        size = -(-len(fetch) // count)
-        found: dict[str, Fetched] = {}
-        try:
-            for start in range(0, len(fetch), size):
-                group = fetch[start : start + size]
-                process.load(assemble(flat, group, file))
-                found.update(process.run(feeds, group))
-        except LimitError:
-            if count == GROUP_COUNTS[-1] or process.seconds_left <= 0:
-                raise
-        else:
-            return found
-    raise AssertionError("the last group count either returns or raises")
-
-
-def _is_integer(element_type: int) -> bool:
-    dtype = numpy_dtype(element_type)
-    return dtype is not None and dtype.kind in "iu"
-
-
-def _shapes_text(shapes: Mapping[str, Shape]) -> str:
-    return ", ".join(f"{name}={list(shape)}" for name, shape in shapes.items())

@@ -19,6 +19,9 @@ PLAIN: dict[int, str] = {
 }
 """Element types that numpy and onnxruntime share."""
 
+INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
+"""Integers and booleans of whole bytes."""
+
 EXTENDED: dict[int, str] = {
     16: "bfloat16",
     17: "float8_e4m3fn",

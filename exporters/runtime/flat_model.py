@@ -53,6 +53,20 @@ class FlatModel:
         return tuple(found)
 
 
+def flat_input(value: onnx.ValueInfoProto) -> FlatInput:
+    """What a value declares about itself as an input."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return FlatInput(value.name, tensor.elem_type, None)
+    return FlatInput(value.name, tensor.elem_type, tuple(_dimension(d) for d in tensor.shape.dim))
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value > 0 else None
+    return dim.dim_param or None
+
+
 def is_if(node: onnx.NodeProto) -> bool:
     """Whether a node is the standard If."""
     return node.op_type == "If" and node.domain == ""

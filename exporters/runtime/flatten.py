@@ -1,6 +1,6 @@
 """Flattening: local functions inlined, constants hoisted, every tensor name made unique."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.constant_nodes import constant_tensor, dense_of_sparse
-from emergraph.exporters.runtime.flat_model import Dimension, FlatInput, FlatModel
+from emergraph.exporters.runtime.flat_model import FlatModel, flat_input
+from emergraph.exporters.runtime.function_calls import (
+    Bindings,
+    bound_attribute,
+    call_bindings,
+    check_versions,
+    opset_versions,
+    plain_domain,
+)
 from emergraph.exporters.runtime.ordering import in_data_order
 from emergraph.exporters.runtime.scopes import Scope, UniqueNames
 
@@ -17,7 +25,6 @@ MAX_NESTING = 120
 """Subgraphs within subgraphs; protobuf itself refuses files beyond about 33 levels, functions add some."""
 
 TensorReader = Callable[[onnx.TensorProto], NDArray[np.generic]]
-Bindings = Mapping[str, onnx.AttributeProto]
 FunctionKey = tuple[str, str, str]
 
 
@@ -77,11 +84,11 @@ class _Flattener:
         self._node_names = UniqueNames()
         self._counts: dict[str, int] = {}
         self._functions: dict[FunctionKey, onnx.FunctionProto] = {
-            (_domain(f.domain), f.name, f.overload): f for f in model.functions
+            (plain_domain(f.domain), f.name, f.overload): f for f in model.functions
         }
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._hoisted: dict[int, str] = {}
-        self._opsets = _opsets(model.opset_import)
+        self._opsets = opset_versions(model.opset_import)
 
     def run(self, overridden: frozenset[str]) -> FlatModel:
         graph = self._model.graph
@@ -166,7 +173,7 @@ class _Flattener:
                 stack.pop()
             elif is_constant(node):
                 self._emit_exported_constant(node, current, out)
-            elif (key := (_domain(node.domain), node.op_type, node.overload)) in self._functions:
+            elif (key := (plain_domain(node.domain), node.op_type, node.overload)) in self._functions:
                 stack.append(self._enter(node, key, current, out))
             else:
                 out.append(self._flat_node(node, current, depth))
@@ -188,7 +195,7 @@ class _Flattener:
         function = self._functions[key]
         if key in caller.calls:
             raise InvalidInputError(f"local function {function.name!r} calls itself; expected no recursion")
-        self._check_versions(function)
+        check_versions(function, self._opsets)
         path = self._node_name(call, caller)
         scope = Scope()
         actual = caller.scope.resolve_all(call.input, path)
@@ -203,29 +210,14 @@ class _Flattener:
                 scope.bind(formal, target)
             else:
                 out.append(self._identity(scope.resolve(formal, path), target, path))
-        bindings = _call_bindings(function, call, caller.bindings)
+        bindings = call_bindings(function, call, caller.bindings)
         given = [name for name in function.output if name in made and scope.knows(name)]
         self._declare_outputs(function.node, scope, path, bindings, given)
         return _Body(iter(function.node), scope, path, bindings, (*caller.calls, key), f"{path}/")
 
-    def _check_versions(self, function: onnx.FunctionProto) -> None:
-        """Refuse a function made for another version of an operation than the one the model means."""
-        own = _opsets(function.opset_import)
-        for domain, version in own.items():
-            outer = self._opsets.setdefault(domain, version)
-            if outer == version:
-                continue
-            for node in function.node:
-                if _domain(node.domain) == domain and _differs(node.op_type, domain, version, outer):
-                    raise InvalidInputError(
-                        f"local function {function.name!r} uses {node.op_type} of opset {version}, the model "
-                        f"opset {outer}, and the two differ; expected one version: convert the model with "
-                        "onnx.version_converter"
-                    )
-
     def _flat_node(self, node: onnx.NodeProto, body: _Body, depth: int) -> onnx.NodeProto:
         name = self._node_name(node, body)
-        flat = onnx.NodeProto(op_type=node.op_type, domain=_domain(node.domain), name=name)
+        flat = onnx.NodeProto(op_type=node.op_type, domain=plain_domain(node.domain), name=name)
         flat.input.extend(body.scope.resolve_all(node.input, f"operation {name!r} ({node.op_type})"))
         flat.output.extend(body.scope.resolve_all(node.output, name))
         flat.metadata_props.extend(node.metadata_props)
@@ -286,65 +278,6 @@ class _Flattener:
         return self._node_names.claim(f"{body.prefix}{node.op_type}_{count}", body.path)
 
 
-def flat_input(value: onnx.ValueInfoProto) -> FlatInput:
-    """What a value declares about itself as an input."""
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return FlatInput(value.name, tensor.elem_type, None)
-    return FlatInput(value.name, tensor.elem_type, tuple(_dimension(d) for d in tensor.shape.dim))
-
-
-def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value) if dim.dim_value > 0 else None
-    return dim.dim_param or None
-
-
-def bound_attribute(attribute: onnx.AttributeProto, bindings: Bindings) -> onnx.AttributeProto | None:
-    """The attribute itself, or what a reference to an attribute of the enclosing function means.
-
-    None where the call leaves the referenced attribute out.
-    """
-    if not attribute.ref_attr_name:
-        return attribute
-    value = bindings.get(attribute.ref_attr_name)
-    if value is None:
-        return None
-    bound = onnx.AttributeProto()
-    bound.CopyFrom(value)
-    bound.name = attribute.name
-    return bound
-
-
-def _call_bindings(function: onnx.FunctionProto, call: onnx.NodeProto, outer: Bindings) -> Bindings:
-    bindings = {attribute.name: attribute for attribute in function.attribute_proto}
-    for attribute in call.attribute:
-        bound = bound_attribute(attribute, outer)
-        if bound is not None:
-            bindings[attribute.name] = bound
-    return bindings
-
-
 def is_constant(node: onnx.NodeProto) -> bool:
     """Whether a node is the standard Constant."""
-    return node.op_type == "Constant" and _domain(node.domain) == ""
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
-
-
-def _opsets(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    return {_domain(entry.domain): int(entry.version) for entry in imports}
-
-
-def _differs(op: str, domain: str, one: int, other: int) -> bool:
-    """Whether two opset versions hold different versions of an operation; unknown ones do not differ."""
-    if not onnx.defs.has(op, domain):
-        return False
-    try:
-        first = onnx.defs.get_schema(op, one, domain)
-        second = onnx.defs.get_schema(op, other, domain)
-    except onnx.defs.SchemaError:
-        return True
-    return bool(first.since_version != second.since_version)
+    return node.op_type == "Constant" and plain_domain(node.domain) == ""

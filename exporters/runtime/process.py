@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,20 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
-from emergraph.exporters.runtime.assembly import Assembly, weight_messages
+from emergraph.exporters.runtime.assembly import PLACEHOLDER, Assembly, weight_messages
 from emergraph.exporters.runtime.element_types import PLAIN, element_type_of, numpy_dtype
 from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line, unsupported_in, with_names
 
 SMALL_ELEMENTS = 65_536
 """Tensors up to this many elements come back with their values."""
 
 _CHUNK = 1 << 20
-_MESSAGE_CHARACTERS = 300
-
-
-class ModelRefusedError(InvalidInputError):
-    """onnxruntime refused to load or run the model on these inputs."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,8 @@ class ModelProcess:
         self._deadline = time.monotonic() + limits.wall_seconds
         self._assembly: Assembly | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="emergraph-")
+        Path(self._folder.name, PLACEHOLDER).touch()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
 
     def __enter__(self) -> Self:
@@ -89,14 +87,15 @@ class ModelProcess:
 
     def close(self) -> None:
         """End the child."""
+        self.restart()
+        self._errors.close()
+        self._folder.cleanup()
+
+    def restart(self) -> None:
+        """End the child; the next load starts a new one."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
-        self._errors.close()
+            _end(process)
 
     def load(self, assembly: Assembly, *, prepack: bool = False) -> None:
         """Load a model; the one loaded before is forgotten.
@@ -147,7 +146,7 @@ class ModelProcess:
         if assembly is None:
             raise RuntimeError("load a model first")
         slots = assembly.slots
-        arrays = [np.ascontiguousarray(array) for array in feeds.values()]
+        arrays = [_sendable(array) for array in feeds.values()]
         header: dict[str, object] = {
             "command": "run",
             "feeds": [_feed(slots[name], array) for name, array in zip(feeds, arrays, strict=True)],
@@ -164,7 +163,11 @@ class ModelProcess:
         return {name: _fetched(value, received) for name, value in zip(fetch, values, strict=True)}
 
     def _start(self) -> subprocess.Popen[bytes]:
-        limits = {"memory_bytes": self._limits.memory_bytes, "parent": os.getpid()}
+        limits = {
+            "memory_bytes": self._limits.memory_bytes,
+            "parent": os.getpid(),
+            "folder": self._folder.name,
+        }
         # -P: a model's folder may be the current one, and must not be where modules are imported from
         command = [sys.executable, "-P", "-m", "emergraph.exporters.runtime.worker", json.dumps(limits)]
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module, no word from outside
@@ -221,23 +224,20 @@ class ModelProcess:
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, event)
             if self.seconds_left <= 0 or not selector.select(self.seconds_left):
-                self.kill()
+                self.restart()
                 raise LimitError(
                     f"{doing} the model took longer than {self._limits.wall_seconds:g} s; "
                     "raise the limit with --time-limit, or use smaller inputs"
                 )
 
-    def kill(self) -> None:
-        """End the child; the next load starts a new one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
     def _death(self, doing: str) -> InvalidInputError | LimitError:
         """The error for a child that is gone."""
         process, self._process = self._process, None
-        code = process.wait() if process is not None else None
+        code = None
+        if process is not None:
+            # its end of the pipes is closed, so it has ended or is about to
+            code = process.wait()
+            _end(process)
         if code == -signal.SIGKILL:
             return LimitError(f"{doing} the model was stopped by the system, probably for want of memory")
         if code is not None and code < 0:
@@ -264,9 +264,25 @@ class ModelProcess:
         if reply["memory"]:
             return self._memory(doing)
         text = str(reply["error"])
-        if self._assembly is not None:
-            text = _with_names(text, self._assembly)
-        return ModelRefusedError(f"{doing} the model failed in onnxruntime: {one_line(text)}")
+        named = with_names(text, self._assembly) if self._assembly is not None else text
+        error = ModelRefusedError(f"{doing} the model failed in onnxruntime: {one_line(named)}")
+        error.unsupported = unsupported_in(text, self._assembly)
+        return error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _sendable(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The array in C order, bfloat16 as float32 (see `widening`)."""
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
+    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def _feed(slot: str, array: NDArray[np.generic]) -> dict[str, object]:
@@ -289,23 +305,3 @@ def _fetched(value: dict[str, Any], buffers: list[bytearray]) -> Fetched:
     if value["buffer"] is not None and dtype is not None and shape is not None:
         values = np.frombuffer(buffers[value["buffer"]], dtype).reshape(shape)
     return Fetched(str(value["kind"]), shape, element_type, values)
-
-
-def one_line(text: str) -> str:
-    """A message as one line without control characters, cut to a readable length."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    flat = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", flat)
-    # where in onnxruntime's own source it happened says nothing to a user
-    flat = re.sub(r"/onnxruntime_src/\S+.*?\)( const)? ", "", flat)
-    return flat if len(flat) <= _MESSAGE_CHARACTERS else flat[: _MESSAGE_CHARACTERS - 1] + "…"
-
-
-def _with_names(text: str, assembly: Assembly) -> str:
-    """Put the file's names back where onnxruntime's message has neutral ones."""
-    tensors = {slot: name for name, slot in assembly.slots.items()}
-
-    def real(match: re.Match[str]) -> str:
-        found = match.group(0)
-        return tensors.get(found) or assembly.nodes.get(found) or found
-
-    return re.sub(r"\bem[tn]\d+\b", real, text)

@@ -25,7 +25,7 @@ RANKS = (2, 4, 3, 1, 0)
 
 MAX_SUBSETS = 16
 
-_BATCH_NAME = re.compile(r"^(n|b|bs|bsz|batch.*|.*batch|.*batch_?size|num_?samples)$", re.IGNORECASE)
+_BATCH_NAME = re.compile(r"batch|^bsz?$|^num_?samples$", re.IGNORECASE)
 _LENGTH_NAME = re.compile(r"seq|len|time|step|frame|token|height|width|^h$|^w$|^t$|^l$|^s$", re.IGNORECASE)
 
 
@@ -86,7 +86,7 @@ def axes_of(inputs: Sequence[FlatInput], given: Mapping[str, Shape], default_ran
                 axes.append(known[key])
                 continue
             axes.append(key)
-            counts = _BATCH_NAME.match(key) or (position == 0 and not _LENGTH_NAME.search(axis or ""))
+            counts = _BATCH_NAME.search(axis or "") or (position == 0 and not _LENGTH_NAME.search(axis or ""))
             (batch if counts else other)[key] = None
         shapes[value.name] = tuple(axes)
     sums = _sums((*batch, *other), known)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Array = NDArray[np.generic]
     Bytes = NDArray[np.uint8]
 
 # onnxruntime has no type annotations
@@ -56,6 +57,35 @@ def leave_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class WeightFile:
+    """A file with weights: mapped where they are aligned, read where they are not."""
+
+    def __init__(self, path: str) -> None:
+        import numpy as np
+
+        self.np = np
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self.file = os.fdopen(descriptor, "rb", buffering=0)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("weights are not in a regular file")
+        self.mapped: Bytes = np.memmap(self.file, np.uint8, mode="r")
+
+    def bytes_at(self, offset: int, count: int, dtype: str | None) -> "Bytes":
+        """The bytes of one tensor; a mapped and then copied tensor would take its size twice."""
+        np = self.np
+        if dtype is None or offset % np.dtype(dtype).itemsize == 0:
+            mapped: Bytes = self.mapped[offset : offset + count]
+            return mapped
+        found: Bytes = np.empty(count, np.uint8)
+        view, filled = found.data, 0
+        while filled < count:
+            got = os.preadv(self.file.fileno(), [view[filled:]], offset + filled)
+            if got == 0:
+                break
+            filled += got
+        return found[:filled]
+
+
 class Runner:
     """One model at a time, and the runs of it."""
 
@@ -63,6 +93,11 @@ class Runner:
         import numpy as np
         import onnxruntime as ort
 
+        # everything is imported before the folder changes: the search path may be relative
+        from emergraph.exporters.runtime import bfloat16, pooling
+
+        self.bfloat16 = bfloat16
+        self.pooling = pooling
         self.np = np
         self.ort = ort
         ort.disable_telemetry_events()
@@ -85,73 +120,71 @@ class Runner:
         options.add_session_config_entry("session.disable_prepacking", "0" if header["prepack"] else "1")
         # spinning threads would take the cores from the parent between runs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        names, values = self._weights(header["weights"], buffers)
-        if names:
-            options.add_external_initializers(names, values)
+        arrays, packed = self._weights(header["weights"], buffers)
+        values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        for name, value in values.items():
+            # makes no copy, and so wants the value kept alive
+            options.add_initializer(name, value)
+        if packed:
+            # numpy has no arrays for these types; onnxruntime copies them, and wants all the others as well
+            options.add_external_initializers(list(values), list(values.values()))
+            sizes = [raw.size for raw in packed.values()]
+            options.add_external_initializers_from_files_in_memory(list(packed), list(packed.values()), sizes)
         model = bytes(buffers[0])
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.held = [options, values]
         return {}
 
     def _weights(
         self, weights: list[dict[str, Any]], buffers: list[bytearray]
-    ) -> tuple[list[str], list[Any]]:
-        names, values, maps = [], [], {}
+    ) -> tuple[dict[str, "Array"], dict[str, "Bytes"]]:
+        """Weights as arrays, and those of types without arrays as bytes, by name."""
+        arrays: dict[str, Array] = {}
+        packed: dict[str, Bytes] = {}
+        files: dict[str, WeightFile] = {}
         for weight in weights:
-            if weight["path"] is None:
+            name, dtype, path = weight["name"], weight["dtype"], weight["path"]
+            if path is None:
                 raw = self.np.frombuffer(buffers[weight["buffer"]], self.np.uint8)
             else:
-                path = weight["path"]
-                if path not in maps:
-                    maps[path] = self._map(path)
-                start = weight["offset"]
-                raw = maps[path][start : start + weight["nbytes"]]
+                if path not in files:
+                    files[path] = WeightFile(path)
+                raw = files[path].bytes_at(weight["offset"], weight["nbytes"], dtype)
             if raw.size != weight["nbytes"]:
                 raise ValueError(f"weights end early: expected {weight['nbytes']} bytes, found {raw.size}")
-            names.append(weight["name"])
-            values.append(self._ort_value(raw, weight["type"], weight["dtype"], weight["shape"]))
-        return names, values
+            if weight["type"] == self.bfloat16.BFLOAT16:
+                arrays[name] = self.bfloat16.widened_bits(raw).reshape(weight["shape"])
+            elif dtype is None:
+                packed[name] = raw
+            else:
+                arrays[name] = self._array(raw, dtype, weight["shape"])
+        return arrays, packed
 
-    def _map(self, path: str) -> "Bytes":
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ValueError("weights are not in a regular file")
-            return self.np.memmap(file, self.np.uint8, mode="r")
-
-    def _ort_value(self, raw: "Bytes", element_type: int, dtype: str | None, shape: list[int]) -> OrtValue:
-        np = self.np
-        if dtype is not None:
-            array = np.ndarray(tuple(shape), np.dtype(dtype), buffer=raw)
-            if not array.flags.aligned or not array.flags.c_contiguous:
-                array = array.copy()
-            self.held.append(array)
-            return self.ort.OrtValue.ortvalue_from_numpy(array)
-        value = self.ort.OrtValue.ortvalue_from_shape_and_type(shape, element_type)
-        if value.tensor_size_in_bytes() != raw.size:
-            raise ValueError(
-                f"expected {value.tensor_size_in_bytes()} bytes for shape {shape}, found {raw.size}"
-            )
-        copied = np.ascontiguousarray(raw)
-        ctypes.memmove(value.data_ptr(), copied.ctypes.data, copied.size)
-        return value
+    def _array(self, raw: "Bytes", dtype: str, shape: list[int]) -> "Array":
+        array = self.np.ndarray(tuple(shape), self.np.dtype(dtype), buffer=raw)
+        return array if array.flags.aligned else array.copy()
 
     def run(self, header: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], list[bytes]]:
         """Run the session; tensors come back whole, pooled, or as shape and type only."""
-        feeds = {
-            feed["name"]: self._ort_value(
-                self.np.frombuffer(buffer, self.np.uint8), feed["type"], feed["dtype"], feed["shape"]
-            )
-            for feed, buffer in zip(header["feeds"], buffers, strict=True)
-        }
-        kept = len(self.held) - len(feeds)
+        arrays, feeds = [], {}
+        for feed, buffer in zip(header["feeds"], buffers, strict=True):
+            raw = self.np.frombuffer(buffer, self.np.uint8)
+            if feed["dtype"] is None:
+                # a type of one byte that numpy has no name for
+                value = raw.reshape(feed["shape"])
+                feeds[feed["name"]] = self.ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
+                    value, feed["type"]
+                )
+            else:
+                value = self._array(raw, feed["dtype"], feed["shape"])
+                feeds[feed["name"]] = self.ort.OrtValue.ortvalue_from_numpy(value)
+            arrays.append(value)
         fetched = self.session.run_with_ort_values(header["fetch"], feeds)
-        del self.held[kept:]
         replies: list[dict[str, Any]] = []
         out: list[bytes] = []
         pooling = header["pool"]
         for name, value in zip(header["fetch"], fetched, strict=True):
-            reply = self._reply(value, header["small"], pooling.get(name), out)
-            replies.append(reply)
+            replies.append(self._reply(value, header["small"], pooling.get(name), out))
         return {"values": replies}, out
 
     def _reply(
@@ -164,9 +197,7 @@ class Runner:
         if element_type == STRING:
             return reply
         if pool is not None:
-            from emergraph.exporters.runtime.pooling import pooled
-
-            means = pooled(value.numpy(), pool["axes"], pool["sample_axis"])
+            means = self.pooling.pooled(value.numpy(), pool["axes"], pool["sample_axis"])
             reply["shape"], reply["pooled"] = list(means.shape), True
             reply["buffer"] = len(out)
             out.append(means.tobytes())
@@ -198,9 +229,12 @@ def describe(error: Exception) -> dict[str, Any]:
     return {"ok": False, "memory": memory, "error": text[:20000], "type": type(error).__name__}
 
 
-def serve(source: BinaryIO, sink: BinaryIO, max_bytes: int) -> None:
-    """Answer messages until the other side closes."""
+def serve(source: BinaryIO, sink: BinaryIO, max_bytes: int, folder: str) -> None:
+    """Answer messages until the other side closes; `folder` holds nothing but the placeholder."""
     from emergraph.exporters.runtime.frames import pack, receive
+
+    runner = Runner()
+    os.chdir(folder)
 
     def read(count: int) -> bytes:
         data = source.read(count)
@@ -208,7 +242,6 @@ def serve(source: BinaryIO, sink: BinaryIO, max_bytes: int) -> None:
             raise EOFError
         return data
 
-    runner = Runner()
     while True:
         try:
             header, buffers = receive(read, max_bytes)
@@ -236,7 +269,7 @@ def main() -> None:
     # whatever a library prints must not land in the protocol
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, sink, int(limits["memory_bytes"]))
+    serve(sys.stdin.buffer, sink, int(limits["memory_bytes"]), limits["folder"])
 
 
 if __name__ == "__main__":
