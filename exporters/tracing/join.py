@@ -78,6 +78,8 @@ def _self_gated(ctx: TraceContext, values: Sequence[Value], tracks: dict[int, Tr
             inner = "Square" if bent is None else (bent.activation or "")
             name = _SELF_GATED.get(inner, inner) if plain is not None else inner
             out[layer_id] = replace(base, activation=base.activation or name, nonlinear=True)
+        elif ctx.node.op_type == "Where":
+            out[layer_id] = replace(track, activation=track.activation or "Where", nonlinear=True)
         elif len(branches) > 1 and plain is not None:
             out[layer_id] = plain
         else:

@@ -279,20 +279,18 @@ def compare(ctx: TraceContext) -> None:
 
 @rule("Where")
 def where(ctx: TraceContext) -> None:
-    """A choice; the condition is control unless it is all that depends on the inputs."""
+    """A choice is condition * first + (1 - condition) * second: what carries units is joined as a gate."""
     condition, first, second = (ctx.value(name) for name in ctx.node.input)
-    carried = [v for v in (first, second) if v.labels is not None]
+    carried = [v for v in (condition, first, second) if v.labels is not None]
     for value in (first, second):
         ctx.use(value.constant, "shift")
     ctx.use(condition.constant, "mask")
-    if len(carried) == 2:
+    if len(carried) >= 2:
         join(ctx, carried, kind=EdgeKind.GATE, weights=None)
     elif carried and condition.constant is not None:
         _where_constant(ctx, condition.constant, first, second)
     elif carried:
         pass_one(ctx, carried[0], nonlinearity="Where")
-    elif condition.labels is not None:
-        pass_one(ctx, condition, nonlinearity="Where")
     else:
         ctx.set_control(0)
         ctx.did(TracedAs.CONTROL)
