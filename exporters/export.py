@@ -1,7 +1,7 @@
 """Exporting an ONNX file: read it safely, run it once, trace its units, write one graph into a store."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -16,7 +16,7 @@ from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.tracing.bodies import body_runner
-from emergraph.exporters.tracing.prepare import FileParameter, traced_model
+from emergraph.exporters.tracing.prepare import FileParameter, open_branches, traced_model
 from emergraph.exporters.tracing.tracer import TraceSummary, footer, trace
 from emergraph.graphstore.records import GraphHeader, GraphSink
 from emergraph.graphstore.store import Store
@@ -36,6 +36,8 @@ class ExportOptions:
     """Shapes of inputs, for the concrete run."""
     seed: int = 0
     """Of inputs that are made up."""
+    all_branches: bool = False
+    """Trace both branches of every If whose condition depends on the inputs, not only the one taken."""
     force: bool = False
     """Export even if the store holds a graph of the same file and settings."""
     root: Path | None = None
@@ -164,6 +166,8 @@ def _trace(
         return FileParameter(lazy.shape, lazy.dtype, lazy.array)
 
     bodies = body_runner(run.flat, as_source(file), limits=options.run_limits, seed=options.seed)
+    if options.all_branches:
+        run = replace(run, flat=open_branches(file.model, run.flat))
     summary = trace(traced_model(run, parameter, run_body=bodies), sink, progress=progress)
     if not summary.n_weight_edges:
         raise InvalidInputError(_nothing_understood(file.name, summary))
@@ -190,6 +194,7 @@ def _settings(options: ExportOptions) -> dict[str, object]:
         "inputs": {name: _described(array) for name, array in sorted(options.inputs.items())},
         "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())},
         "seed": options.seed,
+        **({"branches": "all"} if options.all_branches else {}),
     }
 
 

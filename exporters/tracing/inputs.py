@@ -6,7 +6,7 @@ the ids ride through movement and element-wise operations, and the first contrac
 one unit: those that differ only along axes that it does not contract.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +18,15 @@ from scipy.sparse.csgraph import connected_components
 from emergraph.errors import EmergraphError
 from emergraph.exporters.tracing.context import TracedModel, op_names
 from emergraph.exporters.tracing.evaluate import attributes, has_subgraph, run_node
-from emergraph.exporters.tracing.facts import TensorFacts
+from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
-from emergraph.exporters.tracing.subgraphs import RepeatedBody, outer_names, repeated_body
+from emergraph.exporters.tracing.subgraphs import (
+    RepeatedBody,
+    body_of,
+    outer_names,
+    repeated_body,
+    run_graph,
+)
 
 _MOVERS = frozenset(
     [
@@ -114,6 +120,9 @@ class _Ride:
         inner = set().union(*(outer_names(body) for body in bodies))
         if not any(name in self.ids for name in (*node.input, *inner)):
             return
+        if node.op_type == "If":
+            self._enter_branches(node)
+            return
         body = self._repeated(node)
         if body is None:
             self.used_as_value = True
@@ -123,14 +132,33 @@ class _Ride:
                 self._unite_along(self.ids[outside], axis)
                 self.ids[inside] = np.take(self.ids[outside], 0, axis=axis)
         self.ids.update({inside: self.ids[out] for inside, out, _ in body.states if out in self.ids})
-        outer = self.model
-        facts = {**outer.facts, **body.own, **body.run.facts}
-        self.model, self.depth = replace(outer, nodes=body.run.nodes, facts=facts, outputs=()), self.depth + 1
-        self.run()
-        self.model, self.depth = outer, self.depth - 1
+        self._ride_through(body.run, body.own, depth=1)
         for name, (inside, stacked) in zip(node.output, body.results, strict=False):
-            if inside in self.ids and name in outer.facts:
-                self._leave(name, self.ids[inside], stacked, outer.facts[name].shape)
+            if inside in self.ids and name in self.model.facts:
+                self._leave(name, self.ids[inside], stacked, self.model.facts[name].shape)
+
+    def _enter_branches(self, node: onnx.NodeProto) -> None:
+        """Go on inside the first branch of an open If that tells what its inputs' units are."""
+        for key in ("then_branch", "else_branch"):
+            branch = body_of(node, key)
+            if self.model.run_body is None or self.resolved:
+                break
+            try:
+                run = run_graph(self.model.run_body, branch, self._facts, {})
+            except (EmergraphError, KeyError):
+                continue
+            self._ride_through(run, {}, depth=0)
+            for name, value in zip(node.output, branch.output, strict=True):
+                if value.name in self.ids and name in self.model.facts:
+                    self._leave(name, self.ids[value.name], None, self.model.facts[name].shape)
+        self.used_as_value = True
+
+    def _ride_through(self, run: BodyRun, own: Mapping[str, TensorFacts], *, depth: int) -> None:
+        outer = self.model
+        facts = {**outer.facts, **own, **run.facts}
+        self.model, self.depth = replace(outer, nodes=run.nodes, facts=facts, outputs=()), self.depth + depth
+        self.run()
+        self.model, self.depth = outer, self.depth - depth
 
     def _repeated(self, node: onnx.NodeProto) -> RepeatedBody | None:
         if node.op_type not in ("Loop", "Scan") or self.model.run_body is None:

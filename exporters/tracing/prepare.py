@@ -7,7 +7,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.exporters.runtime.branches import literal_conditions, take_branches
 from emergraph.exporters.runtime.concrete import ConcreteRun
+from emergraph.exporters.runtime.flat_model import FlatModel
+from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.tracing.context import ParameterTensor, TracedModel
 from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 
@@ -57,3 +60,15 @@ def traced_model(
         opsets=run.flat.opsets,
         run_body=run_body,
     )
+
+
+def open_branches(model: onnx.ModelProto, taken: FlatModel) -> FlatModel:
+    """The model flattened again with its Ifs kept, except those that a constant decides.
+
+    Tensors have the names that they have in `taken`, the model with its branches taken, so that the facts of
+    its run hold for both.
+    """
+    flat = flatten(model, overridden=frozenset(value.name for value in taken.inputs))
+    while decisions := literal_conditions(flat):
+        flat = take_branches(flat, decisions)
+    return flat
