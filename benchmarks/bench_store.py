@@ -1,11 +1,12 @@
 """Speed of the store beside plain DuckDB: a synthetic transformer's weights in, and all its edges out.
 
-Run `python benchmarks/bench_store.py [--layers 12]`. Every figure comes from this one run. The matrices are made
-once, float32 and stored (out, in) as PyTorch does, so the writer sees transposed views of a mapped file; each way
-of writing and reading runs in a child process, so that peak memory is its own.
+Run `python benchmarks/bench_store.py [--layers 12]`. Every figure comes from this one run. The matrices are
+made once, float32 and stored (out, in) as PyTorch does, so the writer sees transposed views of a mapped file;
+each way of writing and reading runs in a child process, so that peak memory is its own.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -45,7 +46,7 @@ def layer_sizes(n_layers: int) -> list[int]:
 def make_weights(path: Path, sizes: list[int]) -> None:
     random = np.random.default_rng(0)
     with path.open("wb") as file:
-        for n_src, n_dst in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_src, n_dst in itertools.pairwise(sizes):
             (0.02 * random.standard_normal((n_dst, n_src), dtype=np.float32)).tofile(file)
 
 
@@ -53,7 +54,7 @@ def matrices(path: Path, sizes: list[int]) -> Iterator[tuple[np.ndarray, int, in
     """Yield (n_src, n_dst) views with the first source and the first target unit."""
     flat = np.memmap(path, dtype=np.float32, mode="r")
     position = first = 0
-    for n_src, n_dst in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_src, n_dst in itertools.pairwise(sizes):
         yield flat[position : position + n_src * n_dst].reshape(n_dst, n_src).T, first, first + n_src
         position += n_src * n_dst
         first += n_src
@@ -97,7 +98,7 @@ def write_store(folder: Path, sizes: list[int], *, n_outside: int = 0) -> None:
             ]
         )
         writer.write_units([UnitColumns(layer=i, role=Role.HIDDEN) for i in range(len(sizes))])
-        n = sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        n = sum(a * b for a, b in itertools.pairwise(sizes))
         writer.finish(
             GraphFooter(n_parameters=n, n_parameters_understood=n, n_operations=0, n_operations_understood=0)
         )
@@ -244,7 +245,7 @@ def main() -> None:
     if arguments.task:
         run_task(arguments.task, arguments.folder, sizes)
         return
-    n_edges = sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    n_edges = sum(a * b for a, b in itertools.pairwise(sizes))
     print(f"{n_edges / 1e6:.1f} M edges, duckdb {duckdb.__version__}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -257,7 +258,8 @@ def main() -> None:
             rate = n_edges / result["seconds"] / 1e6
             size = f"{store.stat().st_size / n_edges:5.2f} B/edge" if task in WRITERS else ""
             print(
-                f"{task.__name__:25s} {result['seconds']:7.2f} s {result['cpu']:7.2f} s cpu {rate:8.1f} M edges/s {result['peak_mb']:7.0f} MB {size}"
+                f"{task.__name__:25s} {result['seconds']:7.2f} s {result['cpu']:7.2f} s cpu "
+                f"{rate:8.1f} M edges/s {result['peak_mb']:7.0f} MB {size}"
             )
 
 

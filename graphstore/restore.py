@@ -16,6 +16,10 @@ from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.tensors import element_type
 from emergraph.graphstore.text import printable
 
+_PART_SIZES = """
+SELECT part, octet_length(data) AS size FROM tensor_parts WHERE graph = ? AND tensor = ? ORDER BY part
+"""
+
 
 @dataclass(frozen=True)
 class _Stored:
@@ -58,7 +62,7 @@ def restore_tensor(reader: GraphReader, name: str) -> NDArray[np.generic]:
     )
     if values.size != math.prod(stored.shape):
         raise _damaged(reader, name, f"{values.size} values, shape {stored.shape}")
-    if stored.sha256 is not None and hashlib.sha256(values.view(np.uint8)).hexdigest() != stored.sha256:
+    if stored.sha256 is not None and hashlib.sha256(values.view(np.uint8).data).hexdigest() != stored.sha256:
         raise _damaged(reader, name, "the checksum differs")
     return values.reshape(stored.shape)
 
@@ -89,11 +93,7 @@ def _raw_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic
     """Return the values of a tensor from its raw bytes, one-dimensional."""
     key = [reader.id, stored.name]
     with translated_errors(reader.path):
-        sizes = fetch_table(
-            reader.connection,
-            "SELECT part, octet_length(data) AS size FROM tensor_parts WHERE graph = ? AND tensor = ? ORDER BY part",
-            key,
-        )
+        sizes = fetch_table(reader.connection, _PART_SIZES, key)
         total = sum(sizes.column("size").to_pylist())
         expected = math.prod(stored.shape) * dtype.itemsize
         if total != expected:
