@@ -10,7 +10,11 @@ from emergraph.exporters.weightfiles.inert import NoData, SparseRef, TensorRef
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
 from emergraph.exporters.weightfiles.tensors import LazyTensor
+from emergraph.exporters.weightfiles.unpickle import Unpickled
 from emergraph.exporters.weightfiles.weightfile import Skipped
+
+_SHARING = 4
+"""Times that an object of a checkpoint is met on average, at most: the same dict can stand in two places."""
 
 
 @dataclass
@@ -39,12 +43,12 @@ class Contents:
 
 
 def add_checkpoint(
-    root: object, builder: Builder, contents: Contents, *, below: str = "", quiet: bool = False
+    pickled: Unpickled, builder: Builder, contents: Contents, *, below: str = "", quiet: bool = False
 ) -> None:
     """Add the weights of an unpickled object.
 
     Args:
-        root: What `unpickle` gave.
+        pickled: What `unpickle` gave.
         builder: Checks the tensors against their storages.
         contents: Where everything goes.
         below: Put before every name.
@@ -53,15 +57,11 @@ def add_checkpoint(
     Raises:
         InvalidInputError, UnsafeInputError: see `collect` and `Builder`.
     """
-    found = collect(root, contents.limits, "pickle")
+    found = collect(pickled.root, contents.limits, _SHARING * pickled.opcodes + 1_000)
     wrappers, leaves = strip_wrappers(found.leaves)
     for path, leaf in leaves.items():
         builder.add(".".join((below, *path)) if below else ".".join(path) or "tensor", leaf)
-    builder.finish()
-    for tensor in builder.tensors.values():
-        contents.add_tensor(tensor)
-    contents.skipped.extend(builder.skipped)
-    contents.findings.extend(builder.findings)
+    add_built(builder, contents)
     _report_left_out(found, contents)
     if not quiet:
         contents.metadata.update(found.metadata)
@@ -69,6 +69,19 @@ def add_checkpoint(
             contents.metadata["weights under"] = ".".join(printable(key) for key in wrappers)
         _report_opaque(found, contents)
         _report_several(leaves, contents)
+
+
+def add_built(builder: Builder, contents: Contents) -> None:
+    """Take over the tensors that a builder has checked.
+
+    Raises:
+        InvalidInputError, UnsafeInputError, LimitError: see `Builder.finish` and `Contents.add_tensor`.
+    """
+    builder.finish()
+    for tensor in builder.tensors.values():
+        contents.add_tensor(tensor)
+    contents.skipped.extend(builder.skipped)
+    contents.findings.extend(builder.findings)
 
 
 def _report_left_out(found: Collected, contents: Contents) -> None:

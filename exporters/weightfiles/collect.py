@@ -53,7 +53,7 @@ class _Leave:
     container: int
 
 
-def collect(root: object, limits: WeightLimits, where: str) -> Collected:
+def collect(root: object, limits: WeightLimits, visits: int) -> Collected:
     """Walk through an unpickled object and sort what it holds.
 
     Optimizer states (a dict with `state` and `param_groups`, or a key that says so) and random-number states
@@ -62,8 +62,8 @@ def collect(root: object, limits: WeightLimits, where: str) -> Collected:
 
     Args:
         root: What `unpickle` gave.
-        limits: Caps on tensors and visits.
-        where: How to name the file in messages.
+        limits: Caps on tensors.
+        visits: Objects to look at; as many as the pickle makes, and some more where it shares them.
 
     Raises:
         UnsafeInputError: the object is nested or shared so much that the walk would not end (PICKLE-BOMB).
@@ -71,20 +71,19 @@ def collect(root: object, limits: WeightLimits, where: str) -> Collected:
     """
     found = Collected()
     stack: list[tuple[Path, object, Path | None]] = [((), root, None)]
-    visits = 0
     open_containers: set[int] = set()
     while stack:
         path, value, state = stack.pop()
         if isinstance(value, _Leave):
             open_containers.discard(value.container)
             continue
-        visits += 1
-        if visits > limits.pickle_opcodes or len(path) > MAX_DEPTH:
-            raise refusal("PICKLE-BOMB", "the pickle nests or shares objects without end", where)
+        visits -= 1
+        if visits < 0 or len(path) > MAX_DEPTH:
+            raise refusal("PICKLE-BOMB", "the pickle nests or shares objects without end")
         if isinstance(value, _LEAVES):
             _keep(found, path, value, state)
             if len(found.leaves) > limits.tensors:
-                raise refusal("WEIGHTS-LIMIT", f"the file has more than {limits.tensors} tensors", where)
+                raise refusal("WEIGHTS-LIMIT", f"the file has more than {limits.tensors} tensors")
         elif not isinstance(value, (dict, list, tuple, Opaque)):
             _note(found, path, value)
         elif id(value) not in open_containers:

@@ -6,7 +6,7 @@ the weights themselves; each of them can run code (pytorch issue 153410). Here t
 
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.build import Builder
-from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
+from emergraph.exporters.weightfiles.checkpoint import Contents, add_built
 from emergraph.exporters.weightfiles.dtypes import PT2_DTYPES
 from emergraph.exporters.weightfiles.inert import StorageRef, TensorRef
 from emergraph.exporters.weightfiles.jsontext import parse_json
@@ -114,7 +114,10 @@ def _read_table(
     def load(key: str, _: int) -> memoryview:
         return archive.stored(key)
 
-    add_checkpoint(leaves, Builder(load, contents.limits), contents, quiet=True)
+    builder = Builder(load, contents.limits)
+    for name, leaf in leaves.items():
+        builder.add(name, leaf)
+    add_built(builder, contents)
 
 
 def _reference(archive: StrictZip, folder: str, name: str, entry: dict[str, object]) -> TensorRef:

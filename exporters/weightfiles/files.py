@@ -4,35 +4,37 @@ import os
 import stat
 from pathlib import Path
 
-from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
 from emergraph.exporters.weightfiles.refuse import refusal
 
 
-def map_file(path: Path) -> MappedFile:
+def map_file(path: Path, where: str = "") -> MappedFile:
     """Map a file read-only.
 
     The file is opened without blocking and looked at through its descriptor, so that a pipe or a device
     neither hangs nor changes under the check. A file that another process cuts short while it is mapped is
     beyond this protection.
 
+    Args:
+        path: The file.
+        where: How to name it in messages, where they do not start with its name anyway.
+
     Raises:
         InvalidInputError: it is missing, unreadable, no regular file (WEIGHTS-FILE-MISSING), or empty.
     """
-    shown = printable(path.name)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         raise refusal(
-            "WEIGHTS-FILE-MISSING", f"cannot open the file: {reason}; check the path", shown
+            "WEIGHTS-FILE-MISSING", f"cannot open the file: {reason}; check the path", where
         ) from None
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         os.close(descriptor)
         if stat.S_ISREG(status.st_mode):
-            raise refusal("WEIGHTS-FILE-FORMAT", "the file is empty; fetch it again", shown)
+            raise refusal("WEIGHTS-FILE-FORMAT", "the file is empty; fetch it again", where)
         raise refusal(
-            "WEIGHTS-FILE-MISSING", "expected a regular file, found a device, pipe or folder", shown
+            "WEIGHTS-FILE-MISSING", "expected a regular file, found a device, pipe or folder", where
         )
     return map_descriptor(descriptor, path, status)

@@ -17,7 +17,7 @@ MAX_KEY_BITS = 60
 """Integers below 2^60 hash to themselves, so that keys cannot be made to collide."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Object:
     """What the sketch knows about an object on the stack."""
 

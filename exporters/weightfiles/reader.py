@@ -76,22 +76,13 @@ def read_weights(
         >>> weights.tensors["encoder.weight"].array().shape  # doctest: +SKIP
         (384, 1536)
     """
-    chosen = Path(path)
-    if chosen.is_dir():
-        chosen = find_in_folder(chosen)
-    mapped = map_file(chosen)
-
-    def read(part: Path) -> WeightFile:
-        return _read_one(map_file(part), limits, allow_missing=allow_missing_classes)
-
-    if chosen.name.endswith(".index.json"):
-        weights = read_sharded(mapped, limits, root, read)
-    else:
-        weights = _read_one(mapped, limits, allow_missing=allow_missing_classes)
-    if not weights.tensors:
-        message = "the file holds no weights" + (": " + weights.skipped[0].reason if weights.skipped else "")
-        raise refusal("WEIGHTS-NONE", message, printable(chosen.name))
-    return weights
+    try:
+        return _read(Path(path), limits, root, allow_missing=allow_missing_classes)
+    except EmergraphError as error:
+        finding = finding_of(error)
+        if finding is not None:
+            error.args = (f"{printable(Path(path).name)}: {finding.line()} [{finding.id}]",)
+        raise
 
 
 def check_weights(
@@ -122,6 +113,24 @@ def check_weights(
     return findings
 
 
+def _read(path: Path, limits: WeightLimits, root: Path | None, *, allow_missing: bool) -> WeightFile:
+    chosen = find_in_folder(path) if path.is_dir() else path
+    mapped = map_file(chosen)
+
+    def read(part: Path) -> WeightFile:
+        where = printable(part.name)
+        return _read_one(map_file(part, where), limits, where, allow_missing=allow_missing)
+
+    if chosen.name.endswith(".index.json"):
+        weights = read_sharded(mapped, limits, root, read)
+    else:
+        weights = _read_one(mapped, limits, "", allow_missing=allow_missing)
+    if not weights.tensors:
+        message = "the file holds no weights" + (": " + weights.skipped[0].reason if weights.skipped else "")
+        raise refusal("WEIGHTS-NONE", message)
+    return weights
+
+
 def _look_at(tensor: LazyTensor) -> list[Finding]:
     where = printable(tensor.name)
     findings = []
@@ -137,9 +146,9 @@ def _look_at(tensor: LazyTensor) -> list[Finding]:
     return findings
 
 
-def _read_one(mapped: MappedFile, limits: WeightLimits, *, allow_missing: bool) -> WeightFile:
+def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_missing: bool) -> WeightFile:
     contents = Contents(limits)
-    kind = _dispatch(mapped, contents, allow_missing=allow_missing)
+    kind = _dispatch(mapped.content, where, contents, allow_missing=allow_missing)
     return WeightFile(
         source=mapped.path.name,
         format=kind,
@@ -153,9 +162,8 @@ def _read_one(mapped: MappedFile, limits: WeightLimits, *, allow_missing: bool) 
     )
 
 
-def _dispatch(mapped: MappedFile, contents: Contents, *, allow_missing: bool) -> str:
+def _dispatch(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> str:
     """Recognise the format by content, read it, and return its name."""
-    data, where = mapped.content, printable(mapped.path.name)
     if bytes(data[:2]) == b"PK":
         return _read_archive(open_zip(data, where, contents.limits), contents, allow_missing=allow_missing)
     if is_legacy(data):
@@ -213,4 +221,4 @@ def _read_plain_pickle(data: memoryview, where: str, contents: Contents, *, allo
     def load(key: str, _: int) -> memoryview:
         raise refusal("TENSOR-STORAGE", f"storage {printable(key)} is not in the file", where)
 
-    add_checkpoint(pickled.root, Builder(load, contents.limits), contents)
+    add_checkpoint(pickled, Builder(load, contents.limits), contents)

@@ -33,7 +33,7 @@ def find_in_folder(folder: Path) -> Path:
         if (folder / name).exists():
             return folder / name
     message = f"the folder holds none of {', '.join(_IN_FOLDER)}; name the weight file itself"
-    raise refusal("WEIGHTS-FILE-MISSING", message, printable(folder.name))
+    raise refusal("WEIGHTS-FILE-MISSING", message)
 
 
 def read_sharded(
@@ -52,13 +52,10 @@ def read_sharded(
             the index says (SHARD-CONFLICT), or the index is malformed (SAFETENSORS-HEADER).
         UnsafeInputError: a part outside the folder (SHARD-OUTSIDE).
     """
-    where = printable(index.path.name)
-    placed = _weight_map(index, limits, where)
+    placed = _weight_map(index, limits)
     names = sorted(set(placed.values()))
     if len(names) > limits.shards:
-        raise refusal(
-            "WEIGHTS-LIMIT", f"the index names {len(names)} parts, the limit is {limits.shards}", where
-        )
+        raise refusal("WEIGHTS-LIMIT", f"the index names {len(names)} parts, the limit is {limits.shards}")
     digest = hashlib.sha256(index.content)
     parts: list[tuple[str, WeightFile]] = []
     for name in names:
@@ -68,19 +65,17 @@ def read_sharded(
     return _join(index, placed, parts, digest.hexdigest())
 
 
-def _weight_map(index: MappedFile, limits: WeightLimits, where: str) -> dict[str, str]:
+def _weight_map(index: MappedFile, limits: WeightLimits) -> dict[str, str]:
     if index.size > limits.json_bytes:
-        raise refusal(
-            "WEIGHTS-LIMIT", f"the index has {index.size} bytes, the limit is {limits.json_bytes}", where
-        )
-    parsed = parse_json(bytes(index.content), where, malformed="SAFETENSORS-HEADER", limit=limits.json_bytes)
+        raise refusal("WEIGHTS-LIMIT", f"the index has {index.size} bytes, the limit is {limits.json_bytes}")
+    parsed = parse_json(bytes(index.content), "", malformed="SAFETENSORS-HEADER", limit=limits.json_bytes)
     placed = parsed.get("weight_map") if isinstance(parsed, dict) else None
     if (
         not isinstance(placed, dict)
         or not placed
         or not all(isinstance(name, str) for name in placed.values())
     ):
-        raise refusal("SAFETENSORS-HEADER", "the index has no weight_map from tensors to files", where)
+        raise refusal("SAFETENSORS-HEADER", "the index has no weight_map from tensors to files")
     return placed
 
 

@@ -120,7 +120,7 @@ def _read_pickle(
             raise refusal("TENSOR-STORAGE", f"storage {printable(key)} is not in the archive", archive.where)
         return archive.stored(f"{folder}{key}")
 
-    add_checkpoint(pickled.root, Builder(load, contents.limits), contents, below=below, quiet=quiet)
+    add_checkpoint(pickled, Builder(load, contents.limits), contents, below=below, quiet=quiet)
 
 
 def _operations(archive: StrictZip) -> Counter[str]:
@@ -158,7 +158,7 @@ def read_legacy(
     for _ in range(5):
         parts.append(unpickle(data, where, limits, start=position, policy=policy))
         position = parts[-1].end
-    magic, protocol, system, root, keys = (part.root for part in parts)
+    magic, protocol, system, _, keys = (part.root for part in parts)
     if magic != MAGIC or protocol != PROTOCOL or not isinstance(keys, list):
         raise refusal(
             "WEIGHTS-FILE-FORMAT", "the file is of an unknown version of torch's older format", where
@@ -174,7 +174,7 @@ def read_legacy(
             raise refusal("TENSOR-STORAGE", f"storage {printable(key)} is not in the file", where)
         return placed[key]
 
-    add_checkpoint(root, Builder(load, limits), contents)
+    add_checkpoint(parts[3], Builder(load, limits), contents)
 
 
 def _place_storages(

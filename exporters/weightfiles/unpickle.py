@@ -33,6 +33,8 @@ class Unpickled:
     """Dicts, lists, plain values and the descriptions of `inert`."""
     end: int
     """First byte after the pickle."""
+    opcodes: int
+    """Instructions of the pickle, which bound the objects that it makes."""
     storages: dict[str, StorageRef]
     """The storages that it refers to, by key."""
 
@@ -111,7 +113,7 @@ def unpickle(
     scan = scan_pickle(data, where, limits, start=start, policy=policy)
     try:
         unpickler = _Unpickler(bytes(data[start : scan.end]), policy, where)
-        return Unpickled(unpickler.load(), scan.end, unpickler.storages)
+        return Unpickled(unpickler.load(), scan.end, scan.opcodes, unpickler.storages)
     except _MALFORMED as error:
         message = f"the pickle is malformed ({type(error).__name__}); fetch the file again"
         raise refusal("PICKLE-DAMAGED", message, where) from None

@@ -57,7 +57,8 @@ def read_directory(data: memoryview, where: str) -> Directory:
     """
     position = data.nbytes - _END.size
     if position < 0 or bytes(data[position : position + 4]) != b"PK\x05\x06":
-        if bytes(data[-70_000:]).rfind(b"PK\x05\x06") >= 0:
+        tail = bytes(data[-70_000:])
+        if 0 <= tail.rfind(b"PK\x05\x06") < len(tail) - _END.size:
             raise refusal("ZIP-INCONSISTENT", "bytes or a comment follow the end of the zip archive", where)
         raise refusal(
             "ZIP-DAMAGED", "the zip archive has no end record: it is cut short; fetch it again", where
