@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
 from emergraph.exporters.runtime.concrete import concrete_run
-from emergraph.exporters.runtime.flat_model import FlatModel, names_used
+from emergraph.exporters.runtime.flat_model import FlatModel, inner_names, names_used
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.tracing.facts import BodyRun, BodyRunner, TensorFacts
 
@@ -46,8 +46,9 @@ def body_runner(flat: FlatModel, base: ModelSource, *, limits: RunLimits, seed: 
 
     def run_once(graph: onnx.GraphProto, given: Mapping[str, TensorFacts]) -> BodyRun:
         own = {value.name for value in graph.input}
-        made = {name for node in graph.node for name in node.output}
-        wanted = names_used(tuple(graph.node)) | {value.name for value in graph.output}
+        nodes = tuple(graph.node)
+        made = {name for node in nodes for name in node.output} | inner_names(nodes)
+        wanted = names_used(nodes) | {value.name for value in graph.output}
         captured = sorted(name for name in wanted if name and name not in made and name not in own)
         model = onnx.ModelProto(ir_version=flat.ir_version)
         for domain, version in flat.opsets.items():
