@@ -115,7 +115,7 @@ def _column(block: UnitBlock, held: EdgeColumns, name: str) -> NDArray[Any]:
 class UnitGraph:
     """Layers and units as arrays, blocks as descriptions, edges as a stream.
 
-    Build one with `from_arrays` (tests, studies) or `read_unit_graph` (a store).
+    Build one with `from_arrays`, or with `storedgraph.read_unit_graph` from a store.
     """
 
     layers: tuple[UnitLayer, ...]
@@ -183,7 +183,7 @@ def from_arrays(
     """Build a graph from arrays.
 
     Args:
-        layers: In order of id, covering units 0 .. n-1 without gaps.
+        layers: In order of id; together they cover units 0 .. n-1 once.
         blocks: In any order.
         columns: Block id -> src, dst and optionally weight, l1, l2, max_abs, n_params. Dense blocks with
             `src_units` and `dst_units` need none.
@@ -193,23 +193,15 @@ def from_arrays(
         n_nonzero: Default: the sum over layers less their zeros.
 
     Raises:
-        InvalidInputError: Layers leave gaps, or a block names a layer that does not exist.
+        InvalidInputError: Layers leave gaps or overlap, or a block names a layer that does not exist.
     """
-    next_unit = 0
-    for layer in layers:
-        if layer.first_unit != next_unit:
-            raise InvalidInputError(
-                f"Layer '{layer.name}' starts at unit {layer.first_unit}, expected {next_unit}"
-            )
-        next_unit += layer.n_units
     ids = [layer.id for layer in layers]
     if ids != sorted(set(ids)):
         raise InvalidInputError(f"Layer ids must increase, got {ids[:10]}")
     unknown = {block.layer for block in blocks} - set(ids)
     if unknown:
         raise InvalidInputError(f"Blocks lead into unknown layers {sorted(unknown)}")
-    sizes = np.array([layer.n_units for layer in layers], dtype=np.int64)
-    unit_layer = np.repeat(np.arange(len(layers), dtype=np.int32), sizes)
+    unit_layer = layer_positions(layers)
     total_params = sum(layer.n_params for layer in layers)
     return UnitGraph(
         layers=tuple(layers),
@@ -221,6 +213,25 @@ def from_arrays(
         n_nonzero=total_params - sum(layer.n_zeros for layer in layers) if n_nonzero is None else n_nonzero,
         edges=ArrayEdges(dict(columns or {})),
     )
+
+
+def layer_positions(layers: Sequence[UnitLayer]) -> NDArray[np.int32]:
+    """(n_units,) position of each unit's layer.
+
+    Raises:
+        InvalidInputError: The layers leave gaps or overlap.
+    """
+    next_unit = 0
+    for layer in sorted(layers, key=lambda layer: (layer.first_unit, layer.n_units)):
+        if layer.first_unit != next_unit:
+            raise InvalidInputError(
+                f"Layer '{layer.name}' starts at unit {layer.first_unit}, expected {next_unit}"
+            )
+        next_unit += layer.n_units
+    unit_layer = np.empty(next_unit, dtype=np.int32)
+    for position, layer in enumerate(layers):
+        unit_layer[layer.units] = position
+    return unit_layer
 
 
 def _neurons_by_kind(layers: Sequence[UnitLayer], unit_layer: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -25,6 +25,9 @@ Floats = NDArray[np.float64]
 
 SUM_KINDS = frozenset({EdgeKind.WEIGHT, EdgeKind.IDENTITY})
 """Kinds whose target adds up its sources."""
+DECIMALS = 12
+"""Scores are rounded, so that a target's only contributor has exactly 1 and is not above average by
+rounding."""
 PRODUCT_KINDS = frozenset({EdgeKind.GATE, EdgeKind.ATTENTION})
 """Kinds whose target multiplies its sources: each factor contributes what the product contributes."""
 
@@ -53,7 +56,7 @@ def contribution_scores(graph: UnitGraph, trace: UnitTrace) -> ActivityScores:
         raise InvalidInputError(f"The trace has {len(size)} units, the graph {graph.n_units}")
     per_target = _share_per_strength(graph, size)
     scores = _largest_shares(graph, size, per_target)
-    scores = np.fmax(scores, _output_scores(graph, size))
+    scores = np.asarray(np.fmax(scores, _output_scores(graph, size)), dtype=np.float64).round(DECIMALS)
     return ActivityScores(
         values=scores,
         rule=ActivityRule.CONTRIBUTION,

@@ -46,7 +46,7 @@ def path_count_emergence(
         Counts with logarithms, shares by layer, relative variants and everything that was left out.
 
     Raises:
-        UsageError: The activity is per sample (use `per_sample_emergence`).
+        UsageError: The activity is per sample (use `bootstrap_emergence`).
         InvalidInputError: The activity does not fit the graph.
 
     Example:
@@ -60,7 +60,7 @@ def path_count_emergence(
     if not isinstance(activity, Activity):
         activity = Activity.given(activity)
     if activity.active.ndim != 1:
-        raise UsageError("The activity is per sample: use per_sample_emergence, or choose another rule")
+        raise UsageError("The activity is per sample: use bootstrap_emergence, or choose another rule")
     classes = classify(graph, activity.known, options)
     active = classes.active(activity.active)
     sweep = plan(graph, options, in_degree=removed)

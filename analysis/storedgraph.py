@@ -1,0 +1,90 @@
+"""Unit graphs and traces out of a store."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.unitgraph import (
+    ROLES,
+    EdgeColumns,
+    UnitBlock,
+    UnitGraph,
+    UnitLayer,
+    layer_positions,
+)
+from emergraph.graphstore.blockinfo import BlockInfo
+from emergraph.graphstore.reader import GraphReader
+
+
+def read_unit_graph(reader: GraphReader) -> UnitGraph:
+    """The unit graph of a graph in a store; its edges stay there and are streamed when asked for.
+
+    Args:
+        reader: From `Store.graph`; its store must stay open as long as the graph is used.
+    """
+    layers = [
+        UnitLayer(**row)
+        for row in reader.layers()
+        .select("id", "name", "kind", "first_unit", "n_units", "n_params", "n_zeros")
+        .iter_rows(named=True)
+    ]
+    units = reader.units()
+    codes = units["role"].replace_strict({role.value: code for code, role in enumerate(ROLES)})
+    n_params = int(str(reader.summary["n_parameters"]))
+    return UnitGraph(
+        layers=tuple(layers),
+        blocks=tuple(_unit_block(info) for info in reader.blocks_info()),
+        unit_layer=layer_positions(layers),
+        neuron=units["neuron"].to_numpy(),
+        role=codes.to_numpy().astype(np.uint8),
+        n_params=n_params,
+        n_nonzero=n_params - int(reader.tensors()["n_zeros"].sum()),
+        edges=StoredEdges(reader),
+        name=reader.name,
+    )
+
+
+def read_unit_trace(reader: GraphReader, trace: str | int | None = None) -> UnitTrace:
+    """A trace of the graph's units: by name or id, or the newest.
+
+    Raises:
+        UsageError: The graph has no such trace.
+    """
+    frame = reader.activations(trace)
+    names = {row["id"]: row["name"] for row in reader.traces().iter_rows(named=True)}
+    newest = list(names.values())[-1]
+    name = newest if trace is None else names.get(trace, trace)
+    return UnitTrace.from_frame(frame, reader.units().height, name=str(name))
+
+
+@dataclass(frozen=True)
+class StoredEdges:
+    """Edges that stay in a store."""
+
+    reader: GraphReader
+
+    def iter_edges(
+        self, blocks: Sequence[UnitBlock], *, columns: Sequence[str]
+    ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
+        """Yield each block with its columns, small blocks fetched together."""
+        stored = self.reader.iter_edges([block.id for block in blocks], columns=columns)
+        for block, (_, edges) in zip(blocks, stored, strict=True):
+            yield block, edges
+
+
+def _unit_block(info: BlockInfo) -> UnitBlock:
+    return UnitBlock(
+        id=info.id,
+        name=info.name,
+        kind=info.kind,
+        layer=info.layer,
+        n_edges=info.n_edges,
+        dense=info.dense,
+        src_units=info.src_units,
+        dst_units=info.dst_units,
+        tensor=info.tensor,
+        shared_with=info.shared_with,
+        has_kernels=info.has_kernels,
+    )
