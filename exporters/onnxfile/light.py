@@ -11,6 +11,14 @@ from dataclasses import dataclass, field
 from emergraph.exporters.onnxfile.dtypes import DATA_FIELDS, RAW_DATA, STRING_DATA
 from emergraph.exporters.onnxfile.findings import Finding, refusal
 from emergraph.exporters.onnxfile.limits import ReadLimits
+from emergraph.exporters.onnxfile.message_kinds import (
+    BYTES_PER_FIELD,
+    BYTES_PER_MESSAGE,
+    KINDS,
+    NOT_TEXT_IN_TENSOR,
+    TENSOR_GROWTH,
+    MessageKind,
+)
 from emergraph.exporters.onnxfile.wire import (
     BYTES,
     VARINT,
@@ -28,49 +36,7 @@ MAX_DEPTH = 100
 """Levels of messages inside the outermost one that protobuf's own readers accept."""
 
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-_MAX_EXTERNAL_ENTRY = 8192  # twice the longest path
-
-
-@dataclass(frozen=True)
-class MessageKind:
-    """What of a kind of message matters here; field numbers of onnx.proto."""
-
-    name: str
-    children: dict[int, str]
-    """Fields that lead to tensors, and the names of their kinds."""
-    singular: frozenset[int] = frozenset()
-    """Those of them that may stand once."""
-    structured: frozenset[int] = frozenset()
-    """Fields whose parsed form can be many times their encoded size."""
-    not_text: frozenset[int] = frozenset()
-    """Fields of numbers or bytes."""
-
-
-KINDS: dict[str, MessageKind] = {
-    kind.name: kind
-    for kind in (
-        MessageKind(
-            "model", {7: "graph", 20: "training", 25: "function"}, frozenset({7}), frozenset({8, 14, 26})
-        ),
-        MessageKind(
-            "graph", {1: "node", 5: "tensor", 15: "sparse"}, structured=frozenset({11, 12, 13, 14, 16})
-        ),
-        MessageKind("function", {7: "node", 11: "attribute"}, structured=frozenset({9, 12, 14})),
-        MessageKind("node", {5: "attribute"}, structured=frozenset({9, 10})),
-        MessageKind(
-            "attribute",
-            {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-            frozenset({5, 6, 22}),
-            frozenset({8, 14, 15}),
-            frozenset({4, 7, 8, 9}),
-        ),
-        MessageKind("sparse", {1: "tensor", 2: "tensor"}, frozenset({1, 2}), frozenset({3}), frozenset({3})),
-    )
-}
-"""Messages that are looked into; tensors are read by their own code, training graphs are left out."""
-_NOT_TEXT_IN_TENSOR = frozenset({1, 2, 3, 14, *DATA_FIELDS})
-# Measured with upb: a message takes some 100 to 300 bytes however short its encoding, a string 24.
-_BYTES_PER_MESSAGE, _BYTES_PER_FIELD, _BYTES_PER_STRUCTURED_BYTE = 300, 32, 24
+_MAX_ENTRY = 8192  # twice the longest path
 
 
 @dataclass(frozen=True)
@@ -147,7 +113,7 @@ class _Lightener:
                 stack.append(child)
                 continue
             done = stack.pop()
-            self._charge(_BYTES_PER_MESSAGE)
+            self._charge(BYTES_PER_MESSAGE)
             parts = done.finish(self.source) if stack else None
             if parts is not None:
                 stack[-1].replace(self.source, done.start, done.end, parts)
@@ -159,8 +125,7 @@ class _Lightener:
         for number, wire, start, value, end in frame.fields:
             child = kind.children.get(number) if wire == BYTES else None
             if child is None:
-                cost = _BYTES_PER_STRUCTURED_BYTE if number in kind.structured else 1
-                self.memory += _BYTES_PER_FIELD + (end - start) * cost
+                self._charge(BYTES_PER_FIELD + (end - start) * kind.growth.get(number, 1))
                 if wire == BYTES and number not in kind.not_text:
                     self._look_at_text(value, end)
                 continue
@@ -190,79 +155,51 @@ class _Lightener:
             self.beyond_ascii = not bytes(self.source[start:end]).isascii()
 
     def _lighten_tensor(
-        self, number: int, position: int, end: int, *, can_nest: bool
+        self, number: int, start: int, end: int, *, can_nest: bool
     ) -> list[bytes | memoryview] | None:
         """Return the tensor's field without its values, or None where it stays as it is."""
-        values: dict[int, list[tuple[int, int, int]]] = {}
-        kept: list[tuple[int, int]] = []
-        external: list[tuple[int, int]] = []
-        location = 0
-        memory = _BYTES_PER_MESSAGE
-        for part, wire, start, value, stop in scan_fields(self.source, position, end):
-            memory += _BYTES_PER_FIELD + (stop - value) * (8 if part in {1, 5, 7, 11, 16} else 1)
-            if wire == BYTES and part not in _NOT_TEXT_IN_TENSOR:
-                self._look_at_text(value, stop)
-            if part in DATA_FIELDS:
-                values.setdefault(part, []).append((wire, value, stop))
-            elif part == _EXTERNAL_DATA:
-                external.append((start, stop))
-            elif part == _DATA_LOCATION and wire == VARINT:
-                location, _ = read_varint(self.source, value, stop)
-            else:
-                kept.append((start, stop))
-            if memory > self.limits.model_memory:
-                self._charge(memory)
-        where = f"tensor at byte {position}"
-        self._check_one_place(values, location, where)
-        self._check_marker(external, where)
-        if len(values) != 1 or not can_nest:
-            self._charge(memory)
-            return None
-        ((data_field, chunks),) = values.items()
-        wire, start, stop = chunks[0]
-        stored = stop - start
-        if (
-            len(chunks) > 1
-            or wire != BYTES
-            or data_field == STRING_DATA
-            or stored <= self.limits.inline_bytes
-        ):
-            self._charge(memory)
-            return None
-        if external:
-            self.notes.append(
-                Finding("ONNX-EXT-UNUSED", "holds its values and names a file; the file is ignored", where)
+        parts = self._scan_tensor(start, end)
+        where = f"tensor at byte {start}"
+        _check_one_place(parts, where)
+        for entry_start, entry_end in parts.external:
+            _check_entry(
+                bytes(self.source[entry_start : min(entry_end, entry_start + _MAX_ENTRY + 1)]), where
             )
-        self._charge(_BYTES_PER_MESSAGE * 3)
-        self.mapped[start] = MappedValues(data_field, start, stop)
-        parts = [self.source[a:b] for a, b in kept]
-        entry = _mapped_entry(start, stored)
-        size = sum(len(part) for part in parts) + len(entry)
-        return [encode_bytes_header(number, size), *parts, entry]
+        self._charge(parts.memory)
+        large = parts.large_values(self.limits.inline_bytes) if can_nest else None
+        if large is None:
+            self._charge(parts.value_memory)
+            return None
+        if parts.external:
+            message = "holds its values and names a file; the file is ignored"
+            self.notes.append(Finding("ONNX-EXT-UNUSED", message, where))
+        self._charge(3 * BYTES_PER_MESSAGE)
+        self.mapped[large.start] = large
+        kept = [self.source[a:b] for a, b in parts.kept]
+        entry = _mapped_entry(large.start, large.end - large.start)
+        return [encode_bytes_header(number, sum(map(len, kept)) + len(entry)), *kept, entry]
 
-    def _check_one_place(
-        self, values: dict[int, list[tuple[int, int, int]]], location: int, where: str
-    ) -> None:
-        names = [DATA_FIELDS[number] for number in sorted(values)]
-        if location == 1 and names:
-            names.append("a file outside")
-        filled = [
-            number
-            for number, chunks in values.items()
-            if number == RAW_DATA or any(stop > start for _, start, stop in chunks)
-        ]
-        if len(filled) > 1 or (filled and location == 1):
-            raise refusal("ONNX-TENSOR-TWICE", f"values in {' and in '.join(names)}; readers disagree", where)
-        if len(values.get(RAW_DATA, ())) > 1:
-            raise refusal("ONNX-WIRE-DUPLICATE", "raw_data stands twice; readers disagree", where)
-
-    def _check_marker(self, external: list[tuple[int, int]], where: str) -> None:
-        marker = MAPPED_LOCATION.encode()
-        for start, stop in external:
-            if stop - start > _MAX_EXTERNAL_ENTRY:
-                raise refusal("ONNX-EXT-LOCATION", f"external data described by {stop - start} bytes", where)
-            if marker in bytes(self.source[start:stop]):
-                raise refusal("ONNX-EXT-LOCATION", f"the location {MAPPED_LOCATION!r} is reserved", where)
+    def _scan_tensor(self, start: int, end: int) -> "_TensorParts":
+        parts = _TensorParts()
+        for number, wire, field_start, value, stop in scan_fields(self.source, start, end):
+            growth = TENSOR_GROWTH.get(number, 1)
+            parts.memory += BYTES_PER_FIELD
+            if parts.memory > self.limits.model_memory:
+                break  # charged, and refused, by the caller
+            if number in DATA_FIELDS:
+                parts.values.setdefault(number, []).append((wire, value, stop))
+                parts.value_memory += (stop - value) * growth
+                continue
+            parts.memory += (stop - value) * growth
+            if wire == BYTES and number not in NOT_TEXT_IN_TENSOR:
+                self._look_at_text(value, stop)
+            if number == _EXTERNAL_DATA:
+                parts.external.append((field_start, stop))
+            elif number == _DATA_LOCATION and wire == VARINT:
+                parts.location, _ = read_varint(self.source, value, stop)
+            else:
+                parts.kept.append((field_start, stop))
+        return parts
 
     def _charge(self, memory: int) -> None:
         self.memory += memory
@@ -272,6 +209,50 @@ class _Lightener:
                 f"the model without its weights would take more than {self.limits.model_memory >> 20} MiB; "
                 "raise ReadLimits.model_memory if it is trusted",
             )
+
+
+@dataclass
+class _TensorParts:
+    """The fields of one tensor, as positions in the file."""
+
+    values: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    """Wire type, start and end of the values, by data field."""
+    kept: list[tuple[int, int]] = field(default_factory=list)
+    external: list[tuple[int, int]] = field(default_factory=list)
+    location: int = 0
+    memory: int = BYTES_PER_MESSAGE
+    value_memory: int = 0
+
+    def large_values(self, inline_bytes: int) -> MappedValues | None:
+        """Return the values if they are in one piece and larger than `inline_bytes`."""
+        if len(self.values) != 1:
+            return None
+        ((data_field, chunks),) = self.values.items()
+        wire, start, end = chunks[0]
+        if len(chunks) > 1 or wire != BYTES or data_field == STRING_DATA or end - start <= inline_bytes:
+            return None
+        return MappedValues(data_field, start, end)
+
+
+def _check_one_place(parts: _TensorParts, where: str) -> None:
+    filled = [
+        DATA_FIELDS[number]
+        for number, chunks in sorted(parts.values.items())
+        if number == RAW_DATA or any(end > start for _, start, end in chunks)
+    ]
+    if filled and parts.location == 1:
+        filled.append("a file outside")
+    if len(filled) > 1:
+        raise refusal("ONNX-TENSOR-TWICE", f"values in {' and in '.join(filled)}; readers disagree", where)
+    if len(parts.values.get(RAW_DATA, ())) > 1:
+        raise refusal("ONNX-WIRE-DUPLICATE", "raw_data stands twice; readers disagree", where)
+
+
+def _check_entry(entry: bytes, where: str) -> None:
+    if len(entry) > _MAX_ENTRY:
+        raise refusal("ONNX-EXT-LOCATION", f"external data described by more than {_MAX_ENTRY} bytes", where)
+    if MAPPED_LOCATION.encode() in entry:
+        raise refusal("ONNX-EXT-LOCATION", f"the location {MAPPED_LOCATION!r} is reserved", where)
 
 
 def _mapped_entry(offset: int, length: int) -> bytes:

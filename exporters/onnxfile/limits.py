@@ -9,7 +9,7 @@ class ReadLimits:
 
     inline_bytes: int = 1024
     """Tensors with more stored bytes than this stay in the memory-mapped file, out of the light model."""
-    model_memory: int = 2 << 30
+    model_memory: int = 1 << 30
     """Estimated bytes that the light model (the file without its tensors' values) takes once parsed."""
     expanded_nodes: int = 1_000_000
     """Operations after every local function is written out where it is called."""

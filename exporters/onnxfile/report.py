@@ -44,11 +44,6 @@ class Report:
             raise error
         self.add(finding)
 
-    @property
-    def refused(self) -> bool:
-        """Whether something was found that stops reading."""
-        return any(finding.severity is Severity.ERROR for finding in self._kept)
-
     def findings(self) -> list[Finding]:
         """Return the findings, the worst first, otherwise in the order in which they were made."""
         more = [

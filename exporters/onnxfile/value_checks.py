@@ -49,14 +49,18 @@ def count_values(tensor: LazyTensor) -> ValueCounts:
 
 
 def value_findings(tensor: LazyTensor) -> Iterator[Finding]:
-    """Yield what a user should know about a tensor's values. Single numbers are left alone."""
+    """Yield what a user should know about a tensor's values. Single numbers are left alone.
+
+    Raises:
+        InvalidInputError: Values out of the range of their type.
+    """
     where = f"tensor {printable(tensor.name)!r}"
     if tensor.dtype.startswith(("string", "complex")):
         yield Finding("ONNX-TENSOR-SKIPPED", f"holds {tensor.dtype}", where)
         return
-    if tensor.n_elements < 2:
-        return
     counts = count_values(tensor)
+    if counts.n_values < 2:
+        return
     if counts.nan or counts.infinite:
         message = f"{counts.nan} NaN and {counts.infinite} infinite of {counts.n_values} values"
         yield Finding("ONNX-VALUE-NONFINITE", message, where)
