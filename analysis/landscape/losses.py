@@ -12,7 +12,6 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from emergraph.errors import UsageError
 
@@ -90,7 +89,8 @@ def log_probabilities(values: NDArray[np.generic], kind: OutputKind) -> Array:
     if kind is OutputKind.BERNOULLI:
         both = np.stack([x, 1 - x], axis=-1)
         return np.asarray(np.log(np.maximum(both, TINY)))
-    return np.asarray(log_softmax(x, axis=-1))
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def _comparable(outputs: Outputs, base: Outputs) -> list[int]:

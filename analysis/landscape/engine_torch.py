@@ -1,0 +1,329 @@
+"""Losses of a PyTorch module at any weights: parameters are views of one flat buffer.
+
+The module is copied once; the copy's parameters are views of a flat buffer, so a new weight vector costs
+one vectorised write and no parameter is ever stepped in place. For very small nets `torch.func.vmap`
+evaluates many weight vectors at once; it loses on large matrix products and convolutions, so `fastest`
+measures both.
+"""
+
+import copy
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.landscape.evaluator import Weights
+from emergraph.analysis.landscape.hessian import HessianOperator
+from emergraph.analysis.landscape.layout import Layout, ParameterBlock
+from emergraph.analysis.landscape.losses import LossKind
+from emergraph.analysis.landscape.missing_torch import require_torch
+from emergraph.errors import InvalidInputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+_NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
+
+
+def module_layout(module: "torch.nn.Module") -> Layout:
+    """Lay out a module's parameters (tied ones once) in the order of `named_parameters`.
+
+    Filters lie along axis 0, for transposed convolutions along axis 1; parameters with one axis and those of
+    normalisation layers are vectors.
+    """
+    owners = {
+        f"{prefix}.{name}" if prefix else name: part
+        for prefix, part in module.named_modules()
+        for name, _ in part.named_parameters(recurse=False)
+    }
+    blocks, offset = [], 0
+    for name, parameter in module.named_parameters():
+        kind = type(owners[name]).__name__ if name in owners else ""
+        block = ParameterBlock(
+            name=name,
+            shape=tuple(parameter.shape),
+            offset=offset,
+            unit_axes=(1,)
+            if "ConvTranspose" in kind and parameter.ndim > 1
+            else (0,)
+            if parameter.ndim
+            else (),
+            is_vector=parameter.ndim <= 1 or any(norm in kind for norm in _NORMS),
+            layer=name.rpartition(".")[0],
+        )
+        blocks.append(block)
+        offset += prod(parameter.shape)
+    return Layout(tuple(blocks))
+
+
+class TorchEvaluator:
+    """Losses of a module over its parameters, on CPU.
+
+    The module is put in eval mode (dropout off, batch norm with its running statistics) in the evaluator's
+    own copy; the module given is never touched.
+
+    Args:
+        module: The model.
+        inputs: One batch: a tensor, or a tuple of positional arguments. The evaluation set, fixed for good.
+        targets: Labels or values; None for the label-free losses.
+        loss: `kl` and `mse` compare with the module's own outputs when there are no targets. `auto` is
+            cross-entropy with integer targets, MSE with others, and `kl` without targets where the output has
+            several classes on its last axis, else `mse`.
+        function: Maps the module's output to a scalar tensor, for `LossKind.FUNCTION`.
+        recompute_batch_norm: Estimate the running statistics anew from the inputs at every weight vector.
+        threads: torch threads while evaluating; 0 leaves the setting alone.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        InvalidInputError: The base loss is not finite.
+        UsageError: Targets and loss do not fit, or the module has no parameters.
+    """
+
+    def __init__(
+        self,
+        module: "torch.nn.Module",
+        inputs: "torch.Tensor | tuple[torch.Tensor, ...]",
+        targets: "torch.Tensor | None" = None,
+        *,
+        loss: LossKind = LossKind.AUTO,
+        function: "Callable[[torch.Tensor], torch.Tensor] | None" = None,
+        recompute_batch_norm: bool = False,
+        threads: int = 0,
+    ) -> None:
+        torch = require_torch("a landscape of a PyTorch module")
+        self._layout = module_layout(module)
+        if not self._layout.blocks:
+            raise UsageError("landscape: the module has no parameters")
+        self._module = copy.deepcopy(module).eval().requires_grad_(requires_grad=False)
+        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+        self._inputs = tuple(x.detach().clone() for x in arguments)
+        self._targets = None if targets is None else targets.detach().clone()
+        self._threads = threads
+        self._recompute = recompute_batch_norm
+        self._function = function
+        parts = [p.detach().reshape(-1).to(torch.float32) for p in self._module.parameters()]
+        self._base = np.array(torch.cat(parts).numpy())
+        self._base.flags.writeable = False
+        self._bind()
+        with torch.inference_mode():
+            self._reference = self._module(*self._inputs)
+        self._kind, self.loss_name = _resolve(loss, self._reference, self._targets, function)
+        start = self.loss(self._base)
+        if not np.isfinite(start):
+            raise InvalidInputError(
+                f"the loss at the module's own weights is {start}; expected a finite number"
+            )
+
+    def _bind(self) -> None:
+        """Make the parameters of the copy views of one flat buffer."""
+        import torch
+
+        self._flat = torch.from_numpy(self._base.copy())
+        for block, parameter in zip(self._layout.blocks, self._module.parameters(), strict=True):
+            view = self._flat[block.span].view(block.shape)
+            if parameter.dtype != torch.float32:
+                raise UsageError(
+                    f"parameter {block.name!r} is {parameter.dtype}; expected float32: module.float()"
+                )
+            parameter.data = view
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy in another process needs; views are made anew there."""
+        return {name: value for name, value in vars(self).items() if name != "_flat"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Bind the copy's parameters to a buffer of its own."""
+        vars(self).update(state)
+        self._base.flags.writeable = False
+        self._bind()
+
+    def with_threads(self, threads: int) -> "TorchEvaluator":
+        """Return an independent copy with another number of threads."""
+        twin = copy.deepcopy(self)
+        twin._threads = threads  # noqa: SLF001 - its own class
+        return twin
+
+    @property
+    def layout(self) -> Layout:
+        """Where each parameter lies in the vector."""
+        return self._layout
+
+    @property
+    def base(self) -> Weights:
+        """(n_params,) the module's own weights, read-only."""
+        return self._base
+
+    @property
+    def n_params(self) -> int:
+        """Length of the vector."""
+        return self._base.size
+
+    def loss(self, theta: Weights) -> float:
+        """Loss at a weight vector (n_params,)."""
+        import torch
+
+        if theta.shape != self._base.shape:
+            raise UsageError(f"weights: expected shape {self._base.shape}, found {theta.shape}")
+        with torch.inference_mode():
+            self._flat.copy_(_tensor(theta))
+            return self._evaluate()
+
+    def losses_along(
+        self, start: Weights, direction: Weights, steps: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Losses at `start + s direction`, each computed from `start` straight into the buffer."""
+        import torch
+
+        origin, line = _tensor(start), _tensor(direction)
+        values = np.empty(len(steps))
+        with torch.inference_mode():
+            for i, step in enumerate(steps):
+                torch.add(origin, line, alpha=float(step), out=self._flat)
+                values[i] = self._evaluate()
+        return values
+
+    def gradient(self, theta: Weights) -> NDArray[np.float64]:
+        """Gradient of the loss at a weight vector, (n_params,)."""
+        return self.hessian(theta).gradient
+
+    def hessian(self, theta: Weights | None = None) -> HessianOperator:
+        """Hessian of the loss at a weight vector (the base weights by default), as an operator.
+
+        The operator has weights of its own: later evaluations do not move it.
+        """
+        import torch
+
+        values = torch.from_numpy(np.array(self._base if theta is None else theta, dtype=np.float32))
+        leaves = [values[b.span].view(b.shape).clone().requires_grad_() for b in self._layout.blocks]
+        named = dict(zip((b.name for b in self._layout.blocks), leaves, strict=True))
+        with torch.enable_grad():
+            output = torch.func.functional_call(self._module, named, self._inputs)
+            return HessianOperator(self._loss_of(output), leaves)
+
+    def _evaluate(self) -> float:
+        import torch
+
+        if self._threads and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        if self._recompute:
+            refresh_batch_norm(self._module, self._inputs)
+        return float(self._loss_of(self._module(*self._inputs)))
+
+    def _loss_of(self, output: Any) -> "torch.Tensor":  # noqa: ANN401 - whatever the module returns
+        if self._kind is LossKind.FUNCTION and self._function is not None:
+            return self._function(output)
+        return _tensor_loss(self._kind, output, self._reference, self._targets)
+
+
+def _tensor(values: Weights) -> "torch.Tensor":
+    """A float32 tensor of an array; torch cannot share read-only arrays, such as the base weights."""
+    import torch
+
+    array = np.asarray(values, dtype=np.float32)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _resolve(
+    loss: LossKind, output: object, targets: "torch.Tensor | None", function: object
+) -> tuple[LossKind, str]:
+    """Decide what `auto` means and name the loss."""
+    import torch
+
+    if (function is not None) != (loss is LossKind.FUNCTION):
+        raise UsageError(f"loss {loss}: a function is expected with 'function' and with no other kind")
+    if loss is LossKind.FUNCTION:
+        return loss, "user's function"
+    if not isinstance(output, torch.Tensor):
+        raise UsageError(
+            f"loss {loss}: the module returns {type(output).__name__}, expected a tensor; use function"
+        )
+    several = output.ndim > 1 and output.shape[-1] > 1
+    if loss is LossKind.AUTO:
+        if targets is not None:
+            loss = LossKind.MSE if targets.dtype.is_floating_point else LossKind.CROSS_ENTROPY
+        else:
+            loss = LossKind.KL if several else LossKind.MSE
+    if targets is None and loss is LossKind.CROSS_ENTROPY:
+        raise UsageError(f"loss {loss} needs targets; kl and mse do without")
+    if targets is not None and loss is LossKind.KL:
+        raise UsageError(f"loss {loss} takes no targets: it compares with the base model; use cross_entropy")
+    compared = "the base model's outputs" if targets is None else "the targets"
+    return loss, f"{loss} to {compared}"
+
+
+def _tensor_loss(
+    kind: LossKind, output: "torch.Tensor", reference: "torch.Tensor", targets: "torch.Tensor | None"
+) -> "torch.Tensor":
+    """Cross-entropy over the last axis, MSE, or KL(base || output) of softmaxes over the last axis."""
+    import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+
+    if kind is LossKind.CROSS_ENTROPY and targets is not None:
+        return F.cross_entropy(output.flatten(0, -2), targets.flatten().long())
+    if kind is LossKind.MSE:
+        return F.mse_loss(output, reference if targets is None else targets)
+    logs, own = F.log_softmax(output, dim=-1), F.log_softmax(reference, dim=-1)
+    return (own.exp() * (own - logs)).sum(dim=-1).mean()
+
+
+def refresh_batch_norm(module: "torch.nn.Module", inputs: "Sequence[torch.Tensor]") -> int:
+    """Recompute the running statistics of all batch norms from one pass over the inputs, as cumulative means.
+
+    Interpolated weights see activations that the stored statistics do not describe; without this, barriers
+    between networks with batch norm are mostly an artefact (arXiv 1803.05407, section 3.2).
+
+    Returns:
+        How many batch norms there are.
+    """
+    from torch import nn
+
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    norms = [part for part in module.modules() if isinstance(part, kinds) and part.track_running_stats]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    try:
+        if norms:
+            module(*inputs)
+    finally:
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+    return len(norms)
+
+
+class VmapEvaluator(TorchEvaluator):
+    """The same losses with many weight vectors per pass: faster for nets of a few thousand parameters."""
+
+    chunk = 64
+    """Weight vectors per pass."""
+
+    def losses_along(
+        self, start: Weights, direction: Weights, steps: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Losses at `start + s direction`."""
+        import torch
+
+        if self._recompute:
+            return super().losses_along(start, direction, steps)
+        origin, line = _tensor(start), _tensor(direction)
+        names = [block.name for block in self._layout.blocks]
+
+        def one(theta: "torch.Tensor") -> "torch.Tensor":
+            views = [theta[block.span].view(block.shape) for block in self._layout.blocks]
+            output = torch.func.functional_call(
+                self._module, dict(zip(names, views, strict=True)), self._inputs
+            )
+            return self._loss_of(output)
+
+        many = torch.vmap(one, randomness="error")
+        parts = []
+        with torch.no_grad():
+            for at in range(0, len(steps), self.chunk):
+                scale = torch.tensor(steps[at : at + self.chunk], dtype=torch.float32)[:, None]
+                parts.append(many(origin + scale * line).numpy().astype(np.float64))
+        return np.concatenate(parts) if parts else np.empty(0)

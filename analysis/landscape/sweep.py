@@ -1,0 +1,245 @@
+"""Run the tasks of a sweep: serial or parallel, resumable, with a time estimate and progress.
+
+Parallel work goes through joblib: threads (each with its own copy of the evaluator and one thread inside),
+worker processes (loky), or a cluster through joblib's dask or ray backend, all behind one switch. What is
+done is saved task by task, so an interrupted sweep goes on where it was.
+"""
+
+import pickle
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import joblib
+import numpy as np
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from numpy.typing import NDArray
+
+from emergraph.analysis.landscape.evaluator import Evaluator
+from emergraph.analysis.landscape.tasks import Task
+from emergraph.errors import InvalidInputError, MissingExtraError, UsageError
+
+SAVE_SECONDS = 5.0
+"""Least time between two writes of the checkpoint."""
+
+
+class Backend(StrEnum):
+    """Where tasks run."""
+
+    SERIAL = "serial"
+    """In this thread; the engine may use several threads inside an operation."""
+    THREADING = "threading"
+    """Python threads: engines release the interpreter lock while they compute."""
+    PROCESSES = "loky"
+    """Worker processes of joblib; a model that crashes takes a worker, not this process."""
+    DASK = "dask"
+    """The dask cluster that the current `distributed.Client` is connected to."""
+    RAY = "ray"
+    """The ray cluster that this process is connected to; register joblib's ray backend first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallelism:
+    """How a sweep is spread."""
+
+    backend: Backend = Backend.SERIAL
+    n_jobs: int = 1
+    """Workers; -1 for one per core."""
+    threads: int = 0
+    """Threads inside an evaluation; 0 lets the engine decide when serial, and is 1 otherwise."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as a plain dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is."""
+
+    done: int
+    """Evaluations done, those of an earlier, interrupted run included."""
+    total: int
+    seconds: float
+    """Since this run began."""
+    seconds_left: float
+    """Estimate; at the start from `rate`, later from this run's own speed."""
+
+
+class Checkpoint:
+    """Results by task in one file, valid for exactly one sweep of one evaluator.
+
+    Args:
+        path: The file; None keeps nothing.
+        digest: Of everything that the results depend on.
+
+    Raises:
+        UsageError: The file belongs to another sweep.
+        InvalidInputError: The file is damaged.
+    """
+
+    def __init__(self, path: Path | None, digest: str) -> None:
+        self._path = path
+        self._digest = digest
+        self._saved = time.monotonic()
+        self.results: dict[int, NDArray[np.float64]] = {}
+        if path is not None and path.exists():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                found = str(file["digest"])
+                results = {int(key[1:]): file[key] for key in file.files if key != "digest"}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise InvalidInputError(
+                f"checkpoint {path}: damaged ({error}); delete it to start anew"
+            ) from error
+        if found != self._digest:
+            raise UsageError(
+                f"checkpoint {path}: from another model, seed or setting; delete it or name another file"
+            )
+        self.results = results
+
+    def add(self, index: int, values: NDArray[np.float64]) -> None:
+        """Keep one result and write the file now and then."""
+        self.results[index] = values
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file as a whole, then put it in place: a reader never sees half of one."""
+        if self._path is None or not self.results:
+            return
+        part = self._path.with_name(f"{self._path.name}.part")
+        with part.open("wb") as file:
+            arrays: dict[str, Any] = {f"t{i}": values for i, values in self.results.items()}
+            np.savez(file, digest=np.array(self._digest), **arrays)
+        part.replace(self._path)
+        self._saved = time.monotonic()
+
+
+def fingerprint(evaluator: Evaluator, tasks: Sequence[Task]) -> str:
+    """Hash everything that the results of a sweep depend on: model, evaluation set, loss, tasks."""
+    return str(joblib.hash((cloudpickle.dumps(evaluator), list(tasks)), hash_name="sha1"))
+
+
+def run_sweep(
+    evaluator: Evaluator,
+    tasks: Sequence[Task],
+    *,
+    parallelism: Parallelism | None = None,
+    checkpoint: Path | None = None,
+    rate: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[NDArray[np.float64]]:
+    """Run all tasks and return their losses in order.
+
+    Args:
+        evaluator: Picklable for any backend but `serial`, and for checkpoints.
+        tasks: What to run; results do not depend on how they are spread.
+        parallelism: How to spread them; serial by default.
+        checkpoint: File that keeps results between runs; removed when the sweep is complete.
+        rate: Evaluations per second from a probe, for the first estimate.
+        progress: Called at the start and after every task.
+
+    Returns:
+        One array per task.
+
+    Raises:
+        InvalidInputError: A worker process died (a model can crash its engine), or the checkpoint is damaged.
+        UsageError: The checkpoint is of another sweep.
+        MissingExtraError: The backend is not installed.
+    """
+    plan = parallelism or Parallelism()
+    digest = fingerprint(evaluator, tasks) if checkpoint is not None else ""
+    store = Checkpoint(checkpoint, digest)
+    todo = [i for i in range(len(tasks)) if i not in store.results]
+    total = sum(task.cost for task in tasks)
+    fresh, start = 0, time.perf_counter()
+
+    def report() -> None:
+        if progress is None:
+            return
+        seconds = time.perf_counter() - start
+        done = sum(tasks[i].cost for i in store.results)
+        speed = fresh / seconds if fresh and seconds > 0 else rate
+        left = (total - done) / speed if speed else float("nan")
+        progress(Progress(done, total, seconds, left))
+
+    report()
+    try:
+        for index, values in _results(evaluator, tasks, todo, plan):
+            fresh += tasks[index].cost
+            store.add(index, values)
+            report()
+    except BaseException:
+        store.save()
+        raise
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return [store.results[i] for i in range(len(tasks))]
+
+
+def _results(
+    evaluator: Evaluator, tasks: Sequence[Task], todo: Sequence[int], plan: Parallelism
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    if plan.backend is Backend.SERIAL or not todo:
+        for i in todo:
+            yield i, tasks[i].run(evaluator)
+        return
+    payload = np.frombuffer(cloudpickle.dumps(evaluator), dtype=np.uint8)
+    token = str(joblib.hash(payload))
+    # Without limits of their own, n workers of n threads each would fight for the cores.
+    threads = plan.threads or 1
+    jobs = (joblib.delayed(_run_task)(payload, token, threads, i, tasks[i]) for i in todo)
+    try:
+        with _configured(plan):
+            pool = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
+            yield from pool(jobs)
+    except TerminatedWorkerError as error:
+        raise InvalidInputError(
+            "a worker process died while running the model (crash or out of memory); try fewer jobs"
+        ) from error
+
+
+def _configured(plan: Parallelism) -> Any:  # noqa: ANN401 - joblib has no type annotations
+    """The joblib configuration of a plan."""
+    try:
+        return joblib.parallel_config(backend=str(plan.backend), n_jobs=plan.n_jobs)
+    except (ValueError, ImportError) as error:
+        if plan.backend is Backend.DASK:
+            raise MissingExtraError(
+                'the dask backend needs a connected distributed.Client: pip install "emergraph[dask]"'
+            ) from error
+        raise MissingExtraError(
+            f"backend {plan.backend}: {error}; for ray: pip install ray, then ray.util.joblib.register_ray()"
+        ) from error
+
+
+_LOCAL = threading.local()
+
+
+def _run_task(
+    payload: NDArray[np.uint8], token: str, threads: int, index: int, task: Task
+) -> tuple[int, NDArray[np.float64]]:
+    """Run one task in a worker; the evaluator is opened once per worker thread and sweep."""
+    if getattr(_LOCAL, "token", None) != (token, threads):
+        evaluator = pickle.loads(payload.tobytes())  # noqa: S301 - made by `_results` of this program
+        limited = getattr(evaluator, "with_threads", None)
+        _LOCAL.evaluator = limited(threads) if limited is not None else evaluator
+        _LOCAL.token = (token, threads)
+    return index, task.run(_LOCAL.evaluator)
+
+
+@lru_cache(maxsize=1)
+def cores() -> int:
+    """Cores that this process may use."""
+    return int(joblib.cpu_count(only_physical_cores=False))

@@ -1,0 +1,140 @@
+"""Pieces of a sweep: what is evaluated together, saved together, and sent to a worker together.
+
+Every task is a frozen value that can be pickled and hashed; `run` gives the same losses wherever it runs.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.landscape.evaluator import Evaluator, Weights
+from emergraph.analysis.landscape.walks import WalkPlan, ou_walk
+
+
+class Task(Protocol):
+    """A piece of a sweep."""
+
+    @property
+    def cost(self) -> int:
+        """Evaluations that it takes."""
+        ...
+
+    def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
+        """Evaluate; the shape depends on the task alone."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LineTask:
+    """Losses at base + offset + s direction for every step s: a slice, or one row of a plane."""
+
+    direction: Weights
+    """(n_params,)."""
+    steps: NDArray[np.float64]
+    """(n,)."""
+    row: Weights | None = None
+    """(n_params,) direction of the rows of a plane; None for a slice."""
+    at: float = 0.0
+    """Which row: the coefficient of `row`."""
+
+    @property
+    def cost(self) -> int:
+        """Evaluations that it takes."""
+        return len(self.steps)
+
+    def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
+        """Evaluate; (n,)."""
+        start = evaluator.base
+        if self.row is not None and self.at != 0:
+            start = start + np.float32(self.at) * self.row
+        return evaluator.losses_along(start, self.direction, self.steps)
+
+
+@dataclass(frozen=True, eq=False)
+class WalkTask:
+    """Losses along one stationary random walk around the base weights."""
+
+    plan: WalkPlan
+    walk: int
+    scale: Weights
+    """(n_params,) perturbation scale N; entries where it is 0 are not walked."""
+
+    @property
+    def cost(self) -> int:
+        """Evaluations that it takes."""
+        return self.plan.length
+
+    def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
+        """Evaluate; (length,)."""
+        moving = np.flatnonzero(self.scale)
+        spread = np.float32(self.plan.sigma) * self.scale[moving]
+        theta = evaluator.base.copy()
+        start = evaluator.base[moving]
+        values = np.empty(self.plan.length)
+        for t, position in enumerate(ou_walk(moving.size, self.plan, self.walk)):
+            theta[moving] = start + spread * position
+            values[t] = evaluator.loss(theta)
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class PointsTask:
+    """Losses at base + sigma N z for fresh z ~ N(0, I): a cloud, in antithetic pairs."""
+
+    scale: Weights
+    """(n_params,)."""
+    sigma: float
+    seed: int
+    index: int
+    """Which pair of the cloud."""
+
+    @property
+    def cost(self) -> int:
+        """Evaluations that it takes."""
+        return 2
+
+    def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
+        """Evaluate; (2,) losses at base + e and base - e."""
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.index,)))
+        step = rng.standard_normal(evaluator.n_params, dtype=np.float32)
+        step *= np.float32(self.sigma) * self.scale
+        return evaluator.losses_along(evaluator.base, step, np.array([1.0, -1.0]))
+
+
+@dataclass(frozen=True, eq=False)
+class MasksTask:
+    """Losses with groups of parameters set to zero: a range of states of the mask hypercube."""
+
+    groups: tuple[NDArray[np.int64], ...]
+    """Indices into the weights, non-overlapping."""
+    first: int
+    stop: int
+
+    @property
+    def cost(self) -> int:
+        """Evaluations that it takes."""
+        return self.stop - self.first
+
+    def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
+        """Evaluate; (stop - first,), bit i of a state removes group i."""
+        values = np.empty(self.cost)
+        for at, state in enumerate(range(self.first, self.stop)):
+            theta = evaluator.base.copy()
+            for i, group in enumerate(self.groups):
+                if state >> i & 1:
+                    theta[group] = 0.0
+            values[at] = evaluator.loss(theta)
+        return values
+
+
+def plane_tasks(rows: Weights, columns: Weights, positions: NDArray[np.float64]) -> list[LineTask]:
+    """One task per row of the plane base + a rows + b columns, a and b in `positions`."""
+    return [LineTask(columns, positions, rows, float(at)) for at in positions]
+
+
+def mask_tasks(groups: tuple[NDArray[np.int64], ...], *, chunk: int = 64) -> list[MasksTask]:
+    """All 2^m masks in chunks."""
+    n = 2 ** len(groups)
+    return [MasksTask(groups, first, min(first + chunk, n)) for first in range(0, n, chunk)]
