@@ -37,6 +37,8 @@ class LayerDraft:
     dtype: str = ""
     n_params: int = 0
     n_zeros: int = 0
+    roots: list[str] = field(default_factory=list)
+    """Parameter tensors that the layer's counts are of."""
     is_output: bool = False
     seen: list[Track] = field(default_factory=list)
     """How consumers read the layer, in order."""

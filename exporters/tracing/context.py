@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -226,10 +227,11 @@ class TraceContext:
         """Add a constant's parameters to a layer's count."""
         if constant is None:
             return
-        for root in constant.roots:
-            tensor = self.model.initializers[root]
-            layer.n_params += int(np.prod(tensor.shape, dtype=object)) if tensor.shape else 1
-            layer.dtype = layer.dtype or tensor.dtype_name
+        sizes = {root: prod(self.model.initializers[root].shape) for root in constant.roots}
+        for root in sorted(sizes, key=lambda name: (-sizes[name], name)):
+            layer.n_params += sizes[root]
+            layer.dtype = layer.dtype or self.model.initializers[root].dtype_name
+            layer.roots.append(root)
 
     def run(self, inputs: Sequence[Array | None]) -> list[Array]:
         """Run the current node on arrays."""

@@ -80,8 +80,8 @@ def trace(
         if progress is not None:
             progress(index + 1, len(model.nodes))
     _set_outputs(ctx)
-    builder.finish()
     n_params, n_understood = _write_tensors(ctx)
+    builder.finish()
     sink.write_operations(ctx.operations)
     opaque = tuple(op for op in ctx.operations if op.traced_as is TracedAs.OPAQUE)
     return TraceSummary(
@@ -204,6 +204,7 @@ def _is_parameter(ctx: TraceContext, name: str) -> bool:
 
 def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
     total = understood = 0
+    zeros: dict[str, int] = {}
     for name, parameter in ctx.model.initializers.items():
         if not _is_parameter(ctx, name):
             continue
@@ -212,6 +213,9 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
         ctx.builder.sink.write_tensor(tensor)
         total += tensor.n_params
         understood += tensor.n_params if tensor.understood else 0
+        zeros[name] = tensor.n_zeros
+    for layer in ctx.builder.layers:
+        layer.n_zeros = sum(zeros.get(root, 0) for root in layer.roots)
     return total, understood
 
 
