@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from emergraph.exporters.onnxfile.decoding import elements_from_codes, pack_bits, unpack_bits
@@ -65,13 +64,17 @@ class LazyTensor:
         return stored_bytes(self.dtype, self.n_elements)
 
     def array(self) -> Array:
-        """Return the values, exactly, as a read-only array of `shape`: a view of the file where possible.
+        """Return the values, exactly, as a read-only array of `shape`, always aligned.
+
+        A view of the file where the file holds the elements as such on an aligned address, a copy otherwise.
 
         Raises:
             InvalidInputError: a compressed record turns out to be damaged, or a sparse tensor to be
                 malformed.
         """
         values = self._read()
+        if not values.flags.aligned:
+            values = values.copy()
         values.flags.writeable = False
         return values
 
@@ -145,10 +148,9 @@ def strided_reader(
     def read() -> Array:
         if 0 in shape:
             return np.empty(shape, element.dtype)
-        flat = np.frombuffer(data, element.dtype, len(data) // element.dtype.itemsize)[offset:]
-        steps = tuple(stride * element.dtype.itemsize for stride in strides)
-        values: Array = as_strided(flat, shape, steps, writeable=False)
-        return values
+        size = element.dtype.itemsize
+        steps = tuple(stride * size for stride in strides)
+        return np.ndarray(shape, element.dtype, data, offset * size, steps)
 
     return read
 

@@ -7,10 +7,11 @@ import tarfile
 import zipfile
 
 import pytest
-import torch
 
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.reader import read_weights
+
+torch = pytest.importorskip("torch")
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.reader import read_weights
+
+torch = pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize("protocol", range(6))

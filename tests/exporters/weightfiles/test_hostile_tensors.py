@@ -4,10 +4,11 @@ import io
 
 import numpy as np
 import pytest
-import torch
 
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.reader import check_weights, read_weights
+
+torch = pytest.importorskip("torch")
 
 
 @pytest.fixture
