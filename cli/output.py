@@ -70,6 +70,8 @@ class View:
 
     rows: "pl.DataFrame | None" = None
     """The table: all there is in CSV and Parquet. None for a result that is one record."""
+    details: "pl.DataFrame | None" = None
+    """A second table for people, below the first; in tables and Markdown only."""
     facts: Mapping[str, object] = field(default_factory=dict)
     """Summary lines above the table; in tables and Markdown only."""
     document: object = None
@@ -84,11 +86,9 @@ class View:
 
         return pl.DataFrame([_record(self.document)]) if self.rows is None else self.rows
 
-    def shown(self) -> "pl.DataFrame":
-        """The rows below the facts in tables and Markdown."""
-        import polars as pl
-
-        return pl.DataFrame() if self.rows is None else self.rows
+    def shown(self) -> "list[pl.DataFrame]":
+        """The tables below the facts, for people."""
+        return [frame for frame in (self.rows, self.details) if frame is not None]
 
 
 def _record(document: object) -> dict[str, object]:
@@ -158,24 +158,23 @@ def _encoded(view: View, chosen: Format) -> bytes:
         case Format.CSV:
             return tables.csv_text(view.table()).encode()
         case Format.MARKDOWN:
-            return tables.markdown_table(view.shown(), view.facts).encode()
+            return tables.markdown_text(view.facts, view.shown()).encode()
         case Format.TABLE:
-            return tables.plain_table(view.shown(), view.facts).encode()
+            return tables.plain_text(view.facts, view.shown()).encode()
 
 
 def _print_rich(view: View, output: Output) -> None:
     from rich.console import Console
 
-    from emergraph.cli.tables import rich_tables
+    from emergraph.cli.tables import rich_parts
 
     console = Console(markup=False, highlight=False, emoji=False)
-    rows = view.shown()
-    for renderable in rich_tables(rows.head(TERMINAL_ROWS), view.facts):
-        console.print(renderable)
-    if rows.height > TERMINAL_ROWS:
-        say(
-            f"Note: {TERMINAL_ROWS} of {rows.height} rows shown; --format csv or --out FILE gives all", output
-        )
+    frames = view.shown()
+    for part in rich_parts(view.facts, [frame.head(TERMINAL_ROWS) for frame in frames]):
+        console.print(part)
+    longest = max((frame.height for frame in frames), default=0)
+    if longest > TERMINAL_ROWS:
+        say(f"Note: {TERMINAL_ROWS} of {longest} rows shown; --format json or --out FILE gives all", output)
 
 
 def _silence_closed_pipe() -> None:

@@ -79,19 +79,10 @@ def _align(texts: Iterable[str], width: int, *, right: bool) -> list[str]:
     return padded
 
 
-def plain_table(frame: "pl.DataFrame", facts: Facts) -> str:
-    """Return summary lines and aligned columns as text without any styling, one line per row."""
-    from rich.cells import cell_len
-
-    lines = plain_facts(facts)
-    columns = []
-    for (name, texts), right in zip(_columns(frame), _numeric(frame), strict=True):
-        cells = [name, *texts]
-        columns.append(_align(cells, max(map(cell_len, cells)), right=right))
-    if lines and columns:
-        lines.append("")
-    lines += ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
-    return "".join(f"{line}\n" for line in lines)
+def plain_text(facts: Facts, frames: "Sequence[pl.DataFrame]") -> str:
+    """Return summary lines and aligned tables as text without any styling, one line per row."""
+    parts = [plain_facts(facts), *map(_plain_table, frames)]
+    return "\n".join("".join(f"{line}\n" for line in part) for part in parts if part)
 
 
 def plain_facts(facts: Facts) -> list[str]:
@@ -100,48 +91,66 @@ def plain_facts(facts: Facts) -> list[str]:
     return [f"{name:<{width}}  {fact_text(value)}".rstrip() for name, value in facts.items()]
 
 
-def rich_tables(frame: "pl.DataFrame", facts: Facts) -> "list[RenderableType]":
+def _plain_table(frame: "pl.DataFrame") -> list[str]:
+    from rich.cells import cell_len
+
+    columns = []
+    for (name, texts), right in zip(_columns(frame), _numeric(frame), strict=True):
+        cells = [name, *texts]
+        columns.append(_align(cells, max(map(cell_len, cells)), right=right))
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def rich_parts(facts: Facts, frames: "Sequence[pl.DataFrame]") -> "list[RenderableType]":
     """Return the same for a terminal. Cells are `Text`, so that nothing in them is read as markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        grid.add_row(Text(name, style="bold"), Text(fact_text(value)))
+    return [*([grid] if facts else []), *(_rich_table(frame) for frame in frames if frame.width)]
+
+
+def _rich_table(frame: "pl.DataFrame") -> "RenderableType":
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    tables: list[RenderableType] = []
-    if facts:
-        grid = Table.grid(padding=(0, 2))
-        for name, value in facts.items():
-            grid.add_row(Text(name, style="bold"), Text(fact_text(value)))
-        tables.append(grid)
-    if frame.width:
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        columns = _columns(frame)
-        for (name, _), right in zip(columns, _numeric(frame), strict=True):
-            table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
-        for row in zip(*(texts for _, texts in columns), strict=True):
-            table.add_row(*map(Text, row))
-        tables.append(table)
-    return tables
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    columns = _columns(frame)
+    for (name, _), right in zip(columns, _numeric(frame), strict=True):
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    for row in zip(*(texts for _, texts in columns), strict=True):
+        table.add_row(*map(Text, row))
+    return table
 
 
-def _markdown_text(text: str) -> str:
+def _markdown_cell(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*\[\]|~])", r"\\\1", text)
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 
 
-def markdown_table(frame: "pl.DataFrame", facts: Facts) -> str:
-    """Return facts as a list and the rows as a Markdown table; markup and HTML in names stay text."""
-    lines = [f"- {name}: {_markdown_text(fact_text(value))}" for name, value in facts.items()]
-    if frame.width:
-        columns = _columns(frame)
-        rule = ["---:" if right else "---" for right in _numeric(frame)]
-        if lines:
-            lines.append("")
-        lines.append(_markdown_row([_markdown_text(name) for name, _ in columns]))
-        lines.append(_markdown_row(rule))
-        cells = zip(*(map(_markdown_text, texts) for _, texts in columns), strict=True)
-        lines.extend(map(_markdown_row, cells))
-    return "".join(f"{line}\n" for line in lines)
+def markdown_text(facts: Facts, frames: "Sequence[pl.DataFrame]") -> str:
+    """Return facts as a list and rows as Markdown tables; markup and HTML in names stay text."""
+    parts = [
+        [f"- {name}: {_markdown_cell(fact_text(value))}" for name, value in facts.items()],
+        *map(_markdown_table, frames),
+    ]
+    return "\n".join("".join(f"{line}\n" for line in part) for part in parts if part)
+
+
+def _markdown_table(frame: "pl.DataFrame") -> list[str]:
+    if not frame.width:
+        return []
+    columns = _columns(frame)
+    lines = [
+        _markdown_row([_markdown_cell(name) for name, _ in columns]),
+        _markdown_row(["---:" if right else "---" for right in _numeric(frame)]),
+    ]
+    cells = zip(*(map(_markdown_cell, texts) for _, texts in columns), strict=True)
+    return [*lines, *map(_markdown_row, cells)]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

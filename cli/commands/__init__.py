@@ -2,7 +2,7 @@
 
 import importlib
 
-NAMES = ("export", "info", "ls", "check")
+NAMES = ("export", "emergence", "info", "ls", "check")
 """The modules, in the order in which `--help` lists the commands."""
 
 

@@ -4,11 +4,11 @@ Nothing here holds a file open, so a notebook does not keep other programs from 
 polars frames, results as frozen dataclasses with `to_dict()`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
+    from emergraph.analysis.emergence.intervals import BootstrapResult
+    from emergraph.analysis.emergence.options import EmergenceOptions
+    from emergraph.analysis.emergence.result import EmergenceResult
+    from emergraph.analysis.emergence.thresholds import ThresholdSweep
+    from emergraph.analysis.unitgraph import UnitGraph
     from emergraph.exporters.export import ExportSummary
     from emergraph.exporters.runtime.limits import RunLimits
     from emergraph.graphstore.reader import GraphReader
     from emergraph.graphstore.records import EdgeKind
+    from emergraph.graphstore.store import Store as StoreFile
 
 Progress = Callable[[int, int], None]
 """Called with the work done and the work there is."""
@@ -186,3 +193,124 @@ class Graph:
         """Return one row per edge; 60 bytes each, so choose kinds or target layers where there are many."""
         with self._reader() as reader:
             return reader.edges(kinds, layers)
+
+    def emergence(
+        self,
+        *,
+        threshold: float | None = None,
+        rule: "ActivityRule | str" = "mean",
+        trace: str | int | None = None,
+        options: "EmergenceOptions | None" = None,
+        save: bool = True,
+    ) -> "EmergenceResult":
+        """Count the paths from inactive to active units (arXiv 2409.01568), for both interiors.
+
+        Args:
+            threshold: A unit is active above it; default: 0.05, or 1 for rule contribution.
+            rule: mean, mean_abs, any, majority or contribution; see `ActivityRule`.
+            trace: Name or id of the activation trace; default: the newest.
+            options: Conventions of the count.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: The graph has no such trace, or an option does not make sense.
+        """
+        from emergraph.analysis.emergence.pathcount import path_count_emergence
+        from emergraph.analysis.emergence.saving import save_emergence
+
+        with self._scores(rule, trace, save=save) as (store, graph, scores, about):
+            result = path_count_emergence(graph, scores.above(threshold), options=options)
+            if save:
+                save_emergence(store, self.id, result, **about)
+        return result
+
+    def emergence_sweep(
+        self,
+        thresholds: "Sequence[float] | int | Literal['all']" = 100,
+        *,
+        rule: "ActivityRule | str" = "mean",
+        trace: str | int | None = None,
+        options: "EmergenceOptions | None" = None,
+        save: bool = True,
+    ) -> "ThresholdSweep":
+        """Count the paths at many thresholds.
+
+        Args:
+            thresholds: Numbers; or how many to choose, following the distribution of the activity; or "all"
+                for every value where a unit changes between active and inactive.
+            rule: As in `emergence`; with per_sample the counts are means over samples.
+            trace: As in `emergence`.
+            options: Conventions of the count.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: The graph has no such trace, or an option does not make sense.
+        """
+        from emergraph.analysis.emergence.saving import save_sweep
+        from emergraph.analysis.emergence.thresholds import default_thresholds, threshold_sweep
+
+        with self._scores(rule, trace, save=save) as (store, graph, scores, about):
+            grid = default_thresholds(scores, n=thresholds) if isinstance(thresholds, int) else thresholds
+            sweep = threshold_sweep(graph, scores, grid, options=options)
+            if save:
+                save_sweep(store, self.id, sweep, **about)
+        return sweep
+
+    def emergence_interval(
+        self,
+        *,
+        threshold: float | None = None,
+        rule: "ActivityRule | str" = "mean",
+        trace: str | int | None = None,
+        options: "EmergenceOptions | None" = None,
+        draws: int = 200,
+        seed: int = 0,
+        save: bool = True,
+    ) -> "BootstrapResult":
+        """Count the paths with a bootstrap interval over the samples of the trace.
+
+        Args:
+            threshold: As in `emergence`.
+            rule: As in `emergence`; with per_sample, E is the mean over samples.
+            trace: As in `emergence`; it must keep per-sample values.
+            options: Conventions of the count.
+            draws: How often samples are drawn with replacement.
+            seed: Seed of the draws.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: The graph has no such trace, or an option does not make sense.
+        """
+        from emergraph.analysis.emergence.intervals import bootstrap_emergence
+        from emergraph.analysis.emergence.saving import save_intervals
+        from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            reader = opened.graph(self.id)
+            measured = read_unit_trace(reader, trace)
+            result = bootstrap_emergence(
+                read_unit_graph(reader),
+                measured,
+                rule,
+                threshold=threshold,
+                options=options,
+                n_draws=draws,
+                seed=seed,
+            )
+            if save:
+                save_intervals(opened, self.id, result, rule=str(rule), trace=measured.name)
+        return result
+
+    @contextmanager
+    def _scores(
+        self, rule: "ActivityRule | str", trace: str | int | None, *, save: bool
+    ) -> "Iterator[tuple[StoreFile, UnitGraph, ActivityScores, dict[str, object]]]":
+        from emergraph.analysis.emergence.rules import activity_scores
+        from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            reader = opened.graph(self.id)
+            measured = read_unit_trace(reader, trace)
+            graph = read_unit_graph(reader)
+            scores = activity_scores(rule, graph, trace=measured)
+            yield opened, graph, scores, {"rule": str(rule), "trace": measured.name}

@@ -88,7 +88,7 @@ def test_what_is_no_model_is_refused_in_one_line(run, tmp_path, content, code):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--input-shape", "pixels=1,1,9,8"], 3, "pixels"),
+        (["--input-shape", "pixels=1,1,12,12"], 3, "pixels"),
         (["--input-shape", "pixel=1,1,8,8"], 3, "pixels"),
         (["--input-shape", "pixels=a"], 2, "--input-shape"),
         (["--input", "pixels=[[1]]"], 3, "pixels"),

@@ -1,0 +1,173 @@
+"""Path counts as rows of a store: the result tables of `emergence`, and the runs that fill them."""
+
+import polars as pl
+
+from emergraph.analysis.emergence.intervals import BootstrapResult
+from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
+from emergraph.analysis.emergence.thresholds import ThresholdSweep
+from emergraph.graphstore.results import Column, ResultTable, register
+from emergraph.graphstore.store import Store
+
+COMMAND = "emergence"
+
+COUNTS = register(
+    ResultTable(
+        "emergence",
+        "One row per interior of a run: E, the number of paths from inactive to active units.",
+        (
+            Column("interior", "VARCHAR", "Where paths run: active (through active units only) or any."),
+            Column("activity", "VARCHAR", "Which units are active, in words."),
+            Column("threshold", "DOUBLE", "Threshold of the activity rule; NULL for none."),
+            Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
+            Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
+            Column("exact", "VARCHAR", "E as an integer; NULL where it was not counted exactly."),
+            Column("per_param", "DOUBLE", "E / non-zero parameters; NULL without parameters."),
+            Column("per_dense_param", "DOUBLE", "E / parameters before pruning; NULL without parameters."),
+            Column(
+                "per_density", "DOUBLE", "E / (share of parameters that remain); NULL without parameters."
+            ),
+            Column("n_active", "INTEGER", "Active units."),
+            Column("n_inactive", "INTEGER", "Inactive units that count."),
+        ),
+    )
+)
+BY_LAYER = register(
+    ResultTable(
+        "emergence_layers",
+        "One row per interior and layer of a run: how much of E starts in the layer.",
+        (
+            Column("interior", "VARCHAR", "As in emergence."),
+            Column("layer", "INTEGER", "layers.id."),
+            Column("n_active", "INTEGER", "Active units."),
+            Column("n_inactive", "INTEGER", "Inactive units."),
+            Column("n_transparent", "INTEGER", "Units where paths pass, but neither start nor end."),
+            Column("share", "DOUBLE", "Share of E that starts in the layer, in [0, 1]; NULL where E is 0."),
+            Column("log10", "DOUBLE", "Decimal logarithm of that part of E; NULL where it is 0."),
+        ),
+    )
+)
+BY_THRESHOLD = register(
+    ResultTable(
+        "emergence_thresholds",
+        "One row per interior and threshold of a sweep.",
+        (
+            Column("interior", "VARCHAR", "As in emergence."),
+            Column("threshold", "DOUBLE", "Threshold of the activity rule."),
+            Column("n_active", "DOUBLE", "Active units; for rule per_sample the mean over samples."),
+            Column("share_active", "DOUBLE", "Their share of the units that count, in [0, 1]."),
+            Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
+            Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
+        ),
+    )
+)
+INTERVALS = register(
+    ResultTable(
+        "emergence_intervals",
+        "One row per interior of a bootstrap over the samples of a trace.",
+        (
+            Column("interior", "VARCHAR", "As in emergence."),
+            Column("activity", "VARCHAR", "Which units are active, in words."),
+            Column("emergence", "DOUBLE", "E on all samples; for rule per_sample the mean over samples."),
+            Column("low", "DOUBLE", "Lower end of the interval."),
+            Column("high", "DOUBLE", "Upper end of the interval."),
+            Column("confidence", "DOUBLE", "Confidence of the interval, in (0, 1)."),
+            Column("n_draws", "INTEGER", "Draws with replacement."),
+            Column("n_samples", "INTEGER", "Samples drawn from."),
+        ),
+    )
+)
+
+
+def save_emergence(store: Store, graph: int, result: EmergenceResult, **about: object) -> int:
+    """Write a path count to a store; return the id of the run.
+
+    Args:
+        store: Open for writing.
+        graph: Id of the graph.
+        result: The count.
+        about: Parameters of the run beside the options and the activity, such as the trace.
+    """
+    counts = [
+        {
+            "interior": str(count.interior),
+            "activity": result.activity,
+            "threshold": result.threshold,
+            **_size(count.emergence),
+            "exact": None if count.exact is None else str(count.exact),
+            "per_param": _value(count.per_param),
+            "per_dense_param": _value(count.per_dense_param),
+            "per_density": _value(count.per_density),
+            "n_active": result.n_active,
+            "n_inactive": result.n_inactive,
+        }
+        for count in result.counts
+    ]
+    layers = pl.concat(
+        result.layers.select(
+            pl.lit(str(count.interior)).alias("interior"),
+            *("layer", "n_active", "n_inactive", "n_transparent"),
+            pl.col(f"start_{count.interior}").alias("share"),
+            pl.col(f"log10_start_{count.interior}").alias("log10"),
+        )
+        for count in result.counts
+    )
+    parameters = {
+        "activity": result.activity,
+        "threshold": result.threshold,
+        **result.options.to_dict(),
+        **about,
+    }
+    tables = {COUNTS.name: _frame(COUNTS, counts), BY_LAYER.name: layers}
+    return store.record_run(graph, COMMAND, parameters, result_tables=tables)
+
+
+def save_sweep(store: Store, graph: int, sweep: ThresholdSweep, **about: object) -> int:
+    """Write a threshold sweep to a store; return the id of the run. Arguments as in `save_emergence`."""
+    rows = pl.concat(
+        sweep.frame.select(
+            pl.lit(str(summary.interior)).alias("interior"),
+            "threshold",
+            pl.col("n_active").cast(pl.Float64),
+            "share_active",
+            pl.col(f"emergence_{summary.interior}").alias("emergence"),
+            pl.col(f"log10_{summary.interior}").alias("log10"),
+        )
+        for summary in sweep.summaries
+    )
+    parameters = {"activity": sweep.rule, "area_rule": sweep.area_rule, **sweep.options.to_dict(), **about}
+    return store.record_run(graph, COMMAND, parameters, result_tables={BY_THRESHOLD.name: rows})
+
+
+def save_intervals(store: Store, graph: int, result: BootstrapResult, **about: object) -> int:
+    """Write bootstrap intervals to a store; return the id of the run. Arguments as in `save_emergence`."""
+    rows = [
+        {
+            "interior": str(interval.interior),
+            "activity": result.activity,
+            "emergence": interval.observed.value,
+            "low": interval.low.value,
+            "high": interval.high.value,
+            "confidence": result.confidence,
+            "n_draws": result.n_draws,
+            "n_samples": result.n_samples,
+        }
+        for interval in result.intervals
+    ]
+    parameters = {"activity": result.activity, "confidence": result.confidence, **about}
+    tables = {INTERVALS.name: _frame(INTERVALS, rows)}
+    return store.record_run(graph, COMMAND, parameters, seed=result.seed, result_tables=tables)
+
+
+_POLARS = {"VARCHAR": pl.String, "DOUBLE": pl.Float64, "INTEGER": pl.Int32}
+
+
+def _frame(table: ResultTable, rows: list[dict[str, object]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={column.name: _POLARS[column.type] for column in table.columns})
+
+
+def _size(magnitude: Magnitude) -> dict[str, object]:
+    return {"emergence": magnitude.value, "log10": magnitude.to_dict()["log10"]}
+
+
+def _value(magnitude: Magnitude | None) -> float | None:
+    return None if magnitude is None else magnitude.value
