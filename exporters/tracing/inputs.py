@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.tracing.context import TracedModel, op_names
-from emergraph.exporters.tracing.evaluate import attributes, has_subgraph, run_node
+from emergraph.exporters.tracing.contractedaxes import CONTRACTIONS, contracted_axes
+from emergraph.exporters.tracing.evaluate import has_subgraph, run_node
 from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
+from emergraph.exporters.tracing.positions import Positions
 from emergraph.exporters.tracing.subgraphs import (
     RepeatedBody,
     body_of,
@@ -29,46 +29,14 @@ from emergraph.exporters.tracing.subgraphs import (
 )
 
 _MOVERS = frozenset(
-    [
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Expand",
-        "Tile",
-        "Pad",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Slice",
-        "Split",
-        "Concat",
-        "Gather",
-        "Identity",
-        "Cast",
-        "CenterCropPad",
-        "ReverseSequence",
-        "Trilu",
-    ]
+    op_names(
+        "Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Pad DepthToSpace SpaceToDepth Slice Split "
+        "Concat Gather Identity Cast CenterCropPad ReverseSequence Trilu"
+    )
 )
-_SLIDING = frozenset(op_names("Conv ConvTranspose ConvInteger QLinearConv"))
 _POOLS = frozenset(
-    [
-        "MaxPool",
-        "AveragePool",
-        "LpPool",
-        "GlobalMaxPool",
-        "GlobalAveragePool",
-        "GlobalLpPool",
-        "Resize",
-        "Upsample",
-        "InstanceNormalization",
-        "GroupNormalization",
-        "BatchNormalization",
-    ]
+    op_names("MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool Resize Upsample")
 )
-_DENSE = frozenset(op_names("MatMul Gemm MatMulInteger QLinearMatMul"))
-_RECURRENT = frozenset(op_names("LSTM GRU RNN"))
 _CUT = frozenset(op_names("Shape Size ArgMax ArgMin NonZero NonMaxSuppression TopK Range ConstantOfShape"))
 
 
@@ -87,7 +55,7 @@ def input_units(model: TracedModel, name: str) -> Labels | None:
     ride.run()
     if not ride.used_as_value:
         return None
-    return ride.classes()
+    return ride.positions.classes()
 
 
 class _Ride:
@@ -95,23 +63,23 @@ class _Ride:
 
     def __init__(self, model: TracedModel, name: str) -> None:
         self.model = model
-        self.shape = model.facts[name].shape
-        self.size = int(np.prod(self.shape, dtype=np.int64))
-        self.ids: dict[str, Labels] = {name: np.arange(self.size).reshape(self.shape)}
-        self.pairs: list[NDArray[np.int64]] = []
+        self.positions = Positions(model.facts[name].shape)
+        self.ids: dict[str, Labels] = {name: np.arange(self.positions.size).reshape(self.positions.shape)}
         self.used_as_value = name in model.outputs
-        self.resolved = False
+        self.mixed: set[str] = set()
+        """Carried tensors in which other data plays a part."""
+        self.dynamic = _dynamic_names(model)
         self.depth = 0
         """Within how many bodies of loops the ride is."""
 
     def run(self) -> None:
-        """Carry the ids through the nodes until the first contraction has been met."""
+        """Carry the ids through the nodes until each of them has met its first contraction."""
         for node in self.model.nodes:
             if has_subgraph(node):
                 self._enter(node)
             elif any(i in self.ids for i in node.input):
                 self.step(node)
-            if self.resolved:
+            if self.positions.resolved:
                 return
 
     def _enter(self, node: onnx.NodeProto) -> None:
@@ -129,7 +97,7 @@ class _Ride:
             return
         for inside, outside, axis in body.slices:
             if outside in self.ids:
-                self._unite_along(self.ids[outside], axis)
+                self.positions.unite_along(self.ids[outside], axis)
                 self.ids[inside] = np.take(self.ids[outside], 0, axis=axis)
         self.ids.update({inside: self.ids[out] for inside, out, _ in body.states if out in self.ids})
         self._ride_through(body.run, body.own, depth=1)
@@ -141,7 +109,7 @@ class _Ride:
         """Go on inside the first branch of an open If that tells what its inputs' units are."""
         for key in ("then_branch", "else_branch"):
             branch = body_of(node, key)
-            if self.model.run_body is None or self.resolved:
+            if self.model.run_body is None or self.positions.resolved:
                 break
             try:
                 run = run_graph(self.model.run_body, branch, self._facts, {})
@@ -174,36 +142,12 @@ class _Ride:
         if ids.ndim == len(shape):
             self._carry(name, np.broadcast_to(ids, shape))
 
-    def _unite_along(self, ids: Labels, axis: int) -> None:
-        """Positions that differ only along an axis that is walked through are one unit."""
-        moved = np.moveaxis(ids, axis, -1)
-        self.unite(moved.reshape(-1, moved.shape[-1]), 0)
-
     def _facts(self, name: str) -> TensorFacts | None:
         tensor = self.model.initializers.get(name)
         if tensor is not None:
             array = tensor.array()
             return TensorFacts(tuple(array.shape), array.dtype, array)
         return self.model.facts.get(name)
-
-    def unite(self, groups: Labels, axis: int | None) -> None:
-        """Positions are one unit when they differ only along axes other than `axis` (None: all are one)."""
-        flat = (
-            groups.reshape(1, -1)
-            if axis is None
-            else np.moveaxis(groups, axis, 0).reshape(groups.shape[axis], -1)
-        )
-        # Padding inside a row must not cut it: link each id to the row's first real one.
-        first = np.max(np.where(flat >= 0, flat, -1), axis=1, keepdims=True)
-        left = np.broadcast_to(first, flat.shape)
-        both = np.stack([left.ravel(), flat.ravel()], axis=1)
-        self.pairs.append(np.unique(both[(both >= 0).all(axis=1)], axis=0))
-
-    def contracted(self, groups: Labels, axis: int | None) -> None:
-        """The first contraction: what it does not contract is one unit."""
-        self.unite(groups, axis)
-        self.used_as_value = True
-        self.resolved = True
 
     def step(self, node: onnx.NodeProto) -> None:
         """One operation that reads at least one carried tensor."""
@@ -212,49 +156,62 @@ class _Ride:
         ids = self.ids[node.input[carried[0]]]
         if op in _CUT:
             return
-        if op in _SLIDING and carried[0] == 0:
-            self.contracted(ids, 1)
-        elif op in _DENSE:
-            self._dense(node, carried[0], ids)
-        elif op == "Einsum":
-            self._einsum(node, carried[0], ids)
-        elif op in _RECURRENT:
-            self.contracted(ids, ids.ndim - 1)
+        if op in CONTRACTIONS:
+            for position in carried:
+                self._contract(node, position)
         elif op == "Concat" or (op in _MOVERS and carried[0] == 0):
             self._move(node)
         elif op in _MOVERS:
             return  # a shape or an index: it decides where, and carries nothing
-        elif op in _POOLS:
-            self.unite(ids, 1 if ids.ndim > 1 else None)
-            self._spread_channels(node, ids)
+        elif op in _POOLS and carried[0] == 0:
+            self._pool(node, ids)
         else:
             self._pass(node, carried)
 
-    def _dense(self, node: onnx.NodeProto, position: int, ids: Labels) -> None:
-        if node.op_type == "Gemm":
-            flipped = any(a.name == ("transA", "transB")[min(position, 1)] and a.i for a in node.attribute)
-            axis = position if flipped else 1 - position
-            if position == 2:
-                axis = 1
-        elif position == 0:
-            axis = ids.ndim - 1
-        else:
-            axis = max(ids.ndim - 2, 0)
-        self.contracted(ids, axis)
+    def _contract(self, node: onnx.NodeProto, position: int) -> None:
+        ids = self.ids[node.input[position]]
+        axes = contracted_axes(node, position, ids.ndim)
+        if axes is None:
+            return
+        others = [name for k, name in enumerate(node.input[:2]) if k != position]
+        if node.op_type == "MatMul" and others[0] in self.dynamic and not self._over_last_axis(ids, axes[0]):
+            # Two activations that are contracted over tokens: they are mixed like the positions of a pool.
+            self.positions.unite_along(ids, axes[0])
+            name, shape = node.output[0], self.model.facts[node.output[0]].shape
+            if position == 1 and ids.ndim == len(shape):
+                self._carry(name, np.broadcast_to(np.take(ids, [0], axis=axes[0]), shape))
+            return
+        self.used_as_value = True
+        self.positions.contracted(ids, axes)
 
-    def _einsum(self, node: onnx.NodeProto, position: int, ids: Labels) -> None:
-        equation = str(attributes(node).get("equation", "")).replace(" ", "").replace("...", "")
-        terms, _, out = equation.partition("->")
-        own = terms.split(",")[position]
-        summed = [k for k, c in enumerate(own) if c not in out]
-        offset = ids.ndim - len(own)
-        self.contracted(ids, summed[-1] + offset if summed else ids.ndim - 1)
+    def _over_last_axis(self, ids: Labels, axis: int) -> bool:
+        """Whether the input's own last axis, the usual one for features, runs along an axis of a tensor."""
+        if not self.positions.shape or ids.shape[axis] < 2:
+            return True
+        pair = np.take(ids, [0, 1], axis=axis).reshape(-1)
+        last = pair[pair >= 0] % self.positions.shape[-1]
+        return bool(np.unique(last).size > 1) or self.positions.shape[-1] == 1
 
     def _move(self, node: onnx.NodeProto) -> None:
         if node.op_type == "Gather" and self.depth and node.input[1] not in self.model.initializers:
             # Inside a loop an index that is made there walks along its axis, like a kernel.
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            self._unite_along(self.ids[node.input[0]], int(axis))
+            self.positions.unite_along(self.ids[node.input[0]], int(axis))
+        if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+            results: list[NDArray[np.generic]] = [
+                np.reshape(self.ids[node.input[0]], self.model.facts[node.output[0]].shape)
+            ]
+        elif node.op_type in ("Identity", "Cast"):
+            results = [self.ids[node.input[0]]]
+        else:
+            try:
+                results = run_node(node, self._moved_inputs(node), self.model.opsets)
+            except EmergraphError:
+                return
+        for name, result in zip(node.output, results, strict=False):
+            self._carry(name, np.asarray(result).astype(np.int64))
+
+    def _moved_inputs(self, node: onnx.NodeProto) -> list[NDArray[np.generic] | None]:
         arrays: list[NDArray[np.generic] | None] = []
         for position, name in enumerate(node.input):
             if not name:
@@ -267,19 +224,7 @@ class _Ride:
                 arrays.append(np.asarray(NO_UNIT, np.int64))
             else:
                 arrays.append(self._known(name))
-        if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
-            results: list[NDArray[np.generic]] = [
-                np.reshape(self.ids[node.input[0]], self.model.facts[node.output[0]].shape)
-            ]
-        elif node.op_type in ("Identity", "Cast"):
-            results = [self.ids[node.input[0]]]
-        else:
-            try:
-                results = run_node(node, arrays, self.model.opsets)
-            except EmergraphError:
-                return
-        for name, result in zip(node.output, results, strict=False):
-            self._carry(name, np.asarray(result).astype(np.int64))
+        return arrays
 
     def _known(self, name: str) -> NDArray[np.generic] | None:
         if name in self.model.facts and self.model.facts[name].value is not None:
@@ -287,44 +232,65 @@ class _Ride:
         tensor = self.model.initializers.get(name)
         return None if tensor is None else tensor.array()
 
-    def _spread_channels(self, node: onnx.NodeProto, ids: Labels) -> None:
+    def _pool(self, node: onnx.NodeProto, ids: Labels) -> None:
+        """Positions that a window slides over, or that are resampled, are mixed."""
         name = node.output[0]
         shape = self.model.facts[name].shape
-        first = ids[(slice(None), slice(None), *(slice(0, 1) for _ in range(ids.ndim - 2)))]
-        self._carry(name, np.broadcast_to(first, shape))
+        slid = range(2, ids.ndim)
+        if node.op_type in ("Resize", "Upsample"):
+            slid = [k for k in range(ids.ndim) if ids.shape[k] != shape[k]]
+        kept = [k for k in range(ids.ndim) if k not in slid]
+        self.positions.unite(ids, kept)
+        first = ids[tuple(slice(0, 1) if k in slid else slice(None) for k in range(ids.ndim))]
+        if all(first.shape[k] in (1, shape[k]) for k in range(ids.ndim)):
+            self._carry(name, np.broadcast_to(first, shape))
 
     def _pass(self, node: onnx.NodeProto, carried: Sequence[int]) -> None:
         """Element-wise, normalisation, reduction, or anything else: ids pass where shapes allow."""
-        if node.op_type in ("Softmax", "LogSoftmax"):
+        widest = max(carried, key=lambda k: self.ids[node.input[k]].size)
+        ids = self.ids[node.input[widest]]
+        others = [name for name in node.input if name and name not in self.ids]
+        mixed = any(name in self.dynamic for name in others) or any(
+            node.input[k] in self.mixed for k in carried
+        )
+        if node.op_type in ("Softmax", "LogSoftmax") and mixed:
+            # A mask on attention scores: which key is masked is a matter of position.
             axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
-            moved = np.moveaxis(self.ids[node.input[0]], axis, -1)
-            for row in moved.reshape(-1, moved.shape[-1])[:4096]:
-                self.unite(row, None)
+            self.positions.unite_along(ids, int(axis))
         for name in node.output:
             facts = self.model.facts.get(name)
             if not name or facts is None:
                 continue
-            for position in carried:
-                ids = self.ids[node.input[position]]
-                try:
-                    self._carry(name, np.broadcast_to(ids, facts.shape))
-                except ValueError:
-                    self._reduce(node, name, ids, facts.shape)
-                break
+            if mixed:
+                self.mixed.add(name)
+            if node.op_type == "OneHot":
+                self._carry(name, self._one_hot(node, ids, facts.shape))
+                continue
+            try:
+                self._carry(name, np.broadcast_to(ids, facts.shape))
+            except ValueError:
+                self._reduce(node, name, ids, facts.shape)
+
+    def _one_hot(self, node: onnx.NodeProto, ids: Labels, shape: tuple[int, ...]) -> Labels:
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        return np.broadcast_to(np.expand_dims(ids, int(axis)), shape)
 
     def _reduce(self, node: onnx.NodeProto, name: str, ids: Labels, shape: tuple[int, ...]) -> None:
         """A reduction mixes positions; one of them stands for the others from here on."""
-        if node.op_type.startswith("Reduce"):
-            kept = list(range(ids.ndim))
-            axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
-            if axes is None and len(node.input) > 1:
-                known = self._known(node.input[1])
-                axes = None if known is None else [int(x) for x in np.ravel(known)]
-            gone = {a % ids.ndim for a in axes} if axes is not None else set(kept)
-            taken = ids[tuple(slice(0, 1) if k in gone else slice(None) for k in kept)]
-            self._carry(name, taken.reshape(shape))
-        else:
+        if not node.op_type.startswith("Reduce"):
             self.used_as_value = True  # an operation that is not known here reads the values
+            return
+        axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+        if axes is None and len(node.input) > 1:
+            known = self._known(node.input[1])
+            axes = None if known is None else [int(x) for x in np.ravel(known)]
+        gone = {a % ids.ndim for a in axes} if axes else set(range(ids.ndim))
+        kept = [k for k in range(ids.ndim) if k not in gone]
+        rows = ids.transpose([*kept, *sorted(gone)]).reshape([*(ids.shape[k] for k in kept), -1])
+        taken = rows[..., 0]
+        for row in rows.reshape(-1, rows.shape[-1]):
+            self.positions.behind.setdefault(int(row[0]), row[row >= 0])
+        self._carry(name, taken.reshape(shape))
 
     def _carry(self, name: str, ids: Labels) -> None:
         if name:
@@ -332,17 +298,11 @@ class _Ride:
             if name in self.model.outputs:
                 self.used_as_value = True
 
-    def classes(self) -> Labels:
-        """Connected positions are one unit; without a contraction, the channel axis decides."""
-        if not self.resolved and not self.pairs:
-            ids = np.arange(self.size).reshape(self.shape)
-            self.unite(ids, 1 if len(self.shape) > 1 else (0 if self.shape else None))
-        links = np.concatenate(self.pairs) if self.pairs else np.empty((0, 2), np.int64)
-        graph = coo_array(
-            (np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(self.size, self.size)
-        )
-        _, component = connected_components(graph, directed=False)
-        _, index, inverse = np.unique(component, return_index=True, return_inverse=True)
-        rank = np.empty(index.size, np.int64)
-        rank[np.argsort(index, kind="stable")] = np.arange(index.size)
-        return rank[inverse].reshape(self.shape)
+
+def _dynamic_names(model: TracedModel) -> frozenset[str]:
+    """Tensors that depend on the model's inputs."""
+    found = set(model.inputs)
+    for node in model.nodes:
+        if found.intersection(node.input):
+            found.update(node.output)
+    return frozenset(found - {""})

@@ -1,0 +1,82 @@
+"""Which axes of an operand an operation contracts as features or channels."""
+
+import onnx
+
+from emergraph.exporters.tracing.context import op_names
+from emergraph.exporters.tracing.evaluate import attributes
+
+_SLIDING = frozenset(op_names("Conv ConvTranspose ConvInteger QLinearConv FusedConv DeformConv"))
+_DENSE = frozenset(
+    op_names(
+        "MatMul Gemm MatMulInteger QLinearMatMul FusedMatMul TransposeMatMul FusedGemm QGemm MatMulNBits "
+        "MatMulIntegerToFloat DynamicQuantizeMatMul"
+    )
+)
+_RECURRENT = frozenset(op_names("LSTM GRU RNN DynamicQuantizeLSTM"))
+_HEADS = frozenset(op_names("Attention MultiHeadAttention GroupQueryAttention"))
+_RIGHT_OPERAND = {"QLinearMatMul": 3, "QGemm": 3}
+CONTRACTIONS = _SLIDING | _DENSE | _RECURRENT | _HEADS | {"Einsum"}
+
+
+def contracted_axes(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
+    """The axes of an input over which an operation sums different features or channels.
+
+    Args:
+        node: An operation out of `CONTRACTIONS`.
+        position: Which of its inputs.
+        rank: Axes of that input.
+
+    Returns:
+        The axes, or None when the input is not contracted (a kernel, a length, a mask).
+
+    Example:
+        >>> contracted_axes(onnx.helper.make_node("Gemm", ["a", "b"], ["y"], transA=1), 0, 2)
+        (0,)
+    """
+    op, attrs = node.op_type, attributes(node)
+    if op in _SLIDING:
+        return (1,) if position == 0 and rank > 1 else None
+    if op in _RECURRENT:
+        return _of_recurrent(attrs, position, rank)
+    if op in _HEADS:
+        return _of_heads(node, position, rank)
+    if op == "Einsum":
+        return _of_einsum(str(attrs.get("equation", "")), position, rank)
+    return _of_dense(node, position, rank)
+
+
+def _of_dense(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
+    flipped = {a.name for a in node.attribute if a.i}
+    if position == 0:
+        return (max(rank - 2, 0),) if "transA" in flipped else (rank - 1,)
+    if position == _RIGHT_OPERAND.get(node.op_type, 1):
+        return (rank - 1,) if "transB" in flipped else (max(rank - 2, 0),)
+    return (rank - 1,) if rank else None
+
+
+def _of_recurrent(attrs: dict[str, object], position: int, rank: int) -> tuple[int, ...] | None:
+    if position == 0:
+        return (rank - 1,)
+    if position in (5, 6):
+        return (1 if attrs.get("layout") else 0, rank - 1)
+    return None
+
+
+def _of_heads(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
+    is_state = (4, 5) if node.op_type == "Attention" and not node.domain else (3, 4, 6, 7)
+    if position > 2 and position not in is_state:
+        return None
+    return {3: (2,), 4: (1, 3), 5: (2, 3, 4)}.get(rank)
+
+
+def _of_einsum(equation: str, position: int, rank: int) -> tuple[int, ...]:
+    terms, arrow, out = equation.replace(" ", "").partition("->")
+    own = terms.split(",")[position]
+    if not arrow:
+        letters = terms.replace(",", "").replace(".", "")
+        out = "".join(c for c in letters if letters.count(c) == 1)
+    before = own.split("...")[0]
+    named = own.replace("...", "")
+    axes = [k if k < len(before) else rank - len(named) + k for k in range(len(named))]
+    summed = tuple(axis for axis, letter in zip(axes, named, strict=True) if letter not in out)
+    return summed or (rank - 1,)
