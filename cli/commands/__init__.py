@@ -2,7 +2,7 @@
 
 import importlib
 
-NAMES = ("export", "emergence", "info", "ls", "check")
+NAMES = ("export", "emergence", "info", "ls", "sql", "check")
 """The modules, in the order in which `--help` lists the commands."""
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from emergraph.errors import LimitError
 from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.unitgraph import UnitGraph
     from emergraph.exporters.export import ExportSummary
     from emergraph.exporters.runtime.limits import RunLimits
+    from emergraph.graphstore.query import QueryLimits
     from emergraph.graphstore.reader import GraphReader
     from emergraph.graphstore.records import EdgeKind
     from emergraph.graphstore.store import Store as StoreFile
@@ -112,6 +114,21 @@ class Store:
         """
         with open_file(self.path) as opened:
             return Graph(self.path, opened.graph(name_or_id).id)
+
+    def sql(self, query: str, *, limits: "QueryLimits | None" = None) -> pl.DataFrame:
+        """Return the rows of one SELECT statement; it cannot write, and stops at its limits.
+
+        Raises:
+            UsageError: The SQL is wrong, or asks for what is not allowed.
+            LimitError: A limit of time, memory or rows was hit.
+        """
+        from emergraph.graphstore.query import QueryLimits, run_query
+
+        limits = limits or QueryLimits()
+        result = run_query(self.path, query, limits=limits)
+        if result.truncated:
+            raise LimitError(f"more than {limits.rows} rows: raise the limit, or aggregate in SQL")
+        return result.frame
 
     @property
     def runs(self) -> pl.DataFrame:

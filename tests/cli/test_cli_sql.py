@@ -1,0 +1,123 @@
+"""`emergraph sql`: reads only, alone with one store, under limits."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def test_rows_come_back_in_every_format(run, exported):
+    query = "SELECT name, n_edges FROM graphs ORDER BY id"
+    rows = json.loads(run("sql", exported, query, "--format", "json").out)
+    assert rows == [{"name": "digits_conv", "n_edges": 168}, {"name": "digits_dense", "n_edges": 2464}]
+    assert run("sql", exported, query, "--format", "csv").out.splitlines()[1] == "digits_conv,168"
+
+
+def test_the_query_can_come_from_standard_input(exported):
+    command_line = [sys.executable, "-m", "emergraph", "sql", str(exported), "-", "--format", "csv"]
+    result = subprocess.run(
+        command_line, input="SELECT 1 AS one;", capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout == "one\n1\n"
+
+
+def test_values_that_json_lacks_become_null(run, exported):
+    query = "SELECT 'nan'::DOUBLE AS a, 'inf'::DOUBLE AS b, NULL AS c, 1.5 AS d"
+    (row,) = json.loads(run("sql", exported, query, "--format", "json").out)
+    assert row == {"a": None, "b": None, "c": None, "d": 1.5}
+
+
+def test_more_rows_than_asked_for_are_cut_off_and_said(run, exported):
+    result = run("sql", exported, "FROM range(100)", "--rows", "10", "--format", "csv")
+    assert len(result.out.splitlines()) == 11
+    assert "first 10 rows" in result.err
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DELETE FROM edges",
+        "DROP TABLE connections",
+        "CREATE TABLE t AS SELECT 1",
+        "INSERT INTO metrics VALUES (0, 'a', 1)",
+        "UPDATE graphs SET name = 'x'",
+        "ATTACH 'other.duckdb'",
+        "COPY graphs TO 'out.csv'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET memory_limit = '1TB'",
+        "PRAGMA database_list",
+        "EXPORT DATABASE 'out'",
+        "CALL pragma_version()",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM glob('/*')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM duckdb_settings()",
+        "SELECT 1; DROP TABLE connections",
+        "SELECT 1; SELECT 2",
+        "SELEC 1",
+        "SELECT * FROM nowhere",
+        "",
+        "'; DROP TABLE edges;--",
+    ],
+)
+def test_all_but_one_reading_statement_is_refused_in_one_line(run, exported, query, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = exported.read_bytes()
+    result = run("sql", exported, query)
+    assert result.code == 2, result
+    assert result.out == ""
+    assert len(result.err.splitlines()) == 1
+    assert exported.read_bytes() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_good_name_is_suggested_for_a_wrong_one(run, exported):
+    assert "edges" in run("sql", exported, "SELECT * FROM edgess").err
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT count(*) FROM range(100000000000)",
+        "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t",
+    ],
+)
+def test_a_query_without_end_stops_at_the_time_limit(run, exported, query):
+    start = time.monotonic()
+    result = run("sql", exported, query, "--time-limit", "1s")
+    assert result.code == 6
+    assert time.monotonic() - start < 15
+    assert len(result.err.splitlines()) == 1
+    assert "time limit" in result.err
+
+
+def test_a_query_that_takes_too_much_memory_stops(run, exported):
+    query = "SELECT list(i) FROM range(2000000000) AS t(i)"
+    result = run("sql", exported, query, "--memory-limit", "200MB", "--time-limit", "30s")
+    assert result.code == 6
+    assert len(result.err.splitlines()) == 1
+
+
+def test_a_store_that_another_process_writes_to_is_locked(run, store):
+    program = (
+        "import sys, duckdb\n"
+        "connection = duckdb.connect(sys.argv[1])\n"
+        "print('open', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "open\n"
+        for command_line in (["sql", store, "SELECT 1"], ["ls", store], ["info", store]):
+            result = run(*command_line)
+            assert result.code == 5
+            assert len(result.err.splitlines()) == 1
+            assert "locked" in result.err
+            assert str(holder.pid) in result.err
+        holder.stdin.close()
+    assert run("ls", store).code == 0
