@@ -1,0 +1,126 @@
+"""SQL over a store for people and scripts: reads only, alone in a process, under limits.
+
+DuckDB checks its own limits only between steps (`repeat('x', 3000000000)` cannot be interrupted, and long
+lists are not counted against its memory limit), so a query runs in a child process that can be killed. What
+the child allows is in `sandbox`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from emergraph.errors import EmergraphError, InvalidInputError, LimitError, StoreError, UsageError
+from emergraph.graphstore.store import open_store
+from emergraph.graphstore.text import printable
+
+GIB = 1 << 30
+_GRACE_SECONDS = 2.0
+"""Time the child gets to stop by itself before it is killed."""
+_ERRORS: Mapping[str, type[EmergraphError]] = {
+    kind.__name__: kind for kind in (InvalidInputError, LimitError, StoreError, UsageError)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryLimits:
+    """What a query may take."""
+
+    time: float = 60.0
+    """Seconds of wall clock."""
+    memory: int = 2 * GIB
+    """Bytes, for DuckDB's buffers; the process as a whole may take 1 GiB more."""
+    threads: int | None = None
+    """All by default."""
+    rows: int = 10_000
+    """Rows of the result; more are cut off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryResult:
+    """Rows of a query."""
+
+    frame: pl.DataFrame
+    """Columns by the names of the query, numbered where they repeat. Dates, times and types that polars does
+    not have come as text."""
+    truncated: bool
+    """Whether there were more rows than the limit."""
+
+
+def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | None = None) -> QueryResult:
+    """Run one SELECT statement on a store.
+
+    The store is opened for reading only; other files, extensions, settings and functions that tell about the
+    machine are out of reach.
+
+    Raises:
+        UsageError: The SQL is wrong, not one SELECT, or asks for what is not allowed.
+        LimitError: The time or the memory was not enough, or the result is too large.
+        InvalidInputError: There is no such file.
+        StoreError: The file is locked, from elsewhere, newer or damaged.
+
+    Example:
+        >>> run_query("net.duckdb", "SELECT kind, count(*) AS n FROM edges GROUP BY kind")  # doctest: +SKIP
+    """
+    limits = limits or QueryLimits()
+    if limits.time <= 0 or limits.memory <= 0 or limits.rows < 0:
+        raise UsageError("limits of a query must be positive")
+    request = {"path": str(Path(path).absolute()), "shown": str(path), "sql": sql, **asdict(limits)}
+    file = Path(path)
+    if not file.is_file():
+        raise InvalidInputError(f"{printable(str(path))}: no such store; `emergraph export` makes one")
+    output, status = _run_child(json.dumps(request).encode(), limits)
+    if "older" in status:
+        # The child may not write, so a store of an older schema is migrated here.
+        open_store(file).close()
+        output, status = _run_child(json.dumps(request).encode(), limits)
+    if "error" in status:
+        raise _ERRORS.get(str(status["error"]), UsageError)(str(status["message"]))
+    frame = pl.read_ipc_stream(output)
+    return QueryResult(frame=_plain_integers(frame), truncated=bool(status["truncated"]))
+
+
+def _run_child(request: bytes, limits: QueryLimits) -> tuple[bytes, dict[str, object]]:
+    """Return what the child wrote and its status."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
+    }
+    command = [sys.executable, "-P", "-m", "emergraph.graphstore.sandbox"]
+    try:
+        # Only this interpreter and a module of this package run; the query travels on standard input.
+        done = subprocess.run(  # noqa: S603
+            command,
+            input=request,
+            capture_output=True,
+            env=environment,
+            timeout=limits.time + _GRACE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LimitError(
+            f"the query took more than {limits.time:g} s; make it smaller or raise the time limit"
+        ) from error
+    try:
+        status = json.loads(done.stderr.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise LimitError(
+            f"the query ended the database engine (exit status {done.returncode}), most likely for lack of "
+            f"memory; make it smaller or raise the memory limit of {limits.memory / GIB:.1f} GiB"
+        ) from error
+    return done.stdout, status
+
+
+def _plain_integers(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with 128-bit integers (what `sum` gives in SQL) as 64-bit ones where all fit."""
+    wide = [name for name, dtype in frame.schema.items() if dtype == pl.Decimal(38, 0)]
+    for name in wide:
+        column = frame[name].cast(pl.Int128)
+        fits = column.is_between(-(2**63), 2**63 - 1).all()
+        frame = frame.with_columns(column.cast(pl.Int64) if fits else column)
+    return frame

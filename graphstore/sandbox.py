@@ -1,0 +1,209 @@
+"""The child process of `query`: one SELECT on one store, and nothing else.
+
+Reads a request (JSON) on standard input; writes the rows as an Arrow stream to standard output and its status
+as a line of JSON to standard error.
+"""
+
+import contextlib
+import json
+import resource
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from emergraph.errors import EmergraphError, LimitError, UsageError
+from emergraph.graphstore.connection import connect, translate
+from emergraph.graphstore.schema import SCHEMA_VERSION, stored_version
+from emergraph.graphstore.sql import compose
+from emergraph.graphstore.text import printable, storable
+
+MAX_RESULT_BYTES = 1 << 28
+_BASE_BYTES = 1 << 30
+"""What Python, Arrow and DuckDB's code and thread stacks take beside the query."""
+
+REVEALING = frozenset(
+    {
+        *("duckdb_databases", "duckdb_settings", "duckdb_secrets", "duckdb_logs", "duckdb_log_contexts"),
+        *("duckdb_extensions", "duckdb_temporary_files", "duckdb_external_file_cache"),
+        *("current_setting", "pragma_database_list", "pg_settings", "pg_database", "which_secret"),
+        *("query", "query_table"),
+    }
+)
+"""Functions and views that show paths and settings of the machine, or run SQL from a text."""
+
+_AS_TEXT = (
+    *("INTERVAL", "UNION", "BIT", "BIGNUM", "UHUGEINT", "VARIANT", "GEOMETRY", "TIME", "DATE", "ENUM"),
+    *("MAP", "UUID", "JSON", "LAMBDA", "TYPE", "NULL"),
+)
+"""Types that polars lacks, or that hold values it cannot show (dates beyond the year 9999)."""
+
+_OUT_OF_MEMORY = "the query needs more memory than its limit; make it smaller or raise the memory limit"
+
+
+def main() -> int:
+    """Answer the request on standard input; return the exit status."""
+    request = json.load(sys.stdin.buffer)
+    _limit_process(request["memory"])
+    status: dict[str, object]
+    try:
+        status = _answer(request)
+    except EmergraphError as error:
+        status = {"error": type(error).__name__, "message": str(error)}
+    except duckdb.Error as error:
+        found = _sql_error(error, Path(request["path"]), request["time"])
+        status = {"error": type(found).__name__, "message": str(found)}
+    except MemoryError:
+        status = {"error": "LimitError", "message": _OUT_OF_MEMORY}
+    if "message" in status:
+        status["message"] = str(status["message"]).replace(request["path"], printable(request["shown"]))
+    sys.stderr.write(f"\n{json.dumps(status)}\n")
+    return 0
+
+
+def _answer(request: Mapping[str, Any]) -> dict[str, object]:
+    """Write the rows of the query to standard output; return the status."""
+    path = Path(request["path"])
+    with contextlib.closing(connect(path, read_only=True)) as connection:
+        version = stored_version(connection, path)
+        if version != SCHEMA_VERSION:
+            return {"older": version}
+        _lock(connection, request)
+        sql = _checked(connection, storable(request["sql"]))
+        timer = threading.Timer(request["time"], connection.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            return {"truncated": _write(connection, sql, request["rows"])}
+        finally:
+            timer.cancel()
+
+
+def _limit_process(memory: int) -> None:
+    """Make the system refuse memory beyond the limit, any growth of a file, and a dump of the memory."""
+    for limit, value in (
+        (resource.RLIMIT_DATA, memory + _BASE_BYTES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, request: Mapping[str, Any]) -> None:
+    """Set the limits and lock the configuration; access to files is off since the store was opened."""
+    if request["threads"] is not None:
+        connection.execute(f"SET threads = {int(request['threads'])}")
+    connection.execute(f"SET memory_limit = '{int(request['memory'])}B'")
+    connection.execute("SET max_temp_directory_size = '0B'")
+    connection.execute("SET lock_configuration = true")
+
+
+def _checked(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """Return the one SELECT statement that `sql` is.
+
+    Raises:
+        UsageError: It is something else, or asks for what the sandbox hides.
+    """
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        found = ", ".join(statement.type.name for statement in statements) or "nothing"
+        raise UsageError(f"sql: expected one SELECT statement, found {found}")
+    tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()[0][0])
+    if tree.get("error"):
+        raise UsageError(f"sql: {_one_line(str(tree.get('error_message')))}")
+    if hidden := sorted(REVEALING & set(_names(tree))):
+        raise UsageError(f"sql: {hidden[0]} is not available here; query the tables of the store")
+    return str(statements[0].query).strip().rstrip(";")
+
+
+def _names(node: object) -> Iterator[str]:
+    """Yield the names of all functions and tables in a parsed statement."""
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, dict):
+            for key in ("function_name", "table_name"):
+                if isinstance(current.get(key), str):
+                    yield current[key].lower()
+            pending.extend(current.values())
+        elif isinstance(current, list):
+            pending.extend(current)
+
+
+def _write(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> bool:
+    """Run the query and write up to `rows` rows; return whether there were more."""
+    asked = connection.sql(sql)
+    if asked is None:
+        raise UsageError("sql: the statement returns no rows")
+    positions = [f"c{i}" for i in range(len(asked.columns))]
+    wrapped = compose(
+        "SELECT {columns} FROM ({sql}\n) AS asked({positions}) LIMIT {rows}",
+        columns=", ".join(
+            f"{position}::VARCHAR AS {position}" if _is_text(str(kind)) else position
+            for position, kind in zip(positions, asked.types, strict=True)
+        ),
+        sql=sql,
+        positions=", ".join(positions),
+        rows=rows + 1,
+    )
+    relation = connection.sql(wrapped)
+    if relation is None:
+        raise UsageError("sql: the statement returns no rows")
+    batches = relation.to_arrow_reader(1 << 14)
+    names = _distinct(asked.columns)
+    schema = pa.schema([field.with_name(name) for field, name in zip(batches.schema, names, strict=True)])
+    n_rows = n_bytes = 0
+    with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
+        for batch in batches:
+            kept = batch.slice(0, rows - n_rows)
+            n_rows += batch.num_rows
+            n_bytes += kept.nbytes
+            if n_bytes > MAX_RESULT_BYTES:
+                raise LimitError(
+                    f"the result is larger than {MAX_RESULT_BYTES >> 20} MiB; select fewer columns or rows"
+                )
+            stream.write_batch(pa.RecordBatch.from_arrays(kept.columns, schema=schema))
+    return n_rows > rows
+
+
+def _is_text(kind: str) -> bool:
+    """Whether a column of this type is sent as text."""
+    return any(word in kind.upper() for word in _AS_TEXT)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return the names, those that repeat with a number behind them."""
+    result: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in result:
+            number += 1
+            candidate = f"{name}_{number}"
+        result.append(candidate)
+    return result
+
+
+def _sql_error(error: duckdb.Error, path: Path, seconds: float) -> EmergraphError:
+    """Return the error to report for what DuckDB said about the user's SQL."""
+    if isinstance(error, duckdb.InterruptException):
+        return LimitError(f"the query took more than {seconds:g} s; make it smaller or raise the time limit")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return LimitError(_OUT_OF_MEMORY)
+    if isinstance(error, (duckdb.IOException, duckdb.FatalException, duckdb.InternalException)):
+        return translate(error, path)
+    return UsageError(f"sql: {_one_line(str(error))}")
+
+
+def _one_line(text: str) -> str:
+    """Return what DuckDB said without the drawing of the statement."""
+    said, *_ = text.split("\n\nLINE ", maxsplit=1)
+    return printable("; ".join(line.strip() for line in said.splitlines() if line.strip()), limit=400)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
