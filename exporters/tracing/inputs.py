@@ -236,7 +236,7 @@ class _Ride:
         """Positions that a window slides over, or that are resampled, are mixed."""
         name = node.output[0]
         shape = self.model.facts[name].shape
-        slid = range(2, ids.ndim)
+        slid = list(range(2, ids.ndim))
         if node.op_type in ("Resize", "Upsample"):
             slid = [k for k in range(ids.ndim) if ids.shape[k] != shape[k]]
         kept = [k for k in range(ids.ndim) if k not in slid]

@@ -75,7 +75,8 @@ class Positions:
         graph = coo_array(
             (np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(self.size, self.size)
         )
-        return connected_components(graph, directed=False)[1].astype(np.int64)
+        _, component = connected_components(graph, directed=False)
+        return np.asarray(component, np.int64)
 
     def _follow_the_covered(self, component: Labels) -> None:
         """Positions that nothing contracts are one unit along the axes along which contracted ones are."""
