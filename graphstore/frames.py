@@ -1,5 +1,6 @@
 """Between DuckDB, Arrow, numpy and polars."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import duckdb
@@ -62,8 +63,12 @@ def insert(
     try:
         statement = compose(sql, chunk=_CHUNK, **parts)
         inserted = connection.execute(statement, parameters).fetchall()[0][0]
-    finally:
-        connection.unregister(_CHUNK)
+    except BaseException:
+        # An aborted transaction takes no statement, not even this one: the first error is the one to show.
+        with contextlib.suppress(duckdb.Error):
+            connection.unregister(_CHUNK)
+        raise
+    connection.unregister(_CHUNK)
     return int(inserted)
 
 
