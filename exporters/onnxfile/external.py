@@ -4,7 +4,6 @@ The path is walked one component at a time, each opened below the one before it 
 that what is checked is what is read.
 """
 
-import errno
 import os
 import re
 import stat
@@ -15,7 +14,7 @@ from pathlib import Path
 from emergraph.errors import EmergraphError
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
+from emergraph.exporters.onnxfile.opening import OUT_OF_RESOURCES, MappedFile, map_descriptor
 
 KNOWN_KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})
 """Keys of external data that ONNX defines, and the one that its writers add."""
@@ -86,8 +85,8 @@ class ExternalFiles:
         self, error: Exception, folder: Path, parts: tuple[str, ...], where: str
     ) -> EmergraphError:
         shown = printable("/".join(parts))
-        if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
-            message = f"{len(self.opened)} files are open; raise `ulimit -n` or save the values in one file"
+        if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+            message = f"cannot map {shown} beside {len(self.opened)} others: {error.strerror}; raise `ulimit`"
             return refusal("ONNX-EXT-COUNT", message, where)
         if any(_is_link(folder.joinpath(*parts[:n])) for n in range(1, len(parts) + 1)):
             message = f"{shown} is a symbolic link; name the folder it may lead to as root"

@@ -1,5 +1,6 @@
 """Opening files that somebody else named: regular files only, mapped into memory."""
 
+import errno
 import hashlib
 import mmap
 import os
@@ -8,12 +9,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from emergraph.errors import InvalidInputError
+from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.names import printable
 
 MAX_PROTOBUF_BYTES = (1 << 31) - 1
 """Bytes that a protobuf message may have."""
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of the system that a higher limit of files or address space would avoid."""
 _HASH_CHUNK = 1 << 20
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -71,6 +74,7 @@ def map_model(path: Path) -> MappedFile:
     Raises:
         InvalidInputError: No such file, no permission, a folder, a pipe or a device, empty, larger than
             protobuf allows, or visibly another format.
+        LimitError: The process may not map or open that much.
     """
     shown = printable(str(path), 200)
     try:
@@ -96,7 +100,10 @@ def map_model(path: Path) -> MappedFile:
     try:
         mapped = map_descriptor(descriptor, path, status)
     except (OSError, ValueError) as error:
-        raise InvalidInputError(f"cannot map {shown}: {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+            raise LimitError(f"cannot map {shown}: {reason}; raise `ulimit`") from None
+        raise InvalidInputError(f"cannot map {shown}: {reason}") from None
     refuse_other_formats(mapped.content)
     return mapped
 

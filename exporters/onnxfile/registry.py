@@ -74,7 +74,7 @@ _UNSAFE = {
 }
 
 _LIMIT = {
-    "ONNX-EXT-COUNT": "Values are spread over more files than this process may open.",
+    "ONNX-EXT-COUNT": "Values are in more files, or larger ones, than this process may open and map.",
     "ONNX-FILE-MEMORY": "The model without its weights would take more memory than the limit.",
 }
 

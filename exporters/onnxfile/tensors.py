@@ -81,7 +81,7 @@ class LazyTensor:
         try:
             flat = self._flat()
             values = flat.reshape(self.shape)
-        except (ValueError, MemoryError) as error:  # a zero-element shape whose other dimensions overflow
+        except ValueError as error:  # a zero-element shape whose other dimensions overflow
             raise self._refused(f"shape {self.shape} is beyond what arrays can have: {error}") from error
         values.flags.writeable = False
         return values

@@ -58,6 +58,8 @@ def value_findings(tensor: LazyTensor) -> Iterator[Finding]:
     if tensor.dtype.startswith(("string", "complex")):
         yield Finding("ONNX-TENSOR-SKIPPED", f"holds {tensor.dtype}", where)
         return
+    if not tensor.n_elements:
+        return
     counts = count_values(tensor)
     if counts.n_values < 2:
         return
