@@ -15,6 +15,7 @@ from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.evaluate import attributes, run_node
 from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
+from emergraph.exporters.tracing.names import operation_name, weight_layer_name
 from emergraph.exporters.tracing.values import PerUnit, Track, Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, Operation, TracedAs
 
@@ -87,9 +88,11 @@ class TraceContext:
     @property
     def name(self) -> str:
         """A readable name for the current node."""
-        if self.node.name:
-            return self.node.name
-        return next((out for out in self.node.output if out), self.node.op_type)
+        return operation_name(self.node)
+
+    def layer_name(self, parameter: str | None) -> str:
+        """A readable name for a layer that a parameter tensor makes."""
+        return weight_layer_name(self.node, parameter)
 
     @property
     def op(self) -> str:

@@ -159,7 +159,7 @@ def _step(ctx: TraceContext, index: int, node: onnx.NodeProto) -> None:
     ctx.operations.append(
         Operation(
             index=index,
-            name=ctx.name,
+            name=node.name or ctx.name,
             op=node.op_type,
             domain=node.domain,
             traced_as=ctx.traced_as,

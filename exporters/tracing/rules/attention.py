@@ -23,7 +23,8 @@ def contract_activations(ctx: TraceContext, left: Value, right: Value, x: str, y
     sets_y, which_y = _operand_sets(right, y, out, shape)
     pairs, which = distinct_tuples([which_x, which_y])
     kind = LayerKind.CONTEXT if _reads_scores(ctx, sets_x) or _reads_scores(ctx, sets_y) else LayerKind.SCORE
-    layer = ctx.builder.add_layer(ctx.name, ctx.op, kind, len(pairs))
+    suffix = ":scores" if kind is LayerKind.SCORE else ""
+    layer = ctx.builder.add_layer(f"{ctx.name}{suffix}", ctx.op, kind, len(pairs))
     write_attention(
         ctx, layer.units, [sets_x[int(a)] for a in pairs[:, 0]], [sets_y[int(b)] for b in pairs[:, 1]]
     )

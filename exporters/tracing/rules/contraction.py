@@ -204,7 +204,7 @@ def contract_constant(
     distinct = [distinct_rows(r) for r in rows]
     n_new = prod(sizes[c] for c in plan.new)
     total = sum(len(d.rows) for d in distinct) * n_new
-    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.DENSE, total)
+    layer = ctx.builder.add_layer(ctx.layer_name(main_root(weight, ctx)), ctx.op, LayerKind.DENSE, total)
     ctx.count_params(layer, weight)
     out_labels = _write_uses(ctx, layer, weight, distinct, matrices, w_kept, plan, n_new, alpha=alpha)
     shape = [sizes[c] for c in plan.batch + plan.free + plan.new]

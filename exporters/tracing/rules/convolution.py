@@ -33,9 +33,11 @@ def channel_labels(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return pairs[:, 0], pairs[:, 1]
 
 
-def new_channels(ctx: TraceContext, count: int, bias: NDArray[np.float64] | None = None) -> LayerDraft:
+def new_channels(
+    ctx: TraceContext, name: str, count: int, bias: NDArray[np.float64] | None = None
+) -> LayerDraft:
     """A new layer of channels as output 0 of the current node (N, C, ...)."""
-    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.CONV, count)
+    layer = ctx.builder.add_layer(name, ctx.op, LayerKind.CONV, count)
     shape = ctx.out_shape()
     spread = layer.units.reshape([1, count, *[1] * (len(shape) - 2)])
     ctx.new_layer_output(0, layer, np.broadcast_to(spread, shape), bias=bias)
@@ -54,11 +56,11 @@ def trace_convolution(
     if bias is not None:
         ctx.use(bias, "bias")
         bias_values = bias.load().astype(np.float64).reshape(-1)
-    layer = new_channels(ctx, n_out, bias_values)
+    tensor = main_root(weight, ctx)
+    layer = new_channels(ctx, ctx.layer_name(tensor), n_out, bias_values)
     ctx.count_params(layer, weight)
     ctx.count_params(layer, bias)
     channels, labels = channel_labels(x.carried)
-    tensor = main_root(weight, ctx)
     if group == 1:
         oriented = values if transposed else np.swapaxes(values, 0, 1)
         _write_full(ctx, layer, weight, oriented, channels, labels, tensor, transposed=transposed)

@@ -30,8 +30,9 @@ def embed(ctx: TraceContext, table: Constant, *, axis: int, rank_before: int, in
     values = np.moveaxis(table.floats(), axis, -1)
     features_shape = values.shape[:-1]
     n_features = int(np.prod(features_shape, dtype=np.int64))
-    source = ctx.builder.add_layer(f"{ctx.name}:table", ctx.op, LayerKind.EMBEDDING, 1)
-    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.DENSE, n_features)
+    name = ctx.layer_name(main_root(table, ctx))
+    source = ctx.builder.add_layer(f"{name}:table", ctx.op, LayerKind.EMBEDDING, 1)
+    layer = ctx.builder.add_layer(name, ctx.op, LayerKind.DENSE, n_features)
     ctx.count_params(layer, table)
     matrix = kernel_matrix(values.reshape(1, n_features, -1), taps=1)
     write_block(ctx, layer, source.units, layer.units, matrix, tensor=main_root(table, ctx), note="embedding")

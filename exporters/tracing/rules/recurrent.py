@@ -51,7 +51,8 @@ class _Cell:
 
     def layer(self, suffix: str, kind: LayerKind, gates: int, activation: str | None = None) -> LayerDraft:
         """A layer of `gates` units per cell and direction, ordered (direction, gate, cell)."""
-        name = f"{self.ctx.name}:{suffix}" if suffix else self.ctx.name
+        own = self.ctx.layer_name(main_root(self.weights.w, self.ctx))
+        name = f"{own}:{suffix}" if suffix else own
         layer = self.ctx.builder.add_layer(name, self.ctx.op, kind, self.directions * gates * self.hidden)
         layer.raw = Track(None, None, activation=activation)
         return layer
