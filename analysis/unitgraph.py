@@ -179,6 +179,7 @@ def from_arrays(
     role: Sequence[Role] | NDArray[np.uint8] | None = None,
     n_params: int | None = None,
     n_nonzero: int | None = None,
+    name: str = "",
 ) -> UnitGraph:
     """Build a graph from arrays.
 
@@ -191,6 +192,7 @@ def from_arrays(
         role: One role per unit; default: units of input layers are inputs, units of the last layer outputs.
         n_params: Default: the sum over layers.
         n_nonzero: Default: the sum over layers less their zeros.
+        name: Name of the graph.
 
     Raises:
         InvalidInputError: Layers leave gaps or overlap, or a block names a layer that does not exist.
@@ -212,6 +214,7 @@ def from_arrays(
         n_params=total_params if n_params is None else n_params,
         n_nonzero=total_params - sum(layer.n_zeros for layer in layers) if n_nonzero is None else n_nonzero,
         edges=ArrayEdges(dict(columns or {})),
+        name=name,
     )
 
 
@@ -254,41 +257,3 @@ def _role_codes(role: Iterable[Role] | NDArray[np.uint8]) -> NDArray[np.uint8]:
         return role.astype(np.uint8)
     code = {name: index for index, name in enumerate(ROLES)}
     return np.array([code[Role(name)] for name in role], dtype=np.uint8)
-
-
-def dense_net(sizes: Sequence[int], *, kind: LayerKind = LayerKind.DENSE) -> UnitGraph:
-    """A fully connected layered net without weights: `sizes[0]` inputs, then dense layers.
-
-    Example:
-        >>> dense_net([3, 2, 2]).n_edges
-        10
-    """
-    layers: list[UnitLayer] = []
-    blocks: list[UnitBlock] = []
-    first = 0
-    for index, size in enumerate(sizes):
-        n_params = size * sizes[index - 1] if index else 0
-        layers.append(
-            UnitLayer(
-                id=index,
-                name=f"layer{index}",
-                kind=kind if index else LayerKind.INPUT,
-                first_unit=first,
-                n_units=size,
-                n_params=n_params,
-            )
-        )
-        if index:
-            blocks.append(
-                UnitBlock(
-                    id=index - 1,
-                    kind=EdgeKind.WEIGHT,
-                    layer=index,
-                    n_edges=n_params,
-                    dense=True,
-                    src_units=np.arange(first - sizes[index - 1], first, dtype=np.int64),
-                    dst_units=np.arange(first, first + size, dtype=np.int64),
-                )
-            )
-        first += size
-    return from_arrays(layers, blocks)

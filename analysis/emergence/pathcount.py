@@ -50,7 +50,7 @@ def path_count_emergence(
         InvalidInputError: The activity does not fit the graph.
 
     Example:
-        >>> from emergraph.analysis.unitgraph import dense_net
+        >>> from emergraph.analysis.layerednets import dense_net
         >>> net = dense_net([3, 2, 2])
         >>> result = path_count_emergence(net, np.array([1, 0, 0, 1, 0, 1, 1], dtype=bool))
         >>> result.active.exact, result.any.exact

@@ -58,7 +58,7 @@ def rank_correlation(
             variables.
 
     Example:
-        >>> rank_correlation([1, 2, 3, 4], [1, 8, 27, 64], n_permutations=99).rho
+        >>> round(rank_correlation([1, 2, 3, 4], [1, 8, 27, 64], n_permutations=99).rho, 6)
         1.0
     """
     columns = [np.asarray(values, dtype=np.float64) for values in (x, y, *given)]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, dense_net, from_arrays
+from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.records import EdgeKind, LayerKind, Role
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from emergraph.analysis.emergence.activity import Activity, ActivityRule, majority_value, trace_scores
 from emergraph.analysis.emergence.rules import activity, activity_scores
 from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.unitgraph import dense_net
+from emergraph.analysis.layerednets import dense_net
 from emergraph.errors import InvalidInputError, UsageError
 
 SAMPLES = np.array(

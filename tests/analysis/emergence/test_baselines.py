@@ -8,7 +8,8 @@ from emergraph.analysis.emergence.baselines import baselines
 from emergraph.analysis.emergence.complexity import effective_complexity, held_out_share
 from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, dense_net, from_arrays
+from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind
 

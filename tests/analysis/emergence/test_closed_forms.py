@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from emergraph.analysis.emergence.closedforms import layered_form
 from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.unitgraph import dense_net
+from emergraph.analysis.layerednets import dense_net
 from emergraph.errors import UsageError
 
 

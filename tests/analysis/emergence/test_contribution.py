@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from emergraph.analysis.emergence.activity import trace_scores
 from emergraph.analysis.emergence.contribution import contribution_scores
 from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.records import EdgeKind, LayerKind
@@ -17,24 +18,7 @@ from emergraph.graphstore.records import EdgeKind, LayerKind
 
 def relu_net(weights):
     """The graph of a ReLU net; weights are (out, in)."""
-    sizes = [weights[0].shape[1], *(w.shape[0] for w in weights)]
-    firsts = np.cumsum([0, *sizes])
-    layers = [
-        UnitLayer(
-            id=k,
-            name=f"l{k}",
-            kind=LayerKind.DENSE if k else LayerKind.INPUT,
-            first_unit=int(firsts[k]),
-            n_units=n,
-        )
-        for k, n in enumerate(sizes)
-    ]
-    blocks, columns = [], {}
-    for k, w in enumerate(weights):
-        src, dst = np.nonzero(w.T)
-        blocks.append(UnitBlock(id=k, kind=EdgeKind.WEIGHT, layer=k + 1, n_edges=len(src)))
-        columns[k] = {"src": src + firsts[k], "dst": dst + firsts[k + 1], "weight": w.T[src, dst]}
-    return from_arrays(layers, blocks, columns)
+    return layered_net([w.T for w in weights])
 
 
 def run(weights, inputs):

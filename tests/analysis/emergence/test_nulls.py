@@ -11,7 +11,7 @@ from emergraph.analysis.emergence.nulls import NullKind, compare, null_model
 from emergraph.analysis.emergence.options import Interior
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.scaled import Scaled
-from emergraph.analysis.unitgraph import dense_net
+from emergraph.analysis.layerednets import dense_net
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind
 

@@ -9,7 +9,7 @@ from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.edgeform import removed_in_degree
 from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.unitgraph import dense_net
+from emergraph.analysis.layerednets import dense_net
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind
 

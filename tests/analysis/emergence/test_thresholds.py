@@ -10,7 +10,7 @@ from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.thresholds import default_thresholds, threshold_sweep
 from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.unitgraph import dense_net
+from emergraph.analysis.layerednets import dense_net
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from emergraph.analysis.emergence.weightchange import weight_change_scores
-from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, dense_net, from_arrays
+from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind
 
