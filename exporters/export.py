@@ -38,6 +38,13 @@ class ExportOptions:
     """Of inputs that are made up."""
     all_branches: bool = False
     """Trace both branches of every If whose condition depends on the inputs, not only the one taken."""
+    source: str | None = None
+    """What the graph was made from, where that is not the file itself (a module's class)."""
+    format: str = "onnx"
+    step: int | None = None
+    """Training step of a snapshot."""
+    parent: int | None = None
+    """Graph that this one is a variant of."""
     force: bool = False
     """Export even if the store holds a graph of the same file and settings."""
     root: Path | None = None
@@ -122,10 +129,12 @@ def export_onnx(
     run = _run(file, options)
     header = GraphHeader(
         name=options.name or Path(file.name).stem,
-        source=file.name,
+        source=options.source or file.name,
         sha256=file.sha256,
-        format="onnx",
+        format=options.format,
         producer=_producer(file.model),
+        parent=options.parent,
+        step=options.step,
         settings=settings,
     )
     with store.write_graph(header) as writer:

@@ -78,6 +78,8 @@ class GraphBuilder:
         self._starts: list[int] = []
         self._tensor_blocks: dict[str, int] = {}
         self.reductions: dict[int, Reduction] = {}
+        self.scores: set[int] = set()
+        """Layers of attention scores, and of what masks and gates make of them."""
         self._norm_pairs: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
 
     def unique_name(self, wanted: str) -> str:
@@ -133,6 +135,12 @@ class GraphBuilder:
         below = max(source.depth for source in self.layers_of(sources))
         layer.depth = max(layer.depth, below + 1)
 
+    def _follow_scores(self, layer: LayerDraft, sources: NDArray[np.int64]) -> None:
+        joins = layer.kind in (LayerKind.JUNCTION, LayerKind.GATE) and sources.size > 0
+        inherits = joins and not self.scores.isdisjoint(np.unique(self.layer_ids(sources)).tolist())
+        if layer.kind is LayerKind.SCORE or inherits:
+            self.scores.add(layer.id)
+
     def use_as_value(self, units: NDArray[np.int64]) -> None:
         """Note that reductions among the units feed something other than a normalisation."""
         if not self.reductions:
@@ -181,6 +189,7 @@ class GraphBuilder:
         """Write a block given as a list of edges; nothing when the list is empty."""
         if src.size == 0:
             return None
+        self._follow_scores(layer, src)
         block = self._block(layer, name=name, op=op, kind=kind, tensor=tensor, note=note)
         self._deepen(layer, np.unique(src), kind)
         if as_value:

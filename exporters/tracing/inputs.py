@@ -219,12 +219,16 @@ class _Ride:
             elif name in self.ids:
                 arrays.append(self.ids[name])
             elif node.op_type == "Concat":
-                arrays.append(np.full(self.model.facts[name].shape, NO_UNIT, np.int64))
+                arrays.append(np.full(self._shape(name), NO_UNIT, np.int64))
             elif node.op_type == "Pad" and position == 2:
                 arrays.append(np.asarray(NO_UNIT, np.int64))
             else:
                 arrays.append(self._known(name))
         return arrays
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        tensor = self.model.initializers.get(name)
+        return self.model.facts[name].shape if tensor is None else tuple(tensor.shape)
 
     def _known(self, name: str) -> NDArray[np.generic] | None:
         if name in self.model.facts and self.model.facts[name].value is not None:
@@ -263,7 +267,7 @@ class _Ride:
                 continue
             if mixed:
                 self.mixed.add(name)
-            if node.op_type == "OneHot":
+            if node.op_type == "OneHot" and widest == 0:
                 self._carry(name, self._one_hot(node, ids, facts.shape))
                 continue
             try:

@@ -50,8 +50,9 @@ def write_attention(
 
 
 def _reads_scores(ctx: TraceContext, sets: list[NDArray[np.int64]]) -> bool:
-    kinds = {layer.kind for s in sets if s.size for layer in ctx.builder.layers_of(s)}
-    return LayerKind.SCORE in kinds
+    found = {layer.id for s in sets if s.size for layer in ctx.builder.layers_of(s)}
+    return not ctx.builder.scores.isdisjoint(found)
+
 
 
 def _operand_sets(

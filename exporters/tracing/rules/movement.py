@@ -6,8 +6,8 @@ import onnx
 from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.constants import literal
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
+from emergraph.exporters.tracing.evaluate import run_node
 from emergraph.exporters.tracing.labels import Labels, compress, units_in
-from emergraph.exporters.tracing.rules.pooling import spread_over_space
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import TracedAs
 
@@ -25,9 +25,7 @@ _BY_INDEX = {
     "Scatter": (1,),
 }
 _DATA_INPUTS = {"ScatterND": (0, 2), "ScatterElements": (0, 2), "Scatter": (0, 2), "TensorScatter": (0, 1)}
-_PLAIN = op_names(
-    "Transpose Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad Col2Im Split Concat Upsample"
-)
+_PLAIN = op_names("Transpose Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad Split Concat")
 
 
 def label_array(value: Value) -> Labels:
@@ -57,43 +55,40 @@ def move(ctx: TraceContext) -> None:
             value = ctx.value(name)
             values.append(value)
             ctx.use(value.constant, "other")
-            arrays.append(np.ascontiguousarray(label_array(value)))
+            # What an operation fills in is 0, so that 0 is "no unit" while it runs.
+            arrays.append(label_array(value) + 1)
         else:
             array = ctx.concrete(name)
             if array is None:
                 ctx.make_opaque(f"{op} whose input {name} is too large to follow")
                 return
             arrays.append(array)
-    if op == "Pad":
-        arrays = _pad_inputs(ctx, arrays)
     if not _indices_are_safe(ctx, op, values):
         ctx.make_opaque(f"{op} picks among different units by an index that depends on the data")
         return
     if op == "Transpose":
         results = [np.transpose(label_array(values[0]), ctx.attr_ints("perm"))]
     else:
-        results = [result.astype(np.int64, copy=False) for result in ctx.run(arrays)]
+        if op == "Pad" and len(arrays) > 2:
+            arrays[2] = np.asarray(0, np.int64)
+        results = [result.astype(np.int64) - 1 for result in run_node(_as_today(ctx), arrays, _opsets(ctx))]
     _set_moved(ctx, results, *values)
 
 
-def _pad_inputs(ctx: TraceContext, arrays: list[np.ndarray | None]) -> list[np.ndarray | None]:
-    """Pad with -1, whatever the model pads with (opset < 11 has the value as an attribute)."""
-    if ctx.opset() < 11:
-        for attribute in ctx.node.attribute:
-            if attribute.name == "value":
-                attribute.f = -1.0
-        if not any(a.name == "value" for a in ctx.node.attribute):
-            ctx.node.attribute.append(_float_attribute("value", -1.0))
-        return arrays
-    filled = [*arrays, None, None][:4] if len(arrays) > 3 else [*arrays, None][:3]
-    filled[2] = np.asarray(-1, np.int64)
-    while len(ctx.node.input) < len(filled):
-        ctx.node.input.append("")
-    return filled
+def _as_today(ctx: TraceContext) -> onnx.NodeProto:
+    """The node without what only old versions of it have."""
+    node = onnx.NodeProto()
+    node.CopyFrom(ctx.node)
+    if node.op_type == "Scatter":
+        node.op_type = "ScatterElements"
+    for attribute in node.attribute:
+        if node.op_type == "Pad" and attribute.name == "value":
+            attribute.f = 0.0
+    return node
 
 
-def _float_attribute(name: str, value: float) -> onnx.AttributeProto:
-    return onnx.helper.make_attribute(name, value)
+def _opsets(ctx: TraceContext) -> dict[str, int]:
+    return {**ctx.model.opsets, **({"": 11} if ctx.node.op_type == "Scatter" else {})}
 
 
 def _indices_are_safe(ctx: TraceContext, op: str, values: list[Value]) -> bool:
@@ -143,12 +138,6 @@ def _present(ctx: TraceContext, tracks: dict[int, Track], labels: Labels) -> dic
         return tracks
     here = set(ctx.builder.layer_ids(units_in(labels)).tolist())
     return {layer: track for layer, track in tracks.items() if layer in here}
-
-
-@rule("Resize")
-def resize(ctx: TraceContext) -> None:
-    """Interpolation over space: every position of a channel shows the same units."""
-    spread_over_space(ctx, ctx.value(ctx.node.input[0]))
 
 
 @rule("Shape", "Size")
