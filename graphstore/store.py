@@ -98,14 +98,16 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file. A file that `open_store` made and that got no graph is removed again."""
+        """Close the file. A file that `open_store` made and that got no graph and no run is removed again."""
         if self._closed:
             return
         self._closed = True
         unused = False
         if self._made:
             with contextlib.suppress(duckdb.Error):
-                unused = not self.connection.execute("SELECT 1 FROM graphs LIMIT 1").fetchall()
+                # Runs may be about a model that has no graph here, such as a landscape.
+                used = "SELECT 1 FROM graphs UNION ALL SELECT 1 FROM runs LIMIT 1"
+                unused = not self.connection.execute(used).fetchall()
         with translated_errors(self.path):
             self.connection.close()
         if unused:
