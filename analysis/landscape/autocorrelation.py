@@ -6,12 +6,12 @@ the base weights (Mehler's formula), (cosh(a^s q) - 1)/(cosh(q) - 1) for cos(w.z
 white noise. The quadratic bowl is the null model: its correlation length is -1/(2 ln a).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, jackknife
+from emergraph.analysis.landscape.estimate import Estimate, jackknife, plain
 from emergraph.errors import UsageError
 
 
@@ -40,7 +40,7 @@ class Autocorrelation:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as nested plain dictionaries."""
-        return asdict(self)
+        return plain(self)
 
 
 def autocorrelation(walks: ArrayLike, *, max_lag: int, noise_variance: float = 0.0) -> NDArray[np.float64]:

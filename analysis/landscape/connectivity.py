@@ -7,11 +7,12 @@ Hessian A the excess at the midpoint is -(t1 - t2)' A (t1 - t2)/8, exactly.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from emergraph.analysis.landscape.estimate import plain
 from emergraph.errors import UsageError
 
 
@@ -35,7 +36,7 @@ class Barrier:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
 
 
 def line_barrier(positions: ArrayLike, losses: ArrayLike) -> Barrier:

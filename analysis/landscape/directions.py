@@ -166,6 +166,7 @@ def random_directions(
     seed: int,
     norm: Norm = Norm.FILTER,
     orthogonal: bool = False,
+    first: int = 0,
 ) -> Directions:
     """Draw `n` Gaussian directions, normalise them, and orthogonalise them if asked.
 
@@ -179,6 +180,7 @@ def random_directions(
         seed: Of the draws.
         norm: Normalisation.
         orthogonal: Orthogonalise after normalising, in the metric of the normalisation.
+        first: Index of the first draw within the seed.
 
     Returns:
         The directions with their Gram matrices.
@@ -189,7 +191,10 @@ def random_directions(
         True
     """
     drawn = np.array(
-        [normalise(gaussian(layout.n_params, seed=seed, index=i), base, layout, norm) for i in range(n)]
+        [
+            normalise(gaussian(layout.n_params, seed=seed, index=first + i), base, layout, norm)
+            for i in range(n)
+        ]
     )
     scale = perturbation_scale(base, layout, norm)
     vectors = orthogonalise(drawn, scale) if orthogonal else drawn

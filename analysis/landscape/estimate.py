@@ -1,7 +1,8 @@
 """Mean of repeated measurements with its interval: what every statistic of a landscape is reported as."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,9 +32,33 @@ class Estimate:
     null: float | None = None
     """Value under the null model that the statistic's docstring names; None where there is none."""
 
-    def to_dict(self) -> dict[str, float | int | None]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
+
+
+def plain(result: object) -> dict[str, object]:
+    """Return a result dataclass as nested plain values for JSON; None for what JSON cannot hold.
+
+    Example:
+        >>> plain(estimate([2.0]))["low"] is None
+        True
+    """
+    if not is_dataclass(result) or isinstance(result, type):
+        raise TypeError(f"expected an instance of a dataclass, found {type(result).__name__}")
+    return {name: _plain_value(value) for name, value in asdict(result).items()}
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(name): _plain_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_value(part) for part in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def check_level(level: float) -> None:

@@ -5,13 +5,14 @@ counts come with the noise floor, and `merge_tree` counts only minima that persi
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from emergraph.analysis.landscape.estimate import plain
 from emergraph.errors import UsageError
 
 RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
@@ -37,9 +38,9 @@ class Extrema:
     neighbours: int
     """4 or 8."""
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
 
 
 def as_grid(values: ArrayLike) -> NDArray[np.float64]:

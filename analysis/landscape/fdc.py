@@ -5,14 +5,14 @@ weights in the metric of the sampler, not to the best sampled point. A Gaussian 
 a thin shell without spread in d, so points are drawn with a uniform radius along random directions.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from emergraph.analysis.landscape.estimate import Estimate, check_level
+from emergraph.analysis.landscape.estimate import Estimate, check_level, plain
 from emergraph.errors import UsageError
 
 
@@ -29,7 +29,7 @@ class FitnessDistance:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as nested plain dictionaries."""
-        return asdict(self)
+        return plain(self)
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

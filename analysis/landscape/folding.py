@@ -6,6 +6,7 @@ scales of a single tensor stay in the graph, since there the original tensor can
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 import onnx
@@ -74,7 +75,10 @@ def fold_composed_weights(model: Rewriting, opsets: Mapping[str, int]) -> None:
         for i in composed:
             made = value(node.input[i])
             if made is not None and made.dtype.kind == "f":
-                copy.input[i] = model.add(f"{node.input[i]}/folded", made)
+                name = model.add(f"{node.input[i]}/folded", made)
+                origin = _largest_root(node.input[i], producers, model)
+                model.origins.setdefault(name, origin)
+                copy.input[i] = name
                 folded += 1
         model.nodes[at] = copy
     if folded:
@@ -93,3 +97,16 @@ def _is_composed(name: str, producers: Mapping[str, onnx.NodeProto]) -> bool:
             return True
         stack.extend(producers[current].input)
     return False
+
+
+def _largest_root(name: str, producers: Mapping[str, onnx.NodeProto], model: Rewriting) -> str:
+    """The largest of the file's tensors that a constant was put together from."""
+    stack, roots = [name], dict[str, int]()
+    while stack:
+        current = stack.pop()
+        if current in producers:
+            stack.extend(part for part in producers[current].input if part)
+        elif current in model.constants:
+            roots[current] = prod(int(d) for d in model.constants[current].dims)
+    largest = max(roots, key=lambda root: roots[root])
+    return model.origins.get(largest, largest)

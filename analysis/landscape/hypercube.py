@@ -7,7 +7,7 @@ is removed; state 0 is the unpruned model.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 
 import igraph
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emergraph.analysis.landscape.autocorrelation import correlation_length
+from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.lon import build_lon
 from emergraph.errors import UsageError
 
@@ -37,9 +38,9 @@ class Epistasis:
     eps: float
     """In units of the loss."""
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class HypercubeSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as nested plain dictionaries."""
-        return asdict(self)
+        return plain(self)
 
 
 def _bits(values: ArrayLike) -> tuple[NDArray[np.float64], int]:

@@ -10,12 +10,12 @@ models. H and M change only where eps passes one of the |s_i|: they are evaluate
 fixed grid.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate
+from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
 from emergraph.errors import UsageError
 
 SETTLED = 0.05
@@ -39,9 +39,9 @@ class InformationContent:
     eps_ratio: float | None
     """log10 of the supremum of eps with M(eps) > M(0)/2; None where M(0) = 0."""
 
-    def to_dict(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class InformationSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as nested plain dictionaries."""
-        return asdict(self)
+        return plain(self)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ such edges join (Ochoa et al. 2017; Adair et al. 2019). Its sinks are the bottom
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import igraph
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from emergraph.analysis.landscape.estimate import plain
 from emergraph.errors import UsageError
 
 
@@ -44,9 +45,9 @@ class LonSummary:
     deviation: float | None
     """Mean final loss of the runs less the lowest loss; None when no runs were given."""
 
-    def to_dict(self) -> dict[str, float | int | None]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
 
 
 def build_lon(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.extrema import RING, as_grid
 from emergraph.errors import UsageError
 
@@ -110,9 +111,9 @@ class Persistence:
     """-sum p ln p of the normalised persistences; 0 for fewer than two pairs."""
     floor: float
 
-    def to_dict(self) -> dict[str, float | int]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return dict(vars(self))
+        return plain(self)
 
 
 @dataclass(slots=True)

@@ -4,12 +4,12 @@ A step is neutral when |df| <= eps (Reidys and Stadler 2001, Applied Mathematics
 Without eps the figure means nothing: it is stored beside the result; the noise floor is a natural choice.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate
+from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
 from emergraph.errors import UsageError
 
 
@@ -28,7 +28,7 @@ class Neutrality:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as nested plain dictionaries."""
-        return asdict(self)
+        return plain(self)
 
 
 def plateau_lengths(values: NDArray[np.float64], eps: float) -> NDArray[np.int64]:

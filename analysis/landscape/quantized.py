@@ -7,6 +7,7 @@ onnxruntime's DynamicQuantizeLSTM. The activations' own quantization stays where
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx
@@ -29,6 +30,10 @@ class Rewriting:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was rewritten, for reports."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Name of the file's tensor behind a constant that was made from it."""
+    made: dict[tuple[str, ...], str] = field(default_factory=dict)
+    """Constants made before, by what they were made from: a tied weight stays one parameter."""
 
     def value(self, name: str) -> Array | None:
         """Value of a constant; None for what is made at run time."""
@@ -39,6 +44,15 @@ class Rewriting:
         """Make a float32 constant and return its name."""
         self.constants[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
         return name
+
+    def add_weight(self, origin: str, how: tuple[str, ...], value: Callable[[], Array]) -> str:
+        """Make the float form of a quantized tensor, once for equal `how`, and return its name."""
+        key = (origin, *how)
+        if key not in self.made:
+            name = f"{origin}/float" if not self.made else f"{origin}/float/{len(self.made)}"
+            self.made[key] = self.add(name, value())
+            self.origins[name] = origin
+        return self.made[key]
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
@@ -84,7 +98,12 @@ def _dequantize_linear(node: onnx.NodeProto, model: Rewriting) -> bool:
     zero = model.value(optional_input(node, 2))
     found = attributes(node)
     axis, block = int(str(found.get("axis", 1))), int(str(found.get("block_size", 0)))
-    model.add(node.output[0], dequantize(q, scale, zero, axis=axis if q.ndim > 1 else 0, block=block))
+    name = model.add_weight(
+        node.input[0],
+        ("DequantizeLinear", *node.input[1:], str(axis), str(block)),
+        lambda: dequantize(q, scale, zero, axis=axis if q.ndim > 1 else 0, block=block),
+    )
+    model.nodes.append(helper.make_node("Identity", [name], [node.output[0]], name=node.name))
     return True
 
 
@@ -94,7 +113,8 @@ def _cast(node: onnx.NodeProto, model: Rewriting) -> bool:
         return False
     if value.ndim < 2:  # scalars and shape arithmetic are no weights
         return False
-    model.add(node.output[0], value.astype(np.float32))
+    name = model.add_weight(node.input[0], ("Cast",), lambda: value.astype(np.float32))
+    model.nodes.append(helper.make_node("Identity", [name], [node.output[0]], name=node.name))
     return True
 
 
@@ -130,7 +150,7 @@ def _integer_contraction(node: onnx.NodeProto, model: Rewriting) -> bool:
     if weight is None:
         return False
     x = _float_activation(node, model, node.input[0], optional_input(node, 2))
-    w = model.add(f"{node.output[0]}/{node.input[1]}/float", weight)
+    w = model.add_weight(node.input[1], ("integer", optional_input(node, 3)), lambda: weight)
     rebuilt = helper.make_node(op, [x, w], [node.output[0]], name=node.name)
     rebuilt.attribute.extend(node.attribute)
     model.nodes.append(rebuilt)
@@ -146,7 +166,7 @@ def _qlinear(node: onnx.NodeProto, model: Rewriting) -> bool:
         return False
     stem = node.output[0]
     weight = dequantize(q, scale, model.value(w_zero), axis=0 if conv else q.ndim - 1)
-    inputs = [f"{stem}/x", model.add(f"{stem}/{w}/float", weight)]
+    inputs = [f"{stem}/x", model.add_weight(w, ("integer", w_scale, w_zero), lambda: weight)]
     bias = model.value(optional_input(node, 8))
     in_scale = model.value(x_scale)
     if optional_input(node, 8):
@@ -164,7 +184,7 @@ def _qlinear(node: onnx.NodeProto, model: Rewriting) -> bool:
 
 def _quantized_lstm(node: onnx.NodeProto, model: Rewriting) -> bool:
     """DynamicQuantizeLSTM keeps W and R as [directions, inputs, 4 hidden]; LSTM has the last two swapped."""
-    weights = []
+    names = []
     for position, scale_at, zero_at in ((1, 8, 9), (2, 10, 11)):
         q, scale = model.value(node.input[position]), model.value(node.input[scale_at])
         zero = model.value(node.input[zero_at])
@@ -173,11 +193,9 @@ def _quantized_lstm(node: onnx.NodeProto, model: Rewriting) -> bool:
         shape = (scale.shape[0], 1, -1) if scale.size > q.shape[0] else (q.shape[0], 1, 1)
         centred = q.astype(np.float64) - zero.astype(np.float64).reshape(shape)
         values = centred * scale.astype(np.float64).reshape(shape)
-        weights.append(np.ascontiguousarray(np.swapaxes(values, 1, 2)))
-    names = [
-        model.add(f"{node.output[0] or node.name}/{part}/float", value)
-        for part, value in zip(("W", "R"), weights, strict=True)
-    ]
+        swapped = np.ascontiguousarray(np.swapaxes(values, 1, 2))
+        how = ("LSTM", node.input[scale_at], node.input[zero_at])
+        names.append(model.add_weight(node.input[position], how, partial(np.asarray, swapped)))
     rebuilt = helper.make_node(
         "LSTM", [node.input[0], *names, *list(node.input)[3:8]], list(node.output), name=node.name
     )

@@ -5,7 +5,7 @@ onnxruntime folds and pre-packs. Promotion happens in memory on the flat model o
 flow is decided, local functions are inlined and every tensor name is unique.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -104,7 +104,7 @@ def reweightable(
     )
     return ReweightableModel(
         model=_self_contained(assembly),
-        layout=_layout(found),
+        layout=_layout(found, rewriting.origins),
         base=np.concatenate([value.ravel() for value in values]),
         weight_slots=tuple(assembly.slots[slot] for slot in slots),
         input_slots={value.name: assembly.slots[value.name] for value in flat.inputs},
@@ -167,11 +167,16 @@ def _is_sigmoid(name: str, nodes: Sequence[onnx.NodeProto]) -> bool:
     return node is not None and node.op_type == "Sigmoid"
 
 
-def _layout(found: Sequence[Parameter]) -> Layout:
+def _layout(found: Sequence[Parameter], origins: Mapping[str, str]) -> Layout:
+    """Lay the parameters out under the names of the file's tensors."""
     blocks, offset = [], 0
+    taken = {parameter.name for parameter in found}
     for parameter in found:
+        name = origins.get(parameter.name, parameter.name)
+        name = parameter.name if name in taken else name
+        taken.add(name)
         block = ParameterBlock(
-            name=parameter.name,
+            name=name,
             shape=parameter.shape,
             offset=offset,
             unit_axes=parameter.unit_axes,

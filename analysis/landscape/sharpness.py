@@ -7,12 +7,12 @@ Keskar et al. (arXiv 1609.04836, metric 2.1): 100 (max f - f)/(1 + f) over the b
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate
+from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
 from emergraph.errors import UsageError
 
 Vector = NDArray[np.float64]
@@ -35,7 +35,7 @@ class WorstCase:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as nested plain dictionaries."""
-        return asdict(self)
+        return plain(self)
 
 
 def average_sharpness(

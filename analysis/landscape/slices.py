@@ -5,12 +5,12 @@ slices are measured along ten or more directions and reported with their spread.
 et al. (arXiv 1712.09913, eqs. 1-2): f(a) = L(theta* + a d), f(a, b) = L(theta* + a d1 + b d2).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate
+from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
 from emergraph.errors import UsageError
 
 
@@ -37,7 +37,7 @@ class SliceSummary:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as nested plain dictionaries."""
-        return asdict(self)
+        return plain(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ class PlaneConvexity:
     """Share of interior cells whose discrete Hessian is positive semi-definite beyond the floor, 0 .. 1."""
     nonfinite: int
 
-    def to_dict(self) -> dict[str, float | int]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
 
 
 def axis_positions(radius: float, n: int) -> NDArray[np.float64]:

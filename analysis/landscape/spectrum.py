@@ -7,13 +7,13 @@ eigenvectors as weights.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate
+from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
 from emergraph.errors import UsageError
 
 Vector = NDArray[np.float64]
@@ -40,7 +40,7 @@ class Extremes:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
 
 
 @dataclass(frozen=True, kw_only=True)

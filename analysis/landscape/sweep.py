@@ -10,7 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
+from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.evaluator import Evaluator
 from emergraph.analysis.landscape.tasks import Task
 from emergraph.errors import InvalidInputError, MissingExtraError, UsageError
@@ -57,7 +58,7 @@ class Parallelism:
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
-        return asdict(self)
+        return plain(self)
 
 
 @dataclass(frozen=True)

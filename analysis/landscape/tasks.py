@@ -3,13 +3,15 @@
 Every task is a frozen value that can be pickled and hashed; `run` gives the same losses wherever it runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.landscape.directions import gaussian, normalise
 from emergraph.analysis.landscape.evaluator import Evaluator, Weights
+from emergraph.analysis.landscape.layout import Layout, Norm
 from emergraph.analysis.landscape.walks import WalkPlan, ou_walk
 
 
@@ -50,6 +52,42 @@ class LineTask:
         if self.row is not None and self.at != 0:
             start = start + np.float32(self.at) * self.row
         return evaluator.losses_along(start, self.direction, self.steps)
+
+
+@dataclass(frozen=True, eq=False)
+class SliceTask:
+    """Losses at base + s direction for a random direction that is drawn where it is used.
+
+    Directions are as long as the model: drawing them anew costs less than keeping or sending many.
+    """
+
+    steps: NDArray[np.float64]
+    """(n,)."""
+    norm: Norm
+    seed: int
+    index: int
+    """Which direction of the seed."""
+    tensor: str | None = None
+    """Move this tensor alone; None for all."""
+
+    @property
+    def cost(self) -> int:
+        """Evaluations that it takes."""
+        return len(self.steps)
+
+    def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
+        """Evaluate; (n,)."""
+        layout, base = evaluator.layout, evaluator.base
+        if self.tensor is None:
+            drawn = gaussian(layout.n_params, seed=self.seed, index=self.index)
+            direction = normalise(drawn, base, layout, self.norm).astype(np.float32)
+            return evaluator.losses_along(base, direction, self.steps)
+        block = next(block for block in layout.blocks if block.name == self.tensor)
+        alone = Layout((replace(block, offset=0),))
+        drawn = gaussian(block.size, seed=self.seed, index=self.index)
+        direction = np.zeros_like(base)
+        direction[block.span] = normalise(drawn, base[block.span], alone, self.norm)
+        return evaluator.losses_along(base, direction, self.steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,201 @@
+"""A survey as rows of a store: result tables that SQL can join with layers, strengths and emergence."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from emergraph.analysis.landscape.hypercube import attractors, hypercube_lon, main_effects, pair_effects
+from emergraph.analysis.landscape.resulttables import (
+    LAYERS,
+    MASK_GROUPS,
+    MASK_OPTIMA,
+    MASKS,
+    MERGE_TREES,
+    POINTS,
+    STATISTICS,
+)
+from emergraph.analysis.landscape.survey import Masks, Plane, Survey
+from emergraph.graphstore.results import ResultTable
+from emergraph.graphstore.store import Store
+
+COMMAND = "landscape"
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def statistics_frame(survey: Survey) -> pl.DataFrame:
+    """Return the rows of `landscape`."""
+    rows = [
+        {
+            "statistic": name,
+            "mean": _finite(e.mean),
+            "low": _finite(e.low),
+            "high": _finite(e.high),
+            "sd": _finite(e.sd),
+            "n": e.n,
+            "n_undefined": e.n_undefined,
+            "level": e.level,
+            "null_value": _finite(e.null),
+            "loss": survey.loss_name,
+        }
+        for name, e in survey.estimates().items()
+    ]
+    return pl.DataFrame(rows, schema=_schema(STATISTICS))
+
+
+def layers_frame(survey: Survey) -> pl.DataFrame:
+    """Return the rows of `landscape_layers`."""
+    rows = [
+        {
+            "tensor": layer.tensor,
+            "operation": layer.layer,
+            "n_params": layer.n_params,
+            "rise": _finite(layer.rise.mean),
+            "low": _finite(layer.rise.low),
+            "high": _finite(layer.rise.high),
+            "n": layer.rise.n,
+        }
+        for layer in survey.layers
+    ]
+    return pl.DataFrame(rows, schema=_schema(LAYERS))
+
+
+def points_frame(survey: Survey) -> pl.DataFrame:
+    """Return the rows of `landscape_points`."""
+    frames = [
+        _points("slice", i, survey.positions, None, losses) for i, losses in enumerate(survey.slice_losses)
+    ]
+    for i, plane in enumerate(survey.planes):
+        x, y = np.meshgrid(*_axes(plane, survey.options.radius), indexing="ij")
+        frames.append(_points("plane", i, x.ravel(), y.ravel(), plane.losses.ravel()))
+    for i, losses in enumerate(survey.walk_losses):
+        frames.append(_points("walk", i, np.arange(losses.size, dtype=np.float64), None, losses))
+    return pl.concat(frames)
+
+
+def _points(kind: str, number: int, x: np.ndarray, y: np.ndarray | None, losses: np.ndarray) -> pl.DataFrame:
+    data = {
+        "kind": [kind] * losses.size,
+        "number": [number] * losses.size,
+        "x": x,
+        "y": y if y is not None else [None] * losses.size,
+        "loss": np.where(np.isfinite(losses), losses, np.nan),
+    }
+    return pl.DataFrame(data, schema=_schema(POINTS)).with_columns(pl.col("loss").fill_nan(None))
+
+
+def _axes(plane: Plane, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = plane.losses.shape
+    return np.linspace(-radius, radius, rows), np.linspace(-radius, radius, columns)
+
+
+def trees_frame(survey: Survey) -> pl.DataFrame:
+    """Return the rows of `landscape_trees`."""
+    frames = []
+    for number, plane in enumerate(survey.planes):
+        tree, (rows, columns) = plane.tree, _axes(plane, survey.options.radius)
+        cells = np.concatenate([tree.minima, tree.saddles])
+        n_minima, n_saddles = tree.n_minima, len(tree.saddles)
+        data = {
+            "plane": [number] * cells.size,
+            "node": np.arange(cells.size),
+            "kind": ["minimum"] * n_minima + ["saddle"] * n_saddles,
+            "x": rows[cells // tree.shape[1]],
+            "y": columns[cells % tree.shape[1]],
+            "loss": np.concatenate([tree.minimum_values, tree.saddle_values]),
+            "parent": [int(p) if p >= 0 else None for p in tree.parent],
+            "persistence": [_finite(p) for p in tree.persistence] + [None] * n_saddles,
+            "basin_cells": [*tree.basin_cells().tolist(), *([0] * n_saddles)],
+        }
+        frames.append(pl.DataFrame(data, schema=_schema(MERGE_TREES)))
+    return pl.concat(frames) if frames else pl.DataFrame(schema=_schema(MERGE_TREES))
+
+
+def mask_frames(masks: Masks) -> dict[str, pl.DataFrame]:
+    """Return the rows of the mask tables by table name."""
+    states = np.arange(masks.losses.size)
+    table = {
+        "state": states,
+        "n_removed": np.bitwise_count(states.astype(np.uint64)).astype(np.int64),
+        "loss": masks.losses,
+        "attractor": attractors(masks.losses),
+    }
+    effects = pair_effects(masks.losses) + np.diag(main_effects(masks.losses))
+    pairs = [(a, b) for a in range(len(masks.groups)) for b in range(a, len(masks.groups))]
+    groups = [
+        {
+            "group_a": a,
+            "group_b": b,
+            "name_a": masks.groups[a],
+            "name_b": masks.groups[b],
+            "effect": float(effects[a, b]),
+        }
+        for a, b in pairs
+    ]
+    lon = hypercube_lon(masks.losses)
+    state, loss = lon.vs["state"], lon.vs["loss"]
+    edges = [(e.source, e.target, e["weight"]) for e in lon.es]
+    lonely = [(v.index, v.index, 0.0) for v in lon.vs if lon.degree(v.index) == 0]
+    optima = [
+        {
+            "source": state[a],
+            "target": state[b],
+            "weight": weight,
+            "source_loss": loss[a],
+            "target_loss": loss[b],
+        }
+        for a, b, weight in [*edges, *lonely]
+    ]
+    return {
+        MASKS.name: pl.DataFrame(table, schema=_schema(MASKS)),
+        MASK_GROUPS.name: pl.DataFrame(groups, schema=_schema(MASK_GROUPS)),
+        MASK_OPTIMA.name: pl.DataFrame(optima, schema=_schema(MASK_OPTIMA)),
+    }
+
+
+_POLARS: Mapping[str, pl.DataType | type[pl.DataType]] = {
+    "VARCHAR": pl.String,
+    "DOUBLE": pl.Float64,
+    "INTEGER": pl.Int32,
+    "BIGINT": pl.Int64,
+}
+
+
+def _schema(table: ResultTable) -> dict[str, pl.DataType | type[pl.DataType]]:
+    return {column.name: _POLARS[column.type] for column in table.columns}
+
+
+def survey_frames(survey: Survey) -> dict[str, pl.DataFrame]:
+    """Return all rows of a survey by result table."""
+    frames = {
+        STATISTICS.name: statistics_frame(survey),
+        LAYERS.name: layers_frame(survey),
+        POINTS.name: points_frame(survey),
+        MERGE_TREES.name: trees_frame(survey),
+    }
+    return frames | (mask_frames(survey.masks) if survey.masks is not None else {})
+
+
+def save_survey(
+    store: Store, survey: Survey, *, graph: int | None, duration: float | None = None, **about: object
+) -> int:
+    """Write a survey to a store; return the id of the run.
+
+    Args:
+        store: Open for writing.
+        survey: The survey.
+        graph: Id of the model's graph in the store; None when it is not there.
+        duration: Seconds that it took.
+        about: Parameters of the run beside the options, such as the model's name and checksum.
+    """
+    return store.record_run(
+        graph,
+        COMMAND,
+        {**survey.options.to_dict(), "loss": survey.loss_name, "notes": list(survey.notes), **about},
+        seed=survey.options.seed,
+        duration=duration,
+        result_tables=survey_frames(survey),
+    )

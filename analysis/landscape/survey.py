@@ -1,0 +1,393 @@
+"""The whole survey of a model's landscape: one sweep, then every statistic with its interval and null.
+
+What is measured: slices along random directions, planes, stationary walks, distances, clouds, and single
+tensors, all on one fixed evaluation set. Everything follows from the seed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.landscape.autocorrelation import Autocorrelation, analyse_walks
+from emergraph.analysis.landscape.directions import perturbation_scale, random_directions
+from emergraph.analysis.landscape.estimate import Estimate, estimate
+from emergraph.analysis.landscape.evaluator import Evaluator
+from emergraph.analysis.landscape.extrema import Extrema, count_extrema, noise_floor
+from emergraph.analysis.landscape.fdc import FitnessDistance, fitness_distance, uniform_radii
+from emergraph.analysis.landscape.groups import layer_groups
+from emergraph.analysis.landscape.hypercube import HypercubeSummary, hypercube_lon, summarise_hypercube
+from emergraph.analysis.landscape.information_content import InformationSummary, summarise_information
+from emergraph.analysis.landscape.layout import Norm
+from emergraph.analysis.landscape.lon import LonSummary, summarise_lon
+from emergraph.analysis.landscape.merge_tree import MergeTree, Persistence, merge_tree, summarise
+from emergraph.analysis.landscape.neutrality import Neutrality, neutrality
+from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.slices import (
+    PlaneConvexity,
+    SliceSummary,
+    axis_positions,
+    plane_convexity,
+    summarise_slices,
+)
+from emergraph.analysis.landscape.sweep import Parallelism, Progress, run_sweep
+from emergraph.analysis.landscape.tasks import (
+    LineTask,
+    PointsTask,
+    SliceTask,
+    Task,
+    WalkTask,
+    mask_tasks,
+    plane_tasks,
+)
+from emergraph.analysis.landscape.walks import WalkPlan
+
+Array = NDArray[np.float64]
+
+PLANE_DRAWS = 1_000_000
+"""Index of the first direction of planes within a seed; slices count from 0, tensors from twice this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """One sampled plane and what it shows."""
+
+    losses: Array
+    """(points, points), rows along the first direction."""
+    cosine: float
+    """Plain cosine of the two directions; they are orthogonal in the metric of the normalisation."""
+    convexity: PlaneConvexity
+    extrema: Extrema
+    tree: MergeTree
+    """After cancelling pairs below the noise floor."""
+    persistence: Persistence
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRise:
+    """How sensitive the loss is to one weight tensor."""
+
+    tensor: str
+    layer: str | None
+    """Operation or module that uses it."""
+    n_params: int
+    rise: Estimate
+    """(L(+r d) + L(-r d))/2 - L(0) over directions that move this tensor alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """The exact landscape of removing groups of weights."""
+
+    groups: tuple[str, ...]
+    """Bit i of a state is group i."""
+    losses: Array
+    """(2^m,)."""
+    summary: HypercubeSummary
+    lon: LonSummary
+    """Of the complete local-optima network with escapes of up to two flips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Ruggedness of a model's loss landscape around its own weights."""
+
+    loss_name: str
+    base_loss: float
+    noise_floor: float
+    """Loss difference below which structure is rounding or evaluation noise."""
+    n_params: int
+    """Parameters that were moved."""
+    options: SurveyOptions
+    positions: Array
+    """(slice_points,) of the slices."""
+    slice_losses: Array
+    """(directions, slice_points)."""
+    slices: SliceSummary
+    walk_losses: Array
+    """(walks, walk_length)."""
+    autocorrelation: Autocorrelation
+    information: InformationSummary
+    neutrality: Neutrality
+    distance_correlation: FitnessDistance
+    average_sharpness: Estimate
+    planes: tuple[Plane, ...]
+    plane_estimates: dict[str, Estimate]
+    """n_minima, smad_normalised, total_persistence, max_persistence, convex_share, saddles over the
+    planes."""
+    layers: tuple[LayerRise, ...]
+    masks: Masks | None
+    notes: tuple[str, ...] = ()
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Return every statistic that has an interval, by name."""
+        named = {
+            "range": self.slices.loss_range,
+            "rise": self.slices.rise,
+            "convexity": self.slices.convexity,
+            "curvature": self.slices.curvature,
+            "asymmetry": self.slices.asymmetry,
+            "rho_1": self.autocorrelation.rho_1,
+            "correlation_length": self.autocorrelation.correlation_length,
+            "excess_ruggedness": self.autocorrelation.excess_ruggedness,
+            "h_max": self.information.h_max,
+            "h_0": self.information.h_0,
+            "m_0": self.information.m_0,
+            "eps_max": self.information.eps_max,
+            "eps_s": self.information.eps_s,
+            "eps_ratio": self.information.eps_ratio,
+            "neutral_share": self.neutrality.neutral_share,
+            "plateau_length": self.neutrality.plateau_length,
+            "fdc_pearson": self.distance_correlation.pearson,
+            "fdc_spearman": self.distance_correlation.spearman,
+            "average_sharpness": self.average_sharpness,
+        }
+        return named | {f"plane_{name}": value for name, value in self.plane_estimates.items()}
+
+    def to_dict(self) -> dict[str, object]:
+        """Return settings and statistics as nested plain dictionaries; the sampled losses are left out."""
+        return {
+            "loss": self.loss_name,
+            "base_loss": self.base_loss,
+            "noise_floor": self.noise_floor,
+            "n_params": self.n_params,
+            "options": self.options.to_dict(),
+            "statistics": {name: value.to_dict() for name, value in self.estimates().items()},
+            "rho": list(self.autocorrelation.rho),
+            "planes": [
+                {
+                    "cosine": plane.cosine,
+                    **plane.convexity.to_dict(),
+                    **plane.extrema.to_dict(),
+                    **plane.persistence.to_dict(),
+                }
+                for plane in self.planes
+            ],
+            "layers": [
+                {"tensor": layer.tensor, "layer": layer.layer, "n_params": layer.n_params}
+                | {"rise": layer.rise.to_dict()}
+                for layer in self.layers
+            ],
+            "masks": None
+            if self.masks is None
+            else {
+                "groups": list(self.masks.groups),
+                **self.masks.summary.to_dict(),
+                "lon": self.masks.lon.to_dict(),
+            },
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The tasks of a survey by what they are for, and how to find their results again."""
+
+    parts: dict[str, list[Task]]
+    cosines: list[float]
+    radii: Array
+    groups: dict[str, NDArray[np.int64]]
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [task for part in self.parts.values() for task in part]
+
+    def split(self, results: list[Array]) -> dict[str, list[Array]]:
+        """Give the results back by part."""
+        found, at = {}, 0
+        for name, part in self.parts.items():
+            found[name] = results[at : at + len(part)]
+            at += len(part)
+        return found
+
+
+def run_survey(
+    evaluator: Evaluator,
+    options: SurveyOptions | None = None,
+    *,
+    parallelism: Parallelism | None = None,
+    checkpoint: Path | None = None,
+    rate: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Survey:
+    """Measure the ruggedness of a landscape.
+
+    Args:
+        evaluator: Gives the losses.
+        options: What to measure.
+        parallelism: How to spread the evaluations.
+        checkpoint: File that lets an interrupted survey go on.
+        rate: Evaluations per second from a probe, for the first estimate of the time.
+        progress: Called after every piece.
+        notes: What a reader should know, kept with the result.
+
+    Returns:
+        All statistics with their intervals and nulls, and the losses behind them.
+    """
+    chosen = options or SurveyOptions()
+    plan = _plan(evaluator, chosen)
+    results = run_sweep(
+        evaluator, plan.tasks, parallelism=parallelism, checkpoint=checkpoint, rate=rate, progress=progress
+    )
+    return _analyse(evaluator, chosen, plan, plan.split(results), notes)
+
+
+def _plan(evaluator: Evaluator, options: SurveyOptions) -> _Plan:
+    base, layout, seed = evaluator.base, evaluator.layout, options.seed
+    scale = perturbation_scale(base, layout, options.norm).astype(np.float32)
+    steps = axis_positions(options.radius, options.slice_points)
+    radii = uniform_radii(options.directions, options.distances, radius=options.radius, seed=seed)
+    axis = axis_positions(options.radius, options.plane_points)
+    cosines, planes = [], list[Task]()
+    for i in range(options.planes):
+        pair = random_directions(
+            base, layout, n=2, seed=seed, norm=options.norm, orthogonal=True, first=PLANE_DRAWS + 2 * i
+        )
+        cosines.append(float(pair.cosines[0, 1]))
+        planes += plane_tasks(pair.vectors[0].astype(np.float32), pair.vectors[1].astype(np.float32), axis)
+    walk = WalkPlan(
+        n_walks=options.walks, length=options.walk_length, a=options.a, sigma=options.sigma, seed=seed
+    )
+    moved = [b for b in layout.blocks if not b.is_vector or options.norm in (Norm.ELEMENT, Norm.NONE)]
+    ends = np.array([-options.radius, options.radius])
+    groups = layer_groups(layout, m=options.masks) if options.masks else {}
+    parts: dict[str, list[Task]] = {
+        # The same point three times: what differs is evaluation noise.
+        "repeats": [LineTask(base, np.array([-1e-2] * 3))],
+        "slices": [SliceTask(steps, options.norm, seed, i) for i in range(options.directions)],
+        "distances": [SliceTask(radii[i], options.norm, seed, i) for i in range(options.directions)],
+        "planes": planes,
+        "walks": [WalkTask(walk, i, scale) for i in range(options.walks)],
+        "cloud": [PointsTask(scale, options.sigma, seed, i) for i in range(options.pairs)],
+        "layers": [
+            SliceTask(ends, options.norm, seed, 2 * PLANE_DRAWS + i, block.name)
+            for block in moved
+            for i in range(options.layer_directions)
+        ],
+        "masks": list(mask_tasks(tuple(groups.values()))) if groups else [],
+    }
+    return _Plan(parts, cosines, radii, groups)
+
+
+def _analyse(
+    evaluator: Evaluator,
+    options: SurveyOptions,
+    plan: _Plan,
+    found: dict[str, list[Array]],
+    notes: tuple[str, ...],
+) -> Survey:
+    seed, level = options.seed, options.level
+    slices, walks = np.array(found["slices"]), np.array(found["walks"])
+    base = float(slices[0, options.slice_points // 2])
+    everything = np.concatenate([part.ravel() for parts in found.values() for part in parts])
+    repeats = found["repeats"][0]
+    floor = noise_floor(everything, repeats[np.isfinite(repeats)] if np.isfinite(repeats).any() else None)
+    said = list(notes)
+    broken = int(np.sum(~np.isfinite(everything)))
+    if broken:
+        said.append(f"{broken} of {everything.size} losses are not finite and left out")
+    kept_walks = walks[np.all(np.isfinite(walks), axis=1)]
+    if len(kept_walks) < len(walks):
+        said.append(f"{len(walks) - len(kept_walks)} of {len(walks)} walks met losses that are not finite")
+    # A constant walk stands for "undefined" in every statistic of walks.
+    usable = kept_walks if len(kept_walks) else np.zeros((1, walks.shape[1]))
+    planes = _planes(found["planes"], plan.cosines, options, floor)
+    cloud = np.array(found["cloud"])
+    return Survey(
+        loss_name=evaluator.loss_name,
+        base_loss=base,
+        noise_floor=floor,
+        n_params=int(np.count_nonzero(perturbation_scale(evaluator.base, evaluator.layout, options.norm))),
+        options=options,
+        positions=axis_positions(options.radius, options.slice_points),
+        slice_losses=slices,
+        slices=summarise_slices(
+            slices, axis_positions(options.radius, options.slice_points), floor=floor, seed=seed, level=level
+        ),
+        walk_losses=walks,
+        autocorrelation=analyse_walks(
+            usable, a=options.a, noise_variance=float(np.var(repeats)), seed=seed, level=level
+        ),
+        information=summarise_information(usable, a=options.a, seed=seed, level=level),
+        neutrality=neutrality(usable, eps=floor, seed=seed, level=level),
+        distance_correlation=fitness_distance(
+            np.array(found["distances"]), plan.radii, seed=seed, level=level
+        ),
+        average_sharpness=estimate(cloud.mean(axis=1) - base, seed=seed, level=level),
+        planes=planes,
+        plane_estimates=_over_planes(planes, seed, level),
+        layers=_layers(evaluator, options, found["layers"], base),
+        masks=_masks(plan, found["masks"], floor),
+        notes=tuple(said),
+    )
+
+
+def _planes(
+    rows: list[Array], cosines: list[float], options: SurveyOptions, floor: float
+) -> tuple[Plane, ...]:
+    planes, n = [], options.plane_points
+    for i, cosine in enumerate(cosines):
+        losses = np.array(rows[i * n : (i + 1) * n])
+        tree = merge_tree(losses, floor=floor)
+        planes.append(
+            Plane(
+                losses=losses,
+                cosine=cosine,
+                convexity=plane_convexity(losses, floor=floor),
+                extrema=count_extrema(losses),
+                tree=tree,
+                persistence=summarise(tree),
+            )
+        )
+    return tuple(planes)
+
+
+def _over_planes(planes: tuple[Plane, ...], seed: int, level: float) -> dict[str, Estimate]:
+    if not planes:
+        return {}
+    values: dict[str, list[float]] = {
+        "n_minima": [plane.persistence.n_minima for plane in planes],
+        "saddles": [plane.extrema.saddles for plane in planes],
+        "smad_normalised": [plane.persistence.smad_normalised for plane in planes],
+        "total_persistence": [plane.persistence.total_persistence for plane in planes],
+        "max_persistence": [plane.persistence.max_persistence for plane in planes],
+        "convex_share": [plane.convexity.convex_share for plane in planes],
+    }
+    # A bowl has one minimum, no saddle, no persistence, and is convex.
+    nulls = {"n_minima": 1.0, "convex_share": 1.0}
+    return {
+        name: estimate(column, seed=seed, null=nulls.get(name, 0.0), level=level)
+        for name, column in values.items()
+    }
+
+
+def _layers(
+    evaluator: Evaluator, options: SurveyOptions, ends: list[Array], base: float
+) -> tuple[LayerRise, ...]:
+    n = options.layer_directions
+    if not n:
+        return ()
+    moved = [
+        b for b in evaluator.layout.blocks if not b.is_vector or options.norm in (Norm.ELEMENT, Norm.NONE)
+    ]
+    rises = []
+    for i, block in enumerate(moved):
+        values = np.array(ends[i * n : (i + 1) * n]).mean(axis=1) - base
+        rise = estimate(values, seed=options.seed, level=options.level)
+        rises.append(LayerRise(tensor=block.name, layer=block.layer, n_params=block.size, rise=rise))
+    return tuple(rises)
+
+
+def _masks(plan: _Plan, parts: list[Array], floor: float) -> Masks | None:
+    if not parts:
+        return None
+    losses = np.concatenate(parts)
+    return Masks(
+        groups=tuple(plan.groups),
+        losses=losses,
+        summary=summarise_hypercube(losses, eps=floor),
+        lon=summarise_lon(hypercube_lon(losses), precision=floor),
+    )
