@@ -121,24 +121,17 @@ class _Lightener:
 
     def _advance(self, frame: _Frame, depth: int) -> _Frame | None:
         """Read on in a message up to the next one that may hold tensors; None at its end."""
-        kind = frame.kind
+        kind, most = frame.kind, self.limits.model_memory
         for number, wire, start, value, end in frame.fields:
             child = kind.children.get(number) if wire == BYTES else None
             if child is None:
-                self._charge(BYTES_PER_FIELD + (end - start) * kind.growth.get(number, 1))
-                if wire == BYTES and number not in kind.not_text:
-                    self._look_at_text(value, end)
+                self.memory += BYTES_PER_FIELD + (end - start) * kind.growth.get(number, 1)
+                if self.memory > most:
+                    self._charge(0)
+                if wire == BYTES and number not in kind.not_text and not self.beyond_ascii:
+                    self.beyond_ascii = not bytes(self.source[value:end]).isascii()
                 continue
-            if number in kind.singular:
-                if number in frame.seen:
-                    raise refusal(
-                        "ONNX-WIRE-DUPLICATE", f"{kind.name} with two fields {number} at byte {start}"
-                    )
-                frame.seen.add(number)
-            if depth > MAX_DEPTH:
-                raise refusal(
-                    "ONNX-WIRE-DEPTH", f"nested deeper than {MAX_DEPTH} levels at byte {start}; flatten it"
-                )
+            _check_child(frame, number, start, depth)
             if child == "tensor":
                 parts = self._lighten_tensor(number, value, end, can_nest=depth < MAX_DEPTH)
                 if parts is not None:
@@ -149,10 +142,6 @@ class _Lightener:
             else:
                 return _Frame(KINDS[child], number, start, (value, end), self.source)
         return None
-
-    def _look_at_text(self, start: int, end: int) -> None:
-        if not self.beyond_ascii:
-            self.beyond_ascii = not bytes(self.source[start:end]).isascii()
 
     def _lighten_tensor(
         self, number: int, start: int, end: int, *, can_nest: bool
@@ -191,8 +180,8 @@ class _Lightener:
                 parts.value_memory += (stop - value) * growth
                 continue
             parts.memory += (stop - value) * growth
-            if wire == BYTES and number not in NOT_TEXT_IN_TENSOR:
-                self._look_at_text(value, stop)
+            if wire == BYTES and number not in NOT_TEXT_IN_TENSOR and not self.beyond_ascii:
+                self.beyond_ascii = not bytes(self.source[value:stop]).isascii()
             if number == _EXTERNAL_DATA:
                 parts.external.append((field_start, stop))
             elif number == _DATA_LOCATION and wire == VARINT:
@@ -232,6 +221,16 @@ class _TensorParts:
         if len(chunks) > 1 or wire != BYTES or data_field == STRING_DATA or end - start <= inline_bytes:
             return None
         return MappedValues(data_field, start, end)
+
+
+def _check_child(frame: _Frame, number: int, start: int, depth: int) -> None:
+    if number in frame.kind.singular:
+        if number in frame.seen:
+            message = f"{frame.kind.name} with two fields {number} at byte {start}; readers disagree"
+            raise refusal("ONNX-WIRE-DUPLICATE", message)
+        frame.seen.add(number)
+    if depth > MAX_DEPTH:
+        raise refusal("ONNX-WIRE-DEPTH", f"nested deeper than {MAX_DEPTH} levels at byte {start}; flatten it")
 
 
 def _check_one_place(parts: _TensorParts, where: str) -> None:

@@ -1,8 +1,10 @@
 """`read_onnx`: a checked ONNX file, its light model, and its tensors on demand."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -35,6 +37,8 @@ class OnnxFile:
     """A checked ONNX file.
 
     Reading took no memory for the values of its tensors: they stay in the memory-mapped file until asked for.
+    Other programs may replace the file meanwhile, but must not cut it short: the system ends processes that
+    read a mapping beyond the end of its file.
     """
 
     path: Path
@@ -50,10 +54,21 @@ class OnnxFile:
     _file: MappedFile = field(repr=False, compare=False)
     _source: TensorSource = field(repr=False, compare=False)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the model file as hexadecimal digits, computed on first use."""
-        return self._file.sha256
+        """What identifies the model and its values, as hexadecimal digits; computed on first use.
+
+        SHA-256 of the model file; if values are in other files, SHA-256 of the lines `digest  name` of the
+        model file (without a name) and of these files in the order of their names.
+        """
+        outside = self.external_files
+        if not outside:
+            return self._file.sha256
+        lines = [
+            f"{self._file.sha256}  \n",
+            *(f"{outside[name].sha256}  {name}\n" for name in sorted(outside)),
+        ]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
     def content(self) -> memoryview:

@@ -54,7 +54,10 @@ def scan_fields(buffer: memoryview, position: int, end: int) -> Iterator[tuple[i
         if tag < 8 or tag > _MAX_TAG:
             raise damaged("a field without a valid number", start)
         if wire == BYTES:
-            length, value = _read_length(buffer, position, end)
+            if position < end and buffer[position] < 0x80:  # nearly always; a call less
+                length, value = buffer[position], position + 1
+            else:
+                length, value = read_varint(buffer, position, end)
             position = value + length
         elif wire == VARINT:
             value = position
@@ -67,12 +70,6 @@ def scan_fields(buffer: memoryview, position: int, end: int) -> Iterator[tuple[i
         if position > end:
             raise damaged("a field that is longer than what holds it", start)
         yield tag >> 3, wire, start, value, position
-
-
-def _read_length(buffer: memoryview, position: int, end: int) -> tuple[int, int]:
-    if position < end and buffer[position] < 0x80:
-        return buffer[position], position + 1
-    return read_varint(buffer, position, end)
 
 
 def encode_varint(value: int) -> bytes:

@@ -1,6 +1,7 @@
 """The reader on files that are in order: nothing lost, nothing copied, nothing reordered."""
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,17 @@ def test_real_models_lose_nothing(path):
                 values.dtype,
             )
             assert tensor.array().tobytes() == values.tobytes()
+
+
+def test_identity_of_a_file_and_of_its_values_outside(tmp_path):
+    weight = np.arange(1200, dtype=np.float32).reshape(30, 40)
+    onnx.save(dense_model(weight), tmp_path / "one.onnx")
+    assert read_onnx(tmp_path / "one.onnx").sha256 == sha256((tmp_path / "one.onnx").read_bytes()).hexdigest()
+    onnx.save(
+        dense_model(weight), tmp_path / "two.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    first = read_onnx(tmp_path / "two.onnx")
+    model, values = (sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("two.onnx", "w"))
+    assert first.sha256 == sha256(f"{model}  \n{values}  w\n".encode()).hexdigest()
+    (tmp_path / "w").write_bytes((weight + 1).tobytes())
+    assert read_onnx(tmp_path / "two.onnx").sha256 != first.sha256
