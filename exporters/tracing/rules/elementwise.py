@@ -1,6 +1,6 @@
 """Element-wise operations: labels pass, constants become scales and shifts, two activations are joined."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -141,13 +141,13 @@ def neg(ctx: TraceContext) -> None:
 @rule(*_NONLINEAR)
 def nonlinear(ctx: TraceContext) -> None:
     """Y = f(x) for one activation; bounds and slopes that are tensors are understood as such."""
-    for constant in _split(ctx)[1]:
+    values, constants = _split(ctx)
+    for constant in constants:
         ctx.use(constant, "shape of the nonlinearity")
-    value = ctx.input(0)
-    if value is None or value.labels is None:
-        ctx.make_opaque(f"{ctx.op} whose bounds depend on activations")
+    if len(values) > 1:
+        join(ctx, values, kind=EdgeKind.GATE, weights=None)
         return
-    pass_one(ctx, value, nonlinearity=ctx.node.op_type)
+    pass_one(ctx, values[0], nonlinearity=ctx.node.op_type)
 
 
 @rule("PRelu")
@@ -165,7 +165,7 @@ def prelu(ctx: TraceContext) -> None:
 def _arithmetic(
     *,
     kind: EdgeKind,
-    weights: Callable[[int], list[float]] | None,
+    weights: Callable[[int], Sequence[float]] | None,
     with_constant: Callable[[TraceContext, Value, list[Constant]], None],
 ) -> Callable[[TraceContext], None]:
     def traced(ctx: TraceContext) -> None:
@@ -175,19 +175,33 @@ def _arithmetic(
             return
         for constant in constants:
             ctx.use(constant, "shift" if kind is EdgeKind.IDENTITY else "scale")
-        join(ctx, values, kind=kind, weights=None if weights is None else weights(len(values)))
+        join(
+            ctx,
+            values,
+            kind=kind,
+            weights=None if weights is None else weights(len(ctx.inputs()))[: len(values)],
+        )
 
     return traced
 
 
 def _add(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
-    total = constants[0] if len(constants) == 1 else None
-    if total is None and constants:
-        for constant in constants:
-            ctx.use(constant, "shift")
-        pass_one(ctx, value, add=None)
-        return
-    pass_one(ctx, value, add=total)
+    pass_one(ctx, value, add=_total(constants, 1.0))
+
+
+def _total(constants: Sequence[Constant], factor: float) -> Constant | None:
+    """The sum of some constants, times a factor."""
+    if not constants:
+        return None
+    if len(constants) == 1 and factor == 1.0:
+        return constants[0]
+
+    def load() -> np.ndarray:
+        arrays = [np.asarray(c.load(), np.float64) for c in constants]
+        return factor * sum(arrays[1:], start=arrays[0])
+
+    shape = np.broadcast_shapes(*(c.shape for c in constants))
+    return Constant(shape, load, frozenset().union(*(c.roots for c in constants)))
 
 
 def _sub(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
@@ -229,9 +243,8 @@ def _bend(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
 
 
 def _mean(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
-    for constant in constants:
-        ctx.use(constant, "shift")
-    pass_one(ctx, value, multiply=1.0 / max(len(ctx.inputs()), 1))
+    share = 1.0 / len(ctx.inputs())
+    pass_one(ctx, value, multiply=share, add=_total(constants, share))
 
 
 rule("Add", "Sum")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda n: [1.0] * n, with_constant=_add))

@@ -1,15 +1,20 @@
 """Data movement: the operation itself is run on the labels."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.constants import literal
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
 from emergraph.exporters.tracing.evaluate import run_node
+from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import Labels, compress, units_in
+from emergraph.exporters.tracing.rules.pooling import mix_positions
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
-from emergraph.graphstore.records import TracedAs
+from emergraph.graphstore.records import EdgeKind, TracedAs
 
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _BY_INDEX = {
@@ -25,7 +30,9 @@ _BY_INDEX = {
     "Scatter": (1,),
 }
 _DATA_INPUTS = {"ScatterND": (0, 2), "ScatterElements": (0, 2), "Scatter": (0, 2), "TensorScatter": (0, 1)}
-_PLAIN = op_names("Transpose Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad Split Concat")
+_COMBINING = {"add": EdgeKind.IDENTITY, "mul": EdgeKind.GATE, "min": EdgeKind.GATE, "max": EdgeKind.GATE}
+"""What a scatter operation does with what it meets, by its attribute `reduction`."""
+_PLAIN = op_names("Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad")
 
 
 def label_array(value: Value) -> Labels:
@@ -41,12 +48,47 @@ def reshape(ctx: TraceContext) -> None:
     _set_moved(ctx, [labels], value)
 
 
+@rule("Transpose")
+def transpose(ctx: TraceContext) -> None:
+    """Axes in another order."""
+    value = ctx.value(ctx.node.input[0])
+    _set_moved(ctx, [np.transpose(label_array(value), ctx.attr_ints("perm"))], value)
+
+
+@rule("Split")
+def split(ctx: TraceContext) -> None:
+    """Slices along an axis, as long as the outputs are."""
+    value = ctx.value(ctx.node.input[0])
+    axis = ctx.attr_int("axis", 0)
+    lengths = [ctx.out_shape(k)[axis] for k in range(len(ctx.node.output))]
+    _set_moved(ctx, np.split(label_array(value), np.cumsum(lengths)[:-1], axis=axis), value)
+
+
+@rule("Concat")
+def concat(ctx: TraceContext) -> None:
+    """One after the other; axes along which nothing changes stay one slice."""
+    values = ctx.inputs()
+    for value in values:
+        ctx.use(value.constant, "other")
+    rank = len(ctx.out_shape())
+    axis = ctx.attr_int("axis", 1) % rank
+    arrays = [label_array(v) for v in values]
+    still = [k for k in range(rank) if k != axis and constant_along_all(arrays, k)]
+    parts = [a[tuple(slice(0, 1) if k in still else slice(None) for k in range(rank))] for a in arrays]
+    _set_moved(ctx, [np.broadcast_to(np.concatenate(parts, axis=axis), ctx.out_shape())], *values)
+
+
+def constant_along_all(arrays: Sequence[Labels], axis: int) -> bool:
+    """Whether an axis of several label arrays is kept as one slice in all of them."""
+    return all(a.strides[axis] == 0 or a.shape[axis] <= 1 for a in arrays)
+
+
 @rule(*_PLAIN, *(op for op in _BY_INDEX if op != "Gather"))
 def move(ctx: TraceContext) -> None:
     """Run the operation on the labels; positions that it fills in carry no unit."""
     op = ctx.node.op_type
-    data = range(len(ctx.node.input)) if op == "Concat" else _DATA_INPUTS.get(op, (0,))
-    arrays: list[np.ndarray | None] = []
+    data = _DATA_INPUTS.get(op, (0,))
+    arrays: list[NDArray[np.generic] | None] = []
     values: list[Value] = []
     for position, name in enumerate(ctx.node.input):
         if not name:
@@ -66,13 +108,39 @@ def move(ctx: TraceContext) -> None:
     if not _indices_are_safe(ctx, op, values):
         ctx.make_opaque(f"{op} picks among different units by an index that depends on the data")
         return
-    if op == "Transpose":
-        results = [np.transpose(label_array(values[0]), ctx.attr_ints("perm"))]
+    reduction = ctx.attr_str("reduction", "none") if len(data) > 1 else "none"
+    if op == "Pad" and len(arrays) > 2:
+        arrays[2] = np.asarray(0, np.int64)
+    if reduction != "none":
+        arrays[0] = np.zeros(values[0].shape, np.int64)
+    results = [result.astype(np.int64) - 1 for result in run_node(_as_today(ctx), arrays, _opsets(ctx))]
+    if reduction != "none":
+        _combine(ctx, reduction, values, results[0])
     else:
-        if op == "Pad" and len(arrays) > 2:
-            arrays[2] = np.asarray(0, np.int64)
-        results = [result.astype(np.int64) - 1 for result in run_node(_as_today(ctx), arrays, _opsets(ctx))]
-    _set_moved(ctx, results, *values)
+        _set_moved(ctx, results, *values)
+
+
+def _combine(ctx: TraceContext, reduction: str, values: Sequence[Value], scattered: Labels) -> None:
+    """A scatter that adds to (or multiplies, ...) what is there: a junction where both carry units."""
+    indices = ctx.concrete(ctx.node.input[1])
+    if indices is None or _writes_twice(ctx, indices):
+        ctx.make_opaque(f"{ctx.op} that combines several values in one place")
+        return
+    updates = Value(scattered.shape, labels=scattered, tracks=values[1].tracks)
+    both = [replace(values[0], labels=label_array(values[0])), updates]
+    kind = _COMBINING[reduction]
+    join(ctx, both, kind=kind, weights=[1.0, 1.0] if kind is EdgeKind.IDENTITY else None)
+
+
+def _writes_twice(ctx: TraceContext, indices: NDArray[np.generic]) -> bool:
+    if ctx.node.op_type == "ScatterND":
+        places = indices.reshape(-1, indices.shape[-1])
+    else:
+        axis = ctx.attr_int("axis", 0) % indices.ndim
+        grid = [np.asarray(g, np.int64) for g in np.indices(indices.shape)]
+        grid[axis] = indices.astype(np.int64)
+        places = np.stack([g.ravel() for g in grid], axis=1)
+    return len(np.unique(places, axis=0)) < len(places)
 
 
 def _as_today(ctx: TraceContext) -> onnx.NodeProto:
@@ -81,6 +149,9 @@ def _as_today(ctx: TraceContext) -> onnx.NodeProto:
     node.CopyFrom(ctx.node)
     if node.op_type == "Scatter":
         node.op_type = "ScatterElements"
+    kept = [a for a in node.attribute if a.name != "reduction"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
     for attribute in node.attribute:
         if node.op_type == "Pad" and attribute.name == "value":
             attribute.f = 0.0
@@ -118,7 +189,7 @@ def _indexed_axes(ctx: TraceContext, op: str, data: Value) -> set[int]:
     return set(range(rank))
 
 
-def _set_moved(ctx: TraceContext, results: list[Labels], *values: Value) -> None:
+def _set_moved(ctx: TraceContext, results: Sequence[Labels], *values: Value) -> None:
     tracks: dict[int, Track] = merged_tracks(list(values))
     if all(v.labels is None for v in values):
         for position in range(len(results)):
@@ -148,20 +219,25 @@ def shape_of(ctx: TraceContext) -> None:
     ctx.did(TracedAs.CONSTANT)
 
 
-@rule("ArgMax", "ArgMin", "NonZero", "NonMaxSuppression", "Unique", "TopK", "Multinomial", "Bernoulli")
+@rule(
+    *op_names(
+        "ArgMax ArgMin NonZero NonMaxSuppression Unique Multinomial Bernoulli RandomNormalLike "
+        "RandomUniformLike"
+    )
+)
 def control(ctx: TraceContext) -> None:
-    """Decides which or where; only the values of TopK carry units on."""
-    value = ctx.value(ctx.node.input[0])
+    """Decides which or where, or depends on a shape alone."""
     for position in range(len(ctx.node.output)):
         ctx.set_control(position)
     ctx.did(TracedAs.CONTROL)
-    if ctx.node.op_type == "TopK" and value.labels is not None:
-        axis = ctx.attr_int("axis", -1) % len(value.shape)
-        packed = compress(value.labels)
-        if packed.strides[axis] == 0 or packed.shape[axis] == 1:
-            kept = np.take(packed, np.zeros(ctx.out_shape()[axis], np.int64), axis=axis)
-            ctx.set_labels(0, kept, advanced(value.tracks, kept, ctx.node.output[0], ctx.builder))
-            ctx.did(TracedAs.MOVED)
-        else:
-            ctx.make_opaque("TopK picks among different units")
-            ctx.set_control(1)
+
+
+@rule("TopK")
+def top_k(ctx: TraceContext) -> None:
+    """The largest values along an axis depend on all of them; the indices are control."""
+    value = ctx.value(ctx.node.input[0])
+    if value.labels is None:
+        control(ctx)
+        return
+    mix_positions(ctx, value, [ctx.attr_int("axis", -1) % len(value.shape)], nonlinear=True)
+    ctx.set_control(1)

@@ -1,66 +1,147 @@
-"""Pooling and resampling: channels stay, positions mix."""
+"""Pooling, resampling and unfolding: channels stay, positions mix."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from emergraph.exporters.tracing.affine import advanced
-from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import compress, distinct_sets
+from emergraph.exporters.tracing.context import TraceContext, op_names, rule
+from emergraph.exporters.tracing.join import join
+from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets
 from emergraph.exporters.tracing.values import Value
-from emergraph.graphstore.records import TracedAs
+from emergraph.graphstore.records import EdgeKind, TracedAs
 
-_NONLINEAR_POOLS = ("MaxPool", "GlobalMaxPool", "LpPool", "GlobalLpPool", "MaxRoiPool")
+_NONLINEAR_POOLS = op_names("MaxPool GlobalMaxPool LpPool GlobalLpPool MaxRoiPool MaxUnpool")
 
 
 @rule("AveragePool", "GlobalAveragePool", *_NONLINEAR_POOLS)
 def pool(ctx: TraceContext) -> None:
     """Windows over positions of one channel."""
     value = ctx.value(ctx.node.input[0])
-    spread_over_space(ctx, value, nonlinear=ctx.node.op_type in _NONLINEAR_POOLS)
+    if value.labels is None:
+        ctx.make_opaque(f"{ctx.op} of constants, steered by the data")
+        return
+    rois = ctx.node.op_type == "MaxRoiPool"
+    mix_positions(
+        ctx,
+        value,
+        [*([0] if rois else []), *range(2, len(value.shape))],
+        nonlinear=ctx.node.op_type in _NONLINEAR_POOLS,
+    )
     ctx.set_control(1)
 
 
-@rule("GridSample", "RoiAlign", "AffineGrid", "MaxUnpool")
-def sample(ctx: TraceContext) -> None:
-    """Sampling positions of a channel; where to sample is control."""
+@rule("Resize", "Upsample")
+def resize(ctx: TraceContext) -> None:
+    """Interpolation along the axes whose length changes, in whatever layout."""
+    value = ctx.value(ctx.node.input[0])
+    shape = ctx.out_shape()
+    for given in ctx.inputs()[1:]:
+        ctx.use(given.constant, "other")
+    mix_positions(ctx, value, [k for k in range(len(shape)) if shape[k] != value.shape[k]])
+
+
+@rule("GridSample")
+def grid_sample(ctx: TraceContext) -> None:
+    """Channels sampled where a grid (N, ..., 2) says; a grid that carries units is a gate."""
+    value, grid = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])
+    shape = ctx.out_shape()
+    rank = len(shape)
+    parts: list[Value] = []
+    if value.labels is not None:
+        labels = mixed_labels(ctx, value, range(2, rank), "none")
+        parts.append(replace(value, labels=np.broadcast_to(labels, shape), shape=shape))
+    if grid.labels is not None:
+        labels = mixed_labels(ctx, grid, [rank - 1], "none")
+        parts.append(replace(grid, labels=np.broadcast_to(np.moveaxis(labels, -1, 1), shape), shape=shape))
+    if len(parts) == 2:
+        join(ctx, parts, kind=EdgeKind.GATE, weights=None)
+        return
+    ctx.set_labels(
+        0, parts[0].carried, advanced(parts[0].tracks, parts[0].carried, ctx.node.output[0], ctx.builder)
+    )
+    ctx.did(TracedAs.REDUCED)
+
+
+@rule("RoiAlign")
+def roi_align(ctx: TraceContext) -> None:
+    """Channels sampled in regions of any image of the batch; where is control."""
     value = ctx.value(ctx.node.input[0])
     if value.labels is None:
         ctx.set_control(0)
         ctx.did(TracedAs.CONTROL)
         return
-    spread_over_space(ctx, value)
+    mix_positions(ctx, value, [0, 2, 3])
 
 
-def spread_over_space(ctx: TraceContext, value: Value, *, nonlinear: bool = False) -> None:
-    """Output 0 (N', C, ...) shows in every position of a channel what the input shows in any position.
-
-    Where the positions of a channel carry different units (a dense layer reshaped into an image), a new
-    structural unit stands for the set of them.
-    """
-    if value.labels is None:
-        ctx.set_control(0)
-        ctx.did(TracedAs.CONTROL)
-        return
+@rule("AffineGrid")
+def affine_grid(ctx: TraceContext) -> None:
+    """Coordinate j of every grid point is a sum over row j of theta (N, rows, columns)."""
+    value = ctx.value(ctx.node.input[0])
     shape = ctx.out_shape()
-    labels = compress(value.labels)
-    space = range(2, labels.ndim)
-    if all(labels.strides[k] == 0 or labels.shape[k] == 1 for k in space):
-        flat = labels[(slice(0, 1), slice(None), *(slice(0, 1) for _ in space))]
-        if labels.strides[0] != 0 and labels.shape[0] > 1 and labels.shape[0] == shape[0]:
-            flat = labels[(slice(None), slice(None), *(slice(0, 1) for _ in space))]
-        out = np.broadcast_to(flat, shape)
-        bend = ctx.node.op_type if nonlinear else None
-        ctx.set_labels(
-            0, out, advanced(value.tracks, out, ctx.node.output[0], ctx.builder, nonlinearity=bend)
-        )
-        ctx.did(TracedAs.ELEMENTWISE if prod(shape[2:]) == prod(value.shape[2:]) else TracedAs.REDUCED)
-        return
-    ctx.read(value)
-    rows = np.ascontiguousarray(labels).reshape(labels.shape[0] * labels.shape[1], -1)
-    sets, which = distinct_sets(rows)
-    layer = ctx.builder.add_reduction(ctx.name, ctx.op, sets, "none" if nonlinear else "mean")
-    out = (layer.first + which).reshape(labels.shape[:2])
-    ctx.new_layer_output(0, layer, np.broadcast_to(out.reshape(*out.shape, *[1] * len(space)), shape))
-    ctx.builder.reductions[layer.id].used_as_value = True
+    labels = mixed_labels(ctx, value, [2], "none")[:, :, 0]
+    spread = labels.reshape(labels.shape[0], *[1] * (len(shape) - 2), labels.shape[1])
+    ctx.set_labels(0, np.broadcast_to(spread, shape), {})
     ctx.did(TracedAs.REDUCED)
+
+
+@rule("Col2Im")
+def col2im(ctx: TraceContext) -> None:
+    """Overlapping blocks (N, C * block, positions) added up into an image (N, C, ...)."""
+    value = ctx.value(ctx.node.input[0])
+    shape = ctx.out_shape()
+    n, _, positions = value.shape
+    blocks = value.carried.reshape(n, shape[1], -1, positions)
+    whole = replace(value, labels=blocks, shape=blocks.shape)
+    labels = mixed_labels(ctx, whole, [2, 3], "sum")
+    ctx.set_labels(0, np.broadcast_to(labels.reshape(*labels.shape[:2], *[1] * (len(shape) - 2)), shape), {})
+    ctx.did(TracedAs.REDUCED)
+
+
+def mixed_labels(ctx: TraceContext, value: Value, axes: Sequence[int], weight: str) -> Labels:
+    """Labels with length 1 along mixed axes; a new structural unit for each set of different units.
+
+    Args:
+        ctx: The trace.
+        value: What is mixed.
+        axes: The axes that are mixed.
+        weight: Of the new edges: "sum", "mean" or "none".
+    """
+    labels = compress(value.carried)
+    index = tuple(slice(0, 1) if k in axes else slice(None) for k in range(labels.ndim))
+    if all(labels.strides[k] == 0 or labels.shape[k] <= 1 for k in axes):
+        return labels[index]
+    ctx.read(value)
+    kept = [k for k in range(labels.ndim) if k not in axes]
+    rows = labels.transpose([*kept, *axes])
+    n_rows = prod(labels.shape[k] for k in kept)
+    sets, which = distinct_sets(np.ascontiguousarray(rows).reshape(n_rows, -1))
+    single = all(s.size <= 1 for s in sets)
+    if single:
+        found = np.asarray([s[0] if s.size else -1 for s in sets], np.int64)[which]
+    else:
+        layer = ctx.builder.add_reduction(ctx.name, ctx.op, sets, weight)
+        ctx.builder.reductions[layer.id].used_as_value = True
+        found = layer.first + which
+    return found.reshape([1 if k in axes else labels.shape[k] for k in range(labels.ndim)])
+
+
+def mix_positions(ctx: TraceContext, value: Value, axes: Sequence[int], *, nonlinear: bool = False) -> None:
+    """Output 0 shows in every position along some axes what the input shows in any of them.
+
+    Where those positions carry different units (a dense layer reshaped into an image), a new structural unit
+    stands for the set of them.
+    """
+    shape = ctx.out_shape()
+    before = ctx.builder.n_units
+    labels = mixed_labels(ctx, value, axes, "none" if nonlinear else "mean")
+    out = np.broadcast_to(labels, shape)
+    if ctx.builder.n_units > before:
+        ctx.new_layer_output(0, ctx.builder.layers[-1], out)
+        ctx.did(TracedAs.REDUCED)
+        return
+    bend = ctx.node.op_type if nonlinear else None
+    ctx.set_labels(0, out, advanced(value.tracks, out, ctx.node.output[0], ctx.builder, nonlinearity=bend))
+    ctx.did(TracedAs.ELEMENTWISE if prod(shape) == prod(value.shape) else TracedAs.REDUCED)
