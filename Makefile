@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench models test-models docs clean
+.PHONY: help demo test lint bench models test-models fuzz docs clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +31,12 @@ models: $(VENV)/.installed-dev ## Fetch the third-party model files that some te
 test-models: models ## Run the tests on third-party model files
 	$(BIN)/python -m pytest -m models
 
-docs: $(VENV)/.installed-dev ## Write the command line reference again
+fuzz: $(VENV)/.installed-dev ## Spoil 20 000 models and see each of them read or refused (nightly)
+	$(BIN)/python tests/fuzz/fuzz_onnx.py --cases 20000 --seed "$$(date +%Y%m%d)" --real --keep fuzz-failures
+
+docs: $(VENV)/.installed-dev ## Write the command line reference and the list of findings again
 	$(BIN)/python -m emergraph.cli.reference > docs/cli.md
+	$(BIN)/python -c "from emergraph.exporters.onnxfile.findings_page import findings_page; print(findings_page(), end='')" > docs/findings.md
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

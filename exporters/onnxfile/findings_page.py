@@ -1,28 +1,38 @@
-"""`docs/findings.md`, made from the registry."""
+"""`docs/findings.md`, made from the registries of ONNX files and of weight files."""
 
-from emergraph.exporters.onnxfile.registry import KINDS, Severity
+from collections.abc import Iterable, Iterator
+
+from emergraph.exporters.onnxfile.registry import KINDS, FindingKind, Severity
+from emergraph.exporters.weightfiles.registry import WEIGHT_KINDS
 
 _INTRODUCTION = """# Findings
 
-What `emergraph check FILE` can find in an ONNX file, by its stable id. `export` and every other command that
-reads the file refuse the errors with the exit code given here, and go on after warnings and infos.
+What can be found in a model file that somebody else made, by its stable id. `emergraph check FILE` lists the
+findings of a file. Every command that reads the file refuses errors with the exit code given here, and goes on
+after warnings and infos.
 """
 
 _HEADINGS = {
-    Severity.ERROR: "## Errors: the file is refused\n\n| id | exit code | what it means |\n|---|---|---|",
-    Severity.WARNING: "## Warnings: read all the same, with care\n\n| id | what it means |\n|---|---|",
-    Severity.INFO: "## Infos: worth knowing\n\n| id | what it means |\n|---|---|",
+    Severity.ERROR: "### Errors: the file is refused\n\n| id | exit code | what it means |\n|---|---|---|",
+    Severity.WARNING: "### Warnings: read all the same, with care\n\n| id | what it means |\n|---|---|",
+    Severity.INFO: "### Infos: worth knowing\n\n| id | what it means |\n|---|---|",
 }
 
 
 def findings_page() -> str:
-    """Return the page as Markdown, one table per severity, ids in alphabetical order."""
-    lines = [_INTRODUCTION]
-    for severity in reversed(Severity):
-        lines.append(_HEADINGS[severity])
-        for kind in sorted(KINDS.values(), key=lambda kind: kind.id):
-            if kind.severity is severity and kind.id.startswith("ONNX-"):
-                code = f" {int(kind.error.exit_code)} |" if kind.error is not None else ""
-                lines.append(f"| `{kind.id}` |{code} {kind.meaning} |")
-        lines.append("")
+    """Return the page as Markdown: a table per kind of file and severity, ids in alphabetical order."""
+    onnx_kinds = [kind for id_, kind in KINDS.items() if id_ not in WEIGHT_KINDS]
+    lines = [_INTRODUCTION, "## ONNX files\n", *_tables(onnx_kinds)]
+    lines += ["## Weight files\n", *_tables(WEIGHT_KINDS.values())]
     return "\n".join(lines)
+
+
+def _tables(kinds: Iterable[FindingKind]) -> Iterator[str]:
+    in_order = sorted(kinds, key=lambda kind: kind.id)
+    for severity in reversed(Severity):
+        yield _HEADINGS[severity]
+        for kind in in_order:
+            if kind.severity is severity:
+                code = f" {int(kind.error.exit_code)} |" if kind.error is not None else ""
+                yield f"| `{kind.id}` |{code} {kind.meaning} |"
+        yield ""

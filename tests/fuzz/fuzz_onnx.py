@@ -251,6 +251,7 @@ def main() -> int:
             for stage in options.stages.split(","):
                 STAGES[stage](Path(folder) / "model.onnx")
         return 0
+    print(f"seed {options.seed}, cases {options.first} to {options.first + options.cases - 1}", flush=True)
     return _summary(supervise(options))
 
 

@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "exporters/onnxfile").glob("*.py"))
 
 def test_the_page_is_the_one_in_the_docs():
     page = (ROOT / "docs/findings.md").read_text()
-    assert page == findings_page(), "write docs/findings.md again with findings_page()"
+    assert page == findings_page(), "run `make docs`"
 
 
 def test_every_id_is_used_and_every_used_id_is_registered():
