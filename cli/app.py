@@ -78,7 +78,7 @@ def _option_parameters(group: type) -> list[inspect.Parameter]:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from emergraph import __version__
+        from emergraph.version import __version__
 
         typer.echo(f"emergraph {__version__}")
         raise typer.Exit

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from emergraph import __version__
 from emergraph.graphstore.catalog import to_json
 from emergraph.graphstore.frames import list_array
 from emergraph.graphstore.layout import BlockRow, LayerStarts
@@ -20,6 +19,7 @@ from emergraph.graphstore.records import (
 )
 from emergraph.graphstore.schema import utc_now
 from emergraph.graphstore.text import storable
+from emergraph.version import __version__
 
 Columns = dict[str, pa.Array]
 

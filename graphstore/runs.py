@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import duckdb
 import polars as pl
 
-from emergraph import __version__
 from emergraph.errors import UsageError
 from emergraph.graphstore.catalog import check_graph, next_id, to_json
 from emergraph.graphstore.frames import fetch_frame, insert
@@ -14,6 +13,7 @@ from emergraph.graphstore.results import ensure_table, registered, result_table_
 from emergraph.graphstore.schema import utc_now
 from emergraph.graphstore.sql import compose, identifier
 from emergraph.graphstore.text import printable
+from emergraph.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)

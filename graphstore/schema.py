@@ -10,10 +10,10 @@ from pathlib import Path
 
 import duckdb
 
-from emergraph import __version__
 from emergraph.errors import StoreError
 from emergraph.graphstore.connection import transaction
 from emergraph.graphstore.text import printable
+from emergraph.version import __version__
 
 APPLICATION = "emergraph"
 SCHEMA_VERSION = 1

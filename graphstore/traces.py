@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import duckdb
 import polars as pl
 
-from emergraph import __version__
 from emergraph.graphstore.catalog import check_graph, next_id, to_json, unique_name
 from emergraph.graphstore.frames import insert
 from emergraph.graphstore.records import TraceHeader
 from emergraph.graphstore.schema import utc_now
 from emergraph.graphstore.text import storable
+from emergraph.version import __version__
 
 STATISTICS = ("mean", "mean_abs", "rms", "std", "min", "max", "share_positive")
 """Per-unit columns of a trace beside unit, n and values."""

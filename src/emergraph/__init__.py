@@ -8,15 +8,14 @@ Example:
 """
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from emergraph.version import __version__
 
 if TYPE_CHECKING:
     from emergraph.api import Graph, Store, export
     from emergraph.api import open_store as open  # noqa: A004 - emergraph.open reads like the built-in
     from emergraph.errors import EmergraphError
-
-__version__ = version("emergraph")
 
 __all__ = ["EmergraphError", "Graph", "Store", "__version__", "export", "open"]
 
