@@ -47,18 +47,17 @@ class RandomisedEdges:
         self, blocks: Sequence[UnitBlock], *, columns: Sequence[str]
     ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
         """Yield each block with its columns, ordered by (src, dst)."""
-        wanted = tuple(dict.fromkeys(("src", "dst", *(name for name in columns if name != "origin"))))
+        payload = tuple(name for name in columns if name not in ("src", "dst", "origin"))
         originals = {block.id: block for block in self.graph.blocks}
-        chosen = [originals[block.id] for block in blocks]
-        for block, (_, edges) in zip(blocks, self.graph.iter_edges(chosen, columns=wanted), strict=True):
+        stream = self.graph.iter_edges([originals[b.id] for b in blocks], columns=("src", "dst", *payload))
+        for block, (_, edges) in zip(blocks, stream, strict=True):
             if not is_randomised(block):
                 yield block, {**edges, "origin": np.arange(block.n_edges)}
                 continue
             root = block.id if block.shared_with is None else block.shared_with
             rng = np.random.default_rng([self.seed, self.draw, root])
-            src, dst, origin = randomise(block, edges, self.kind, rng)
-            moved: dict[str, NDArray[Any]] = {"src": src, "dst": dst, "origin": origin}
-            moved |= {name: edges[name][origin] for name in wanted if name not in ("src", "dst")}
+            moved = randomise(block, edges, self.kind, rng, origins=bool(payload) or "origin" in columns)
+            moved |= {name: edges[name][moved["origin"]] for name in payload}
             yield block, moved
 
 
@@ -73,24 +72,51 @@ def is_randomised(block: UnitBlock) -> bool:
 
 
 def randomise(
-    block: UnitBlock, edges: EdgeColumns, kind: WeightNull, rng: np.random.Generator
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Source, target and origin of every edge of a randomised block, ordered by (src, dst)."""
+    block: UnitBlock, edges: EdgeColumns, kind: WeightNull, rng: np.random.Generator, *, origins: bool = True
+) -> dict[str, NDArray[Any]]:
+    """Edges of a randomised block, ordered by (src, dst).
+
+    Args:
+        block: The block.
+        edges: Its columns src and dst.
+        kind: How it is randomised.
+        rng: Source of randomness.
+        origins: Whether to say where weights go, which costs more than the edges do.
+
+    Returns:
+        Columns src, dst and, with `origins`, origin.
+    """
     cells = _Cells.of(block, edges)
-    if kind is WeightNull.SHUFFLE:
-        if block.src_units is None:
-            at, origin = np.sort(cells.at), rng.permutation(len(cells.at))
-        else:
-            size = len(cells.sources) * len(cells.targets)
-            at = np.sort(rng.choice(size, len(cells.at), replace=False, shuffle=False))
-            origin = rng.permutation(len(at))
+    if kind is WeightNull.REWIRE:
+        at = _rewired(cells, rng)
+    elif block.src_units is None:
+        at = cells.at
     else:
-        at, origin = _rewired(cells, rng)
-    origin = cells.order[origin]
+        at = _some_of(len(cells.sources) * len(cells.targets), len(cells.at), rng)
     row, column = np.divmod(at, len(cells.targets))
-    src, dst = cells.sources[row], cells.targets[column]
-    by_unit = np.lexsort((dst, src))
-    return src[by_unit], dst[by_unit], origin[by_unit]
+    moved: dict[str, NDArray[Any]] = {"src": cells.sources[row], "dst": cells.targets[column]}
+    if origins:
+        if kind is WeightNull.REWIRE:
+            # Rows keep their number of edges: shuffling within each row keeps weights with their source.
+            origin = np.lexsort((rng.random(len(at)), cells.at // len(cells.targets)))
+        else:
+            origin = rng.permutation(len(at))
+        moved["origin"] = origin if cells.order is None else cells.order[origin]
+    if not (_increasing(cells.sources) and _increasing(cells.targets)):
+        by_unit = np.lexsort((moved["dst"], moved["src"]))
+        moved = {name: column[by_unit] for name, column in moved.items()}
+    return moved
+
+
+def _some_of(n: int, k: int, rng: np.random.Generator) -> IntArray:
+    """Draw k of n places, increasing; the fewer of those taken and those left are drawn."""
+    chosen = np.zeros(n, dtype=bool)
+    chosen[rng.choice(n, min(k, n - k), replace=False, shuffle=False)] = True
+    return np.flatnonzero(chosen if k <= n - k else ~chosen)
+
+
+def _increasing(values: IntArray) -> bool:
+    return bool(np.all(values[1:] > values[:-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +127,8 @@ class _Cells:
     targets: IntArray
     at: IntArray
     """(n_edges,) row * n_targets + column, increasing."""
-    order: IntArray
-    """(n_edges,) the edge at each place."""
+    order: IntArray | None
+    """(n_edges,) the edge at each place; None where edges came in order of place."""
 
     @classmethod
     def of(cls, block: UnitBlock, edges: EdgeColumns) -> "_Cells":
@@ -110,16 +136,20 @@ class _Cells:
         sources = np.unique(src) if block.src_units is None else block.src_units
         targets = np.unique(dst) if block.dst_units is None else block.dst_units
         at = _positions(src, sources) * len(targets) + _positions(dst, targets)
+        if _increasing(at):
+            return cls(sources=sources, targets=targets, at=at, order=None)
         order = np.argsort(at, kind="stable")
         return cls(sources=sources, targets=targets, at=at[order], order=order)
 
 
 def _positions(units: IntArray, among: IntArray) -> IntArray:
-    by_unit = np.argsort(among, kind="stable")
-    return np.asarray(by_unit[np.searchsorted(among, units, sorter=by_unit)])
+    first = int(among.min())
+    place = np.zeros(int(among.max()) - first + 1, dtype=np.int64)
+    place[among - first] = np.arange(len(among))
+    return np.asarray(place[units - first])
 
 
-def _rewired(cells: _Cells, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+def _rewired(cells: _Cells, rng: np.random.Generator) -> IntArray:
     shape = (len(cells.sources), len(cells.targets))
     if shape[0] * shape[1] > MAXIMUM_CELLS:
         raise LimitError(
@@ -128,13 +158,8 @@ def _rewired(cells: _Cells, rng: np.random.Generator) -> tuple[IntArray, IntArra
         )
     matrix = np.zeros(shape[0] * shape[1], dtype=bool)
     matrix[cells.at] = True
-    matrix = matrix.reshape(shape)
-    rewire(matrix, rng)
-    at = np.flatnonzero(matrix)
-    # Rows keep their number of edges: shuffling origins within each row keeps weights with their source.
-    row = cells.at // len(cells.targets)
-    origin = np.lexsort((rng.random(len(row)), row))
-    return at, origin
+    rewire(matrix.reshape(shape), rng)
+    return np.flatnonzero(matrix)
 
 
 def rewire(matrix: Bools, rng: np.random.Generator, *, trades: int = TRADES) -> None:
@@ -142,25 +167,27 @@ def rewire(matrix: Bools, rng: np.random.Generator, *, trades: int = TRADES) -> 
 
     Global curveball trades (Carstens, Berger, Strona, arXiv 1609.05137): rows are paired at random, and each
     pair deals out again the columns that only one of the two holds, each keeping its number. The chain is
-    symmetric, so its limit is the uniform distribution over matrices with these sums.
+    symmetric, so its limit is the uniform distribution over matrices with these sums. Cost of a trade: the
+    cells of the matrix once, and a sort of those in which the rows of a pair differ.
 
     Args:
         matrix: (n_rows, n_columns) bool, changed.
         rng: Source of randomness.
-        trades: How often all rows trade, at least 1.
+        trades: How often all rows trade, at least 1; a few more than log2(n_rows) mix well.
     """
     if trades < 1:
         raise UsageError(f"Rewiring needs at least one trade, got {trades}")
-    n_rows = len(matrix)
+    half = len(matrix) // 2
     for _ in range(trades):
-        order = rng.permutation(n_rows)
-        for left, right in zip(order[: n_rows // 2], order[n_rows // 2 : 2 * (n_rows // 2)], strict=True):
-            only_one = np.flatnonzero(matrix[left] ^ matrix[right])
-            if not len(only_one):
-                continue
-            n_left = int(np.count_nonzero(matrix[left, only_one]))
-            dealt = rng.permutation(only_one)
-            matrix[left, only_one] = False
-            matrix[right, only_one] = True
-            matrix[left, dealt[:n_left]] = True
-            matrix[right, dealt[:n_left]] = False
+        order = rng.permutation(len(matrix))
+        left, right = order[:half], order[half : 2 * half]
+        of_left = matrix[left]
+        pair, column = np.nonzero(of_left ^ matrix[right])
+        n_left = np.bincount(pair[of_left[pair, column]], minlength=half)
+        per_pair = np.bincount(pair, minlength=half)
+        dealt = np.lexsort((rng.random(len(pair)), pair))
+        place = np.arange(len(pair)) - np.repeat(np.cumsum(per_pair) - per_pair, per_pair)
+        to_left = place < n_left[pair]
+        column = column[dealt]
+        matrix[left[pair], column] = to_left
+        matrix[right[pair], column] = ~to_left

@@ -1,5 +1,7 @@
 """The printed closed forms, and that the count on a full graph equals them."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,6 +37,17 @@ def test_full_graphs_follow_the_printed_sum(layers):
         )
         assert layered_form(sizes, on, interior=interior) == printed
         assert result.count(interior).exact == printed
+
+
+@pytest.mark.parametrize(
+    ("interior", "best"), [("active", (0, 3, 3, 3)), ("any", (0, 0, 3, 3))], ids=["active", "any"]
+)
+def test_the_activity_with_most_paths_in_a_net_of_equal_widths(interior, best):
+    sizes = (3, 3, 3, 3)
+    every = product(range(4), repeat=4)
+    counted = {active: layered_form(sizes, active, interior=interior) for active in every}
+    top = max(counted.values())
+    assert [active for active, count in counted.items() if count == top] == [best]
 
 
 @pytest.mark.parametrize(("sizes", "active"), [([2, 2], [1]), ([2], [3]), ([2], [-1])], ids=str)

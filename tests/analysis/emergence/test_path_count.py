@@ -178,6 +178,16 @@ def test_all_active_counts_nothing(small, data):
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
+def test_nothing_counts_exactly_when_no_edge_leads_from_inactive_to_active(small, data):
+    case = data.draw(graphs(small))
+    case.structural.clear()
+    active = data.draw(st.lists(st.booleans(), min_size=case.n, max_size=case.n))
+    some_edge = any(not active[src] and active[dst] for src, dst, _, _ in case.edges)
+    assert [count > 0 for count in counts(case.graph(), active)] == [some_edge, some_edge]
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
 @pytest.mark.parametrize("paths", ["units", "weights"])
 def test_edge_form_equals_its_definition(small, brute_force, data, paths):
     case = data.draw(graphs(small))
