@@ -1,8 +1,6 @@
 """Contractions: dense layers as one einsum of letters, with constant weights or with two activations."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,47 +9,20 @@ from emergraph.exporters.tracing.affine import shifted
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import DistinctRows, Labels, distinct_rows
-from emergraph.exporters.tracing.rules.attention import contract_activations
-from emergraph.exporters.tracing.rules.elementwise import pass_one
-from emergraph.exporters.tracing.values import Value
-from emergraph.exporters.tracing.weights import (
-    KernelMatrix,
-    main_root,
-    remember_block,
-    restorable,
-    write_block,
+from emergraph.exporters.tracing.join import join
+from emergraph.exporters.tracing.labels import DistinctRows, distinct_rows
+from emergraph.exporters.tracing.letters import (
+    Contraction,
+    Letters,
+    contraction,
+    einsum_letters,
+    matmul_letters,
 )
-from emergraph.graphstore.records import LayerKind, TracedAs
-
-
-@dataclass(frozen=True)
-class Letters:
-    """A contraction of two operands, axis by axis: the letters of an einsum."""
-
-    left: str
-    right: str
-    out: str
-
-
-def matmul_letters(left: int, right: int) -> Letters:
-    """Letters of MatMul for operands of the given ranks (numpy's rules; size-1 batch axes broadcast)."""
-    if left == 1 and right == 1:
-        return Letters("k", "k", "")
-    if left == 1:
-        batch = _batch(right - 2)
-        return Letters("k", f"{batch}kn", f"{batch}n")
-    if right == 1:
-        batch = _batch(left - 2)
-        return Letters(f"{batch}mk", "k", f"{batch}m")
-    batch = _batch(max(left, right) - 2)
-    return Letters(
-        f"{batch[len(batch) - (left - 2) :]}mk", f"{batch[len(batch) - (right - 2) :]}kn", f"{batch}mn"
-    )
-
-
-def _batch(count: int) -> str:
-    return "ABCDEFGHIJ"[:count]
+from emergraph.exporters.tracing.rules.attention import contract_activations
+from emergraph.exporters.tracing.rules.pooling import mixed_labels
+from emergraph.exporters.tracing.values import Track, Value
+from emergraph.exporters.tracing.weights import main_root, remember_block, restorable, write_block
+from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
 
 @rule("MatMul")
@@ -69,14 +40,27 @@ def gemm(ctx: TraceContext) -> None:
         "km" if ctx.attr_int("transA", 0) else "mk", "nk" if ctx.attr_int("transB", 0) else "kn", "mn"
     )
     bias = ctx.input(2)
-    if bias is not None and bias.labels is not None:
-        ctx.make_opaque("Gemm whose C depends on activations")
-        return
     alpha, beta = ctx.attr_float("alpha", 1.0), ctx.attr_float("beta", 1.0)
     contract(ctx, left, right, letters, alpha=alpha)
     if bias is not None and bias.constant is not None:
         ctx.use(bias.constant, "bias")
         _add_bias(ctx, bias.constant, beta)
+    elif bias is not None and bias.labels is not None:
+        _add_activation(ctx, bias, beta)
+
+
+def _add_activation(ctx: TraceContext, bias: Value, beta: float) -> None:
+    """C carries units: what Gemm gives is a junction, and the product before it is in no tensor."""
+    product = ctx.values[ctx.node.output[0]]
+    if product.labels is None:
+        ctx.make_opaque("Gemm of data that carries no unit")
+        return
+    for layer_id in product.tracks:
+        ctx.builder.layers[layer_id].raw = Track(None, None)
+    hidden = replace(product, tracks={k: Track(None, None) for k in product.tracks})
+    how = ctx.traced_as
+    join(ctx, [hidden, bias], kind=EdgeKind.IDENTITY, weights=[1.0, beta])
+    ctx.did(how)
 
 
 def _add_bias(ctx: TraceContext, constant: Constant, beta: float) -> None:
@@ -95,30 +79,30 @@ def _add_bias(ctx: TraceContext, constant: Constant, beta: float) -> None:
 @rule("Einsum")
 def einsum(ctx: TraceContext) -> None:
     """Any contraction of one or two operands that an equation can say."""
-    equation = ctx.attr_str("equation", "").replace(" ", "")
+    equation = ctx.attr_str("equation", "")
     values = ctx.inputs()
-    if "..." in equation or len(values) != 2:
-        equation = _without_ellipsis(equation, [len(v.shape) for v in values])
-    terms, _, out = equation.partition("->")
-    operands = terms.split(",")
-    if "->" not in equation:
-        letters = terms.replace(",", "")
-        out = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    if len(operands) != 2 or any(len(set(t)) < len(t) for t in operands):
+    operands, out = einsum_letters(equation, [len(v.shape) for v in values])
+    diagonal = any(len(set(term)) < len(term) for term in operands)
+    if len(operands) == 1 and not diagonal:
+        _einsum_alone(ctx, values[0], operands[0], out)
+    elif len(operands) == 2 and not diagonal:
+        contract(ctx, values[0], values[1], Letters(operands[0], operands[1], out))
+    else:
         ctx.make_opaque(f"Einsum of {len(operands)} operands or with a diagonal: {equation}")
+
+
+def _einsum_alone(ctx: TraceContext, value: Value, term: str, out: str) -> None:
+    """Axes in another order, or summed."""
+    if all(c in out for c in term):
+        labels = value.carried.transpose([term.index(c) for c in out])
+        ctx.set_labels(0, labels, value.tracks)
+        ctx.did(TracedAs.MOVED)
         return
-    contract(ctx, values[0], values[1], Letters(operands[0], operands[1], out))
-
-
-def _without_ellipsis(equation: str, ranks: Sequence[int]) -> str:
-    terms, arrow, out = equation.partition("->")
-    pieces = []
-    widest = 0
-    for term, rank in zip(terms.split(","), ranks, strict=True):
-        width = rank - len(term.replace("...", "")) if "..." in term else 0
-        widest = max(widest, width)
-        pieces.append(term.replace("...", "ABCDEFGHIJ"[:10][10 - width :] if width else ""))
-    return ",".join(pieces) + arrow + out.replace("...", "ABCDEFGHIJ"[10 - widest :] if widest else "")
+    gone = [k for k, c in enumerate(term) if c not in out]
+    kept = [c for c in term if c in out]
+    labels = mixed_labels(ctx, value, gone, "sum").reshape([value.shape[term.index(c)] for c in kept])
+    ctx.set_labels(0, labels.transpose([kept.index(c) for c in out]), {})
+    ctx.did(TracedAs.REDUCED)
 
 
 def contract(ctx: TraceContext, left: Value, right: Value, letters: Letters, *, alpha: float = 1.0) -> None:
@@ -144,38 +128,6 @@ def contract(ctx: TraceContext, left: Value, right: Value, letters: Letters, *, 
         ctx.make_opaque("one operand depends on the data without carrying units")
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How the axes of an activation x and a weight w play together in a contraction."""
-
-    batch: str
-    """In x, w and the output."""
-    free: str
-    """In x and the output."""
-    summed: str
-    """In x, and in w or nowhere else."""
-    new: str
-    """In w and the output."""
-
-
-def _plan(x: str, w: str, out: str) -> _Plan:
-    return _Plan(
-        batch="".join(c for c in x if c in w and c in out),
-        free="".join(c for c in x if c not in w and c in out),
-        summed="".join(c for c in x if c not in out),
-        new="".join(c for c in w if c not in x),
-    )
-
-
-def _squeezed(
-    letters: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]
-) -> tuple[str, list[int]]:
-    """Letters without size-1 axes that broadcast against a larger axis of the other operand."""
-    sizes = dict(zip(other, other_shape, strict=True))
-    keep = [k for k, c in enumerate(letters) if not (shape[k] == 1 and sizes.get(c, 1) > 1)]
-    return "".join(letters[k] for k in keep), keep
-
-
 def contract_constant(
     ctx: TraceContext,
     x: Value,
@@ -192,101 +144,51 @@ def contract_constant(
     values = weight.floats()
     if alpha != 1.0:
         values = values * np.asarray(alpha, values.dtype)
-    x_kept, x_axes = _squeezed(x_letters, x.shape, w_letters, weight.shape)
-    w_kept, w_axes = _squeezed(w_letters, weight.shape, x_letters, x.shape)
-    labels = x.carried.transpose([*x_axes, *(k for k in range(len(x_letters)) if k not in x_axes)])
-    labels = labels.reshape([x.shape[k] for k in x_axes])
-    values = values.transpose([*w_axes, *(k for k in range(len(w_letters)) if k not in w_axes)])
-    values = values.reshape([weight.shape[k] for k in w_axes])
-    plan = _plan(x_kept, w_kept, out)
-    sizes = dict(zip(x_kept + w_kept, [*labels.shape, *values.shape], strict=True))
-    rows, matrices = _matrices(labels, values, x_kept, w_kept, plan, sizes)
-    distinct = [distinct_rows(r) for r in rows]
-    n_new = prod(sizes[c] for c in plan.new)
-    total = sum(len(d.rows) for d in distinct) * n_new
+    laid_out = contraction(x.carried, values, x_letters, w_letters, out)
+    distinct = [distinct_rows(rows) for rows in laid_out.rows]
+    total = sum(len(d.rows) for d in distinct) * laid_out.n_new
     layer = ctx.builder.add_layer(ctx.layer_name(main_root(weight, ctx)), ctx.op, LayerKind.DENSE, total)
     ctx.count_params(layer, weight)
-    out_labels = _write_uses(ctx, layer, weight, distinct, matrices, w_kept, plan, n_new, alpha=alpha)
-    shape = [sizes[c] for c in plan.batch + plan.free + plan.new]
-    full = out_labels.reshape(shape)
-    order = plan.batch + plan.free + plan.new
-    final = full.transpose([order.index(c) for c in out if c in order])
+    labels = _write_uses(ctx, layer, weight, laid_out, distinct, whole=alpha == 1.0)
+    order = laid_out.plan.order
+    shaped = labels.reshape([laid_out.sizes[c] for c in order])
+    final = shaped.transpose([order.index(c) for c in out if c in order])
     ctx.new_layer_output(0, layer, final.reshape(ctx.out_shape()))
     ctx.did(TracedAs.CONTRACTED)
-
-
-def _matrices(
-    labels: Labels, values: NDArray[np.floating], x: str, w: str, plan: _Plan, sizes: dict[str, int]
-) -> tuple[list[Labels], list[NDArray[np.floating]]]:
-    """Per batch index: the labels as (free, summed) and the weights as (summed, new)."""
-    n_batch = prod(sizes[c] for c in plan.batch)
-    n_free = prod(sizes[c] for c in plan.free)
-    n_summed = prod(sizes[c] for c in plan.summed)
-    n_new = prod(sizes[c] for c in plan.new)
-    moved = labels.transpose([x.index(c) for c in plan.batch + plan.free + plan.summed])
-    # Free axes along which nothing changes stay one slice: reshape would copy them.
-    rows = [
-        m.reshape(n_free, n_summed) if n_free == 1 or 0 in m.shape else _rows(m, len(plan.free))
-        for m in (moved.reshape((n_batch, *moved.shape[len(plan.batch) :])) if plan.batch else moved[None])
-    ]
-    shared = [c for c in plan.summed if c in w]
-    order = [w.index(c) for c in plan.batch + "".join(shared) + plan.new]
-    arranged = values.transpose(order)
-    if len(shared) < len(plan.summed):
-        # An axis of x that is summed without a weight: every position has the same weight.
-        shape = [
-            sizes[c] if c in plan.batch + plan.summed + plan.new else 1
-            for c in plan.batch + plan.summed + plan.new
-        ]
-        index = [slice(None) if c in w else None for c in plan.batch + plan.summed + plan.new]
-        arranged = np.broadcast_to(arranged[tuple(index)], shape)
-    return rows, list(arranged.reshape(n_batch, n_summed, n_new))
-
-
-def _rows(block: Labels, n_free_axes: int) -> Labels:
-    """(free..., summed...) labels as a matrix; a single broadcast row where no free axis changes anything."""
-    n_free = prod(block.shape[:n_free_axes])
-    if all(block.strides[k] == 0 or block.shape[k] == 1 for k in range(n_free_axes)):
-        row = block[(0,) * n_free_axes].reshape(1, -1)
-        return np.broadcast_to(row, (n_free, row.shape[1]))
-    return block.reshape(n_free, -1)
 
 
 def _write_uses(
     ctx: TraceContext,
     layer: LayerDraft,
     weight: Constant,
+    laid_out: Contraction,
     distinct: list[DistinctRows],
-    matrices: list[NDArray[np.floating]],
-    w_letters: str,
-    plan: _Plan,
-    n_new: int,
     *,
-    alpha: float,
+    whole: bool,
 ) -> NDArray[np.int64]:
-    tensor = main_root(weight, ctx)
-    several = len(matrices) > 1 or any(len(d.rows) > 1 for d in distinct)
-    first = layer.first
+    """A block for each batch index and distinct row of labels.
+
+    Returns:
+        (batch * free, new) labels of the output.
+    """
+    tensor, n_new = main_root(weight, ctx), laid_out.n_new
+    several = len(distinct) > 1 or any(len(d.rows) > 1 for d in distinct)
+    first, use = layer.first, 0
     parts: list[NDArray[np.int64]] = []
-    for number, (found, matrix) in enumerate(zip(distinct, matrices, strict=True)):
+    for number, (found, matrix) in enumerate(zip(distinct, laid_out.matrices, strict=True)):
         starts = first + np.arange(len(found.rows)) * n_new
         for row, start in zip(found.rows, starts, strict=True):
+            note = f"use {use}, batch {number}" if several else None
             columns = np.arange(start, start + n_new)
-            note = (
-                f"use {start // max(n_new, 1) - layer.first // max(n_new, 1)}, batch {number}"
-                if several
-                else None
-            )
-            block = write_block(ctx, layer, row, columns, KernelMatrix(matrix), tensor=tensor, note=note)
-            whole = not plan.batch and len(weight.shape) == 2 and len(w_letters) == 2 and alpha == 1.0
-            if whole and restorable(ctx, weight, row, matrix):
+            block = write_block(ctx, layer, row, columns, matrix, tensor=tensor, note=note)
+            use += 1
+            if whole and laid_out.orientation is not None and restorable(ctx, weight, row, matrix.weights):
                 # The matrix is (summed, new); its root may have its axes the other way round.
-                flipped = w_letters[0] in plan.new
                 permuted = weight.permutation == (1, 0)
-                remember_block(ctx, weight, block, transposed=flipped != permuted)
+                remember_block(ctx, weight, block, transposed=laid_out.orientation != permuted)
         parts.append(starts[found.which][:, None] + np.arange(n_new))
         first += len(found.rows) * n_new
     return np.concatenate(parts) if parts else np.empty((0, n_new), np.int64)
 
 
-__all__ = ["contract", "contract_constant", "matmul_letters", "pass_one"]
+__all__ = ["Letters", "contract", "contract_constant", "matmul_letters"]

@@ -1,0 +1,176 @@
+"""Contractions axis by axis: which axes of an activation and a weight are batch, free, summed or new."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.exporters.tracing.labels import Labels
+from emergraph.exporters.tracing.weights import KernelMatrix, kernel_matrix
+
+_BATCH = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True)
+class Letters:
+    """A contraction of two operands, axis by axis: the letters of an einsum."""
+
+    left: str
+    right: str
+    out: str
+
+
+def matmul_letters(left: int, right: int) -> Letters:
+    """Letters of MatMul for operands of the given ranks (numpy's rules; size-1 batch axes broadcast).
+
+    Example:
+        >>> matmul_letters(3, 2)
+        Letters(left='Amk', right='kn', out='Amn')
+    """
+    if left == 1 and right == 1:
+        return Letters("k", "k", "")
+    if left == 1:
+        batch = _BATCH[: right - 2]
+        return Letters("k", f"{batch}kn", f"{batch}n")
+    if right == 1:
+        batch = _BATCH[: left - 2]
+        return Letters(f"{batch}mk", "k", f"{batch}m")
+    batch = _BATCH[: max(left, right) - 2]
+    return Letters(
+        f"{batch[len(batch) - (left - 2) :]}mk", f"{batch[len(batch) - (right - 2) :]}kn", f"{batch}mn"
+    )
+
+
+def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """Operands and result of an einsum equation, with letters for its ellipsis and an explicit result.
+
+    Args:
+        equation: As in ONNX.
+        ranks: Axes of each operand.
+
+    Example:
+        >>> einsum_letters("...ij,jk", [3, 2])
+        (['Jij', 'jk'], 'Jik')
+    """
+    terms, arrow, out = equation.replace(" ", "").partition("->")
+    operands = terms.split(",")
+    widths = [
+        r - len(t.replace("...", "")) if "..." in t else 0 for t, r in zip(operands, ranks, strict=True)
+    ]
+    widest = max(widths, default=0)
+    if not arrow:
+        letters = terms.replace(",", "").replace(".", "")
+        out = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    spelled = [
+        t.replace("...", _BATCH[len(_BATCH) - width :]) for t, width in zip(operands, widths, strict=True)
+    ]
+    return spelled, out.replace("...", _BATCH[len(_BATCH) - widest :])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the axes of an activation x and a weight w play together in a contraction."""
+
+    batch: str
+    """In x, w and the output."""
+    free: str
+    """In x and the output."""
+    summed: str
+    """In x, and in w or nowhere else."""
+    new: str
+    """In w and the output."""
+    taps: str
+    """In w alone."""
+
+    @property
+    def order(self) -> str:
+        """Axes of the output, as the tracer makes them."""
+        return self.batch + self.free + self.new
+
+
+def plan_of(x: str, w: str, out: str) -> Plan:
+    """Sort the axes of a contraction."""
+    return Plan(
+        batch="".join(c for c in x if c in w and c in out),
+        free="".join(c for c in x if c not in w and c in out),
+        summed="".join(c for c in x if c not in out),
+        new="".join(c for c in w if c not in x and c in out),
+        taps="".join(c for c in w if c not in x and c not in out),
+    )
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A contraction with a weight as matrices: per batch index, rows of labels and (summed, new) weights."""
+
+    plan: Plan
+    sizes: dict[str, int]
+    rows: list[Labels]
+    """(free, summed) labels per batch index."""
+    matrices: list[KernelMatrix]
+    """(summed, new) weights per batch index."""
+    orientation: bool | None
+    """Whether the one matrix is the weight transposed; None when it is neither the weight nor that."""
+
+    @property
+    def n_new(self) -> int:
+        """Columns of every matrix."""
+        return prod(self.sizes[c] for c in self.plan.new)
+
+
+def contraction(labels: Labels, values: NDArray[np.floating], x: str, w: str, out: str) -> Contraction:
+    """Lay a contraction of labels (letters x) and weights (letters w) out as matrices.
+
+    Axes of size 1 broadcast against larger ones of the other operand.
+    """
+    x_kept, x_index = _squeezed(labels.shape, x, dict(zip(w, values.shape, strict=True)))
+    w_kept, w_index = _squeezed(values.shape, w, dict(zip(x, labels.shape, strict=True)))
+    moved_labels, moved_values = labels[x_index], values[w_index]
+    plan = plan_of(x_kept, w_kept, out)
+    sizes = dict(zip(x_kept + w_kept, [*moved_labels.shape, *moved_values.shape], strict=True))
+    rows = _rows_per_batch(moved_labels, x_kept, plan)
+    matrices = _matrices(moved_values, w_kept, plan, sizes)
+    plain = (
+        not plan.batch and not plan.taps and values.ndim == 2 and len(plan.new) == 1 and len(plan.summed) == 1
+    )
+    orientation = w_kept[0] in plan.new if plain and plan.summed in w_kept else None
+    return Contraction(plan, sizes, rows, matrices, orientation)
+
+
+def _squeezed(
+    shape: tuple[int, ...], letters: str, other: dict[str, int]
+) -> tuple[str, tuple[slice | int, ...]]:
+    """The letters that stay, and the index that takes the others away."""
+    kept = [k for k, c in enumerate(letters) if not (shape[k] == 1 and other.get(c, 1) > 1)]
+    return "".join(letters[k] for k in kept), tuple(
+        slice(None) if k in kept else 0 for k in range(len(shape))
+    )
+
+
+def _rows_per_batch(labels: Labels, x: str, plan: Plan) -> list[Labels]:
+    moved = labels.transpose([x.index(c) for c in plan.batch + plan.free + plan.summed])
+    n_batch = prod(moved.shape[: len(plan.batch)])
+    blocks = moved.reshape((n_batch, *moved.shape[len(plan.batch) :])) if plan.batch else moved[None]
+    return [_rows(block, len(plan.free)) for block in blocks]
+
+
+def _rows(block: Labels, n_free_axes: int) -> Labels:
+    """(free..., summed...) labels as a matrix; a single broadcast row where no free axis changes anything."""
+    n_free = prod(block.shape[:n_free_axes])
+    n_summed = prod(block.shape[n_free_axes:])
+    if n_free and all(block.strides[k] == 0 or block.shape[k] == 1 for k in range(n_free_axes)):
+        return np.broadcast_to(block[(0,) * n_free_axes].reshape(1, n_summed), (n_free, n_summed))
+    return block.reshape(n_free, n_summed)
+
+
+def _matrices(values: NDArray[np.floating], w: str, plan: Plan, sizes: dict[str, int]) -> list[KernelMatrix]:
+    order = plan.batch + plan.summed + plan.new + plan.taps
+    arranged = values.transpose([w.index(c) for c in order if c in w])
+    # An axis of x that is summed without a weight: every position has the same weight.
+    arranged = arranged[tuple(slice(None) if c in w else None for c in order)]
+    arranged = np.broadcast_to(arranged, [sizes[c] for c in order])
+    n_batch, n_summed, n_new = (prod(sizes[c] for c in part) for part in (plan.batch, plan.summed, plan.new))
+    shaped = arranged.reshape(n_batch, n_summed, n_new, -1)
+    return [kernel_matrix(matrix, taps=1) for matrix in shaped]
