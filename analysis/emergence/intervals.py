@@ -112,11 +112,7 @@ def bootstrap_emergence(
         UsageError: The trace keeps no samples, the rule has none, or a number is out of range.
     """
     options = options or EmergenceOptions()
-    rule = rule_named(rule)
-    if n_draws < 2 or not 0 < confidence < 1:
-        raise UsageError(f"Expected at least 2 draws and 0 < confidence < 1, got {n_draws} and {confidence}")
-    if rule is ActivityRule.WEIGHT_CHANGE:
-        raise UsageError("Rule 'weight_change' does not depend on samples: there is nothing to draw")
+    rule = _checked_rule(rule, n_draws, confidence)
     samples = trace.kept(rule).astype(np.float64)
     n_samples = len(samples)
     evenly = np.full(n_samples, 1 / n_samples)
@@ -155,6 +151,15 @@ def bootstrap_emergence(
         n_samples=n_samples,
         seed=seed,
     )
+
+
+def _checked_rule(rule: ActivityRule | str, n_draws: int, confidence: float) -> ActivityRule:
+    rule = rule_named(rule)
+    if n_draws < 2 or not 0 < confidence < 1:
+        raise UsageError(f"Expected at least 2 draws and 0 < confidence < 1, got {n_draws} and {confidence}")
+    if rule is ActivityRule.WEIGHT_CHANGE:
+        raise UsageError("Rule 'weight_change' does not depend on samples: there is nothing to draw")
+    return rule
 
 
 def _drawn_activity(

@@ -162,19 +162,7 @@ def null_model(
     """
     options = options or EmergenceOptions()
     kind = _kind(kind)
-    if activity.active.ndim != 1:
-        raise UsageError("Null models need one activity per unit: choose another rule than per_sample")
-    if n_draws < 2:
-        raise UsageError(f"A null model needs at least 2 draws, got {n_draws}")
-    if kind is NullKind.WEIGHT_NOISE:
-        if measure_activity is None:
-            raise UsageError(
-                "Weight noise leaves the graph as it is: the activity has to be measured again (--model)"
-            )
-        if noise is None or not noise > 0:
-            raise UsageError(f"Weight noise needs a size above 0, got {noise}")
-    elif noise is not None:
-        raise UsageError(f"Null model '{kind}' has no noise size")
+    _check(activity, kind, n_draws=n_draws, measured=measure_activity is not None, noise=noise)
 
     def count(graph: UnitGraph, active: Callable[[slice], Bools], n: int, known: Bools) -> Scaled:
         return count_cases(graph, active, n, known=known, options=options)
@@ -207,6 +195,22 @@ def null_model(
         activity=how,
         noise=noise,
     )
+
+
+def _check(activity: Activity, kind: NullKind, *, n_draws: int, measured: bool, noise: float | None) -> None:
+    if activity.active.ndim != 1:
+        raise UsageError("Null models need one activity per unit: choose another rule than per_sample")
+    if n_draws < 2:
+        raise UsageError(f"A null model needs at least 2 draws, got {n_draws}")
+    if kind is NullKind.WEIGHT_NOISE:
+        if not measured:
+            raise UsageError(
+                "Weight noise leaves the graph as it is: the activity has to be measured again (--model)"
+            )
+        if noise is None or not noise > 0:
+            raise UsageError(f"Weight noise needs a size above 0, got {noise}")
+    elif noise is not None:
+        raise UsageError(f"Null model '{kind}' has no noise size")
 
 
 def _one(activity: Activity) -> Callable[[slice], Bools]:

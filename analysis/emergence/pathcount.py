@@ -65,8 +65,7 @@ def path_count_emergence(
     active = classes.active(activity.active)
     sweep = plan(graph, options, in_degree=removed)
     counted = _count(graph, active, classes, sweep, options)
-    totals = counted.sums.starts.sum(axis=0)
-    n_cases = len(totals.value) // len(options.interiors)
+    n_cases = counted.sums.starts.value.shape[1] // len(options.interiors)
     counts = tuple(
         _path_count(graph, counted, interior, slice(at * n_cases, (at + 1) * n_cases), options)
         for at, interior in enumerate(options.interiors)

@@ -61,16 +61,8 @@ def rank_correlation(
         >>> round(rank_correlation([1, 2, 3, 4], [1, 8, 27, 64], n_permutations=99).rho, 6)
         1.0
     """
-    columns = [np.asarray(values, dtype=np.float64) for values in (x, y, *given)]
+    columns = _checked(x, y, given, n_permutations)
     n = len(columns[0])
-    if any(column.shape != (n,) for column in columns):
-        raise UsageError(f"Expected lists of one length, got shapes {[column.shape for column in columns]}")
-    if n < 3 + len(given):
-        raise UsageError(
-            f"A rank correlation given {len(given)} variables needs {3 + len(given)} values, got {n}"
-        )
-    if not all(np.all(np.isfinite(column)) for column in columns) or n_permutations < 1:
-        raise UsageError("A rank correlation needs finite values and at least one permutation")
     ranked = [ranks(column) for column in columns]
     design = np.column_stack([np.ones(n), *ranked[2:]])
     columns_of, strengths, _ = np.linalg.svd(design, full_matrices=False)
@@ -101,6 +93,25 @@ def rank_correlation(
         seed=seed,
         degenerate=degenerate,
     )
+
+
+def _checked(
+    x: Sequence[float] | Floats,
+    y: Sequence[float] | Floats,
+    given: Sequence[Sequence[float] | Floats],
+    n_permutations: int,
+) -> list[Floats]:
+    columns = [np.asarray(values, dtype=np.float64) for values in (x, y, *given)]
+    n = len(columns[0])
+    if any(column.shape != (n,) for column in columns):
+        raise UsageError(f"Expected lists of one length, got shapes {[column.shape for column in columns]}")
+    if n < 3 + len(given):
+        raise UsageError(
+            f"A rank correlation given {len(given)} variables needs {3 + len(given)} values, got {n}"
+        )
+    if not all(np.all(np.isfinite(column)) for column in columns) or n_permutations < 1:
+        raise UsageError("A rank correlation needs finite values and at least one permutation")
+    return columns
 
 
 def ranks(values: Floats) -> Floats:
