@@ -30,8 +30,17 @@ class ModelInputs:
     ] = None
 
     def arrays(self) -> "dict[str, NDArray[np.generic]]":
-        """The values by input name; --input wins over --inputs."""
-        return parse_values(self.input or ())
+        """The values by input name; --input wins over --inputs.
+
+        Raises:
+            InvalidInputError: The file of --inputs is missing, damaged, or of another format.
+        """
+        given = parse_values(self.input or ())
+        if self.inputs is None:
+            return given
+        from emergraph.exporters.runtime.inputfile import read_input_file
+
+        return {**read_input_file(self.inputs).arrays, **given}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes by input name."""

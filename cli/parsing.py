@@ -85,6 +85,21 @@ def parse_values(entries: Sequence[str]) -> "dict[str, NDArray[np.generic]]":
     return arrays
 
 
+def parse_axes(entries: Sequence[str]) -> dict[str, int | None]:
+    """Return axes by input name from entries such as "state=1" or "sr=none".
+
+    Raises:
+        UsageError: An entry has another form, or a name comes twice.
+    """
+    axes: dict[str, int | None] = {}
+    for entry in entries:
+        name, text = _name_and_value(entry, "--sample-axis NAME=AXIS", axes)
+        if text != "none" and not text.removeprefix("-").isdecimal():
+            raise UsageError(f"--sample-axis {entry}: expected a whole number or none, such as {name}=1")
+        axes[name] = None if text == "none" else int(text)
+    return axes
+
+
 def _name_and_value(entry: str, form: str, seen: object) -> tuple[str, str]:
     name, separator, text = entry.rpartition("=")  # names from files may hold "=", values never do
     if not separator or not name:

@@ -45,7 +45,7 @@ def test_export_returns_the_graph_with_its_summary(graph):
 def test_tables_come_back_as_frames(graph):
     assert graph.layers["n_units"].to_list() == [64, 48, 32, 10]
     assert graph.units.height == 154
-    assert graph.blocks["n_edges"].sum() == graph.edges().height == 2464
+    assert graph.blocks["n_edges"].sum() == graph.edges().height == 1478
     assert graph.edges(kinds=["weight"], layers=[3]).select(pl.col("layer").unique()).item() == 3
     assert set(graph.tensors["name"]) >= {"hidden1.weight", "hidden1.bias"}
     assert "Gemm" in graph.operations["op"].to_list()
@@ -63,7 +63,7 @@ def test_a_store_finds_its_graphs(graph):
 
 def test_sql_returns_a_frame_and_says_when_rows_are_missing(graph):
     store = emergraph.open(graph.path)
-    assert store.sql("SELECT count(*) AS n FROM edges").item() == 2464
+    assert store.sql("SELECT count(*) AS n FROM edges").item() == 1478
     with pytest.raises(LimitError, match="more than 10 rows"):
         store.sql("FROM edges", limits=QueryLimits(rows=10))
 

@@ -2,7 +2,7 @@
 
 import importlib
 
-NAMES = ("export", "emergence", "info", "ls", "sql", "check")
+NAMES = ("export", "trace", "emergence", "info", "ls", "sql", "rm", "merge", "compact", "check", "demo")
 """The modules, in the order in which `--help` lists the commands."""
 
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from emergraph.analysis.unitgraph import UnitGraph
     from emergraph.exporters.export import ExportSummary
     from emergraph.exporters.runtime.limits import RunLimits
+    from emergraph.exporters.traces.prepare import TraceOptions
+    from emergraph.exporters.traces.record import TraceSummary
+    from emergraph.exporters.traces.samples import RandomInputs
+    from emergraph.graphstore.maintain import Compacted
     from emergraph.graphstore.query import QueryLimits
     from emergraph.graphstore.reader import GraphReader
     from emergraph.graphstore.records import EdgeKind
@@ -130,6 +134,30 @@ class Store:
             raise LimitError(f"more than {limits.rows} rows: raise the limit, or aggregate in SQL")
         return result.frame
 
+    def remove(self, name_or_id: str | int) -> str:
+        """Take a graph with its traces and runs out of the store; return its name.
+
+        Raises:
+            UsageError: There is no such graph.
+        """
+        from emergraph.graphstore.maintain import remove_graph
+
+        with open_file(self.path, mode="write") as opened:
+            return remove_graph(opened, name_or_id)
+
+    def merge(self, other: str | Path) -> dict[int, int]:
+        """Copy all graphs of another store into this one; return their new ids by the old ones."""
+        from emergraph.graphstore.maintain import merge
+
+        with open_file(self.path, mode="write") as opened:
+            return merge(opened, other)
+
+    def compact(self) -> "Compacted":
+        """Write the file anew, without the room that removed graphs have left in it."""
+        from emergraph.graphstore.maintain import compact
+
+        return compact(self.path)
+
     @property
     def runs(self) -> pl.DataFrame:
         """The table `runs`: one row per run of an analysis, oldest first."""
@@ -210,6 +238,33 @@ class Graph:
         """Return one row per edge; 60 bytes each, so choose kinds or target layers where there are many."""
         with self._reader() as reader:
             return reader.edges(kinds, layers)
+
+    def trace(
+        self,
+        samples: "str | Path | RandomInputs | Mapping[str, NDArray[np.generic]]",
+        *,
+        model: str | Path,
+        options: "TraceOptions | None" = None,
+        progress: Progress | None = None,
+    ) -> "TraceSummary":
+        """Run the model on samples and keep, for each unit, statistics and the first values.
+
+        Args:
+            samples: A file with one array per input name (.npz), such arrays, or `RandomInputs(n, seed)`.
+            model: The file that the graph was exported from; its sha256 must be the graph's.
+            options: Name, batches, axes, limits; see `TraceOptions`.
+            progress: Called with (samples done, samples in all).
+
+        Raises:
+            InvalidInputError: The file is not the graph's model, or the samples do not fit it.
+            LimitError: A limit of time or memory was hit; the store is as it was.
+        """
+        from emergraph.exporters.runtime.inputfile import read_input_file
+        from emergraph.exporters.traces.record import record_trace
+
+        given = read_input_file(samples) if isinstance(samples, str | Path) else samples
+        with open_file(self.path, mode="write") as opened:
+            return record_trace(opened, self.id, model, given, options=options, progress=progress)
 
     def emergence(
         self,

@@ -44,3 +44,19 @@ def exported(tmp_path_factory):
 def store(exported, tmp_path):
     """A copy of that store that a test may change."""
     return Path(shutil.copy(exported, tmp_path / "net.duckdb"))
+
+
+@pytest.fixture(scope="session")
+def traced_once(exported, tmp_path_factory):
+    """The same store with a trace of each network, not to be changed."""
+    path = Path(shutil.copy(exported, tmp_path_factory.mktemp("traced") / "net.duckdb"))
+    for name in ("digits_conv", "digits_dense"):
+        arguments = ["trace", path, DEMO / "digits.npz", "--model", DEMO / f"{name}.onnx", "--graph", name]
+        assert main([*map(str, arguments), "--quiet", "--out", "/dev/null"]) == 0
+    return path
+
+
+@pytest.fixture
+def traced(traced_once, tmp_path):
+    """A copy of that store that a test may change."""
+    return Path(shutil.copy(traced_once, tmp_path / "traced.duckdb"))

@@ -29,14 +29,14 @@ def test_export_as_json_counts_the_parameters_of_the_file(run, tmp_path):
     assert answer["name"] == "small"
     assert answer["trace"]["n_parameters"] == sum(array.size for array in floats)
     nonzero = sum(np.count_nonzero(array) for array in floats if array.ndim == 2)
-    assert answer["trace"]["n_edges"] == nonzero == 2464
+    assert answer["trace"]["n_edges"] == nonzero
 
 
-def test_a_dry_run_writes_nothing(run, tmp_path):
+def test_a_dry_run_writes_nothing(run, exported, tmp_path):
     result = run("export", CONV, tmp_path / "net.duckdb", "--dry-run", "--format", "csv")
     (row,) = csv.DictReader(result.out.splitlines())
     assert result.code == 0
-    assert int(row["n_edges"]) == 168
+    assert int(row["n_edges"]) == json.loads(run("ls", exported, "--format", "json").out)[0]["n_edges"]
     assert int(row["estimated_bytes"]) > 0
     assert list(tmp_path.iterdir()) == []
 

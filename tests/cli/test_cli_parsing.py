@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from emergraph.cli.parsing import parse_bytes, parse_numbers, parse_seconds, parse_shapes, parse_values
+from emergraph.cli.parsing import (
+    parse_axes,
+    parse_bytes,
+    parse_numbers,
+    parse_seconds,
+    parse_shapes,
+    parse_values,
+)
 from emergraph.errors import UsageError
 
 
@@ -67,7 +74,7 @@ def test_bad_values_are_refused(entry):
         parse_values([entry])
 
 
-@pytest.mark.parametrize("parse", [parse_shapes, parse_values])
+@pytest.mark.parametrize("parse", [parse_axes, parse_shapes, parse_values])
 def test_a_name_given_twice_is_refused(parse):
     with pytest.raises(UsageError, match="twice"):
         parse(["x=1", "x=2"])
@@ -81,3 +88,13 @@ def test_numbers():
 def test_bad_numbers_are_refused(text):
     with pytest.raises(UsageError, match="--thresholds"):
         parse_numbers(text, "--thresholds")
+
+
+def test_axes():
+    assert parse_axes(["state=1", "x=-1", "sr=none"]) == {"state": 1, "x": -1, "sr": None}
+
+
+@pytest.mark.parametrize("entry", ["x", "x=", "x=a", "x=1.5", "x=--1"])
+def test_bad_axes_are_refused(entry):
+    with pytest.raises(UsageError, match="expected"):
+        parse_axes([entry])
