@@ -60,8 +60,11 @@ class Reduction:
     """For each of the layer's units, the sorted labels that it reduces (with those behind them)."""
     direct: list[NDArray[np.int64]]
     """For each unit, the labels that it reduces directly."""
-    weight: float | None
+    weights: list[NDArray[np.float64]] | None
+    """The weights of those; None where there is no one number (maxima, products)."""
     used_as_value: bool = False
+    readings: list[tuple[int, Track]] = field(default_factory=list)
+    """(layer, track) of what it reads, which counts as a reading where the reduction is used as a value."""
 
 
 class GraphBuilder:
@@ -201,21 +204,27 @@ class GraphBuilder:
         self.n_edges += edges
         self.n_weight_edges += edges if tensor else 0
 
-    def add_reduction(self, name: str, op: str, sets: Sequence[NDArray[np.int64]], weight: str) -> LayerDraft:
+    def add_reduction(
+        self,
+        name: str,
+        op: str,
+        sets: Sequence[NDArray[np.int64]],
+        weights: Sequence[NDArray[np.floating]] | None = None,
+    ) -> Reduction:
         """A structural unit per distinct set of labels; its edges are written by `finish`.
 
         Args:
             name: Operation name.
             op: Operation type.
             sets: For each new unit, the sorted labels that it reduces.
-            weight: "sum", "mean" or "none" (maxima, products): the weight of the edges.
+            weights: For each new unit, the weights of its edges; None for maxima, products and statistics.
         """
         layer = self.add_layer(name, op, LayerKind.REDUCTION, len(sets))
         members = [np.unique(np.concatenate([s, *self._behind(s)])) for s in sets]
         layer.depth = 1 + max((d.depth for s in sets if s.size for d in self.layers_of(s)), default=-1)
-        value = {"sum": 1.0, "mean": float("nan"), "none": None}[weight]
-        self.reductions[layer.id] = Reduction(layer, members, list(sets), value)
-        return layer
+        as_floats = None if weights is None else [np.asarray(w, np.float64) for w in weights]
+        self.reductions[layer.id] = Reduction(layer, members, list(sets), as_floats)
+        return self.reductions[layer.id]
 
     def _behind(self, units: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
         for unit, layer_id in zip(units, self.layer_ids(units), strict=True):
@@ -236,6 +245,13 @@ class GraphBuilder:
 
     def finish(self) -> None:
         """Write the edges of reductions and normalisations, then all layers and units."""
+        for reduction in reversed(self.reductions.values()):
+            # A reduction of reductions: what is behind a value is a value.
+            if reduction.used_as_value or reduction.layer.is_output:
+                reduction.used_as_value = True
+                self.use_as_value(np.concatenate([np.empty(0, np.int64), *reduction.direct]))
+                for layer_id, track in reduction.readings:
+                    self.layers[layer_id].seen.append(track)
         for reduction in self.reductions.values():
             self._finish_reduction(reduction)
         for (name, op), parts in self._norm_pairs.items():
@@ -257,15 +273,14 @@ class GraphBuilder:
 
     def _finish_reduction(self, reduction: Reduction) -> None:
         layer = reduction.layer
-        kind = EdgeKind.IDENTITY if reduction.used_as_value or layer.is_output else EdgeKind.NORM
+        kind = EdgeKind.IDENTITY if reduction.used_as_value else EdgeKind.NORM
         layer.kind = LayerKind.REDUCTION if kind is EdgeKind.IDENTITY else LayerKind.HUB
         src = np.concatenate(reduction.direct) if reduction.direct else np.empty(0, np.int64)
         sizes = np.asarray([s.size for s in reduction.direct])
         dst = np.repeat(layer.units, sizes)
-        weight: NDArray[np.float32] | None = None
-        if kind is EdgeKind.IDENTITY and reduction.weight is not None:
-            per_unit = 1.0 / np.maximum(sizes, 1) if np.isnan(reduction.weight) else np.ones(sizes.size)
-            weight = np.repeat(per_unit, sizes).astype(np.float32)
+        weight: NDArray[np.float64] | None = None
+        if kind is EdgeKind.IDENTITY and reduction.weights is not None:
+            weight = np.concatenate([np.empty(0), *reduction.weights])
         self.edges(
             layer, name=layer.name, op=layer.op, kind=kind, src=src, dst=dst, weight=weight, as_value=False
         )

@@ -7,6 +7,7 @@ stride 0, so that a convolution's output costs as much as its channels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,15 @@ NO_UNIT = -1
 
 def compress(labels: Labels) -> Labels:
     """Return equal labels in which every axis along which they do not change has stride 0."""
-    out = np.asarray(labels)
-    for axis in range(out.ndim):
-        size = out.shape[axis]
-        if size <= 1 or out.strides[axis] == 0:
+    labels = np.asarray(labels)
+    inner = core(labels)
+    for axis in range(inner.ndim):
+        if inner.shape[axis] <= 1:
             continue
-        first = np.take(out, [0], axis=axis)
-        if np.array_equal(out, np.broadcast_to(first, out.shape)):
-            out = np.broadcast_to(first, out.shape)
-    return out
+        first, last = (np.take(inner, [k], axis=axis) for k in (0, -1))
+        if np.array_equal(first, last) and bool((inner == first).all()):
+            inner = first
+    return np.broadcast_to(inner, labels.shape)
 
 
 def core(labels: Labels) -> Labels:
@@ -106,6 +107,31 @@ def distinct_rows(matrix: Labels) -> DistinctRows:
     return DistinctRows(matrix[index[order]], rank[inverse.ravel()])
 
 
+@dataclass(frozen=True)
+class ReducedRows:
+    """Labels laid out as one row per element that a reduction over some axes leaves."""
+
+    rows: Labels
+    """(kept elements, reduced elements), each axis that does not change anything taken once."""
+    shape: tuple[int, ...]
+    """Shape of the kept elements in the tensor's rank: 1 along reduced axes and where nothing changes."""
+    repeats: int
+    """How often every element of a row stands in the tensor."""
+
+
+def reduced_rows(labels: Labels, axes: Sequence[int]) -> ReducedRows:
+    """Lay labels out for a reduction over some axes."""
+    packed = compress(labels)
+    inner = core(packed)
+    kept = [k for k in range(packed.ndim) if k not in axes]
+    moved = inner.transpose([*kept, *axes])
+    n_rows = prod(inner.shape[k] for k in kept)
+    repeats = prod(packed.shape[k] // max(inner.shape[k], 1) for k in axes)
+    shape = tuple(1 if k in axes else inner.shape[k] for k in range(packed.ndim))
+    length = prod(inner.shape[k] for k in axes)
+    return ReducedRows(np.ascontiguousarray(moved).reshape(n_rows, length), shape, repeats)
+
+
 def distinct_sets(matrix: Labels) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
     """Distinct sets of labels among the rows of a matrix (order and repetition within a row do not matter).
 
@@ -125,6 +151,30 @@ def distinct_sets(matrix: Labels) -> tuple[list[NDArray[np.int64]], NDArray[np.i
             sets.append(members)
         remap[i] = keys[key]
     return sets, remap[rows.which]
+
+
+def distinct_multisets(
+    matrix: Labels,
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Distinct multisets of labels among the rows of a matrix (order within a row does not matter).
+
+    Returns:
+        The labels of each as sorted arrays without -1, how often each occurs, and the multiset of every row.
+    """
+    rows = distinct_rows(matrix)
+    keys: dict[tuple[bytes, bytes], int] = {}
+    sets: list[NDArray[np.int64]] = []
+    counts: list[NDArray[np.int64]] = []
+    remap = np.empty(rows.rows.shape[0], np.int64)
+    for i, row in enumerate(rows.rows):
+        members, times = np.unique(row[row >= 0], return_counts=True)
+        key = (members.tobytes(), times.tobytes())
+        if key not in keys:
+            keys[key] = len(sets)
+            sets.append(members)
+            counts.append(times.astype(np.int64))
+        remap[i] = keys[key]
+    return sets, counts, remap[rows.which]
 
 
 def distinct_tuples(arrays: Sequence[Labels]) -> tuple[NDArray[np.int64], Labels]:

@@ -76,9 +76,9 @@ def _without_axis(ctx: TraceContext, value: Value, axis: int, name: str) -> Valu
         return Value(shape, labels=labels[..., 0], tracks={}, dtype=value.dtype)
     ctx.read(value)
     sets, which = distinct_sets(np.ascontiguousarray(labels).reshape(-1, labels.shape[-1]))
-    layer = ctx.builder.add_reduction(name, ctx.op, sets, "none")
-    ctx.builder.reductions[layer.id].used_as_value = True
-    return Value(shape, labels=compress((layer.first + which).reshape(shape)), dtype=value.dtype)
+    reduction = ctx.builder.add_reduction(name, ctx.op, sets)
+    reduction.used_as_value = True
+    return Value(shape, labels=compress((reduction.layer.first + which).reshape(shape)), dtype=value.dtype)
 
 
 def _set_result(ctx: TraceContext, position: int, inner: str, *, stacked_axis: int | None) -> None:

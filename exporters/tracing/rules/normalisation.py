@@ -7,28 +7,18 @@ import numpy as np
 from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets
+from emergraph.exporters.tracing.labels import Labels, distinct_sets, reduced_rows
 from emergraph.exporters.tracing.values import Track, Value
 from emergraph.graphstore.records import TracedAs
 
 
 def add_hubs(ctx: TraceContext, labels: Labels, axes: Sequence[int]) -> None:
     """One hub per distinct set of units that are normalised together; none where a set is a single unit."""
-    packed = compress(labels)
-    axes = [a % packed.ndim for a in axes]
-    index = tuple(
-        slice(0, 1) if packed.strides[k] == 0 and packed.shape[k] > 1 else slice(None)
-        for k in range(packed.ndim)
-    )
-    inner = packed[index]
-    kept = [k for k in range(inner.ndim) if k not in axes]
-    moved = inner.transpose([*kept, *axes])
-    n_rows = int(np.prod(moved.shape[: len(kept)], dtype=np.int64))
-    sets, _ = distinct_sets(np.ascontiguousarray(moved).reshape(n_rows, -1))
+    sets, _ = distinct_sets(reduced_rows(labels, [a % labels.ndim for a in axes]).rows)
     sets = [s for s in sets if s.size > 1]
     if not sets:
         return
-    hub = ctx.builder.add_reduction(f"{ctx.name}:statistic", ctx.op, sets, "none")
+    hub = ctx.builder.add_reduction(f"{ctx.name}:statistic", ctx.op, sets).layer
     pairs = [np.stack([np.full(s.size, unit), s], axis=1) for unit, s in zip(hub.units, sets, strict=True)]
     ctx.builder.norm_edges(ctx.name, ctx.op, np.concatenate(pairs))
 
@@ -201,7 +191,7 @@ def _window_hub(ctx: TraceContext, members: np.ndarray, targets: np.ndarray) -> 
     members = members[members >= 0]
     if members.size < 2:
         return
-    hub = ctx.builder.add_reduction(f"{ctx.name}:statistic", ctx.op, [members], "none")
+    hub = ctx.builder.add_reduction(f"{ctx.name}:statistic", ctx.op, [members]).layer
     pairs = np.stack([np.full(targets.size, hub.first), targets], axis=1)
     ctx.builder.norm_edges(ctx.name, ctx.op, pairs)
 

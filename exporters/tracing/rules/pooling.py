@@ -5,11 +5,19 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
 from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets
+from emergraph.exporters.tracing.labels import (
+    Labels,
+    ReducedRows,
+    compress,
+    distinct_multisets,
+    distinct_sets,
+    reduced_rows,
+)
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, TracedAs
 
@@ -95,7 +103,7 @@ def col2im(ctx: TraceContext) -> None:
     n, _, positions = value.shape
     blocks = value.carried.reshape(n, shape[1], -1, positions)
     whole = replace(value, labels=blocks, shape=blocks.shape)
-    labels = mixed_labels(ctx, whole, [2, 3], "sum")
+    labels = mixed_labels(ctx, whole, [2, 3], "one")
     ctx.set_labels(0, np.broadcast_to(labels.reshape(*labels.shape[:2], *[1] * (len(shape) - 2)), shape), {})
     ctx.did(TracedAs.REDUCED)
 
@@ -107,25 +115,41 @@ def mixed_labels(ctx: TraceContext, value: Value, axes: Sequence[int], weight: s
         ctx: The trace.
         value: What is mixed.
         axes: The axes that are mixed.
-        weight: Of the new edges: "sum", "mean" or "none".
+        weight: Of the new edges: "sum", "mean", "one" or "none".
     """
     labels = compress(value.carried)
     index = tuple(slice(0, 1) if k in axes else slice(None) for k in range(labels.ndim))
     if all(labels.strides[k] == 0 or labels.shape[k] <= 1 for k in axes):
         return labels[index]
     ctx.read(value)
-    kept = [k for k in range(labels.ndim) if k not in axes]
-    rows = labels.transpose([*kept, *axes])
-    n_rows = prod(labels.shape[k] for k in kept)
-    sets, which = distinct_sets(np.ascontiguousarray(rows).reshape(n_rows, -1))
+    laid_out = reduced_rows(labels, axes)
+    sets, weights, which = weighted_sets(laid_out, weight)
     single = all(s.size <= 1 for s in sets)
     if single:
         found = np.asarray([s[0] if s.size else -1 for s in sets], np.int64)[which]
     else:
-        layer = ctx.builder.add_reduction(ctx.name, ctx.op, sets, weight)
-        ctx.builder.reductions[layer.id].used_as_value = True
-        found = layer.first + which
-    return found.reshape([1 if k in axes else labels.shape[k] for k in range(labels.ndim)])
+        reduction = ctx.builder.add_reduction(ctx.name, ctx.op, sets, weights)
+        reduction.used_as_value = True
+        found = reduction.layer.first + which
+    shape = tuple(1 if k in axes else labels.shape[k] for k in range(labels.ndim))
+    return np.broadcast_to(found.reshape(laid_out.shape), shape)
+
+
+def weighted_sets(
+    laid_out: ReducedRows, weight: str
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float64]] | None, NDArray[np.int64]]:
+    """Distinct sets of labels among rows, the weight that each label has in them, and the set of every row.
+
+    Args:
+        laid_out: The rows.
+        weight: "sum": how often a label occurs; "mean": that by the length of the row; "one"; "none".
+    """
+    if weight in ("none", "one"):
+        sets, which = distinct_sets(laid_out.rows)
+        return sets, None if weight == "none" else [np.ones(s.size) for s in sets], which
+    sets, counts, which = distinct_multisets(laid_out.rows)
+    factor = 1.0 / laid_out.rows.shape[1] if weight == "mean" else float(laid_out.repeats)
+    return sets, [c * factor for c in counts], which
 
 
 def mix_positions(ctx: TraceContext, value: Value, axes: Sequence[int], *, nonlinear: bool = False) -> None:

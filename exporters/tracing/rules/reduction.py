@@ -4,7 +4,8 @@ import numpy as np
 
 from emergraph.exporters.tracing.affine import advanced, scaled
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
-from emergraph.exporters.tracing.labels import compress, distinct_sets
+from emergraph.exporters.tracing.labels import compress, reduced_rows
+from emergraph.exporters.tracing.rules.pooling import weighted_sets
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
@@ -40,31 +41,26 @@ def reduce_labels(ctx: TraceContext, value: Value, axes: list[int], *, weight: s
         ctx.set_labels(0, out, advanced(value.tracks, out, ctx.node.output[0], ctx.builder))
         ctx.did(TracedAs.ELEMENTWISE)
         return
-    labels = compress(value.carried)
-    kept = [k for k in range(labels.ndim) if k not in axes]
-    index = tuple(
-        slice(0, 1) if labels.strides[k] == 0 and labels.shape[k] > 1 else slice(None)
-        for k in range(labels.ndim)
-    )
-    inner = labels[index].transpose([*kept, *axes])
-    kept_shape = inner.shape[: len(kept)]
-    rows = np.ascontiguousarray(inner).reshape(int(np.prod(kept_shape, dtype=np.int64)), -1)
-    sets, which = distinct_sets(rows)
-    aligned = which.reshape([inner.shape[kept.index(k)] if k in kept else 1 for k in range(labels.ndim)])
+    laid_out = reduced_rows(value.carried, axes)
+    sets, weights, which = weighted_sets(laid_out, weight)
+    aligned = which.reshape(laid_out.shape)
     if all(s.size <= 1 for s in sets):
         carried = np.asarray([s[0] if s.size else -1 for s in sets], np.int64)
-        out = _fit(carried[aligned], labels.shape, axes, shape)
+        out = _fit(carried[aligned], value.shape, axes, shape)
         bend = ctx.node.op_type if nonlinear else None
         tracks = dict(value.tracks)
-        if weight == "sum":
-            count = float(np.prod([value.shape[a] for a in axes], dtype=np.int64))
-            tracks = scaled(tracks, out, np.asarray(count), ctx.builder) if count != 1 else tracks
+        if weights is not None:
+            factor = np.asarray([w[0] if w.size else 0.0 for w in weights])[aligned]
+            factor = _fit(factor, value.shape, axes, shape)
+            tracks = scaled(tracks, out, factor, ctx.builder) if (factor != 1).any() else tracks
         ctx.set_labels(0, out, advanced(tracks, out, ctx.node.output[0], ctx.builder, nonlinearity=bend))
         ctx.did(TracedAs.REDUCED)
         return
-    ctx.read(value)
-    layer = ctx.builder.add_reduction(ctx.name, ctx.op, sets, weight)
-    ctx.new_layer_output(0, layer, _fit(layer.first + aligned, labels.shape, axes, shape))
+    reduction = ctx.builder.add_reduction(ctx.name, ctx.op, sets, weights)
+    # That a normalisation reads its group does not decide which tensor shows the activation.
+    reduction.readings.extend(value.tracks.items())
+    layer = reduction.layer
+    ctx.new_layer_output(0, layer, _fit(layer.first + aligned, value.shape, axes, shape))
     ctx.did(TracedAs.REDUCED)
 
 
