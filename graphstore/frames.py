@@ -1,7 +1,7 @@
 """Between DuckDB, Arrow, numpy and polars."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import duckdb
 import numpy as np
@@ -22,6 +22,16 @@ def fetch_table(
     if relation is None:
         raise ValueError(f"not a query: {sql}")
     return relation.to_arrow_table()
+
+
+def fetch_batches(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = (), *, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Run a query and yield its rows, at most `rows` at a time, in the order in which they are stored."""
+    relation = connection.sql(sql, params=list(parameters))
+    if relation is None:
+        raise ValueError(f"not a query: {sql}")
+    yield from relation.to_arrow_reader(rows)
 
 
 def fetch_frame(

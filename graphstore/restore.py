@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
-from emergraph.graphstore.frames import fetch_table
+from emergraph.graphstore.frames import fetch_batches, fetch_table
 from emergraph.graphstore.reader import GraphReader
-from emergraph.graphstore.tensors import element_type
+from emergraph.graphstore.tensors import PART_BYTES, element_type
 from emergraph.graphstore.text import printable
 
-_PART_SIZES = """
-SELECT part, octet_length(data) AS size FROM tensor_parts WHERE graph = ? AND tensor = ? ORDER BY part
-"""
+_COUNT_PARTS = "SELECT count(*) AS n FROM tensor_parts WHERE graph = ? AND tensor = ?"
+# No ORDER BY: the pieces lie in order, and sorting would hold all of them in memory.
+_READ_PARTS = "SELECT part, data FROM tensor_parts WHERE graph = ? AND tensor = ?"
+_PARTS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,23 @@ def _stored(reader: GraphReader, name: str) -> _Stored:
 def _raw_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
     """Return the values of a tensor from its raw bytes, one-dimensional."""
     key = [reader.id, stored.name]
+    expected = math.prod(stored.shape) * dtype.itemsize
     with translated_errors(reader.path):
-        sizes = fetch_table(reader.connection, _PART_SIZES, key)
-        total = sum(sizes.column("size").to_pylist())
-        expected = math.prod(stored.shape) * dtype.itemsize
-        if total != expected:
-            raise _damaged(reader, stored.name, f"{total} bytes, expected {expected}")
-        raw = np.empty(total, dtype=np.uint8)
-        position = 0
-        for part in sizes.column("part").to_pylist():
-            sql = "SELECT data FROM tensor_parts WHERE graph = ? AND tensor = ? AND part = ?"
-            # One part at a time: Arrow counts the bytes of a column in 32 bits.
-            data = fetch_table(reader.connection, sql, [*key, part]).column("data")[0].as_buffer()
-            raw[position : position + data.size] = np.frombuffer(data, dtype=np.uint8)
-            position += data.size
+        n_parts = fetch_table(reader.connection, _COUNT_PARTS, key).column("n")[0].as_py()
+        if expected > n_parts * PART_BYTES:
+            raise _damaged(reader, stored.name, f"{n_parts} pieces, {expected} bytes expected")
+        raw = np.empty(expected, dtype=np.uint8)
+        position = n_read = 0
+        for batch in fetch_batches(reader.connection, _READ_PARTS, key, rows=_PARTS_AT_ONCE):
+            for part, data in zip(batch.column("part").to_numpy(), batch.column("data"), strict=True):
+                piece = np.frombuffer(data.as_buffer(), dtype=np.uint8)
+                if part != n_read or position + piece.size > expected:
+                    raise _damaged(reader, stored.name, f"piece {part} does not fit")
+                raw[position : position + piece.size] = piece
+                position += piece.size
+                n_read += 1
+    if position != expected:
+        raise _damaged(reader, stored.name, f"{position} bytes, {expected} expected")
     return raw.view(dtype)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from emergraph.errors import StoreError
 from emergraph.graphstore.schema import base_tables
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -49,6 +50,14 @@ def register(table: ResultTable) -> ResultTable:
         >>> registered("demo").columns[0].name
         'score'
     """
+    _check(table)
+    if _registered.get(table.name, table) != table:
+        raise ValueError(f"result table {table.name!r}: registered before with other columns")
+    return _registered.setdefault(table.name, table)
+
+
+def _check(table: ResultTable) -> None:
+    """Raise ValueError when a name or a type is not one that result tables have."""
     names = [table.name, *(column.name for column in table.columns)]
     if bad := [name for name in names if not _NAME.fullmatch(name)]:
         raise ValueError(f"result table {table.name!r}: name {bad[0]!r} is not lower-case letters and digits")
@@ -56,9 +65,8 @@ def register(table: ResultTable) -> ResultTable:
         raise ValueError(f"result table {table.name!r}: a column repeats or is called run")
     if bad := [column.type for column in table.columns if column.type not in _TYPES]:
         raise ValueError(f"result table {table.name!r}: type {bad[0]!r}, expected one of {sorted(_TYPES)}")
-    if table.name in base_tables() or _registered.get(table.name, table) != table:
+    if table.name in base_tables() | {"edges", "unit_activations"}:
         raise ValueError(f"result table {table.name!r}: the name is taken")
-    return _registered.setdefault(table.name, table)
 
 
 def registered(name: str) -> ResultTable:
@@ -95,6 +103,29 @@ def result_columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[st
         [table],
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def ensure_like(source: duckdb.DuckDBPyConnection, target: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Make a result table of one store in another, with the same columns and comments.
+
+    Raises:
+        StoreError: The table is not one that this project makes.
+    """
+    rows = source.execute(
+        """
+        SELECT c.column_name, c.data_type, c.comment, t.comment
+        FROM duckdb_columns() AS c JOIN duckdb_tables() AS t USING (table_name)
+        WHERE table_name = ? ORDER BY c.column_index
+        """,
+        [name],
+    ).fetchall()
+    columns = tuple(Column(column, kind, comment or "") for column, kind, comment, _ in rows[1:])
+    table = ResultTable(name, rows[0][3] or "", columns)
+    try:
+        _check(table)
+    except ValueError as error:
+        raise StoreError(f"a store from elsewhere: {error}; it cannot be copied") from error
+    ensure_table(target, table)
 
 
 def result_table_names(connection: duckdb.DuckDBPyConnection) -> list[str]:

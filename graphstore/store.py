@@ -37,6 +37,7 @@ def open_store(
     mode: Mode = "read",
     threads: int | None = None,
     memory_limit: int | None = None,
+    keep_empty: bool = False,
 ) -> "Store":
     """Open the store at `path`. Use it in a `with` statement.
 
@@ -48,6 +49,7 @@ def open_store(
         mode: "read"; "write" to change an existing store; "create" to change it, made when missing.
         threads: Threads that queries use; all by default.
         memory_limit: Bytes that DuckDB may take; 80 % of the machine's memory by default.
+        keep_empty: Keep a file that was made here even when no graph gets into it.
 
     Raises:
         InvalidInputError: There is no such file or folder.
@@ -76,7 +78,7 @@ def open_store(
         raise
     if version is not None and version < SCHEMA_VERSION:
         connection = _migrated(connection, file, version, mode)
-    return Store(file, connection, mode=mode, made=made)
+    return Store(file, connection, mode=mode, made=made and not keep_empty)
 
 
 class Store:
@@ -145,7 +147,7 @@ class Store:
             ...     writer.write_matrix(block, src_units, dst_units, weights)
             ...     graph_id = writer.finish(footer)
         """
-        self._require_write()
+        self.require_write()
         with translated_errors(self.path):
             writer = GraphWriter(self.connection, header)
             try:
@@ -164,13 +166,13 @@ class Store:
             frame: One row per unit with the columns of the table `activations` but `trace`: unit, mean,
                 mean_abs, rms, std, min, max, share_positive, n, and values (lists of float, may be missing).
         """
-        self._require_write()
+        self.require_write()
         with translated_errors(self.path), transaction(self.connection):
             return write_trace(self.connection, graph, header, frame)
 
     def write_metrics(self, graph: int, metrics: Mapping[str, float]) -> None:
         """Write numbers about a graph, such as loss and accuracy; a name that exists gets the new value."""
-        self._require_write()
+        self.require_write()
         with translated_errors(self.path), transaction(self.connection):
             write_metrics(self.connection, graph, metrics)
 
@@ -194,7 +196,7 @@ class Store:
             result_tables: Frames by the name of their result table (see `results.register`).
             duration: Wall clock in seconds.
         """
-        self._require_write()
+        self.require_write()
         run = Run(graph=graph, command=command, parameters=parameters, seed=seed, duration=duration)
         with translated_errors(self.path), transaction(self.connection):
             return record_run(self.connection, run, result_tables)
@@ -222,7 +224,8 @@ class Store:
         with translated_errors(self.path):
             return unique_name(self.connection, "SELECT name FROM graphs", [], wanted)
 
-    def _require_write(self) -> None:
+    def require_write(self) -> None:
+        """Raise StoreError when the store is open for reading only."""
         if self.mode == "read":
             raise StoreError(f"{printable(str(self.path))}: opened for reading; open it with mode='write'")
 

@@ -14,9 +14,9 @@ from emergraph.graphstore.layout import BlockRow
 from emergraph.graphstore.records import Tensor, matrix_restores
 from emergraph.graphstore.text import storable
 
-PART_BYTES = 1 << 24
-"""Bytes per row of tensor_parts: far below DuckDB's limit of 4 GiB, and little travels at a time."""
-_PARTS_AT_ONCE = 4
+PART_BYTES = 1 << 15
+"""Bytes per row of tensor_parts. DuckDB reads 2048 rows at once, wanted or not: 64 MiB at this size."""
+_BATCH_BYTES = 1 << 26
 
 
 def element_type(name: str) -> np.dtype[np.generic] | None:
@@ -40,7 +40,6 @@ class TensorLoader:
         self._tensors: dict[str, Tensor] = {}
         self._sha256: dict[str, str | None] = {}
         self._small: list[tuple[str, memoryview]] = []
-        self._small_bytes = 0
 
     def add(self, tensor: Tensor) -> None:
         """Take one tensor; its raw bytes go to the store now or, gathered with others, soon.
@@ -66,12 +65,11 @@ class TensorLoader:
         if dtype is not None and data.nbytes != expected:
             raise ValueError(f"tensor {name!r}: expected {expected} bytes, got {data.nbytes}")
         self._sha256[name] = hashlib.sha256(data).hexdigest()
-        if data.nbytes >= PART_BYTES:
+        if data.nbytes > PART_BYTES:
             self._write_large(name, data)
         elif data.nbytes:
             self._small.append((name, data))
-            self._small_bytes += data.nbytes
-            if self._small_bytes >= PART_BYTES:
+            if len(self._small) * PART_BYTES >= _BATCH_BYTES:
                 self._write_small()
 
     def finish(self, blocks: Mapping[int, BlockRow]) -> None:
@@ -104,9 +102,10 @@ class TensorLoader:
 
     def _write_large(self, name: str, data: memoryview) -> None:
         buffer = pa.py_buffer(data)
-        starts = np.arange(0, data.nbytes, PART_BYTES, dtype=np.int64)
-        for first in range(0, starts.size, _PARTS_AT_ONCE):
-            offsets = np.append(starts, data.nbytes)[first : first + _PARTS_AT_ONCE + 1]
+        cuts = np.append(np.arange(0, data.nbytes, PART_BYTES, dtype=np.int64), data.nbytes)
+        parts_at_once = _BATCH_BYTES // PART_BYTES
+        for first in range(0, cuts.size - 1, parts_at_once):
+            offsets = cuts[first : first + parts_at_once + 1]
             pieces = pa.Array.from_buffers(
                 pa.large_binary(), offsets.size - 1, [None, pa.py_buffer(offsets), buffer]
             )
@@ -117,7 +116,7 @@ class TensorLoader:
             names = [name for name, _ in self._small]
             pieces = pa.array([bytes(data) for _, data in self._small], pa.large_binary())
             self._write_parts(names, np.zeros(len(names)), pieces)
-        self._small, self._small_bytes = [], 0
+        self._small = []
 
     def _write_parts(self, names: list[str], parts: np.ndarray, pieces: pa.Array) -> None:
         columns = {
