@@ -59,7 +59,11 @@ def add_checkpoint(
     """
     found = collect(pickled.root, contents.limits, _SHARING * pickled.opcodes + 1_000)
     wrappers, leaves = strip_wrappers(found.leaves)
+    room = contents.limits.pickle_bytes
     for path, leaf in leaves.items():
+        room -= sum(map(len, path))
+        if room < 0:
+            raise refusal("PICKLE-BOMB", "the names of the tensors are longer than the pickle may be")
         builder.add(".".join((below, *path)) if below else ".".join(path) or "tensor", leaf)
     add_built(builder, contents)
     _report_left_out(found, contents)

@@ -13,6 +13,8 @@ from typing import NoReturn, Self
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.refuse import refusal
 
+_MAX_INTEGERS = 1_000
+
 
 def wrong_value(what: str) -> Exception:
     """Return the error for a tensor that is rebuilt from values of the wrong kind."""
@@ -34,9 +36,13 @@ class Function(Sealed):
 
     name: str
     call: Callable[..., object]
+    meter: Callable[[tuple[object, ...]], None] | None = None
+    """Looks at the arguments first and refuses where a pickle has too much copied."""
 
     def __call__(self, *arguments: object) -> object:
         """Call it; arguments that it does not take are a malformed pickle."""
+        if self.meter is not None:
+            self.meter(arguments)
         try:
             return self.call(*arguments)
         except TypeError:
@@ -186,8 +192,9 @@ def opaque_type(type_name: str) -> type[Opaque]:
 
 
 def integers(value: object, what: str) -> tuple[int, ...]:
-    """Return a tuple or list of plain integers, or refuse."""
-    if not isinstance(value, (tuple, list)) or any(type(item) is not int for item in value):
+    """Return a short tuple or list of plain integers as a tuple, or refuse."""
+    fits = isinstance(value, (tuple, list)) and len(value) <= _MAX_INTEGERS
+    if not isinstance(value, (tuple, list)) or not fits or any(type(item) is not int for item in value):
         raise wrong_value(what)
     return tuple(value)
 

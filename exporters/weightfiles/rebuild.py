@@ -175,7 +175,7 @@ def _set(elements: object = ()) -> list[object]:
     """A set, kept as the list that the pickle gives: no element is hashed."""
     if not isinstance(elements, (list, tuple)):
         raise wrong_value("a set")
-    return list(elements)
+    return elements if isinstance(elements, list) else list(elements)
 
 
 def _complex(real: object = 0.0, imaginary: object = 0.0) -> complex:

@@ -2,10 +2,17 @@
 
 import io
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, Verdict, judge, refuse_foreign
-from emergraph.exporters.weightfiles.inert import Named, Opaque, StorageRef, opaque_type, wrong_value
+from emergraph.exporters.weightfiles.inert import (
+    Function,
+    Named,
+    Opaque,
+    StorageRef,
+    opaque_type,
+    wrong_value,
+)
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.picklescan import scan_pickle
 from emergraph.exporters.weightfiles.rebuild import ALLOWED
@@ -25,6 +32,12 @@ _MALFORMED = (
 )
 
 
+_COPIES = 32
+"""Bytes that calls may copy, per byte of the pickle."""
+_BYTES_PER_ENTRY = 100
+"""What an entry of a list, tuple or dict takes once it is copied, about."""
+
+
 @dataclass(frozen=True)
 class Unpickled:
     """The inert image of a pickle."""
@@ -42,10 +55,12 @@ class Unpickled:
 class _Unpickler(pickle.Unpickler):
     """An unpickler that looks nothing up: every name is answered from the list or with a placeholder."""
 
-    def __init__(self, content: bytes, policy: Policy, where: str) -> None:
+    def __init__(self, content: bytes, policy: Policy, where: str, *, budget: int) -> None:
         super().__init__(io.BytesIO(content), encoding="utf-8")
         self._policy = policy
         self._where = where
+        self._budget = budget
+        self._functions: dict[str, Function] = {}
         self._opaque: dict[str, type[Opaque]] = {}
         self.storages: dict[str, StorageRef] = {}
 
@@ -54,12 +69,30 @@ class _Unpickler(pickle.Unpickler):
         key = f"{module} {name}"
         verdict = judge(module, name, self._policy, self._where)
         if verdict is Verdict.ALLOWED:
-            return ALLOWED[key]
+            return self._metered(key)
         if verdict is not Verdict.SCRIPT and not self._policy.allow_missing:
             raise refuse_foreign({key: verdict}, self._where)
         if key not in self._opaque:
             self._opaque[key] = opaque_type(key.replace(" ", "."))
         return self._opaque[key]
+
+    def _metered(self, key: str) -> object:
+        known = ALLOWED[key]
+        if not isinstance(known, Function):
+            return known
+        if key not in self._functions:
+            self._functions[key] = replace(known, meter=self._meter)
+        return self._functions[key]
+
+    def _meter(self, arguments: tuple[object, ...]) -> None:
+        """Count what a call may copy: a pickle can have one long list copied a million times."""
+        for argument in arguments:
+            if isinstance(argument, (str, bytes, bytearray)):
+                self._budget -= len(argument)
+            elif isinstance(argument, (list, tuple, dict)):
+                self._budget -= _BYTES_PER_ENTRY * len(argument)
+        if self._budget < 0:
+            raise refusal("PICKLE-BOMB", "the pickle has the same values copied again and again", self._where)
 
     def persistent_load(self, pid: object, /) -> object:
         """Return the description of a storage; the only thing that weights keep outside the pickle."""
@@ -112,7 +145,8 @@ def unpickle(
     """
     scan = scan_pickle(data, where, limits, start=start, policy=policy)
     try:
-        unpickler = _Unpickler(bytes(data[start : scan.end]), policy, where)
+        content = bytes(data[start : scan.end])
+        unpickler = _Unpickler(content, policy, where, budget=_COPIES * len(content) + (1 << 20))
         return Unpickled(unpickler.load(), scan.end, scan.opcodes, unpickler.storages)
     except _MALFORMED as error:
         message = f"the pickle is malformed ({type(error).__name__}); fetch the file again"

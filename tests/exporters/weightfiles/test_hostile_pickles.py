@@ -159,6 +159,31 @@ def test_39_pickle_larger_than_the_limit(refused, forge):
 
 
 @pytest.mark.parametrize(
+    ("made", "call"),
+    [
+        (b"](" + b"N" * 5_000 + b"e", b"cbuiltins\nset\n"),
+        (b"X" + struct.pack("<I", 100_000) + b"x" * 100_000, b"c_codecs\nencode\n"),
+        (b"](" + b"K\x01" * 900 + b"e", b"ctorch\nSize\n"),
+        (
+            b"}(" + b"".join(b"M" + struct.pack("<H", i) + b"N" for i in range(2_000)) + b"u",
+            b"ccollections\nCounter\n",
+        ),
+    ],
+    ids=["list", "text", "sizes", "dict"],
+)
+def test_39_values_copied_again_and_again(refused, forge, made, call):
+    """A long list, and a call that copies it, repeated: a few bytes each time."""
+    body = call + b"q\x010" + made + b"q\x020](" + b"h\x01h\x02\x85R" * 10_000 + b"e"
+    refused(forge.torch_zip(b"\x80\x02" + body + b"."), "PICKLE-BOMB")
+
+
+def test_39_one_long_name_around_many_tensors(refused, forge):
+    inner = b"}(" + b"".join(forge.text(f"w{i}") + forge.tensor((1,), (1,)) for i in range(200)) + b"u"
+    content = forge.torch_zip(forge.state_dict(**{"x" * 10_000: inner}), {"0": bytes(16)})
+    refused(content, "PICKLE-BOMB", limits=WeightLimits(pickle_bytes=1_000_000))
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"\x82\x01.",
