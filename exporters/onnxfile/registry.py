@@ -50,6 +50,7 @@ _INVALID = {
     "ONNX-GRAPH-MISSING": "An operation or output reads a name that nothing produces.",
     "ONNX-NODE-INVALID": "An operation has no type, or an attribute is given twice or not readable.",
     "ONNX-OPSET-CONFLICT": "The versions of one operator set contradict each other.",
+    "ONNX-OPSET-INVALID": "An operator set is imported in a version below 1 or beyond 31 bits.",
     "ONNX-FUNC-DUPLICATE": "Two local functions have the same domain, name and overload.",
     "ONNX-FUNC-RECURSIVE": "A local function calls itself, directly or by way of others.",
     "ONNX-TENSOR-TYPE": "A tensor has an element type that ONNX does not define.",

@@ -12,6 +12,8 @@ from emergraph.exporters.onnxfile.traverse import Body
 
 _NEWEST: dict[str, int] = {domain: newest for domain, (_, newest) in onnx.defs.C.schema_version_map().items()}
 """Newest operator set of each domain that the installed onnx package knows."""
+_MAX_VERSION = (1 << 31) - 1
+"""What the onnx package can look up."""
 
 
 def version_findings(model: ModelProto, bodies: Sequence[Body]) -> Iterator[Finding]:
@@ -40,13 +42,13 @@ def _import_findings(entries: Sequence[OperatorSetIdProto], where: str) -> Itera
                 f"operator set {_shown(domain)} is imported as {versions[domain]} and as {entry.version}",
                 where,
             )
-        newest = _NEWEST.get(domain)
-        if entry.version < 1 or (newest is not None and entry.version > newest):
-            yield Finding(
-                "ONNX-OPSET-RANGE",
-                f"operator set {_shown(domain)} has version {entry.version}; known: 1 to {newest or 'any'}",
-                where,
-            )
+        newest = _NEWEST.get(domain, _MAX_VERSION)
+        if not 1 <= entry.version <= _MAX_VERSION:
+            message = f"operator set {_shown(domain)} has version {entry.version}; expected 1 or more"
+            yield Finding("ONNX-OPSET-INVALID", message, where)
+        elif entry.version > newest:
+            message = f"operator set {_shown(domain)} has version {entry.version}; known are 1 to {newest}"
+            yield Finding("ONNX-OPSET-RANGE", message, where)
 
 
 def _shown(domain: str) -> str:

@@ -94,6 +94,8 @@ def test_case_24_versions_outside_the_known_range(make, accepted, refused):
     accepted(model, "ONNX-OPSET-MISSING")
     model.opset_import.extend([helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx", 21)])
     refused(model, "ONNX-OPSET-CONFLICT")
+    for version in (0, -1, 2**31, 2**63 - 1):
+        refused(make.with_nodes([node("Relu", ["x"], ["y"])], opset=version), "ONNX-OPSET-INVALID")
     for version in (0, -5):
         model = make.with_nodes([node("Relu", ["x"], ["y"])])
         model.ir_version = version
