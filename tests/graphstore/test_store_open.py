@@ -1,0 +1,260 @@
+"""Opening stores: what is refused, with one line each, and what that leaves on the disk."""
+
+import os
+import subprocess
+import sys
+import time
+
+import duckdb
+import pytest
+from storegraphs import header, make_store, random_chain, write_chain
+
+from emergraph.errors import ExitCode, InvalidInputError, StoreError
+from emergraph.graphstore.store import open_store
+
+
+def assert_one_line(error, *parts):
+    text = str(error)
+    assert "\n" not in text
+    for part in parts:
+        assert part in text
+
+
+@pytest.fixture
+def store_file(tmp_path):
+    return make_store(tmp_path / "net.duckdb")
+
+
+@pytest.fixture
+def in_other_process():
+    """Run Python code in another process until it prints a line; leave it running until the test ends."""
+    processes = []
+
+    def start(code):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout.readline().strip() == "ready"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+HOLD = """
+import time
+from emergraph.graphstore.store import open_store
+with open_store({path!r}, mode={mode!r}) as store:
+    store.graphs()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_missing_file(tmp_path, mode):
+    with pytest.raises(InvalidInputError) as caught:
+        open_store(tmp_path / "none.duckdb", mode=mode)
+    assert_one_line(caught.value, "none.duckdb", "no such store", "emergraph export")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["read", "write", "create"])
+def test_folder_is_no_store(tmp_path, mode):
+    with pytest.raises(InvalidInputError) as caught:
+        open_store(tmp_path, mode=mode)
+    assert_one_line(caught.value, "a folder, not a store")
+
+
+def test_folder_of_a_new_store_must_exist(tmp_path):
+    with pytest.raises(InvalidInputError) as caught:
+        open_store(tmp_path / "none" / "net.duckdb", mode="create")
+    assert_one_line(caught.value, "make the folder first")
+
+
+@pytest.mark.parametrize("mode", ["read", "write", "create"])
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 2000, b"<html>", os.urandom(100_000)])
+def test_file_that_is_no_database(tmp_path, mode, content):
+    path = tmp_path / "foreign.duckdb"
+    path.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        open_store(path, mode=mode)
+    assert caught.value.exit_code == ExitCode.STORE
+    assert_one_line(caught.value, "foreign.duckdb", "not an emergraph store")
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", ["read", "write", "create"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE customers (id INTEGER)",
+        "CREATE TABLE store_info (x INTEGER)",
+        "CREATE TABLE store_info (application VARCHAR, schema_version INTEGER)",
+        "CREATE TABLE store_info AS SELECT 'other' AS application, 1 AS schema_version",
+        "CREATE TABLE store_info AS SELECT 'emergraph' AS application, 'one' AS schema_version",
+        "CREATE TABLE store_info AS SELECT 'emergraph' AS application, 0 AS schema_version FROM range(2)",
+    ],
+)
+def test_database_from_elsewhere(tmp_path, mode, sql):
+    path = tmp_path / "foreign.duckdb"
+    with duckdb.connect(path) as connection:
+        connection.execute(sql)
+    before = path.read_bytes()
+    with pytest.raises(StoreError) as caught:
+        open_store(path, mode=mode)
+    assert_one_line(caught.value, "not an emergraph store")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_empty_database_is_a_store_only_for_create(tmp_path, mode):
+    path = tmp_path / "empty.duckdb"
+    duckdb.connect(path).close()
+    with pytest.raises(StoreError) as caught:
+        open_store(path, mode=mode)
+    assert_one_line(caught.value, "not an emergraph store")
+    with open_store(path, mode="create") as store:
+        write_chain(store, random_chain([2, 1]))
+    with open_store(path) as store:
+        assert store.graphs().height == 1
+
+
+@pytest.mark.parametrize("mode", ["read", "write", "create"])
+def test_store_of_a_newer_version(store_file, mode):
+    with duckdb.connect(store_file) as connection:
+        connection.execute("UPDATE store_info SET schema_version = 99")
+    with pytest.raises(StoreError) as caught:
+        open_store(store_file, mode=mode)
+    assert_one_line(caught.value, "schema version 99", "update emergraph")
+
+
+def test_store_that_lacks_a_table(store_file):
+    with duckdb.connect(store_file) as connection:
+        connection.execute("DROP TABLE metrics")
+    with pytest.raises(StoreError) as caught:
+        open_store(store_file)
+    assert_one_line(caught.value, "damaged", "metrics")
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.1, 0.5])
+def test_truncated_store(store_file, share):
+    content = store_file.read_bytes()
+    store_file.write_bytes(content[: max(1, int(len(content) * share))])
+    with pytest.raises(StoreError) as caught, open_store(store_file) as store:
+        store.graph().edges()
+    assert_one_line(caught.value, "net.duckdb")
+
+
+def test_damaged_store_is_read_right_or_refused(store_file):
+    """Damage is found by DuckDB's checksums: never a wrong answer, never another kind of error."""
+    content = store_file.read_bytes()
+    with open_store(store_file) as store:
+        truth = store.graph().edges()
+    n_refused = 0
+    flipped = [
+        content[:position]
+        + bytes(255 - byte for byte in content[position : position + 64])
+        + content[position + 64 :]
+        for position in range(0, len(content), len(content) // 24)
+    ]
+    cut = [content[:size] for size in range(0, len(content), len(content) // 12)]
+    for damaged in (*flipped, *cut):
+        store_file.write_bytes(damaged)
+        try:
+            with open_store(store_file) as store:
+                assert store.graph().edges().equals(truth)
+        except StoreError as error:
+            assert_one_line(error, "net.duckdb")
+            n_refused += 1
+    assert n_refused > 12
+
+
+def test_locked_by_a_writer(store_file, in_other_process):
+    process = in_other_process(HOLD.format(path=str(store_file), mode="write"))
+    for mode in ("read", "write", "create"):
+        with pytest.raises(StoreError) as caught:
+            open_store(store_file, mode=mode)
+        assert caught.value.exit_code == ExitCode.STORE
+        assert_one_line(caught.value, "locked by another process", f"(pid {process.pid})")
+
+
+def test_readers_share_and_keep_writers_out(store_file, in_other_process):
+    in_other_process(HOLD.format(path=str(store_file), mode="read"))
+    with open_store(store_file) as store:
+        assert store.graphs().height == 1
+    with pytest.raises(StoreError) as caught:
+        open_store(store_file, mode="write")
+    assert_one_line(caught.value, "locked by another process")
+
+
+def test_same_process_opens_in_one_mode(store_file):
+    with open_store(store_file) as first, open_store(store_file) as second:
+        assert first.graphs().equals(second.graphs())
+        with pytest.raises(StoreError) as caught:
+            open_store(store_file, mode="write")
+        assert_one_line(caught.value, "already open in this process")
+    with open_store(store_file, mode="write") as store:
+        assert store.graphs().height == 1
+
+
+def test_writing_needs_a_writing_mode(store_file):
+    with open_store(store_file) as store:
+        with pytest.raises(StoreError) as caught, store.write_graph(header()):
+            raise AssertionError("the block must not run")
+        assert_one_line(caught.value, "opened for reading")
+        with pytest.raises(StoreError):
+            store.write_metrics(0, {"loss": 1.0})
+        with pytest.raises(StoreError):
+            store.record_run(0, "x", {}, result_tables={})
+
+
+def test_new_file_without_a_graph_is_removed(tmp_path):
+    path = tmp_path / "net.duckdb"
+    with open_store(path, mode="create") as store:
+        store.close()
+        store.close()
+    assert list(tmp_path.iterdir()) == []
+    with open_store(path, mode="create", keep_empty=True):
+        pass
+    assert list(tmp_path.iterdir()) == [path]
+    with open_store(path, mode="create"):
+        pass
+    assert path.exists(), "only a file that this very opening made is removed"
+
+
+def test_limits_are_set(store_file):
+    with open_store(store_file, threads=1, memory_limit=300_000_000) as store:
+        settings = dict(
+            store.connection.execute(
+                "SELECT name, value FROM duckdb_settings() WHERE name IN ('threads', 'memory_limit')"
+            ).fetchall()
+        )
+    assert settings == {"threads": "1", "memory_limit": "286.1 MiB"}
+
+
+def test_store_reaches_no_other_file(store_file, tmp_path):
+    """Whatever a stranger's store holds, such as a view over a file, stays inside the store."""
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    with duckdb.connect(store_file) as connection:
+        connection.execute(f"CREATE VIEW leak AS SELECT * FROM read_csv('{tmp_path}/secret.csv')")
+    with open_store(store_file) as store, pytest.raises(duckdb.PermissionException):
+        store.connection.execute("SELECT * FROM leak")
+
+
+def test_names_of_stores_are_printed_safely(tmp_path):
+    path = tmp_path / "a\x1b[2J\nb.duckdb"
+    with pytest.raises(InvalidInputError) as caught:
+        open_store(path)
+    assert_one_line(caught.value, "a\\x1b[2J\\x0ab.duckdb")
+
+
+def test_opening_a_store_is_quick(store_file):
+    start = time.perf_counter()
+    for _ in range(5):
+        with open_store(store_file) as store:
+            assert store.graph().name == "net"
+    assert time.perf_counter() - start < 5
