@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.context import TraceContext
-from emergraph.exporters.tracing.labels import Labels, distinct_tuples
+from emergraph.exporters.tracing.labels import Labels, distinct_tuples, look_up
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
@@ -42,7 +42,7 @@ def join(
     units, fresh = _resolve(ctx, tuples)
     if fresh.size:
         units = _new_junctions(ctx, tuples, units, fresh, kind=kind, weights=weights)
-    labels = _look_up(units, which)
+    labels = look_up(units, which)
     tracks = merged_tracks(list(values))
     name = ctx.node.output[0]
     if fresh.size:
@@ -54,14 +54,6 @@ def join(
     tracks = advanced(_self_gated(ctx, values, tracks), labels, name, ctx.builder)
     ctx.set_labels(0, labels, tracks)
     ctx.did(TracedAs.ELEMENTWISE)
-
-
-def _look_up(units: NDArray[np.int64], which: Labels) -> Labels:
-    index = tuple(
-        slice(0, 1) if stride == 0 and size > 1 else slice(None)
-        for stride, size in zip(which.strides, which.shape, strict=True)
-    )
-    return np.broadcast_to(units[which[index]], which.shape)
 
 
 def _self_gated(ctx: TraceContext, values: Sequence[Value], tracks: dict[int, Track]) -> dict[int, Track]:

@@ -40,6 +40,11 @@ def core(labels: Labels) -> Labels:
     return labels[index]
 
 
+def look_up(table: NDArray[np.int64], which: NDArray[np.int64]) -> Labels:
+    """table[which], with stride 0 along the axes along which `which` has stride 0."""
+    return np.broadcast_to(table[core(which)], which.shape)
+
+
 def joint_core(arrays: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
     """Reduce axes on which *all* arrays (of one shape) are constant to length 1."""
     ndim = arrays[0].ndim

@@ -10,9 +10,9 @@ from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
 from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.labels import Labels, distinct_tuples
+from emergraph.exporters.tracing.labels import Labels
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
-from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
+from emergraph.graphstore.records import EdgeKind, TracedAs
 
 _LINEAR = ("Identity", "Cast", "CastLike", "Dropout", "DequantizeLinear")
 _NONLINEAR = op_names(
@@ -20,7 +20,6 @@ _NONLINEAR = op_names(
     "HardSigmoid HardSwish IsInf IsNaN LeakyRelu Log Mish Not Reciprocal Relu Round Selu Shrink Sigmoid "
     "Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
 )
-_COMPARE = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _LOGIC = ("And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift")
 
 
@@ -83,7 +82,8 @@ def _without_zeroed(labels: Labels, factor: np.ndarray) -> Labels:
     return np.where(np.broadcast_to(zero, labels.shape), -1, labels)
 
 
-def _split(ctx: TraceContext) -> tuple[list[Value], list[Constant]]:
+def split_inputs(ctx: TraceContext) -> tuple[list[Value], list[Constant]]:
+    """The inputs that carry units, and those that are constants."""
     values = ctx.inputs()
     return [v for v in values if v.labels is not None], [v.constant for v in values if v.constant is not None]
 
@@ -141,7 +141,7 @@ def neg(ctx: TraceContext) -> None:
 @rule(*_NONLINEAR)
 def nonlinear(ctx: TraceContext) -> None:
     """Y = f(x) for one activation; bounds and slopes that are tensors are understood as such."""
-    values, constants = _split(ctx)
+    values, constants = split_inputs(ctx)
     for constant in constants:
         ctx.use(constant, "shape of the nonlinearity")
     if len(values) > 1:
@@ -153,7 +153,7 @@ def nonlinear(ctx: TraceContext) -> None:
 @rule("PRelu")
 def prelu(ctx: TraceContext) -> None:
     """Y = x for x >= 0, slope * x below; the slope is a parameter per channel."""
-    values, constants = _split(ctx)
+    values, constants = split_inputs(ctx)
     if len(values) > 1:
         join(ctx, values, kind=EdgeKind.GATE, weights=None)
         return
@@ -169,7 +169,7 @@ def _arithmetic(
     with_constant: Callable[[TraceContext, Value, list[Constant]], None],
 ) -> Callable[[TraceContext], None]:
     def traced(ctx: TraceContext) -> None:
-        values, constants = _split(ctx)
+        values, constants = split_inputs(ctx)
         if len(values) == 1:
             with_constant(ctx, values[0], constants)
             return
@@ -252,42 +252,9 @@ rule("Sub")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda _: [1.0, -1.0], w
 rule("Mean")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda n: [1.0 / n] * n, with_constant=_mean))
 rule("Mul")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_mul))
 rule("Div")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_div))
-rule("Pow", "Mod", "Max", "Min", *_LOGIC)(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_bend))
-
-
-@rule(*_COMPARE)
-def compare(ctx: TraceContext) -> None:
-    """An indicator of a condition; against several constants at once (one-hot), one unit for each of them."""
-    values, constants = _split(ctx)
-    if len(values) != 1 or not constants:
-        _arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_bend)(ctx)
-        return
-    for constant in constants:
-        ctx.use(constant, "threshold")
-    shape = ctx.out_shape()
-    labels = np.broadcast_to(values[0].carried, shape)
-    levels, level = np.unique(constants[0].load(), return_inverse=True)
-    level = np.broadcast_to(level.reshape(constants[0].shape), shape)
-    tuples, which = distinct_tuples([labels, level])
-    carried = tuples[tuples[:, 0] >= 0]
-    if levels.size < 2 or np.unique(carried[:, 0]).size == len(carried):
-        pass_one(ctx, values[0], nonlinearity=ctx.node.op_type)
-        return
-    ctx.read(values[0])
-    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.JUNCTION, len(carried))
-    ctx.builder.edges(
-        layer,
-        name=ctx.name,
-        op=ctx.op,
-        kind=EdgeKind.IDENTITY,
-        src=carried[:, 0],
-        dst=layer.units,
-        note="indicator",
-    )
-    lookup = np.full(len(tuples), -1, np.int64)
-    lookup[tuples[:, 0] >= 0] = layer.units
-    ctx.set_labels(0, lookup[which], {})
-    ctx.did(TracedAs.JOINED, "one indicator unit per constant")
+bent = _arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_bend)
+"""Operations on two operands that are nonlinear in both."""
+rule("Pow", "Mod", "Max", "Min", *_LOGIC)(bent)
 
 
 @rule("Where")

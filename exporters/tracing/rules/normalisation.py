@@ -7,7 +7,7 @@ import numpy as np
 from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import Labels, distinct_sets, reduced_rows
+from emergraph.exporters.tracing.labels import Labels, compress, core, distinct_sets, reduced_rows
 from emergraph.exporters.tracing.values import Track, Value
 from emergraph.graphstore.records import TracedAs
 
@@ -177,7 +177,8 @@ def mean_variance_normalization(ctx: TraceContext) -> None:
 def local_response_normalization(ctx: TraceContext) -> None:
     """Each channel is divided by a statistic of its neighbours: one hub per channel's window."""
     value = ctx.value(ctx.node.input[0])
-    labels = value.carried
+    labels = core(compress(value.carried))
+    labels = np.broadcast_to(labels, (labels.shape[0], value.shape[1], *labels.shape[2:]))
     size, channels = ctx.attr_int("size", 1), value.shape[1]
     for channel in range(channels):
         low, high = max(0, channel - (size - 1) // 2), min(channels, channel + size // 2 + 1)

@@ -175,15 +175,19 @@ def trace_lstm(ctx: TraceContext, weights: RecurrentWeights) -> None:
     for constant in (weights.w, weights.r, weights.b, weights.p):
         ctx.count_params(gates, constant)
     cell.set_bias(gates, slice(None))
+    coupled = ctx.attr_int("input_forget", 0) != 0
     for d in range(cell.directions):
         own = np.arange(gates.first + d * 4 * cell.hidden, gates.first + (d + 1) * 4 * cell.hidden)
         i, o, f, g = (cell.units(gates, d, k, 4) for k in range(4))
         c, h = cell.units(memory, d), cell.units(state, d)
-        cell.from_input(gates, own, cell.w[d], d)
-        cell.from_state(gates, own, cell.r[d], h, d)
+        # With coupled gates f is 1 - i, and its own rows do nothing.
+        rows = np.concatenate([i, o, g]) if coupled else own
+        chosen = rows - own[0]
+        cell.from_input(gates, rows, cell.w[d][chosen], d)
+        cell.from_state(gates, rows, cell.r[d][chosen], h, d)
         if weights.p is not None:
-            _peepholes(cell, gates, weights.p.floats()[d], c, np.concatenate([i, o, f]))
-        cell.gate(memory, [i, f, g], c)
+            _peepholes(cell, gates, weights.p.floats()[d], c, np.concatenate([i, o, f]), coupled=coupled)
+        cell.gate(memory, [i, g] if coupled else [i, f, g], c)
         cell.link(memory, c, c, EdgeKind.RECURRENT)
         cell.initial(6, memory, d)
         cell.gate(state, [o, c], h)
@@ -192,9 +196,17 @@ def trace_lstm(ctx: TraceContext, weights: RecurrentWeights) -> None:
 
 
 def _peepholes(
-    cell: _Cell, gates: LayerDraft, values: FloatArray, memory: NDArray[np.int64], targets: NDArray[np.int64]
+    cell: _Cell,
+    gates: LayerDraft,
+    values: FloatArray,
+    memory: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    *,
+    coupled: bool,
 ) -> None:
     nonzero = values != 0
+    if coupled:
+        nonzero[2 * cell.hidden :] = False
     cell.ctx.builder.edges(
         gates,
         name=cell.ctx.name,
@@ -248,7 +260,11 @@ def trace_rnn(ctx: TraceContext, weights: RecurrentWeights) -> None:
     state = cell.layer("", LayerKind.RNN_HIDDEN, 1)
     for constant in (weights.w, weights.r, weights.b):
         ctx.count_params(state, constant)
-    cell.set_bias(state, slice(None), "Tanh")
+    activations = ctx.attrs.get("activations")
+    name = (
+        str(activations[0], "utf-8", "replace") if isinstance(activations, list) and activations else "Tanh"
+    )
+    cell.set_bias(state, slice(None), name)
     for d in range(cell.directions):
         h = cell.units(state, d)
         cell.from_input(state, h, cell.w[d], d)
