@@ -60,7 +60,7 @@ def read_weights(
             elsewhere; the classes are not looked for, their objects become placeholders and are listed in
             `skipped`.
         limits: Caps that hold while reading.
-        root: Folder inside which the parts of a sharded file may be symbolic links.
+        root: Folder inside which the parts of a sharded file, or the file in a folder, may be symbolic links.
 
     Returns:
         The tensors by name, in file order, with metadata, what was skipped, and findings.
@@ -114,7 +114,7 @@ def check_weights(
 
 
 def _read(path: Path, limits: WeightLimits, root: Path | None, *, allow_missing: bool) -> WeightFile:
-    chosen = find_in_folder(path) if path.is_dir() else path
+    chosen = find_in_folder(path, root) if path.is_dir() else path
     mapped = map_file(chosen)
 
     def read(part: Path) -> WeightFile:

@@ -23,14 +23,20 @@ _IN_FOLDER = (
 """What a folder is looked through for, in this order."""
 
 
-def find_in_folder(folder: Path) -> Path:
+def find_in_folder(folder: Path, root: Path | None) -> Path:
     """Return the weight file of a folder as Hugging Face lays it out.
+
+    Args:
+        folder: The folder.
+        root: Folder inside which the file may be a symbolic link, as in a download cache; None forbids it.
 
     Raises:
         InvalidInputError: there is none (WEIGHTS-FILE-MISSING).
+        UnsafeInputError: it is a symbolic link to outside `root` (SHARD-OUTSIDE).
     """
     for name in _IN_FOLDER:
-        if (folder / name).exists():
+        if (folder / name).is_symlink() or (folder / name).exists():
+            _resolve(folder, name, root)
             return folder / name
     message = f"the folder holds none of {', '.join(_IN_FOLDER)}; name the weight file itself"
     raise refusal("WEIGHTS-FILE-MISSING", message)

@@ -7,6 +7,8 @@ import pkgutil
 import struct
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -265,6 +267,14 @@ print(refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     scale = 1 if sys.platform == "darwin" else 1024
     assert int(out[0]) == len(cases)
     assert int(out[1]) * scale < 64 << 20
+
+
+def test_49_torch_is_optional_and_recent():
+    """Versions before 2.10 run code or corrupt memory on hostile files, even with weights_only."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert not any(requirement.startswith("torch") for requirement in project["dependencies"])
+    (torch_requirement,) = [r for r in project["optional-dependencies"]["torch"] if r.startswith("torch")]
+    assert torch_requirement == "torch>=2.10"
 
 
 def test_reading_imports_no_torch(tmp_path):

@@ -303,6 +303,19 @@ def test_shards_that_are_symbolic_links(sharded, refused, tmp_path):
     assert list(read_weights(path, root=tmp_path).tensors) == ["a", "b", "c"]
 
 
+def test_a_folder_of_a_download_cache(tmp_path, refused):
+    """Everything in it is a link, the index too."""
+    folder, blobs = tmp_path / "model", tmp_path / "blobs"
+    folder.mkdir()
+    blobs.mkdir()
+    safetensors.numpy.save_file({"a": np.ones(2, np.float32)}, blobs / "1")
+    (blobs / "2").write_text('{"weight_map": {"a": "part.safetensors"}}')
+    (folder / "part.safetensors").symlink_to(blobs / "1")
+    (folder / "model.safetensors.index.json").symlink_to(blobs / "2")
+    refused(folder, "SHARD-OUTSIDE")
+    assert list(read_weights(folder, root=tmp_path).tensors) == ["a"]
+
+
 def test_shard_that_is_a_folder_or_a_pipe(sharded, refused):
     import os
 
