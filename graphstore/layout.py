@@ -71,7 +71,7 @@ def layer_starts(layers: Sequence[Layer]) -> LayerStarts:
     """
     for what in ("id", "name"):
         if len({getattr(layer, what) for layer in layers}) != len(layers):
-            raise ValueError(f"layers: an {what} repeats")
+            raise ValueError(f"layers: {what} repeats")
     ordered = sorted(layers, key=lambda layer: (layer.first_unit, layer.n_units))
     expected = 0
     for layer in ordered:
