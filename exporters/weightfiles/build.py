@@ -43,7 +43,8 @@ class Builder:
     tensors: dict[str, LazyTensor] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    _places: dict[str, _Place] = field(default_factory=dict)
+    places: dict[str, _Place] = field(default_factory=dict)
+    """Where each strided tensor lies."""
     _storages: dict[str, tuple[int, memoryview]] = field(default_factory=dict)
 
     def add(self, name: str, leaf: Leaf) -> None:
@@ -80,7 +81,7 @@ class Builder:
                 (TENSOR-EXPANDED).
         """
         _mark_shared(self)
-        distinct = sum(t.n_bytes for n, t in self.tensors.items() if n in self._places and t.alias_of is None)
+        distinct = sum(t.n_bytes for n, t in self.tensors.items() if n in self.places and t.alias_of is None)
         stored = sum(len(data) for _, data in self._storages.values())
         if distinct > self.limits.view_factor * stored + (1 << 20):
             message = f"overlapping tensors claim {distinct} bytes, their storages hold {stored}"
@@ -95,7 +96,7 @@ class Builder:
         reach = sum((dim - 1) * stride for dim, stride in zip(leaf.shape, leaf.strides, strict=True))
         start = base + leaf.offset * size
         end = start + (reach + 1) * size if 0 not in leaf.shape else start
-        self._places[name] = _Place(leaf.storage.key, start, end, leaf.shape, leaf.strides, leaf.dtype)
+        self.places[name] = _Place(leaf.storage.key, start, end, leaf.shape, leaf.strides, leaf.dtype)
         reader = strided_reader(data, leaf.dtype, leaf.shape, leaf.strides, leaf.offset)
         self._put(
             LazyTensor(name=name, dtype=leaf.dtype, shape=leaf.shape, quantization=scheme, _read=reader)
@@ -165,7 +166,7 @@ def _little(values: Array) -> Callable[[], Array]:
 
 
 def _mark_shared(builder: Builder) -> None:
-    places = builder._places  # noqa: SLF001 - the second half of Builder
+    places = builder.places
     first: dict[_Place, str] = {}
     for name, place in places.items():
         tensor = builder.tensors[name]
