@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from emergraph.exporters.tracing.context import TraceContext, find_rule
-from emergraph.exporters.tracing.evaluate import attributes, has_subgraph
+from emergraph.exporters.tracing.context import Rule, TraceContext, find_rule
+from emergraph.exporters.tracing.evaluate import EvaluationError, attributes, has_subgraph
 from emergraph.exporters.tracing.facts import TensorFacts
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
@@ -42,7 +42,7 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
         if rule is None:
             ctx.make_opaque(f"operation {ctx.op} has no tracing rule")
         else:
-            rule(ctx)
+            _follow(ctx, node, rule)
     elif rule is not None and node.op_type in ("Shape", "Size"):
         rule(ctx)
     else:
@@ -50,6 +50,21 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
             if ctx.known(name) is not None:
                 ctx.set_control(position)
         ctx.did(TracedAs.CONTROL)
+
+
+def _follow(ctx: TraceContext, node: onnx.NodeProto, rule: Rule) -> None:
+    """Follow a rule; an operation that does not fit it is opaque, and the graph says so."""
+    try:
+        rule(ctx)
+    except _MISFITS as error:
+        # A damaged or unusual file: sizes that contradict each other, inputs that nobody takes.
+        ctx.node, ctx.attrs = node, attributes(node)
+        reason = f"{ctx.op} does not fit its tracing rule ({type(error).__name__}: {error})"
+        ctx.warn(f"{ctx.name}: {reason}")
+        ctx.make_opaque(reason)
+
+
+_MISFITS = (ValueError, IndexError, KeyError, TypeError, ArithmeticError, AttributeError, EvaluationError)
 
 
 def expand(

@@ -12,6 +12,10 @@ from emergraph.errors import InvalidInputError
 Array = NDArray[np.generic]
 
 
+class EvaluationError(InvalidInputError):
+    """The reference implementation of ONNX does not know an operation, or refuses its inputs."""
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
     """The attributes of a node as Python values (strings decoded, tensors and graphs as protos)."""
     found: dict[str, object] = {}
@@ -33,7 +37,7 @@ def run_node(node: onnx.NodeProto, inputs: Sequence[Array | None], opsets: Mappi
         One array per output.
 
     Raises:
-        InvalidInputError: The reference implementation refuses the operation or its inputs.
+        EvaluationError: The reference implementation refuses the operation or its inputs.
     """
     single = onnx.NodeProto()
     single.CopyFrom(node)
@@ -59,7 +63,7 @@ def run_node(node: onnx.NodeProto, inputs: Sequence[Array | None], opsets: Mappi
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, feeds)
     except Exception as error:
-        raise InvalidInputError(f"operation {node.op_type} cannot be evaluated: {error}") from error
+        raise EvaluationError(f"operation {node.op_type} cannot be evaluated: {error}") from error
     by_name = dict(zip(wanted, results, strict=True))
     return [np.asarray(by_name[name]) if name else np.empty(0) for name in single.output]
 

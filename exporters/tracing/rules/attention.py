@@ -54,7 +54,6 @@ def _reads_scores(ctx: TraceContext, sets: list[NDArray[np.int64]]) -> bool:
     return not ctx.builder.scores.isdisjoint(found)
 
 
-
 def _operand_sets(
     value: Value, own: str, out: str, out_shape: tuple[int, ...]
 ) -> tuple[list[NDArray[np.int64]], Labels]:
