@@ -111,7 +111,7 @@ class EdgeSink:
         self.layers = list(layers)
 
     def write_units(self, columns: Sequence[UnitColumns]) -> None:
-        assert self.layers
+        assert len(columns) == len(self.layers)
         self.columns = list(columns)
 
     def write_tensor(self, tensor: Tensor) -> None:

@@ -196,26 +196,30 @@ def assert_path_truth(
 def assert_norm_truth(traced: Traced, *, draws: int = 3, noise: float = 0.0) -> None:
     """Assert exact influence where one normalisation is: paths may pass its statistic, once.
 
-    The statistics themselves are left out: that a unit moves its group's statistic, which moves the unit, is a
-    cycle of the graph and none of the model.
+    The statistics are left out: that a unit moves its group's statistic, which moves the unit, is a cycle of the
+    graph and none of the model.
     """
     found = influence(traced, draws=draws, noise=noise)
     assert found.sources
     plain = reach(traced.sink, PATH_KINDS)
-    through = plain | _product(_product(plain, _norm_step(traced)), plain)
+    into = _steps(traced, EdgeKind.NORM, hubs=True)
+    out_of = _steps(traced, EdgeKind.NORM, hubs=False)
+    to_statistic = plain | _product(plain, into)
+    through = plain | _product(_product(to_statistic, out_of), plain)
     hubs = [u for la in traced.sink.layers if la.kind is LayerKind.HUB for u in _units(la)]
     found.observed[hubs] = False
     sources = [u for u in found.sources if u not in hubs]
     _compare(traced, Influence(sources, found.changed, found.observed), through, through)
 
 
-def _norm_step(traced: Traced) -> NDArray[np.bool_]:
-    """From a unit to the units that its group's statistic moves."""
+def _steps(traced: Traced, kind: EdgeKind, *, hubs: bool) -> NDArray[np.bool_]:
+    """Edges of a kind into hubs, or into other units."""
     n = traced.sink.n_units
     step = np.zeros((n, n), bool)
-    for found in traced.sink.of_kind(EdgeKind.NORM):
-        step[found.src, found.dst] = True
-    return _product(step, step)
+    for found in traced.sink.of_kind(kind):
+        if (traced.sink.layers[found.block.layer].kind is LayerKind.HUB) == hubs:
+            step[found.src, found.dst] = True
+    return step
 
 
 def _product(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.bool_]:
