@@ -1,0 +1,151 @@
+"""What the documents say is what happens: commands, queries, links, exit codes, the reference."""
+
+import contextlib
+import doctest
+import io
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from emergraph.cli.commands import NAMES
+from emergraph.cli.main import main
+from emergraph.cli.reference import exit_code_table, reference
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPE = re.compile(r"([^\n]*\?)\n\n```sql\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
+
+
+def fenced(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def sessions(text):
+    """The commands of console blocks and what they print; a quoted argument may run over several lines."""
+    for block in fenced(text, "console"):
+        command_line, expected = "", []
+        for line in block.splitlines():
+            if command_line and expected is None:
+                command_line += f"\n{line}"
+            elif line.startswith("$ "):
+                if command_line:
+                    yield command_line, expected
+                command_line, expected = line[2:], []
+            else:
+                expected.append(line)
+                continue
+            try:
+                shlex.split(command_line)
+            except ValueError:
+                expected = None
+            else:
+                expected = []
+        yield command_line, expected
+
+
+def execute(words):
+    """Run one command and return what it prints."""
+    output = io.StringIO()
+    if words[0] == "cp":
+        shutil.copy(*words[1:])
+        return ""
+    with contextlib.redirect_stdout(output):
+        assert main(words[1:]) == 0
+    return output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which the demo has run."""
+    path = tmp_path_factory.mktemp("readme")
+    with contextlib.chdir(path), contextlib.redirect_stdout(io.StringIO()):
+        assert main(["demo"]) == 0
+    return path
+
+
+def test_commands_of_the_readme_print_what_it_shows(folder):
+    checker = doctest.OutputChecker()
+    blocks = fenced(README, "console")
+    with contextlib.chdir(folder):
+        demo = execute(["emergraph", "demo"])
+        shown = next(block for block in blocks if block.startswith("$ emergraph demo\n"))
+        assert checker.check_output(shown.partition("\n")[2], demo, doctest.ELLIPSIS), demo
+        others = "\n".join(f"```console\n{block}```" for block in blocks if block is not shown)
+        ran = 0
+        for command_line, expected in sessions(others):
+            words = shlex.split(command_line)
+            if words[0] == "make":
+                continue
+            found = execute(words)
+            wanted = "".join(f"{line}\n" for line in expected)
+            assert checker.check_output(wanted, found, doctest.ELLIPSIS), f"{command_line}\n{found}"
+            ran += 1
+    assert ran >= 5
+
+
+def test_python_of_the_readme_runs(folder):
+    (code,) = fenced(README, "python")
+    output = io.StringIO()
+    with contextlib.chdir(folder):
+        for name, copy in (("digits_dense.onnx", "model.onnx"), ("digits.npz", "inputs.npz")):
+            shutil.copy(Path("emergraph-demo") / name, copy)
+        with contextlib.redirect_stdout(output):
+            exec(compile(code, "README.md", "exec"), {})
+    assert "6831" in output.getvalue()
+
+
+@pytest.mark.parametrize("recipe", RECIPE.findall(README), ids=lambda recipe: recipe[0])
+def test_questions_in_sql_have_answers(folder, recipe):
+    _, query, answer = recipe
+    with contextlib.chdir(folder):
+        found = execute(["emergraph", "sql", "emergraph-demo/digits.duckdb", query])
+    assert len(found.splitlines()) > 1
+    if answer:
+        assert found == answer
+
+
+def test_there_are_enough_recipes():
+    assert 5 <= len(RECIPE.findall(README)) <= 8
+    assert len(RECIPE.findall(README)) == len(fenced(README, "sql"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readme_names_every_command_and_exit_code():
+    table = README.partition("## Commands")[2].partition("## The store")[0]
+    for name in NAMES:
+        assert f"`{name} " in table or f"`{name}`" in table, name
+    assert exit_code_table() in README
+
+
+def test_every_top_folder_has_a_line_in_the_readme():
+    section = README.partition("## How the code is organised")[2]
+    for path in ROOT.iterdir():
+        if path.is_dir() and any(path.glob("*.py")):
+            assert f"`{path.name}/`" in section
+
+
+def test_the_command_line_reference_is_what_the_commands_say():
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == reference(), "run make docs"
+
+
+def test_every_command_has_an_example():
+    page = reference()
+    for name in NAMES:
+        section = page.partition(f"## emergraph {name}\n")[2].partition("\n## ")[0]
+        assert f"emergraph {name}" in section.partition("Examples:")[2], name
+
+
+def test_every_make_target_says_what_it_does():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split():
+        assert re.search(rf"^{target}:.*## \w", makefile, re.MULTILINE), target
