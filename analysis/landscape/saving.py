@@ -15,7 +15,7 @@ from emergraph.analysis.landscape.resulttables import (
     POINTS,
     STATISTICS,
 )
-from emergraph.analysis.landscape.survey import Masks, Plane, Survey
+from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
 from emergraph.graphstore.results import ResultTable
 from emergraph.graphstore.store import Store
 

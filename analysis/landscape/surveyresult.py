@@ -1,0 +1,151 @@
+"""What a survey of a landscape returns: statistics with intervals, and the losses behind them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.landscape.autocorrelation import Autocorrelation
+from emergraph.analysis.landscape.estimate import Estimate
+from emergraph.analysis.landscape.extrema import Extrema
+from emergraph.analysis.landscape.fdc import FitnessDistance
+from emergraph.analysis.landscape.hypercube import HypercubeSummary
+from emergraph.analysis.landscape.information_content import InformationSummary
+from emergraph.analysis.landscape.lon import LonSummary
+from emergraph.analysis.landscape.merge_tree import MergeTree, Persistence
+from emergraph.analysis.landscape.neutrality import Neutrality
+from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.slices import PlaneConvexity, SliceSummary
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """One sampled plane and what it shows."""
+
+    losses: Array
+    """(points, points), rows along the first direction."""
+    cosine: float
+    """Plain cosine of the two directions; they are orthogonal in the metric of the normalisation."""
+    convexity: PlaneConvexity
+    extrema: Extrema
+    tree: MergeTree
+    """After cancelling pairs below the noise floor."""
+    persistence: Persistence
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRise:
+    """How sensitive the loss is to one weight tensor."""
+
+    tensor: str
+    layer: str | None
+    """Operation or module that uses it."""
+    n_params: int
+    rise: Estimate
+    """(L(+r d) + L(-r d))/2 - L(0) over directions that move this tensor alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """The exact landscape of removing groups of weights."""
+
+    groups: tuple[str, ...]
+    """Bit i of a state is group i."""
+    losses: Array
+    """(2^m,)."""
+    summary: HypercubeSummary
+    lon: LonSummary
+    """Of the complete local-optima network with escapes of up to two flips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Ruggedness of a model's loss landscape around its own weights."""
+
+    loss_name: str
+    base_loss: float
+    noise_floor: float
+    """Loss difference below which structure is rounding or evaluation noise."""
+    n_params: int
+    """Parameters that were moved."""
+    options: SurveyOptions
+    positions: Array
+    """(slice_points,) of the slices."""
+    slice_losses: Array
+    """(directions, slice_points)."""
+    slices: SliceSummary
+    walk_losses: Array
+    """(walks, walk_length)."""
+    autocorrelation: Autocorrelation
+    information: InformationSummary
+    neutrality: Neutrality
+    distance_correlation: FitnessDistance
+    average_sharpness: Estimate
+    planes: tuple[Plane, ...]
+    plane_estimates: dict[str, Estimate]
+    """n_minima, smad_normalised, total_persistence, max_persistence, convex_share, saddles over the
+    planes."""
+    layers: tuple[LayerRise, ...]
+    masks: Masks | None
+    notes: tuple[str, ...] = ()
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Return every statistic that has an interval, by name."""
+        named = {
+            "range": self.slices.loss_range,
+            "rise": self.slices.rise,
+            "convexity": self.slices.convexity,
+            "curvature": self.slices.curvature,
+            "asymmetry": self.slices.asymmetry,
+            "rho_1": self.autocorrelation.rho_1,
+            "correlation_length": self.autocorrelation.correlation_length,
+            "excess_ruggedness": self.autocorrelation.excess_ruggedness,
+            "h_max": self.information.h_max,
+            "h_0": self.information.h_0,
+            "m_0": self.information.m_0,
+            "eps_max": self.information.eps_max,
+            "eps_s": self.information.eps_s,
+            "eps_ratio": self.information.eps_ratio,
+            "neutral_share": self.neutrality.neutral_share,
+            "plateau_length": self.neutrality.plateau_length,
+            "fdc_pearson": self.distance_correlation.pearson,
+            "fdc_spearman": self.distance_correlation.spearman,
+            "average_sharpness": self.average_sharpness,
+        }
+        return named | {f"plane_{name}": value for name, value in self.plane_estimates.items()}
+
+    def to_dict(self) -> dict[str, object]:
+        """Return settings and statistics as nested plain dictionaries; the sampled losses are left out."""
+        return {
+            "loss": self.loss_name,
+            "base_loss": self.base_loss,
+            "noise_floor": self.noise_floor,
+            "n_params": self.n_params,
+            "options": self.options.to_dict(),
+            "statistics": {name: value.to_dict() for name, value in self.estimates().items()},
+            "rho": list(self.autocorrelation.rho),
+            "planes": [
+                {
+                    "cosine": plane.cosine,
+                    **plane.convexity.to_dict(),
+                    **plane.extrema.to_dict(),
+                    **plane.persistence.to_dict(),
+                }
+                for plane in self.planes
+            ],
+            "layers": [
+                {"tensor": layer.tensor, "layer": layer.layer, "n_params": layer.n_params}
+                | {"rise": layer.rise.to_dict()}
+                for layer in self.layers
+            ],
+            "masks": None
+            if self.masks is None
+            else {
+                "groups": list(self.masks.groups),
+                **self.masks.summary.to_dict(),
+                "lon": self.masks.lon.to_dict(),
+            },
+            "notes": list(self.notes),
+        }
