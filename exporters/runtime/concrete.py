@@ -97,9 +97,9 @@ def concrete_run(
     given = dict(inputs or {})
     source = as_source(file)
     flat = flatten(source.model, read_tensor=source.array, overridden=frozenset(given))
-    given = {name: checked_input(flat, name, array) for name, array in given.items()}
+    given = {name: checked_input(declared_input(flat, name), array) for name, array in given.items()}
     for name in input_shapes or {}:
-        _declared_input(flat, name)
+        declared_input(flat, name)
     with ModelProcess(limits or RunLimits()) as process:
         work = _Work(_with_literal_branches(flat), source, process, seed)
         attempts = work.find_inputs(given, input_shapes or {})
@@ -113,13 +113,13 @@ def made(flat: FlatModel) -> list[str]:
     return [name for node in flat.nodes for name in node.output if name]
 
 
-def checked_input(flat: FlatModel, name: str, array: Array) -> Array:
+def checked_input(value: FlatInput, array: Array) -> Array:
     """A given input with the model's element type, its rank compared with the declared one.
 
     Raises:
-        InvalidInputError: No such input, another rank, or values that the model's type cannot hold.
+        InvalidInputError: Another rank, or values that the model's type cannot hold.
     """
-    value = _declared_input(flat, name)
+    name = value.name
     dtype = numpy_dtype(value.element_type)
     array = np.asarray(array)
     if value.shape is not None and array.ndim != len(value.shape):
@@ -301,7 +301,12 @@ def _with_literal_branches(flat: FlatModel) -> FlatModel:
     return flat
 
 
-def _declared_input(flat: FlatModel, name: str) -> FlatInput:
+def declared_input(flat: FlatModel, name: str) -> FlatInput:
+    """The input of this name.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
     for value in flat.inputs:
         if value.name == name:
             return value

@@ -42,8 +42,16 @@ class InputHints:
     """Inputs that pick rows of a constant table: how many rows the smallest one has."""
 
 
-def input_hints(flat: FlatModel, source: ModelSource) -> InputHints:
-    """Find what scalar inputs are compared with, and how many rows indexed tables have."""
+def input_hints(
+    flat: FlatModel, source: ModelSource, computed: Mapping[str, Shape] | None = None
+) -> InputHints:
+    """Find what scalar inputs are compared with, and how many rows indexed tables have.
+
+    Args:
+        flat: The model.
+        source: Its tensors.
+        computed: Shapes of computed tensors, for tables that are made of others (dequantized ones).
+    """
     origin = {value.name: value.name for value in flat.inputs}
     nodes = _in_order(flat.nodes)
     for node in nodes:
@@ -60,7 +68,10 @@ def input_hints(flat: FlatModel, source: ModelSource) -> InputHints:
                 if one in origin and value is not None:
                     choices.setdefault(origin[one], {})[value] = None
         elif node.op_type == "Gather" and node.domain == "" and node.input[1] in origin:
-            count = _rows(node, flat.initializers.get(node.input[0]))
+            table = flat.initializers.get(node.input[0])
+            count = _rows(
+                node, tuple(table.dims) if table is not None else (computed or {}).get(node.input[0])
+            )
             if count is not None:
                 name = origin[node.input[1]]
                 rows[name] = min(rows.get(name, count), count)
@@ -75,12 +86,17 @@ def _scalar(tensor: onnx.TensorProto | None, source: ModelSource) -> float | int
     return found
 
 
-def _rows(gather: onnx.NodeProto, table: onnx.TensorProto | None) -> int | None:
-    """How many entries a Gather from a constant chooses among."""
+def _rows(gather: onnx.NodeProto, table: Shape | None) -> int | None:
+    """How many entries a Gather chooses among."""
     axis = next((a.i for a in gather.attribute if a.name == "axis"), 0)
-    if table is None or not -len(table.dims) <= axis < len(table.dims):
+    if table is None or not -len(table) <= axis < len(table):
         return None
-    return int(table.dims[axis])
+    return int(table[axis])
+
+
+def is_steering(name: str) -> bool:
+    """Whether an input's name says that it tells which or where: masks, segments, lengths, positions."""
+    return any(pattern.search(name) for pattern in (_MASK, _SEGMENT, _LENGTH, _POSITION))
 
 
 def _in_order(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:

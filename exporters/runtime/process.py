@@ -22,6 +22,7 @@ from emergraph.exporters.runtime.assembly import PLACEHOLDER, Assembly, weight_m
 from emergraph.exporters.runtime.element_types import PLAIN, element_type_of, numpy_dtype
 from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.pooling import SampleAxis
 from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line, unsupported_in, with_names
 
 SMALL_ELEMENTS = 65_536
@@ -37,10 +38,11 @@ class Fetched:
     kind: str
     """"tensor", or onnxruntime's name of another kind of value."""
     shape: tuple[int, ...] | None
+    """Of the tensor itself, also where it was pooled."""
     element_type: int
     """ONNX element type; 0 for what is no tensor."""
     values: NDArray[np.generic] | None
-    """None where the values stayed in the child."""
+    """The elements, or with pooling (samples, units) float64; None where the values stayed in the child."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Pooling:
     """Ask for the mean of a tensor over everything but samples and units."""
 
     unit_axes: tuple[int, ...]
-    sample_axis: int | None = 0
+    where: SampleAxis | None = None
+    """None: the tensor belongs to one sample as a whole."""
+    n_samples: int = 1
 
 
 class ModelProcess:
@@ -97,13 +101,13 @@ class ModelProcess:
         if process is not None:
             _end(process)
 
-    def load(self, assembly: Assembly, *, prepack: bool = False) -> None:
+    def load(self, assembly: Assembly, *, many_runs: bool = False) -> None:
         """Load a model; the one loaded before is forgotten.
 
         Args:
             assembly: The model.
-            prepack: Let onnxruntime keep rearranged copies of weights: faster over many runs, up to twice the
-                memory of the weights.
+            many_runs: Let onnxruntime keep rearranged copies of weights and the memory of earlier runs:
+                faster over many runs, up to twice the memory of the weights.
 
         Raises:
             ModelRefusedError: onnxruntime does not take the model.
@@ -116,8 +120,8 @@ class ModelProcess:
             "command": "load",
             "weights": messages,
             "threads": self._limits.threads,
-            "prepack": prepack,
-            "arena": False,
+            "prepack": many_runs,
+            "arena": many_runs,
         }
         self._ask(header, [assembly.model, *buffers], "loading")
 
@@ -153,7 +157,11 @@ class ModelProcess:
             "fetch": [slots[name] for name in fetch],
             "small": small,
             "pool": {
-                slots[name]: {"axes": list(pool.unit_axes), "sample_axis": pool.sample_axis}
+                slots[name]: {
+                    "axes": list(pool.unit_axes),
+                    "where": None if pool.where is None else [pool.where.axis, pool.where.innermost],
+                    "n_samples": pool.n_samples,
+                }
                 for name, pool in (pooling or {}).items()
             },
         }
@@ -300,8 +308,10 @@ def _feed(slot: str, array: NDArray[np.generic]) -> dict[str, object]:
 def _fetched(value: dict[str, Any], buffers: list[bytearray]) -> Fetched:
     shape = None if value["shape"] is None else tuple(int(size) for size in value["shape"])
     element_type = int(value["type"])
-    dtype = np.dtype(np.float64) if value.get("pooled") else numpy_dtype(element_type)
+    dtype, extent = numpy_dtype(element_type), shape
+    if "pooled" in value:
+        dtype, extent = np.dtype(np.float64), tuple(value["pooled"])
     values = None
-    if value["buffer"] is not None and dtype is not None and shape is not None:
-        values = np.frombuffer(buffers[value["buffer"]], dtype).reshape(shape)
+    if value["buffer"] is not None and dtype is not None and extent is not None:
+        values = np.frombuffer(buffers[value["buffer"]], dtype).reshape(extent)
     return Fetched(str(value["kind"]), shape, element_type, values)

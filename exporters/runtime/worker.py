@@ -197,8 +197,9 @@ class Runner:
         if element_type == STRING:
             return reply
         if pool is not None:
-            means = self.pooling.pooled(value.numpy(), pool["axes"], pool["sample_axis"])
-            reply["shape"], reply["pooled"] = list(means.shape), True
+            where = self.pooling.SampleAxis(*pool["where"]) if pool["where"] is not None else None
+            means = self.pooling.pooled(value.numpy(), pool["axes"], where, pool["n_samples"])
+            reply["pooled"] = list(means.shape)
             reply["buffer"] = len(out)
             out.append(means.tobytes())
             return reply

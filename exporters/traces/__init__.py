@@ -1,1 +1,1 @@
-"""Activation traces: per-unit statistics of a model on a batch of inputs."""
+"""Activation traces: what the units of a graph do on inputs, computed by running the model, or imported."""

@@ -19,7 +19,7 @@ from emergraph.exporters.runtime.bfloat16 import widened_bits
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.frames import FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.pooling import pooled
+from emergraph.exporters.runtime.pooling import SampleAxis, pooled
 from emergraph.exporters.runtime.process import ModelProcess, Pooling
 from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line
 from emergraph.exporters.runtime.sources import InMemorySource
@@ -182,16 +182,21 @@ def test_pooling_equals_its_naive_twin(data):
     shape = tuple(data.draw(st.integers(1, 3)) for _ in range(rank))
     order = data.draw(st.permutations(range(rank)))
     count = data.draw(st.integers(0, rank - 1))
-    sample_axis = order[0] if data.draw(st.booleans()) else None
     unit_axes = tuple(order[1 : 1 + count])
+    axis, innermost = order[0], data.draw(st.booleans())
+    where = SampleAxis(axis, innermost) if data.draw(st.booleans()) else None
+    n_samples = data.draw(st.sampled_from([n for n in (1, 2, 3) if shape[axis] % n == 0]))
     values = np.random.default_rng(0).standard_normal(shape)
-    found = pooled(values, unit_axes, sample_axis)
+    found = pooled(values, unit_axes, where, n_samples)
+    assert found.shape[0] == (1 if where is None else n_samples)
     sums, counts = {}, {}
     for index in np.ndindex(*shape):
-        sample = 0 if sample_axis is None else index[sample_axis]
+        sample = 0
+        if where is not None:
+            sample = index[axis] % n_samples if innermost else index[axis] // (shape[axis] // n_samples)
         unit = 0
-        for axis in unit_axes:
-            unit = unit * shape[axis] + index[axis]
+        for unit_axis in unit_axes:
+            unit = unit * shape[unit_axis] + index[unit_axis]
         sums[sample, unit] = sums.get((sample, unit), 0.0) + values[index]
         counts[sample, unit] = counts.get((sample, unit), 0) + 1
     assert found.size == len(sums)
@@ -203,7 +208,7 @@ def test_pooling_in_the_child_equals_pooling_here(process):
     model = model_of([oh.make_node("Neg", ["x"], ["y"])], [("x", FLOAT, None)], ["y"])
     load(process, model, ["y"])
     x = np.random.default_rng(1).standard_normal((3, 4, 5, 6)).astype(np.float32)
-    found = process.run({"x": x}, ["y"], pooling={"y": Pooling((1,))})["y"]
+    found = process.run({"x": x}, ["y"], pooling={"y": Pooling((1,), SampleAxis(0), 3)})["y"]
     assert found.values.dtype == np.float64
     np.testing.assert_allclose(found.values, -x.astype(np.float64).mean((2, 3)), rtol=1e-12)
 

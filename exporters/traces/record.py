@@ -1,0 +1,194 @@
+"""`record_trace`: run a model on samples and store what the units of its graph do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emergraph.errors import InvalidInputError
+from emergraph.exporters.onnxfile import OnnxFile, read_onnx
+from emergraph.exporters.runtime.concrete import ConcreteRun
+from emergraph.exporters.runtime.inputfile import InputFile
+from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
+from emergraph.exporters.traces.running import Batching, Progress, SampleRunner
+from emergraph.exporters.traces.samples import RandomInputs
+from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
+from emergraph.exporters.traces.targets import Target, check_units, shown, targets_of
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.records import TraceHeader
+from emergraph.graphstore.store import Store
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceSummary:
+    """What a trace recorded."""
+
+    trace: int
+    """Id in the store."""
+    name: str
+    graph: int
+    n_samples: int
+    n_values: int
+    """Samples whose values are kept."""
+    n_layers: int
+    n_units: int
+    """Units with statistics."""
+    left_out: Mapping[str, str]
+    """Layers without statistics, and why."""
+    batching: str
+    """How samples were put into runs."""
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def record_trace(
+    store: Store,
+    graph: str | int | None,
+    model: str | Path,
+    samples: InputFile | RandomInputs | Mapping[str, Array],
+    *,
+    options: TraceOptions | None = None,
+    progress: Progress | None = None,
+) -> TraceSummary:
+    """Run a graph's model on samples and store, per unit, statistics over samples and the first values.
+
+    Per sample a unit has one number: the mean, over space and time, of its activation tensor. Ifs stay at the
+    branch that the graph has. Samples are on axis 0 of the inputs unless `options.sample_axes` says
+    otherwise, and run in mini-batches if two samples together give what each gives alone; else one by one.
+
+    Args:
+        store: Open for writing.
+        graph: Name or id; the newest by default.
+        model: The file that the graph was exported from.
+        samples: Arrays by input name, a file of them, or a wish for random ones.
+        options: Batches, limits, naming.
+        progress: Called with (samples done, samples in all).
+
+    Raises:
+        InvalidInputError: The file is not the graph's model, or the samples do not fit it.
+        UsageError: No such graph or input.
+        LimitError: A limit was hit; the store is as it was.
+
+    Example:
+        >>> with open_store("net.duckdb", mode="write") as store:  # doctest: +SKIP
+        ...     record_trace(store, None, "model.onnx", RandomInputs(100)).n_units
+        1234
+    """
+    options = options or TraceOptions()
+    begin = perf_counter()
+    reader = store.graph(graph)
+    file = _same_model(reader, model, options)
+    if isinstance(samples, RandomInputs):
+        prepared = random_samples(file, samples, options)
+    else:
+        arrays = samples.arrays if isinstance(samples, InputFile) else samples
+        prepared = given_samples(file, arrays, options)
+    _check_branches(reader, prepared.run)
+    targets, left_out = _recordable(targets_of(reader.layers()), prepared.run)
+    kept = kept_samples(prepared.samples.n, sum(t.n_units for t in targets), options.n_values)
+    statistics = {target.layer: UnitStatistics(target.n_units, kept) for target in targets}
+    runner = SampleRunner(prepared.run, as_source(file), prepared.samples, targets, options.run_limits)
+    silent: Progress = lambda _done, _total: None  # noqa: E731 - a default that has a type
+    batching = runner.record(statistics, options.batch_size, prepared.fixed, progress or silent)
+    header = _header(samples, prepared, batching, kept, options)
+    frame = pl.concat([statistics[target.layer].frame(target.first_unit) for target in targets])
+    trace = store.write_trace(reader.id, header, frame)
+    return TraceSummary(
+        trace=trace,
+        name=str(reader.traces().filter(pl.col("id") == trace)["name"].item()),
+        graph=reader.id,
+        n_samples=prepared.samples.n,
+        n_values=kept,
+        n_layers=len(targets),
+        n_units=frame.height,
+        left_out=left_out,
+        batching=batching.note,
+        seconds=perf_counter() - begin,
+    )
+
+
+def _same_model(reader: GraphReader, model: str | Path, options: TraceOptions) -> OnnxFile:
+    file = read_onnx(model, limits=options.read_limits, root=options.root)
+    expected = str(reader.summary["sha256"])
+    if file.sha256 != expected:
+        raise InvalidInputError(
+            f"{shown(file.name)} is not the model of graph {shown(reader.name)}: expected "
+            f"{shown(str(reader.summary['source']))} with SHA-256 {expected[:12]}…, found "
+            f"{file.sha256[:12]}…; give that file, or export this one"
+        )
+    return file
+
+
+def _check_branches(reader: GraphReader, run: ConcreteRun) -> None:
+    """Refuse inputs that take other branches than the graph has: its tensors would not exist."""
+    stored = [str(branch) for branch in reader.summary["branches"] or ()]  # type: ignore[attr-defined]
+    if set(stored) != set(run.branches):
+        taken = sorted(set(run.branches) - set(stored)) or ["none"]
+        expected = sorted(set(stored) - set(run.branches)) or ["none"]
+        raise InvalidInputError(
+            f"the samples take branch {', '.join(map(shown, taken[:3]))}, but graph {shown(reader.name)} has "
+            f"{', '.join(map(shown, expected[:3]))}; export the model with inputs like these"
+        )
+
+
+def _recordable(targets: Sequence[Target], run: ConcreteRun) -> tuple[list[Target], dict[str, str]]:
+    """Layers whose tensor a run gives, and why the others are left out."""
+    found: list[Target] = []
+    left_out: dict[str, str] = {}
+    for target in targets:
+        value = run.values.get(target.tensor) if target.tensor is not None else None
+        if target.tensor is None:
+            left_out[target.name] = "no tensor of the model holds its activations"
+        elif value is None or value.shape is None:
+            left_out[target.name] = (
+                f"tensor {shown(target.tensor)} is not computed at the top level of the model"
+            )
+        elif value.kind != "tensor" or value.dtype is None:
+            left_out[target.name] = f"tensor {shown(target.tensor)} cannot be computed here"
+        else:
+            hint = "give samples of the size that the graph was exported with"
+            check_units(target, value.shape, hint=hint)
+            found.append(target)
+    if not found:
+        raise InvalidInputError("no layer of the graph has a tensor that holds its activations")
+    return found, left_out
+
+
+def _header(
+    samples: InputFile | RandomInputs | Mapping[str, Array],
+    prepared: Prepared,
+    batching: Batching,
+    kept: int,
+    options: TraceOptions,
+) -> TraceHeader:
+    settings: dict[str, object] = {
+        "batching": batching.note,
+        "sample_axes": dict(prepared.samples.axes),
+        "made_up": list(prepared.made_up),
+        "input_shapes": {name: list(array.shape) for name, array in prepared.run.inputs.items()},
+        "pooling": "mean over all axes but samples and units",
+    }
+    header = TraceHeader(
+        name=options.name or "inputs",
+        kind="inputs",
+        n_samples=prepared.samples.n,
+        n_values=kept,
+        settings=settings,
+    )
+    if isinstance(samples, RandomInputs):
+        name = options.name or f"random-n{samples.n}-seed{samples.seed}"
+        return replace(header, name=name, kind="random", seed=samples.seed)
+    if isinstance(samples, InputFile):
+        name = options.name or Path(samples.source).stem
+        return replace(header, name=name, source=samples.source, sha256=samples.sha256)
+    return header
