@@ -112,6 +112,21 @@ def distinct_rows(matrix: Labels) -> DistinctRows:
     return DistinctRows(matrix[index[order]], rank[inverse.ravel()])
 
 
+def absorb_padding(found: DistinctRows) -> DistinctRows:
+    """Take rows that are another row with some labels left out (padding at a border) as that row."""
+    rows = found.rows
+    gaps = (rows < 0).any(axis=1)
+    if not gaps.any() or len(rows) == 1:
+        return found
+    filled = (rows >= 0).sum(axis=1)
+    target = np.arange(len(rows))
+    for i in np.flatnonzero(gaps).tolist():
+        fits = np.flatnonzero(((rows == rows[i]) | (rows[i] < 0)).all(axis=1))
+        target[i] = fits[np.argmax(filled[fits])]
+    kept, which = np.unique(target, return_inverse=True)
+    return DistinctRows(rows[kept], which[found.which])
+
+
 @dataclass(frozen=True)
 class ReducedRows:
     """Labels laid out as one row per element that a reduction over some axes leaves."""

@@ -6,7 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.context import TraceContext
-from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets, distinct_tuples
+from emergraph.exporters.tracing.labels import (
+    NO_UNIT,
+    Labels,
+    compress,
+    distinct_sets,
+    distinct_tuples,
+    look_up,
+)
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
@@ -22,14 +29,17 @@ def contract_activations(ctx: TraceContext, left: Value, right: Value, x: str, y
     sets_x, which_x = _operand_sets(left, x, out, shape)
     sets_y, which_y = _operand_sets(right, y, out, shape)
     pairs, which = distinct_tuples([which_x, which_y])
+    alive = np.asarray([sets_x[a].size + sets_y[b].size > 0 for a, b in pairs.tolist()], bool)
+    pairs = pairs[alive]
     kind = LayerKind.CONTEXT if _reads_scores(ctx, sets_x) or _reads_scores(ctx, sets_y) else LayerKind.SCORE
     suffix = ":scores" if kind is LayerKind.SCORE else ""
     layer = ctx.builder.add_layer(f"{ctx.name}{suffix}", ctx.op, kind, len(pairs))
     write_attention(
         ctx, layer.units, [sets_x[int(a)] for a in pairs[:, 0]], [sets_y[int(b)] for b in pairs[:, 1]]
     )
-    labels = layer.first + which
-    ctx.new_layer_output(0, layer, compress(labels))
+    table = np.full(alive.size, NO_UNIT, np.int64)
+    table[alive] = layer.units
+    ctx.new_layer_output(0, layer, compress(look_up(table, which)))
     ctx.did(TracedAs.ATTENDED)
 
 
@@ -43,6 +53,8 @@ def write_attention(
     members = [np.union1d(a, b) for a, b in zip(rows, columns, strict=True)]
     sizes = np.asarray([m.size for m in members], np.int64)
     src = np.concatenate(members) if members else np.empty(0, np.int64)
+    if not units.size:
+        return
     layer = ctx.builder.layers[int(ctx.builder.layer_ids(units[:1])[0])]
     ctx.builder.edges(
         layer, name=ctx.name, op=ctx.op, kind=EdgeKind.ATTENTION, src=src, dst=np.repeat(units, sizes)

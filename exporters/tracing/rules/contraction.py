@@ -10,7 +10,7 @@ from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.labels import DistinctRows, distinct_rows
+from emergraph.exporters.tracing.labels import DistinctRows, absorb_padding, distinct_rows
 from emergraph.exporters.tracing.letters import (
     Contraction,
     Letters,
@@ -145,7 +145,7 @@ def contract_constant(
     if alpha != 1.0:
         values = values * np.asarray(alpha, values.dtype)
     laid_out = contraction(x.carried, values, x_letters, w_letters, out)
-    distinct = [distinct_rows(rows) for rows in laid_out.rows]
+    distinct = [absorb_padding(distinct_rows(rows)) for rows in laid_out.rows]
     total = sum(len(d.rows) for d in distinct) * laid_out.n_new
     layer = ctx.builder.add_layer(ctx.layer_name(main_root(weight, ctx)), ctx.op, LayerKind.DENSE, total)
     ctx.count_params(layer, weight)

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import Labels, compress, core
+from emergraph.exporters.tracing.labels import Labels, compress, core, units_in
+from emergraph.exporters.tracing.rules.attention import write_attention
 from emergraph.exporters.tracing.values import Value
 from emergraph.exporters.tracing.weights import (
     KernelMatrix,
@@ -130,17 +131,54 @@ def _grouped_pairs(
     return src, layer.first + out.ravel(), kernel.reshape(-1, taps)
 
 
+def _convolve_activations(ctx: TraceContext, x: Value, kernel: Value, bias: Value | None) -> None:
+    """A kernel that carries units: a structural unit per output channel, from its inputs and its kernel."""
+    group, transposed = ctx.attr_int("group", 1), ctx.node.op_type == "ConvTranspose"
+    shape = ctx.out_shape()
+    n_out, per_group = shape[1], shape[1] // group
+    channels, labels = (np.empty(0, np.int64),) * 2 if x.labels is None else channel_labels(x.labels)
+    blocks = channels // (x.shape[1] // group)
+    taps = kernel.carried
+    kernels: list[NDArray[np.int64]] = []
+    for channel in range(n_out):
+        block, within = divmod(channel, per_group)
+        own = np.array_split(taps, group)[block][:, within] if transposed else taps[channel]
+        kernels.append(units_in(compress(own)))
+    for value in (x, kernel):
+        ctx.read(value)
+    if bias is not None:
+        ctx.use(bias.constant, "bias")
+    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.CONTEXT, n_out)
+    sources = [np.unique(labels[blocks == channel // per_group]) for channel in range(n_out)]
+    write_attention(ctx, layer.units, sources, kernels)
+    spread = layer.units.reshape([1, n_out, *[1] * (len(shape) - 2)])
+    ctx.new_layer_output(0, layer, np.broadcast_to(spread, shape))
+    ctx.did(TracedAs.ATTENDED)
+
+
+@rule("DeformConv")
+def deformable_convolution(ctx: TraceContext) -> None:
+    """A convolution (X, W, offset, B, mask) whose taps are moved; where to is control."""
+    x, weight, bias = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1]), ctx.input(3)
+    if weight.constant is None or x.labels is None or (bias is not None and bias.constant is None):
+        ctx.make_opaque("a deformable convolution whose kernel depends on activations")
+        return
+    constant = None if bias is None else bias.constant
+    trace_convolution(ctx, x, weight.constant, constant, group=ctx.attr_int("group", 1), transposed=False)
+
+
 @rule("Conv", "ConvTranspose")
 def convolution(ctx: TraceContext) -> None:
     """Conv and ConvTranspose with constant weights."""
     x, weight, bias = ctx.value(ctx.node.input[0]), ctx.input(1), ctx.input(2)
-    if (
-        weight is None
-        or weight.constant is None
-        or x.labels is None
-        or (bias is not None and bias.constant is None)
-    ):
-        ctx.make_opaque("a convolution whose kernel depends on activations")
+    if weight is not None and weight.labels is not None:
+        _convolve_activations(ctx, x, weight, bias)
+        return
+    if weight is None or weight.constant is None or x.labels is None:
+        ctx.make_opaque("a convolution whose kernel depends on the data without carrying units")
+        return
+    if bias is not None and bias.constant is None:
+        ctx.make_opaque("a convolution whose bias depends on activations")
         return
     trace_convolution(
         ctx,

@@ -97,11 +97,15 @@ def linear(ctx: TraceContext) -> None:
     if ctx.node.op_type == "CastLike" and value is not None and value.constant is not None:
         _fold_cast(ctx)
         return
-    if value is None or value.labels is None:
+    values = split_inputs(ctx)[0]
+    if value is None or not values:
         ctx.set_control(0)
         ctx.did(TracedAs.CONTROL)
         return
-    pass_one(ctx, value)
+    if len(values) > 1 and ctx.node.op_type not in ("CastLike", "Dropout"):
+        join(ctx, values, kind=EdgeKind.GATE, weights=None)
+        return
+    pass_one(ctx, values[0])
     ctx.set_control(1)
 
 

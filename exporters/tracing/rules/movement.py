@@ -222,7 +222,7 @@ def shape_of(ctx: TraceContext) -> None:
 @rule(
     *op_names(
         "ArgMax ArgMin NonZero NonMaxSuppression Unique Multinomial Bernoulli RandomNormalLike "
-        "RandomUniformLike"
+        "RandomUniformLike EyeLike"
     )
 )
 def control(ctx: TraceContext) -> None:

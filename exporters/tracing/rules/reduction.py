@@ -87,18 +87,20 @@ def _axes(ctx: TraceContext, rank: int) -> list[int]:
     return sorted({a % rank for a in axes}) if axes is not None else list(range(rank))
 
 
-@rule("CumSum")
-def cumsum(ctx: TraceContext) -> None:
-    """Running sums over positions of one unit."""
+@rule("CumSum", "CumProd")
+def running(ctx: TraceContext) -> None:
+    """Running sums or products over positions of one unit."""
     value = ctx.value(ctx.node.input[0])
     axis = ctx.concrete(ctx.node.input[1])
     if value.labels is None or axis is None:
-        ctx.make_opaque("CumSum along an axis that depends on the data")
+        ctx.make_opaque(f"{ctx.op} along an axis that depends on the data")
         return
     labels = compress(value.labels)
     k = int(np.ravel(axis)[0]) % labels.ndim
     if labels.strides[k] != 0 and labels.shape[k] > 1:
-        ctx.make_opaque("CumSum over different units")
+        ctx.make_opaque(f"{ctx.op} over different units")
         return
-    ctx.set_labels(0, labels, advanced(value.tracks, labels, ctx.node.output[0], ctx.builder), packed=True)
+    bend = "CumProd" if ctx.node.op_type == "CumProd" else None
+    tracks = advanced(value.tracks, labels, ctx.node.output[0], ctx.builder, nonlinearity=bend)
+    ctx.set_labels(0, labels, tracks, packed=True)
     ctx.did(TracedAs.ELEMENTWISE)
