@@ -94,6 +94,8 @@ def trace_model(model: onnx.ModelProto, feeds: Mapping[str, Array] | None = None
         summary = tracer.trace(traced, sink)
     assert flat.SerializeToString(deterministic=True) == before, "tracing changed the model"
     check_graph(sink, {name: p.array() for name, p in parameters.items()}, len(flat.graph.node))
+    misfits = [op.reason for op in sink.operations if "does not fit" in (op.reason or "")]
+    assert not misfits, misfits
     assert summary.n_edges == sum(b.src.size for b in sink.blocks)
     assert summary.n_units == sink.n_units
     result = Traced(flat, given, values, labels, sink, summary, tuple(outputs))
