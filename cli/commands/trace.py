@@ -122,5 +122,16 @@ def _view(summary: "TraceSummary") -> View:
         "batches": summary.batching,
         "seconds": round(summary.seconds, 2),
     }
-    notes = [f"layer {layer} has no activations: {why}" for layer, why in summary.left_out.items()]
+    reasons: dict[str, list[str]] = {}
+    for layer, why in summary.left_out.items():
+        reasons.setdefault(why, []).append(layer)
+    notes = [f"{_named(layers)} no activations: {why}" for why, layers in reasons.items()]
     return View(facts=facts, document=summary.to_dict(), notes=notes)
+
+
+def _named(layers: list[str]) -> str:
+    """A few names out of a list that may be long."""
+    if len(layers) == 1:
+        return f"layer {layers[0]} has"
+    shown = ", ".join(layers[:3])
+    return f"{len(layers)} layers ({shown}{', ...' if len(layers) > 3 else ''}) have"

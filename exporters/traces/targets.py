@@ -1,13 +1,13 @@
 """What to record: layers of a stored graph, and the tensors that hold their units' activations."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from emergraph.errors import InvalidInputError
-from emergraph.safetext import escape_controls, shorten
+from emergraph.exporters.runtime.quoting import quoted
+from emergraph.graphstore.records import NEURON_LAYER_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,12 @@ class Target:
 
 
 def targets_of(layers: pl.DataFrame) -> list[Target]:
-    """The layers of a graph as targets, in order.
+    """The layers of neurons of a graph as targets, in order; structural units have no activity of their own.
 
     Args:
         layers: The frame of `GraphReader.layers`.
     """
-    columns = ("id", "name", "first_unit", "n_units", "activation_tensor", "activation_axes")
+    columns = ("id", "name", "kind", "first_unit", "n_units", "activation_tensor", "activation_axes")
     return [
         Target(
             layer=int(layer),
@@ -40,7 +40,8 @@ def targets_of(layers: pl.DataFrame) -> list[Target]:
             tensor=tensor if axes is not None else None,
             axes=tuple(int(axis) for axis in axes or ()),
         )
-        for layer, name, first, count, tensor, axes in layers.select(columns).iter_rows()
+        for layer, name, kind, first, count, tensor, axes in layers.select(columns).iter_rows()
+        if kind in NEURON_LAYER_KINDS
     ]
 
 
@@ -56,19 +57,7 @@ def check_units(target: Target, shape: Sequence[int], *, hint: str) -> None:
         count *= size
     if count != target.n_units:
         raise InvalidInputError(
-            f"layer {shown(target.name)} has {target.n_units} units, but its tensor "
-            f"{shown(target.tensor or '')} has shape {list(shape)}, {count} positions along axes "
+            f"layer {quoted(target.name)} has {target.n_units} units, but its tensor "
+            f"{quoted(target.tensor or '')} has shape {list(shape)}, {count} positions along axes "
             f"{list(target.axes)}; {hint}"
         )
-
-
-def closest(wanted: str, known: Iterable[str]) -> str:
-    """The known names that look most like a wanted one, for an error message."""
-    names = list(dict.fromkeys(known))
-    found = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:3]
-    return ", ".join(shown(name) for name in found) or "none"
-
-
-def shown(name: str) -> str:
-    """A name from a file, quoted, on one line and not too long."""
-    return f"'{shorten(escape_controls(name), 80)}'"
