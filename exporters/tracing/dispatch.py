@@ -34,7 +34,9 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
     ctx.traced_as, ctx.reason = TracedAs.OPAQUE, None
     given = ctx.inputs()
     rule = find_rule(node)
-    labelled = any(v.labels is not None for v in given)
+    # A list has no labels of its own, but its items may.
+    listed = any(name in ctx.sequences for name in node.input)
+    labelled = listed or any(v.labels is not None for v in given)
     whole = all(ctx.known(name) is not None for name in node.output if name)
     if all(v.constant is not None for v in given) and whole and not has_subgraph(node):
         ctx.fold()
