@@ -13,12 +13,13 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile import OnnxFile, read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.inputfile import InputFile
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
 from emergraph.exporters.traces.running import Batching, Progress, SampleRunner
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
-from emergraph.exporters.traces.targets import Target, check_units, shown, targets_of
+from emergraph.exporters.traces.targets import Target, check_units, targets_of
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import TraceHeader
 from emergraph.graphstore.store import Store
@@ -122,8 +123,8 @@ def _same_model(reader: GraphReader, model: str | Path, options: TraceOptions) -
     expected = str(reader.summary["sha256"])
     if file.sha256 != expected:
         raise InvalidInputError(
-            f"{shown(file.name)} is not the model of graph {shown(reader.name)}: expected "
-            f"{shown(str(reader.summary['source']))} with SHA-256 {expected[:12]}…, found "
+            f"{quoted(file.name)} is not the model of graph {quoted(reader.name)}: expected "
+            f"{quoted(str(reader.summary['source']))} with SHA-256 {expected[:12]}…, found "
             f"{file.sha256[:12]}…; give that file, or export this one"
         )
     return file
@@ -136,8 +137,8 @@ def _check_branches(reader: GraphReader, run: ConcreteRun) -> None:
         taken = sorted(set(run.branches) - set(stored)) or ["none"]
         expected = sorted(set(stored) - set(run.branches)) or ["none"]
         raise InvalidInputError(
-            f"the samples take branch {', '.join(map(shown, taken[:3]))}, but graph {shown(reader.name)} has "
-            f"{', '.join(map(shown, expected[:3]))}; export the model with inputs like these"
+            f"the samples take branch {', '.join(map(quoted, taken[:3]))}, but graph {quoted(reader.name)} "
+            f"has {', '.join(map(quoted, expected[:3]))}; export the model with inputs like these"
         )
 
 
@@ -147,14 +148,16 @@ def _recordable(targets: Sequence[Target], run: ConcreteRun) -> tuple[list[Targe
     left_out: dict[str, str] = {}
     for target in targets:
         value = run.values.get(target.tensor) if target.tensor is not None else None
+        if not target.neurons:
+            continue
         if target.tensor is None:
             left_out[target.name] = "no tensor of the model holds its activations"
         elif value is None or value.shape is None:
             left_out[target.name] = (
-                f"tensor {shown(target.tensor)} is not computed at the top level of the model"
+                f"tensor {quoted(target.tensor)} is not computed at the top level of the model"
             )
         elif value.kind != "tensor" or value.dtype is None:
-            left_out[target.name] = f"tensor {shown(target.tensor)} cannot be computed here"
+            left_out[target.name] = f"tensor {quoted(target.tensor)} cannot be computed here"
         else:
             hint = "give samples of the size that the graph was exported with"
             check_units(target, value.shape, hint=hint)

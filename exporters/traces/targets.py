@@ -22,10 +22,12 @@ class Target:
     """Tensor of the model that holds the activations; None where none does (imports may name the layer)."""
     axes: tuple[int, ...]
     """Axes of that tensor which, raveled in C order, give the index of the unit within the layer."""
+    neurons: bool = True
+    """Whether the units are neurons; structural units have no activity of their own, unless imported."""
 
 
 def targets_of(layers: pl.DataFrame) -> list[Target]:
-    """The layers of neurons of a graph as targets, in order; structural units have no activity of their own.
+    """The layers of a graph as targets, in order.
 
     Args:
         layers: The frame of `GraphReader.layers`.
@@ -39,9 +41,9 @@ def targets_of(layers: pl.DataFrame) -> list[Target]:
             n_units=int(count),
             tensor=tensor if axes is not None else None,
             axes=tuple(int(axis) for axis in axes or ()),
+            neurons=kind in NEURON_LAYER_KINDS,
         )
         for layer, name, kind, first, count, tensor, axes in layers.select(columns).iter_rows()
-        if kind in NEURON_LAYER_KINDS
     ]
 
 
