@@ -20,7 +20,7 @@ from emergraph.analysis.landscape.engine_ort import OrtEvaluator
 from emergraph.analysis.landscape.layout import Norm
 from emergraph.analysis.landscape.losses import LossKind
 from emergraph.analysis.landscape.options import SurveyOptions, fit_to_budget
-from emergraph.analysis.landscape.probes import given_inputs, probe_inputs
+from emergraph.analysis.landscape.probes import ProbeSet, given_inputs, probe_inputs
 from emergraph.analysis.landscape.reweight import ReweightableModel, reweightable
 from emergraph.analysis.landscape.speed import Choice, Variant, fastest, variants
 from emergraph.analysis.landscape.survey import run_survey
@@ -28,6 +28,7 @@ from emergraph.analysis.landscape.surveyresult import Survey
 from emergraph.analysis.landscape.sweep import Parallelism, Progress
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import as_source
 
@@ -40,6 +41,8 @@ class ModelOptions:
 
     inputs: Mapping[str, Array] = field(default_factory=dict)
     """The evaluation set, or with `samples` inputs that are fixed; empty: probe inputs are made up."""
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of inputs that are made up."""
     samples: int | None = 16
     """Probe inputs to make up for what is not given; None takes the given inputs as the whole set."""
     targets: Array | None = None
@@ -114,28 +117,17 @@ def survey_model(
     """
     asked, chosen = options or SurveyOptions(), how or ModelOptions()
     file = read_onnx(path)
-    if chosen.samples is None:
-        if not chosen.inputs:
-            raise UsageError(
-                "evaluation set: no inputs were given and none may be made up; give inputs or samples"
-            )
-        probes = given_inputs(file, chosen.inputs, limits=chosen.limits)
-    else:
-        probes = probe_inputs(
-            file, n=chosen.samples, seed=asked.seed, inputs=chosen.inputs, limits=chosen.limits
-        )
-    model = reweightable(
-        probes.run,
-        as_source(file),
-        vectors=asked.norm in (Norm.ELEMENT, Norm.NONE),
-        embeddings=chosen.embeddings,
-        outputs=chosen.outputs,
-    )
-    rehearse(model, probes.batches[0], seconds=chosen.limits.wall_seconds)
-    evaluator = OrtEvaluator(model, probes.batches, loss=chosen.loss, targets=chosen.targets)
+    source = as_source(file)
+    prepared = _prepare(source, asked, chosen, chosen.samples)
+    notes = list(prepared.model.notes)
+    affordable = _affordable_samples(prepared, asked, chosen)
+    if affordable is not None:
+        notes.append(f"samples cut from {prepared.probes.n} to {affordable} to stay near {chosen.budget:g} s")
+        prepared = _prepare(source, asked, chosen, affordable)
+    evaluator, model = prepared.evaluator, prepared.model
     choice = _choice(evaluator, chosen.parallelism)
     n_tensors = sum(asked.norm in (Norm.ELEMENT, Norm.NONE) or not b.is_vector for b in model.layout.blocks)
-    fitted, notes = asked, list(model.notes)
+    fitted = asked
     if chosen.budget is not None:
         fitted, cut = fit_to_budget(asked, n_tensors=n_tensors, rate=choice.rate, seconds=chosen.budget)
         notes += cut
@@ -152,14 +144,66 @@ def survey_model(
     return ModelSurvey(
         source=file.name,
         sha256=file.sha256,
-        samples=probes.n,
-        probes_seed=probes.seed,
+        samples=prepared.probes.n,
+        probes_seed=prepared.probes.seed,
         rates=choice.rates,
         variant=choice.variant.name,
         expected_seconds=fitted.cost(n_tensors) / choice.rate,
         seconds=time.perf_counter() - start,
         survey=survey,
     )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A model that is ready to be evaluated."""
+
+    probes: ProbeSet
+    model: ReweightableModel
+    evaluator: OrtEvaluator
+    seconds: float
+    """That one evaluation took."""
+
+
+def _prepare(
+    source: ModelSource, asked: SurveyOptions, chosen: ModelOptions, samples: int | None
+) -> _Prepared:
+    """Make the evaluation set, promote the weights, and open the model where a crash does no harm first."""
+    if samples is None:
+        if not chosen.inputs:
+            raise UsageError("evaluation set: no inputs given and none to be made up; give inputs or samples")
+        probes = given_inputs(source, chosen.inputs, limits=chosen.limits)
+    else:
+        probes = probe_inputs(
+            source,
+            n=samples,
+            seed=asked.seed,
+            inputs=chosen.inputs,
+            input_shapes=chosen.input_shapes,
+            limits=chosen.limits,
+        )
+    model = reweightable(
+        probes.run,
+        source,
+        vectors=asked.norm in (Norm.ELEMENT, Norm.NONE),
+        embeddings=chosen.embeddings,
+        outputs=chosen.outputs,
+    )
+    rehearse(model, probes.batches[0], seconds=chosen.limits.wall_seconds)
+    evaluator = OrtEvaluator(model, probes.batches, loss=chosen.loss, targets=chosen.targets)
+    start = time.perf_counter()
+    evaluator.loss(evaluator.base)
+    return _Prepared(probes, model, evaluator, time.perf_counter() - start)
+
+
+def _affordable_samples(prepared: _Prepared, asked: SurveyOptions, chosen: ModelOptions) -> int | None:
+    """How many made-up samples the budget allows for the smallest survey; None where all are affordable."""
+    if chosen.budget is None or prepared.probes.seed is None:
+        return None
+    smallest, _ = fit_to_budget(asked, n_tensors=0, rate=0.0, seconds=chosen.budget)
+    share = chosen.budget / (smallest.cost(0) * prepared.seconds)
+    fewer = max(2, int(prepared.probes.n * share))
+    return fewer if share < 1 and fewer < prepared.probes.n else None
 
 
 def _choice(evaluator: OrtEvaluator, parallelism: Parallelism | None) -> Choice:

@@ -51,6 +51,7 @@ def probe_inputs(
     n: int = 32,
     seed: int = 0,
     inputs: Mapping[str, Array] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     limits: RunLimits | None = None,
 ) -> ProbeSet:
     """Draw n samples that a model accepts, in one batch where its first axes are dynamic.
@@ -60,6 +61,7 @@ def probe_inputs(
         n: Samples.
         seed: Of the draws.
         inputs: Values that are fixed, for example of an input that selects a branch.
+        input_shapes: Shapes that are fixed; their first axis is not enlarged.
         limits: Of the child process that tries the inputs out.
 
     Returns:
@@ -71,20 +73,20 @@ def probe_inputs(
     """
     if n < 1:
         raise UsageError(f"samples: expected at least 1, found {n}")
-    fixed = dict(inputs or {})
+    fixed, given = dict(inputs or {}), dict(input_shapes or {})
     source = as_source(file)
-    small = concrete_run(file, inputs=fixed, limits=limits, seed=seed)
+    small = concrete_run(file, inputs=fixed, input_shapes=given, limits=limits, seed=seed)
     batched = {
         value.name: (n, *small.inputs[value.name].shape[1:])
         for value in small.flat.inputs
-        if value.name not in fixed and value.shape and not isinstance(value.shape[0], int)
+        if value.name not in (*fixed, *given) and value.shape and not isinstance(value.shape[0], int)
     }
     first = dict(list(batched.items())[:1])
     for shapes in (batched, first) if len(batched) > 1 else (batched,):
         if not shapes or n == 1:
             break
         try:
-            run = concrete_run(file, inputs=fixed, input_shapes=shapes, limits=limits, seed=seed)
+            run = concrete_run(file, inputs=fixed, input_shapes={**given, **shapes}, limits=limits, seed=seed)
         except InvalidInputError:
             continue
         return ProbeSet(run, (_drawn(run, source, fixed, seed, 0),), n, seed)

@@ -1,11 +1,13 @@
 """A survey as rows of a store: result tables that SQL can join with layers, strengths and emergence."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from emergraph.analysis.landscape.hypercube import attractors, hypercube_lon, main_effects, pair_effects
+from emergraph.analysis.landscape.modelsurvey import ModelSurvey
 from emergraph.analysis.landscape.resulttables import (
     LAYERS,
     MASK_GROUPS,
@@ -17,7 +19,7 @@ from emergraph.analysis.landscape.resulttables import (
 )
 from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
 from emergraph.graphstore.results import ResultTable
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import Store, open_store
 
 COMMAND = "landscape"
 
@@ -199,3 +201,28 @@ def save_survey(
         duration=duration,
         result_tables=survey_frames(survey),
     )
+
+
+def save_model_survey(path: str | Path, result: ModelSurvey) -> int:
+    """Write the survey of a model file to a store, beside the model's graph if it is there.
+
+    Args:
+        path: The store; made when missing.
+        result: The survey.
+
+    Returns:
+        Id of the run.
+    """
+    with open_store(path, mode="create") as store:
+        same = store.graphs().filter(sha256=result.sha256)["id"]
+        return save_survey(
+            store,
+            result.survey,
+            graph=int(same[-1]) if len(same) else None,
+            duration=result.seconds,
+            model=result.source,
+            sha256=result.sha256,
+            samples=result.samples,
+            probes_seed=result.probes_seed,
+            variant=result.variant,
+        )

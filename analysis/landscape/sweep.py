@@ -28,7 +28,7 @@ from emergraph.analysis.landscape.tasks import Task
 from emergraph.errors import InvalidInputError, MissingExtraError, UsageError
 
 SAVE_SECONDS = 5.0
-"""Least time between two writes of the checkpoint."""
+"""Least time between two writes of the checkpoint; the first one comes with the first result."""
 
 
 class Backend(StrEnum):
@@ -89,7 +89,7 @@ class Checkpoint:
     def __init__(self, path: Path | None, digest: str) -> None:
         self._path = path
         self._digest = digest
-        self._saved = time.monotonic()
+        self._saved = float("-inf")
         self.results: dict[int, NDArray[np.float64]] = {}
         if path is not None and path.exists():
             self._read(path)

@@ -2,7 +2,20 @@
 
 import importlib
 
-NAMES = ("export", "trace", "emergence", "info", "ls", "sql", "rm", "merge", "compact", "check", "demo")
+NAMES = (
+    "export",
+    "trace",
+    "emergence",
+    "landscape",
+    "info",
+    "ls",
+    "sql",
+    "rm",
+    "merge",
+    "compact",
+    "check",
+    "demo",
+)
 """The modules, in the order in which `--help` lists the commands."""
 
 

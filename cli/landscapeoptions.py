@@ -1,0 +1,139 @@
+"""The options of `emergraph landscape`: what to evaluate on, what to measure, in what time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emergraph.cli.inputs import ModelInputs
+from emergraph.cli.limits import Limits
+from emergraph.cli.parsing import parse_seconds
+from emergraph.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emergraph.analysis.landscape.modelsurvey import ModelOptions
+    from emergraph.analysis.landscape.options import SurveyOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the losses are computed on, and how fast."""
+
+    samples: Annotated[
+        int, typer.Option(min=1, help="Probe inputs to make up where --inputs gives no evaluation set.")
+    ] = 16
+    loss: Annotated[
+        str,
+        typer.Option(help="auto, kl or mse to the model's own outputs; with --target cross_entropy or mse."),
+    ] = "auto"
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Array of --inputs that holds labels or values.")
+    ] = None
+    model_output: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Output to compare; may be repeated.  [default: all but states]"),
+    ] = None
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Move embedding tables, too.")] = False
+    budget: Annotated[
+        str, typer.Option(metavar="TIME", help="Cut the survey down to about this long; 0 never cuts.")
+    ] = "60s"
+    backend: Annotated[
+        str | None,
+        typer.Option(help="serial, threading, loky, dask or ray.  [default: the fastest of a short trial]"),
+    ] = None
+    jobs: Annotated[int, typer.Option(help="Workers for --backend; -1 is one per core.")] = -1
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep results in FILE while it runs, and go on from them."),
+    ] = None
+
+    def options(self, inputs: ModelInputs, limits: Limits) -> "ModelOptions":
+        """The library's options.
+
+        Raises:
+            UsageError: A word is unknown, or the target is not among the inputs.
+        """
+        from emergraph.analysis.landscape.losses import LossKind
+        from emergraph.analysis.landscape.modelsurvey import ModelOptions
+        from emergraph.analysis.landscape.sweep import Backend, Parallelism
+        from emergraph.exporters.runtime.limits import RunLimits
+
+        arrays = inputs.arrays()
+        parallelism = None
+        if self.backend is not None:
+            backend = Backend(_one_of("--backend", self.backend, list(Backend)))
+            parallelism = Parallelism(backend=backend, n_jobs=self.jobs)
+        return ModelOptions(
+            inputs={name: array for name, array in arrays.items() if name != self.target},
+            input_shapes=inputs.shapes(),
+            samples=self.samples if inputs.inputs is None else None,
+            targets=self._target(arrays),
+            loss=LossKind(_one_of("--loss", self._loss(), [k for k in LossKind if k != LossKind.FUNCTION])),
+            outputs=tuple(self.model_output) if self.model_output else None,
+            embeddings=self.embeddings,
+            limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
+            budget=None if self.budget == "0" else parse_seconds(self.budget),
+            parallelism=parallelism,
+        )
+
+    def _loss(self) -> str:
+        return "cross_entropy" if self.loss == "auto" and self.target is not None else self.loss
+
+    def _target(self, arrays: "dict[str, NDArray[np.generic]]") -> "NDArray[np.generic] | None":
+        if self.target is None:
+            return None
+        if self.target not in arrays:
+            there = ", ".join(sorted(arrays)) or "nothing"
+            raise UsageError(f"--target {self.target}: no such array in --inputs; there is {there}")
+        return arrays[self.target]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What is measured."""
+
+    norm: Annotated[
+        str,
+        typer.Option(help="Scale of directions: filter, layer, element (invariant under rescaling) or none."),
+    ] = "filter"
+    radius: Annotated[float, typer.Option(help="Reach of slices and planes, in norms of the weights.")] = 1.0
+    sigma: Annotated[float, typer.Option(help="Size of walks and clouds, in norms of the weights.")] = 0.1
+    directions: Annotated[int, typer.Option(help="Random directions of slices.")] = 10
+    planes: Annotated[int, typer.Option(help="Random planes.")] = 3
+    walks: Annotated[int, typer.Option(help="Random walks.")] = 10
+    masks: Annotated[
+        int,
+        typer.Option(min=0, max=14, help="Remove M groups of weights in all 2^M ways; 0 leaves it out."),
+    ] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
+
+    def options(self) -> "SurveyOptions":
+        """The library's options; unknown words and sizes out of range are refused."""
+        from emergraph.analysis.landscape.layout import Norm
+        from emergraph.analysis.landscape.options import SurveyOptions
+
+        return SurveyOptions(
+            norm=Norm(_one_of("--norm", self.norm, list(Norm))),
+            radius=self.radius,
+            sigma=self.sigma,
+            directions=self.directions,
+            planes=self.planes,
+            walks=self.walks,
+            masks=self.masks,
+            seed=self.seed,
+        )
+
+
+def _one_of(option: str, word: str, known: "list[str]") -> str:
+    """The word, if it is known.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if word not in known:
+        raise UsageError(f"{option} {word}: expected one of {', '.join(map(str, known))}")
+    return word
