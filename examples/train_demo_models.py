@@ -26,7 +26,7 @@ from torch.nn.utils import prune
 SEED = 7
 TRAIN_IMAGES = 1297
 BUNDLED_IMAGES = 300
-DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "cli" / "demo_data"
+DEFAULT_FOLDER = Path(__file__).resolve().parent.parent / "cli" / "demo-data"
 
 
 class ConvNet(nn.Module):

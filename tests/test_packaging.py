@@ -88,7 +88,7 @@ def test_the_wheel_puts_only_emergraph_into_site_packages(wheel, tmp_path):
         path.relative_to(tmp_path / "emergraph").parts[0] for path in tmp_path.glob("emergraph/*/*.py")
     }
     assert installed == set(ROOMS)
-    assert (tmp_path / "emergraph" / "cli" / "demo_data" / "digits.npz").is_file()
+    assert (tmp_path / "emergraph" / "cli" / "demo-data" / "digits.npz").is_file()
     assert (tmp_path / "emergraph" / "py.typed").is_file()
 
 
@@ -113,7 +113,7 @@ def test_the_installed_wheel_runs_the_demo_without_torch(wheel, tmp_path):
     missing = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)"
     run(python, "-c", missing)
     program = tmp_path / "venv" / "bin" / "emergraph"
-    model = ROOT / "cli" / "demo_data" / "digits_conv.onnx"
+    model = ROOT / "cli" / "demo-data" / "digits_conv.onnx"
     run(program, "export", model, "net.duckdb")
     result = run(program, "sql", "net.duckdb", "SELECT count(*) AS n FROM edges", "--format", "csv")
     assert int(result.stdout.split()[1]) > 500

@@ -11,7 +11,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.errors import UsageError
 
-DATA = Path(__file__).resolve().parent.parent / "demo_data"
+DATA = Path(__file__).resolve().parent.parent / "demo-data"
 MODELS = ("digits_conv", "digits_dense")
 THRESHOLDS = "0.01,0.02,0.05,0.1,0.2,0.5"
 QUESTIONS = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-DEMO = Path(__file__).resolve().parents[2] / "cli" / "demo_data"
+DEMO = Path(__file__).resolve().parents[2] / "cli" / "demo-data"
 
 
 def chain_of_layers(*names, weight=None):
