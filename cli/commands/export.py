@@ -1,6 +1,7 @@
 """`emergraph export`: a model file becomes a graph in a store."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from emergraph.exporters.export import ExportSummary
 
 
+class Branch(StrEnum):
+    """Which branches of an If are traced."""
+
+    TAKEN = "taken"
+    ALL = "all"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportChoices:
     """Options of an export beside inputs and limits."""
@@ -27,6 +35,14 @@ class ExportChoices:
     force: Annotated[
         bool, typer.Option("--force", help="Export even if the store holds a graph of the same file.")
     ] = False
+    branch: Annotated[
+        Branch,
+        typer.Option(help="Of an If that the inputs decide: the branch taken, or all branches that run."),
+    ] = Branch.TAKEN
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder that symbolic links of external weights may lead to."),
+    ] = None
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Write nothing; show coverage, edges and size."),
@@ -41,6 +57,7 @@ OPAQUE_SHOWN = 5
     emergraph export model.onnx net.duckdb
     emergraph export model.onnx net.duckdb --dry-run --format json
     emergraph export vad.onnx net.duckdb --input sr=16000 --input-shape input=1,512 --name vad
+    emergraph export vad.onnx net.duckdb --branch all
     """
 )
 def export(
@@ -65,6 +82,8 @@ def export(
             name=choices.name,
             inputs=inputs.arrays(),
             input_shapes=inputs.shapes(),
+            all_branches=choices.branch is Branch.ALL,
+            root=choices.root,
             force=choices.force,
             run_limits=run_limits,
         )
