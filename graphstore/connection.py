@@ -21,6 +21,9 @@ _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
 }
 
+_HEADER_BYTES = 3 * 4096
+"""Before the first block of a DuckDB file."""
+
 _LOCKED = re.compile(r"could not set lock.*?(?:PID (\d+)|$)", re.IGNORECASE | re.DOTALL)
 
 _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
@@ -66,6 +69,26 @@ def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     """
     with translated_errors(path):
         return duckdb.connect(os.fspath(path), read_only=read_only, config=_CONFIGURATION)
+
+
+def cut_back(path: Path, size: int) -> None:
+    """Cut a closed store back to the size that it had before a failed write.
+
+    DuckDB leaves what it had written behind the end of its contents, which on a full disk would keep the disk
+    full. Nothing happens unless the file itself says that its contents end within `size` bytes.
+    """
+    if wal_path(path).exists() or path.stat().st_size <= size:
+        return
+    with contextlib.suppress(EmergraphError), contextlib.closing(connect(path, read_only=True)) as connection:
+        sql = "SELECT block_size, total_blocks FROM pragma_database_size()"
+        block_size, n_blocks = connection.execute(sql).fetchall()[0]
+        if _HEADER_BYTES + block_size * n_blocks <= size:
+            os.truncate(path, size)
+
+
+def wal_path(path: Path) -> Path:
+    """Return the file in which DuckDB keeps what is committed but not yet in the store's own file."""
+    return path.with_name(f"{path.name}.wal")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import polars as pl
 
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.catalog import graph_id
-from emergraph.graphstore.connection import transaction, translated_errors
+from emergraph.graphstore.connection import transaction, translated_errors, wal_path
 from emergraph.graphstore.copying import copy_graphs, remove_rows
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.sql import compose
@@ -129,7 +129,7 @@ def compact(path: str | os.PathLike[str]) -> Compacted:
         try:
             with (
                 open_store(fresh, mode="create", keep_empty=True) as target,
-                translated_errors(fresh),
+                translated_errors(file),
                 transaction(target.connection),
             ):
                 copy_graphs(store.connection, target.connection, keep_ids=True)
@@ -138,7 +138,7 @@ def compact(path: str | os.PathLike[str]) -> Compacted:
                 os.fsync(written.fileno())
             fresh.replace(file)
         except BaseException:
-            for left in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+            for left in (fresh, wal_path(fresh)):
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
             raise

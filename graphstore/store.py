@@ -12,7 +12,7 @@ import polars as pl
 
 from emergraph.errors import InvalidInputError, StoreError
 from emergraph.graphstore.catalog import find_graph, graph_id, unique_name
-from emergraph.graphstore.connection import connect, transaction, translated_errors
+from emergraph.graphstore.connection import connect, cut_back, transaction, translated_errors, wal_path
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import GraphHeader, TraceHeader
@@ -90,6 +90,7 @@ class Store:
         self.mode: Mode = mode
         self._made = made
         self._closed = False
+        self._size_before_failure: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +115,8 @@ class Store:
             self.connection.close()
         if unused:
             _remove_file(self.path)
+        elif self._size_before_failure is not None:
+            cut_back(self.path, self._size_before_failure)
 
     def graphs(self) -> pl.DataFrame:
         """Return the table `graphs`, oldest first."""
@@ -148,6 +151,7 @@ class Store:
             ...     graph_id = writer.finish(footer)
         """
         self.require_write()
+        size = self.path.stat().st_size
         with translated_errors(self.path):
             writer = GraphWriter(self.connection, header)
             try:
@@ -156,6 +160,7 @@ class Store:
                     raise RuntimeError("GraphWriter.finish was not called")
             finally:
                 writer.roll_back()
+                self._size_before_failure = None if writer.finished else size
 
     def write_trace(self, graph: int, header: TraceHeader, frame: pl.DataFrame) -> int:
         """Write an activation trace of a graph; return its id.
@@ -264,7 +269,7 @@ def _migrated(
 
 
 def _remove_file(path: Path) -> None:
-    for file in (path, path.with_name(f"{path.name}.wal")):
+    for file in (path, wal_path(path)):
         file.unlink(missing_ok=True)
 
 

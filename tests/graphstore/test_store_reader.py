@@ -1,0 +1,225 @@
+"""Frames, arrays and the view `edges`, against plain Python over what was written."""
+
+import json
+
+import duckdb
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from storegraphs import block, finish, header, make_store, random_chain, write_chain
+
+from emergraph.errors import StoreError, UsageError
+from emergraph.graphstore import edgereading
+from emergraph.graphstore.records import EdgeKind, Kernels
+from emergraph.graphstore.store import open_store
+
+COLUMNS = ("src", "dst", "weight", "l1", "l2", "max_abs", "n_params")
+
+
+def write_mixed(store, seed, n_blocks=9):
+    """Write blocks of all sorts; return their edges as the rows that the view should have, per block."""
+    random = np.random.default_rng(seed)
+    n_in, n_out = 6, 5
+    truth = []
+    with store.write_graph(header(f"mixed{seed}")) as writer:
+        for number in range(n_blocks):
+            pairs = [(i, n_in + j) for i in range(n_in) for j in range(n_out) if random.random() < 0.4]
+            src, dst = (np.array([pair[i] for pair in pairs], dtype=np.int64) for i in range(2))
+            weight = random.standard_normal(len(pairs)).astype(np.float32)
+            kind = random.choice(list(EdgeKind))
+            sort = random.integers(3)
+            this = block(number, kind=EdgeKind(kind), tensor=f"w{number}" if sort else None)
+            kernels = None
+            if sort == 0:
+                writer.write_edges(this, src, dst)
+                rows = [(*pair, None, None, None, None, 1) for pair in pairs]
+            elif sort == 1:
+                writer.write_edges(this, src, dst, weight)
+                rows = [
+                    (*pair, float(w), *[abs(float(w))] * 3, 1) for pair, w in zip(pairs, weight, strict=True)
+                ]
+            else:
+                kernels = Kernels(
+                    l1=random.random(len(pairs)),
+                    l2=random.random(len(pairs)),
+                    max_abs=random.random(len(pairs)),
+                    n_params=random.integers(1, 9, len(pairs)).astype(np.int32),
+                )
+                writer.write_edges(this, src, dst, weight, kernels)
+                rows = [
+                    (*pair, float(weight[i]), *(float(getattr(kernels, c)[i]) for c in COLUMNS[3:6]), int(n))
+                    for i, (pair, n) in enumerate(zip(pairs, kernels.n_params, strict=True))
+                ]
+            truth.append((this, rows))
+        finish(writer, [n_in, n_out])
+    return truth
+
+
+@pytest.fixture
+def store(tmp_path):
+    with open_store(tmp_path / "net.duckdb", mode="create") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    with open_store(tmp_path_factory.mktemp("mixed") / "net.duckdb", mode="create") as opened:
+        yield opened, [write_mixed(opened, seed) for seed in range(3)]
+
+
+def test_view_of_edges(mixed):
+    store, truth = mixed
+    expected = [
+        (graph, 1, 0, b.kind.value, graph * 9 + b.id, *row, b.tensor)
+        for graph, blocks in enumerate(truth)
+        for b, rows in blocks
+        for row in rows
+    ]
+    stored = store.connection.execute("SELECT * FROM edges").fetchall()
+    assert sorted(stored, key=lambda r: r[4:7]) == sorted(expected, key=lambda r: r[4:7])
+
+
+def test_frame_of_edges(mixed):
+    store, truth = mixed
+    frame = store.graph(1).edges()
+    assert frame.columns == [
+        *("layer", "src_layer", "kind", "block", "src", "dst"),
+        *("weight", "l1", "l2", "max_abs", "n_params", "tensor"),
+    ]
+    rows = [row for _, rows in truth[1] for row in rows]
+    assert frame.select(COLUMNS).rows() == rows
+    kinds = {b.kind for b, _ in truth[1]}
+    for kind in kinds:
+        chosen = store.graph(1).edges(kinds=[kind])
+        assert chosen.equals(frame.filter(pl.col("kind") == kind.value))
+    assert store.graph(1).edges(kinds=[]).height == 0
+    assert store.graph(1).edges(layers=[0]).height == 0
+    assert store.graph(1).edges(layers=[1]).equals(frame)
+    with pytest.raises(UsageError, match="no edge kind 'weights'; there is weight, recurrent"):
+        store.graph(1).edges(kinds=["weights"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    graph=st.integers(0, 2),
+    chosen=st.lists(st.integers(0, 8), unique=True),
+    columns=st.lists(st.sampled_from(COLUMNS), unique=True),
+    batch=st.sampled_from([1, 20, 1 << 20]),
+    gap=st.sampled_from([0, 15, 1 << 20]),
+)
+def test_arrays_of_any_blocks_in_any_order(mixed, graph, chosen, columns, batch, gap):
+    store, truth = mixed
+    reader = store.graph(graph)
+    wanted = [reader.blocks_info()[number] for number in chosen]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edgereading, "_BATCH_EDGES", batch)
+        patch.setattr(edgereading, "_GAP_EDGES", gap)
+        found = list(reader.iter_edges(wanted, columns=columns))
+    assert [info.number for info, _ in found] == chosen
+    for number, (info, edges) in zip(chosen, found, strict=True):
+        this, rows = truth[graph][number]
+        assert (info.kind, info.tensor, info.n_edges) == (this.kind, this.tensor, len(rows))
+        assert list(edges) == columns
+        for name in columns:
+            expected = [row[COLUMNS.index(name)] for row in rows]
+            np.testing.assert_array_equal(
+                edges[name], np.array([np.nan if v is None else v for v in expected], dtype=edges[name].dtype)
+            )
+
+
+def test_types_of_arrays_do_not_depend_on_the_block(mixed):
+    store, _ = mixed
+    types = {"src": "int32", "dst": "int32", "weight": "float32", "n_params": "int32"}
+    for _, edges in store.graph().iter_edges(columns=COLUMNS):
+        assert {name: column.dtype.name for name, column in edges.items()} == {
+            name: types.get(name, "float64") for name in COLUMNS
+        }
+
+
+def test_block_edges_by_info_or_id(mixed):
+    store, truth = mixed
+    reader = store.graph(2)
+    info = reader.blocks_info()[4]
+    by_id = reader.block_edges(info.id)
+    assert by_id["src"].tolist() == [row[0] for row in truth[2][4][1]]
+    assert by_id["dst"].tolist() == reader.block_edges(info)["dst"].tolist()
+    with pytest.raises(UsageError, match="no block 999"):
+        reader.block_edges(999)
+    with pytest.raises(UsageError, match="no edge column 'kind'; there is src, dst"):
+        reader.block_edges(info, columns=("kind",))
+
+
+def test_many_tiny_blocks_take_few_queries(store, monkeypatch):
+    with store.write_graph(header()) as writer:
+        for i in range(500):
+            writer.write_edges(block(i, kind=EdgeKind.IDENTITY), np.arange(3), np.full(3, 3))
+        finish(writer, [3, 1])
+    queries = []
+    fetch = edgereading.fetch_arrays
+    monkeypatch.setattr(
+        edgereading, "fetch_arrays", lambda *arguments: queries.append(arguments[1]) or fetch(*arguments)
+    )
+    assert sum(edges["src"].size for _, edges in store.graph().iter_edges()) == 1500
+    assert len(queries) == 1
+
+
+def test_missing_edges_are_noticed(tmp_path):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute("DELETE FROM connections WHERE src = 0 AND dst = 3")
+    with (
+        open_store(path) as store,
+        pytest.raises(StoreError, match="damaged, 19 edges in blocks 0 to 1, expected 20"),
+    ):
+        list(store.graph().iter_edges())
+
+
+def test_choosing_a_graph(store):
+    with pytest.raises(UsageError, match="holds no graph"):
+        store.graph()
+    for name in ("resnet", "lstm", "1"):
+        write_chain(store, random_chain([2, 1]), name)
+    assert store.graph().name == "1"
+    assert store.graph("resnet").id == store.graph(0).id == store.graph("0").id == 0
+    assert store.graph(1).name == "lstm"
+    assert store.graph("1").id == 2, "a name goes before an id"
+    with pytest.raises(UsageError, match=r"no graph 'resnt' in the store; there is resnet \(id 0\)"):
+        store.graph("resnt")
+    with pytest.raises(UsageError, match="no graph '7' in the store"):
+        store.graph(7)
+
+
+def test_frames_leave_out_the_graph(mixed):
+    store, _ = mixed
+    reader = store.graph(1)
+    assert reader.layers().columns[:3] == ["id", "name", "op"]
+    assert reader.layers()["n_units"].to_list() == [6, 5]
+    assert reader.units().height == 11
+    assert reader.blocks()["number"].to_list() == list(range(9))
+    assert reader.tensors().height == reader.operations().height == reader.metrics().height == 0
+    assert reader.traces().height == 0
+
+
+def test_queries_of_one_graph_skip_the_others(tmp_path):
+    """Row groups of other blocks are not read: the ids of a graph's blocks lie together."""
+    with open_store(tmp_path / "net.duckdb", mode="create") as store:
+        for seed in range(4):
+            write_chain(store, random_chain([400, 400], seed), f"net{seed}")
+    with open_store(tmp_path / "net.duckdb") as store:
+        plan = store.connection.execute(
+            "EXPLAIN (ANALYZE, FORMAT json) SELECT sum(weight) FROM edges WHERE graph = 2"
+        ).fetchall()[0][1]
+    assert scanned_rows(json.loads(plan), "connections") == 160_000
+
+
+def scanned_rows(plan, table):
+    """Rows that the scan of a table hands on, in a profile of DuckDB."""
+    pending, total = [plan], 0
+    while pending:
+        node = pending.pop()
+        pending.extend(node.get("operator", []) + node.get("children", []))
+        if str(node.get("extra_info", {}).get("Table", "")).endswith(f".{table}"):
+            total += node["intermediate_rows"]
+    return total
