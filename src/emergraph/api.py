@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.options import EmergenceOptions
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
+    from emergraph.analysis.percolation.options import PercolationOptions
+    from emergraph.analysis.percolation.result import PercolationResult
+    from emergraph.analysis.pruning.options import PruningOptions
+    from emergraph.analysis.pruning.whatif import PruningResult
     from emergraph.analysis.unitgraph import UnitGraph
     from emergraph.exporters.export import ExportSummary
     from emergraph.exporters.runtime.limits import RunLimits
@@ -266,6 +270,22 @@ class Graph:
         with open_file(self.path, mode="write") as opened:
             return record_trace(opened, self.id, model, given, options=options, progress=progress)
 
+    def import_trace(self, path: str | Path, *, name: str | None = None, keep: int = 1024) -> "TraceSummary":
+        """Keep activations that were recorded elsewhere.
+
+        Args:
+            path: An .npz, .safetensors or Parquet file, one array per layer or tensor name, samples first.
+            name: Name of the trace; the file's stem by default.
+            keep: Most samples whose values are kept, the first ones.
+
+        Raises:
+            InvalidInputError: A name matches no layer, a shape does not fit, or arrays differ in samples.
+        """
+        from emergraph.exporters.traces.recorded import import_trace
+
+        with open_file(self.path, mode="write") as opened:
+            return import_trace(opened, self.id, path, name=name, n_values=keep)
+
     def emergence(
         self,
         *,
@@ -371,6 +391,86 @@ class Graph:
             )
             if save:
                 save_intervals(opened, self.id, result, rule=str(rule), trace=measured.name)
+        return result
+
+    def prune(
+        self,
+        options: "PruningOptions | None" = None,
+        *,
+        trace: str | int | None = None,
+        rule: "ActivityRule | str" = "mean",
+        threshold: float | None = None,
+        save: bool = True,
+    ) -> "PruningResult":
+        """Say what pruning the model would do, at many levels; the graph stays as it is.
+
+        Args:
+            options: Criterion, levels, scope and unit, or a predicate in SQL; see `PruningOptions`.
+            trace: Name or id of the activation trace for E and for criteria that need one; default: the
+                newest, if there is one.
+            rule: Activity rule of E, as in `emergence`, but for per_sample.
+            threshold: As in `emergence`.
+            save: Keep the table in the store.
+
+        Raises:
+            UsageError: An option does not make sense for the graph, a trace is missing, or a predicate is
+                wrong or matches nothing.
+        """
+        from emergraph.analysis.pruning.options import PruningOptions
+        from emergraph.analysis.pruning.saving import save_pruning
+        from emergraph.analysis.pruning.storedwhatif import ActivityChoice, pick, prune_stored
+
+        options = options or PruningOptions()
+        choice = ActivityChoice(trace=trace, rule=str(rule), threshold=threshold)
+        picked = None
+        if options.where is not None:
+            with self._reader() as reader:
+                trace_id = choice.trace_id(reader)
+            picked = pick(self.path, self.id, options, trace_id)
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            result = prune_stored(opened.graph(self.id), options, activity=choice, picked=picked)
+            if save:
+                save_pruning(
+                    opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
+                )
+        return result
+
+    def percolation(
+        self,
+        order: str = "weight",
+        *,
+        trace: str | int | None = None,
+        options: "PercolationOptions | None" = None,
+        save: bool = True,
+    ) -> "PercolationResult":
+        """Add the edges one by one and follow the components (percolation, arXiv 2408.12578).
+
+        Args:
+            order: weight, random, degree or activity; or an SQL expression over the columns of `edges`,
+                whose largest value comes first, such as "l2".
+            trace: For activity: name or id of the activation trace; default: the newest.
+            options: Kinds of edges, seeds, null models.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: The expression is wrong, the trace is missing, or no edge has parameters.
+            LimitError: A limit of time or memory was hit.
+        """
+        from emergraph.analysis.percolation.options import OrderName, PercolationOptions
+        from emergraph.analysis.percolation.percolate import percolate
+        from emergraph.analysis.percolation.saving import save_percolation
+        from emergraph.analysis.percolation.sqlkeys import sql_keys
+        from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+
+        options = options or PercolationOptions()
+        named = order in set(OrderName)
+        keys = None if named else sql_keys(self.path, self.id, order, kinds=options.kinds)
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            reader = opened.graph(self.id)
+            measured = read_unit_trace(reader, trace) if order == OrderName.ACTIVITY else None
+            result = percolate(read_unit_graph(reader), order, keys=keys, trace=measured, options=options)
+            if save:
+                save_percolation(opened, self.id, result, trace=measured.name if measured else None)
         return result
 
     @contextmanager

@@ -47,11 +47,27 @@ def test_a_random_trace_says_so_in_its_name(run, store):
     assert "random-n4-seed0" in run("trace", store, "--random", "4", "--model", DENSE).out
 
 
+def test_recorded_activations_can_be_imported(run, store, tmp_path):
+    rng = np.random.default_rng(0)
+    head, hidden = rng.normal(size=(5, 10)), rng.normal(size=(5, 48))
+    np.savez(tmp_path / "recorded.npz", head=head, hidden1=hidden)
+    result = run("trace", store, "--import", tmp_path / "recorded.npz", "--format", "json")
+    answer = json.loads(result.out)
+    assert (answer["name"], answer["n_samples"], answer["n_units"]) == ("recorded", 5, 58)
+    rows = rows_of(store, "SELECT mean FROM unit_activations WHERE layer_name = 'head' ORDER BY position")
+    assert np.allclose([row["mean"] for row in rows], head.mean(axis=0), atol=1e-6)
+    assert run("emergence", store, "--trace", "recorded", "--no-save").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         pytest.param(["--model", DENSE], 2, "--random", id="neither inputs nor random"),
-        pytest.param([DEMO / "digits.npz", "--random", "3", "--model", DENSE], 2, "either", id="both"),
+        pytest.param([DEMO / "digits.npz"], 2, "--model", id="no model"),
+        pytest.param(["--import", "x.npz", "--model", DENSE], 2, "leave out", id="import with a model"),
+        pytest.param(["--import", "x.npz"], 3, "x.npz", id="missing recording"),
+        pytest.param(["--import", DEMO / "labels.npz"], 3, "labels", id="recording that does not fit"),
+        pytest.param([DEMO / "digits.npz", "--random", "3", "--model", DENSE], 2, "one of", id="both"),
         pytest.param([DEMO / "digits.npz", "--model", CONV], 3, "SHA-256", id="another model"),
         pytest.param([DEMO / "labels.npz", "--model", DENSE], 3, "pixels", id="other names"),
         pytest.param(["missing.npz", "--model", DENSE], 3, "missing.npz", id="missing inputs"),
