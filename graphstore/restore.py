@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.errors import StoreError, UsageError
+from emergraph.errors import LimitError, StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import fetch_batches, fetch_table
 from emergraph.graphstore.reader import GraphReader
@@ -58,11 +58,15 @@ def restore_tensor(reader: GraphReader, name: str) -> NDArray[np.generic]:
         raise UsageError(
             f"tensor {printable(name, limit=60)!r}: {printable(stored.dtype)} elements are not kept"
         )
-    values = (
-        _raw_values(reader, stored, dtype) if stored.block is None else _block_values(reader, stored, dtype)
-    )
-    if values.size != math.prod(stored.shape):
-        raise _damaged(reader, name, f"{values.size} values, shape {stored.shape}")
+    if any(size < 0 for size in stored.shape):
+        raise _damaged(reader, name, f"shape {stored.shape}")
+    read = _raw_values if stored.block is None else _block_values
+    try:
+        values = read(reader, stored, dtype)
+    except MemoryError as error:
+        raise LimitError(
+            f"tensor {printable(name, limit=60)!r}: no memory for shape {stored.shape}"
+        ) from error
     if stored.sha256 is not None and hashlib.sha256(values.view(np.uint8).data).hexdigest() != stored.sha256:
         raise _damaged(reader, name, "the checksum differs")
     return values.reshape(stored.shape)
@@ -118,11 +122,14 @@ def _block_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.gener
     block = next((info for info in reader.blocks_info() if info.id == stored.block), None)
     if block is None or block.src_units is None or block.dst_units is None:
         raise _damaged(reader, stored.name, f"block {stored.block} is not a matrix")
+    matrix_shape = (block.src_units.size, block.dst_units.size)
+    if stored.shape != (matrix_shape[::-1] if stored.block_transposed else matrix_shape):
+        raise _damaged(reader, stored.name, f"shape {stored.shape}, but the matrix is {matrix_shape}")
     edges = reader.block_edges(block, columns=("src", "dst", "weight"))
     rows, columns = _index_in(block.src_units, edges["src"]), _index_in(block.dst_units, edges["dst"])
     if rows is None or columns is None:
         raise _damaged(reader, stored.name, f"edges of block {stored.block} outside its matrix")
-    matrix = np.zeros((block.src_units.size, block.dst_units.size), dtype=np.float32)
+    matrix = np.zeros(matrix_shape, dtype=np.float32)
     matrix[rows, columns] = edges["weight"]
     if stored.zero_signs is not None:
         flat = matrix.reshape(-1)
@@ -137,15 +144,15 @@ def _block_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.gener
 
 def _index_in(units: NDArray[np.int64], wanted: NDArray[np.generic]) -> NDArray[np.int64] | None:
     """Return where in `units` each wanted id is; None when one is missing."""
-    if units.size == 0 or wanted.size == 0:
-        return np.zeros(0, dtype=np.int64) if wanted.size == 0 else None
-    place = np.full(int(units.max()) + 1, -1, dtype=np.int64)
-    place[units] = np.arange(units.size)
     ids = wanted.astype(np.int64)
-    if ids.min() < 0 or ids.max() >= place.size:
-        return None
-    found = place[ids]
-    return None if found.min() < 0 else found
+    if units.size == 0 or ids.size == 0:
+        return ids if ids.size == 0 else None
+    if np.array_equal(units, np.arange(units[0], units[0] + units.size)):
+        found = ids - units[0]
+        return found if found.min() >= 0 and found.max() < units.size else None
+    order = np.argsort(units)
+    found = order[np.minimum(np.searchsorted(units, ids, sorter=order), units.size - 1)]
+    return found if np.array_equal(units[found], ids) else None
 
 
 def _damaged(reader: GraphReader, name: str, why: str) -> StoreError:
