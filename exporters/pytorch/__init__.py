@@ -1,0 +1,1 @@
+"""PyTorch: modules, exported programs, factories, training. torch is imported only when it is needed."""

@@ -1,0 +1,85 @@
+"""torch's own ONNX exporter, kept quiet, its errors in one line."""
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emergraph.errors import InvalidInputError, MissingExtraError
+from emergraph.exporters.pytorch.tensors import first_line, require_torch
+
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+
+def save_onnx(
+    module: Any,  # noqa: ANN401
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dynamic_shapes: Any,  # noqa: ANN401
+    path: Path,
+    label: str,
+) -> None:
+    """Export a module or program to an ONNX file as it is: nothing folded, renamed or left out.
+
+    Raises:
+        InvalidInputError: torch cannot export it.
+        MissingExtraError: onnxscript is not installed.
+    """
+    torch = require_torch()
+    try:
+        with _silent():
+            program = torch.onnx.export(
+                module,
+                args,
+                kwargs=kwargs or None,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                dynamic_shapes=dynamic_shapes,
+            )
+            program.save(str(path))
+    except ImportError as error:
+        raise MissingExtraError(
+            'exporting modules needs onnxscript; install it with: pip install "emergraph[torch]"'
+        ) from error
+    except Exception as error:
+        raise InvalidInputError(
+            f"torch cannot export {label} to ONNX: {_reason(error)}; control flow that depends on values "
+            f"has to go through torch.cond, or record its activations with trace_module"
+        ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the exporter off the screen: optional packages, its own future, failed attempts."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if _is_torchs(name)]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _is_torchs(name: str) -> bool:
+    return name.partition(".")[0] in {"torch", "onnxscript", "onnx_ir"}
+
+
+def _reason(error: BaseException) -> str:
+    """What torch says at the bottom of its chain of errors, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _COLOURS.sub("", first_line(error))

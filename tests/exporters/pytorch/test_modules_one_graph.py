@@ -1,0 +1,99 @@
+"""The same network as module, exported program and ONNX file is one graph."""
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+from torchnets import ARCHITECTURES, make_net
+
+from emergraph.exporters.export import ExportOptions, export_onnx
+from emergraph.exporters.pytorch.modules import export_module
+from emergraph.graphstore.restore import restore_tensor
+from emergraph.graphstore.store import open_store
+
+FORCE = ExportOptions(force=True)
+LAYERS = ("id", "name", "op", "kind", "depth", "first_unit", "n_units", "n_params", "dtype")
+SIZES = {
+    # layers, units, edges with parameters; counted by hand from the definitions in torchnets
+    "mlp": (3, 15, 5 * 7 + 7 * 3),
+    "depthwise": (4, 2 + 4 + 8 + 3, 2 * 4 + 8 + 8 * 3),
+    "unet": (5, 1 + 4 + 6 + 4 + 2, 4 + 24 + 24 + 8 * 2),
+    "gated": (5, 4 + 6 + 6 + 6 + 4, 3 * 24),
+}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def exported(request, tmp_path_factory):
+    """One network, three times in a store: module, program, file; and the optimised file."""
+    net = make_net(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    with open_store(folder / "net.duckdb", mode="create") as store:
+        summaries = [export_module(net.module, net.args, store, options=FORCE)]
+        module = net.module.eval()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("warnings.warn", lambda *_args, **_options: None)
+            program = torch.export.export(module, net.args)
+            for optimize in (False, True):
+                made = torch.onnx.export(module, net.args, dynamo=True, optimize=optimize, verbose=False)
+                made.save(str(folder / f"{optimize}.onnx"))
+        summaries.append(export_module(program, net.args, store, options=FORCE))
+        summaries.extend(export_onnx(folder / f"{o}.onnx", store, options=FORCE) for o in (False, True))
+        yield request.param, net.module, store, summaries
+
+
+def test_three_ways_give_one_graph(exported):
+    _, _, store, summaries = exported
+    first = store.graph(summaries[0].graph)
+    for summary in summaries[1:3]:
+        other = store.graph(summary.graph)
+        assert_frame_equal(first.layers().select(LAYERS), other.layers().select(LAYERS))
+        assert_frame_equal(first.units(), other.units())
+        assert_frame_equal(edges(first), edges(other))
+        assert_frame_equal(first.tensors().drop("block"), other.tensors().drop("block"))
+
+
+def edges(reader):
+    frame = reader.edges().with_columns(pl.col("kind").cast(str), pl.col("tensor").cast(str))
+    return frame.drop("block").sort("src", "dst", "kind", "weight")
+
+
+def test_an_optimised_file_has_the_same_units_and_edges(exported):
+    _, _, store, summaries = exported
+    first, optimised = store.graph(summaries[0].graph), store.graph(summaries[3].graph)
+    keys = ("src", "dst", "kind")
+    assert first.layers()["kind"].to_list() == optimised.layers()["kind"].to_list()
+    assert_frame_equal(edges(first).select(keys).sort(keys), edges(optimised).select(keys).sort(keys))
+
+
+def test_every_parameter_is_understood_and_restored(exported):
+    name, module, store, summaries = exported
+    summary, reader = summaries[0], store.graph(summaries[0].graph)
+    assert summary.trace.coverage == 1
+    opaque = [op.op for op in summary.trace.opaque]
+    assert opaque == (["GatherElements"] if name == "mixture" else [])
+    if name == "mixture":
+        assert "depends on the data" in summary.trace.opaque[0].reason
+    stored = set(reader.tensors()["name"])
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    missing = set(parameters) - stored
+    assert missing == ({"wte.weight"} if name == "gpt" else set())
+    for key in set(parameters) - missing:
+        assert restore_tensor(reader, key).tobytes() == parameters[key].detach().numpy().tobytes()
+
+
+def test_sizes_are_those_of_the_definition(exported):
+    name, _, _, summaries = exported
+    if name not in SIZES:
+        pytest.skip("no count by hand")
+    trace = summaries[0].trace
+    assert (trace.n_layers, trace.n_units, trace.n_weight_edges) == SIZES[name]
+
+
+def test_tied_weights_are_one_tensor_used_twice(tmp_path):
+    net = make_net("gpt")
+    with open_store(tmp_path / "net.duckdb", mode="create") as store:
+        blocks = store.graph(export_module(net.module, net.args, store).graph).blocks()
+        tied = blocks.filter(pl.col("tensor") == "head.weight")
+        first = int(blocks["id"][0])
+        assert tied["shared_with"].to_list() == [None, first]
+        assert tied["name"].to_list()[0].startswith("wte")
