@@ -1,9 +1,10 @@
 """One graph into a store, in one transaction: the sink that exporters write into."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import duckdb
+import polars as pl
 
 from emergraph.graphstore.catalog import next_id, unique_name
 from emergraph.graphstore.frames import insert_rows
@@ -27,9 +28,11 @@ from emergraph.graphstore.records import (
     MatrixKernels,
     Operation,
     Tensor,
+    TraceHeader,
     UnitColumns,
 )
 from emergraph.graphstore.tensors import TensorLoader
+from emergraph.graphstore.traces import write_metrics, write_trace
 
 
 class GraphWriter:
@@ -54,6 +57,8 @@ class GraphWriter:
         self._last: BlockRow | None = None
         self._layers: Sequence[Layer] | None = None
         self._units_written = False
+        self._traces: list[tuple[TraceHeader, pl.DataFrame]] = []
+        self._metrics: dict[str, float] = {}
 
     def write_matrix(
         self,
@@ -180,6 +185,14 @@ class GraphWriter:
         """Write all operations, once."""
         insert_rows(self._connection, "operations", operation_columns(self.graph, operations))
 
+    def write_trace(self, header: TraceHeader, frame: pl.DataFrame) -> None:
+        """Write an activation trace of this graph in the same transaction; see `Store.write_trace`."""
+        self._traces.append((header, frame))
+
+    def write_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Write numbers about this graph, such as loss and accuracy, in the same transaction."""
+        self._metrics.update(metrics)
+
     def finish(self, footer: GraphFooter) -> int:
         """Write what is left, commit, and return the id of the graph.
 
@@ -200,6 +213,9 @@ class GraphWriter:
             self._header, footer, graph=self.graph, name=self.name, layers=self._layers, blocks=rows
         )
         insert_rows(self._connection, "graphs", graph)
+        for header, frame in self._traces:
+            write_trace(self._connection, self.graph, header, frame)
+        write_metrics(self._connection, self.graph, self._metrics)
         self._connection.execute("COMMIT")
         self._open = False
         self.finished = True
