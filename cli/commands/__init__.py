@@ -6,6 +6,8 @@ NAMES = (
     "export",
     "trace",
     "emergence",
+    "prune",
+    "percolate",
     "landscape",
     "info",
     "ls",

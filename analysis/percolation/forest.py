@@ -1,0 +1,106 @@
+"""The few edges that join components, found without a step per edge.
+
+Adding edges in a given order changes components only at the edges of the minimum spanning forest of the
+ranks, at most n_units - 1 of them (Kruskal). They are found in chunks: a chunk is contracted by the
+components so far, its own forest is taken by `scipy.sparse.csgraph`, and the components are updated. Edges
+within a component drop out by one comparison of arrays.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+from emergraph.analysis.percolation.ordering import Order
+
+_SMALLEST_CHUNK = 1 << 14
+_LARGEST_CHUNK = 1 << 21
+
+
+@dataclass(frozen=True, eq=False)
+class Merges:
+    """Where in an order of edges components join."""
+
+    position: Order
+    """(n_merges,) position of the joining edge, from 0, ascending."""
+    a: NDArray[np.int64]
+    """(n_merges,) one end of the edge, as a starting component."""
+    b: NDArray[np.int64]
+    """(n_merges,) the other end."""
+    sizes: NDArray[np.int64]
+    """(n_components,) units of each component before the first edge."""
+
+    @property
+    def n_components_at_end(self) -> int:
+        """Components when all edges are there."""
+        return len(self.sizes) - len(self.position)
+
+
+def starting_components(
+    n_units: int, src: NDArray[np.integer], dst: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Components of the units under edges that are there from the start.
+
+    Returns:
+        (n_units,) component of each unit; (n_components,) units of each.
+    """
+    if len(src) == 0:
+        return np.arange(n_units), np.ones(n_units, dtype=np.int64)
+    _, labels = connected_components(
+        coo_array((np.ones(len(src), dtype=np.int8), (src, dst)), shape=(n_units, n_units)), directed=False
+    )
+    return labels.astype(np.int64), np.bincount(labels).astype(np.int64)
+
+
+def find_merges(
+    src: NDArray[np.integer],
+    dst: NDArray[np.integer],
+    order: Order,
+    components: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+) -> Merges:
+    """Find the edges that join components when edges are added in an order.
+
+    Args:
+        src: (n_edges,) units.
+        dst: (n_edges,) units.
+        order: (n,) edges in the order in which they are added.
+        components: (n_units,) component of each unit before the first edge.
+        sizes: (n_components,) units of each.
+
+    Example:
+        >>> src, dst = np.array([0, 0, 1]), np.array([1, 1, 2])
+        >>> one_each = np.ones(3, dtype=np.int64)
+        >>> find_merges(src, dst, np.arange(3), np.arange(3), one_each).position.tolist()
+        [0, 2]
+    """
+    n = len(sizes)
+    current = np.arange(n)
+    found: list[Order] = []
+    n_current, position = n, 0
+    while position < len(order) and n_current > 1:
+        size = min(max(2 * n_current, _SMALLEST_CHUNK, position // 4), _LARGEST_CHUNK)
+        chunk = order[position : position + size]
+        a, b = current[components[src[chunk]]], current[components[dst[chunk]]]
+        apart = np.flatnonzero(a != b)
+        if len(apart):
+            kept, labels, n_current = _chunk_forest(a[apart], b[apart], n_current)
+            found.append(position + apart[kept])
+            current = labels[current]
+        position += size
+    at = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+    return Merges(at, components[src[order[at]]], components[dst[order[at]]], sizes)
+
+
+def _chunk_forest(
+    a: NDArray[np.int64], b: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Positions of the forest's edges in a chunk, ascending; the new component of each old one; how many."""
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    _, first = np.unique(low * n + high, return_index=True)  # the first of parallel edges
+    ranks = first.astype(np.float64) + 1.0  # zero would be no edge
+    forest = minimum_spanning_tree(coo_array((ranks, (low[first], high[first])), shape=(n, n)).tocsr())
+    n_after, labels = connected_components(forest, directed=False)
+    return np.sort(forest.data).astype(np.int64) - 1, labels.astype(np.int64), int(n_after)

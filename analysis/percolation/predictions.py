@@ -1,0 +1,100 @@
+"""What theory expects for edges that are added at random."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from emergraph.analysis.percolation.edgelist import PercolationEdges
+
+Floats = NDArray[np.float64]
+
+
+def degree_threshold(degrees: NDArray[np.integer]) -> float:
+    """Share of edges at which a random graph with these degrees percolates.
+
+    `p_c = <k> / (<k^2> - <k>)` (Molloy and Reed; Cohen et al., Phys. Rev. Lett. 85, 4626, eq. 6). Above 1:
+    never.
+
+    Args:
+        degrees: (n,) of the complete graph.
+
+    Example:
+        >>> degree_threshold(np.full(10, 3))
+        0.5
+    """
+    k = degrees.astype(np.float64)
+    excess = float((k * k).sum() - k.sum())
+    return float(k.sum()) / excess if excess > 0 else float("inf")
+
+
+def bipartite_threshold(n_in: int, n_out: int) -> float:
+    """Edges at which a random bipartite graph percolates, `sqrt(n_in n_out)` (arXiv 2408.12578, section 5).
+
+    Example:
+        >>> bipartite_threshold(900, 18000) == 16200000**0.5
+        True
+    """
+    return float(np.sqrt(float(n_in) * float(n_out)))
+
+
+def bipartite_giant(n_in: int, n_out: int, edges: float) -> tuple[float, float]:
+    """Shares of both sides that are in the giant component of a random bipartite graph.
+
+    Solves `S_E = 1 - exp(-x r S_K)`, `S_K = 1 - exp(-(x/r) S_E)` with x = edges / sqrt(n_in n_out) and
+    r = sqrt(n_out / n_in); both are 0 for x <= 1. The share of connected pairs is their product.
+
+    Args:
+        n_in: Size of side E.
+        n_out: Size of side K.
+        edges: Distinct random pairs.
+
+    Example:
+        >>> [round(share, 3) for share in bipartite_giant(1000, 1000, 2000)]
+        [0.797, 0.797]
+    """
+    x = edges / bipartite_threshold(n_in, n_out)
+    r = float(np.sqrt(n_out / n_in))
+    if x <= 1:
+        return 0.0, 0.0
+
+    def side_k(s: float) -> float:
+        return -float(np.expm1(-(x / r) * s))
+
+    def gap(s: float) -> float:
+        return -float(np.expm1(-x * r * side_k(s))) - s
+
+    low = 1e-12
+    if gap(low) <= 0:  # so near the threshold that the solution is within rounding of zero
+        return 0.0, 0.0
+    side_e = float(brentq(gap, low, 1.0, xtol=1e-14))
+    return side_e, side_k(side_e)
+
+
+def component_degrees(edges: PercolationEdges, components: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """(n,) edges that leave each starting component."""
+    a, b = components[edges.src], components[edges.dst]
+    within = np.bincount(a[a == b], minlength=n)
+    return np.asarray(np.bincount(a, minlength=n) + np.bincount(b, minlength=n) - 2 * within)
+
+
+def layered_threshold(edges: PercolationEdges) -> float:
+    """Share of edges at which a random graph with the same numbers of edges between layers percolates.
+
+    Mean field: `p_c = 1 / largest eigenvalue of B`, where B[a, b] is the mean number of edges from a unit of
+    layer a to units of layer b, in either direction. One bipartite layer gives `sqrt(n_in n_out)` edges.
+    Structural edges are not part of it.
+    """
+    graph = edges.graph
+    n = len(graph.layers)
+    between = np.zeros((n, n))
+    for block, first, end in zip(edges.blocks, edges.starts[:-1], edges.starts[1:], strict=True):
+        from_layer = graph.unit_layer[edges.src[first:end]].astype(np.int64)
+        per_layer = np.bincount(from_layer, minlength=n)
+        target = graph.layer_position(block.layer)
+        between[:, target] += per_layer
+        between[target, :] += per_layer
+    sizes = np.array([max(layer.n_units, 1) for layer in graph.layers], dtype=np.float64)
+    # D^-1 C and D^-1/2 C D^-1/2 have the same eigenvalues, and the latter is symmetric.
+    scale = 1 / np.sqrt(sizes)
+    largest = float(np.linalg.eigvalsh(between * scale[:, None] * scale[None, :])[-1])
+    return 1 / largest if largest > 0 else float("inf")
