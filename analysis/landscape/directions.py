@@ -63,9 +63,9 @@ def perturbation_scale(base: NDArray[np.floating], layout: Layout, norm: Norm) -
     weights = np.asarray(base, dtype=np.float64)
     if weights.shape != (layout.n_params,):
         raise UsageError(f"base weights: expected shape ({layout.n_params},), found {weights.shape}")
-    if norm is Norm.NONE:
+    if norm == Norm.NONE:
         return np.ones_like(weights)
-    if norm is Norm.ELEMENT:
+    if norm == Norm.ELEMENT:
         return np.abs(weights)
     ids = group_ids(layout, norm)
     scale = (_group_norms(weights, ids) / np.sqrt(np.bincount(ids)))[ids]

@@ -213,7 +213,7 @@ class TorchEvaluator:
         return float(self._loss_of(self._module(*self._inputs)))
 
     def _loss_of(self, output: Any) -> "torch.Tensor":  # noqa: ANN401 - whatever the module returns
-        if self._kind is LossKind.FUNCTION and self._function is not None:
+        if self._kind == LossKind.FUNCTION and self._function is not None:
             return self._function(output)
         return _tensor_loss(self._kind, output, self._reference, self._targets)
 
@@ -232,23 +232,23 @@ def _resolve(
     """Decide what `auto` means and name the loss."""
     import torch
 
-    if (function is not None) != (loss is LossKind.FUNCTION):
+    if (function is not None) != (loss == LossKind.FUNCTION):
         raise UsageError(f"loss {loss}: a function is expected with 'function' and with no other kind")
-    if loss is LossKind.FUNCTION:
+    if loss == LossKind.FUNCTION:
         return loss, "user's function"
     if not isinstance(output, torch.Tensor):
         raise UsageError(
             f"loss {loss}: the module returns {type(output).__name__}, expected a tensor; use function"
         )
     several = output.ndim > 1 and output.shape[-1] > 1
-    if loss is LossKind.AUTO:
+    if loss == LossKind.AUTO:
         if targets is not None:
             loss = LossKind.MSE if targets.dtype.is_floating_point else LossKind.CROSS_ENTROPY
         else:
             loss = LossKind.KL if several else LossKind.MSE
-    if targets is None and loss is LossKind.CROSS_ENTROPY:
+    if targets is None and loss == LossKind.CROSS_ENTROPY:
         raise UsageError(f"loss {loss} needs targets; kl and mse do without")
-    if targets is not None and loss is LossKind.KL:
+    if targets is not None and loss == LossKind.KL:
         raise UsageError(f"loss {loss} takes no targets: it compares with the base model; use cross_entropy")
     compared = "the base model's outputs" if targets is None else "the targets"
     return loss, f"{loss} to {compared}"
@@ -260,9 +260,9 @@ def _tensor_loss(
     """Cross-entropy over the last axis, MSE, or KL(base || output) of softmaxes over the last axis."""
     import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
-    if kind is LossKind.CROSS_ENTROPY and targets is not None:
+    if kind == LossKind.CROSS_ENTROPY and targets is not None:
         return F.cross_entropy(output.flatten(0, -2), targets.flatten().long())
-    if kind is LossKind.MSE:
+    if kind == LossKind.MSE:
         return F.mse_loss(output, reference if targets is None else targets)
     logs, own = F.log_softmax(output, dim=-1), F.log_softmax(reference, dim=-1)
     return (own.exp() * (own - logs)).sum(dim=-1).mean()

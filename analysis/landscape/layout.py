@@ -118,7 +118,7 @@ def group_ids(layout: Layout, norm: Norm) -> NDArray[np.int64]:
     ids = np.empty(layout.n_params, dtype=np.int64)
     first = 0
     for block in layout.blocks:
-        if norm is Norm.LAYER:
+        if norm == Norm.LAYER:
             ids[block.span] = first
             first += 1
             continue

@@ -208,22 +208,22 @@ def make_loss(
     Raises:
         UsageError: Targets or function are missing, or given where they would be ignored.
     """
-    if (function is not None) != (loss is LossKind.FUNCTION):
+    if (function is not None) != (loss == LossKind.FUNCTION):
         raise UsageError(f"loss {loss}: a function is expected with 'function' and with no other kind")
     if targets is not None and loss not in (LossKind.MSE, LossKind.CROSS_ENTROPY):
         raise UsageError(
             f"loss {loss} compares with the base model; drop the targets or use cross_entropy or mse"
         )
-    if loss is LossKind.FUNCTION and function is not None:
+    if loss == LossKind.FUNCTION and function is not None:
         return Loss("user's function", function)
-    if loss is LossKind.CROSS_ENTROPY:
+    if loss == LossKind.CROSS_ENTROPY:
         if targets is None:
             raise UsageError("loss cross_entropy needs labels; give them, or use kl or mse without labels")
         return cross_entropy(np.asarray(targets).astype(np.int64), output_kind(outputs[0]))
-    if loss is LossKind.MSE:
+    if loss == LossKind.MSE:
         return mse_to(outputs) if targets is None else mse_to([targets], name="mse to the targets")
     known = sigmoid or [False] * len(outputs)
     kinds = [output_kind(array, sigmoid=flag) for array, flag in zip(outputs, known, strict=True)]
-    if loss is LossKind.AUTO and OutputKind.SCORES in [kinds[i] for i in _comparable(outputs, outputs)]:
+    if loss == LossKind.AUTO and OutputKind.SCORES in [kinds[i] for i in _comparable(outputs, outputs)]:
         return mse_to(outputs)
     return kl_to_base(outputs, kinds)

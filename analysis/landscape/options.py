@@ -51,6 +51,7 @@ class SurveyOptions:
         for name, least in (("directions", 2), ("walks", 2), ("pairs", 2), ("distances", 1), ("planes", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name}: expected at least {least}, found {getattr(self, name)}")
+        object.__setattr__(self, "norm", _norm(self.norm))
         if not self.radius > 0:
             raise UsageError(f"radius: expected a positive number, found {self.radius}")
 
@@ -69,6 +70,18 @@ class SurveyOptions:
             + (2**self.masks if self.masks else 0)
             + 3
         )
+
+
+def _norm(norm: Norm | str) -> Norm:
+    """The normalisation by its name.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    try:
+        return Norm(norm)
+    except ValueError:
+        raise UsageError(f"norm {norm}: expected one of {', '.join(map(str, Norm))}") from None
 
 
 LADDER: tuple[dict[str, int], ...] = (

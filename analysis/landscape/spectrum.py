@@ -19,6 +19,9 @@ from emergraph.errors import UsageError
 Vector = NDArray[np.float64]
 Product = Callable[[Vector], Vector]
 
+EAGER_STEPS = 100
+"""Lanczos steps up to which convergence is looked at after every product."""
+
 BASIS_BYTES = 2 << 30
 """Most memory that the Lanczos basis may take."""
 
@@ -93,9 +96,13 @@ class _Lanczos:
         w = self.product(self.basis[m])
         self.diagonal.append(float(self.basis[m] @ w))
         used = self.basis[: m + 1]
-        # Twice is enough (Parlett): without it copies of converged eigenvalues appear.
+        # Without reorthogonalisation copies of converged eigenvalues appear. Twice is enough, and once where
+        # little was taken off (Daniel, Gragg, Kaufman, Stewart 1976).
         for _ in range(2):
+            before = float(np.linalg.norm(w))
             w = w - used.T @ (used @ w)
+            if float(np.linalg.norm(w)) > 0.7 * before:
+                break
         rest = float(np.linalg.norm(w))
         self.off.append(rest)
         scale = max(map(abs, self.diagonal)) + max(self.off[:-1], default=0.0)
@@ -152,8 +159,8 @@ def extreme_eigenvalues(
         more = run.advance()
         if run.steps < min(2 * k, capacity) and more:
             continue
-        # Solving the small problem costs little, but not nothing: look every fifth step.
-        if more and run.steps % 5 and run.steps < capacity:
+        # Solving the small problem costs little, but not nothing: look less often where it is larger.
+        if more and run.steps > EAGER_STEPS and run.steps % 5 and run.steps < capacity:
             continue
         values, vectors = run.ritz()
         scale = np.maximum(np.abs(values), 1e-3 * np.abs(values).max())
