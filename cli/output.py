@@ -79,6 +79,8 @@ class View:
     of nested objects included) are the one row of CSV and Parquet."""
     notes: Sequence[str] = ()
     """What a person should know besides; goes to stderr."""
+    columns: Sequence[str] = ()
+    """Columns of the table that people see, in tables and Markdown; all of them where it is empty."""
 
     def table(self) -> "pl.DataFrame":
         """The rows for CSV and Parquet."""
@@ -88,7 +90,10 @@ class View:
 
     def shown(self) -> "list[pl.DataFrame]":
         """The tables below the facts, for people."""
-        return [frame for frame in (self.rows, self.details) if frame is not None]
+        rows = self.rows
+        if rows is not None and self.columns:
+            rows = rows.select(self.columns)
+        return [frame for frame in (rows, self.details) if frame is not None]
 
 
 def _record(document: object) -> dict[str, object]:

@@ -1,0 +1,118 @@
+"""Sums over all input-output paths of products of weights: path norms and SynFlow, at any depth.
+
+`forward(v) = sum over u -> v of forward(u) s(u, v)`, 1 at the starts. The values of each layer are kept
+divided by their largest, whose logarithm is kept beside them, so that no depth overflows or underflows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Floats
+from emergraph.analysis.unitgraph import ROLES
+from emergraph.graphstore.records import PATH_KINDS, LayerKind, Role
+
+Strength = Callable[[BlockTable], Floats]
+"""Gives a block's (n_edges,) factors, 0 where an edge is gone."""
+
+LN10 = float(np.log(10.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Sums over paths from the starts to every unit."""
+
+    value: Floats
+    """(n_units,) in [0, 1], relative to the largest of the unit's layer."""
+    log_scale: Floats
+    """(n_layers,) natural logarithm of that largest value; -inf for a layer without paths."""
+    log10_total: float
+    """Decimal logarithm of the sum over output units; -inf for none."""
+
+
+def forward_flow(table: EdgeTable, strength: Strength) -> Flow:
+    """Sum over all paths from inputs of the product of strengths, for every unit.
+
+    Follows the path kinds (`weight`, `identity`, `gate`, `attention`), not recurrent edges.
+
+    Args:
+        table: The edges.
+        strength: Factors of a block's edges, non-negative.
+    """
+    graph = table.graph
+    value = starting_units(table).astype(np.float64)
+    scale = np.full(len(graph.layers), -np.inf)
+    blocks = table.of_kinds(PATH_KINDS).by_layer
+    for position, layer in enumerate(graph.layers):
+        into = blocks[position]
+        sources = [graph.unit_layer[block.rows] for block in into]
+        own = 0.0 if value[layer.units].any() else -np.inf
+        top = max([own, *(float(scale[rows].max()) for rows in sources)])
+        if top == -np.inf:
+            continue
+        total = value[layer.units] * np.exp(own - top)
+        weighted = np.zeros((graph.n_units, 1))
+        for block, rows in zip(into, sources, strict=True):
+            weighted[block.rows, 0] = value[block.rows] * np.exp(scale[rows] - top)
+            total[block.columns - layer.first_unit] += block.sums(strength(block), weighted, "dst")[:, 0]
+        largest = total.max(initial=0.0)
+        if largest > 0:
+            value[layer.units] = total / largest
+            scale[position] = top + np.log(largest)
+    return Flow(value=value, log_scale=scale, log10_total=_total(table, value, scale))
+
+
+def backward_flow(table: EdgeTable, strength: Strength, flow: Flow) -> Floats:
+    """Sum over all paths from every unit to outputs, in the units of a forward flow.
+
+    Returns:
+        (n_units,) b with `flow.value[u] * s(u, v) * exp(log_scale[u] - log_scale[v]) * b[v]` the share of an
+        edge in the total, up to one factor that all edges share.
+    """
+    graph = table.graph
+    outputs = graph.role == ROLES.index(Role.OUTPUT)
+    finite = np.isfinite(flow.log_scale)
+    top = max(
+        (float(flow.log_scale[p]) for p in set(graph.unit_layer[outputs].tolist()) if finite[p]), default=0.0
+    )
+    scale = np.where(finite, flow.log_scale, -np.inf)
+    with np.errstate(over="ignore"):
+        back = np.where(outputs, np.exp(scale[graph.unit_layer] - top), 0.0)[:, None]
+    blocks = table.of_kinds(PATH_KINDS).by_layer
+    for position in reversed(range(len(graph.layers))):
+        if not finite[position]:
+            continue
+        for block in blocks[position]:
+            rows = graph.unit_layer[block.rows]
+            factor = np.exp(scale[rows] - scale[position])
+            back[block.rows, 0] += factor * block.sums(strength(block), back, "src")[:, 0]
+    return np.asarray(back[:, 0])
+
+
+def edge_shares(
+    block: BlockTable, strength: Floats, flow: Flow, back: Floats, layer_of: np.ndarray
+) -> Floats:
+    """SynFlow's saliency of each edge, `|w dR/dw|` (arXiv 2006.05467, eq. 3), up to one common factor."""
+    with np.errstate(invalid="ignore"):
+        factor = np.exp(flow.log_scale[layer_of[block.src]] - flow.log_scale[block.target])
+    factor = np.nan_to_num(factor, nan=0.0, posinf=0.0)
+    return np.asarray(flow.value[block.src] * strength * factor * back[block.dst])
+
+
+def starting_units(table: EdgeTable) -> np.ndarray:
+    """(n_units,) bool: input units and embeddings."""
+    graph = table.graph
+    embedding = np.array([layer.kind == LayerKind.EMBEDDING for layer in graph.layers], dtype=bool)
+    return np.asarray((graph.role == ROLES.index(Role.INPUT)) | embedding[graph.unit_layer])
+
+
+def _total(table: EdgeTable, value: Floats, scale: Floats) -> float:
+    graph = table.graph
+    outputs = np.flatnonzero(graph.role == ROLES.index(Role.OUTPUT))
+    logs = scale[graph.unit_layer[outputs]]
+    top = logs.max(initial=-np.inf)
+    if top == -np.inf:
+        return -np.inf
+    total = float((value[outputs] * np.exp(logs - top)).sum())
+    return -np.inf if total == 0 else float((np.log(total) + top) / LN10)

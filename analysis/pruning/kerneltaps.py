@@ -1,0 +1,131 @@
+"""Which parameters of a convolution's tensor each edge stands for.
+
+The graph keeps of a kernel its sum and norms; the single taps are in the tensor. A layout is accepted only
+when the taps that it gives each edge have the norms that the graph recorded for it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.pruning.edgetable import BlockTable, Floats
+from emergraph.analysis.unitgraph import UnitGraph
+from emergraph.errors import EmergraphError
+
+TOLERANCE = 1e-9
+Element = TypeVar("Element", bound=np.generic)
+Arrange = Callable[[NDArray[Any]], NDArray[Any]]
+"""Gives a tensor three axes: two that find a kernel, and its parameters."""
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """The non-zero parameters of a block's kernels, in the order of the block's edges."""
+
+    edge: NDArray[np.int64]
+    """(n,) edge within the block."""
+    value: Floats
+    """(n,) the parameter."""
+    element: NDArray[np.int64]
+    """(n,) its place in the tensor, raveled in C order."""
+    tap: NDArray[np.int64]
+    """(n,) its place in its kernel."""
+    starts: NDArray[np.int64]
+    """(n_edges,) where each edge's parameters begin."""
+    kernel_size: int
+    """Parameters of one kernel, zeros included."""
+
+    @property
+    def magnitude(self) -> Floats:
+        """(n,) absolute values."""
+        return np.abs(self.value)
+
+
+def kernel_taps(
+    block: BlockTable, graph: UnitGraph, tensor_values: Callable[[str], NDArray[np.generic]] | None
+) -> Taps | None:
+    """The parameters behind each edge of a block of kernels; None where the layout cannot be told.
+
+    Tried are (targets, sources, taps...) and (sources, targets, taps...), with all sources or those of the
+    target's group, and for matrices sources with several rows or columns each, side by side or interleaved.
+    """
+    if tensor_values is None or block.block.tensor is None:
+        return None
+    try:
+        values = tensor_values(block.block.tensor)
+    except EmergraphError:
+        return None
+    if values.ndim < 2 or values.dtype.kind not in "fV":
+        return None
+    wide = values.astype(np.float64)
+    places = np.arange(wide.size).reshape(wide.shape)
+    for axes, first, second in _layouts(block, graph, wide.shape):
+        flat, place = axes(wide), axes(places)
+        if first.max() >= flat.shape[0] or second.max() >= flat.shape[1]:
+            continue
+        kernels = flat[first, second]
+        if _agrees(block, kernels):
+            edge, tap = np.nonzero(kernels)
+            counts = np.count_nonzero(kernels, axis=1)
+            return Taps(
+                edge=edge.astype(np.int64),
+                value=kernels[edge, tap],
+                element=place[first, second][edge, tap],
+                tap=tap.astype(np.int64),
+                starts=np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64),
+                kernel_size=flat.shape[2],
+            )
+    return None
+
+
+def _layouts(
+    block: BlockTable, graph: UnitGraph, shape: tuple[int, ...]
+) -> Iterator[tuple[Arrange, NDArray[np.int64], NDArray[np.int64]]]:
+    """Candidates: how to see the tensor as (first, second, taps), and both indices of each edge's kernel."""
+    about = block.block
+    target = block.dst.astype(np.int64) - graph.layer_of(about.layer).first_unit
+    sources = block.rows if about.src_units is None else about.src_units
+    order = np.argsort(sources, kind="stable")
+    source = order[np.searchsorted(sources[order], block.src)].astype(np.int64)
+    by_target = np.lexsort((block.src, block.dst))
+    ends = block.dst[by_target]
+    in_group = np.empty(len(ends), dtype=np.int64)
+    in_group[by_target] = np.arange(len(ends)) - np.searchsorted(ends, ends)
+    by_source = np.lexsort((block.dst, block.src))
+    begins = block.src[by_source]
+    out_in_group = np.empty(len(begins), dtype=np.int64)
+    out_in_group[by_source] = np.arange(len(begins)) - np.searchsorted(begins, begins)
+    rows, columns = shape[:2]
+    taps = math.prod(shape[2:])
+
+    def kernels(array: NDArray[Element]) -> NDArray[Element]:
+        return array.reshape(rows, columns, taps)
+
+    for first, second in (
+        *((target, source), (source, target)),
+        *((target, in_group), (source, out_in_group)),
+    ):
+        yield kernels, first, second
+    if len(shape) == 2:
+        # Features that were flattened: each source has as many columns (or rows) as it had positions.
+        n = len(sources)
+        if columns % n == 0:
+            yield (lambda a: a.reshape(rows, n, columns // n)), target, source
+            yield (lambda a: a.reshape(rows, columns // n, n).swapaxes(1, 2)), target, source
+        if rows % n == 0:
+            yield (lambda a: np.moveaxis(a.reshape(n, rows // n, columns), 1, 2)), source, target
+            yield (lambda a: np.moveaxis(a.reshape(rows // n, n, columns), 0, 2)), source, target
+
+
+def _agrees(block: BlockTable, kernels: Floats) -> bool:
+    magnitude = np.abs(kernels)
+    counts = np.count_nonzero(kernels, axis=1)
+    return bool(
+        np.allclose(magnitude.sum(axis=1), block.l1, rtol=TOLERANCE, atol=0)
+        and np.allclose(np.sqrt((kernels**2).sum(axis=1)), block.l2, rtol=TOLERANCE, atol=0)
+        and np.array_equal(counts, block.parameters)
+    )

@@ -1,0 +1,61 @@
+"""Exactly how many items go at each level, and which: the ones with the lowest scores, ties by position."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.pruning.edgetable import Floats, Levels
+from emergraph.errors import UsageError
+
+MAX_LEVELS = 254
+
+
+def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """The levels in ascending order, each once.
+
+    Raises:
+        UsageError: A level is outside [0, 1), or there are none or too many.
+    """
+    if bad := [level for level in levels if not 0 <= level < 1]:
+        raise UsageError(f"level {bad[0]:g}: expected shares to remove, from 0 up to but not 1, such as 0.5")
+    distinct = tuple(sorted({float(level) for level in levels}))
+    if not 1 <= len(distinct) <= MAX_LEVELS:
+        raise UsageError(f"{len(distinct)} levels: expected 1 to {MAX_LEVELS}")
+    return distinct
+
+
+def removal_levels(scores: Floats, groups: NDArray[np.int64], levels: Sequence[float]) -> Levels:
+    """First level at which each item is removed: in each group exactly `round(level * n)` items.
+
+    Items go in ascending order of (score, position); NaN goes last. `round` is Python's, to even at halves,
+    which is what `torch.nn.utils.prune` counts with.
+
+    Args:
+        scores: (n_items,).
+        groups: (n_items,) number of each item's group.
+        levels: Ascending, in [0, 1).
+
+    Returns:
+        (n_items,) index into `levels`, or their number for items that stay.
+
+    Example:
+        >>> removal_levels(np.ones(4), np.zeros(4, dtype=int), [0.25, 0.5]).tolist()
+        [0, 1, 2, 2]
+    """
+    order = _order(scores, groups)
+    ordered_groups = groups[order]
+    changes = np.flatnonzero(np.diff(ordered_groups)) + 1
+    starts = [0, *changes.tolist()] if len(order) else []
+    gone = np.full(len(scores), len(levels), dtype=np.uint8)
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        counts = [round(level * int(stop - start)) for level in levels]
+        for index in reversed(range(len(levels))):
+            gone[order[start : start + counts[index]]] = index
+    return gone
+
+
+def _order(scores: Floats, groups: NDArray[np.int64]) -> NDArray[np.intp]:
+    if len(groups) and (groups == groups[0]).all():
+        return np.argsort(scores, kind="stable")
+    return np.lexsort((scores, groups))

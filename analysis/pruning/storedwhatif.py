@@ -1,0 +1,148 @@
+"""What-ifs of a graph in a store, with its traces and tensors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from emergraph.analysis.emergence.activity import Activity
+from emergraph.analysis.emergence.rules import activity_scores
+from emergraph.analysis.pruning.criteria import UnitActivations
+from emergraph.analysis.pruning.edgetable import EdgeTable, read_edge_table
+from emergraph.analysis.pruning.items import PruningUnit
+from emergraph.analysis.pruning.measures import ParameterCosts
+from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.predicate import chosen_edges, chosen_units, edge_mask
+from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, prune_graph
+from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+from emergraph.errors import UsageError
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.restore import restore_tensor
+from emergraph.graphstore.tensors import element_type
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivityChoice:
+    """Whose activity E and the criteria take."""
+
+    trace: str | int | None = None
+    """Name or id; None: the newest, if there is one."""
+    rule: str = "mean"
+    threshold: float | None = None
+
+    def trace_id(self, reader: GraphReader) -> int | None:
+        """Id of the trace; None where none is named and there is none.
+
+        Raises:
+            UsageError: The graph has no trace of that name.
+        """
+        traces = reader.traces()
+        if self.trace is None:
+            return int(traces["id"][-1]) if traces.height else None
+        reader.activations(self.trace)  # raises where there is none
+        chosen = traces.filter(
+            (traces["name"] == str(self.trace)) | (traces["id"].cast(pl.String) == str(self.trace))
+        )
+        return int(chosen["id"][-1])
+
+
+def pick(store: Path, graph: int, options: PruningOptions, trace: int | None) -> np.ndarray:
+    """What a predicate picks: (n, 3) block, source, target, or (n, 1) units; see `predicate`.
+
+    Args:
+        store: The store; this process must not hold it open for writing.
+        graph: Id of the graph.
+        options: With a predicate.
+        trace: Id of the trace whose statistics the predicate can ask.
+
+    Raises:
+        UsageError: The predicate is wrong, or is meant for single parameters.
+    """
+    if options.pruning_unit is PruningUnit.PARAMETER:
+        raise UsageError(
+            "a predicate picks edges or units, not single parameters: choose --unit edge or unit"
+        )
+    ask = chosen_units if options.pruning_unit is PruningUnit.UNIT else chosen_edges
+    return ask(store, graph, options.where or "", trace=trace)
+
+
+def prune_stored(
+    reader: GraphReader,
+    options: PruningOptions,
+    *,
+    activity: ActivityChoice | None = None,
+    picked: np.ndarray | None = None,
+) -> PruningResult:
+    """Prune a stored graph in thought; see `whatif.prune_graph`.
+
+    Args:
+        reader: The graph.
+        options: Criterion, levels, scope and unit.
+        activity: Trace and rule.
+        picked: What a predicate picked, from `predicate.chosen_edges` or `chosen_units`.
+
+    Raises:
+        UsageError: An option does not make sense for this graph, or a named trace is missing.
+    """
+    choice = activity or ActivityChoice()
+    graph = read_unit_graph(reader)
+    activations, active = None, None
+    if choice.trace is not None or reader.traces().height:
+        activations = _activations(reader, choice, graph.n_units)
+        measured = read_unit_trace(reader, choice.trace)
+        active = _activity(activity_scores(choice.rule, graph, trace=measured).above(choice.threshold))
+    table = read_edge_table(graph)
+    tensors = reader.tensors()
+    return prune_graph(
+        graph,
+        options,
+        surroundings=Surroundings(
+            activity=active,
+            activations=activations,
+            tensor_values=lambda name: restore_tensor(reader, name),
+            tensor_sizes=dict(tensors.select("name", "n_params").iter_rows()),
+            costs=_costs(reader),
+            chosen=None if picked is None else _chosen(table, options, picked),
+        ),
+        table=table,
+    )
+
+
+def _activity(activity: Activity) -> Activity:
+    if activity.active.ndim != 1:
+        raise UsageError(
+            "rule per_sample gives an activity per sample: choose mean, mean_abs, any or majority"
+        )
+    return activity
+
+
+def _activations(reader: GraphReader, choice: ActivityChoice, n_units: int) -> UnitActivations:
+    frame = reader.activations(choice.trace)
+    columns = {}
+    for name in ("mean_abs", "rms"):
+        columns[name] = np.full(n_units, np.nan)
+        columns[name][frame["unit"].to_numpy()] = frame[name].to_numpy()
+    return UnitActivations(mean_abs=columns["mean_abs"], rms=columns["rms"], name=str(choice.trace or ""))
+
+
+def _costs(reader: GraphReader) -> ParameterCosts:
+    units = reader.units()
+    per_unit = sum(
+        units[name].is_not_null().to_numpy().astype(np.int64) for name in ("bias", "scale", "shift")
+    )
+    sizes = {}
+    total = 0.0
+    for name, dtype, n_params in reader.tensors().select("name", "dtype", "n_params").iter_rows():
+        found = element_type(dtype)
+        sizes[name] = 0.0 if found is None else float(found.itemsize)
+        total += sizes[name] * n_params
+    return ParameterCosts(n_per_unit=np.asarray(per_unit), bytes_total=total, bytes_of_tensor=sizes)
+
+
+def _chosen(table: EdgeTable, options: PruningOptions, picked: np.ndarray) -> np.ndarray:
+    if options.pruning_unit is PruningUnit.UNIT:
+        chosen = np.zeros(table.graph.n_units, dtype=bool)
+        chosen[picked[:, 0]] = True
+        return chosen
+    return edge_mask(table, picked)

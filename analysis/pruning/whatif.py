@@ -1,0 +1,171 @@
+"""Pruning what-ifs of a graph: masks at many levels, and what the graph says about each of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from emergraph.analysis.emergence.activity import Activity
+from emergraph.analysis.emergence.options import EmergenceOptions
+from emergraph.analysis.pruning.criteria import Criterion, UnitActivations, check_criterion, scores
+from emergraph.analysis.pruning.edgetable import EdgeTable, Levels, read_edge_table
+from emergraph.analysis.pruning.emergencelevels import emergence_levels
+from emergraph.analysis.pruning.items import Items, PruningUnit, TensorValues, prunable_items
+from emergraph.analysis.pruning.measures import ParameterCosts, measure
+from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.removal import (
+    Removal,
+    nested_removal,
+    prune_by_scores,
+    prune_by_synflow,
+    prune_n_of_m,
+)
+from emergraph.analysis.unitgraph import UnitGraph
+from emergraph.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a sweep can use besides the graph; what is missing leaves columns empty, or is refused."""
+
+    activity: Activity | None = None
+    """Of the unpruned model, for E."""
+    activations: UnitActivations | None = None
+    """For activation and wanda."""
+    tensor_values: TensorValues | None = None
+    tensor_sizes: Mapping[str, int] | None = None
+    costs: ParameterCosts = field(default_factory=ParameterCosts)
+    chosen: Any = None
+    """For a predicate: (n_edges,) or (n_units,) bool, what to remove."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PruningResult:
+    """A table of what-ifs and the masks behind it."""
+
+    graph: str
+    options: PruningOptions
+    frame: pl.DataFrame
+    """One row per level and seed; columns in docs/pruning.md."""
+    removals: tuple[Removal, ...]
+    """In the order of the rows; every sweep of nested masks is one."""
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "graph": self.graph,
+            "options": self.options.to_dict(),
+            "levels": self.frame.to_dicts(),
+            "notes": list(self.notes),
+        }
+
+    def mask(self, row: int = -1) -> tuple[Removal, int]:
+        """The removal and the level index behind a row of the frame.
+
+        Raises:
+            UsageError: There is no such row.
+        """
+        places = [(removal, level) for removal in self.removals for level in range(removal.n_levels)]
+        if not -len(places) <= row < len(places):
+            raise UsageError(f"no what-if {row}: there are {len(places)}")
+        return places[row]
+
+
+def prune_graph(
+    graph: UnitGraph,
+    options: PruningOptions | None = None,
+    *,
+    surroundings: Surroundings | None = None,
+    table: EdgeTable | None = None,
+) -> PruningResult:
+    """Prune a graph at many levels, in thought: the graph stays as it is.
+
+    Args:
+        graph: The graph.
+        options: Criterion, levels, scope and unit.
+        surroundings: Trace, tensors and costs.
+        table: The graph's edges, if they were read before.
+
+    Raises:
+        UsageError: The criterion does not fit the unit, its trace is missing, or nothing can be pruned.
+
+    Example:
+        >>> from emergraph.analysis.layerednets import layered_net
+        >>> net = layered_net([np.array([[1.0, 3.0], [-2.0, 4.0]]), np.array([[2.0], [-1.0]])])
+        >>> result = prune_graph(net, PruningOptions(levels=(0.0, 0.5)))
+        >>> result.frame["sparsity"].to_list()
+        [0.0, 0.5]
+    """
+    options = options or PruningOptions()
+    around = surroundings or Surroundings()
+    check_criterion(options.kind, options.pruning_unit, around.activations)
+    table = table or read_edge_table(graph)
+    items = prunable_items(
+        table,
+        options.pruning_unit,
+        tensor_values=around.tensor_values,
+        tensor_sizes=around.tensor_sizes,
+    )
+    notes = [*items.notes, *_notes(items, options, around)]
+    frames, removals = [], []
+    for removal in _removals(items, options, around):
+        emergence = None
+        if around.activity is not None:
+            emergence = emergence_levels(removal, around.activity, options=EmergenceOptions())
+        frames.append(measure(removal, costs=around.costs, emergence=emergence))
+        removals.append(removal)
+    return PruningResult(
+        graph=graph.name,
+        options=options,
+        frame=pl.concat(frames),
+        removals=tuple(removals),
+        notes=tuple(notes),
+    )
+
+
+def _removals(items: Items, options: PruningOptions, around: Surroundings) -> list[Removal]:
+    levels, scope, kind = options.levels, options.pruning_scope, options.kind
+    if kind is Criterion.NM and options.n_of_m is not None:
+        return [prune_n_of_m(items, *options.n_of_m)]
+    if kind is Criterion.SYNFLOW_ITERATIVE:
+        return [prune_by_synflow(items, level, rounds=options.rounds, scope=scope) for level in levels]
+    if kind is Criterion.WHERE:
+        return [_chosen(items, around)]
+    if kind is Criterion.RANDOM:
+        return [
+            prune_by_scores(items, scores(kind, items, seed=seed), levels, scope=scope, seed=seed)
+            for seed in range(options.seeds)
+        ]
+    scored = scores(kind, items, activations=around.activations)
+    return [prune_by_scores(items, scored, levels, scope=scope)]
+
+
+def _chosen(items: Items, around: Surroundings) -> Removal:
+    if around.chosen is None:
+        raise UsageError("a predicate needs the store that it asks: use Graph.prune(where=...)")
+    gone: Levels = np.where(np.asarray(around.chosen, dtype=bool)[items.edge], 0, 1).astype(np.uint8)
+    if not (gone == 0).any():
+        raise UsageError(
+            "the predicate matches nothing that could be pruned: of edges it can take weights into neurons, "
+            "of units hidden neurons; `emergraph sql` shows what there is"
+        )
+    return nested_removal(items, gone, [float((gone == 0).mean())])
+
+
+def _notes(items: Items, options: PruningOptions, around: Surroundings) -> list[str]:
+    notes = []
+    if around.activity is None:
+        notes.append("E is not counted: the graph has no activation trace; `emergraph trace` makes one")
+    else:
+        notes.append(f"E takes the activity of the unpruned model: {around.activity.text}")
+    if around.activations is not None and options.kind in (Criterion.WANDA, Criterion.ACTIVATION):
+        scored = scores(options.kind, items, activations=around.activations)
+        if unknown := int(np.isnan(scored).sum()):
+            notes.append(f"{unknown} of {items.n} items have no measured activation and go last")
+    if items.unit is PruningUnit.UNIT:
+        notes.append("coupled_units counts removed units whose channel a residual sum still needs")
+    notes.append("FLOPs are not known: the graph does not keep the sizes of feature maps")
+    return notes

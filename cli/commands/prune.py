@@ -1,0 +1,44 @@
+"""`emergraph prune`: what pruning a model would do, without touching it."""
+
+from typing import Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.output import Output, emit
+from emergraph.cli.pruneoptions import PruneActivity, Pruning
+from emergraph.cli.pruneviews import what_if_view
+from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
+
+
+@command(
+    examples="""
+    emergraph prune net.duckdb
+    emergraph prune net.duckdb --criterion wanda --level 0.3,0.5,0.7 --format csv
+    emergraph prune net.duckdb --criterion 2:4
+    emergraph prune net.duckdb --criterion random --seeds 5 --scope layer --level 0.5
+    emergraph prune net.duckdb --where "layer = 'fc1' AND abs(weight) < 0.01"
+    emergraph prune net.duckdb --unit unit --where "mean < 0.02"
+    """
+)
+def prune(
+    store: StorePath,
+    *,
+    graph: GraphChoice = None,
+    pruning: Pruning,
+    activity: PruneActivity,
+    save: Annotated[bool, typer.Option(help="Keep the table in the store.")] = True,
+    output: Output,
+) -> None:
+    """Say what pruning would do to sparsity, paths, dead units and emergence, level by level."""
+    from emergraph import api
+
+    chosen = api.open_store(store).graph(graph)
+    result = chosen.prune(
+        pruning.options(),
+        trace=name_or_id(activity.trace),
+        rule=activity.rule,
+        threshold=activity.threshold,
+        save=save,
+    )
+    emit(what_if_view(result), output)

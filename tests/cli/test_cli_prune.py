@@ -1,0 +1,133 @@
+"""`emergraph prune`, and what it keeps in the store."""
+
+import json
+
+import pytest
+
+import emergraph
+
+
+def test_table_and_run(run, traced):
+    ran = run("prune", traced, "--graph", "digits_dense", "--level", "0,0.5,0.9", "--format", "json")
+    assert ran.code == 0, ran.err
+    rows = json.loads(ran.out)["levels"]
+    assert [row["level"] for row in rows] == [0, 0.5, 0.9]
+    assert rows[1]["removed_items"] == round(0.5 * rows[1]["items"])
+    counted = emergraph.open(traced).graph("digits_dense").emergence(save=False)
+    assert rows[0]["emergence_active"] == pytest.approx(counted.active.exact)
+    kept = emergraph.open(traced).sql("SELECT * FROM pruning_levels ORDER BY level")
+    assert kept["kept_parameters"].to_list() == [row["kept_parameters"] for row in rows]
+    assert "prune" in emergraph.open(traced).runs["command"].to_list()
+
+
+@pytest.mark.parametrize(
+    "criterion", ["magnitude", "random", "l2", "activation", "wanda", "synflow", "synflow-iterative", "2:4"]
+)
+@pytest.mark.parametrize("graph", ["digits_conv", "digits_dense"])
+def test_every_criterion(run, traced, criterion, graph):
+    options = [] if criterion == "2:4" else ["--level", "0.5"]
+    ran = run(
+        "prune",
+        traced,
+        "--graph",
+        graph,
+        "--criterion",
+        criterion,
+        *options,
+        "--rounds",
+        5,
+        "--format",
+        "json",
+    )
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)["levels"]
+    if criterion not in ("2:4", "wanda"):
+        assert row["removed_items"] == round(0.5 * row["items"])
+    assert row["kept_parameters"] < emergraph.open(traced).graph(graph).info["n_parameters"]
+
+
+def test_kernels_fall_apart_into_parameters(run, traced):
+    counts = {}
+    for unit in ("edge", "parameter"):
+        ran = run(
+            "prune", traced, "--graph", "digits_conv", "--unit", unit, "--level", "0.5", "--format", "json"
+        )
+        counts[unit] = json.loads(ran.out)["levels"][0]["items"]
+    tensors = emergraph.open(traced).graph("digits_conv").tensors.filter(role="weight")
+    assert counts["parameter"] == tensors["n_params"].sum() - tensors["n_zeros"].sum()
+    assert counts["edge"] < counts["parameter"]
+
+
+def test_seeds_give_a_row_each(run, traced):
+    ran = run("prune", traced, "--criterion", "random", "--seeds", 3, "--level", "0.5", "--format", "json")
+    assert [row["seed"] for row in json.loads(ran.out)["levels"]] == [0, 1, 2]
+
+
+def test_where_takes_edges(run, traced):
+    graph = emergraph.open(traced).graph("digits_dense")
+    layer = graph.layers.filter(kind="dense")["name"][0]
+    condition = f"layer = '{layer}' AND abs(weight) < 0.1"
+    ran = run("prune", traced, "--graph", "digits_dense", "--where", condition, "--format", "json")
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)["levels"]
+    layer_id = graph.layers.filter(name=layer)["id"][0]
+    edges = graph.edges(layers=[layer_id]).filter(kind="weight")
+    assert row["removed_items"] == (edges["weight"].abs() < 0.1).sum() > 0
+
+
+def test_where_takes_units_by_their_activation(run, traced):
+    ran = run(
+        "prune",
+        traced,
+        "--graph",
+        "digits_dense",
+        "--unit",
+        "unit",
+        "--where",
+        "mean_abs < 0.5",
+        "--format",
+        "json",
+    )
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)["levels"]
+    graph = emergraph.open(traced).graph("digits_dense")
+    joined = graph.activations().join(graph.units, left_on="unit", right_on="id")
+    hidden = joined.filter(role="hidden", neuron=True)
+    assert row["removed_items"] == (hidden["mean_abs"] < 0.5).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--where", "nosuch < 2"], "nosuch"),
+        (["--where", "weight <"], "--where"),
+        (["--where", "1=1) UNION SELECT (1"], "one condition"),
+        (["--where", "weight > 0; DROP TABLE edges"], "--where"),
+        (["--where", "weight > 1e30"], "matches nothing"),
+        (["--where", "weight > 0", "--unit", "parameter"], "not single parameters"),
+        (["--where", "weight > 0", "--level", "0.5"], "leave out"),
+        (["--level", "1"], "level 1"),
+        (["--level", "x"], "--level"),
+        (["--criterion", "nosuch"], "unknown criterion"),
+        (["--criterion", "l2", "--unit", "edge"], "does not score"),
+        (["--trace", "nosuch"], "nosuch"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_options_end_in_one_line(run, traced, arguments, said):
+    ran = run("prune", traced, *arguments)
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert said in ran.err
+
+
+def test_a_criterion_without_its_trace(run, store):
+    ran = run("prune", store, "--criterion", "wanda")
+    assert ran.code == 2
+    assert "trace" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_nothing_is_kept_without_save(run, store):
+    assert run("prune", store, "--no-save", "--level", "0.5").code == 0
+    assert not emergraph.open(store).runs.height
