@@ -1,8 +1,10 @@
 """Looking after a store: what is in it, taking graphs out, putting stores together, giving space back."""
 
 import contextlib
+import math
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from emergraph.graphstore.copying import copy_graphs, remove_rows
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.store import Store, open_store
+from emergraph.graphstore.tensors import element_type
 from emergraph.graphstore.text import printable
 
 _LIST = """
@@ -22,8 +25,7 @@ SELECT
     g.id, g.name, g.source, g.format, g.wiring, g.parent, g.step,
     g.n_layers, g.n_units, g.n_neurons, g.n_blocks, g.n_edges, g.n_parameters, g.n_parameters_understood,
     coalesce(t.n, 0) AS n_traces, coalesce(r.n, 0) AS n_runs,
-    round(coalesce(c.n, 0) * {connection} + coalesce(k.n, 0) * {kernel} + coalesce(p.n, 0) * {part})::BIGINT
-        AS n_bytes,
+    round(coalesce(c.n, 0) * {connection} + coalesce(k.n, 0) * {kernel})::BIGINT AS n_bytes,
     g.created_at
 FROM graphs AS g
 LEFT JOIN (SELECT graph, count(*) AS n FROM traces GROUP BY graph) AS t ON t.graph = g.id
@@ -32,9 +34,11 @@ LEFT JOIN (SELECT graph, sum(n_edges) AS n FROM blocks WHERE NOT has_kernels GRO
     ON c.graph = g.id
 LEFT JOIN (SELECT graph, sum(n_edges) AS n FROM blocks WHERE has_kernels GROUP BY graph) AS k
     ON k.graph = g.id
-LEFT JOIN (SELECT graph, count(*) AS n FROM tensor_parts GROUP BY graph) AS p ON p.graph = g.id
 ORDER BY g.id
 """
+
+
+_RAW_TENSORS = "SELECT graph, shape, dtype FROM tensors WHERE block IS NULL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +55,22 @@ def list_graphs(store: Store) -> pl.DataFrame:
 
     Returns:
         Columns id, name, source, format, wiring, parent, step, the counts of the table `graphs`, n_traces,
-        n_runs, n_bytes and created_at. `n_bytes` is the graph's share of those parts of the file that hold
-        edges and raw tensors, by its number of rows; names, units and results are not in it.
+        n_runs, n_bytes and created_at. `n_bytes` is what its edges and raw tensors take in
+        the file: for edges, its share by number of rows; names, units and results are not in it.
     """
     with translated_errors(store.path):
         sizes = {
             name: _bytes_per_row(store, table)
-            for name, table in (
-                ("connection", "connections"),
-                ("kernel", "kernels"),
-                ("part", "tensor_parts"),
-            )
+            for name, table in (("connection", "connections"), ("kernel", "kernels"))
         }
-        return fetch_frame(store.connection, compose(_LIST, **sizes))
+        listed = fetch_frame(store.connection, compose(_LIST, **sizes))
+        raw = Counter[int]()
+        for graph, shape, dtype in store.connection.execute(_RAW_TENSORS).fetchall():
+            element = element_type(dtype)
+            raw[graph] += math.prod(shape) * (element.itemsize if element else 1)
+    return listed.with_columns(
+        n_bytes=pl.col("n_bytes") + pl.Series([raw[graph] for graph in listed["id"]], dtype=pl.Int64)
+    )
 
 
 def remove_graph(store: Store, name_or_id: str | int) -> str:
