@@ -37,7 +37,7 @@ _MOVERS = frozenset(
 _POOLS = frozenset(
     op_names("MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool Resize Upsample")
 )
-_CUT = frozenset(op_names("Shape Size ArgMax ArgMin NonZero NonMaxSuppression TopK Range ConstantOfShape"))
+_CUT = frozenset(op_names("Shape Size ArgMax ArgMin NonZero NonMaxSuppression Range ConstantOfShape"))
 
 
 def input_units(model: TracedModel, name: str) -> Labels | None:

@@ -78,15 +78,17 @@ def influence(
             **random_feeds(traced.model, 100 + draw),
             **(feeds[draw] if draw < len(feeds) else {}),
         }
-        base = {**given, **plain.run(given)}
-        quiet = {f"delta:{t}": np.zeros_like(base[t]) for t in tensors} | {t: base[t] for t in frozen}
+        still = {**given, **plain.run(given)}
+        quiet = {f"delta:{t}": np.zeros_like(still[t]) for t in tensors} | {t: still[t] for t in frozen}
+        # The same session runs both, so that equal values are equal bits.
+        base = _run_moved(runner, given, quiet)
         for unit in sources:
             tensor = home[unit]
             where = traced.labels[tensor] == unit
             delta = np.where(where, rng.normal(scale=size, size=base[tensor].shape), 0.0).astype(
                 base[tensor].dtype
             )
-            moved = _run_moved(runner, given, quiet, tensor, delta)
+            moved = _run_moved(runner, given, quiet, {tensor: delta})
             changed[unit] |= _changed_units(traced, base, moved, noise)
     observed = np.zeros(n, bool)
     observed[list(home)] = True
@@ -100,17 +102,21 @@ def _is_state(traced: Traced, unit: int) -> bool:
 
 
 def _run_moved(
-    runner: Runner, given: Feeds, quiet: Mapping[str, Array], tensor: str, delta: Array
+    runner: Runner, given: Feeds, quiet: Mapping[str, Array], deltas: Mapping[str, Array] | None = None
 ) -> dict[str, Array]:
     feeds = {**given, **quiet}
-    if tensor in given:
-        feeds[tensor] = (given[tensor].astype(delta.dtype) + delta).astype(delta.dtype)
-        feeds.pop(f"delta:{tensor}", None)
-    else:
-        feeds[f"delta:{tensor}"] = delta
-    for name in given:
-        feeds.pop(f"delta:{name}", None)
-    return {**{k: v for k, v in feeds.items() if not k.startswith("delta:")}, **runner.run(feeds)}
+    for tensor, delta in (deltas or {}).items():
+        if tensor in given:
+            feeds[tensor] = (given[tensor] + delta).astype(delta.dtype)
+        else:
+            feeds[f"delta:{tensor}"] = delta
+    feeds = {
+        name: array
+        for name, array in feeds.items()
+        if name.removeprefix("delta:") not in given or name in given
+    }
+    shown = {name: array for name, array in feeds.items() if not name.startswith("delta:")}
+    return {**shown, **runner.run(feeds)}
 
 
 def _changed_units(
@@ -196,8 +202,8 @@ def assert_path_truth(
 def assert_norm_truth(traced: Traced, *, draws: int = 3, noise: float = 0.0) -> None:
     """Assert exact influence where one normalisation is: paths may pass its statistic, once.
 
-    The statistics are left out: that a unit moves its group's statistic, which moves the unit, is a cycle of the
-    graph and none of the model.
+    The statistics are left out: that a unit moves its group's statistic, which moves the unit, is a cycle of
+    the graph and none of the model.
     """
     found = influence(traced, draws=draws, noise=noise)
     assert found.sources

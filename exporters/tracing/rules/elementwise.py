@@ -102,10 +102,10 @@ def linear(ctx: TraceContext) -> None:
         ctx.set_control(0)
         ctx.did(TracedAs.CONTROL)
         return
-    if len(values) > 1 and ctx.node.op_type not in ("CastLike", "Dropout"):
-        join(ctx, values, kind=EdgeKind.GATE, weights=None)
+    if value.labels is None or (len(values) > 1 and ctx.node.op_type not in ("CastLike", "Dropout")):
+        ctx.make_opaque(f"{ctx.op} whose scale depends on activations")
         return
-    pass_one(ctx, values[0])
+    pass_one(ctx, value)
     ctx.set_control(1)
 
 
@@ -269,10 +269,10 @@ def where(ctx: TraceContext) -> None:
     for value in (first, second):
         ctx.use(value.constant, "shift")
     ctx.use(condition.constant, "mask")
-    if len(carried) >= 2:
-        join(ctx, carried, kind=EdgeKind.GATE, weights=None)
-    elif carried and condition.constant is not None:
+    if carried and condition.constant is not None:
         _where_constant(ctx, condition.constant, first, second)
+    elif len(carried) >= 2:
+        join(ctx, carried, kind=EdgeKind.GATE, weights=None)
     elif carried:
         pass_one(ctx, carried[0], nonlinearity="Where")
     else:
@@ -281,7 +281,7 @@ def where(ctx: TraceContext) -> None:
 
 
 def _where_constant(ctx: TraceContext, condition: Constant, first: Value, second: Value) -> None:
-    """A constant mask over one activation: elements that the mask hides carry no unit."""
+    """A constant mask: every element carries the unit of the side that is chosen, if that has one."""
     shape = ctx.out_shape()
     mask = np.broadcast_to(condition.load().astype(bool), shape)
     labels = [
