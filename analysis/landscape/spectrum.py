@@ -69,6 +69,11 @@ class SpectralDensity:
         return np.asarray((kernel * self.weights).sum(axis=2).mean(axis=1))
 
 
+def _dot(a: Vector, b: Vector) -> float:
+    """Inner product by einsum: threads of a BLAS would fight for the cores with those of the engine."""
+    return float(np.einsum("i,i->", a, b))
+
+
 @dataclass
 class _Lanczos:
     """A growing Krylov basis with its tridiagonal matrix."""
@@ -94,16 +99,16 @@ class _Lanczos:
         """Add one vector; False when the Krylov space is exhausted."""
         m = self.steps
         w = self.product(self.basis[m])
-        self.diagonal.append(float(self.basis[m] @ w))
+        self.diagonal.append(_dot(self.basis[m], w))
         used = self.basis[: m + 1]
         # Without reorthogonalisation copies of converged eigenvalues appear. Twice is enough, and once where
         # little was taken off (Daniel, Gragg, Kaufman, Stewart 1976).
         for _ in range(2):
-            before = float(np.linalg.norm(w))
-            w = w - used.T @ (used @ w)
-            if float(np.linalg.norm(w)) > 0.7 * before:
+            before = _dot(w, w)
+            w = w - np.einsum("ij,i->j", used, np.einsum("ij,j->i", used, w))
+            if _dot(w, w) > 0.5 * before:
                 break
-        rest = float(np.linalg.norm(w))
+        rest = float(np.sqrt(_dot(w, w)))
         self.off.append(rest)
         scale = max(map(abs, self.diagonal)) + max(self.off[:-1], default=0.0)
         if rest <= 1e-12 * scale or rest == 0:
