@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.flat_model import FlatModel, is_if, names_used, subgraphs
 from emergraph.exporters.runtime.ordering import in_data_order
+from emergraph.exporters.runtime.quoting import quoted
 
 Decisions = Mapping[str, bool]
 
@@ -82,7 +84,14 @@ def _has_decided(graph: onnx.GraphProto, decisions: Decisions) -> bool:
 def _branch(node: onnx.NodeProto, truth: bool, taken: list[str]) -> list[onnx.NodeProto]:
     """Copies of the nodes of one branch, its outputs renamed to those of the If."""
     label = "then" if truth else "else"
-    graph = next(a.g for a in node.attribute if a.name == f"{label}_branch")
+    graph = next((a.g for a in node.attribute if a.name == f"{label}_branch"), None)
+    if graph is None:
+        raise InvalidInputError(f"operation {quoted(node.name)} (If) has no {label}_branch")
+    if len(graph.output) < len(node.output):
+        raise InvalidInputError(
+            f"operation {quoted(node.name)} (If) has {len(node.output)} outputs, its {label}_branch "
+            f"{len(graph.output)}; expected as many"
+        )
     taken.append(f"{node.name}:{label}")
     # flatten() made sure that every output of a subgraph is made by a node inside, each by its own
     names = {value.name: name for value, name in zip(graph.output, node.output, strict=False) if name}

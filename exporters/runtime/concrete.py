@@ -1,5 +1,6 @@
 """One small concrete run of a model: the shape, type and small values of every tensor."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,9 +16,11 @@ from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.partial import Blocked, Part, runnable_part, stand_in, stand_in_shapes
-from emergraph.exporters.runtime.process import Fetched, ModelProcess
+from emergraph.exporters.runtime.process import Fetched, HandOver, ModelProcess
+from emergraph.exporters.runtime.quoting import closest, quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
 from emergraph.exporters.runtime.search import Feeds, InputSearch
+from emergraph.exporters.runtime.segments import SEGMENT_NODES, CannotCutError, segments
 from emergraph.exporters.runtime.sizes import Shape, declared_text
 from emergraph.exporters.runtime.sources import as_source
 
@@ -124,12 +127,12 @@ def checked_input(value: FlatInput, array: Array) -> Array:
     array = np.asarray(array)
     if value.shape is not None and array.ndim != len(value.shape):
         raise InvalidInputError(
-            f"input {name!r} has shape {list(array.shape)}; the model declares {declared_text(value)}"
+            f"input {quoted(name)} has shape {list(array.shape)}; the model declares {declared_text(value)}"
         )
     if dtype is None or array.dtype == dtype:
         return array
     if not np.can_cast(array.dtype, dtype, "same_kind") and not _fits(array, dtype):
-        raise InvalidInputError(f"input {name!r} has type {array.dtype}; the model takes {dtype}")
+        raise InvalidInputError(f"input {quoted(name)} has type {array.dtype}; the model takes {dtype}")
     return array.astype(dtype)
 
 
@@ -147,9 +150,14 @@ class _Work:
         self._blocked = Blocked()
         self._stand_ins: dict[str, tuple[FlatInput, Array]] = {}
         self._found: dict[str, Fetched] = {}
+        self._loaded: FlatModel | None = None
 
     def find_inputs(self, given: Mapping[str, Array], shapes: Mapping[str, Shape]) -> int:
-        """Choose the inputs; conditions (or else all tensors) are fetched on the way. Returns attempts."""
+        """Choose the inputs; conditions (else all tensors, if they are not too many) are fetched on the way.
+
+        Returns:
+            How many candidates were tried.
+        """
         search = InputSearch(self.flat, self._source, given, shapes, self._seed)
         part = self._loadable(self._conditions_or_all)
         fetch = self._conditions_or_all(part.flat)
@@ -203,7 +211,8 @@ class _Work:
         return [name for name in flat.open_conditions() if name in there]
 
     def _conditions_or_all(self, flat: FlatModel) -> list[str]:
-        return self._open_conditions(flat) or made(flat)
+        few = len(flat.nodes) <= SEGMENT_NODES
+        return self._open_conditions(flat) or (made(flat) if few else _outputs(flat))
 
     def _decisions(self) -> dict[str, bool]:
         decisions: dict[str, bool] = {}
@@ -227,10 +236,17 @@ class _Work:
                 if error.unsupported is None or not self._blocked.add(error.unsupported):
                     raise
             else:
+                self._loaded = self.flat
                 return part
 
     def _fetch(self, part: Part) -> Part:
         """Fetch all tensors of the part, in several runs if memory does not suffice for one."""
+        if len(part.flat.nodes) > SEGMENT_NODES:
+            if self._loaded is not self.flat:
+                part = self._loadable(_outputs)
+            with contextlib.suppress(CannotCutError):
+                self._found = self._in_segments(part.flat)
+                return part
         part = self._loadable(made)
         fetch = made(part.flat)
         feeds = {**self.feeds, **{name: array for name, (_, array) in self._stand_ins.items()}}
@@ -245,6 +261,25 @@ class _Work:
             else:
                 break
         return part
+
+    def _in_segments(self, flat: FlatModel) -> dict[str, Fetched]:
+        """Fetch all tensors of a large model piece by piece; the pieces hand values over inside the child."""
+        found: dict[str, Fetched] = {}
+        feeds = {**self.feeds, **{name: array for name, (_, array) in self._stand_ins.items()}}
+        types = {value.name: value.element_type for value in flat.inputs}
+        for segment in segments(flat, types, SEGMENT_NODES):
+            fetch = made(segment.flat)
+            self._process.load(assemble(segment.flat, fetch, self._source))
+            given = {name: feeds[name] for name in segment.reads if name in feeds}
+            over = HandOver(
+                take=tuple(name for name in segment.reads if name not in feeds),
+                keep=segment.passes_on,
+                drop=segment.last_reads,
+            )
+            results = self._process.run(given, fetch, hand_over=over)
+            types.update({name: one.element_type for name, one in results.items()})
+            found.update(results)
+        return found
 
     def _in_groups(
         self, flat: FlatModel, fetch: Sequence[str], feeds: Feeds, count: int
@@ -310,8 +345,8 @@ def declared_input(flat: FlatModel, name: str) -> FlatInput:
     for value in flat.inputs:
         if value.name == name:
             return value
-    known = ", ".join(repr(value.name) for value in flat.inputs)
-    raise InvalidInputError(f"the model has no input {name!r}; its inputs are {known or 'none'}")
+    known = closest(name, (value.name for value in flat.inputs))
+    raise InvalidInputError(f"the model has no input {quoted(name)}; there is {known}")
 
 
 def _fits(array: Array, dtype: np.dtype[np.generic]) -> bool:

@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.runtime.quoting import quoted
 
 MAX_DENSE_ELEMENTS = 1 << 26
 """Largest sparse tensor, counted dense, that is made dense."""
@@ -30,7 +31,7 @@ def constant_tensor(
     """
     if len(node.attribute) != 1 or len(node.output) != 1:
         raise InvalidInputError(
-            f"Constant {node.name!r} has {len(node.attribute)} values and {len(node.output)} outputs; "
+            f"Constant {quoted(node.name)} has {len(node.attribute)} values and {len(node.output)} outputs; "
             "expected one of each"
         )
     attribute = node.attribute[0]
@@ -38,8 +39,8 @@ def constant_tensor(
     if attribute.ref_attr_name:
         if attribute.ref_attr_name not in bindings:
             raise InvalidInputError(
-                f"Constant {node.name!r} takes its value from attribute {attribute.ref_attr_name!r}, "
-                "which the function call does not give"
+                f"Constant {quoted(node.name)} takes its value from attribute "
+                f"{quoted(attribute.ref_attr_name)}, which the function call does not give"
             )
         attribute = bindings[attribute.ref_attr_name]
     if kind == "value":
@@ -66,7 +67,7 @@ def _literal(kind: str, attribute: onnx.AttributeProto, name: str) -> onnx.Tenso
         return onnx.TensorProto(
             name=name, data_type=onnx.TensorProto.STRING, dims=[len(values)], string_data=values
         )
-    raise InvalidInputError(f"Constant for tensor {name!r} has an unknown kind of value {kind!r}")
+    raise InvalidInputError(f"Constant for tensor {quoted(name)} has an unknown kind of value {quoted(kind)}")
 
 
 def dense_of_sparse(
@@ -81,11 +82,11 @@ def dense_of_sparse(
     name = sparse.values.name
     shape = tuple(int(d) for d in sparse.dims)
     if any(d < 0 for d in shape):
-        raise InvalidInputError(f"sparse tensor {name!r} has a negative size in {list(shape)}")
+        raise InvalidInputError(f"sparse tensor {quoted(name)} has a negative size in {list(shape)}")
     if math.prod(shape) > MAX_DENSE_ELEMENTS:
         raise LimitError(
-            f"sparse tensor {name!r} has shape {list(shape)}; expected at most {MAX_DENSE_ELEMENTS} elements "
-            "to run it densely"
+            f"sparse tensor {quoted(name)} has shape {list(shape)}; expected at most {MAX_DENSE_ELEMENTS} "
+            "elements to run it densely"
         )
     values = np.asarray(read_tensor(sparse.values)).reshape(-1)
     indices = np.asarray(read_tensor(sparse.indices), dtype=np.int64)
@@ -98,11 +99,11 @@ def dense_of_sparse(
         linear = np.ravel_multi_index(tuple(indices[inside].T), shape) if inside.all() else indices[:, 0]
     else:
         raise InvalidInputError(
-            f"sparse tensor {name!r} has indices of shape {list(indices.shape)} for {count} values; "
+            f"sparse tensor {quoted(name)} has indices of shape {list(indices.shape)} for {count} values; "
             f"expected [{count}] or [{count}, {len(shape)}]"
         )
     if not inside.all():
-        raise InvalidInputError(f"sparse tensor {name!r} has an index outside its shape {list(shape)}")
+        raise InvalidInputError(f"sparse tensor {quoted(name)} has an index outside its shape {list(shape)}")
     dense = np.zeros(math.prod(shape), values.dtype)
     dense[linear] = values
     return onnx.numpy_helper.from_array(dense.reshape(shape), name)

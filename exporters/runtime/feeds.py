@@ -13,6 +13,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.element_types import numpy_dtype, type_name
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, is_if, walk_nodes
+from emergraph.exporters.runtime.quoting import plain, quoted
 
 Array = NDArray[np.generic]
 Shape = tuple[int, ...]
@@ -55,25 +56,22 @@ def input_hints(
     origin = {value.name: value.name for value in flat.inputs}
     nodes = _in_order(flat.nodes)
     for node in nodes:
-        if node.op_type in PASSING and node.domain == "" and node.input[0] in origin:
+        if node.op_type in PASSING and node.domain == "" and node.input and node.input[0] in origin:
             origin.update(dict.fromkeys(node.output, origin[node.input[0]]))
     choices: dict[str, dict[float | int | bool, None]] = {}
     rows: dict[str, int] = {}
     for node in nodes:
         if is_if(node) and node.input[0] in origin:
             choices.setdefault(origin[node.input[0]], {}).update({False: None, True: None})
-        elif node.op_type in COMPARISONS and node.domain == "":
+        elif node.domain == "" and node.op_type in COMPARISONS and len(node.input) == 2:
             for one, two in (node.input, reversed(node.input)):
                 value = _scalar(flat.initializers.get(two), source)
                 if one in origin and value is not None:
                     choices.setdefault(origin[one], {})[value] = None
-        elif node.op_type == "Gather" and node.domain == "" and node.input[1] in origin:
-            table = flat.initializers.get(node.input[0])
-            count = _rows(
-                node, tuple(table.dims) if table is not None else (computed or {}).get(node.input[0])
-            )
-            if count is not None:
-                name = origin[node.input[1]]
+        elif node.domain == "" and node.op_type == "Gather" and len(node.input) == 2:
+            name = origin.get(node.input[1])
+            count = _rows(node, flat.initializers.get(node.input[0]), computed or {})
+            if name is not None and count is not None:
                 rows[name] = min(rows.get(name, count), count)
     return InputHints({name: tuple(found) for name, found in choices.items()}, rows)
 
@@ -86,8 +84,11 @@ def _scalar(tensor: onnx.TensorProto | None, source: ModelSource) -> float | int
     return found
 
 
-def _rows(gather: onnx.NodeProto, table: Shape | None) -> int | None:
+def _rows(
+    gather: onnx.NodeProto, constant: onnx.TensorProto | None, computed: Mapping[str, Shape]
+) -> int | None:
     """How many entries a Gather chooses among."""
+    table = tuple(constant.dims) if constant is not None else computed.get(gather.input[0])
     axis = next((a.i for a in gather.attribute if a.name == "axis"), 0)
     if table is None or not -len(table) <= axis < len(table):
         return None
@@ -157,8 +158,8 @@ def make_feeds(
         dtype = numpy_dtype(value.element_type)
         if dtype is None:
             raise InvalidInputError(
-                f"input {value.name!r} takes {type_name(value.element_type)}, for which no value can be made "
-                f"up; give one with --input {value.name}=VALUE"
+                f"input {quoted(value.name)} takes {type_name(value.element_type)}, for which no value can "
+                f"be made up; give one with --input {plain(value.name)}=VALUE"
             )
         if value.name in scalars:
             feeds[value.name] = np.full(shape, scalars[value.name]).astype(dtype)

@@ -48,7 +48,7 @@ class FlatModel:
         inner = inner_names(self.nodes)
         found: dict[str, None] = {}
         for node in walk_nodes(self.nodes):
-            if is_if(node) and node.input and node.input[0] not in inner:
+            if is_if(node) and node.input[0] not in inner:
                 found[node.input[0]] = None
         return tuple(found)
 
@@ -68,8 +68,8 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
 
 
 def is_if(node: onnx.NodeProto) -> bool:
-    """Whether a node is the standard If."""
-    return node.op_type == "If" and node.domain == ""
+    """Whether a node is the standard If (one without a condition is none)."""
+    return node.op_type == "If" and node.domain == "" and len(node.input) == 1
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

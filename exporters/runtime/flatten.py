@@ -19,6 +19,7 @@ from emergraph.exporters.runtime.function_calls import (
     plain_domain,
 )
 from emergraph.exporters.runtime.ordering import in_data_order
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.scopes import Scope, UniqueNames
 
 MAX_NESTING = 120
@@ -194,7 +195,9 @@ class _Flattener:
         """Prepare the body of a function for one call of it."""
         function = self._functions[key]
         if key in caller.calls:
-            raise InvalidInputError(f"local function {function.name!r} calls itself; expected no recursion")
+            raise InvalidInputError(
+                f"local function {quoted(function.name)} calls itself; expected no recursion"
+            )
         check_versions(function, self._opsets)
         path = self._node_name(call, caller)
         scope = Scope()
@@ -218,7 +221,7 @@ class _Flattener:
     def _flat_node(self, node: onnx.NodeProto, body: _Body, depth: int) -> onnx.NodeProto:
         name = self._node_name(node, body)
         flat = onnx.NodeProto(op_type=node.op_type, domain=plain_domain(node.domain), name=name)
-        flat.input.extend(body.scope.resolve_all(node.input, f"operation {name!r} ({node.op_type})"))
+        flat.input.extend(body.scope.resolve_all(node.input, name))
         flat.output.extend(body.scope.resolve_all(node.output, name))
         flat.metadata_props.extend(node.metadata_props)
         for attribute in node.attribute:
@@ -254,7 +257,7 @@ class _Flattener:
         self._emit(body, nodes, depth)
         made = {name for node in nodes for name in node.output if name}
         for value in graph.output:
-            source = scope.resolve(value.name, f"the outputs of subgraph {path}")
+            source = scope.resolve(value.name, path)
             if source not in made:
                 target = self._tensors.claim(f"{value.name}/out", path)
                 nodes.append(self._identity(source, target, path))

@@ -4,6 +4,7 @@ Layout of a message, little-endian: 4 bytes magic, uint32 length of the header, 
 the buffers one after the other; the header's "buffers" lists their lengths in bytes.
 """
 
+import itertools
 import json
 import struct
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ def pack(header: dict[str, object], buffers: Sequence[Buffer]) -> list[Buffer]:
 
 def receive(
     read: Callable[[int], bytes | bytearray], max_bytes: int
-) -> tuple[dict[str, object], list[bytearray]]:
+) -> tuple[dict[str, object], list[memoryview]]:
     """Read one message.
 
     Args:
@@ -40,6 +41,9 @@ def receive(
 
     Raises:
         FrameError: Not a message, or one that is too large.
+
+    Returns:
+        The header, and the buffers as views of one block.
     """
     magic, length = PREFIX.unpack(read(PREFIX.size))
     if magic != MAGIC or length > MAX_HEADER:
@@ -48,4 +52,7 @@ def receive(
     sizes = header.pop("buffers")
     if any(size < 0 for size in sizes) or sum(sizes) > max_bytes:
         raise FrameError(f"buffers of {sum(sizes)} bytes; expected at most {max_bytes}")
-    return header, [bytearray(read(size)) for size in sizes]
+    # one read for all: a model has thousands of small tensors
+    body = memoryview(read(sum(sizes)))
+    ends = itertools.accumulate(sizes)
+    return header, [body[end - size : end] for size, end in zip(sizes, ends, strict=True)]

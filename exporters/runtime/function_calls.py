@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.runtime.quoting import plain, quoted
 
 Bindings = Mapping[str, onnx.AttributeProto]
 
@@ -47,9 +48,9 @@ def check_versions(function: onnx.FunctionProto, opsets: dict[str, int]) -> None
         for node in function.node:
             if plain_domain(node.domain) == domain and _differs(node.op_type, domain, version, outer):
                 raise InvalidInputError(
-                    f"local function {function.name!r} uses {node.op_type} of opset {version}, the model "
-                    f"opset {outer}, and the two differ; expected one version: convert the model with "
-                    "onnx.version_converter"
+                    f"local function {quoted(function.name)} uses {plain(node.op_type)} of opset {version}, "
+                    f"the model opset {outer}, and the two differ; expected one version: convert the model "
+                    "with onnx.version_converter"
                 )
 
 

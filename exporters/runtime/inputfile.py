@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.weightfiles.reader import read_weights
 
 
@@ -40,15 +40,13 @@ def read_input_file(path: str | Path) -> InputFile:
         (500, 1, 28, 28)
     """
     found = read_weights(path)
-    shown = printable(found.source)
+    shown = quoted(found.source)
     if found.format not in ("npz", "safetensors"):
         raise InvalidInputError(
             f"{shown}: expected arrays in .npz or .safetensors, found a {found.format} file"
         )
     if found.skipped:
         first = found.skipped[0]
-        raise InvalidInputError(
-            f"{shown}: array {printable(first.name)!r} cannot be an input: {first.reason}"
-        )
+        raise InvalidInputError(f"{shown}: array {quoted(first.name)} cannot be an input: {first.reason}")
     arrays = {name: tensor.array() for name, tensor in found.tensors.items()}
     return InputFile(arrays, found.source, found.sha256)

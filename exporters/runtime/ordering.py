@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import onnx
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.runtime.flat_model import subgraphs, walk_nodes
+from emergraph.exporters.runtime.flat_model import inner_names, subgraphs, walk_nodes
+from emergraph.exporters.runtime.quoting import quoted
 
 
 def in_data_order(nodes: Sequence[onnx.NodeProto]) -> tuple[onnx.NodeProto, ...]:
@@ -41,7 +42,7 @@ def in_data_order(nodes: Sequence[onnx.NodeProto]) -> tuple[onnx.NodeProto, ...]
     if len(order) < len(nodes):
         stuck = next(index for index, count in enumerate(waiting) if count > 0)
         raise InvalidInputError(
-            f"operation {nodes[stuck].name!r} is part of, or waits for, a cycle of operations"
+            f"operation {quoted(nodes[stuck].name)} is part of, or waits for, a cycle of operations"
         )
     return tuple(nodes[index] for index in order)
 
@@ -53,3 +54,10 @@ def names_read(node: onnx.NodeProto) -> set[str]:
         for inner in walk_nodes(tuple(graph.node)):
             found.update(name for name in inner.input if name)
     return found
+
+
+def outer_names_read(node: onnx.NodeProto) -> set[str]:
+    """Names that a node or the nodes of its subgraphs read from outside the node."""
+    if not any(True for _ in subgraphs(node)):
+        return {name for name in node.input if name}
+    return names_read(node) - inner_names((node,))

@@ -8,8 +8,9 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.runtime.element_types import element_type_of, numpy_dtype
-from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, inner_names, walk_nodes
-from emergraph.exporters.runtime.ordering import names_read
+from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, walk_nodes
+from emergraph.exporters.runtime.ordering import outer_names_read
+from emergraph.exporters.runtime.quoting import plain, quoted
 from emergraph.exporters.runtime.refusals import Unsupported
 
 Array = NDArray[np.generic]
@@ -61,12 +62,13 @@ def runnable_part(flat: FlatModel, blocked: Blocked, stand_ins: Sequence[FlatInp
     frontier: list[onnx.NodeProto] = []
     left_out: dict[str, str] = {}
     for node in flat.nodes:
-        missing = sorted(names_read(node) - inner_names((node,)) - there)
+        missing = sorted(outer_names_read(node) - there)
         if missing:
-            left_out[node.name] = f"reads {missing[0]!r}, which was not computed"
+            left_out[node.name] = f"reads {quoted(missing[0])}, which was not computed"
         elif blocked.holds(node):
-            kind = f"{node.domain or 'ai.onnx'}:{node.op_type}"
-            left_out[node.name] = f"onnxruntime cannot run {kind}"
+            left_out[node.name] = (
+                f"onnxruntime cannot run {plain(node.domain or 'ai.onnx')}:{plain(node.op_type)}"
+            )
             if not given.issuperset(name for name in node.output if name):
                 frontier.append(node)
         else:

@@ -55,6 +55,18 @@ class Pooling:
     n_samples: int = 1
 
 
+@dataclass(frozen=True)
+class HandOver:
+    """Tensors, by name, that pass between runs without leaving the child."""
+
+    take: tuple[str, ...] = ()
+    """Kept by an earlier run, and fed to this one."""
+    keep: tuple[str, ...] = ()
+    """Fetched by this run, and kept for later ones."""
+    drop: tuple[str, ...] = ()
+    """No longer needed after this run."""
+
+
 class ModelProcess:
     """A child process that runs one model at a time, under limits of time and memory.
 
@@ -88,6 +100,10 @@ class ModelProcess:
     def seconds_left(self) -> float:
         """Seconds until the limit on the clock is hit."""
         return self._deadline - time.monotonic()
+
+    def renew(self) -> None:
+        """Start the limit on the clock anew: the child is kept for more work."""
+        self._deadline = time.monotonic() + self._limits.wall_seconds
 
     def close(self) -> None:
         """End the child."""
@@ -132,6 +148,7 @@ class ModelProcess:
         *,
         pooling: Mapping[str, Pooling] | None = None,
         small: int = SMALL_ELEMENTS,
+        hand_over: HandOver | None = None,
     ) -> dict[str, Fetched]:
         """Run the loaded model.
 
@@ -140,6 +157,7 @@ class ModelProcess:
             fetch: Flat names of the tensors to give back.
             pooling: Tensors of which only the mean over everything but samples and units is wanted.
             small: Tensors of at most this many elements, and integer tensors, come back with their values.
+            hand_over: Tensors that stay in the child from one loaded model to the next.
 
         Raises:
             ModelRefusedError: onnxruntime does not take these inputs.
@@ -165,6 +183,10 @@ class ModelProcess:
                 for name, pool in (pooling or {}).items()
             },
         }
+        over = hand_over or HandOver()
+        header["held"] = {slots[name]: name for name in over.take}
+        header["keep"] = {slots[name]: name for name in over.keep}
+        header["drop"] = list(over.drop)
         buffers: list[Buffer] = [array.reshape(-1).view(np.uint8).data for array in arrays]
         reply, received = self._ask(header, buffers, "running")
         values: Any = reply["values"]
@@ -191,7 +213,7 @@ class ModelProcess:
 
     def _ask(
         self, header: dict[str, object], buffers: Sequence[Buffer], doing: str
-    ) -> tuple[dict[str, object], list[bytearray]]:
+    ) -> tuple[dict[str, object], list[memoryview]]:
         if self._process is None:
             self._process = self._start()
         try:
@@ -305,7 +327,7 @@ def _feed(slot: str, array: NDArray[np.generic]) -> dict[str, object]:
     }
 
 
-def _fetched(value: dict[str, Any], buffers: list[bytearray]) -> Fetched:
+def _fetched(value: dict[str, Any], buffers: list[memoryview]) -> Fetched:
     shape = None if value["shape"] is None else tuple(int(size) for size in value["shape"])
     element_type = int(value["type"])
     dtype, extent = numpy_dtype(element_type), shape
@@ -313,5 +335,6 @@ def _fetched(value: dict[str, Any], buffers: list[bytearray]) -> Fetched:
         dtype, extent = np.dtype(np.float64), tuple(value["pooled"])
     values = None
     if value["buffer"] is not None and dtype is not None and extent is not None:
-        values = np.frombuffer(buffers[value["buffer"]], dtype).reshape(extent)
+        # a copy: aligned, and without the rest of the message
+        values = np.frombuffer(buffers[value["buffer"]], dtype).reshape(extent).copy()
     return Fetched(str(value["kind"]), shape, element_type, values)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.runtime.quoting import quoted
 
 
 class UniqueNames:
@@ -36,7 +37,7 @@ class Scope:
         """Let `name` mean the flat name `flat` in this scope and the scopes within."""
         if name in self.names:
             raise InvalidInputError(
-                f"tensor {name!r} is defined twice in one graph; expected every name to be defined once"
+                f"tensor {quoted(name)} is defined twice in one graph; expected every name to be defined once"
             )
         self.names[name] = flat
 
@@ -45,14 +46,14 @@ class Scope:
         return name in self.names
 
     def resolve(self, name: str, reader: str) -> str:
-        """The flat name behind `name`; `reader` is the operation that asks, for the error message."""
+        """The flat name behind `name`; `reader` is what asks for it, for the error message."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.names:
                 return scope.names[name]
             scope = scope.parent
         raise InvalidInputError(
-            f"{reader} reads tensor {name!r}, which no operation, initializer or input defines"
+            f"{quoted(reader)} reads tensor {quoted(name)}, which no operation, initializer or input defines"
         )
 
     def resolve_all(self, names: Iterable[str], reader: str) -> list[str]:

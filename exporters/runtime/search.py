@@ -12,6 +12,7 @@ from emergraph.exporters.runtime.element_types import numpy_dtype
 from emergraph.exporters.runtime.feeds import STYLES, input_hints, make_feeds, scalar_choices
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.process import Fetched, ModelProcess
+from emergraph.exporters.runtime.quoting import plain, quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
 from emergraph.exporters.runtime.sizes import RANKS, Shape, axes_of, candidate_sizes, declared_text
 
@@ -86,11 +87,11 @@ class InputSearch:
         open_inputs = [v for v in self._inputs if v.name not in self._decided]
         if not open_inputs:
             return InvalidInputError(f"the model refuses the inputs {_shapes_text(first)}: {error}")
-        declared = ", ".join(f"{v.name!r} {declared_text(v)}" for v in open_inputs)
+        declared = ", ".join(f"{quoted(v.name)} {declared_text(v)}" for v in open_inputs)
         return InvalidInputError(
             f"no sizes were found that the model accepts for {declared}: {self.attempts} tried, from "
             f"{_shapes_text(first)} to {_shapes_text(last)}; first refusal: {error}; "
-            f"give sizes with --input-shape {open_inputs[0].name}=1,..."
+            f"give sizes with --input-shape {plain(open_inputs[0].name)}=1,..."
         )
 
 
@@ -100,4 +101,4 @@ def _is_integer(value: FlatInput) -> bool:
 
 
 def _shapes_text(feeds: Feeds) -> str:
-    return ", ".join(f"{name}={list(array.shape)}" for name, array in feeds.items())
+    return ", ".join(f"{plain(name)}={list(array.shape)}" for name, array in feeds.items())

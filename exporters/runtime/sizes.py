@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.flat_model import FlatInput
+from emergraph.exporters.runtime.quoting import plain, quoted
 
 Shape = tuple[int, ...]
 Sizes = Mapping[str, int]
@@ -106,14 +107,14 @@ def _known(inputs: Sequence[FlatInput], given: Mapping[str, Shape]) -> dict[str,
             continue
         if len(shape) != len(value.shape):
             raise InvalidInputError(
-                f"input {value.name!r} was given shape {list(shape)} with {len(shape)} axes; "
+                f"input {quoted(value.name)} was given shape {list(shape)} with {len(shape)} axes; "
                 f"the model declares {len(value.shape)}: {declared_text(value)}"
             )
         for axis, size in zip(value.shape, shape, strict=True):
             if isinstance(axis, str) and known.setdefault(axis, size) != size:
                 raise InvalidInputError(
-                    f"axis {axis!r} was given two sizes, {known[axis]} and {size} (input {value.name!r}); "
-                    "expected one"
+                    f"axis {quoted(axis)} was given two sizes, {known[axis]} and {size} "
+                    f"(input {quoted(value.name)}); expected one"
                 )
     return known
 
@@ -166,4 +167,4 @@ def declared_text(value: FlatInput) -> str:
     """The declared shape for messages, e.g. "[batch, 3, ?, ?]"."""
     if value.shape is None:
         return "no shape"
-    return "[" + ", ".join("?" if axis is None else str(axis) for axis in value.shape) + "]"
+    return "[" + ", ".join("?" if axis is None else plain(str(axis)) for axis in value.shape) + "]"

@@ -103,9 +103,10 @@ class Runner:
         ort.disable_telemetry_events()
         ort.set_default_logger_severity(4)
         self.session: OrtSession = None
+        self.kept: dict[str, OrtValue] = {}
         self.held: list[Any] = []
 
-    def load(self, header: dict[str, Any], buffers: list[bytearray]) -> dict[str, Any]:
+    def load(self, header: dict[str, Any], buffers: list[memoryview]) -> dict[str, Any]:
         """Build a session from a light model (buffer 0) and its weights."""
         ort = self.ort
         self.session = None
@@ -136,7 +137,7 @@ class Runner:
         return {}
 
     def _weights(
-        self, weights: list[dict[str, Any]], buffers: list[bytearray]
+        self, weights: list[dict[str, Any]], buffers: list[memoryview]
     ) -> tuple[dict[str, "Array"], dict[str, "Bytes"]]:
         """Weights as arrays, and those of types without arrays as bytes, by name."""
         arrays: dict[str, Array] = {}
@@ -164,7 +165,7 @@ class Runner:
         array = self.np.ndarray(tuple(shape), self.np.dtype(dtype), buffer=raw)
         return array if array.flags.aligned else array.copy()
 
-    def run(self, header: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], list[bytes]]:
+    def run(self, header: dict[str, Any], buffers: list[memoryview]) -> tuple[dict[str, Any], list[bytes]]:
         """Run the session; tensors come back whole, pooled, or as shape and type only."""
         arrays, feeds = [], {}
         for feed, buffer in zip(header["feeds"], buffers, strict=True):
@@ -179,7 +180,11 @@ class Runner:
                 value = self._array(raw, feed["dtype"], feed["shape"])
                 feeds[feed["name"]] = self.ort.OrtValue.ortvalue_from_numpy(value)
             arrays.append(value)
+        feeds.update({slot: self.kept[key] for slot, key in header["held"].items()})
         fetched = self.session.run_with_ort_values(header["fetch"], feeds)
+        by_slot = dict(zip(header["fetch"], fetched, strict=True))
+        self.kept = {key: value for key, value in self.kept.items() if key not in header["drop"]}
+        self.kept.update({key: by_slot[slot] for slot, key in header["keep"].items()})
         replies: list[dict[str, Any]] = []
         out: list[bytes] = []
         pooling = header["pool"]
@@ -206,7 +211,8 @@ class Runner:
         elements = 1
         for size in shape:
             elements *= size
-        if elements <= small or (element_type not in FLOATS and elements <= header_limit(small)):
+        integers_left = min(MAX_INTEGERS, MAX_REPLY_BYTES - sum(map(len, out)))
+        if elements <= small or (small and element_type not in FLOATS and elements <= integers_left):
             reply["buffer"] = len(out)
             size = value.tensor_size_in_bytes()
             out.append(ctypes.string_at(value.data_ptr(), size) if size else b"")
@@ -216,11 +222,10 @@ class Runner:
 STRING = 8
 FLOATS = frozenset({1, 10, 11, 14, 15, 16, 17, 18, 19, 20, 23, 24})
 """Element types that are not integers or booleans: their large tensors stay here."""
-
-
-def header_limit(small: int) -> int:
-    """Most elements of an integer or boolean tensor that is sent back."""
-    return small * 256
+MAX_INTEGERS = 1 << 24
+"""Most elements of an integer or boolean tensor that is sent back."""
+MAX_REPLY_BYTES = 1 << 29
+"""Bytes of one reply beyond which only small tensors are added to it."""
 
 
 def describe(error: Exception) -> dict[str, Any]:

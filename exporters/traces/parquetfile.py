@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
-from emergraph.exporters.traces.targets import shown
+from emergraph.exporters.runtime.quoting import quoted
 
 MAX_VALUES = 1 << 29
 """Values that the columns may have in all, counted from the file's metadata before they are read."""
@@ -37,9 +37,9 @@ def read_parquet_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], st
             _check_size(content.metadata, path)
             table = content.read()
     except OSError as error:
-        raise InvalidInputError(f"cannot read {shown(str(path))}: {error.strerror or error}") from error
+        raise InvalidInputError(f"cannot read {quoted(str(path))}: {error.strerror or error}") from error
     except pa.ArrowException as error:
-        raise InvalidInputError(f"{shown(path.name)} is not a readable Parquet file") from error
+        raise InvalidInputError(f"{quoted(path.name)} is not a readable Parquet file") from error
     return {name: _column(name, table.column(name)) for name in _distinct(table.column_names, path)}, sha256
 
 
@@ -49,19 +49,19 @@ def _check_size(metadata: pq.FileMetaData, path: Path) -> None:
     values = sum(group.column(k).num_values for group in groups for k in range(group.num_columns))
     if values > MAX_VALUES:
         raise LimitError(
-            f"{shown(path.name)}: {values} values; expected at most {MAX_VALUES}, so split the file"
+            f"{quoted(path.name)}: {values} values; expected at most {MAX_VALUES}, so split the file"
         )
 
 
 def _distinct(names: list[str], path: Path) -> list[str]:
     for name in names:
         if names.count(name) > 1:
-            raise InvalidInputError(f"{shown(path.name)}: column {shown(name)} stands there twice")
+            raise InvalidInputError(f"{quoted(path.name)}: column {quoted(name)} stands there twice")
     return names
 
 
 def _column(name: str, column: pa.ChunkedArray) -> NDArray[np.generic]:
-    where = f"column {shown(name)}"
+    where = f"column {quoted(name)}"
     array = column.combine_chunks()
     if array.null_count:
         raise InvalidInputError(f"{where} has {array.null_count} missing values; expected one per sample")

@@ -14,6 +14,7 @@ from emergraph.exporters.runtime.feeds import input_hints, is_steering
 from emergraph.exporters.runtime.flat_model import FlatInput
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.quoting import closest, quoted
 from emergraph.exporters.runtime.sizes import RANKS, axes_of
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.traces.samples import (
@@ -24,7 +25,6 @@ from emergraph.exporters.traces.samples import (
     Samples,
     sample_axes,
 )
-from emergraph.exporters.traces.targets import closest, shown
 
 Array = NDArray[np.generic]
 
@@ -75,7 +75,7 @@ def given_samples(file: OnnxFile, arrays: Mapping[str, Array], options: TraceOpt
     names = [value.name for value in declared]
     for name in known:
         if name not in names:
-            raise InvalidInputError(f"the model has no input {shown(name)}; there is {closest(name, names)}")
+            raise InvalidInputError(f"the model has no input {quoted(name)}; there is {closest(name, names)}")
     known = {value.name: checked_input(value, known[value.name]) for value in declared if value.name in known}
     n, axes = sample_axes(declared, known, {**dict.fromkeys(options.inputs), **options.sample_axes})
     if n == 0:
@@ -117,7 +117,9 @@ def random_samples(file: OnnxFile, wish: RandomInputs, options: TraceOptions) ->
         fixed=frozenset(steering | set(options.inputs)),
         rows=hints.rows,
     )
-    run, fixed = _first_run(file, declared, samples, options)
+    fixed = None
+    if _fixed_size(declared, axes) is not None:
+        run, fixed = _first_run(file, declared, samples, options)
     return Prepared(run, samples, fixed, tuple(name for name in run.inputs if name not in options.inputs))
 
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.pooling import SampleAxis, pooled
+from emergraph.exporters.runtime.quoting import closest, quoted
 from emergraph.exporters.traces.parquetfile import read_parquet_columns
 from emergraph.exporters.traces.record import TraceSummary
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
-from emergraph.exporters.traces.targets import Target, closest, shown, targets_of
+from emergraph.exporters.traces.targets import Target, targets_of
 from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.graphstore.records import TraceHeader
 from emergraph.graphstore.store import Store
@@ -119,7 +120,7 @@ def read_recordings(path: Path) -> tuple[list[Recording], str, str]:
     weights = read_weights(path)
     for skipped in weights.skipped:
         raise InvalidInputError(
-            f"{shown(weights.source)}: {shown(skipped.name)} cannot be an activation: {skipped.reason}"
+            f"{quoted(weights.source)}: {quoted(skipped.name)} cannot be an activation: {skipped.reason}"
         )
     found = [Recording(key, tensor.shape, tensor.array) for key, tensor in weights.tensors.items()]
     return found, weights.source, weights.sha256
@@ -141,14 +142,14 @@ def match_recordings(recordings: Iterable[Recording], targets: Iterable[Target])
         found = by_name.get(recording.key) or by_tensor.get(recording.key)
         if not found:
             raise InvalidInputError(
-                f"{shown(recording.key)} is neither a layer of the graph nor a tensor of activations; "
+                f"{quoted(recording.key)} is neither a layer of the graph nor a tensor of activations; "
                 f"the closest are {closest(recording.key, [*by_name, *by_tensor])}"
             )
         for target in found:
             if target in matched:
                 raise InvalidInputError(
-                    f"layer {shown(target.name)} is recorded twice, as {shown(matched[target].key)} and as "
-                    f"{shown(recording.key)}; expected once"
+                    f"layer {quoted(target.name)} is recorded twice, as {quoted(matched[target].key)} and as "
+                    f"{quoted(recording.key)}; expected once"
                 )
             matched[target] = recording
     if not matched:
@@ -166,11 +167,11 @@ def _one_count(matched: Mapping[Target, Recording], sample_axis: int) -> int:
     for target, count in others:
         if count != n:
             raise InvalidInputError(
-                f"layer {shown(target.name)} has {count} samples and layer {shown(first.name)} has {n}; "
+                f"layer {quoted(target.name)} has {count} samples and layer {quoted(first.name)} has {n}; "
                 "expected as many in all"
             )
     if n == 0:
-        raise InvalidInputError(f"layer {shown(first.name)} has no samples")
+        raise InvalidInputError(f"layer {quoted(first.name)} has no samples")
     return n
 
 
@@ -191,8 +192,8 @@ def _layout(target: Target, recording: Recording, sample_axis: int) -> tuple[int
             return sample_axis % len(shape), axes
     whole = f", or a whole tensor with the units along axes {list(axes)}" if target.tensor is not None else ""
     raise InvalidInputError(
-        f"{shown(recording.key)} has shape {list(shape)}; expected [samples, {target.n_units}] for layer "
-        f"{shown(target.name)}{whole}"
+        f"{quoted(recording.key)} has shape {list(shape)}; expected [samples, {target.n_units}] for layer "
+        f"{quoted(target.name)}{whole}"
     )
 
 
@@ -200,7 +201,7 @@ def _statistics(target: Target, recording: Recording, kept: int, sample_axis: in
     axis, units = _layout(target, recording, sample_axis)
     array = recording.read()
     if array.dtype.kind == "c":
-        raise InvalidInputError(f"{shown(recording.key)} holds complex numbers; expected real activations")
+        raise InvalidInputError(f"{quoted(recording.key)} holds complex numbers; expected real activations")
     statistics = UnitStatistics(target.n_units, kept)
     n = array.shape[axis]
     step = max(1, CHUNK_BYTES // max(1, array.nbytes // n))

@@ -1,6 +1,7 @@
 """Running a model over samples and keeping one number per unit and sample."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from emergraph.exporters.runtime.concrete import ConcreteRun, made
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.pooling import SampleAxis, pooled
 from emergraph.exporters.runtime.process import Fetched, ModelProcess, Pooling
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
 from emergraph.exporters.traces.sampleaxes import (
     Mixed,
@@ -21,7 +23,7 @@ from emergraph.exporters.traces.sampleaxes import (
 )
 from emergraph.exporters.traces.samples import Samples
 from emergraph.exporters.traces.statistics import UnitStatistics
-from emergraph.exporters.traces.targets import Target, shown
+from emergraph.exporters.traces.targets import Target
 
 Progress = Callable[[int, int], None]
 
@@ -75,7 +77,14 @@ class SampleRunner:
         self._fed = [name for name in self._by_tensor if name not in there]
 
     def record(
-        self, statistics: Mapping[int, UnitStatistics], batch_size: int, fixed: int | None, progress: Progress
+        self,
+        statistics: Mapping[int, UnitStatistics],
+        batch_size: int,
+        fixed: int | None,
+        progress: Progress,
+        *,
+        batching: Batching | None = None,
+        process: ModelProcess | None = None,
     ) -> Batching:
         """Run all samples and add their values to the statistics.
 
@@ -84,20 +93,22 @@ class SampleRunner:
             batch_size: Most samples per run.
             fixed: Samples that every run must have, if the model declares it.
             progress: Called with (samples done, samples in all).
+            batching: What an earlier trace of this model and these samples found out; found out by default.
+            process: Runs the model, and stays open; one of its own by default.
 
         Raises:
             InvalidInputError: The model refuses the samples.
             LimitError: A limit was hit.
         """
         n = self._samples.n
-        with ModelProcess(self._limits) as process:
-            batching = self._batching(process, batch_size, fixed)
+        with ModelProcess(self._limits) if process is None else nullcontext(process) as child:
+            batching = batching or self._batching(child, batch_size, fixed)
             groups = self._groups(batching.size // (fixed or 1))
             for number, group in enumerate(groups):
-                process.load(assemble(self._run.flat, group, self._source), many_runs=True)
+                child.load(assemble(self._run.flat, group, self._source), many_runs=True)
                 for start in range(0, n, batching.size):
                     indices = range(start, min(start + batching.size, n))
-                    self._add(process, group, indices, batching, statistics, with_inputs=number == 0)
+                    self._add(child, group, indices, batching, statistics, with_inputs=number == 0)
                     progress((number * n + indices.stop) // len(groups), n)
         return batching
 
@@ -118,7 +129,7 @@ class SampleRunner:
         except ModelRefusedError:
             return Batching(1, {}, "sample by sample: the model refuses two samples at once")
         if isinstance(found, Mixed):
-            note = f"sample by sample: a batch is not what its samples give alone, in {shown(found.tensor)}"
+            note = f"sample by sample: a batch is not what its samples give alone, in {quoted(found.tensor)}"
             return Batching(1, {}, note)
         size = min(batch_size, affordable, n)
         return Batching(size, found, f"mini-batches of {size}")
@@ -131,7 +142,7 @@ class SampleRunner:
         found = axes_of_fixed_batch(self._runner(process), units, batch)
         if isinstance(found, Mixed):
             raise InvalidInputError(
-                f"the model takes {fixed} samples at once, but no axis of tensor {shown(found.tensor)} "
+                f"the model takes {fixed} samples at once, but no axis of tensor {quoted(found.tensor)} "
                 "follows them, so they cannot be told apart; change the model's batch to 1, or record its "
                 "activations elsewhere and import them"
             )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.flat_model import Dimension, FlatInput
-from emergraph.exporters.traces.targets import closest, shown
+from emergraph.exporters.runtime.quoting import closest, quoted
 
 Array = NDArray[np.generic]
 Feeds = dict[str, Array]
@@ -70,9 +70,9 @@ def sample_axes(
     """
     for name, axis in told.items():
         if name not in arrays:
-            raise UsageError(f"no input {shown(name)} was given; there is {closest(name, arrays)}")
+            raise UsageError(f"no input {quoted(name)} was given; there is {closest(name, arrays)}")
         if axis is not None and not -arrays[name].ndim <= axis < arrays[name].ndim:
-            raise UsageError(f"input {shown(name)} has {arrays[name].ndim} axes; axis {axis} does not exist")
+            raise UsageError(f"input {quoted(name)} has {arrays[name].ndim} axes; axis {axis} does not exist")
     by_name = {
         value.name: value.shape or (None,) * arrays[value.name].ndim
         for value in declared
@@ -111,8 +111,8 @@ def _axis_of(
     if shape[0] == array.shape[0]:
         return None
     raise InvalidInputError(
-        f"input {shown(name)} has shape {list(array.shape)}, the samples are {n}; expected {n} along axis 0, "
-        "or say which axis its samples are along"
+        f"input {quoted(name)} has shape {list(array.shape)}, the samples are {n}; expected {n} along axis "
+        "0, or say which axis its samples are along"
     )
 
 
