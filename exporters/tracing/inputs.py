@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from emergraph.errors import EmergraphError
 from emergraph.exporters.tracing.context import TracedModel, op_names
 from emergraph.exporters.tracing.contractedaxes import CONTRACTIONS, contracted_axes
-from emergraph.exporters.tracing.evaluate import has_subgraph, run_node
+from emergraph.exporters.tracing.evaluate import has_subgraph, move_labels
 from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 from emergraph.exporters.tracing.positions import Positions
@@ -66,6 +66,8 @@ class _Ride:
         self.positions = Positions(model.facts[name].shape)
         self.ids: dict[str, Labels] = {name: np.arange(self.positions.size).reshape(self.positions.shape)}
         self.used_as_value = name in model.outputs
+        self.reduced: set[str] = set()
+        """Carried tensors that come from a reduction of positions."""
         self.mixed: set[str] = set()
         """Carried tensors in which other data plays a part."""
         self.dynamic = _dynamic_names(model)
@@ -167,6 +169,9 @@ class _Ride:
             self._pool(node, ids)
         else:
             self._pass(node, carried)
+        source = node.input[max(carried, key=lambda k: self.ids[node.input[k]].size)]
+        if source in self.reduced:
+            self.reduced.update(name for name in node.output if name in self.ids)
 
     def _contract(self, node: onnx.NodeProto, position: int) -> None:
         ids = self.ids[node.input[position]]
@@ -182,14 +187,14 @@ class _Ride:
                 self._carry(name, np.broadcast_to(np.take(ids, [0], axis=axes[0]), shape))
             return
         self.used_as_value = True
-        self.positions.contracted(ids, axes)
+        self.positions.contracted(ids, axes, reduced=node.input[position] in self.reduced)
 
     def _over_last_axis(self, ids: Labels, axis: int) -> bool:
         """Whether the input's own last axis, the usual one for features, runs along an axis of a tensor."""
         if not self.positions.shape or ids.shape[axis] < 2:
             return True
-        pair = np.take(ids, [0, 1], axis=axis).reshape(-1)
-        last = pair[pair >= 0] % self.positions.shape[-1]
+        line = np.moveaxis(ids, axis, -1).reshape(-1, ids.shape[axis])[0]
+        last = line[line >= 0] % self.positions.shape[-1]
         return bool(np.unique(last).size > 1) or self.positions.shape[-1] == 1
 
     def _move(self, node: onnx.NodeProto) -> None:
@@ -205,7 +210,8 @@ class _Ride:
             results = [self.ids[node.input[0]]]
         else:
             try:
-                results = run_node(node, self._moved_inputs(node), self.model.opsets)
+                data = range(len(node.input)) if node.op_type == "Concat" else (0,)
+                results = list(move_labels(node, self._moved_inputs(node), data, self.model.opsets))
             except EmergraphError:
                 return
         for name, result in zip(node.output, results, strict=False):
@@ -213,15 +219,13 @@ class _Ride:
 
     def _moved_inputs(self, node: onnx.NodeProto) -> list[NDArray[np.generic] | None]:
         arrays: list[NDArray[np.generic] | None] = []
-        for position, name in enumerate(node.input):
+        for name in node.input:
             if not name:
                 arrays.append(None)
             elif name in self.ids:
                 arrays.append(self.ids[name])
             elif node.op_type == "Concat":
                 arrays.append(np.full(self._shape(name), NO_UNIT, np.int64))
-            elif node.op_type == "Pad" and position == 2:
-                arrays.append(np.asarray(NO_UNIT, np.int64))
             else:
                 arrays.append(self._known(name))
         return arrays
@@ -295,6 +299,7 @@ class _Ride:
         for row in rows.reshape(-1, rows.shape[-1]):
             self.positions.behind.setdefault(int(row[0]), row[row >= 0])
         self._carry(name, taken.reshape(shape))
+        self.reduced.add(name)
 
     def _carry(self, name: str, ids: Labels) -> None:
         if name:

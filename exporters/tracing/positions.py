@@ -42,15 +42,21 @@ class Positions:
         """Positions that differ only along an axis that is walked through are one unit."""
         self.unite(ids, [k for k in range(ids.ndim) if k != axis % ids.ndim])
 
-    def contracted(self, groups: Labels, axes: Sequence[int]) -> None:
-        """Of the positions that a contraction is the first to meet, what it does not contract is one unit."""
+    def contracted(self, groups: Labels, axes: Sequence[int], *, reduced: bool = False) -> None:
+        """Of the positions that a contraction is the first to meet, what it does not contract is one unit.
+
+        Args:
+            groups: Positions, laid out as the contracted tensor.
+            axes: The axes that are contracted.
+            reduced: Whether each of them stands for those that a reduction mixed with it.
+        """
         fresh = np.where((groups >= 0) & ~self.covered[groups], groups, NO_UNIT)
         met = np.unique(fresh[fresh >= 0])
         if met.size == 0:
             return
         self.unite(fresh, axes)
         self.covered[met] = True
-        for position in met.tolist():
+        for position in met.tolist() if reduced else []:
             members = self.behind.get(position)
             if members is not None:
                 self.pairs.append(np.stack([np.full(members.size, position), members], axis=1))

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.constants import literal
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
-from emergraph.exporters.tracing.evaluate import run_node
+from emergraph.exporters.tracing.evaluate import move_labels
 from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.labels import Labels, compress, units_in
+from emergraph.exporters.tracing.labels import NO_UNIT, Labels, compress, units_in
 from emergraph.exporters.tracing.rules.pooling import mix_positions
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, TracedAs
@@ -97,8 +96,7 @@ def move(ctx: TraceContext) -> None:
             value = ctx.value(name)
             values.append(value)
             ctx.use(value.constant, "other")
-            # What an operation fills in is 0, so that 0 is "no unit" while it runs.
-            arrays.append(label_array(value) + 1)
+            arrays.append(label_array(value))
         else:
             array = ctx.concrete(name)
             if array is None:
@@ -109,11 +107,9 @@ def move(ctx: TraceContext) -> None:
         ctx.make_opaque(f"{op} picks among different units by an index that depends on the data")
         return
     reduction = ctx.attr_str("reduction", "none") if len(data) > 1 else "none"
-    if op == "Pad" and len(arrays) > 2:
-        arrays[2] = np.asarray(0, np.int64)
     if reduction != "none":
-        arrays[0] = np.zeros(values[0].shape, np.int64)
-    results = [result.astype(np.int64) - 1 for result in run_node(_as_today(ctx), arrays, _opsets(ctx))]
+        arrays[0] = np.full(values[0].shape, NO_UNIT, np.int64)
+    results = move_labels(ctx.node, arrays, data, ctx.model.opsets)
     if reduction != "none":
         _combine(ctx, reduction, values, results[0])
     else:
@@ -141,25 +137,6 @@ def _writes_twice(ctx: TraceContext, indices: NDArray[np.generic]) -> bool:
         grid[axis] = indices.astype(np.int64)
         places = np.stack([g.ravel() for g in grid], axis=1)
     return len(np.unique(places, axis=0)) < len(places)
-
-
-def _as_today(ctx: TraceContext) -> onnx.NodeProto:
-    """The node without what only old versions of it have."""
-    node = onnx.NodeProto()
-    node.CopyFrom(ctx.node)
-    if node.op_type == "Scatter":
-        node.op_type = "ScatterElements"
-    kept = [a for a in node.attribute if a.name != "reduction"]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    for attribute in node.attribute:
-        if node.op_type == "Pad" and attribute.name == "value":
-            attribute.f = 0.0
-    return node
-
-
-def _opsets(ctx: TraceContext) -> dict[str, int]:
-    return {**ctx.model.opsets, **({"": 11} if ctx.node.op_type == "Scatter" else {})}
 
 
 def _indices_are_safe(ctx: TraceContext, op: str, values: list[Value]) -> bool:

@@ -32,7 +32,7 @@ WITHOUT_TRUTH = {
     r"crop_and_resize|roialign": "where to sample is control",
     r"rotary.*\*": "the table of angles is control",
     r"lrn": "onnxruntime keeps a running sum: rounding reaches where influence does not",
-    r"clip.*\*|pow_bcast_scalar\*|resize.*\*|upsample.*\*": "sizes and bounds that cannot be perturbed freely",
+    r"clip.*\*|pow_bcast_scalar\*|resize.*\*|upsample.*\*": "sizes and bounds that no perturbation fits",
 }
 """Models whose influence cannot be seen by perturbing, and why."""
 
