@@ -20,6 +20,7 @@ from emergraph.graphstore.store import open_store
 from emergraph.graphstore.text import printable
 
 GIB = 1 << 30
+_MODULE = "emergraph.graphstore.sandbox"
 _GRACE_SECONDS = 2.0
 """Time the child gets to stop by itself before it is killed."""
 _ERRORS: Mapping[str, type[EmergraphError]] = {
@@ -91,7 +92,7 @@ def _run_child(request: bytes, limits: QueryLimits) -> tuple[bytes, dict[str, ob
         **os.environ,
         "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
     }
-    command = [sys.executable, "-P", "-m", "emergraph.graphstore.sandbox"]
+    command = [sys.executable, "-P", "-m", _MODULE]
     try:
         # Only this interpreter and a module of this package run; the query travels on standard input.
         done = subprocess.run(  # noqa: S603

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -49,24 +49,35 @@ def main() -> int:
     """Answer the request on standard input; return the exit status."""
     request = json.load(sys.stdin.buffer)
     _limit_process(request["memory"])
-    status: dict[str, object]
-    try:
-        status = _answer(request)
-    except EmergraphError as error:
-        status = {"error": type(error).__name__, "message": str(error)}
-    except duckdb.Error as error:
-        found = _sql_error(error, Path(request["path"]), request["time"])
-        status = {"error": type(found).__name__, "message": str(found)}
-    except MemoryError:
-        status = {"error": "LimitError", "message": _OUT_OF_MEMORY}
-    if "message" in status:
-        status["message"] = str(status["message"]).replace(request["path"], printable(request["shown"]))
+    status = answer(request, sys.stdout.buffer)
     sys.stderr.write(f"\n{json.dumps(status)}\n")
     return 0
 
 
-def _answer(request: Mapping[str, Any]) -> dict[str, object]:
-    """Write the rows of the query to standard output; return the status."""
+def answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
+    """Write the rows of a query as an Arrow stream; return the status.
+
+    Args:
+        request: path (absolute), shown (the path as the user gave it), sql, time, memory, threads, rows.
+        output: Where to write.
+
+    Returns:
+        {"truncated": bool}, {"older": schema version} for a store that must be migrated first, or
+        {"error": class, "message": line}.
+    """
+    try:
+        return _answer(request, output)
+    except EmergraphError as error:
+        found = error
+    except duckdb.Error as error:
+        found = _sql_error(error, Path(request["path"]), request["time"])
+    except MemoryError:
+        found = LimitError(_OUT_OF_MEMORY)
+    message = str(found).replace(request["path"], printable(request["shown"]))
+    return {"error": type(found).__name__, "message": message}
+
+
+def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
     path = Path(request["path"])
     with contextlib.closing(connect(path, read_only=True)) as connection:
         version = stored_version(connection, path)
@@ -78,7 +89,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, object]:
         timer.daemon = True
         timer.start()
         try:
-            return {"truncated": _write(connection, sql, request["rows"])}
+            return {"truncated": _write(connection, sql, request["rows"], output)}
         finally:
             timer.cancel()
 
@@ -135,7 +146,7 @@ def _names(node: object) -> Iterator[str]:
             pending.extend(current)
 
 
-def _write(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> bool:
+def _write(connection: duckdb.DuckDBPyConnection, sql: str, rows: int, output: BinaryIO) -> bool:
     """Run the query and write up to `rows` rows; return whether there were more."""
     asked = connection.sql(sql)
     if asked is None:
@@ -158,7 +169,7 @@ def _write(connection: duckdb.DuckDBPyConnection, sql: str, rows: int) -> bool:
     names = _distinct(asked.columns)
     schema = pa.schema([field.with_name(name) for field, name in zip(batches.schema, names, strict=True)])
     n_rows = n_bytes = 0
-    with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
+    with pa.ipc.new_stream(output, schema) as stream:
         for batch in batches:
             kept = batch.slice(0, rows - n_rows)
             n_rows += batch.num_rows
