@@ -203,14 +203,34 @@ class TraceContext:
         self.values[name] = Value(facts.shape, labels=labels, tracks=dict(tracks), dtype=facts.dtype)
 
     def new_layer_output(
-        self, position: int, layer: LayerDraft, labels: Labels, *, bias: PerUnit | None = None
+        self,
+        position: int,
+        layer: LayerDraft,
+        labels: Labels,
+        *,
+        bias: PerUnit | None = None,
+        activation: str | None = None,
     ) -> None:
-        """Set an output that is a new layer's own tensor, and start to follow its activation."""
+        """Set an output that is a new layer's own tensor, and start to follow its activation.
+
+        Args:
+            position: Which output of the current node.
+            layer: The layer that the tensor shows.
+            labels: Of the tensor.
+            bias: Per unit, where the operation adds one.
+            activation: The nonlinearity that the operation itself ends with.
+        """
         name = self.node.output[position] if position < len(self.node.output) else ""
         if not name:
             return
         axes = unit_axes(labels, layer.first, layer.count)
-        track = Track(name if axes is not None else None, axes, bias=bias)
+        track = Track(
+            name if axes is not None else None,
+            axes,
+            nonlinear=activation is not None,
+            activation=activation,
+            bias=bias,
+        )
         layer.raw = layer.raw or track
         self.set_labels(position, labels, {layer.id: track})
 

@@ -145,7 +145,7 @@ class Net:
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def initializer(model: onnx.ModelProto, name: str) -> NDArray[np.generic]:
+def initializer(model: onnx.ModelProto, name: str) -> NDArray[Any]:
     """Values of an initializer."""
     return numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name))
 

@@ -63,9 +63,9 @@ class _Cell:
         return np.arange(start, start + self.hidden)
 
     def set_bias(self, layer: LayerDraft, rows: slice, activation: str | None = None) -> None:
-        """Store the summed biases of some gate rows on the layer's units."""
-        if self.weights.b is not None:
-            layer.raw = Track(None, None, bias=self.bias[:, rows].ravel(), activation=activation)
+        """Store the summed biases of some gate rows, and the nonlinearity, on the layer's units."""
+        bias = None if self.weights.b is None else self.bias[:, rows].ravel()
+        layer.raw = Track(None, None, bias=bias, activation=activation)
 
     def from_input(
         self, layer: LayerDraft, targets: NDArray[np.int64], rows: FloatArray, direction: int
@@ -160,7 +160,8 @@ def _outputs(cell: _Cell, state: LayerDraft, carried: LayerDraft | None) -> None
             labels = grid[None] if batch_first else grid[:, None, :]
         if layer is not state:
             layer.raw = None
-        ctx.new_layer_output(position, layer, np.broadcast_to(labels, ctx.out_shape(position)), bias=bias)
+        spread = np.broadcast_to(labels, ctx.out_shape(position))
+        ctx.new_layer_output(position, layer, spread, bias=bias, activation=activation)
     if state.raw is None:
         state.raw = Track(None, None, bias=bias, activation=activation)
     ctx.did(TracedAs.RECURRENT)
