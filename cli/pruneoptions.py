@@ -1,6 +1,7 @@
 """The options of `emergraph prune`: what goes, how much of it, and whose activity counts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ from emergraph.cli.parsing import parse_numbers
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
+    from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.options import PruningOptions
 
 
@@ -80,3 +82,51 @@ class PruneActivity:
     threshold: Annotated[
         float | None, typer.Option(help="A unit is active above it.  [default: 0.05, for contribution 1]")
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRuns:
+    """The model behind the graph, for running and writing pruned models."""
+
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The model that the graph was exported from.")
+    ] = None
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Run the pruned models on these samples; needs --model."),
+    ] = None
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="One array: the class of each sample; needs --inputs."),
+    ] = None
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="Write the pruned model; needs --model and one level."),
+    ] = None
+
+    def files(self) -> "ModelFiles | None":
+        """The library's description of them; None without a model.
+
+        Raises:
+            UsageError: An option is there without the one that it needs.
+        """
+        from emergraph.analysis.pruning.modelruns import ModelFiles
+        from emergraph.exporters.runtime.inputfile import read_input_file
+
+        if self.model is None:
+            for option in ("inputs", "labels", "write"):
+                if getattr(self, option) is not None:
+                    raise UsageError(
+                        f"--{option} needs --model FILE, the file that the graph was exported from"
+                    )
+            return None
+        if self.labels is not None and self.inputs is None:
+            raise UsageError("--labels needs --inputs FILE.npz, the samples that they are for")
+        labels = None
+        if self.labels is not None:
+            arrays = list(read_input_file(self.labels).arrays.values())
+            if len(arrays) != 1:
+                raise UsageError(f"--labels: expected a file with one array, found {len(arrays)}")
+            labels = arrays[0]
+        inputs = None if self.inputs is None else read_input_file(self.inputs).arrays
+        return ModelFiles(model=self.model, inputs=inputs, labels=labels)

@@ -15,6 +15,9 @@ SHOWN = (
 """Columns for people; CSV, JSON and Parquet have all."""
 
 
+RAN = ("divergence_kl", "relative_mse", "argmax_agreement", "accuracy", "base_accuracy")
+
+
 def what_if_view(result: "PruningResult") -> View:
     """One line per level: all columns for machines, the telling ones for people."""
     options = result.options
@@ -27,7 +30,8 @@ def what_if_view(result: "PruningResult") -> View:
     }
     if first := _first_disconnected(result):
         facts["disconnected"] = f"from level {first:g} on nothing leads from an input to an output"
-    return View(rows=result.frame, facts=facts, document=result.to_dict(), notes=result.notes, columns=SHOWN)
+    shown = SHOWN + tuple(name for name in RAN if result.frame[name].null_count() < result.frame.height)
+    return View(rows=result.frame, facts=facts, document=result.to_dict(), notes=result.notes, columns=shown)
 
 
 def _first_disconnected(result: "PruningResult") -> float | None:

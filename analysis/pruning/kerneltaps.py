@@ -59,27 +59,67 @@ def kernel_taps(
         values = tensor_values(block.block.tensor)
     except EmergraphError:
         return None
-    if values.ndim < 2 or values.dtype.kind not in "fV":
-        return None
+    return None if values.dtype.kind not in "fV" else parameters_behind(block, graph, values)
+
+
+def parameters_behind(block: BlockTable, graph: UnitGraph, values: NDArray[np.generic]) -> Taps | None:
+    """The non-zero elements of a tensor behind each edge of any block; None where the layout cannot be told.
+
+    Integers are accepted when they are the weights up to one factor per target, source or tensor (quantized
+    around zero): a removed parameter is then 0, too.
+
+    Args:
+        block: The edges.
+        graph: Their graph.
+        values: The block's tensor.
+    """
     wide = values.astype(np.float64)
     places = np.arange(wide.size).reshape(wide.shape)
-    for axes, first, second in _layouts(block, graph, wide.shape):
-        flat, place = axes(wide), axes(places)
-        if first.max() >= flat.shape[0] or second.max() >= flat.shape[1]:
+    for part in _planes(wide.shape):
+        plane, place_plane = wide[part], places[part]
+        if plane.ndim < 2:
             continue
-        kernels = flat[first, second]
-        if _agrees(block, kernels):
-            edge, tap = np.nonzero(kernels)
-            counts = np.count_nonzero(kernels, axis=1)
-            return Taps(
-                edge=edge.astype(np.int64),
-                value=kernels[edge, tap],
-                element=place[first, second][edge, tap],
-                tap=tap.astype(np.int64),
-                starts=np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64),
-                kernel_size=flat.shape[2],
-            )
+        for arrange, first, second in _layouts(block, graph, plane.shape):
+            flat, place = arrange(plane), arrange(place_plane)
+            if first.max() >= flat.shape[0] or second.max() >= flat.shape[1]:
+                continue
+            kernels = flat[first, second]
+            if _agrees(block, kernels) or (values.dtype.kind in "iu" and _proportional(block, kernels)):
+                return _taps(kernels, place[first, second])
     return None
+
+
+def _taps(kernels: Floats, place: NDArray[np.int64]) -> Taps:
+    edge, tap = np.nonzero(kernels)
+    counts = np.count_nonzero(kernels, axis=1)
+    return Taps(
+        edge=edge.astype(np.int64),
+        value=kernels[edge, tap],
+        element=place[edge, tap],
+        tap=tap.astype(np.int64),
+        starts=np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64),
+        kernel_size=kernels.shape[1],
+    )
+
+
+def _planes(shape: tuple[int, ...]) -> list[int | slice]:
+    """The tensor as it is; and each direction of a recurrent one, (directions, rows, columns)."""
+    whole: list[int | slice] = [slice(None)]
+    return [*whole, *range(shape[0])] if len(shape) == 3 and shape[0] <= 2 else whole
+
+
+def _proportional(block: BlockTable, kernels: Floats) -> bool:
+    """Whether kernels are the block's weights up to a factor per target, per source or for all."""
+    if not np.array_equal(np.count_nonzero(kernels, axis=1), block.parameters):
+        return False
+    ratio = np.abs(kernels).sum(axis=1) / block.l1
+    for ends in (np.zeros(len(ratio), dtype=np.int64), block.dst, block.src):
+        order = np.argsort(ends, kind="stable")
+        starts = np.flatnonzero(np.concatenate(([True], np.diff(ends[order]) != 0)))
+        low, high = (f.reduceat(ratio[order], starts) for f in (np.minimum, np.maximum))
+        if np.all(high <= low * (1 + 1e-4)) and len(starts) < len(ratio):
+            return True
+    return False
 
 
 def _layouts(
@@ -87,7 +127,11 @@ def _layouts(
 ) -> Iterator[tuple[Arrange, NDArray[np.int64], NDArray[np.int64]]]:
     """Candidates: how to see the tensor as (first, second, taps), and both indices of each edge's kernel."""
     about = block.block
-    target = block.dst.astype(np.int64) - graph.layer_of(about.layer).first_unit
+    if about.dst_units is None:
+        target = block.dst.astype(np.int64) - graph.layer_of(about.layer).first_unit
+    else:
+        by_unit = np.argsort(about.dst_units, kind="stable")
+        target = by_unit[np.searchsorted(about.dst_units[by_unit], block.dst)].astype(np.int64)
     sources = block.rows if about.src_units is None else about.src_units
     order = np.argsort(sources, kind="stable")
     source = order[np.searchsorted(sources[order], block.src)].astype(np.int64)

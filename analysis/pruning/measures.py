@@ -20,6 +20,8 @@ from emergraph.analysis.unitgraph import ROLES
 from emergraph.graphstore.records import Role
 
 Counts = NDArray[np.int64]
+RUN_COLUMNS = ("divergence_kl", "relative_mse", "argmax_agreement", "accuracy", "base_accuracy")
+"""Columns that runs of the model fill, see `modelruns`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +72,8 @@ def measure(
     columns["giant_share"] = giant_shares(removal)
     columns |= _norms(removal)
     columns |= _emergence(removal, emergence, np.asarray(columns["kept_parameters"]))
-    columns["flops"] = pl.Series([None] * removal.n_levels, dtype=pl.Float64)
+    for name in ("flops", *RUN_COLUMNS):
+        columns[name] = pl.Series([None] * removal.n_levels, dtype=pl.Float64)
     return pl.DataFrame(columns, schema_overrides={"seed": pl.Int64})
 
 

@@ -50,12 +50,12 @@ class Removal:
         if taps is None or self.items.unit is PruningUnit.UNIT:
             whole = block.l1 if power == 1 else block.l2**2
             return np.asarray(whole if alive.all() else np.where(alive, whole, 0.0))
-        kept = np.where(self._taps_of(leader) > level, taps.magnitude**power, 0.0)
+        kept = np.where(self.gone_of(leader) > level, taps.magnitude**power, 0.0)
         sums = np.add.reduceat(kept, taps.starts)
         return np.asarray(sums if order is None else sums[order])
 
-    def _taps_of(self, leader: BlockTable) -> Levels:
-        """The entries of `gone` for a block whose items are parameters."""
+    def gone_of(self, leader: BlockTable) -> Levels:
+        """The entries of `gone` for the items of one prunable block (not for removed units)."""
         start = 0
         for block in self.items.blocks:
             taps = self.items.taps.get(block.block.id)

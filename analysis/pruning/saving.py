@@ -80,6 +80,17 @@ LEVELS = register(
             ),
             *_EMERGENCE,
             Column("flops", "DOUBLE", "Multiply-adds if removed; NULL where not known."),
+            Column(
+                "divergence_kl",
+                "DOUBLE",
+                "Mean KL divergence of base from pruned outputs, nats; NULL without runs.",
+            ),
+            Column("relative_mse", "DOUBLE", "Squared error of outputs over squared outputs of the base."),
+            Column(
+                "argmax_agreement", "DOUBLE", "Share of rows of the first output with the same largest entry."
+            ),
+            Column("accuracy", "DOUBLE", "Share of labels that the pruned model gets right."),
+            Column("base_accuracy", "DOUBLE", "The same for the base model."),
         ),
     )
 )

@@ -1,6 +1,6 @@
 """What-ifs of a graph in a store, with its traces and tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +8,15 @@ import polars as pl
 
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.rules import activity_scores
-from emergraph.analysis.pruning.criteria import UnitActivations
+from emergraph.analysis.pruning.criteria import Criterion, UnitActivations
 from emergraph.analysis.pruning.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.pruning.items import PruningUnit
 from emergraph.analysis.pruning.measures import ParameterCosts
+from emergraph.analysis.pruning.modelruns import ModelFiles, run_levels
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.predicate import chosen_edges, chosen_units, edge_mask
 from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, prune_graph
+from emergraph.analysis.pruning.writing import write_masked
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.errors import UsageError
 from emergraph.graphstore.reader import GraphReader
@@ -73,6 +75,7 @@ def prune_stored(
     *,
     activity: ActivityChoice | None = None,
     picked: np.ndarray | None = None,
+    files: ModelFiles | None = None,
 ) -> PruningResult:
     """Prune a stored graph in thought; see `whatif.prune_graph`.
 
@@ -81,6 +84,7 @@ def prune_stored(
         options: Criterion, levels, scope and unit.
         activity: Trace and rule.
         picked: What a predicate picked, from `predicate.chosen_edges` or `chosen_units`.
+        files: Model and inputs; the pruned models are run where inputs are given.
 
     Raises:
         UsageError: An option does not make sense for this graph, or a named trace is missing.
@@ -94,7 +98,7 @@ def prune_stored(
         active = _activity(activity_scores(choice.rule, graph, trace=measured).above(choice.threshold))
     table = read_edge_table(graph)
     tensors = reader.tensors()
-    return prune_graph(
+    result = prune_graph(
         graph,
         options,
         surroundings=Surroundings(
@@ -107,6 +111,10 @@ def prune_stored(
         ),
         table=table,
     )
+    if files is None or files.inputs is None:
+        return result
+    ran = run_levels(reader, result.removals, files, lambda name: restore_tensor(reader, name))
+    return replace(result, frame=result.frame.with_columns(ran))
 
 
 def _activity(activity: Activity) -> Activity:
@@ -146,3 +154,37 @@ def _chosen(table: EdgeTable, options: PruningOptions, picked: np.ndarray) -> np
         chosen[picked[:, 0]] = True
         return chosen
     return edge_mask(table, picked)
+
+
+def write_stored(reader: GraphReader, result: PruningResult, *, model: Path, out: Path) -> int:
+    """Write the pruned model of the result's one what-if; return how many parameters became zero.
+
+    Args:
+        reader: The graph.
+        result: With one row.
+        model: The file that the graph was exported from.
+        out: The file to write.
+
+    Raises:
+        UsageError: There are several what-ifs, or the parameters cannot be found in their tensors.
+        InvalidInputError: The file is not the graph's model.
+    """
+    check_one_what_if(result.options)
+    removal, level = result.mask(0)
+    values = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
+    return write_masked(reader, removal, level, model=model, out=out, tensor_values=values)
+
+
+def check_one_what_if(options: PruningOptions) -> None:
+    """Refuse options that give more than one pruned model, where one is to be written.
+
+    Raises:
+        UsageError: There would be several.
+    """
+    single = options.kind in (Criterion.NM, Criterion.WHERE)
+    if options.kind is Criterion.RANDOM and options.seeds > 1:
+        raise UsageError(f"one model can be written, but there are {options.seeds} seeds: give one")
+    if not single and len(options.levels) != 1:
+        raise UsageError(
+            f"one model can be written, but there are {len(options.levels)} levels: give one, such as 0.5"
+        )

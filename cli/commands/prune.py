@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.output import Output, emit
-from emergraph.cli.pruneoptions import PruneActivity, Pruning
+from emergraph.cli.output import Output, emit, say
+from emergraph.cli.pruneoptions import PruneActivity, PruneRuns, Pruning
 from emergraph.cli.pruneviews import what_if_view
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 
@@ -19,6 +19,8 @@ from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
     emergraph prune net.duckdb --criterion random --seeds 5 --scope layer --level 0.5
     emergraph prune net.duckdb --where "layer = 'fc1' AND abs(weight) < 0.01"
     emergraph prune net.duckdb --unit unit --where "mean < 0.02"
+    emergraph prune net.duckdb --model net.onnx --inputs test.npz --labels classes.npz --level 0.3,0.5,0.7
+    emergraph prune net.duckdb --level 0.5 --model net.onnx --write pruned.onnx
     """
 )
 def prune(
@@ -27,6 +29,7 @@ def prune(
     graph: GraphChoice = None,
     pruning: Pruning,
     activity: PruneActivity,
+    runs: PruneRuns,
     save: Annotated[bool, typer.Option(help="Keep the table in the store.")] = True,
     output: Output,
 ) -> None:
@@ -40,5 +43,9 @@ def prune(
         rule=activity.rule,
         threshold=activity.threshold,
         save=save,
+        files=runs.files(),
+        write=runs.write,
     )
+    if runs.write is not None:
+        say(f"Wrote {runs.write}", output)
     emit(what_if_view(result), output)

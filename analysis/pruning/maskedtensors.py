@@ -1,0 +1,142 @@
+"""The parameter tensors of a pruned model: the model's own, with zeros where parameters were removed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.analysis.pruning.edgetable import BlockTable
+from emergraph.analysis.pruning.items import PruningUnit, TensorValues
+from emergraph.analysis.pruning.kerneltaps import parameters_behind
+from emergraph.analysis.pruning.removal import Removal
+from emergraph.errors import UsageError
+from emergraph.graphstore.text import printable
+
+Zeroed = dict[str, NDArray[np.int64]]
+"""Tensor name -> elements, raveled in C order, that become zero."""
+
+_BIAS_OPS = frozenset({"Conv", "ConvTranspose", "Gemm"})
+
+
+@dataclass(frozen=True, eq=False)
+class _Element:
+    """Where the parameters of one block are in its tensor."""
+
+    block: BlockTable
+    edge: NDArray[np.int64]
+    element: NDArray[np.int64]
+
+
+class TensorElements:
+    """Which element of which tensor every prunable parameter is; found once, used for every level.
+
+    Args:
+        removal: Any removal of the sweep.
+        tensor_values: The graph's parameter tensors.
+
+    Raises:
+        UsageError: The parameters of a block cannot be found in its tensor (quantized around another value
+            than zero, or made of several tensors).
+    """
+
+    def __init__(self, removal: Removal, tensor_values: TensorValues) -> None:
+        self._parts = tuple(_located(removal, tensor_values))
+
+    def zeroed(self, removal: Removal, level: int) -> Zeroed:
+        """The elements that are zero at a level."""
+        found: Zeroed = {}
+        for part in self._parts:
+            name = part.block.block.tensor
+            if removal.items.unit is PruningUnit.UNIT:
+                gone = removal.edges[part.block.edges][part.edge] <= level
+            elif part.block.block.id in removal.items.taps:
+                gone = removal.gone_of(part.block) <= level
+            else:
+                gone = removal.gone_of(part.block)[part.edge] <= level
+            if name is not None and gone.any():
+                found[name] = np.union1d(found.get(name, np.empty(0, np.int64)), part.element[gone])
+        return found
+
+
+def _located(removal: Removal, tensor_values: TensorValues) -> Iterator[_Element]:
+    graph = removal.items.table.graph
+    for block in removal.items.blocks:
+        taps = removal.items.taps.get(block.block.id)
+        if taps is None and block.block.tensor is not None:
+            taps = parameters_behind(block, graph, tensor_values(block.block.tensor))
+        if taps is None:
+            name = printable(block.block.name or str(block.block.id), limit=60)
+            raise UsageError(
+                f"the parameters of {name!r} cannot be told apart in its tensor, so no pruned model can be "
+                "run or written; the what-ifs of the graph alone need no --model"
+            )
+        yield _Element(block, taps.edge, taps.element)
+
+
+def follow_units(
+    nodes: Sequence[onnx.NodeProto],
+    shapes: dict[str, tuple[int, ...]],
+    removal: Removal,
+    level: int,
+) -> Zeroed:
+    """Biases and normalisations of removed units, to be zero with them.
+
+    From the operation that reads a unit's weights along element-wise operations with one reader each: the
+    bias input, added constants, and scale and shift of batch normalisations, as long as they have one element
+    per unit.
+
+    Args:
+        nodes: The model's operations, flat.
+        shapes: Shape of every constant by name.
+        removal: A removal of units.
+        level: Index of the level.
+    """
+    graph = removal.items.table.graph
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found: Zeroed = {}
+    for block in removal.items.blocks:
+        layer = graph.layers[block.target]
+        gone = np.flatnonzero(removal.units[layer.units] <= level)
+        name = block.block.tensor
+        if not len(gone) or name is None:
+            continue
+        for node in readers.get(name, []):
+            for constant in _following(node, readers, shapes, layer.n_units):
+                found[constant] = np.union1d(found.get(constant, np.empty(0, np.int64)), gone)
+    return found
+
+
+def _following(
+    node: onnx.NodeProto,
+    readers: dict[str, list[onnx.NodeProto]],
+    shapes: dict[str, tuple[int, ...]],
+    n_units: int,
+) -> Iterator[str]:
+    def per_unit(name: str) -> bool:
+        return name in shapes and int(np.prod(shapes[name])) == n_units
+
+    if node.op_type in _BIAS_OPS and len(node.input) > 2 and per_unit(node.input[2]):
+        yield node.input[2]
+    while len(readers.get(node.output[0], [])) == 1:
+        (node,) = readers[node.output[0]]
+        if node.op_type == "BatchNormalization":
+            yield from (name for name in node.input[1:3] if per_unit(name))
+        elif node.op_type == "Add":
+            constants = [name for name in node.input if per_unit(name)]
+            if not constants:
+                return
+            yield from constants
+        else:
+            return
+
+
+def with_zeros(values: NDArray[np.generic], elements: NDArray[np.int64]) -> NDArray[np.generic]:
+    """A copy of a tensor with zeros at some raveled places."""
+    copy = np.array(values, order="C")
+    copy.reshape(-1)[elements] = 0
+    return copy

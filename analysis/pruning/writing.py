@@ -1,0 +1,124 @@
+"""Writing the pruned model: the file that was analysed, with zeros where parameters were removed."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from emergraph.analysis.pruning.items import TensorValues
+from emergraph.analysis.pruning.maskedtensors import TensorElements, with_zeros
+from emergraph.analysis.pruning.modelruns import all_zeroed, model_of
+from emergraph.analysis.pruning.removal import Removal
+from emergraph.errors import LimitError, UsageError
+from emergraph.exporters.runtime.concrete import concrete_run
+from emergraph.exporters.runtime.sources import FileSource
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.text import printable
+
+MAX_BYTES = (1 << 31) - 1
+"""What one protobuf message may hold."""
+
+
+def write_masked(
+    reader: GraphReader,
+    removal: Removal,
+    level: int,
+    *,
+    model: Path,
+    out: Path,
+    tensor_values: TensorValues,
+) -> int:
+    """Write a masked copy of a model: same operations and shapes, removed parameters zero.
+
+    Args:
+        reader: The graph.
+        removal: The masks.
+        level: Index of the level.
+        model: The file that the graph was exported from.
+        out: The file to write; replaced at once when all is there. Values of external data go into it.
+        tensor_values: The graph's parameter tensors.
+
+    Returns:
+        Parameters that the file has zero and the model had not.
+
+    Raises:
+        InvalidInputError: The file is not the graph's model.
+        UsageError: The file to write is the model itself, or parameters cannot be found in their tensors.
+        LimitError: The copy would not fit one protobuf message.
+    """
+    if out.exists() and out.samefile(model):
+        raise UsageError(
+            f"--write {printable(str(out), limit=100)}: that is the model itself; give another name"
+        )
+    file = model_of(reader, model)
+    source = FileSource(file)
+    flat = concrete_run(file).flat
+    shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
+    zeroed = all_zeroed(TensorElements(removal, tensor_values), removal, level, flat.nodes, shapes)
+    replaced = {}
+    count = 0
+    for name, places in zeroed.items():
+        proto = flat.initializers[name]
+        values = source.array(proto)
+        pruned = with_zeros(values, places)
+        count += int(np.count_nonzero(values) - np.count_nonzero(pruned))
+        replaced[id(proto)] = pruned
+    total = 0
+    for tensor in _tensors(file.model.graph, file.model):
+        if id(tensor) in replaced:
+            raw = replaced.pop(id(tensor)).tobytes()
+        elif tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raw = bytes(source.stored(tensor).raw)
+        else:
+            continue
+        total += len(raw)
+        if total > MAX_BYTES:
+            raise LimitError("the model is larger than 2 GiB, which one ONNX file cannot hold")
+        _set_raw(tensor, raw)
+    if replaced:
+        raise UsageError("pruned tensors are not in the file under their own names; nothing was written")
+    _replace(out, file.model.SerializeToString())
+    return count
+
+
+def _set_raw(tensor: onnx.TensorProto, raw: bytes) -> None:
+    for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+        tensor.ClearField(field)
+    del tensor.external_data[:]
+    tensor.ClearField("data_location")
+    tensor.raw_data = raw
+
+
+def _tensors(graph: onnx.GraphProto, model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """All tensor protos of a model, those of attributes, subgraphs and functions included."""
+    found: list[onnx.TensorProto] = []
+    graphs, nodes = [graph], [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            current = graphs.pop()
+            found.extend(current.initializer)
+            nodes.extend(current.node)
+            continue
+        node = nodes.pop()
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                found.append(attribute.t)
+            found.extend(attribute.tensors)
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                graphs.append(attribute.g)
+            graphs.extend(attribute.graphs)
+    return found
+
+
+def _replace(out: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(out)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
