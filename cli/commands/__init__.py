@@ -8,6 +8,8 @@ NAMES = (
     "emergence",
     "prune",
     "percolate",
+    "topology",
+    "convert",
     "landscape",
     "info",
     "ls",

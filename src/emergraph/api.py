@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from emergraph.errors import LimitError
+from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
+    import igraph
+    import networkx as nx
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
@@ -26,9 +29,13 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
+    from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.options import PruningOptions
     from emergraph.analysis.pruning.whatif import PruningResult
+    from emergraph.analysis.topology.options import TopologyOptions
+    from emergraph.analysis.topology.topology import TopologyResult
     from emergraph.analysis.unitgraph import UnitGraph
+    from emergraph.exporters.anymodel import SourceOptions
     from emergraph.exporters.export import ExportSummary
     from emergraph.exporters.runtime.limits import RunLimits
     from emergraph.exporters.traces.prepare import TraceOptions
@@ -44,25 +51,32 @@ Progress = Callable[[int, int], None]
 """Called with the work done and the work there is."""
 
 
-def export(
-    model: str | Path,
+def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
+    model: "str | Path | torch.nn.Module | torch.export.ExportedProgram",
     store: str | Path,
     *,
     name: str | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
     inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    source: "SourceOptions | None" = None,
     force: bool = False,
     limits: "RunLimits | None" = None,
     progress: Progress | None = None,
 ) -> "Graph":
-    """Trace the units of a model file and write its graph into a store.
+    """Trace the units of a model and write its graph into a store.
 
     Args:
-        model: An ONNX file.
+        model: An ONNX file, a weight file, a folder in Hugging Face's layout, "package.module:factory", or a
+            PyTorch module or exported program itself.
         store: The store; it is made when it does not exist.
-        name: Name of the graph; the file's stem by default.
+        name: Name of the graph; the file's stem or the module's class by default.
+        args: Example inputs of a module, positional.
+        kwargs: Example inputs of a module, by name.
         inputs: Values of inputs of the small run that decides shapes and branches.
         input_shapes: Shapes of such inputs.
+        source: Wiring of a weight file, weights of a factory, where to keep the ONNX file of a module.
         force: Write the graph even if the store holds one of the same file and settings.
         limits: Limits of that run.
         progress: Called with (operations done, operations in all).
@@ -75,8 +89,10 @@ def export(
         UnsafeInputError: The file asks for something that is refused.
         LimitError: A limit of time, memory or disk was hit; the store is as it was.
         StoreError: The store is locked, foreign, newer or damaged.
+        MissingExtraError: The model needs an optional library; the message holds the pip command.
     """
-    from emergraph.exporters.export import ExportOptions, export_onnx
+    from emergraph.exporters.anymodel import SourceOptions, export_any
+    from emergraph.exporters.export import ExportOptions
     from emergraph.exporters.runtime.limits import RunLimits
 
     options = ExportOptions(
@@ -87,7 +103,20 @@ def export(
         run_limits=limits or RunLimits(),
     )
     with open_file(store, mode="create") as opened:
-        summary = export_onnx(model, opened, options=options, progress=progress)
+        if isinstance(model, str | Path):
+            summary = export_any(model, opened, options=options, source=source, progress=progress)
+        else:
+            from emergraph.exporters.pytorch.modules import export_module
+
+            summary = export_module(
+                model,
+                args,
+                opened,
+                kwargs=kwargs,
+                onnx_path=(source or SourceOptions()).onnx_path,
+                options=options,
+                progress=progress,
+            )
         return Graph(Path(store), opened.graph(summary.graph).id, export_summary=summary)
 
 
@@ -401,6 +430,8 @@ class Graph:
         rule: "ActivityRule | str" = "mean",
         threshold: float | None = None,
         save: bool = True,
+        files: "ModelFiles | None" = None,
+        write: str | Path | None = None,
     ) -> "PruningResult":
         """Say what pruning the model would do, at many levels; the graph stays as it is.
 
@@ -411,16 +442,29 @@ class Graph:
             rule: Activity rule of E, as in `emergence`, but for per_sample.
             threshold: As in `emergence`.
             save: Keep the table in the store.
+            files: The model and inputs to run the pruned models on, with labels.
+            write: Write the pruned model of the one level there; needs `files`.
 
         Raises:
             UsageError: An option does not make sense for the graph, a trace is missing, or a predicate is
                 wrong or matches nothing.
+            InvalidInputError: The model is not the graph's, or the inputs do not fit it.
         """
         from emergraph.analysis.pruning.options import PruningOptions
         from emergraph.analysis.pruning.saving import save_pruning
-        from emergraph.analysis.pruning.storedwhatif import ActivityChoice, pick, prune_stored
+        from emergraph.analysis.pruning.storedwhatif import (
+            ActivityChoice,
+            check_one_what_if,
+            pick,
+            prune_stored,
+            write_stored,
+        )
 
         options = options or PruningOptions()
+        if write is not None:
+            check_one_what_if(options)
+            if files is None:
+                raise UsageError("a pruned model is written from the model: give its file")
         choice = ActivityChoice(trace=trace, rule=str(rule), threshold=threshold)
         picked = None
         if options.where is not None:
@@ -428,7 +472,10 @@ class Graph:
                 trace_id = choice.trace_id(reader)
             picked = pick(self.path, self.id, options, trace_id)
         with open_file(self.path, mode="write" if save else "read") as opened:
-            result = prune_stored(opened.graph(self.id), options, activity=choice, picked=picked)
+            reader = opened.graph(self.id)
+            result = prune_stored(reader, options, activity=choice, picked=picked, files=files)
+            if write is not None and files is not None:
+                write_stored(reader, result, model=files.model, out=Path(write))
             if save:
                 save_pruning(
                     opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
@@ -472,6 +519,69 @@ class Graph:
             if save:
                 save_percolation(opened, self.id, result, trace=measured.name if measured else None)
         return result
+
+    def topology(self, *, options: "TopologyOptions | None" = None, save: bool = True) -> "TopologyResult":
+        """Measure strengths, communities, cores, centralities, backbone, motifs and spectra.
+
+        Args:
+            options: Kinds of edges, level of the backbone, limits.
+            save: Keep the result in the store; the table `topology_units` joins with `units`.
+
+        Raises:
+            UsageError: An option makes no sense.
+            LimitError: More edges than memory is meant for.
+        """
+        from emergraph.analysis.topology.measure import measure_topology
+        from emergraph.analysis.topology.saving import save_topology
+
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            result = measure_topology(opened.graph(self.id), options=options)
+            if save:
+                save_topology(opened, self.id, result)
+        return result
+
+    def to_igraph(self, *, max_edges: int = 20_000_000) -> "igraph.Graph":
+        """Return the unit graph for igraph, with vertex and edge attributes.
+
+        Raises:
+            LimitError: There are more edges than the limit.
+        """
+        from emergraph.analysis.topology.conversions import to_igraph
+
+        with self._reader() as reader:
+            return to_igraph(reader, max_edges=max_edges)
+
+    def to_networkx(self, *, max_edges: int = 1_000_000) -> "nx.MultiDiGraph":
+        """Return the unit graph for networkx, which takes about 1 kB per edge.
+
+        Raises:
+            LimitError: There are more edges than the limit.
+            MissingExtraError: networkx is not installed.
+        """
+        from emergraph.analysis.topology.conversions import to_networkx
+
+        with self._reader() as reader:
+            return to_networkx(reader, max_edges=max_edges)
+
+    def convert(self, target: str | Path, to: str, *, max_edges: int | None = None) -> int:
+        """Write the unit graph as graphml, parquet (edges and units, in a folder) or edgelist.
+
+        Args:
+            target: File to write; for parquet a folder. It must not exist.
+            to: graphml, parquet or edgelist.
+            max_edges: Most edges; by default 5 M for graphml, no limit for the others.
+
+        Returns:
+            Number of edges written.
+
+        Raises:
+            UsageError: The format is unknown, or the target exists.
+            LimitError: There are more edges than the limit.
+        """
+        from emergraph.analysis.topology.conversions import convert
+
+        with self._reader() as reader:
+            return convert(reader, Path(target), to, max_edges=max_edges)
 
     @contextmanager
     def _scores(

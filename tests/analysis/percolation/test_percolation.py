@@ -65,7 +65,7 @@ def test_chunks_agree_with_one_edge_at_a_time():
 
     def root(u):
         while parent[u] != u:
-            u = parent[u]
+            parent[u] = u = parent[parent[u]]
         return u
 
     joined = []

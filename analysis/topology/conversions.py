@@ -1,0 +1,149 @@
+"""The unit graph for other tools: igraph, networkx, GraphML, Parquet and edge lists."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import igraph
+import polars as pl
+
+from emergraph.errors import LimitError, MissingExtraError, UsageError
+from emergraph.graphstore.reader import GraphReader
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+FORMATS = ("graphml", "parquet", "edgelist")
+MAX_GRAPHML = 5_000_000
+"""Edges that GraphML gets by default: about 250 bytes each in the file, and in memory while it is written."""
+
+_EDGE_COLUMNS = ("src", "dst", "weight", "kind", "layer", "n_params")
+
+
+def to_igraph(reader: GraphReader, *, max_edges: int) -> igraph.Graph:
+    """Build a directed igraph graph: 33 bytes per edge, and 40 more per attribute.
+
+    Vertex attributes: layer, role, neuron. Edge attributes: weight (NaN where there is none), kind, layer
+    (target), n_params.
+
+    Raises:
+        LimitError: More edges than `max_edges`.
+    """
+    _within(reader, max_edges, "igraph")
+    units, edges = reader.units(), reader.edges()
+    graph = igraph.Graph(
+        n=units.height,
+        edges=zip(edges["src"].to_list(), edges["dst"].to_list(), strict=True),
+        directed=True,
+    )
+    for name in ("layer", "role", "neuron"):
+        graph.vs[name] = units[name].to_list()
+    graph.es["weight"] = edges["weight"].fill_null(float("nan")).to_list()
+    for name in ("layer", "n_params"):
+        graph.es[name] = edges[name].to_list()
+    graph.es["kind"] = edges["kind"].cast(pl.String).to_list()
+    return graph
+
+
+def to_networkx(reader: GraphReader, *, max_edges: int) -> "nx.MultiDiGraph":
+    """Build a networkx graph with the same attributes as `to_igraph`.
+
+    Raises:
+        LimitError: More edges than `max_edges`.
+        MissingExtraError: networkx is not installed.
+    """
+    _within(reader, max_edges, "networkx")
+    try:
+        import networkx as nx
+    except ImportError as error:
+        raise MissingExtraError("networkx is not installed: pip install networkx") from error
+    graph = nx.MultiDiGraph(name=reader.name)
+    for row in reader.units().select("id", "layer", "role", "neuron").iter_rows(named=True):
+        graph.add_node(row.pop("id"), **row)
+    edges = reader.edges().select(_EDGE_COLUMNS).with_columns(pl.col("kind").cast(pl.String))
+    for row in edges.iter_rows(named=True):
+        graph.add_edge(row.pop("src"), row.pop("dst"), **row)
+    return graph
+
+
+def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | None = None) -> int:
+    """Write the graph in another format; a target that is complete, or none at all.
+
+    parquet: a folder with `edges.parquet`, `units.parquet` and `layers.parquet`, the edges written layer by
+    layer, so that memory is bounded by the largest layer. edgelist: lines "src dst weight" (NaN for none),
+    for `igraph.Graph.Read_Ncol` and `networkx.read_weighted_edgelist`. graphml: all attributes of
+    `to_igraph`.
+
+    Raises:
+        UsageError: The format is unknown, or the target exists.
+        LimitError: More edges than `max_edges`.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"no format '{form}'; there is {', '.join(FORMATS)}")
+    if target.exists():
+        raise UsageError(f"{target}: exists; name another file or remove it first")
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"{target}: the folder to write it in does not exist; make it first")
+    limit = MAX_GRAPHML if max_edges is None and form == "graphml" else max_edges
+    n_edges = _within(reader, limit, form)
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        if form == "graphml":
+            to_igraph(reader, max_edges=n_edges).write_graphml(str(partial))
+        elif form == "parquet":
+            _write_parquet(reader, partial)
+        else:
+            _write_lines(reader, partial)
+        partial.rename(target)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
+    return n_edges
+
+
+def _write_parquet(reader: GraphReader, folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    folder.mkdir(exist_ok=True)
+    reader.units().write_parquet(folder / "units.parquet")
+    reader.layers().write_parquet(folder / "layers.parquet")
+    writer: pq.ParquetWriter | None = None
+    try:
+        for frame in _edges_by_layer(reader):
+            table = frame.to_arrow()
+            writer = writer or pq.ParquetWriter(folder / "edges.parquet", table.schema, compression="zstd")
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_lines(reader: GraphReader, file: Path) -> None:
+    with file.open("wb") as stream:
+        for frame in _edges_by_layer(reader):
+            columns = frame.select("src", "dst", pl.col("weight").fill_null(float("nan")))
+            columns.write_csv(stream, include_header=False, separator=" ")
+
+
+def _edges_by_layer(reader: GraphReader) -> Iterable[pl.DataFrame]:
+    """Edges of one target layer at a time; an empty frame for a graph without edges."""
+    targets = sorted({block.layer for block in reader.blocks_info()})
+    if not targets:
+        return [_plain(reader.edges())]
+    return (_plain(reader.edges(layers=[layer])) for layer in targets)
+
+
+def _plain(edges: pl.DataFrame) -> pl.DataFrame:
+    return edges.with_columns(pl.col("kind", "tensor").cast(pl.String))
+
+
+def _within(reader: GraphReader, limit: int | None, what: str) -> int:
+    n_edges = int(str(reader.summary["n_edges"]))
+    if limit is not None and n_edges > limit:
+        raise LimitError(
+            f"graph '{reader.name}': {n_edges} edges exceed the limit of {limit} for {what}; raise max_edges "
+            "(--max-edges), or take parquet"
+        )
+    return n_edges

@@ -1,0 +1,238 @@
+"""All topology measures of a unit graph, each on the largest graph that it can be measured on."""
+
+from dataclasses import dataclass, field
+
+import igraph
+import numpy as np
+import polars as pl
+
+from emergraph.analysis.topology.backbone import backbone
+from emergraph.analysis.topology.communities import Communities, find_communities
+from emergraph.analysis.topology.motifs import block_motifs
+from emergraph.analysis.topology.options import TopologyOptions
+from emergraph.analysis.topology.persistence import neural_persistence
+from emergraph.analysis.topology.strengths import layer_fluctuation, unit_strengths
+from emergraph.analysis.topology.weightededges import (
+    Floats,
+    WeightedEdges,
+    chosen_blocks,
+    igraph_of,
+    weighted_edges,
+)
+from emergraph.analysis.topology.wholegraph import layer_graph, rich_club, small_world
+from emergraph.analysis.unitgraph import UnitGraph
+from emergraph.graphstore.records import EdgeKind
+
+MAX_MOTIF_EDGES = 4_000_000
+"""Blocks with more edges have no motif counts."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TopologyResult:
+    """Measures of the graph, its units, layers and blocks."""
+
+    graph: str
+    options: TopologyOptions
+    measures: pl.DataFrame
+    """Columns measure, value (NaN-free; null where there is none), on (what it was measured on)."""
+    units: pl.DataFrame
+    """One row per unit; see `saving.UNITS`."""
+    layers: pl.DataFrame
+    """One row per layer; see `saving.LAYERS`."""
+    blocks: pl.DataFrame
+    """One row per block of parameters; see `saving.BLOCKS`."""
+    rich_club: pl.DataFrame
+    """Columns k, n_units, phi."""
+    spectra: pl.DataFrame | None = None
+    """One row per weight tensor; None where not asked for."""
+    notes: tuple[str, ...] = field(default=())
+    """What was left out or measured on a part, and why."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything but the units as plain values."""
+        return {
+            "graph": self.graph,
+            "seed": self.options.seed,
+            **self.options.to_dict(),
+            "measures": self.measures.to_dicts(),
+            "layers": self.layers.to_dicts(),
+            "blocks": self.blocks.to_dicts(),
+            "rich_club": self.rich_club.to_dicts(),
+            "spectra": None if self.spectra is None else self.spectra.to_dicts(),
+            "notes": list(self.notes),
+        }
+
+
+def topology(
+    graph: UnitGraph, *, bias: Floats | None = None, options: TopologyOptions | None = None
+) -> TopologyResult:
+    """Measure the topology of a unit graph.
+
+    Weights are absolute and finite in every weighted measure but the signed strengths.
+
+    Args:
+        graph: The unit graph.
+        bias: (n_units,) biases for the strengths with bias; NaN for none.
+        options: Conventions and limits.
+
+    Raises:
+        UsageError: An option makes no sense.
+        LimitError: More edges than memory is meant for.
+    """
+    options = options or TopologyOptions()
+    edges = weighted_edges(graph, options.kinds)
+    notes = [f"{edges.n_left_out} edges with NaN or infinite weights left out"] if edges.n_left_out else []
+    pairs = edges.joined()
+    strong = backbone(pairs, options.alpha)
+    units = unit_strengths(graph, kinds=options.kinds, bias=bias)
+    body, on = (pairs, "graph") if len(pairs.src) <= options.max_edges else (strong, "backbone")
+    if on == "backbone":
+        notes.append(
+            "communities, cores, PageRank, assortativity and rich club are those of the backbone: "
+            f"{len(pairs.src)} pairs exceed the limit of {options.max_edges}"
+        )
+    network = igraph_of(body, directed=False)
+    found = find_communities(network, body.strength, draws=options.nulls, seed=options.seed)
+    units = units.with_columns(
+        community=pl.Series(found.membership),
+        coreness=pl.Series(network.coreness(), dtype=pl.Int64),
+        pagerank=pl.Series(
+            igraph_of(body, directed=True).pagerank(weights=body.strength.tolist()), dtype=pl.Float64
+        ),
+    )
+    betweenness, between_on = _betweenness(pairs, strong, options, notes)
+    units = units.with_columns(betweenness)
+    measures = [
+        ("units", graph.n_units, "graph"),
+        ("pairs of units", len(pairs.src), "graph"),
+        ("backbone edges", len(strong.src), "graph"),
+        ("backbone share of edges", _share(len(strong.src), len(pairs.src)), "graph"),
+        ("backbone share of strength", _share(strong.strength.sum(), pairs.strength.sum()), "graph"),
+        *_community_measures(found, on),
+        *_shape_measures(network, on),
+        *((name, value, "backbone") for name, value in _small_world(strong, options).items()),
+        ("betweenness, largest", _largest(betweenness), between_on),
+    ]
+    return TopologyResult(
+        graph=graph.name,
+        options=options,
+        measures=_measure_frame(measures),
+        units=units,
+        layers=_layers(graph, edges, units),
+        blocks=_blocks(graph, options),
+        rich_club=rich_club(network),
+        notes=tuple(notes),
+    )
+
+
+def _betweenness(
+    pairs: WeightedEdges, strong: WeightedEdges, options: TopologyOptions, notes: list[str]
+) -> tuple[pl.Series, str]:
+    """Betweenness of every unit, exact where the graph is small, else on the backbone; on what."""
+    for edges, name in ((pairs, "graph"), (strong, "backbone")):
+        if len(edges.src) * edges.n_units <= options.max_paths:
+            values = igraph_of(edges, directed=True).betweenness()
+            return pl.Series("betweenness", values, dtype=pl.Float64), name
+    notes.append(
+        f"betweenness left out: {strong.n_units} units times {len(strong.src)} backbone edges exceed "
+        f"{options.max_paths:g}; lower alpha or raise the limit"
+    )
+    return pl.Series("betweenness", [None] * pairs.n_units, dtype=pl.Float64), "backbone"
+
+
+def _community_measures(found: Communities, on: str) -> list[tuple[str, float | None, str]]:
+    nulls = found.null_modularities
+    return [
+        ("modularity", found.modularity, on),
+        ("modularity, null mean", float(nulls.mean()) if len(nulls) else None, on),
+        ("modularity, z", found.z, on),
+        ("communities", found.n_communities, on),
+    ]
+
+
+def _shape_measures(network: igraph.Graph, on: str) -> list[tuple[str, float | None, str]]:
+    assortativity = network.assortativity_degree(directed=False)
+    return [
+        ("degeneracy (largest core)", max(network.coreness(), default=0), on),
+        ("degree assortativity", None if np.isnan(assortativity) else assortativity, on),
+        ("components", len(network.connected_components()), on),
+    ]
+
+
+def _small_world(strong: WeightedEdges, options: TopologyOptions) -> dict[str, float | None]:
+    if len(strong.src) == 0:
+        return {"transitivity": None, "mean_path": None, "sigma": None}
+    if len(strong.src) * strong.n_units > options.max_paths:
+        return {"transitivity": igraph_of(strong, directed=False).transitivity_undirected(mode="zero")}
+    return small_world(igraph_of(strong, directed=False), seed=options.seed)
+
+
+def _largest(values: pl.Series) -> float | None:
+    return None if values.null_count() else float(values.to_numpy().max(initial=0.0))
+
+
+def _share(part: float, whole: float) -> float | None:
+    return float(part) / float(whole) if whole else None
+
+
+def _measure_frame(rows: list[tuple[str, float | None, str]]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "measure": [name for name, _, _ in rows],
+            "value": pl.Series([None if v is None else float(v) for _, v, _ in rows], dtype=pl.Float64),
+            "on": [on for _, _, on in rows],
+        }
+    )
+
+
+def _layers(graph: UnitGraph, edges: WeightedEdges, units: pl.DataFrame) -> pl.DataFrame:
+    strengths = {name: units[name].to_numpy() for name in ("strength", "strength_with_bias")}
+    totals = units["in_abs"].to_numpy() + units["out_abs"].to_numpy()
+    parts = [totals[layer.units] for layer in graph.layers]
+    return layer_graph(graph, edges).with_columns(
+        name=pl.Series([layer.name for layer in graph.layers], dtype=pl.String),
+        n_units=pl.Series([layer.n_units for layer in graph.layers], dtype=pl.Int32),
+        strength_mean=pl.Series([part.mean() if len(part) else None for part in parts], dtype=pl.Float64),
+        strength_max=pl.Series([part.max() if len(part) else None for part in parts], dtype=pl.Float64),
+        fluctuation=pl.Series(layer_fluctuation(graph, strengths["strength"])),
+        fluctuation_with_bias=pl.Series(layer_fluctuation(graph, strengths["strength_with_bias"])),
+    )
+
+
+_BLOCK_SCHEMA = {
+    "block": pl.Int32,
+    "name": pl.String,
+    "layer": pl.Int32,
+    "n_edges": pl.Int64,
+    "persistence": pl.Float64,
+    "persistence_normalised": pl.Float64,
+    "diverging": pl.Int64,
+    "converging": pl.Int64,
+    "butterflies": pl.Int64,
+}
+
+
+def _blocks(graph: UnitGraph, options: TopologyOptions) -> pl.DataFrame:
+    """Neural persistence and motifs of every block of parameters."""
+    chosen = [
+        block
+        for block in chosen_blocks(graph, options.kinds)
+        if block.kind in (EdgeKind.WEIGHT, EdgeKind.RECURRENT) and block.n_edges
+    ]
+    w_max = 0.0
+    for _, columns in graph.iter_edges(chosen, columns=("weight",)):
+        weight = np.abs(columns["weight"])
+        w_max = max(w_max, float(weight[np.isfinite(weight)].max(initial=0.0)))
+    rows = []
+    for block, columns in graph.iter_edges(chosen, columns=("src", "dst", "weight")):
+        src, dst, weight = columns["src"], columns["dst"], columns["weight"]
+        finite = np.isfinite(weight)
+        persistence: tuple[float | None, float | None] = (None, None)
+        if w_max > 0:
+            persistence = neural_persistence(src[finite], dst[finite], weight[finite], w_max=w_max)
+        counted = options.motifs and block.n_edges <= MAX_MOTIF_EDGES
+        motifs = block_motifs(src, dst) if counted else {}
+        about = {"block": block.id, "name": block.name, "layer": block.layer, "n_edges": block.n_edges}
+        measured = {"persistence": persistence[0], "persistence_normalised": persistence[1]}
+        rows.append({**about, **measured, **motifs})
+    return pl.DataFrame(rows, schema=_BLOCK_SCHEMA)

@@ -1,0 +1,43 @@
+"""`emergraph convert`: a graph for other tools."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.output import Output, View, emit
+from emergraph.cli.storeargs import GraphChoice, StorePath
+
+SUFFIXES = {"graphml": ".graphml", "parquet": "", "edgelist": ".txt"}
+
+
+@command(
+    examples="""
+    emergraph convert net.duckdb --to graphml
+    emergraph convert net.duckdb --graph vad --to parquet --target edges
+    """
+)
+def convert(
+    store: StorePath,
+    *,
+    to: Annotated[str, typer.Option(metavar="FORMAT", help="graphml, parquet (a folder) or edgelist.")],
+    target: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What to write; must not exist.  [default: the graph's name]"),
+    ] = None,
+    graph: GraphChoice = None,
+    max_edges: Annotated[
+        int | None, typer.Option(min=0, help="Most edges.  [default: 5 M for graphml, else none]")
+    ] = None,
+    output: Output,
+) -> None:
+    """Write a graph as GraphML, Parquet or an edge list."""
+    from emergraph import api
+
+    chosen = api.open_store(store).graph(graph)
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in chosen.name).lstrip(".") or "graph"
+    place = target or Path(f"{name}{SUFFIXES.get(to, '')}")
+    n_edges = chosen.convert(place, to, max_edges=max_edges)
+    facts = {"graph": chosen.name, "format": to, "target": str(place), "edges": n_edges}
+    emit(View(facts=facts, document=facts), output)
