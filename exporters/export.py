@@ -41,6 +41,8 @@ class ExportOptions:
     source: str | None = None
     """What the graph was made from, where that is not the file itself (a module's class)."""
     format: str = "onnx"
+    wiring: str = "traced"
+    """"declared" where the user named the class that weights belong to."""
     step: int | None = None
     """Training step of a snapshot."""
     parent: int | None = None
@@ -133,6 +135,7 @@ def export_onnx(
         sha256=file.sha256,
         format=options.format,
         producer=_producer(file.model),
+        wiring=options.wiring,
         parent=options.parent,
         step=options.step,
         settings=settings,

@@ -1,5 +1,6 @@
 """`emergraph export`: a model file becomes a graph in a store."""
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,14 @@ class Branch(StrEnum):
     ALL = "all"
 
 
+class Wire(StrEnum):
+    """How the layers of a weight file are joined."""
+
+    AUTO = "auto"
+    NONE = "none"
+    SEQUENTIAL = "sequential"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportChoices:
     """Options of an export beside inputs and limits."""
@@ -43,6 +52,28 @@ class ExportChoices:
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder that symbolic links of external weights may lead to."),
     ] = None
+    wire: Annotated[
+        Wire,
+        typer.Option(
+            help="How the layers of a weight file are joined; auto: as a config.json says, else none."
+        ),
+    ] = Wire.AUTO
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Weights for the module of a factory; read without running anything."
+        ),
+    ] = None
+    keep_onnx: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the ONNX file of a module, which `trace --model` needs."),
+    ] = None
+    allow_missing_classes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing-classes", help="Read the tensors of a pickle that holds other classes."
+        ),
+    ] = False
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Write nothing; show coverage, edges and size."),
@@ -58,10 +89,15 @@ OPAQUE_SHOWN = 5
     emergraph export model.onnx net.duckdb --dry-run --format json
     emergraph export vad.onnx net.duckdb --input sr=16000 --input-shape input=1,512 --name vad
     emergraph export vad.onnx net.duckdb --branch all
+    emergraph export model.safetensors net.duckdb --wire sequential
+    emergraph export package.module:make_net net.duckdb --weights net.pt --input-shape x=1,3,32,32
     """
 )
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model file (ONNX).")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="ONNX file, weight file, folder, or package.module:factory."),
+    ],
     store: Annotated[
         Path, typer.Argument(metavar="STORE", help="The store; it is made when it does not exist.")
     ],
@@ -71,8 +107,9 @@ def export(
     limits: Limits,
     output: Output,
 ) -> None:
-    """Trace the units of a model file and write its graph into a store."""
-    from emergraph.exporters.export import ExportOptions, dry_run, export_onnx
+    """Trace the units of a model and write its graph into a store."""
+    from emergraph.exporters.anymodel import SourceKind, SourceOptions, Wiring, export_any, source_kind
+    from emergraph.exporters.export import ExportOptions
     from emergraph.exporters.runtime.limits import RunLimits
     from emergraph.graphstore.store import open_store
 
@@ -87,11 +124,19 @@ def export(
             force=choices.force,
             run_limits=run_limits,
         )
+        source = SourceOptions(
+            wire=Wiring(choices.wire),
+            weights=choices.weights,
+            onnx_path=choices.keep_onnx,
+            allow_missing_classes=choices.allow_missing_classes,
+        )
+        if source_kind(model) is SourceKind.FACTORY:
+            sys.path.append(str(Path.cwd()))  # the user's own code, named on the command line
         if choices.dry_run:
-            summary = dry_run(model, options=options, progress=progress)
+            summary = export_any(model, None, options=options, source=source, progress=progress)
         else:
             with open_store(store, mode="create") as opened:
-                summary = export_onnx(model, opened, options=options, progress=progress)
+                summary = export_any(model, opened, options=options, source=source, progress=progress)
     emit(_view(summary), output)
 
 

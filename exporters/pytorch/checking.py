@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.onnxfile import OnnxFile
 from emergraph.exporters.pytorch.tensors import leaves
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.flatten import flatten
-from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 
 Array = NDArray[np.generic]
@@ -22,10 +20,10 @@ ROUNDINGS = 8
 """Where elements have few digits, as many units in the last place as well."""
 
 
-def feeds_of(file: OnnxFile, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Array]:
+def feeds_of(source: ModelSource, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Array]:
     """The example inputs by the names that the export gave them: positional ones first, in order."""
-    defaults = {tensor.name for tensor in file.model.graph.initializer}
-    names = [value.name for value in file.model.graph.input if value.name not in defaults]
+    defaults = {tensor.name for tensor in source.model.graph.initializer}
+    names = [value.name for value in source.model.graph.input if value.name not in defaults]
     found: dict[str, Array] = {}
     rest = list(names)
     for key, value in kwargs.items():
@@ -42,14 +40,28 @@ def feeds_of(file: OnnxFile, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def compare(
-    source: ModelSource, feeds: Mapping[str, Array], expected: Sequence[Array], label: str, limits: RunLimits
+    source: ModelSource,
+    feeds: Mapping[str, Array],
+    expected: Sequence[Array],
+    label: str,
+    process: ModelProcess,
 ) -> None:
-    """Refuse an export whose outputs differ from the module's."""
+    """Refuse an export whose outputs differ from the module's.
+
+    Args:
+        source: The export.
+        feeds: Inputs by name.
+        expected: What the module gives for them.
+        label: Name of the module.
+        process: Runs the export.
+
+    Raises:
+        InvalidInputError: The outputs differ, or the export does not run.
+    """
     flat = flatten(source.model, read_tensor=source.array)
     try:
-        with ModelProcess(limits) as process:
-            process.load(assemble(flat, flat.outputs, source))
-            results = process.run(feeds, list(flat.outputs))
+        process.load(assemble(flat, flat.outputs, source))
+        results = process.run(feeds, list(flat.outputs))
     except InvalidInputError as error:
         raise InvalidInputError(
             f"torch exported {label} to an ONNX file that does not run: {error}; no graph was made"
@@ -75,7 +87,7 @@ def _difference(theirs: Array | None, ours: Array) -> str | None:
         return f"has shape {list(theirs.shape)}, expected {list(ours.shape)}"
     a, b = theirs.astype(np.float64), ours.astype(np.float64)
     scale = max(1.0, float(np.abs(b).max(initial=0.0, where=np.isfinite(b))))
-    digits = 0.0 if ours.dtype.kind in "iub" else float(ml_dtypes.finfo(ours.dtype).eps)
+    digits = 0.0 if ours.dtype.kind in "iub" else float(ml_dtypes.finfo(ours.dtype).eps)  # type: ignore[no-untyped-call]
     rtol, atol = max(RTOL, ROUNDINGS * digits), max(ATOL, ROUNDINGS * digits) * scale
     if np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
         return None

@@ -11,6 +11,7 @@ from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import evaluating, outputs_of, require_torch
+from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.store import Store
 
@@ -70,8 +71,9 @@ def export_module(
             expected = outputs_of(module, args, named)
             save_onnx(module, tuple(args), named, dynamic_shapes, path, label)
         file = read_onnx(path, limits=options.read_limits)
-        feeds = feeds_of(file, args, named)
-        compare(as_source(file), feeds, expected, label, options.run_limits)
+        feeds = feeds_of(as_source(file), args, named)
+        with ModelProcess(options.run_limits) as process:
+            compare(as_source(file), feeds, expected, label, process)
         chosen = replace(
             options,
             name=options.name or label,
@@ -80,4 +82,5 @@ def export_module(
             inputs={name: feeds[name] for name in feeds},
             input_shapes={},
         )
-        return export_onnx(path, store, options=chosen, progress=progress)
+        summary = export_onnx(path, store, options=chosen, progress=progress)
+        return replace(summary, source=chosen.source or label)

@@ -19,6 +19,7 @@ from emergraph.exporters.pytorch.tensors import array_of, evaluating, outputs_of
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, traced_model
@@ -66,19 +67,6 @@ class CurrentWeights:
         return digest.hexdigest()
 
 
-class _LayerSink(CountingSink):
-    """Keeps the layers of a graph and nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers: list[Layer] = []
-
-    def write_layers(self, layers: Sequence[Layer]) -> None:
-        """Keep the layers."""
-        super().write_layers(layers)
-        self.layers = list(layers)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModuleStructure:
     """What does not change while a module is trained."""
@@ -110,8 +98,8 @@ class ModuleStructure:
                 shape = values[tensor.name].shape if tensor.name in values else None
                 if shape != tuple(tensor.dims):
                     raise InvalidInputError(
-                        f"parameter {tensor.name} of {self.label} had shape {list(tensor.dims)} when recording "
-                        f"began and now has {shape and list(shape)}; a module must keep its shape"
+                        f"parameter {tensor.name} of {self.label} had shape {list(tensor.dims)} when "
+                        f"recording began and now has {shape and list(shape)}; a module must keep its shape"
                     )
         return CurrentWeights(self.base, values)
 
@@ -155,8 +143,10 @@ def export_structure(
         expected = outputs_of(module, args, named)
         save_onnx(module, tuple(args), named, dynamic_shapes, path, label)
     file = read_onnx(path)
-    base, feeds = as_source(file), feeds_of(file, args, named)
-    compare(base, feeds, expected, label, limits)
+    base = as_source(file)
+    feeds = feeds_of(base, args, named)
+    with ModelProcess(limits) as process:
+        compare(base, feeds, expected, label, process)
     replaced = _same_tensors(base, module)
     run = concrete_run(base, inputs=feeds, limits=limits)
     structure = ModuleStructure(
@@ -169,9 +159,9 @@ def export_structure(
         producer=f"{file.model.producer_name} {file.model.producer_version}".strip(),
         limits=limits,
     )
-    sink = _LayerSink()
+    sink = CountingSink()
     structure.write(structure.current(module), sink)
-    return replace(structure, layers=tuple(sink.layers))
+    return replace(structure, layers=sink.layers)
 
 
 def _tensors_of(module: "torch.nn.Module") -> "dict[str, torch.Tensor]":
@@ -189,17 +179,18 @@ def _same_tensors(base: ModelSource, module: "torch.nn.Module") -> tuple[str, ..
         ours, theirs = array_of(tensors[initializer.name]), base.array(initializer)
         if ours.shape != theirs.shape or ours.tobytes() != np.ascontiguousarray(theirs).tobytes():
             raise InvalidInputError(
-                f"torch exported {initializer.name} of {type(module).__name__} with other values than the module "
-                "has, so its weights cannot be followed; export each checkpoint with emergraph.export"
+                f"torch exported {initializer.name} of {type(module).__name__} with other values than the "
+                "module has, so its weights cannot be followed; export each checkpoint with emergraph.export"
             )
         names.append(initializer.name)
     return tuple(names)
 
 
 def _without_weights(run: ConcreteRun, replaced: frozenset[str]) -> "dict[str, Any]":
-    """The values of a run, less those that follow from weights and would be out of date: they are computed anew.
+    """The values of a run, less those that follow from weights and would be out of date.
 
-    What depends on inputs too and is no number (indices that a router picks) stays: it has the graph's shape.
+    They are computed anew when they are asked for. What depends on inputs too and is no number (indices that
+    a router picks) stays: the graph has its shape.
     """
     weighted, fed = set(replaced), set(run.inputs)
     values = dict(run.values)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from emergraph.api import Graph, Store, export
     from emergraph.api import open_store as open  # noqa: A004 - emergraph.open reads like the built-in
     from emergraph.errors import EmergraphError
+    from emergraph.exporters.pytorch.recorder import record
 
-__all__ = ["EmergraphError", "Graph", "Store", "__version__", "export", "open"]
+__all__ = ["EmergraphError", "Graph", "Store", "__version__", "export", "open", "record"]
 
 _HOMES = {
     "EmergraphError": ("emergraph.errors", "EmergraphError"),
@@ -25,6 +26,7 @@ _HOMES = {
     "Store": ("emergraph.api", "Store"),
     "export": ("emergraph.api", "export"),
     "open": ("emergraph.api", "open_store"),
+    "record": ("emergraph.exporters.pytorch.recorder", "record"),
 }
 """Where each public name lives; it is imported when it is first used, so that `import emergraph` is cheap."""
 

@@ -1,0 +1,263 @@
+"""Any model that a user has: an ONNX file, a weight file, a folder, or the name of a factory of a module."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from emergraph.errors import UsageError
+from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
+
+if TYPE_CHECKING:
+    from emergraph.exporters.weightfiles import WeightFile
+    from emergraph.exporters.weightfiles.wiring import WiringSummary
+    from emergraph.graphstore.store import Store
+
+
+class Wiring(StrEnum):
+    """How the layers of a weight file are joined."""
+
+    AUTO = "auto"
+    """A folder whose config.json names an architecture: as transformers has it; else not at all."""
+    NONE = "none"
+    SEQUENTIAL = "sequential"
+
+
+class SourceKind(StrEnum):
+    """What a user has named."""
+
+    ONNX = "onnx"
+    WEIGHTS = "weights"
+    FOLDER = "folder"
+    """With a config.json."""
+    FACTORY = "factory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Choices that only some kinds of models have."""
+
+    wire: Wiring = Wiring.AUTO
+    weights: Path | None = None
+    """Weights for the module of a factory."""
+    onnx_path: Path | None = None
+    """Where to keep the ONNX file that a module is traced through."""
+    allow_missing_classes: bool = False
+    """Read the tensors of a pickle that also holds objects of other classes."""
+
+
+def source_kind(model: str | Path) -> SourceKind:
+    """What a user has named: files are told by their content, everything else by its form."""
+    from emergraph.exporters.pytorch.huggingface import is_folder_with_config
+    from emergraph.exporters.weightfiles.files import looks_like_weights
+
+    path = Path(model)
+    if is_folder_with_config(path):
+        return SourceKind.FOLDER
+    if path.is_dir() or (path.is_file() and looks_like_weights(path)):
+        return SourceKind.WEIGHTS
+    target, separator, attribute = str(model).partition(":")
+    named = target.replace(".", "").isidentifier() and attribute.replace(".", "").isidentifier()
+    if separator and named and not path.exists():
+        return SourceKind.FACTORY
+    return SourceKind.ONNX
+
+
+def export_any(
+    model: str | Path,
+    store: "Store | None",
+    *,
+    options: ExportOptions | None = None,
+    source: SourceOptions | None = None,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Write the graph of whatever a user has named.
+
+    Args:
+        model: An ONNX file, a weight file, a folder in Hugging Face's layout, or `package.module:factory`.
+        store: Open for writing; None to write nothing and only say what would be written (not for modules).
+        options: As for `export_onnx`.
+        source: Wiring and weights.
+        progress: Called with (operations done, operations in all).
+
+    Raises:
+        UsageError: An option does not go with this kind of model.
+        InvalidInputError: The model cannot be read.
+        UnsafeInputError: It asks for something that is refused.
+        MissingExtraError: It needs an optional library.
+    """
+    options, source = options or ExportOptions(), source or SourceOptions()
+    kind = source_kind(model)
+    _check_choices(kind, source)
+    if kind is SourceKind.ONNX:
+        if store is None:
+            return dry_run(model, options=options, progress=progress)
+        return export_onnx(model, store, options=options, progress=progress)
+    if kind is SourceKind.FACTORY:
+        return _export_factory(str(model), _writable(store), options, source, progress)
+    from emergraph.exporters.weightfiles import read_weights
+
+    weights = read_weights(model, allow_missing_classes=source.allow_missing_classes, root=options.root)
+    if kind is SourceKind.FOLDER and source.wire is Wiring.AUTO:
+        return _export_folder(Path(model), weights, _writable(store), options, source, progress)
+    return _export_weights(weights, store, options, source)
+
+
+def _check_choices(kind: SourceKind, source: SourceOptions) -> None:
+    if source.weights is not None and kind is not SourceKind.FACTORY:
+        raise UsageError(
+            "--weights goes with a factory: emergraph export package.module:factory STORE --weights FILE"
+        )
+    if source.wire is not Wiring.AUTO and kind not in (SourceKind.WEIGHTS, SourceKind.FOLDER):
+        raise UsageError(f"--wire {source.wire} goes with a weight file; this model says how it is wired")
+    if source.onnx_path is not None and kind not in (SourceKind.FACTORY, SourceKind.FOLDER):
+        raise UsageError("--keep-onnx goes with a PyTorch module")
+
+
+def _writable(store: "Store | None") -> "Store":
+    if store is None:
+        raise UsageError("--dry-run is for files; a module is traced while it is written: leave it out")
+    return store
+
+
+def _export_factory(
+    spec: str, store: "Store", options: ExportOptions, source: SourceOptions, progress: Progress | None
+) -> ExportSummary:
+    from emergraph.exporters.pytorch.factory import load_factory
+    from emergraph.exporters.pytorch.modules import export_module
+    from emergraph.exporters.pytorch.tensors import require_torch
+    from emergraph.exporters.pytorch.weights import load_weights
+    from emergraph.exporters.weightfiles import read_weights
+
+    torch = require_torch()
+    made = load_factory(spec)
+    module, args = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, torch.nn.Module | torch.export.ExportedProgram):
+        raise UsageError(f"{spec} made a {type(module).__name__}; expected a module, or (module, arguments)")
+    if source.weights is not None:
+        load_weights(module, read_weights(source.weights, root=options.root))
+    kwargs = _example_inputs(torch, module, options) if args is None else {}
+    positional = () if args is None else tuple(args) if isinstance(args, tuple | list) else (args,)
+    name = options.name or spec.rpartition(":")[2]
+    return export_module(
+        module,
+        positional,
+        store,
+        kwargs=kwargs,
+        onnx_path=source.onnx_path,
+        options=replace(options, name=name, source=spec, wiring="declared" if source.weights else "traced"),
+        progress=progress,
+    )
+
+
+def _example_inputs(torch: Any, module: Any, options: ExportOptions) -> Mapping[str, Any]:  # noqa: ANN401
+    """Inputs by argument name, from values and shapes that a user gave."""
+    random = torch.Generator().manual_seed(options.seed)
+    found = {name: torch.from_numpy(array.copy()) for name, array in options.inputs.items()}
+    for name, shape in options.input_shapes.items():
+        found.setdefault(name, torch.randn(shape, generator=random))
+    if not found:
+        forward = getattr(module, "forward", None)
+        names = ", ".join(inspect.signature(forward).parameters) if forward is not None else ""
+        raise UsageError(
+            f"a module needs example inputs: give --input-shape NAME=1,3,64,64 for "
+            f"{names or 'each argument'}, or let the factory return (module, arguments)"
+        )
+    return found
+
+
+def _export_folder(
+    folder: Path,
+    weights: "WeightFile",
+    store: "Store",
+    options: ExportOptions,
+    source: SourceOptions,
+    progress: Progress | None,
+) -> ExportSummary:
+    from emergraph.exporters.pytorch.huggingface import load_folder
+    from emergraph.exporters.pytorch.modules import export_module
+
+    module, kwargs, unused = load_folder(folder, weights)
+    chosen = replace(
+        options, name=options.name or folder.resolve().name, source=weights.source, wiring="declared"
+    )
+    summary = export_module(
+        module, (), store, kwargs=kwargs, onnx_path=source.onnx_path, options=chosen, progress=progress
+    )
+    if summary.trace is None or not unused:
+        return summary
+    shown = ", ".join(unused[:3]) + (f" and {len(unused) - 3} more" if len(unused) > 3 else "")
+    note = f"{type(module).__name__} does not use {shown} of {weights.source}"
+    return replace(summary, trace=replace(summary.trace, warnings=(*summary.trace.warnings, note)))
+
+
+def _export_weights(
+    weights: "WeightFile", store: "Store | None", options: ExportOptions, source: SourceOptions
+) -> ExportSummary:
+    from emergraph.exporters.counting import CountingSink
+    from emergraph.exporters.weightfiles.wiring import Wire, export_weights, weights_header
+
+    start = perf_counter()
+    wire = Wire.SEQUENTIAL if source.wire is Wiring.SEQUENTIAL else Wire.NONE
+    header = replace(
+        weights_header(weights, wire=wire, name=options.name), step=options.step, parent=options.parent
+    )
+    if store is None:
+        sink = CountingSink()
+        found = export_weights(weights, sink, wire=wire)
+        return _weights_summary(header.name, weights, found, start, size=sink.estimated_bytes)
+    known = None if options.force else store.find_graph(weights.sha256, header.settings)
+    if known is not None:
+        name = store.graph(known).name
+        return replace(_weights_summary(name, weights, None, start, graph=known), reused=True)
+    with store.write_graph(header) as writer:
+        found = export_weights(weights, writer, wire=wire)
+        graph = writer.finish(found.footer())
+    return _weights_summary(store.graph(graph).name, weights, found, start, graph=graph)
+
+
+def _weights_summary(
+    name: str,
+    weights: "WeightFile",
+    found: "WiringSummary | None",
+    start: float,
+    *,
+    graph: int | None = None,
+    size: int | None = None,
+) -> ExportSummary:
+    return ExportSummary(
+        graph=graph,
+        name=name,
+        source=weights.source,
+        sha256=weights.sha256,
+        reused=False,
+        trace=None if found is None else _as_trace(found),
+        branches=(),
+        input_shapes={},
+        seconds=perf_counter() - start,
+        estimated_bytes=size,
+    )
+
+
+def _as_trace(found: "WiringSummary") -> Any:  # noqa: ANN401 - a TraceSummary, imported only here
+    from emergraph.exporters.tracing.tracer import TraceSummary
+    from emergraph.graphstore.records import TracedAs
+
+    footer = found.footer()
+    return TraceSummary(
+        n_layers=found.n_layers,
+        n_units=found.n_units,
+        n_neurons=found.n_neurons,
+        n_blocks=found.n_blocks,
+        n_edges=found.n_edges,
+        n_weight_edges=found.n_weight_edges,
+        n_parameters=found.n_parameters,
+        n_parameters_understood=found.n_parameters_understood,
+        n_operations=footer.n_operations,
+        n_operations_understood=footer.n_operations_understood,
+        opaque=tuple(op for op in found.operations if op.traced_as is TracedAs.OPAQUE),
+        warnings=tuple(text for text in found.warnings if "is kept but not understood" not in text),
+    )

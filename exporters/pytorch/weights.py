@@ -1,0 +1,106 @@
+"""Weights out of any supported file into a module, without torch.load."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emergraph.errors import InvalidInputError
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.pytorch.tensors import first_line, require_torch
+from emergraph.exporters.weightfiles import WeightFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+_SHOWN = 3
+
+
+def torch_tensors(weights: WeightFile) -> "dict[str, torch.Tensor]":
+    """The tensors of a weight file; names of one storage share one tensor.
+
+    Raises:
+        InvalidInputError: An element type that torch does not have.
+    """
+    torch = require_torch()
+    found: dict[str, Any] = {}
+    for name, tensor in weights.tensors.items():
+        if tensor.alias_of in found:
+            found[name] = found[tensor.alias_of]
+            continue
+        values = np.ascontiguousarray(tensor.array())
+        dtype = getattr(torch, tensor.dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise InvalidInputError(f"{printable(name)}: torch has no tensors of {tensor.dtype}")
+        raw = torch.from_numpy(values.reshape(-1).view(np.uint8).copy())
+        found[name] = raw.view(dtype).reshape(tensor.shape)
+    return found
+
+
+def load_weights(module: "torch.nn.Module", weights: WeightFile, *, unused: bool = False) -> tuple[str, ...]:
+    """Put the weights of a file into a module.
+
+    A first part that all names of the file share ("module.", "model.") and that the module lacks is left out;
+    one that all names of the module share and the file lacks is added.
+
+    Args:
+        module: Gets the weights.
+        weights: What `read_weights` gave.
+        unused: Let the file hold tensors that the module does not have.
+
+    Returns:
+        Names of the file's tensors that the module does not have.
+
+    Raises:
+        InvalidInputError: The module has parameters that the file lacks, or shapes differ.
+    """
+    expected = module.state_dict()
+    given = _renamed(torch_tensors(weights), expected)
+    for name in expected.keys() & given.keys():
+        ours, theirs = list(expected[name].shape), list(given[name].shape)
+        if ours != theirs:
+            raise InvalidInputError(
+                f"{printable(weights.source)}: {printable(name)} has shape {theirs}, the module wants {ours}"
+            )
+    try:
+        missing, extra = module.load_state_dict(given, strict=False)
+    except RuntimeError as error:
+        raise InvalidInputError(
+            f"{printable(weights.source)} does not fit the module: {first_line(error)}"
+        ) from error
+    missing = [name for name in missing if not _is_tied(name, expected, given)]
+    if missing or (extra and not unused):
+        raise InvalidInputError(
+            f"{printable(weights.source)} does not fit the module: {_listed('lacks', missing)}"
+            f"{' and ' if missing and extra else ''}{_listed('also holds', extra)}"
+        )
+    return tuple(extra)
+
+
+def _renamed(
+    tensors: "Mapping[str, torch.Tensor]", expected: "Mapping[str, torch.Tensor]"
+) -> "dict[str, torch.Tensor]":
+    if not expected.keys() & tensors.keys():
+        firsts = {name.partition(".")[0] for name in tensors}
+        if len(firsts) == 1:
+            return {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+        firsts = {name.partition(".")[0] for name in expected}
+        if len(firsts) == 1:
+            prefix = firsts.pop()
+            return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def _is_tied(name: str, expected: "Mapping[str, torch.Tensor]", given: "Mapping[str, torch.Tensor]") -> bool:
+    """Whether another name of the same storage was given: a tied head that the file leaves out."""
+    place = expected[name].data_ptr()
+    return any(other in given and expected[other].data_ptr() == place for other in expected)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(printable(name) for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"it {what} {shown}{more}"

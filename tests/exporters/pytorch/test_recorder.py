@@ -1,0 +1,292 @@
+"""Recording a training: what each snapshot holds, what stays untouched, what survives a kill."""
+
+import signal
+import subprocess
+import sys
+import types
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+from torch import nn
+from torchnets import make_net
+
+import emergraph
+from emergraph.errors import InvalidInputError, MissingExtraError, StoreError, UsageError
+from emergraph.exporters.pytorch import callbacks, recorder
+from emergraph.exporters.pytorch.modules import export_module
+from emergraph.exporters.pytorch.recorder import RecorderOptions, record
+from emergraph.graphstore.restore import restore_all
+from emergraph.graphstore.store import open_store
+
+PROBES = {
+    "residual": torch.randn(5, 2, 6, 6, generator=torch.Generator().manual_seed(1)),
+    "lstm": torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(2)),
+    "gpt": torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 0, 1]]),
+    "mixture": torch.randn(6, 4, generator=torch.Generator().manual_seed(3)),
+}
+
+
+def disturb(module, seed):
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * torch.rand(tensor.shape, generator=random))
+
+
+def edges(reader):
+    frame = reader.edges().with_columns(pl.col("kind").cast(str), pl.col("tensor").cast(str))
+    return frame.drop("block").sort("src", "dst", "kind", "weight")
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_snapshot_is_the_graph_that_an_export_gives(name, tmp_path):
+    net = make_net(name)
+    path = tmp_path / "run.duckdb"
+    with record(net.module, path, inputs=PROBES[name]) as rec:
+        for step in range(3):
+            rec.step(step, loss=1.0 / (step + 1))
+            disturb(net.module, step)
+        last = rec.step(3)
+    with open_store(path, mode="write") as store:
+        shapes = ({0: torch.export.Dim.AUTO},)
+        summary = export_module(net.module, (PROBES[name][:2],), store, dynamic_shapes=shapes)
+        fresh = store.graph(summary.graph)
+        snapshot = store.graph(last)
+        columns = ("id", "name", "op", "kind", "depth", "first_unit", "n_units", "n_params", "dtype")
+        assert_frame_equal(snapshot.layers().select(columns), fresh.layers().select(columns))
+        assert_frame_equal(snapshot.units(), fresh.units())
+        assert_frame_equal(edges(snapshot), edges(fresh))
+        stored, expected = dict(restore_all(snapshot)), dict(restore_all(fresh))
+        own = set(net.module.state_dict()) & set(expected)  # others are shapes and axes that torch has named
+        assert own == set(net.module.state_dict()) & set(stored)
+        assert all(stored[key].tobytes() == expected[key].tobytes() for key in own)
+        first = dict(restore_all(store.graph(rec.graphs[0])))
+        assert any(first[key].tobytes() != stored[key].tobytes() for key in own)
+
+
+@pytest.fixture
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3))
+
+
+def test_steps_metrics_and_parents(mlp, tmp_path):
+    path = tmp_path / "run.duckdb"
+    with emergraph.record(mlp, path, inputs=torch.randn(7, 4), every=2, name="net") as rec:
+        made = [rec.step(epoch, loss=0.5 * epoch, accuracy=0.9) for epoch in range(5)]
+    assert [graph is None for graph in made] == [False, True, False, True, False]
+    graphs = emergraph.open(path).graphs
+    assert graphs["name"].to_list() == ["net-0", "net-2", "net-4"]
+    assert graphs["step"].to_list() == [0, 2, 4]
+    assert graphs["parent"].to_list() == [None, 0, 0]
+    found = emergraph.open(path).sql("SELECT graph, name, value FROM metrics ORDER BY ALL")
+    assert found.rows() == [
+        (g, n, v) for g, e in enumerate((0, 2, 4)) for n, v in (("accuracy", 0.9), ("loss", 0.5 * e))
+    ]
+
+
+def test_the_trace_is_what_the_module_does_on_the_probe(mlp, tmp_path):
+    path, probe = tmp_path / "run.duckdb", torch.randn(40, 4)
+    with record(mlp, path, inputs=probe, options=RecorderOptions(batch_size=16, n_values=8)) as rec:
+        rec.step(0)
+        disturb(mlp, 0)
+        graph = rec.step(1)
+    with torch.no_grad():
+        hidden = torch.relu(mlp[0](probe)).double().numpy()
+    frame = emergraph.open(path).graph(graph).activations().filter(pl.col("unit").is_between(4, 9))
+    np.testing.assert_allclose(frame["mean"], hidden.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(frame["std"], hidden.std(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(frame["share_positive"], (hidden > 0).mean(0))
+    np.testing.assert_allclose(np.asarray(frame["values"].to_list()).T, hidden[:8], rtol=1e-5, atol=1e-6)
+
+
+def test_training_goes_on_as_if_nobody_had_looked(mlp, tmp_path):
+    mlp.train()
+    mlp[2].eval()
+    before = [parameter.clone() for parameter in mlp.parameters()]
+    random = torch.random.get_rng_state()
+    with record(mlp, tmp_path / "run.duckdb", inputs=torch.randn(4, 4)) as rec:
+        torch.random.set_rng_state(random)
+        rec.step(0)
+        rec.step(1)
+        assert torch.equal(torch.random.get_rng_state(), random)
+    assert [part.training for part in mlp.modules()] == [True, True, True, False, True]
+    assert all(torch.equal(a, b) for a, b in zip(before, mlp.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in mlp.parameters())
+
+
+def test_the_store_is_free_between_steps(mlp, tmp_path):
+    path = tmp_path / "run.duckdb"
+    program = "import sys, emergraph; print(emergraph.open(sys.argv[1]).graphs.height)"
+    with record(mlp, path, inputs=torch.randn(4, 4)) as rec:
+        for step in range(2):
+            rec.step(step)
+            other = subprocess.run(
+                [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+            )
+            assert other.stdout == f"{step + 1}\n"
+
+
+def test_a_store_that_somebody_reads_is_waited_for(mlp, tmp_path, monkeypatch):
+    path = tmp_path / "run.duckdb"
+    really, refused = recorder.open_store, []
+
+    def locked(*args, **options):
+        if len(refused) < 2:
+            refused.append(1)
+            raise StoreError("run.duckdb: locked by another process (pid 1); wait until it is done")
+        return really(*args, **options)
+
+    monkeypatch.setattr(recorder, "open_store", locked)
+    with record(mlp, path, inputs=torch.randn(4, 4)) as rec:
+        assert rec.step(0) == 0
+        refused.clear()
+        rec._options = RecorderOptions(patience=0)
+        with pytest.raises(StoreError, match="locked"):
+            rec.step(1)
+
+
+def test_inputs_by_name_with_one_that_all_samples_share(tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x, gain):
+            return self.fc(x) * gain
+
+    path = tmp_path / "run.duckdb"
+    with record(Scaled(), path, inputs={"x": torch.randn(5, 3), "gain": torch.tensor([2.0, 3.0])}) as rec:
+        rec.step(0)
+    assert emergraph.open(path).graph().traces["n_samples"].item() == 5
+
+
+def test_a_module_that_changes_is_refused(mlp, tmp_path):
+    with record(mlp, tmp_path / "run.duckdb", inputs=torch.randn(4, 4)) as rec:
+        rec.step(0)
+        mlp[0].weight = nn.Parameter(torch.randn(6, 5))
+        with pytest.raises(InvalidInputError, match=r"0\.weight.*\[6, 4\].*\[6, 5\]"):
+            rec.step(1)
+        mlp[0] = nn.Linear(4, 6)
+        mlp[1] = nn.Tanh()
+        with pytest.raises(InvalidInputError, match="computes something else"):
+            rec.step(1)
+    assert emergraph.open(tmp_path / "run.duckdb").graphs.height == 1
+
+
+def test_misuse_is_said(mlp, tmp_path):
+    path = tmp_path / "run.duckdb"
+    with pytest.raises(UsageError, match="at least 1"):
+        record(mlp, path, inputs=torch.randn(4, 4), every=0)
+    with pytest.raises(InvalidInputError, match="no tensor with samples"):
+        record(mlp, path, inputs=())
+    with pytest.raises(UsageError, match="inside `with"):
+        record(mlp, path, inputs=torch.randn(4, 4)).step(0)
+    assert not path.exists()
+
+
+def test_a_snapshot_takes_at_most_7_bytes_per_edge(tmp_path):
+    torch.manual_seed(0)
+    # smaller nets are under a fixed cost per snapshot, some 0.5 MB for units, trace and DuckDB's blocks
+    net = nn.Sequential(nn.Linear(600, 800), nn.ReLU(), nn.Linear(800, 600), nn.ReLU(), nn.Linear(600, 10))
+    path = tmp_path / "run.duckdb"
+    with record(net, path, inputs=torch.randn(64, 600)) as rec:
+        for step in range(4):
+            rec.step(step, loss=1.0)
+            disturb(net, step)
+    assert path.stat().st_size <= 7 * emergraph.open(path).graphs["n_edges"].sum()
+
+
+TRAINING = """
+import sys, torch, emergraph
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(20, 40), torch.nn.ReLU(), torch.nn.Linear(40, 5))
+with emergraph.record(net, sys.argv[1], inputs=torch.randn(8, 20)) as rec:
+    for epoch in range(30):
+        with torch.no_grad():
+            net[0].weight += epoch
+        rec.step(epoch, loss=1.0 / (epoch + 1))
+        print(epoch, float(net[0].weight.detach().sum()), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("epochs", "delay"), [(1, 0.0), (2, 0.05), (4, 0.12), (7, 0.2)])
+def test_a_killed_training_keeps_every_finished_step(tmp_path, epochs, delay):
+    path = tmp_path / "run.duckdb"
+    training = subprocess.Popen(
+        [sys.executable, "-c", TRAINING, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    sums = [float(training.stdout.readline().split()[1]) for _ in range(epochs)]
+    with pytest.raises(subprocess.TimeoutExpired):
+        training.wait(delay or 0.001)  # kill -9 at some point of the next step
+    training.send_signal(signal.SIGKILL)
+    rest = training.communicate()[0]
+    assert training.returncode == -signal.SIGKILL
+    sums += [float(line.split()[1]) for line in rest.splitlines() if len(line.split()) == 2]
+    with open_store(path) as store:
+        graphs = store.graphs()
+        assert len(sums) <= graphs.height <= len(sums) + 1
+        assert graphs["step"].to_list() == list(range(graphs.height))
+        for graph, expected in enumerate(sums):
+            reader = store.graph(graph)
+            weights = dict(restore_all(reader))["0.weight"]
+            assert float(torch.from_numpy(weights.copy()).sum()) == pytest.approx(expected, rel=1e-5)
+            assert reader.traces().height == 1
+    found = emergraph.open(path).sql("SELECT count(*) AS n FROM metrics")
+    assert found.item() == graphs.height
+    with open_store(path, mode="write") as store:
+        assert store.graphs().height == graphs.height
+
+
+class FakeRecorder:
+    def __init__(self):
+        self.calls = []
+
+    def step(self, step, **metrics):
+        self.calls.append((step, metrics))
+
+
+def test_a_lightning_callback_records_what_was_logged(monkeypatch):
+    library = types.ModuleType("lightning.pytorch")
+    library.Callback = type("Callback", (), {})
+    monkeypatch.setitem(sys.modules, "lightning", types.ModuleType("lightning"))
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", library)
+    fake = FakeRecorder()
+    callback = callbacks.lightning_callback(fake)
+    assert isinstance(callback, library.Callback)
+    logged = {"loss": torch.tensor(0.25), "name": "x", "step": 3}
+    trainer = types.SimpleNamespace(current_epoch=4, callback_metrics=logged, is_global_zero=True)
+    callback.on_train_epoch_end(trainer, None)
+    trainer.is_global_zero = False
+    callback.on_train_epoch_end(trainer, None)
+    assert fake.calls == [(4, {"loss": 0.25})]
+
+
+def test_a_trainer_callback_records_the_last_log():
+    transformers = pytest.importorskip("transformers")
+    fake = FakeRecorder()
+    callback = callbacks.trainer_callback(fake)
+    assert isinstance(callback, transformers.TrainerCallback)
+    state = transformers.TrainerState()
+    state.global_step, state.log_history = 12, [{"loss": 9.0}, {"loss": 0.5, "epoch": 2.0, "step": 12}]
+    callback.on_epoch_end(None, state, None, model=None)
+    assert fake.calls == [(12, {"loss": 0.5, "epoch": 2.0})]
+
+
+def test_callbacks_without_their_library_say_what_to_install(monkeypatch):
+    for name in ("lightning", "lightning.pytorch", "pytorch_lightning", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match="pip install lightning"):
+        callbacks.lightning_callback(FakeRecorder())
+    with pytest.raises(MissingExtraError, match="pip install transformers"):
+        callbacks.trainer_callback(FakeRecorder())
+
+
+def test_modules_of_the_package_do_not_import_torch():
+    program = "import sys, emergraph.exporters.pytorch.callbacks; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
