@@ -151,7 +151,12 @@ def _inferred(
             types,
             opset_imports=[onnx.helper.make_opsetid(*pair) for pair in flat.opsets.items()],
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, ValueError):
+    except (
+        onnx.defs.SchemaError,
+        onnx.shape_inference.InferenceError,
+        onnx.checker.ValidationError,
+        ValueError,
+    ):
         return {}
     return inferred
 

@@ -17,7 +17,9 @@ from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.runtime import concrete
 from emergraph.exporters.runtime.concrete import concrete_run, made
+from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.partial import Blocked, runnable_part, stand_in_shapes
 from emergraph.exporters.runtime.sources import InMemorySource
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -257,6 +259,18 @@ def test_a_model_of_which_nothing_runs_still_answers():
     found = run(model)
     assert found.values["y"].kind == "assumed"
     assert set(found.not_run) == {"m"}
+
+
+def test_a_branch_node_without_its_condition_is_no_crash():
+    """Shape inference of ONNX raises an error of its own for it."""
+    branch = graph_of([oh.make_node("Neg", ["x"], ["r"])], ["r"])
+    broken = oh.make_node("If", [], ["y"], then_branch=branch, else_branch=branch, name="pick")
+    model = model_of([broken], ["y"], [("x", FLOAT, [2])])
+    blocked = Blocked(nodes={"pick"})
+    flat = flatten(model)
+    (frontier,) = runnable_part(flat, blocked).frontier
+    found = stand_in_shapes(frontier, flat, {"x": np.zeros(2, np.float32)}, {"x": (FLOAT, (2,))})
+    assert found == {}
 
 
 def test_memory_is_saved_by_fetching_in_groups():
