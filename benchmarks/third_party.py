@@ -1,7 +1,7 @@
 """Export every third-party ONNX file of the tests and print what was understood.
 
-This is the table of docs/models.md. Run `make models` once, then `python benchmarks/third_party.py`. Files that
-hold several networks are given the input that selects one (`--input sr=16000`).
+This is the table of docs/models.md. Run `make models` once, then `python benchmarks/third_party.py`. Files
+that hold several networks are given the input that selects one (`--input sr=16000`).
 """
 
 import json
