@@ -18,6 +18,8 @@ from emergraph.version import __version__
 APPLICATION = "emergraph"
 SCHEMA_VERSION = 1
 
+_MIGRATION_FILE = re.compile(r"migration_(\d{4})_\w+\.sql")
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -40,12 +42,11 @@ def base_tables() -> frozenset[str]:
 
 
 def migrations() -> tuple[Migration, ...]:
-    """Return all migrations in order, read from the numbered files such as `migrations/0002_name.sql`."""
-    folder = resources.files("emergraph.graphstore").joinpath("migrations")
-    if not folder.is_dir():
-        return ()
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
-    return tuple(Migration(int(f.name[:4]), f.read_text(encoding="utf-8")) for f in files)
+    """Return all migrations in order, from files of this package such as `migration_0002_what.sql`."""
+    files = resources.files("emergraph.graphstore").iterdir()
+    found = [(match, file) for file in files if (match := _MIGRATION_FILE.fullmatch(file.name))]
+    steps = (Migration(int(match[1]), file.read_text(encoding="utf-8")) for match, file in found)
+    return tuple(sorted(steps, key=lambda step: step.version))
 
 
 def create_schema(connection: duckdb.DuckDBPyConnection) -> None:
@@ -94,16 +95,24 @@ def stored_version(
 
 
 def migrate(
-    connection: duckdb.DuckDBPyConnection, *, version: int, steps: Sequence[Migration], target: int
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    *,
+    version: int,
+    steps: Sequence[Migration],
+    target: int,
 ) -> None:
-    """Bring a store of schema `version` to `target`, in one transaction.
+    """Bring the store at `path` from schema `version` to `target`, in one transaction.
 
     Raises:
         StoreError: A step is missing: the store is older than the oldest that can be migrated.
     """
     needed = [step for step in steps if version < step.version <= target]
     if [step.version for step in needed] != list(range(version + 1, target + 1)):
-        raise StoreError(f"store of schema version {version} cannot be migrated; export the model again")
+        raise StoreError(
+            f"{printable(str(path))}: store of schema version {version} cannot be migrated to {target}; "
+            "export the model again"
+        )
     with transaction(connection):
         for step in needed:
             connection.execute(step.sql)

@@ -258,7 +258,7 @@ def _migrated(
         connection = connect(path, read_only=False)
     try:
         with translated_errors(path):
-            migrate(connection, version=version, steps=migrations(), target=SCHEMA_VERSION)
+            migrate(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
     except BaseException:
         connection.close()
         raise

@@ -65,7 +65,7 @@ def test_failing_migration_changes_nothing(older_store):
 def test_too_old_to_migrate(older_store):
     path, pretend = older_store
     pretend(STEPS[1:], OLD + 2)
-    with pytest.raises(StoreError, match="cannot be migrated; export the model again"):
+    with pytest.raises(StoreError, match=r"net\.duckdb.*cannot be migrated to \d; export the model again"):
         open_store(path)
 
 
@@ -91,6 +91,22 @@ def test_query_of_an_older_store_migrates_it_first(older_store, monkeypatch):
 
 def _table(name):
     return re.search(rf"CREATE TABLE {name} \(.*?\);", schema_sql(), re.DOTALL)[0]
+
+
+def test_migrations_are_numbered_files(tmp_path, monkeypatch):
+    for name in (
+        "migration_0003_b.sql",
+        "migration_0002_a.sql",
+        "schema.sql",
+        "migration_2.sql",
+        "notes.txt",
+    ):
+        (tmp_path / name).write_text(f"-- {name}")
+    monkeypatch.setattr(schema.resources, "files", lambda _: tmp_path)
+    assert migrations() == (
+        Migration(2, "-- migration_0002_a.sql"),
+        Migration(3, "-- migration_0003_b.sql"),
+    )
 
 
 def test_shipped_migrations_lead_to_the_current_version():
