@@ -48,9 +48,10 @@ def load_folder(
     config_class: Any
     model_class: Any
     kind, architecture = settings.get("model_type"), (settings.get("architectures") or [None])[0]
-    if kind not in transformers.CONFIG_MAPPING:
+    mapping: Any = transformers.CONFIG_MAPPING
+    if kind not in mapping:
         raise _unknown(folder, f"model_type {kind!r}")
-    config_class = transformers.CONFIG_MAPPING[kind]
+    config_class = mapping[kind]
     model_class = getattr(transformers, architecture, None) if isinstance(architecture, str) else None
     fits = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
     if not fits or getattr(model_class, "config_class", None) is not config_class:
