@@ -37,6 +37,7 @@ fuzz: $(VENV)/.installed-dev ## Spoil 20 000 models and see each of them read or
 docs: $(VENV)/.installed-dev ## Write the command line reference and the list of findings again
 	$(BIN)/python -m emergraph.cli.reference > docs/cli.md
 	$(BIN)/python -c "from emergraph.exporters.onnxfile.findings_page import findings_page; print(findings_page(), end='')" > docs/findings.md
+	$(BIN)/python -c "from emergraph.exporters.tracing.operations_page import operations_page; print(operations_page(), end='')" > docs/operations.md
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

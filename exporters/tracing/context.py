@@ -370,6 +370,11 @@ def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
     return register
 
 
+def registered_rules() -> Mapping[tuple[str, str], Rule]:
+    """All rules by (domain, operation)."""
+    return dict(_RULES)
+
+
 def find_rule(node: onnx.NodeProto) -> Rule | None:
     """The rule for a node, if there is one."""
     domain = "" if node.domain == "ai.onnx" else node.domain

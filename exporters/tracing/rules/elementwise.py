@@ -171,6 +171,7 @@ def _arithmetic(
     kind: EdgeKind,
     weights: Callable[[int], Sequence[float]] | None,
     with_constant: Callable[[TraceContext, Value, list[Constant]], None],
+    how: str,
 ) -> Callable[[TraceContext], None]:
     def traced(ctx: TraceContext) -> None:
         values, constants = split_inputs(ctx)
@@ -186,6 +187,7 @@ def _arithmetic(
             weights=None if weights is None else weights(len(ctx.inputs()))[: len(values)],
         )
 
+    traced.__doc__ = how
     return traced
 
 
@@ -251,12 +253,34 @@ def _mean(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:
     pass_one(ctx, value, multiply=share, add=_total(constants, share))
 
 
-rule("Add", "Sum")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda n: [1.0] * n, with_constant=_add))
-rule("Sub")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda _: [1.0, -1.0], with_constant=_sub))
-rule("Mean")(_arithmetic(kind=EdgeKind.IDENTITY, weights=lambda n: [1.0 / n] * n, with_constant=_mean))
-rule("Mul")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_mul))
-rule("Div")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_div))
-bent = _arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_bend)
+def _one_each(n: int) -> list[float]:
+    return [1.0] * n
+
+
+def _plus_minus(_: int) -> list[float]:
+    return [1.0, -1.0]
+
+
+def _shares(n: int) -> list[float]:
+    return [1.0 / n] * n
+
+
+_JUNCTION = "a constant is a bias or a shift; of several activations a junction"
+_PRODUCT = "a constant is a scale; of several activations a gate"
+_SUM = EdgeKind.IDENTITY
+rule("Add", "Sum")(_arithmetic(kind=_SUM, weights=_one_each, with_constant=_add, how=f"A sum: {_JUNCTION}."))
+rule("Sub")(
+    _arithmetic(kind=_SUM, weights=_plus_minus, with_constant=_sub, how=f"A difference: {_JUNCTION}.")
+)
+rule("Mean")(_arithmetic(kind=_SUM, weights=_shares, with_constant=_mean, how=f"A mean: {_JUNCTION}."))
+rule("Mul")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_mul, how=f"A product: {_PRODUCT}."))
+rule("Div")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_div, how=f"A quotient: {_PRODUCT}."))
+bent = _arithmetic(
+    kind=EdgeKind.GATE,
+    weights=None,
+    with_constant=_bend,
+    how="Nonlinear in both operands: with a constant the label passes; of several activations a gate.",
+)
 """Operations on two operands that are nonlinear in both."""
 rule("Pow", "Mod", "Max", "Min", *_LOGIC)(bent)
 

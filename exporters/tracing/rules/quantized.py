@@ -260,6 +260,7 @@ def _as_float(op: str, operands: tuple[int, ...], parameters: tuple[int, ...]) -
         node.attribute.extend(a for a in ctx.node.attribute if a.name in _KEPT_ATTRIBUTES)
         expand(ctx, [node], {})
 
+    traced.__doc__ = f"As {op} of the float tensors that the codes stand for."
     rule(f"QLinear{op}", domain=MICROSOFT)(traced)
 
 

@@ -1,0 +1,76 @@
+"""`docs/operations.md`, made from the registry of tracing rules."""
+
+from inspect import getdoc
+
+import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
+from emergraph.exporters.tracing.context import Rule, registered_rules
+
+_INTRODUCTION = """# Operations
+
+Which ONNX operations are understood, and how each maps units to units and edges. An operation that is not
+listed, or that a model uses in a way its rule does not know, becomes `opaque` edges without weights and a row
+in the table `operations` that says why; the export's summary names it.
+
+Whatever depends on constants and shapes alone is folded and needs no rule. What depends on the inputs and
+only decides which or where (indices, lengths, masks) is control and carries no units.
+"""
+
+_LIMITS = """## Where the graph is coarser than the model
+
+- A unit is a whole channel or feature: that a position cannot see another one (a causal mask, the border of a
+  padded image) is not in the graph.
+- `norm` edges form cycles (a unit moves its group's statistic, which moves the unit); path counts leave them
+  out unless asked.
+- Regions (`RoiAlign`, `Resize` with a region) and rotary angles are control, even where activations made them.
+- The scale that a dynamic quantization takes from its data counts as a constant.
+- The peephole of an LSTM's output gate reads the present cell and is `recurrent` all the same.
+"""
+
+_FAMILIES = {
+    "movement": "Data movement: the operation itself runs on the labels",
+    "sequences": "Sequences of tensors",
+    "elementwise": "Element by element",
+    "indicators": "Comparisons and one-hot codes",
+    "contraction": "Contractions",
+    "convolution": "Convolutions",
+    "recurrent": "Recurrent layers, expanded into their gates",
+    "embedding": "Embeddings",
+    "heads": "Attention",
+    "normalisation": "Normalisations: the group's statistic is a `norm` hub",
+    "reduction": "Reductions",
+    "pooling": "Pooling and resampling",
+    "quantized": "Quantized operations: edges carry dequantized weights",
+    "fused": "Fused operations of onnxruntime, traced as the plain ones they stand for",
+    "controlflow": "Control flow",
+}
+
+
+def operations_page() -> str:
+    """Return the page as Markdown: a table per family of rules, operations in alphabetical order."""
+    lines = [_INTRODUCTION]
+    families = {_family(rule) for rule in registered_rules().values()}
+    for family in (*_FAMILIES, *sorted(families - set(_FAMILIES))):
+        if family in families:
+            lines += [f"## {_FAMILIES.get(family, family)}\n", "| operation | how |", "|---|---|"]
+            lines += [*_rows(family), ""]
+    return "\n".join([*lines, _LIMITS])
+
+
+def _rows(family: str) -> list[str]:
+    named: dict[Rule, list[str]] = {}
+    for (domain, op), rule in sorted(registered_rules().items(), key=lambda item: (item[0][1], item[0][0])):
+        if _family(rule) == family:
+            named.setdefault(rule, []).append(f"`{domain}::{op}`" if domain else f"`{op}`")
+    return [f"| {', '.join(names)} | {_how(rule)} |" for rule, names in named.items()]
+
+
+def _family(rule: Rule) -> str:
+    return rule.__module__.rsplit(".", 1)[-1]
+
+
+def _how(rule: Rule) -> str:
+    """The first line of a rule's docstring, as a cell."""
+    return (getdoc(rule) or "").partition("\n")[0].replace("|", "\\|")
+
+
+__all__ = ["operations_page"]
