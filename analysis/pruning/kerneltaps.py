@@ -7,6 +7,7 @@ when the taps that it gives each edge have the norms that the graph recorded for
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.pruning.edgetable import BlockTable, Floats
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import EmergraphError
+from emergraph.graphstore.records import LayerKind
 
 TOLERANCE = 1e-9
 Element = TypeVar("Element", bound=np.generic)
@@ -154,6 +156,13 @@ def _layouts(
         *((target, in_group), (source, out_in_group)),
     ):
         yield kernels, first, second
+    if len(shape) == 2 and graph.layer_of(about.layer).kind == LayerKind.RNN_GATE:
+        # Gates in another order than the operation's: PyTorch has i, f, g, o and ONNX i, o, f, c.
+        for gates in (4, 3):
+            for order_of in permutations(range(gates)) if rows % gates == 0 else ():
+                size = rows // gates
+                moved = np.asarray(order_of)[np.minimum(target // size, gates - 1)] * size + target % size
+                yield kernels, moved, source
     if len(shape) == 2:
         # Features that were flattened: each source has as many columns (or rows) as it had positions.
         n = len(sources)
