@@ -54,7 +54,7 @@ def load_folder(
     config_class = mapping[kind]
     model_class = getattr(transformers, architecture, None) if isinstance(architecture, str) else None
     fits = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
-    if not fits or getattr(model_class, "config_class", None) is not config_class:
+    if not fits or getattr(model_class, "config_class", None) != config_class:
         raise _unknown(folder, f"architecture {architecture!r} for model_type {kind!r}")
     try:
         config = config_class.from_dict({**settings, "use_cache": False})
