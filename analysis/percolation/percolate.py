@@ -76,7 +76,7 @@ def percolate(
         >>> from emergraph.analysis.layerednets import layered_net
         >>> net = layered_net([np.array([[3.0, 1.0], [0.0, 2.0]])])
         >>> percolate(net).observed.curves[0].giant.tolist()
-        [1, 2, 3, 4]
+        [1, 2, 2, 4]
     """
     options = options or PercolationOptions()
     edges = read_edges(graph, kinds=options.kinds, structure=options.structure)
