@@ -17,11 +17,12 @@ only decides which or where (indices, lengths, masks) is control and carries no 
 
 _LIMITS = """## Where the graph is coarser than the model
 
-- A unit is a whole channel or feature: that a position cannot see another one (a causal mask, the border of a
-  padded image) is not in the graph.
+- A unit is a whole channel or feature: that a position cannot see another one (a causal mask, the border
+  of a padded image) is not in the graph.
 - `norm` edges form cycles (a unit moves its group's statistic, which moves the unit); path counts leave them
   out unless asked.
-- Regions (`RoiAlign`, `Resize` with a region) and rotary angles are control, even where activations made them.
+- Regions (`RoiAlign`, `Resize` with a region) and rotary angles are control, even where activations
+  made them.
 - The scale that a dynamic quantization takes from its data counts as a constant.
 - The peephole of an LSTM's output gate reads the present cell and is `recurrent` all the same.
 """
