@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from clifiles import DEMO
 
 import emergraph
 
@@ -131,3 +132,54 @@ def test_a_criterion_without_its_trace(run, store):
 def test_nothing_is_kept_without_save(run, store):
     assert run("prune", store, "--no-save", "--level", "0.5").code == 0
     assert not emergraph.open(store).runs.height
+
+
+def test_runs_and_writes_the_pruned_model(run, traced, tmp_path):
+    model = DEMO / "digits_dense.onnx"
+    out = tmp_path / "pruned.onnx"
+    arguments = [
+        "--graph",
+        "digits_dense",
+        "--level",
+        "0.3",
+        "--model",
+        model,
+        "--inputs",
+        DEMO / "digits.npz",
+    ]
+    ran = run(
+        "prune",
+        traced,
+        *arguments,
+        "--inputs",
+        DEMO / "digits.npz",
+        "--labels",
+        DEMO / "labels.npz",
+        "--write",
+        out,
+        "--format",
+        "json",
+    )
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)["levels"]
+    assert row["base_accuracy"] > 0.5
+    assert 0 < row["relative_mse"] < 1
+    assert f"Wrote {out}" in ran.err
+    assert out.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--inputs", DEMO / "digits.npz"], "needs --model"),
+        (["--write", "x.onnx"], "needs --model"),
+        (["--model", DEMO / "digits_dense.onnx", "--labels", DEMO / "labels.npz"], "needs --inputs"),
+        (["--model", DEMO / "digits_dense.onnx", "--write", "x.onnx"], "one model"),
+    ],
+    ids=["inputs", "write", "labels", "levels"],
+)
+def test_options_without_what_they_need(run, traced, arguments, said):
+    ran = run("prune", traced, "--graph", "digits_dense", *arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
