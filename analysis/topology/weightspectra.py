@@ -40,9 +40,10 @@ SCHEMA = {
 def weight_spectra(reader: GraphReader) -> tuple[pl.DataFrame, list[str]]:
     """Diagnose the spectrum of every weight and embedding tensor.
 
-    A convolution [out, in, k, ...] counts as one matrix (out, in) per kernel position, whose eigenvalues are
-    pooled; tensors of recurrent layers and batched products as one matrix per leading index. Of quantized
-    tensors, the matrix is that of the graph, in real units.
+    Vectors, such as the scales of quantized tensors, have no row. A convolution [out, in, k, ...] counts as
+    one matrix (out, in) per kernel position, whose eigenvalues are pooled; tensors of recurrent layers and
+    batched products as one matrix per leading index. Of quantized tensors, the matrix is that of the graph,
+    in real units.
 
     Args:
         reader: A graph of a store.
@@ -67,6 +68,8 @@ def weight_spectra(reader: GraphReader) -> tuple[pl.DataFrame, list[str]]:
             continue
         convolution = own is not None and kinds[own.layer] == LayerKind.CONV
         matrices = list(_matrices(values, convolution=convolution))
+        if min(matrices[0].shape) < 2:  # a vector has one eigenvalue: nothing to fit
+            continue
         if min(matrices[0].shape) > MAX_SMALL_SIDE:
             left_out.append(f"tensor {record['name']}: both sides exceed {MAX_SMALL_SIDE}")
             continue

@@ -49,6 +49,8 @@ def test_spectra_of_convolutions_pool_the_kernel_positions(digits):
     kernels = frame.filter(pl.col("matrices") > 1)
     assert kernels["matrices"].to_list() == [9] * kernels.height
     assert kernels.height >= 1
+    assert (frame["rows"] > 1).all()
+    assert (frame["columns"] > 1).all()
 
 
 def test_graphs_for_other_tools_are_the_same_graph(path, tmp_path):
