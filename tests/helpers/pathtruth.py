@@ -96,9 +96,13 @@ def influence(
 
 
 def _is_state(traced: Traced, unit: int) -> bool:
-    """Whether a unit feeds back inside its operation, where nothing can be perturbed from outside."""
+    """Whether a unit acts inside its operation, where nothing can be perturbed from outside.
+
+    That is the state of a recurrent layer, and the sum that a fused normalisation normalises.
+    """
     layer = next(la for la in traced.sink.layers if unit in _units(la))
-    return layer.kind in (LayerKind.RNN_HIDDEN, LayerKind.RNN_CELL)
+    is_inner_sum = layer.kind is LayerKind.JUNCTION and "/" in layer.name
+    return layer.kind in (LayerKind.RNN_HIDDEN, LayerKind.RNN_CELL) or is_inner_sum
 
 
 def _run_moved(
