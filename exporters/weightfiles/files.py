@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
 from emergraph.exporters.weightfiles.refuse import refusal
 
@@ -52,7 +53,7 @@ def looks_like_weights(path: Path) -> bool:
 
     if path.name.endswith(".index.json"):
         return True
-    content = map_file(path).content
+    content = map_file(path, printable(path.name)).content
     start = bytes(content[:4])
     # a pickle begins with its protocol, which no ONNX file does: field 16, a submessage, comes first in none
     return start[:2] in _ARCHIVE_OR_PICKLE or is_safetensors(content)
