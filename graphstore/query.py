@@ -107,14 +107,25 @@ def _run_child(request: bytes, limits: QueryLimits) -> tuple[bytes, dict[str, ob
         raise LimitError(
             f"the query took more than {limits.time:g} s; make it smaller or raise the time limit"
         ) from error
-    try:
-        status = json.loads(done.stderr.splitlines()[-1])
-    except (IndexError, ValueError) as error:
+    status = _last_status(done.stderr)
+    if status is None:
         raise LimitError(
             f"the query ended the database engine (exit status {done.returncode}), most likely for lack of "
             f"memory; make it smaller or raise the memory limit of {limits.memory / GIB:.1f} GiB"
-        ) from error
+        )
     return done.stdout, status
+
+
+def _last_status(talk: bytes) -> dict[str, object] | None:
+    """The last line that is a status; the database's bindings may write complaints behind it at exit."""
+    for line in reversed(talk.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def _plain_integers(frame: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,74 @@
+"""What a user names is told by content, and options that do not go with it are refused."""
+
+import numpy as np
+import pytest
+import torch
+from clifiles import DEMO
+
+from emergraph.errors import UsageError
+from emergraph.exporters.anymodel import SourceKind, SourceOptions, Wiring, export_any, source_kind
+from emergraph.exporters.pytorch.factory import load_factory
+from emergraph.exporters.pytorch.weights import load_weights
+from emergraph.exporters.weightfiles import read_weights
+from emergraph.graphstore.store import open_store
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A weight file with a name that says something else."""
+    path = tmp_path / "net.onnx"
+    torch.manual_seed(0)
+    torch.save(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)).state_dict(), path)
+    return path
+
+
+def test_content_decides(weights, tmp_path):
+    assert source_kind(weights) is SourceKind.WEIGHTS
+    assert source_kind(DEMO / "digits_dense.onnx") is SourceKind.ONNX
+    assert source_kind("torch.nn:Identity") is SourceKind.FACTORY
+    assert source_kind(tmp_path / "missing.onnx") is SourceKind.ONNX
+    assert source_kind(tmp_path) is SourceKind.WEIGHTS
+    (tmp_path / "config.json").write_text("{}")
+    assert source_kind(tmp_path) is SourceKind.FOLDER
+
+
+def test_a_weight_file_is_wired_as_asked(weights, tmp_path):
+    with open_store(tmp_path / "net.duckdb", mode="create") as store:
+        apart = export_any(weights, store)
+        chained = export_any(weights, store, source=SourceOptions(wire=Wiring.SEQUENTIAL))
+        again = export_any(weights, store)
+        assert (apart.trace.n_units, chained.trace.n_units) == (3 + 4 + 4 + 2, 3 + 4 + 2)
+        assert again.reused
+        assert again.graph == apart.graph
+        assert store.graphs()["wiring"].to_list() == ["none", "inferred"]
+    size = export_any(weights, None).estimated_bytes
+    assert size is not None
+    assert size > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "choices", "message"),
+    [
+        (DEMO / "digits_dense.onnx", {"wire": Wiring.SEQUENTIAL}, "--wire sequential"),
+        (DEMO / "digits_dense.onnx", {"weights": DEMO}, "--weights goes with a factory"),
+        (DEMO / "digits_dense.onnx", {"onnx_path": DEMO}, "--keep-onnx"),
+        ("torch.nn:Identity", {}, "--dry-run"),
+    ],
+)
+def test_options_that_do_not_go_with_a_model_are_refused(model, choices, message):
+    with pytest.raises(UsageError, match=message):
+        export_any(model, None, source=SourceOptions(**choices))
+
+
+@pytest.mark.parametrize("spec", ["torch.nn:Nothing", "no_such_module:f", "torch:", ":f"])
+def test_factories_that_do_not_exist(spec):
+    with pytest.raises(UsageError):
+        load_factory(spec)
+
+
+def test_weights_get_into_a_module_bit_for_bit(weights):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    file = read_weights(weights)
+    load_weights(module, file)
+    for name, tensor in module.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), file.tensors[name].array())
