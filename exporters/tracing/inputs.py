@@ -170,8 +170,11 @@ class _Ride:
         else:
             self._pass(node, carried)
         source = node.input[max(carried, key=lambda k: self.ids[node.input[k]].size)]
+        carried_on = [name for name in node.output if name in self.ids]
         if source in self.reduced:
-            self.reduced.update(name for name in node.output if name in self.ids)
+            self.reduced.update(carried_on)
+        if any(node.input[k] in self.mixed for k in carried):
+            self.mixed.update(carried_on)
 
     def _contract(self, node: onnx.NodeProto, position: int) -> None:
         ids = self.ids[node.input[position]]
@@ -193,7 +196,9 @@ class _Ride:
         """Whether the input's own last axis, the usual one for features, runs along an axis of a tensor."""
         if not self.positions.shape or ids.shape[axis] < 2:
             return True
-        line = np.moveaxis(ids, axis, -1).reshape(-1, ids.shape[axis])[0]
+        lines = np.moveaxis(ids, axis, -1).reshape(-1, ids.shape[axis])
+        # Beside what is concatenated with it (a cache) or padded, the fullest line tells.
+        line = lines[np.argmax((lines >= 0).sum(axis=1))]
         last = line[line >= 0] % self.positions.shape[-1]
         return bool(np.unique(last).size > 1) or self.positions.shape[-1] == 1
 

@@ -172,6 +172,8 @@ def _write_uses(
         (batch * free, new) labels of the output.
     """
     tensor, n_new = main_root(weight, ctx), laid_out.n_new
+    # A constant on the left of a MatMul sums over positions, so that its units are positions of a feature.
+    mixes_tokens = ctx.node.op_type == "MatMul" and ctx.value(ctx.node.input[0]).labels is None
     several = len(distinct) > 1 or any(len(d.rows) > 1 for d in distinct)
     first, use = layer.first, 0
     parts: list[NDArray[np.int64]] = []
@@ -179,6 +181,8 @@ def _write_uses(
         starts = first + np.arange(len(found.rows)) * n_new
         for row, start in zip(found.rows, starts, strict=True):
             note = f"use {use}, batch {number}" if several else None
+            if mixes_tokens:
+                note = "axis=token" if note is None else f"axis=token, {note}"
             columns = np.arange(start, start + n_new)
             block = write_block(ctx, layer, row, columns, matrix, tensor=tensor, note=note)
             use += 1

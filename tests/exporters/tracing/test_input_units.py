@@ -147,7 +147,8 @@ def test_a_normalised_input_keeps_its_features():
     assert traced.sink.count(EdgeKind.NORM)
 
 
-def test_a_mask_on_scores_is_one_unit():
+@pytest.mark.parametrize("cast", [False, True])
+def test_a_mask_on_scores_is_one_unit(cast):
     net = Net(seed=3)
     x = net.input(1, 4, 6, name="x")
     mask = net.input(1, 1, 1, 4, name="mask")
@@ -156,10 +157,20 @@ def test_a_mask_on_scores_is_one_unit():
         for _ in range(3)
     )
     scores = net.op("Add", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2])), mask)
+    scores = net.op("Cast", net.op("Identity", scores), to=1) if cast else scores
     net.output(net.op("MatMul", net.op("Softmax", scores, axis=-1), v))
     sink = trace_model(net.model()).sink
     assert sink.layer("mask").n_units == 1
     assert sink.layer("x").n_units == 6
+
+
+def test_keys_behind_a_cache_are_their_features():
+    net = Net(seed=4)
+    q, k, past = (net.input(1, n, 4, name=name) for n, name in ((2, "q"), (3, "k"), (5, "past")))
+    keys = net.op("Concat", past, k, axis=1)
+    net.output(net.op("MatMul", q, net.op("Transpose", keys, perm=[0, 2, 1])))
+    sink = trace_model(net.model()).sink
+    assert {name: sink.layer(name).n_units for name in ("q", "k", "past")} == {"q": 4, "k": 4, "past": 4}
 
 
 def test_features_mixed_over_a_graph_of_nodes_are_features():

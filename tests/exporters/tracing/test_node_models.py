@@ -39,6 +39,7 @@ WITHOUT_TRUTH = {
 OPAQUE_WITH_DATA = {
     "If": "a branch that only a file's own runner can run",
     "Scan": "a body that only a file's own runner can run",
+    "Loop": "a body that only a file's own runner can run",
     "OneHot": "levels that are data",
     "QLinearMatMul": "a scale that is data",
     "DequantizeLinear": "a scale that is data",

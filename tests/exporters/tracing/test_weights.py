@@ -207,6 +207,8 @@ def test_a_constant_on_the_left_mixes_tokens():
     assert sink.layer("mixed").n_units == 2 * 5
     assert [b.src.size for b in sink.into("mixed")] == [5, 5]
     assert all((b.n_params == 3).all() for b in sink.into("mixed"))
+    assert [b.block.note for b in sink.into("mixed")] == [f"axis=token, use {k}, batch 0" for k in range(2)]
+    assert sink.into("features")[0].block.note is None
 
 
 def test_weights_of_64_bits_keep_their_raw_values():
