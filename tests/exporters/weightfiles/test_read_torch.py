@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.weightfiles.reader import check_weights, read_weights
+from emergraph.safetext import escape_controls
 
 torch = pytest.importorskip("torch")
 
@@ -487,4 +488,4 @@ def test_damaged_files_are_read_or_refused_never_more(
             tensor.raw()
     except EmergraphError as caught:
         error = caught
-    assert error is None or (error.finding is not None and str(error).isprintable())
+    assert error is None or (error.finding is not None and escape_controls(str(error)) == str(error))
