@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench models test-models fuzz docs clean
+.PHONY: help demo test lint bench study models test-models fuzz docs clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ lint: $(VENV)/.installed-dev ## Check style, types and import layers
 
 bench: $(VENV)/.installed-dev ## Measure speed and memory, beside what a user would pick instead
 	@for script in benchmarks/bench_*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script" || exit 1; done
+
+study: $(VENV)/.installed-dev ## Run the studies again (at most three hours; QUICK=1 for a minute)
+	$(BIN)/python studies/run_all.py $(if $(QUICK),--quick)
 
 models: $(VENV)/.installed-dev ## Fetch the third-party model files that some tests need
 	$(BIN)/python tests/fetch_models.py
