@@ -21,6 +21,7 @@ TERMINAL_ATTACKS = [
     pytest.param("a\u2028b\u2029c", id="line and paragraph separators"),
     pytest.param("\ud800", id="lone surrogate"),
     pytest.param("a\x00b", id="NUL"),
+    pytest.param("a\U000e0ff0\ue000b", id="unassigned and private"),
 ]
 
 
@@ -32,7 +33,7 @@ def test_examples_in_the_docstrings():
 def test_escaped_names_hold_nothing_that_steers_a_terminal(name):
     shown = safetext.escape_controls(name)
     assert len(shown.splitlines()) == 1
-    assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
     assert shown.encode() == shown.encode("utf-8", "strict")
 
 
@@ -46,6 +47,7 @@ def test_escapes_name_the_code_and_letters_stay(name, shown):
 @given(st.text())
 def test_escaping_twice_is_escaping_once(text):
     once = safetext.escape_controls(text)
+    assert once.isprintable()
     assert safetext.escape_controls(once) == once
 
 

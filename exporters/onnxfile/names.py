@@ -6,8 +6,8 @@ from emergraph.safetext import escape_controls
 def printable(name: str | bytes, limit: int = 80) -> str:
     r"""Return a name as one line of visible text, cut where it is longer than `limit`.
 
-    Control, format and surrogate characters (terminal escapes, bidirectional overrides, ...) are written as
-    codes; see `safetext.escape_controls`.
+    Characters that cannot be seen (terminal escapes, bidirectional overrides, ...) are written as codes; see
+    `safetext.escape_controls`.
 
     Args:
         name: Any text out of a file; bytes are what a text field holds that is not UTF-8.
@@ -17,8 +17,6 @@ def printable(name: str | bytes, limit: int = 80) -> str:
         >>> printable("conv\x1b[2J")
         'conv\\x1b[2J'
     """
-    if len(name) <= limit and isinstance(name, str) and name.isprintable():
-        return name
     head = name[: limit + 1]
     shown = escape_controls(head if isinstance(head, str) else head.decode("utf-8", "backslashreplace"))
     if len(shown) <= limit:
@@ -28,4 +26,4 @@ def printable(name: str | bytes, limit: int = 80) -> str:
 
 def has_hidden_characters(name: str) -> bool:
     """Tell whether a name holds characters that `printable` shows as codes."""
-    return not name.isprintable() and escape_controls(name) != name
+    return not name.isprintable()

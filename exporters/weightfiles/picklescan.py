@@ -7,6 +7,7 @@ only reads; it executes nothing.
 """
 
 import pickletools
+import warnings
 from dataclasses import dataclass
 
 from emergraph.errors import InvalidInputError
@@ -77,11 +78,14 @@ def scan_pickle(
     window = _Window(data, start, limits.pickle_bytes)
     sketch = Sketch(limits, where, policy)
     try:
-        for opcode, argument, _ in pickletools.genops(window):  # type: ignore[arg-type]
-            if sketch.steps >= limits.pickle_opcodes:
-                message = f"the pickle has more than {limits.pickle_opcodes} instructions"
-                raise refusal("WEIGHTS-LIMIT", message, where)
-            sketch.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            # text with an unknown backslash escape makes the decoder warn about the bytes
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for opcode, argument, _ in pickletools.genops(window):  # type: ignore[arg-type]
+                if sketch.steps >= limits.pickle_opcodes:
+                    message = f"the pickle has more than {limits.pickle_opcodes} instructions"
+                    raise refusal("WEIGHTS-LIMIT", message, where)
+                sketch.step(opcode.name, argument)
         if sketch.marks or len(sketch.stack) != 1:
             raise sketch.damaged("ends in the middle of an object")
     except (ValueError, UnicodeError, OverflowError) as error:

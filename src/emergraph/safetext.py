@@ -10,9 +10,6 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-_ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Control, format and surrogate characters, and the line and paragraph separators."""
-
 _FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
 """First characters that make a spreadsheet evaluate a cell, full-width forms included."""
 
@@ -37,19 +34,17 @@ def _escape(character: str) -> str:
 def escape_controls(text: str) -> str:
     r"""Return `text` on one line without any character that steers a terminal or hides text.
 
-    Control (Cc), format (Cf: bidirectional overrides, zero-width characters) and surrogate (Cs) characters
-    and line and paragraph separators become ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``; all others stay.
+    What `str.isprintable` denies becomes ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``: control (Cc), format (Cf:
+    bidirectional overrides, zero-width characters), surrogate (Cs), private (Co) and unassigned (Cn)
+    characters, line and paragraph separators, and every space but the ordinary one. All others stay.
 
     Example:
         >>> escape_controls("fc1\x1b[2J\u202e")
         'fc1\\x1b[2J\\u202e'
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(
-        _escape(character) if unicodedata.category(character) in _ESCAPED_CATEGORIES else character
-        for character in text
-    )
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 
 def shorten(text: str, width: int) -> str:
@@ -99,7 +94,7 @@ def escape_xml(text: str) -> str:
         >>> escape_xml('a]]><b id="1">')
         'a]]&gt;&lt;b id=&quot;1&quot;&gt;'
     """
-    text = escape_controls(text).replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+    text = escape_controls(text)
     for character, entity in (
         ("&", "&amp;"),
         ("<", "&lt;"),

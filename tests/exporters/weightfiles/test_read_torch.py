@@ -9,12 +9,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.weightfiles.reader import check_weights, read_weights
-from emergraph.safetext import escape_controls
 
 torch = pytest.importorskip("torch")
 
@@ -471,6 +470,8 @@ def originals(tmp_path_factory, exported):
     cut=st.booleans(),
     allow=st.booleans(),
 )
+# a backslash where an escape sequence is not one makes Python's decoder warn
+@example(which=0, place=0.296875, change=b"\\", cut=False, allow=False)
 def test_damaged_files_are_read_or_refused_never_more(
     tmp_path_factory, originals, which, place, change, cut, allow
 ):
@@ -488,4 +489,4 @@ def test_damaged_files_are_read_or_refused_never_more(
             tensor.raw()
     except EmergraphError as caught:
         error = caught
-    assert error is None or (error.finding is not None and escape_controls(str(error)) == str(error))
+    assert error is None or (error.finding is not None and str(error).isprintable())
