@@ -1,0 +1,114 @@
+"""The study counts and trains as the library and a plain loop do."""
+
+import polars as pl
+import pytest
+import torch
+from pathcounts.counting import dense_counts
+from pathcounts.densenets import DenseNets, he_weights
+from pathcounts.experiment import dense_activity, run_plan
+from pathcounts.images import Part
+from pathcounts.masks import global_masks
+from pathcounts.plans import QUICK
+
+from emergraph.analysis.emergence.intervals import bootstrap_emergence
+from emergraph.analysis.emergence.pathcount import path_count_emergence
+from emergraph.analysis.emergence.rules import activity
+from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.layerednets import layered_net
+
+SIZES = (20, 12, 8, 5)
+SEEDS = (3, 4)
+
+
+@pytest.fixture(scope="module")
+def nets() -> DenseNets:
+    weights, biases = he_weights(SIZES, SEEDS)
+    masks = global_masks(weights, 0.6)
+    biases = [b + 0.1 for b in biases]
+    return DenseNets(weights, biases, masks, n_variants=1)
+
+
+def test_counts_are_those_of_the_library_for_every_rule(nets: DenseNets) -> None:
+    x = torch.rand(30, SIZES[0], generator=torch.Generator().manual_seed(0))
+    weights, found = nets.weights, nets.activations(x)
+    before = [
+        w * (1 + 0.1 * torch.rand(w.shape, generator=torch.Generator().manual_seed(1))) for w in weights
+    ]
+    masks = [(w != 0).float() for w in weights]
+    for setting, active in dense_activity(found, weights, before):
+        counts = dense_counts(active, masks)
+        for network in range(len(SEEDS)):
+            graph = layered_net([w[network].numpy() for w in weights])
+            samples = torch.cat([found[0][0], *(a[network] for a in found[1:])], dim=1).numpy()
+            trace = UnitTrace.from_samples(samples)
+            if setting.rule == "per_sample":
+                result = bootstrap_emergence(
+                    graph, trace, setting.rule, threshold=setting.threshold, n_draws=2
+                )
+                expected = [result.interval(i).observed.value for i in ("active", "any")]
+            else:
+                earlier = layered_net([w[network].numpy() for w in before])
+                chosen = activity(
+                    setting.rule, graph, threshold=setting.threshold, trace=trace, before=earlier
+                )
+                counted = path_count_emergence(graph, chosen)
+                expected = [counted.active.emergence.value, counted.any.emergence.value]
+                assert counts.n_active[network] == counted.n_active, setting
+            assert [float(counts.active[network]), float(counts.any[network])] == pytest.approx(expected), (
+                setting
+            )
+
+
+def test_a_step_is_gradient_descent_as_autograd_does_it() -> None:
+    weights, biases = he_weights(SIZES, SEEDS)
+    masks = global_masks(weights, 0.4)
+    twice = [w.repeat_interleave(2, dim=0) for w in weights]
+    masks = [torch.stack([torch.ones_like(m), m], dim=1).flatten(0, 1) for m in masks]
+    nets = DenseNets(twice, [b.repeat_interleave(2, dim=0) for b in biases], masks, n_variants=2)
+    generator = torch.Generator().manual_seed(0)
+    part = Part(torch.rand(12, SIZES[0], generator=generator), torch.randint(5, (12,), generator=generator))
+    orders = torch.stack([torch.randperm(12, generator=generator) for _ in SEEDS])
+    losses = nets.train_epoch(part, orders, batch=6, rate=0.1)
+    for network in range(4):
+        mask = [m[network] for m in masks]
+        own = [(w[network] * m).requires_grad_() for w, m in zip(twice, mask, strict=True)]
+        own += [b[network // 2].clone().requires_grad_() for b in biases]
+        total = 0.0
+        for at in orders[network // 2].split(6):
+            a = part.x[at]
+            for layer in range(3):
+                a = a @ own[layer] + own[3 + layer]
+                a = a.relu() if layer < 2 else a
+            loss = torch.nn.functional.cross_entropy(a, part.y[at])
+            gradients = torch.autograd.grad(loss, own)
+            with torch.no_grad():
+                for p, g, m in zip(own, gradients, [*mask, 1.0, 1.0, 1.0], strict=True):
+                    p.sub_(0.1 * g * m)
+            total += float(loss.detach())
+        assert float(losses[network]) == pytest.approx(total / 2, rel=1e-5)
+        for layer in range(3):
+            torch.testing.assert_close(nets.weights[layer][network], own[layer], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(nets.biases[layer][network], own[3 + layer], rtol=1e-4, atol=1e-6)
+
+
+def test_pruning_removes_exactly_the_share_of_the_smallest() -> None:
+    masks = global_masks([torch.tensor([[[1.0, -3.0], [2.0, 1.0]]]), torch.tensor([[[5.0], [-1.0]]])], 0.5)
+    # Of the three weights of size 1, all go: round(0.5 * 6) = 3 are removed, in the order of their place.
+    assert [m.flatten().tolist() for m in masks] == [[0, 1, 1, 0], [1, 0]]
+
+
+def test_quick_groups_run_and_are_not_run_again(tmp_path) -> None:
+    said: list[str] = []
+    plan = next(plan for plan in QUICK if plan.name == "digits")
+    run_plan(plan, tmp_path, tmp_path / "cache", said.append)
+    run_plan(plan, tmp_path, tmp_path / "cache", said.append)
+    assert said[-1] == "digits: done before"
+    counts = pl.read_parquet(tmp_path / "digits-emergence.parquet")
+    assert set(counts["variant"]) == {"0", "0.3", "0.5", "0.7"}
+    assert set(counts["rule"]) == {
+        "mean", "mean_abs", "any", "majority", "per_sample", "contribution", "weight_change",
+    }  # fmt: skip
+    metrics = pl.read_parquet(tmp_path / "digits-metrics.parquet")
+    last = metrics.filter(pl.col("epoch") == plan.epochs).sort("seed", "variant")
+    assert last["weight_sparsity"].round(2).to_list() == [0.0, 0.3, 0.5, 0.7] * plan.n_seeds
+    assert (tmp_path / "cache" / "digits-1.npz").exists()
