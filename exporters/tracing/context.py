@@ -17,6 +17,7 @@ from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
 from emergraph.exporters.tracing.names import operation_name, weight_layer_name
 from emergraph.exporters.tracing.values import PerUnit, Track, Value
+from emergraph.exporters.tracing.zeropoints import laid_out, of_the_root
 from emergraph.graphstore.records import EdgeKind, LayerKind, Operation, TracedAs
 
 Array = NDArray[np.generic]
@@ -246,6 +247,13 @@ class TraceContext:
             for root in constant.roots:
                 self.uses.setdefault(root, ParameterUse()).roles.append(role)
 
+    def note_zero_point(self, stored: Constant, zero: Array) -> None:
+        """Note which stored value of a quantized tensor means zero; it broadcasts to the constant's shape."""
+        found = of_the_root(zero, stored.permutation)
+        for root in stored.roots if found is not None else ():
+            use = self.uses.setdefault(root, ParameterUse())
+            use.zero_point = found if use.zero_point is None else use.zero_point
+
     def count_params(self, layer: LayerDraft, constant: Constant | None) -> None:
         """Add a constant's parameters to a layer's count."""
         if constant is None:
@@ -290,7 +298,14 @@ class TraceContext:
                 position,
                 Constant(facts.shape, load, roots, permutation_of(node, constants, self.attrs), neutral),
             )
+        self._note_dequantization(constants)
         self.did(TracedAs.CONSTANT)
+
+    def _note_dequantization(self, constants: Sequence[Constant | None]) -> None:
+        stored, zero = (constants[k] if k < len(constants) else None for k in (0, 2))
+        if self.node.op_type == "DequantizeLinear" and stored is not None and zero is not None:
+            block, axis = self.attr_int("block_size", 0), self.attr_int("axis", 1)
+            self.note_zero_point(stored, laid_out(zero.load(), stored.shape, axis=axis, block_size=block))
 
     def make_opaque(self, reason: str) -> None:
         """Connect the node's inputs to its outputs by opaque edges, through one hub so that it costs O(n)."""

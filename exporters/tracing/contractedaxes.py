@@ -13,7 +13,7 @@ _DENSE = frozenset(
     )
 )
 _RECURRENT = frozenset(op_names("LSTM GRU RNN DynamicQuantizeLSTM"))
-_HEADS = frozenset(op_names("Attention MultiHeadAttention GroupQueryAttention"))
+_HEADS = frozenset(op_names("Attention MultiHeadAttention GroupQueryAttention LinearAttention"))
 _RIGHT_OPERAND = {"QLinearMatMul": 3, "QGemm": 3}
 CONTRACTIONS = _SLIDING | _DENSE | _RECURRENT | _HEADS | {"Einsum"}
 

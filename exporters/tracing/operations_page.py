@@ -24,6 +24,9 @@ _LIMITS = """## Where the graph is coarser than the model
 - Regions (`RoiAlign`, `Resize` with a region) and rotary angles are control, even where activations
   made them.
 - The scale that a dynamic quantization takes from its data counts as a constant.
+- Of operations without a rule, these have weights of their own or carry many units: `DFT`, `STFT`, `Det`,
+  `CausalConvWithState`, `MoE`, `QMoE`, `GatherBlockQuantized`, `MatMulBnb4` and tree ensembles are opaque.
+- The running matrix of linear attention counts as one unit per value feature, whatever the key feature.
 - The peephole of an LSTM's output gate reads the present cell and is `recurrent` all the same.
 """
 
@@ -37,10 +40,12 @@ _FAMILIES = {
     "recurrent": "Recurrent layers, expanded into their gates",
     "embedding": "Embeddings",
     "heads": "Attention",
+    "linearattention": "Linear attention",
     "normalisation": "Normalisations: the group's statistic is a `norm` hub",
     "reduction": "Reductions",
     "pooling": "Pooling and resampling",
     "quantized": "Quantized operations: edges carry dequantized weights",
+    "qlinear": "Operations on quantized activations, traced as their float twins",
     "fused": "Fused operations of onnxruntime, traced as the plain ones they stand for",
     "controlflow": "Control flow",
 }

@@ -1,9 +1,9 @@
 """The numeric oracle: perturbing a unit changes exactly the units that the graph reaches from it.
 
-A unit's values are perturbed where they are made: at the elements of the first tensor that carry its label. A
-unit has changed when any element that carries its label, in any tensor, is not bit for bit what it was. A
-fresh random input and a fresh random change are drawn several times, so that a nonlinearity that is flat at
-one point does not hide an influence.
+A unit's values are perturbed where they are made: at the elements of the first float tensor that carry its
+label (quantized codes only where they are floats again). A unit has changed when any element that carries its
+label, in any tensor, is not bit for bit what it was. A fresh random input and a fresh random change are drawn
+several times, so that a nonlinearity that is flat at one point does not hide an influence.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,12 +35,13 @@ class Influence:
 
 
 def carriers(traced: Traced) -> dict[int, str]:
-    """The first tensor that carries each unit."""
+    """The first float tensor that carries each unit, or else the first of any type (codes, indicators)."""
     found: dict[int, str] = {}
-    for name, labels in traced.labels.items():
-        if name in traced.values:
-            for unit in np.unique(labels[labels >= 0]).tolist():
-                found.setdefault(unit, name)
+    shown = [name for name in traced.labels if name in traced.values]
+    for name in sorted(shown, key=lambda n: traced.values[n].dtype.kind != "f"):
+        labels = traced.labels[name]
+        for unit in np.unique(labels[labels >= 0]).tolist():
+            found.setdefault(unit, name)
     return found
 
 

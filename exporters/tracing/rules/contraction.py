@@ -44,7 +44,7 @@ def gemm(ctx: TraceContext) -> None:
     contract(ctx, left, right, letters, alpha=alpha)
     if bias is not None and bias.constant is not None:
         ctx.use(bias.constant, "bias")
-        _add_bias(ctx, bias.constant, beta)
+        add_bias(ctx, bias.constant, beta)
     elif bias is not None and bias.labels is not None:
         _add_activation(ctx, bias, beta)
 
@@ -63,7 +63,8 @@ def _add_activation(ctx: TraceContext, bias: Value, beta: float) -> None:
     ctx.did(how)
 
 
-def _add_bias(ctx: TraceContext, constant: Constant, beta: float) -> None:
+def add_bias(ctx: TraceContext, constant: Constant, beta: float = 1.0) -> None:
+    """Add a constant, `beta` times, to the units that output 0 carries: their bias."""
     out = ctx.node.output[0]
     value = ctx.values[out]
     if value.labels is None:
@@ -195,4 +196,4 @@ def _write_uses(
     return np.concatenate(parts) if parts else np.empty((0, n_new), np.int64)
 
 
-__all__ = ["Letters", "contract", "contract_constant", "matmul_letters"]
+__all__ = ["Letters", "add_bias", "contract", "contract_constant", "matmul_letters"]

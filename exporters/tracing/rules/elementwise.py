@@ -122,6 +122,9 @@ def _fold_cast(ctx: TraceContext) -> None:
     ctx.fold()
 
 
+rule("DequantizeLinear", domain="com.microsoft")(linear)
+
+
 @rule("QuantizeLinear")
 def quantize(ctx: TraceContext) -> None:
     """Codes of the same units; the activation stays the float tensor before."""
@@ -134,6 +137,9 @@ def quantize(ctx: TraceContext) -> None:
         return
     ctx.set_labels(0, value.labels, value.tracks)
     ctx.did(TracedAs.ELEMENTWISE)
+
+
+rule("QuantizeLinear", domain="com.microsoft")(quantize)
 
 
 @rule("Neg")

@@ -1,10 +1,13 @@
 """Fused operations of onnxruntime, traced as the plain operations they stand for."""
 
+from dataclasses import replace
+
 import onnx
 from onnx import helper
 
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.dispatch import expand
+from emergraph.exporters.tracing.rules.contraction import contract, matmul_letters
 
 MICROSOFT = "com.microsoft"
 Shapes = dict[str, tuple[int, ...]]
@@ -53,42 +56,51 @@ def fused_gemm(ctx: TraceContext) -> None:
 @rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def fused_matmul(ctx: TraceContext) -> None:
     """Alpha * A' B', with the last two axes of either operand swapped on request."""
-    nodes: list[onnx.NodeProto] = []
-    shapes: Shapes = {}
-    names = list(ctx.node.input[:2])
-    for position, key in enumerate(("transA", "transB")):
-        shape = ctx.value(names[position]).shape
-        if ctx.attr_int(key, 0) and len(shape) > 1:
-            perm = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
-            flipped = _between(ctx, f"flipped{position}")
-            nodes.append(helper.make_node("Transpose", [names[position]], [flipped], perm=perm))
-            shapes[flipped] = tuple(shape[k] for k in perm)
-            names[position] = flipped
-    nodes.append(helper.make_node("MatMul", names, [ctx.node.output[0]]))
-    if ctx.attr_float("alpha", 1.0) != 1.0:
-        ctx.warn(f"{ctx.name}: the factor alpha of {ctx.op} is not folded into its weights")
-    expand(ctx, nodes, shapes)
+    if ctx.attr_int("transBatchA", 0) or ctx.attr_int("transBatchB", 0):
+        ctx.make_opaque(f"{ctx.op} that swaps batch axes")
+        return
+    left, right = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])
+    letters = matmul_letters(len(left.shape), len(right.shape))
+    if ctx.attr_int("transA", 0) and len(left.shape) > 1:
+        letters = replace(letters, left=_swapped(letters.left))
+    if ctx.attr_int("transB", 0) and len(right.shape) > 1:
+        letters = replace(letters, right=_swapped(letters.right))
+    contract(ctx, left, right, letters, alpha=ctx.attr_float("alpha", 1.0))
 
 
-@rule("BiasGelu", "FastGelu", "BiasAdd", "BiasSplitGelu", domain=MICROSOFT)
+def _swapped(term: str) -> str:
+    return term[:-2] + term[-1] + term[-2]
+
+
+@rule("BiasGelu", "FastGelu", "BiasAdd", domain=MICROSOFT)
 def bias_gelu(ctx: TraceContext) -> None:
     """Gelu(x + bias); BiasAdd also adds a skip connection."""
-    op = ctx.node.op_type
-    out = ctx.node.output[0]
     nodes: list[onnx.NodeProto] = []
     shapes: Shapes = {}
     current = ctx.node.input[0]
-    if op == "BiasSplitGelu":
-        ctx.make_opaque("BiasSplitGelu is not understood")
-        return
     for position in range(1, len(ctx.node.input)):
         if ctx.node.input[position]:
             added = _between(ctx, f"sum{position}")
             nodes.append(helper.make_node("Add", [current, ctx.node.input[position]], [added]))
             shapes[added] = ctx.out_shape()
             current = added
-    nodes.append(helper.make_node("Identity" if op == "BiasAdd" else "Gelu", [current], [out]))
+    last = "Identity" if ctx.node.op_type == "BiasAdd" else "Gelu"
+    nodes.append(helper.make_node(last, [current], [ctx.node.output[0]]))
     expand(ctx, nodes, shapes)
+
+
+@rule("BiasSplitGelu", domain=MICROSOFT)
+def bias_split_gelu(ctx: TraceContext) -> None:
+    """First half of (x + bias) times Gelu of the second half, along the last axis."""
+    added, first, second, bent = (_between(ctx, part) for part in ("sum", "first", "second", "gelu"))
+    whole, half = ctx.value(ctx.node.input[0]).shape, ctx.out_shape()
+    nodes: list[onnx.NodeProto] = [
+        helper.make_node("Add", list(ctx.node.input[:2]), [added]),
+        helper.make_node("Split", [added], [first, second], axis=-1),
+        helper.make_node("Gelu", [second], [bent]),
+        helper.make_node("Mul", [first, bent], [ctx.node.output[0]]),
+    ]
+    expand(ctx, nodes, {added: whole, first: half, second: half, bent: half})
 
 
 @rule("QuickGelu", "Gelu", domain=MICROSOFT)
@@ -124,31 +136,30 @@ def skip_layer_normalization(ctx: TraceContext) -> None:
 
 @rule("EmbedLayerNormalization", domain=MICROSOFT)
 def embed_layer_normalization(ctx: TraceContext) -> None:
-    """LayerNorm(word[ids] + position[0..T) + segment[segments]).
+    """LayerNorm(word[ids] + position[0..T) + segment[segments]); output 2 is the sum.
 
     Inputs: (ids, segments, word, position, segment, gamma, beta, mask, position_ids).
     """
-    ids, segments, word, position, segment, gamma, beta = [*ctx.node.input, *[""] * 7][:7]
+    given = [*ctx.node.input, *[""] * 9]
+    ids, segments, word, position, segment, gamma, beta = given[:7]
     shape = ctx.out_shape()
+    tables = [("word", word, ids), ("segment", segment, segments)]
+    if given[8] and ctx.value(given[8]).constant is None:
+        tables.append(("position", position, given[8]))
+    else:
+        ctx.use(ctx.value(position).constant, "shift")
+    wanted = ctx.node.output[2] if len(ctx.node.output) > 2 else ""
+    total = wanted or _between(ctx, "sum")
+    shapes: Shapes = {total: shape}
     parts: list[str] = []
     nodes: list[onnx.NodeProto] = []
-    shapes: Shapes = {}
-    for name, table, indices in (("word", word, ids), ("segment", segment, segments)):
+    for name, table, indices in tables:
         if table and indices:
-            looked_up = _between(ctx, name)
-            nodes.append(helper.make_node("Gather", [table, indices], [looked_up]))
-            shapes[looked_up] = shape
-            parts.append(looked_up)
-    ctx.use(ctx.value(position).constant, "shift")
-    current = parts[0]
-    if len(parts) > 1:
-        current = _between(ctx, "sum")
-        nodes.append(helper.make_node("Add", parts, [current]))
-        shapes[current] = shape
-    nodes.append(
-        helper.make_node("LayerNormalization", [current, gamma, beta], [ctx.node.output[0]], axis=-1)
-    )
+            parts.append(_between(ctx, name))
+            shapes[parts[-1]] = shape
+            nodes.append(helper.make_node("Gather", [table, indices], [parts[-1]]))
+    nodes.append(helper.make_node("Sum", parts, [total]))
+    nodes.append(helper.make_node("LayerNormalization", [total, gamma, beta], [ctx.node.output[0]], axis=-1))
     expand(ctx, nodes, shapes)
-    for k in range(1, len(ctx.node.output)):
-        if ctx.node.output[k] and ctx.known(ctx.node.output[k]) is not None:
-            ctx.set_control(k)
+    if len(ctx.node.output) > 1 and ctx.node.output[1] and ctx.known(ctx.node.output[1]) is not None:
+        ctx.set_control(1)

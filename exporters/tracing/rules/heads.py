@@ -74,7 +74,7 @@ def attend(ctx: TraceContext, q: Heads, k: Heads, v: Heads, *, masks: Sequence[V
             ctx.use(mask.constant, "mask")
     scores = ctx.builder.add_layer(f"{ctx.name}:scores", ctx.op, LayerKind.SCORE, n_heads)
     sources = [np.unique(np.concatenate([q.whole[h], k.whole[h // group], *extra])) for h in range(n_heads)]
-    _attention_edges(ctx, scores.id, sources, scores.units)
+    attention_edges(ctx, scores.id, sources, scores.units)
     width = len(v.features[0]) if v.features else 0
     context = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.CONTEXT, n_heads * width)
     grid = context.units.reshape(n_heads, width)
@@ -83,12 +83,13 @@ def attend(ctx: TraceContext, q: Heads, k: Heads, v: Heads, *, masks: Sequence[V
         for h in range(n_heads)
         for f in range(width)
     ]
-    _attention_edges(ctx, context.id, fed, grid.ravel())
+    attention_edges(ctx, context.id, fed, grid.ravel())
     ctx.did(TracedAs.ATTENDED)
     return grid
 
 
-def _attention_edges(ctx: TraceContext, layer: int, sources: Sets, targets: NDArray[np.int64]) -> None:
+def attention_edges(ctx: TraceContext, layer: int, sources: Sets, targets: NDArray[np.int64]) -> None:
+    """`attention` edges from the units of each set to one target."""
     sizes = np.asarray([s.size for s in sources], np.int64)
     src = np.concatenate(sources) if sources else np.empty(0, np.int64)
     ctx.builder.edges(
@@ -101,7 +102,7 @@ def _attention_edges(ctx: TraceContext, layer: int, sources: Sets, targets: NDAr
     )
 
 
-def _split_heads(value: Value, n_heads: int) -> Labels:
+def split_heads(value: Value, n_heads: int) -> Labels:
     """(B, T, H, D) labels of a (B, T, H * D) or (B, H, T, D) tensor."""
     labels = label_array(value)
     if labels.ndim == 4:
@@ -110,7 +111,8 @@ def _split_heads(value: Value, n_heads: int) -> Labels:
     return labels.reshape(batch, positions, n_heads, width // n_heads)
 
 
-def _set_context(ctx: TraceContext, grid: Labels, *, heads_first: bool) -> None:
+def set_context(ctx: TraceContext, grid: Labels, *, heads_first: bool) -> None:
+    """Output 0 carries the context units (heads, features): (B, H, T, D) or (B, T, H * D)."""
     shape = ctx.out_shape()
     layer = ctx.builder.layers[int(ctx.builder.layer_ids(grid.ravel()[:1])[0])]
     labels = grid[None, :, None, :] if heads_first else grid.reshape(1, 1, -1)
@@ -122,7 +124,7 @@ def _set_cache(ctx: TraceContext, position: int, past: Value | None, new: Value,
     if position >= len(ctx.node.output) or not ctx.node.output[position]:
         return
     shape = ctx.out_shape(position)
-    fresh = np.swapaxes(_split_heads(new, n_heads), 1, 2)
+    fresh = np.swapaxes(split_heads(new, n_heads), 1, 2)
     parts = [label_array(past)] if past is not None and past.shape[2] else []
     labels = np.concatenate([*parts, fresh], axis=2)
     if labels.shape != shape:
@@ -131,7 +133,8 @@ def _set_cache(ctx: TraceContext, position: int, past: Value | None, new: Value,
     ctx.set_labels(position, labels, new.tracks)
 
 
-def _read_all(ctx: TraceContext, values: Sequence[Value | None]) -> None:
+def read_all(ctx: TraceContext, values: Sequence[Value | None]) -> None:
+    """Note that the operation reads these tensors."""
     for value in values:
         if value is not None and value.labels is not None:
             ctx.read(value)
@@ -152,15 +155,15 @@ def attention(ctx: TraceContext) -> None:
     four = len(q.shape) == 4
     n_q = q.shape[1] if four else ctx.attr_int("q_num_heads", 1)
     n_kv = k.shape[1] if four else ctx.attr_int("kv_num_heads", n_q)
-    _read_all(ctx, (q, k, v, past_k, past_v, mask))
+    read_all(ctx, (q, k, v, past_k, past_v, mask))
     grid = attend(
         ctx,
-        heads_of(_split_heads(q, n_q)),
-        _with_past(_split_heads(k, n_kv), past_k),
-        _with_past(_split_heads(v, n_kv), past_v),
+        heads_of(split_heads(q, n_q)),
+        _with_past(split_heads(k, n_kv), past_k),
+        _with_past(split_heads(v, n_kv), past_v),
         masks=[mask],
     )
-    _set_context(ctx, grid, heads_first=four)
+    set_context(ctx, grid, heads_first=four)
     _set_cache(ctx, 1, past_k, k, n_kv)
     _set_cache(ctx, 2, past_v, v, n_kv)
     ctx.set_control(3)
@@ -172,7 +175,7 @@ def group_query_attention(ctx: TraceContext) -> None:
     n_q, n_kv = ctx.attr_int("num_heads", 1), ctx.attr_int("kv_num_heads", 1)
     q, k, v = ctx.value(ctx.node.input[0]), ctx.input(1), ctx.input(2)
     past_k, past_v = ctx.input(3), ctx.input(4)
-    _read_all(ctx, (q, k, v, past_k, past_v))
+    read_all(ctx, (q, k, v, past_k, past_v))
     if k is None or v is None:
         width = q.shape[2] // (n_q + 2 * n_kv)
         labels = label_array(q)
@@ -185,11 +188,11 @@ def group_query_attention(ctx: TraceContext) -> None:
         ctx.use(None if given is None else given.constant, "other")
     grid = attend(
         ctx,
-        heads_of(_split_heads(q, n_q)),
-        _with_past(_split_heads(k, n_kv), past_k),
-        _with_past(_split_heads(v, n_kv), past_v),
+        heads_of(split_heads(q, n_q)),
+        _with_past(split_heads(k, n_kv), past_k),
+        _with_past(split_heads(v, n_kv), past_v),
     )
-    _set_context(ctx, grid, heads_first=False)
+    set_context(ctx, grid, heads_first=False)
     _set_cache(ctx, 1, past_k, k, n_kv)
     _set_cache(ctx, 2, past_v, v, n_kv)
 
@@ -202,23 +205,23 @@ def multi_head_attention(ctx: TraceContext) -> None:
     past_k, past_v = ctx.input(6), ctx.input(7)
     bias = ctx.input(3)
     ctx.use(None if bias is None else bias.constant, "bias")
-    _read_all(ctx, (query, key, value, past_k, past_v))
+    read_all(ctx, (query, key, value, past_k, past_v))
     if len(query.shape) == 5:  # packed (B, T, H, 3, D)
         labels = label_array(query)
         q, k, v = (labels[:, :, :, part] for part in range(3))
     else:
-        q = _split_heads(query, n)
+        q = split_heads(query, n)
         if key is not None and len(key.shape) == 5:  # packed (B, T, H, 2, D)
             k, v = (label_array(key)[:, :, :, part] for part in range(2))
         elif key is None or value is None:
             ctx.make_opaque("MultiHeadAttention with a layout of its inputs that is not known")
             return
         else:
-            k, v = _split_heads(key, n), _split_heads(value, n)
+            k, v = split_heads(key, n), split_heads(value, n)
     grid = attend(
         ctx, heads_of(q), _with_past(k, past_k), _with_past(v, past_v), masks=[ctx.input(4), ctx.input(5)]
     )
-    _set_context(ctx, grid, heads_first=False)
+    set_context(ctx, grid, heads_first=False)
     for position, past, new in ((1, past_k, k), (2, past_v, v)):
         fresh = Value(np.swapaxes(new, 1, 2).shape, labels=np.swapaxes(new, 1, 2))
         _set_cache(ctx, position, past, fresh, n)
@@ -242,18 +245,18 @@ def packed_attention(ctx: TraceContext) -> None:
         nodes.append(helper.make_node("Add", [names[0], ctx.node.input[2]], [product]))
     expand(ctx, nodes, dict.fromkeys(names, shape))
     packed = ctx.values[product]
-    _read_all(ctx, [packed])
+    read_all(ctx, [packed])
     parts = np.split(label_array(packed), np.cumsum(widths)[:2], axis=2)
     q, k, v = (heads_of(p.reshape(*p.shape[:2], n, p.shape[2] // n)) for p in parts)
     grid = attend(ctx, q, k, v, masks=[ctx.input(3), ctx.input(5)])
-    _set_context(ctx, grid, heads_first=False)
+    set_context(ctx, grid, heads_first=False)
     ctx.did(TracedAs.CONTRACTED, "as MatMul, Add, attention")
 
 
 def _rotary(ctx: TraceContext, value: Value, n_heads: int, *, interleaved: bool, rotated: int) -> None:
     """x_d cos - x_d' sin: a junction of each feature with its partner; unrotated features pass."""
     ctx.read(value)
-    labels = _split_heads(value, n_heads)
+    labels = split_heads(value, n_heads)
     width = labels.shape[3]
     half = (rotated or width) // 2
     partner = np.arange(width)
@@ -304,4 +307,4 @@ def _trace_rotary(ctx: TraceContext) -> None:
     _rotary(ctx, value, n_heads, interleaved=bool(ctx.attr_int("interleaved", 0)), rotated=rotated)
 
 
-__all__ = ["Constant", "attend", "heads_of"]
+__all__ = ["Constant", "attend", "attention_edges", "heads_of", "read_all", "set_context", "split_heads"]

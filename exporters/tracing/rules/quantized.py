@@ -3,14 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from emergraph.exporters.tracing.constants import Constant, literal
-from emergraph.exporters.tracing.context import ParameterUse, TraceContext, rule
-from emergraph.exporters.tracing.dispatch import expand
-from emergraph.exporters.tracing.rules.contraction import contract, matmul_letters
+from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.rules.contraction import add_bias, contract, matmul_letters
 from emergraph.exporters.tracing.rules.convolution import trace_convolution
 from emergraph.exporters.tracing.rules.recurrent import RecurrentWeights, trace_lstm
 from emergraph.exporters.tracing.values import Value
@@ -60,10 +57,8 @@ def dequantized(
         floats = values.astype(np.float32)
         return floats if factor is None else floats * along(factor.load()).astype(np.float32)
 
-    for name in stored.roots:
-        use = ctx.uses.setdefault(name, ParameterUse())
-        if use.zero_point is None and zero is not None:
-            use.zero_point = along(zero.load())
+    if zero is not None:
+        ctx.note_zero_point(stored, along(zero.load()))
     for extra in (zero, factor):
         ctx.use(extra, "quantization")
     roots = stored.roots.union(*(c.roots for c in (zero, factor) if c is not None))
@@ -126,22 +121,27 @@ def conv_integer(ctx: TraceContext) -> None:
 def qlinear_conv(ctx: TraceContext) -> None:
     """A convolution with quantized input, weight and output; the bias is stored as int32 of scale xs * ws."""
     weight = dequantized(ctx, ctx.value(ctx.node.input[3]), ctx.input(5), ctx.input(4), axis=0)
-    bias = ctx.input(8)
-    constant = None
-    if bias is not None and bias.constant is not None:
-        stored = bias.constant
-        scales = [ctx.value(ctx.node.input[k]).constant for k in (1, 4)]
-
-        def load() -> Array:
-            values = stored.load().astype(np.float64)
-            for scale in scales:
-                values = values if scale is None else values * np.ravel(scale.load().astype(np.float64))
-            return values
-
-        constant = Constant(stored.shape, load, stored.roots)
+    constant = dequantized_bias(ctx, 8, (1, 4))
     for position in (1, 2, 6, 7):
         ctx.use(ctx.value(ctx.node.input[position]).constant, "quantization")
     _convolve(ctx, ctx.value(ctx.node.input[0]), weight, constant)
+
+
+def dequantized_bias(ctx: TraceContext, position: int, scales: tuple[int, int]) -> Constant | None:
+    """An int32 bias times the product of the scales of the two operands, which are at these inputs."""
+    bias = ctx.input(position)
+    factors = [ctx.value(ctx.node.input[k]).constant for k in scales]
+    if bias is None or bias.constant is None:
+        return None
+    stored = bias.constant
+
+    def load() -> Array:
+        values = stored.load().astype(np.float64)
+        for scale in factors:
+            values = values if scale is None else values * np.ravel(scale.load().astype(np.float64))
+        return values
+
+    return Constant(stored.shape, load, stored.roots)
 
 
 def _convolve(ctx: TraceContext, x: Value, weight: Constant | None, bias: Constant | None) -> None:
@@ -184,6 +184,9 @@ def matmul_nbits(ctx: TraceContext) -> None:
     weight = Value((n, k), constant=Constant((n, k), load, roots))
     letters = matmul_letters(len(a.shape), 2)
     contract(ctx, a, weight, replace(letters, right="nk"))
+    if bias is not None and bias.constant is not None:
+        ctx.use(bias.constant, "bias")
+        add_bias(ctx, bias.constant)
 
 
 def unpack(packed: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
@@ -241,106 +244,6 @@ def _per_direction(
     for part in parts:
         ctx.use(part, "quantization")
     if parts[1] is not None:
-        for name in q.roots:
-            ctx.uses.setdefault(name, ParameterUse()).zero_point = parts[1].load().reshape(directions, 1, -1)
+        ctx.note_zero_point(q, parts[1].load().reshape(directions, 1, -1))
     roots = q.roots.union(*(c.roots for c in parts if c is not None))
     return Constant((directions, columns, rows), load, roots)
-
-
-def _as_float(op: str, operands: tuple[int, ...], parameters: tuple[int, ...]) -> None:
-    """Register a quantized operation that is its float twin on labels."""
-
-    def traced(ctx: TraceContext) -> None:
-        names = [ctx.node.input[k] for k in operands if k < len(ctx.node.input) and ctx.node.input[k]]
-        for position in parameters:
-            given = ctx.input(position)
-            if given is not None:
-                ctx.use(given.constant, "quantization")
-        node = helper.make_node(op, names, list(ctx.node.output))
-        node.attribute.extend(a for a in ctx.node.attribute if a.name in _KEPT_ATTRIBUTES)
-        expand(ctx, [node], {})
-
-    traced.__doc__ = f"As {op} of the float tensors that the codes stand for."
-    rule(f"QLinear{op}", domain=MICROSOFT)(traced)
-
-
-_KEPT_ATTRIBUTES = frozenset(
-    [
-        "axis",
-        "alpha",
-        "auto_pad",
-        "ceil_mode",
-        "count_include_pad",
-        "dilations",
-        "kernel_shape",
-        "pads",
-        "strides",
-    ]
-)
-for _op in ("Add", "Mul"):
-    _as_float(_op, (0, 3), (1, 2, 4, 5, 6, 7))
-for _op in ("Sigmoid", "LeakyRelu", "Softmax", "AveragePool", "GlobalAveragePool"):
-    _as_float(_op, (0,), (1, 2, 3, 4))
-
-
-@rule("QLinearConcat", domain=MICROSOFT)
-def qlinear_concat(ctx: TraceContext) -> None:
-    """Concat of quantized tensors: (y_scale, y_zero, x0, scale0, zero0, x1, ...)."""
-    names = list(ctx.node.input[2::3])
-    for name in ctx.node.input:
-        if name and name not in names:
-            ctx.use(ctx.value(name).constant, "quantization")
-    node = helper.make_node("Concat", names, list(ctx.node.output), axis=ctx.attr_int("axis", 0))
-    expand(ctx, [node], {})
-
-
-@rule("QGemm", domain=MICROSOFT)
-def qgemm(ctx: TraceContext) -> None:
-    """Gemm of quantized operands: (A, a_scale, a_zero, B, b_scale, b_zero, C, y_scale, y_zero)."""
-    transposed = bool(ctx.attr_int("transB", 0))
-    weight = dequantized(
-        ctx, ctx.value(ctx.node.input[3]), ctx.input(5), ctx.input(4), axis=0 if transposed else 1
-    )
-    if weight is None:
-        ctx.make_opaque("QGemm whose weight depends on activations")
-        return
-    name = f"{ctx.node.output[0]}:weight"
-    ctx.values[name] = Value(weight.shape, constant=weight)
-    for position in (1, 2, 7, 8):
-        given = ctx.input(position)
-        if given is not None:
-            ctx.use(given.constant, "quantization")
-    bias = ctx.input(6)
-    inputs = [ctx.node.input[0], name, *([ctx.node.input[6]] if bias is not None else [])]
-    node = helper.make_node("Gemm", inputs, list(ctx.node.output))
-    node.attribute.extend(a for a in ctx.node.attribute if a.name in ("transA", "transB", "alpha"))
-    expand(ctx, [node], {})
-
-
-@rule("MatMulIntegerToFloat", domain=MICROSOFT)
-def matmul_integer_to_float(ctx: TraceContext) -> None:
-    """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias: (A, B, two scales, two zeros, bias)."""
-    _scaled_matmul(ctx, scale=3, zero=5, bias=6)
-
-
-@rule("DynamicQuantizeMatMul", domain=MICROSOFT)
-def dynamic_quantize_matmul(ctx: TraceContext) -> None:
-    """Y = A B with A quantized on the way: (A, B, b_scale, b_zero, bias)."""
-    _scaled_matmul(ctx, scale=2, zero=3, bias=4)
-
-
-def _scaled_matmul(ctx: TraceContext, *, scale: int, zero: int, bias: int) -> None:
-    weight = dequantized(ctx, ctx.value(ctx.node.input[1]), ctx.input(zero), ctx.input(scale))
-    if weight is None:
-        ctx.make_opaque(f"{ctx.op} whose weight depends on activations")
-        return
-    name, between = f"{ctx.node.output[0]}:weight", f"{ctx.node.output[0]}:product"
-    ctx.values[name] = Value(weight.shape, constant=weight)
-    if ctx.input(bias) is None:
-        expand(ctx, [helper.make_node("MatMul", [ctx.node.input[0], name], [ctx.node.output[0]])], {})
-        return
-    nodes: list[onnx.NodeProto] = [
-        helper.make_node("MatMul", [ctx.node.input[0], name], [between]),
-        helper.make_node("Add", [between, ctx.node.input[bias]], [ctx.node.output[0]]),
-    ]
-    expand(ctx, nodes, {between: ctx.out_shape()})

@@ -1,0 +1,168 @@
+"""Operations on quantized activations, traced as their float twins: scales and zero points are undone."""
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import helper
+
+from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.dispatch import expand
+from emergraph.exporters.tracing.rules.quantized import MICROSOFT, dequantized, dequantized_bias
+from emergraph.exporters.tracing.values import Value
+
+_KEPT_ATTRIBUTES = frozenset(
+    [
+        "axis",
+        "alpha",
+        "auto_pad",
+        "ceil_mode",
+        "count_include_pad",
+        "dilations",
+        "kernel_shape",
+        "pads",
+        "strides",
+    ]
+)
+
+
+def _use_all(ctx: TraceContext, positions: Sequence[int]) -> None:
+    """Note that these inputs are understood as scales and zero points."""
+    for position in positions:
+        given = ctx.input(position)
+        ctx.use(None if given is None else given.constant, "quantization")
+
+
+def _operand(ctx: TraceContext, position: int, scale: int, zero: int, *, axis: int | None = None) -> str:
+    """Name of an operand as floats: the tensor itself if it carries units, its dequantized values if not."""
+    name = ctx.node.input[position]
+    floats = dequantized(ctx, ctx.value(name), ctx.input(zero), ctx.input(scale), axis=axis)
+    if floats is None:
+        return name
+    made = f"{ctx.node.output[0]}:operand{position}"
+    ctx.values[made] = Value(floats.shape, constant=floats)
+    return made
+
+
+def _trace_as(ctx: TraceContext, op: str, names: Sequence[str], **extra: int) -> None:
+    """The current node as a float operation of the same attributes; channels may be last."""
+    out = ctx.node.output[0]
+    kept = [a for a in ctx.node.attribute if a.name in _KEPT_ATTRIBUTES]
+    if not ctx.attr_int("channels_last", 0):
+        node = helper.make_node(op, list(names), [out], **extra)
+        node.attribute.extend(kept)
+        expand(ctx, [node], {})
+        return
+    rank = len(ctx.out_shape())
+    to_first = [0, rank - 1, *range(1, rank - 1)]
+    back = [0, *range(2, rank), 1]
+    before, after = f"{out}:first", f"{out}:result"
+    shape_in, shape_out = ctx.value(names[0]).shape, ctx.out_shape()
+    node = helper.make_node(op, [before, *names[1:]], [after], **extra)
+    node.attribute.extend(kept)
+    nodes: list[onnx.NodeProto] = [
+        helper.make_node("Transpose", [names[0]], [before], perm=to_first),
+        node,
+        helper.make_node("Transpose", [after], [out], perm=back),
+    ]
+    shapes = {
+        before: tuple(shape_in[k] for k in to_first),
+        after: tuple(shape_out[k] for k in to_first),
+    }
+    expand(ctx, nodes, shapes)
+
+
+def _as_float(op: str, n_operands: int) -> None:
+    """Register an operation with inputs (x, scale, zero point) per operand, then those of the output."""
+
+    def traced(ctx: TraceContext) -> None:
+        names = [_operand(ctx, 3 * k, 3 * k + 1, 3 * k + 2) for k in range(n_operands)]
+        _use_all(ctx, [k for k in range(len(ctx.node.input)) if k >= 3 * n_operands or k % 3])
+        _trace_as(ctx, op, names)
+
+    traced.__doc__ = f"As {op} of the float tensors that the codes stand for."
+    rule(f"QLinear{op}", domain=MICROSOFT)(traced)
+
+
+for _op in ("Add", "Mul"):
+    _as_float(_op, 2)
+for _op in ("Sigmoid", "LeakyRelu", "Softmax", "AveragePool", "GlobalAveragePool"):
+    _as_float(_op, 1)
+
+
+@rule("QLinearWhere", domain=MICROSOFT)
+def qlinear_where(ctx: TraceContext) -> None:
+    """As Where of the float tensors: (condition, X, x_scale, x_zero, Y, y_scale, y_zero, z_scale, z_zero)."""
+    names = [ctx.node.input[0], _operand(ctx, 1, 2, 3), _operand(ctx, 4, 5, 6)]
+    _use_all(ctx, (2, 3, 5, 6, 7, 8))
+    _trace_as(ctx, "Where", names)
+
+
+@rule("QLinearConcat", domain=MICROSOFT)
+def qlinear_concat(ctx: TraceContext) -> None:
+    """Concat of quantized tensors: (y_scale, y_zero, x0, scale0, zero0, x1, ...)."""
+    positions = range(2, len(ctx.node.input), 3)
+    names = [_operand(ctx, k, k + 1, k + 2) for k in positions]
+    _use_all(ctx, [k for k in range(len(ctx.node.input)) if k not in positions])
+    _trace_as(ctx, "Concat", names)
+
+
+@rule("QGemm", domain=MICROSOFT)
+def qgemm(ctx: TraceContext) -> None:
+    """Gemm of quantized operands: (A, a_scale, a_zero, B, b_scale, b_zero, C, y_scale, y_zero)."""
+    transposed = bool(ctx.attr_int("transB", 0))
+    name = _operand(ctx, 3, 4, 5, axis=0 if transposed else 1)
+    if name == ctx.node.input[3]:
+        ctx.make_opaque("QGemm whose weight depends on activations")
+        return
+    _use_all(ctx, (1, 2, 7, 8))
+    inputs = [ctx.node.input[0], name]
+    bias = dequantized_bias(ctx, 6, (1, 4))
+    if bias is not None:
+        inputs.append(f"{ctx.node.output[0]}:bias")
+        ctx.values[inputs[-1]] = Value(bias.shape, constant=bias)
+    node = helper.make_node("Gemm", inputs, list(ctx.node.output))
+    node.attribute.extend(a for a in ctx.node.attribute if a.name in ("transA", "transB", "alpha"))
+    expand(ctx, [node], {})
+
+
+@rule("MatMulIntegerToFloat", domain=MICROSOFT)
+def matmul_integer_to_float(ctx: TraceContext) -> None:
+    """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias: (A, B, two scales, two zeros, bias)."""
+    _scaled_matmul(ctx, scale=3, zero=5, bias=6)
+
+
+@rule("DynamicQuantizeMatMul", domain=MICROSOFT)
+def dynamic_quantize_matmul(ctx: TraceContext) -> None:
+    """Y = A B with A quantized on the way: (A, B, b_scale, b_zero, bias)."""
+    _scaled_matmul(ctx, scale=2, zero=3, bias=4)
+
+
+def _scaled_matmul(ctx: TraceContext, *, scale: int, zero: int, bias: int) -> None:
+    name = _operand(ctx, 1, scale, zero)
+    if name == ctx.node.input[1]:
+        ctx.make_opaque(f"{ctx.op} whose weight depends on activations")
+        return
+    out, between = ctx.node.output[0], f"{ctx.node.output[0]}:product"
+    if ctx.input(bias) is None:
+        expand(ctx, [helper.make_node("MatMul", [ctx.node.input[0], name], [out])], {})
+        return
+    nodes: list[onnx.NodeProto] = [
+        helper.make_node("MatMul", [ctx.node.input[0], name], [between]),
+        helper.make_node("Add", [between, ctx.node.input[bias]], [out]),
+    ]
+    expand(ctx, nodes, {between: ctx.out_shape()})
+
+
+@rule("QAttention", domain=MICROSOFT)
+def qattention(ctx: TraceContext) -> None:
+    """As Attention of the float tensors: (x, weights, bias, x_scale, w_scale, mask, x_zero, w_zero, past)."""
+    name = _operand(ctx, 1, 4, 7)
+    if name == ctx.node.input[1]:
+        ctx.make_opaque("QAttention whose weights depend on activations")
+        return
+    _use_all(ctx, (3, 6))
+    inputs = [*ctx.node.input, *[""] * 9]
+    names = [inputs[0], name, inputs[2], inputs[5], inputs[8]]
+    node = helper.make_node("Attention", names, list(ctx.node.output), domain=MICROSOFT)
+    node.attribute.extend(a for a in ctx.node.attribute if a.name in ("num_heads", "unidirectional"))
+    expand(ctx, [node], {})
