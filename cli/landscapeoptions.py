@@ -1,5 +1,6 @@
 """The options of `emergraph landscape`: what to evaluate on, what to measure, in what time."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ from emergraph.cli.parsing import parse_seconds
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -38,12 +41,32 @@ class Evaluation:
         typer.Option(metavar="NAME", help="Output to compare; may be repeated.  [default: all but states]"),
     ] = None
     embeddings: Annotated[bool, typer.Option("--embeddings", help="Move embedding tables, too.")] = False
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Weights for the module of a factory; read without running anything."
+        ),
+    ] = None
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Another checkpoint: is there a barrier on the line to it?"),
+    ] = None
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Checkpoint of a training run, in order; repeat, 3 at least."),
+    ] = None
     budget: Annotated[
         str, typer.Option(metavar="TIME", help="Cut the survey down to about this long; 0 never cuts.")
     ] = "60s"
     backend: Annotated[
         str | None,
         typer.Option(help="serial, threading, loky, dask or ray.  [default: the fastest of a short trial]"),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Cluster of --backend dask or ray.  [default: one on this machine]"
+        ),
     ] = None
     jobs: Annotated[int, typer.Option(help="Workers for --backend; -1 is one per core.")] = -1
     resume: Annotated[
@@ -62,6 +85,8 @@ class Evaluation:
         from emergraph.analysis.landscape.sweep import Backend, Parallelism
         from emergraph.exporters.runtime.limits import RunLimits
 
+        if self.run is not None and len(self.run) < 3:
+            raise UsageError(f"--run: expected at least 3 checkpoints, found {len(self.run)}")
         arrays = inputs.arrays()
         parallelism = None
         if self.backend is not None:
@@ -75,10 +100,32 @@ class Evaluation:
             loss=LossKind(_one_of("--loss", self._loss(), [k for k in LossKind if k != LossKind.FUNCTION])),
             outputs=tuple(self.model_output) if self.model_output else None,
             embeddings=self.embeddings,
+            weights=self.weights,
+            to=self.to,
+            trajectory=tuple(self.run or ()),
             limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
             budget=None if self.budget == "0" else parse_seconds(self.budget),
             parallelism=parallelism,
         )
+
+    @contextmanager
+    def connected(self) -> "Iterator[None]":
+        """Keep the cluster of --backend, if it is one, while the body runs.
+
+        Raises:
+            UsageError: --cluster without such a backend, or nothing answers there.
+            MissingExtraError: The backend is not installed.
+        """
+        from emergraph.analysis.landscape.cluster import cluster
+        from emergraph.analysis.landscape.sweep import Backend
+
+        if self.backend not in (Backend.DASK, Backend.RAY):
+            if self.cluster is not None:
+                raise UsageError("--cluster goes with --backend dask or ray")
+            yield
+            return
+        with cluster(Backend(self.backend), address=self.cluster, n_jobs=self.jobs):
+            yield
 
     def _loss(self) -> str:
         return "cross_entropy" if self.loss == "auto" and self.target is not None else self.loss
@@ -103,11 +150,29 @@ class Measures:
     radius: Annotated[float, typer.Option(help="Reach of slices and planes, in norms of the weights.")] = 1.0
     sigma: Annotated[float, typer.Option(help="Size of walks and clouds, in norms of the weights.")] = 0.1
     directions: Annotated[int, typer.Option(help="Random directions of slices.")] = 10
-    planes: Annotated[int, typer.Option(help="Random planes.")] = 3
+    planes: Annotated[int, typer.Option(help="Random planes.")] = 10
     walks: Annotated[int, typer.Option(help="Random walks.")] = 10
+    rho: Annotated[float, typer.Option(help="Radius of the ball of worst-case sharpness.")] = 0.05
+    adaptive_rho: Annotated[
+        float, typer.Option(help="Radius of the ball of adaptive sharpness, relative to the weights.")
+    ] = 0.5
     masks: Annotated[
         int,
         typer.Option(min=0, max=14, help="Remove M groups of weights in all 2^M ways; 0 leaves it out."),
+    ] = 0
+    mask_tensor: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Groups of --masks are filters (or heads) of this tensor."),
+    ] = None
+    optima: Annotated[
+        int,
+        typer.Option(min=0, help="Runs of kicks and descents for the local-optima network; 0 leaves it out."),
+    ] = 0
+    hessian: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="K", help="K Hessian eigenvalues per end, trace, density, gradients; modules only."
+        ),
     ] = 0
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
 
@@ -123,7 +188,12 @@ class Measures:
             directions=self.directions,
             planes=self.planes,
             walks=self.walks,
+            rho=self.rho,
+            adaptive_rho=self.adaptive_rho,
             masks=self.masks,
+            mask_tensor=self.mask_tensor,
+            optima=self.optima,
+            eigenvalues=self.hessian,
             seed=self.seed,
         )
 

@@ -185,6 +185,27 @@ class TorchEvaluator:
                 values[i] = self._evaluate()
         return values
 
+    def outputs(self, theta: Weights) -> list[list[NDArray[np.generic]]]:
+        """Outputs at a weight vector: one batch with one array per output tensor."""
+        import torch
+
+        with torch.inference_mode():
+            self._flat.copy_(_tensor(theta))
+            found = self._module(*self._inputs)
+        parts = found if isinstance(found, tuple | list) else (found,)
+        return [[part.numpy().copy() for part in parts if isinstance(part, torch.Tensor)]]
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the module holds running statistics that interpolated weights would not fit."""
+        return any("BatchNorm" in type(part).__name__ for part in self._module.modules())
+
+    def recomputing(self) -> "TorchEvaluator":
+        """Return an independent copy that estimates running statistics anew at every weight vector."""
+        twin = copy.deepcopy(self)
+        twin._recompute = True  # noqa: SLF001 - its own class
+        return twin
+
     def gradient(self, theta: Weights) -> NDArray[np.float64]:
         """Gradient of the loss at a weight vector, (n_params,)."""
         return self.hessian(theta).gradient

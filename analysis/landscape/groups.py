@@ -49,6 +49,43 @@ def layer_groups(layout: Layout, *, m: int = 10) -> Groups:
     return groups
 
 
+def weight_groups(layout: Layout, *, m: int = 10) -> Groups:
+    """Split all weights into m groups: runs of tensors, or of filters where there are fewer tensors than m.
+
+    Args:
+        layout: Of the flat buffer.
+        m: Groups, 1 .. 14; fewer only where the model has fewer filters.
+
+    Returns:
+        Indices by group name.
+
+    Example:
+        >>> list(weight_groups(Layout.of_shapes([(4, 3), (2, 4)], ["a", "c"]), m=4))
+        ['a[0]', 'a[1]', 'c[0]', 'c[1]']
+    """
+    blocks = [block for block in layout.blocks if not block.is_vector]
+    if m <= len(blocks):
+        return layer_groups(layout, m=m)
+    filters = group_ids(layout, Norm.FILTER)
+    most = {block.name: int(np.ptp(filters[block.span])) + 1 for block in blocks}
+    shares = {block.name: 1 for block in blocks}
+    for _ in range(m - len(blocks)):
+        # The next cut goes where the groups are largest.
+        open_ = [block for block in blocks if shares[block.name] < most[block.name]]
+        if not open_:
+            break
+        largest = max(open_, key=lambda block: block.size / shares[block.name])
+        shares[largest.name] += 1
+    groups: Groups = {}
+    for block in blocks:
+        count = shares[block.name]
+        if count == 1:
+            groups[block.name] = np.arange(block.offset, block.offset + block.size)
+        else:
+            groups |= filter_groups(layout, block.name, m=count)
+    return groups
+
+
 def filter_groups(layout: Layout, tensor: str, *, m: int = 14) -> Groups:
     """Split the filters of one tensor into at most m runs of neighbours (for heads: m heads of equal size).
 

@@ -103,6 +103,14 @@ def monotonic(lon: igraph.Graph, *, precision: float = 0.0) -> igraph.Graph:
     return lon.subgraph_edges(kept, delete_vertices=False)
 
 
+def compressed_membership(mlon: igraph.Graph, *, precision: float = 0.0) -> list[int]:
+    """Return for every node of a monotonic LON the node of the compressed network that holds it."""
+    loss = mlon.vs["loss"]
+    neutral = [e.index for e in mlon.es if abs(loss[e.target] - loss[e.source]) <= precision]
+    parts = mlon.subgraph_edges(neutral, delete_vertices=False).connected_components(mode="weak")
+    return list(parts.membership)
+
+
 def compressed(mlon: igraph.Graph, *, precision: float = 0.0) -> igraph.Graph:
     """Contract the nodes of equal loss that edges of a monotonic LON join.
 
@@ -114,12 +122,11 @@ def compressed(mlon: igraph.Graph, *, precision: float = 0.0) -> igraph.Graph:
         The compressed network; vertex attributes `loss` (the lowest of the node's optima) and `optima` (how
         many), edge attribute `weight` (summed).
     """
-    loss = mlon.vs["loss"]
-    neutral = [e.index for e in mlon.es if abs(loss[e.target] - loss[e.source]) <= precision]
-    parts = mlon.subgraph_edges(neutral, delete_vertices=False).connected_components(mode="weak")
     graph = mlon.copy()
     graph.vs["optima"] = [1] * graph.vcount()
-    graph.contract_vertices(parts.membership, combine_attrs={"loss": "min", "optima": "sum"})
+    graph.contract_vertices(
+        compressed_membership(mlon, precision=precision), combine_attrs={"loss": "min", "optima": "sum"}
+    )
     graph.simplify(multiple=True, loops=True, combine_edges={"weight": "sum"})
     return graph
 

@@ -6,31 +6,31 @@ model with its weights as inputs is opened in a process of its own before this o
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cloudpickle
 import numpy as np
-from joblib.externals.loky import ProcessPoolExecutor
-from joblib.externals.loky.process_executor import BrokenProcessPool
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.engine_ort import OrtEvaluator
-from emergraph.analysis.landscape.layout import Norm
+from emergraph.analysis.landscape.curvature import curvature
+from emergraph.analysis.landscape.evaluator import Evaluator
+from emergraph.analysis.landscape.extras import Extras
+from emergraph.analysis.landscape.layers import moved_blocks
+from emergraph.analysis.landscape.lines import line_to
 from emergraph.analysis.landscape.losses import LossKind
+from emergraph.analysis.landscape.onnxmodels import prepare_onnx
+from emergraph.analysis.landscape.optima import optima_network
 from emergraph.analysis.landscape.options import SurveyOptions, fit_to_budget
-from emergraph.analysis.landscape.probes import ProbeSet, given_inputs, probe_inputs
-from emergraph.analysis.landscape.reweight import ReweightableModel, reweightable
+from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
 from emergraph.analysis.landscape.speed import Choice, Variant, fastest, variants
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.surveyresult import Survey
 from emergraph.analysis.landscape.sweep import Parallelism, Progress
-from emergraph.errors import InvalidInputError, LimitError, UsageError
+from emergraph.analysis.landscape.trajectories import trajectory_plane
+from emergraph.errors import UsageError
+from emergraph.exporters.anymodel import SourceKind, source_kind
 from emergraph.exporters.onnxfile import read_onnx
-from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.sources import as_source
 
 Array = NDArray[np.generic]
 
@@ -51,7 +51,13 @@ class ModelOptions:
     outputs: tuple[str, ...] | None = None
     """Outputs to compare; all but carried states by default."""
     embeddings: bool = False
-    """Also perturb embedding tables."""
+    """Also perturb embedding tables of an ONNX file."""
+    weights: Path | None = None
+    """Weights for the module of a factory."""
+    to: Path | None = None
+    """Another checkpoint: measure the straight line to it."""
+    trajectory: tuple[Path, ...] = ()
+    """Checkpoints of a run, at least 3: measure the plane of its principal components."""
     limits: RunLimits = field(default_factory=RunLimits)
     """Of the child process that tries the model out."""
     budget: float | None = 60.0
@@ -66,7 +72,8 @@ class ModelSurvey:
 
     source: str
     """File name without folders."""
-    sha256: str
+    sha256: str | None
+    """Of the file; None for a module without a weight file."""
     samples: int
     """In the evaluation set."""
     probes_seed: int | None
@@ -95,10 +102,10 @@ def survey_model(
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ModelSurvey:
-    """Survey the loss landscape of an ONNX file around its own weights.
+    """Survey the loss landscape of a model around its own weights.
 
     Args:
-        path: The file.
+        path: An ONNX file, or "package.module:factory" of a PyTorch module (needs torch).
         options: What to measure.
         how: On which inputs, with which loss, and in what time.
         checkpoint: File that lets an interrupted survey go on.
@@ -116,21 +123,21 @@ def survey_model(
         >>> survey_model("model.onnx").survey.estimates()["excess_ruggedness"].mean  # doctest: +SKIP
     """
     asked, chosen = options or SurveyOptions(), how or ModelOptions()
-    file = read_onnx(path)
-    source = as_source(file)
-    prepared = _prepare(source, asked, chosen, chosen.samples)
-    notes = list(prepared.model.notes)
+    prepare = _preparer(path, asked, chosen)
+    prepared = prepare(chosen.samples)
+    notes = list(prepared.notes)
     affordable = _affordable_samples(prepared, asked, chosen)
     if affordable is not None:
-        notes.append(f"samples cut from {prepared.probes.n} to {affordable} to stay near {chosen.budget:g} s")
-        prepared = _prepare(source, asked, chosen, affordable)
-    evaluator, model = prepared.evaluator, prepared.model
+        notes.append(f"samples cut from {prepared.samples} to {affordable} to stay near {chosen.budget:g} s")
+        prepared = prepare(affordable)
+    evaluator = prepared.evaluator
     choice = _choice(evaluator, chosen.parallelism)
-    n_tensors = sum(asked.norm in (Norm.ELEMENT, Norm.NONE) or not b.is_vector for b in model.layout.blocks)
+    n_tensors = len(moved_blocks(evaluator.layout, asked.norm))
     fitted = asked
     if chosen.budget is not None:
         fitted, cut = fit_to_budget(asked, n_tensors=n_tensors, rate=choice.rate, seconds=chosen.budget)
         notes += cut
+    others = _read_others(prepared, chosen)
     start = time.perf_counter()
     survey = run_survey(
         evaluator,
@@ -141,11 +148,12 @@ def survey_model(
         progress=progress,
         notes=tuple(notes),
     )
+    survey = _with_extras(survey, prepared, fitted, others)
     return ModelSurvey(
-        source=file.name,
-        sha256=file.sha256,
-        samples=prepared.probes.n,
-        probes_seed=prepared.probes.seed,
+        source=prepared.source,
+        sha256=prepared.sha256,
+        samples=prepared.samples,
+        probes_seed=prepared.probes_seed,
         rates=choice.rates,
         variant=choice.variant.name,
         expected_seconds=fitted.cost(n_tensors) / choice.rate,
@@ -154,93 +162,83 @@ def survey_model(
     )
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A model that is ready to be evaluated."""
+def _preparer(
+    path: str | Path, asked: SurveyOptions, chosen: ModelOptions
+) -> Callable[[int | None], Prepared]:
+    """What makes the model ready for a number of samples, by the kind of the model."""
+    kind = source_kind(path)
+    if kind is SourceKind.FACTORY:
+        from emergraph.analysis.landscape.modulemodels import prepare_module
 
-    probes: ProbeSet
-    model: ReweightableModel
-    evaluator: OrtEvaluator
-    seconds: float
-    """That one evaluation took."""
-
-
-def _prepare(
-    source: ModelSource, asked: SurveyOptions, chosen: ModelOptions, samples: int | None
-) -> _Prepared:
-    """Make the evaluation set, promote the weights, and open the model where a crash does no harm first."""
-    if samples is None:
-        if not chosen.inputs:
-            raise UsageError("evaluation set: no inputs given and none to be made up; give inputs or samples")
-        probes = given_inputs(source, chosen.inputs, limits=chosen.limits)
-    else:
-        probes = probe_inputs(
-            source,
-            n=samples,
-            seed=asked.seed,
-            inputs=chosen.inputs,
-            input_shapes=chosen.input_shapes,
-            limits=chosen.limits,
+        return lambda samples: prepare_module(str(path), asked, chosen, samples)
+    if kind is not SourceKind.ONNX:
+        raise UsageError(
+            f"{path}: weights alone cannot be run; expected an ONNX file, or package.module:factory with "
+            "--weights"
         )
-    model = reweightable(
-        probes.run,
-        source,
-        vectors=asked.norm in (Norm.ELEMENT, Norm.NONE),
-        embeddings=chosen.embeddings,
-        outputs=chosen.outputs,
-    )
-    rehearse(model, probes.batches[0], seconds=chosen.limits.wall_seconds)
-    evaluator = OrtEvaluator(model, probes.batches, loss=chosen.loss, targets=chosen.targets)
-    start = time.perf_counter()
-    evaluator.loss(evaluator.base)
-    return _Prepared(probes, model, evaluator, time.perf_counter() - start)
+    if chosen.weights is not None:
+        raise UsageError("--weights goes with a factory: emergraph landscape package.module:factory")
+    if asked.eigenvalues:
+        raise UsageError(
+            "Hessians need gradients: expected package.module:factory of a PyTorch module, found an ONNX file"
+        )
+    file = read_onnx(path)
+    return lambda samples: prepare_onnx(file, asked, chosen, samples)
 
 
-def _affordable_samples(prepared: _Prepared, asked: SurveyOptions, chosen: ModelOptions) -> int | None:
+@dataclass(frozen=True)
+class _Others:
+    """Other checkpoints of the model, read before anything is measured."""
+
+    between: Between
+    to: Checkpoint | None
+    run: tuple[Checkpoint, ...]
+
+
+def _read_others(prepared: Prepared, chosen: ModelOptions) -> _Others | None:
+    if chosen.to is None and not chosen.trajectory:
+        return None
+    between = prepared.between()
+    to = None if chosen.to is None else between.read(chosen.to)
+    return _Others(between, to, tuple(between.read(file) for file in chosen.trajectory))
+
+
+def _with_extras(
+    survey: Survey, prepared: Prepared, options: SurveyOptions, others: _Others | None
+) -> Survey:
+    """Measure what was asked for beside random directions."""
+    line = trajectory = optima = curved = None
+    notes = list(survey.notes)
+    if others is not None:
+        evaluator = others.between.evaluator
+        notes += others.between.notes
+        if others.to is not None:
+            line = line_to(evaluator, others.to.weights, name=others.to.name)
+        if others.run:
+            points, names = [p.weights for p in others.run], [p.name for p in others.run]
+            trajectory = trajectory_plane(evaluator, points, names, n=options.plane_points)
+    if options.optima:
+        optima = optima_network(
+            prepared.evaluator, options, floor=survey.noise_floor, gradient=prepared.curved
+        )
+    if options.eigenvalues and prepared.curved is not None:
+        curved = curvature(prepared.curved, options)
+    extras = Extras(line=line, trajectory=trajectory, optima=optima, curvature=curved)
+    return replace(survey, extras=extras, notes=tuple(notes))
+
+
+def _affordable_samples(prepared: Prepared, asked: SurveyOptions, chosen: ModelOptions) -> int | None:
     """How many made-up samples the budget allows for the smallest survey; None where all are affordable."""
-    if chosen.budget is None or prepared.probes.seed is None:
+    if chosen.budget is None or prepared.probes_seed is None:
         return None
     smallest, _ = fit_to_budget(asked, n_tensors=0, rate=0.0, seconds=chosen.budget)
     share = chosen.budget / (smallest.cost(0) * prepared.seconds)
-    fewer = max(2, int(prepared.probes.n * share))
-    return fewer if share < 1 and fewer < prepared.probes.n else None
+    fewer = max(2, int(prepared.samples * share))
+    return fewer if share < 1 and fewer < prepared.samples else None
 
 
-def _choice(evaluator: OrtEvaluator, parallelism: Parallelism | None) -> Choice:
+def _choice(evaluator: Evaluator, parallelism: Parallelism | None) -> Choice:
     if parallelism is None:
         return fastest(variants(evaluator))
     way = Variant(f"{parallelism.backend}, {parallelism.n_jobs} jobs", evaluator, parallelism)
     return fastest([way], seconds=1.0)
-
-
-def rehearse(model: ReweightableModel, batch: Mapping[str, Array], *, seconds: float) -> None:
-    """Open and run the model once in a process of its own: what crashes there would have crashed here.
-
-    Args:
-        model: The model with its weights as inputs.
-        batch: Inputs by the file's names.
-        seconds: Most time that it may take.
-
-    Raises:
-        InvalidInputError: onnxruntime refuses the model or crashes.
-        LimitError: It took too long.
-    """
-    executor = ProcessPoolExecutor(max_workers=1)
-    try:
-        executor.submit(_rehearsed, cloudpickle.dumps((model, dict(batch)))).result(timeout=seconds)
-    except FutureTimeoutError as error:
-        raise LimitError(
-            f"trying the model with its weights as inputs took longer than {seconds:g} s; raise the limit"
-        ) from error
-    except BrokenProcessPool as error:
-        raise InvalidInputError(
-            "onnxruntime crashed or ran out of memory with the weights as inputs; nothing was changed"
-        ) from error
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
-
-
-def _rehearsed(payload: bytes) -> float:
-    model, batch = cloudpickle.loads(payload)
-    evaluator = OrtEvaluator(model, [batch], loss=LossKind.MSE)
-    return evaluator.loss(evaluator.base)

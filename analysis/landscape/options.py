@@ -6,6 +6,21 @@ from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.layout import Norm
 from emergraph.errors import UsageError
 
+LEAST = {
+    "directions": 2,
+    "walks": 2,
+    "pairs": 2,
+    "distances": 1,
+    "planes": 0,
+    "balls": 0,
+    "layer_directions": 0,
+    "layer_walks": 0,
+    "layer_walk_length": 3,
+    "optima": 0,
+    "eigenvalues": 0,
+}
+"""Least values of the counts of a survey."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SurveyOptions:
@@ -18,8 +33,8 @@ class SurveyOptions:
     directions: int = 10
     slice_points: int = 31
     """Odd."""
-    planes: int = 3
-    plane_points: int = 31
+    planes: int = 10
+    plane_points: int = 21
     """Per axis, odd."""
     walks: int = 10
     walk_length: int = 100
@@ -31,10 +46,25 @@ class SurveyOptions:
     """Points per direction for the fitness-distance correlation, at uniform radii."""
     pairs: int = 20
     """Antithetic pairs for the average sharpness."""
+    balls: int = 20
+    """Antithetic pairs on the surface of each ball of the sampled worst case; 0 leaves it out."""
+    rho: float = 0.05
+    """Radius of the plain ball, in units of the weights (the default of arXiv 2010.01412)."""
+    adaptive_rho: float = 0.5
+    """Radius of the ball |e/w| <= rho, relative to the weights (the default of arXiv 2102.11600)."""
     layer_directions: int = 10
     """Directions per tensor for the rise of each layer; 0 leaves it out."""
+    layer_walks: int = 10
+    """Walks per tensor for the ruggedness of each layer; 0 leaves it out."""
+    layer_walk_length: int = 50
     masks: int = 0
     """Groups of the pruning-mask hypercube; 0 leaves it out, m costs 2^m evaluations."""
+    mask_tensor: str | None = None
+    """Take the groups from this tensor's filters (for heads: as many groups as heads); None: from all."""
+    optima: int = 0
+    """Runs of kicks and descents for the local-optima network; 0 leaves it out."""
+    eigenvalues: int = 0
+    """Hessian eigenvalues per end of the spectrum; 0 leaves out everything that needs gradients."""
     seed: int = 0
     level: float = 0.95
     """Coverage of all intervals."""
@@ -48,25 +78,27 @@ class SurveyOptions:
         for name in ("slice_points", "plane_points"):
             if getattr(self, name) < 3 or getattr(self, name) % 2 == 0:
                 raise UsageError(f"{name}: expected an odd number of at least 3, found {getattr(self, name)}")
-        for name, least in (("directions", 2), ("walks", 2), ("pairs", 2), ("distances", 1), ("planes", 0)):
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise UsageError(f"{name}: expected at least {least}, found {getattr(self, name)}")
         object.__setattr__(self, "norm", _norm(self.norm))
-        if not self.radius > 0:
-            raise UsageError(f"radius: expected a positive number, found {self.radius}")
+        for name in ("radius", "rho", "adaptive_rho"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name}: expected a positive number, found {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as a plain dictionary."""
         return plain(self)
 
     def cost(self, n_tensors: int) -> int:
-        """Evaluations that a survey of a model with `n_tensors` weight tensors takes."""
+        """Evaluations that a survey of a model with `n_tensors` weight tensors takes; descents are extra."""
         return (
             self.directions * (self.slice_points + self.distances)
             + self.planes * self.plane_points**2
             + self.walks * self.walk_length
             + 2 * self.pairs
-            + 2 * self.layer_directions * n_tensors
+            + 4 * self.balls
+            + (2 * self.layer_directions + self.layer_walks * self.layer_walk_length) * n_tensors
             + (2**self.masks if self.masks else 0)
             + 3
         )
@@ -85,13 +117,13 @@ def _norm(norm: Norm | str) -> Norm:
 
 
 LADDER: tuple[dict[str, int], ...] = (
-    {"plane_points": 21, "walk_length": 60},
-    {"planes": 1, "slice_points": 21, "distances": 10},
-    {"walk_length": 30, "layer_directions": 5, "pairs": 10},
-    {"plane_points": 11, "slice_points": 11, "layer_directions": 2},
-    {"layer_directions": 0, "planes": 0, "distances": 5, "walk_length": 15},
+    {"plane_points": 15, "walk_length": 60, "layer_walk_length": 20},
+    {"plane_points": 11, "slice_points": 21, "distances": 10, "layer_directions": 5},
+    {"planes": 3, "walk_length": 30, "layer_walks": 0, "pairs": 10, "balls": 10},
+    {"planes": 1, "slice_points": 11, "layer_directions": 2, "balls": 5},
+    {"layer_directions": 0, "planes": 0, "distances": 5, "walk_length": 15, "balls": 0},
 )
-"""Steps by which a survey is cut down, mildest first; the number of directions and walks is never cut."""
+"""Steps by which a survey is cut down, mildest first; directions and walks of the whole model stay."""
 
 
 def fit_to_budget(

@@ -23,27 +23,51 @@ STATISTICS = register(
 LAYERS = register(
     ResultTable(
         "landscape_layers",
-        "One row per weight tensor of a run: how much the loss rises when it alone is moved.",
+        "One row per weight tensor of a run: what the loss does when it alone is moved.",
         (
             Column("tensor", "VARCHAR", "tensors.name."),
             Column("operation", "VARCHAR", "Operation or module that uses it."),
             Column("n_params", "BIGINT", "Parameters."),
             Column("rise", "DOUBLE", "Mean rise of the loss over directions, in units of the loss."),
-            Column("low", "DOUBLE", "Lower end of the interval."),
-            Column("high", "DOUBLE", "Upper end of the interval."),
+            Column("low", "DOUBLE", "Lower end of the interval of rise."),
+            Column("high", "DOUBLE", "Upper end of the interval of rise."),
             Column("n", "INTEGER", "Directions."),
+            Column(
+                "layer",
+                "INTEGER",
+                "layers.id of the layer that the tensor leads into (the first one where it is shared); NULL "
+                "where the run's graph is not in the store or has no such tensor.",
+            ),
+            Column("rho_1", "DOUBLE", "Autocorrelation at lag 1 of walks that move this tensor alone."),
+            Column(
+                "excess_ruggedness",
+                "DOUBLE",
+                "1 - correlation length / that of a bowl along these walks: 0 for a bowl, 1 for noise.",
+            ),
+            Column("excess_low", "DOUBLE", "Lower end of its interval."),
+            Column("excess_high", "DOUBLE", "Upper end of its interval."),
+            Column("n_walks", "INTEGER", "Walks."),
         ),
     )
 )
 POINTS = register(
     ResultTable(
         "landscape_points",
-        "One row per evaluated point of slices, planes and walks.",
+        "One row per evaluated point of slices, planes, walks, lines and runs.",
         (
-            Column("kind", "VARCHAR", "slice, plane or walk."),
-            Column("number", "INTEGER", "Which slice, plane or walk, from 0."),
-            Column("x", "DOUBLE", "Slice: position; plane: along the first direction; walk: step."),
-            Column("y", "DOUBLE", "Plane: along the second direction; NULL otherwise."),
+            Column(
+                "kind",
+                "VARCHAR",
+                "slice, plane or walk (random directions); hessian_plane (two leading eigenvectors); line "
+                "(to another checkpoint); run (checkpoints of a run), run_plane (its two first components).",
+            ),
+            Column("number", "INTEGER", "Which slice, plane, walk or checkpoint, from 0."),
+            Column(
+                "x",
+                "DOUBLE",
+                "Slice, line: position; planes and runs: along the first direction; walk: step.",
+            ),
+            Column("y", "DOUBLE", "Planes and runs: along the second direction; NULL otherwise."),
             Column("loss", "DOUBLE", "Loss; NULL where it is not finite."),
         ),
     )
@@ -100,20 +124,71 @@ MASK_GROUPS = register(
         ),
     )
 )
-MASK_OPTIMA = register(
+OPTIMA = register(
+    ResultTable(
+        "landscape_optima",
+        "One row per node of a local-optima network of a run.",
+        (
+            Column(
+                "network", "VARCHAR", "masks (the pruning hypercube) or descents (sampled in the weights)."
+            ),
+            Column(
+                "form",
+                "VARCHAR",
+                "full; monotonic (only edges that do not worsen); compressed (optima of equal loss that such "
+                "edges join are one node).",
+            ),
+            Column("node", "INTEGER", "Number within the network and form, from 0."),
+            Column("loss", "DOUBLE", "Loss at the optimum."),
+            Column("state", "INTEGER", "landscape_masks.state; NULL for descents and compressed nodes."),
+            Column("basin", "INTEGER", "Masks that descend to it; NULL for descents and compressed nodes."),
+            Column("optima", "INTEGER", "Optima in the node; 1 but for compressed nodes."),
+            Column("part_of", "INTEGER", "Node of the compressed form that holds it; itself there."),
+            Column("sink", "BOOLEAN", "No edge leaves it: in the compressed form, the bottom of a funnel."),
+            Column("in_strength", "DOUBLE", "Weight of the edges that lead to it."),
+            Column("out_strength", "DOUBLE", "Weight of the edges that leave it."),
+        ),
+    )
+)
+LON = register(
     ResultTable(
         "landscape_lon",
-        "One row per edge of the local-optima network of the pruning hypercube.",
+        "One row per edge of a local-optima network of a run.",
         (
-            Column("source", "INTEGER", "State of the minimum that is left."),
+            Column("network", "VARCHAR", "As in landscape_optima."),
+            Column("form", "VARCHAR", "As in landscape_optima."),
+            Column("source", "INTEGER", "landscape_optima.node that is left."),
+            Column("target", "INTEGER", "landscape_optima.node that is reached."),
+            Column("weight", "DOUBLE", "Kicks that lead from one to the other."),
+        ),
+    )
+)
+CURVES = register(
+    ResultTable(
+        "landscape_curves",
+        "One row per point of a curve of a run.",
+        (
             Column(
-                "target",
-                "INTEGER",
-                "State of the minimum that is reached; equal to source for a minimum without edges.",
+                "curve",
+                "VARCHAR",
+                "rho (autocorrelation of walks), mask_rho (exact, of the pruning hypercube), mask_spectrum "
+                "(Walsh), hessian_largest, hessian_smallest, hessian_residual, hessian_density (Ritz "
+                "values), run_residual.",
             ),
-            Column("weight", "DOUBLE", "Kicks of one or two flips that lead from one to the other."),
-            Column("source_loss", "DOUBLE", "Loss at the source."),
-            Column("target_loss", "DOUBLE", "Loss at the target."),
+            Column("number", "INTEGER", "Which probe of hessian_density, from 0; 0 for the others."),
+            Column(
+                "x",
+                "DOUBLE",
+                "rho: lag; mask_spectrum: order of interaction; hessian_density: eigenvalue; eigenvalues and "
+                "residuals: rank from 1; run_residual: checkpoint from 0.",
+            ),
+            Column(
+                "y",
+                "DOUBLE",
+                "rho: correlation; mask_spectrum: share of the variance; hessian_density: weight, summing to "
+                "1 per probe; hessian_largest, _smallest: eigenvalue; hessian_residual: |Hv - lv|/|l|, those "
+                "of the largest first; run_residual: distance from the plane.",
+            ),
         ),
     )
 )

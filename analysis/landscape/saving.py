@@ -6,14 +6,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.landscape.hypercube import attractors, hypercube_lon, main_effects, pair_effects
+from emergraph.analysis.landscape.curves import curve_points
+from emergraph.analysis.landscape.estimate import Estimate
+from emergraph.analysis.landscape.extras import Extras
+from emergraph.analysis.landscape.hypercube import attractors, main_effects, pair_effects
 from emergraph.analysis.landscape.modelsurvey import ModelSurvey
+from emergraph.analysis.landscape.networks import edge_rows, node_rows, survey_networks
 from emergraph.analysis.landscape.resulttables import (
+    CURVES,
     LAYERS,
+    LON,
     MASK_GROUPS,
-    MASK_OPTIMA,
     MASKS,
     MERGE_TREES,
+    OPTIMA,
     POINTS,
     STATISTICS,
 )
@@ -48,21 +54,37 @@ def statistics_frame(survey: Survey) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_schema(STATISTICS))
 
 
-def layers_frame(survey: Survey) -> pl.DataFrame:
-    """Return the rows of `landscape_layers`."""
+def layers_frame(survey: Survey, layer_ids: Mapping[str, int] | None = None) -> pl.DataFrame:
+    """Return the rows of `landscape_layers`.
+
+    Args:
+        survey: The survey.
+        layer_ids: `layers.id` by the name of the tensor or of the operation that uses it.
+    """
+    known = layer_ids or {}
     rows = [
         {
             "tensor": layer.tensor,
             "operation": layer.layer,
             "n_params": layer.n_params,
-            "rise": _finite(layer.rise.mean),
-            "low": _finite(layer.rise.low),
-            "high": _finite(layer.rise.high),
-            "n": layer.rise.n,
+            "layer": known.get(layer.tensor, known.get(layer.layer or "")),
+            **_fields(layer.rise, rise="mean", low="low", high="high", n="n"),
+            **_fields(layer.rho_1, rho_1="mean"),
+            **_fields(
+                layer.excess, excess_ruggedness="mean", excess_low="low", excess_high="high", n_walks="n"
+            ),
         }
         for layer in survey.layers
     ]
     return pl.DataFrame(rows, schema=_schema(LAYERS))
+
+
+def _fields(estimate: Estimate | None, **names: str) -> dict[str, float | None]:
+    """Fields of an estimate under the names of columns; NULL where there is no estimate."""
+    return {
+        column: None if estimate is None else _finite(getattr(estimate, field))
+        for column, field in names.items()
+    }
 
 
 def points_frame(survey: Survey) -> pl.DataFrame:
@@ -75,7 +97,27 @@ def points_frame(survey: Survey) -> pl.DataFrame:
         frames.append(_points("plane", i, x.ravel(), y.ravel(), plane.losses.ravel()))
     for i, losses in enumerate(survey.walk_losses):
         frames.append(_points("walk", i, np.arange(losses.size, dtype=np.float64), None, losses))
-    return pl.concat(frames)
+    return pl.concat([*frames, *_extra_points(survey.extras)])
+
+
+def _extra_points(extras: Extras) -> list[pl.DataFrame]:
+    frames = []
+    if extras.line is not None:
+        frames.append(_points("line", 0, extras.line.positions, None, extras.line.losses))
+    if extras.curvature is not None and extras.curvature.plane is not None:
+        axis = extras.curvature.positions
+        frames.append(_grid("hessian_plane", axis, axis, extras.curvature.plane))
+    if extras.trajectory is not None:
+        run = extras.trajectory
+        for i, (point, loss) in enumerate(zip(run.pca.coordinates, run.path_losses, strict=True)):
+            frames.append(_points("run", i, point[:1], point[1:2], np.array([loss])))
+        frames.append(_grid("run_plane", run.rows, run.columns, run.losses))
+    return frames
+
+
+def _grid(kind: str, rows: np.ndarray, columns: np.ndarray, losses: np.ndarray) -> pl.DataFrame:
+    x, y = np.meshgrid(rows, columns, indexing="ij")
+    return _points(kind, 0, x.ravel(), y.ravel(), losses.ravel())
 
 
 def _points(kind: str, number: int, x: np.ndarray, y: np.ndarray | None, losses: np.ndarray) -> pl.DataFrame:
@@ -137,24 +179,9 @@ def mask_frames(masks: Masks) -> dict[str, pl.DataFrame]:
         }
         for a, b in pairs
     ]
-    lon = hypercube_lon(masks.losses)
-    state, loss = lon.vs["state"], lon.vs["loss"]
-    edges = [(e.source, e.target, e["weight"]) for e in lon.es]
-    lonely = [(v.index, v.index, 0.0) for v in lon.vs if lon.degree(v.index) == 0]
-    optima = [
-        {
-            "source": state[a],
-            "target": state[b],
-            "weight": weight,
-            "source_loss": loss[a],
-            "target_loss": loss[b],
-        }
-        for a, b, weight in [*edges, *lonely]
-    ]
     return {
         MASKS.name: pl.DataFrame(table, schema=_schema(MASKS)),
         MASK_GROUPS.name: pl.DataFrame(groups, schema=_schema(MASK_GROUPS)),
-        MASK_OPTIMA.name: pl.DataFrame(optima, schema=_schema(MASK_OPTIMA)),
     }
 
 
@@ -163,6 +190,7 @@ _POLARS: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "DOUBLE": pl.Float64,
     "INTEGER": pl.Int32,
     "BIGINT": pl.Int64,
+    "BOOLEAN": pl.Boolean,
 }
 
 
@@ -170,14 +198,23 @@ def _schema(table: ResultTable) -> dict[str, pl.DataType | type[pl.DataType]]:
     return {column.name: _POLARS[column.type] for column in table.columns}
 
 
-def survey_frames(survey: Survey) -> dict[str, pl.DataFrame]:
-    """Return all rows of a survey by result table."""
+def survey_frames(survey: Survey, layer_ids: Mapping[str, int] | None = None) -> dict[str, pl.DataFrame]:
+    """Return all rows of a survey by result table; `layer_ids` as for `layers_frame`."""
     frames = {
         STATISTICS.name: statistics_frame(survey),
-        LAYERS.name: layers_frame(survey),
+        LAYERS.name: layers_frame(survey, layer_ids),
         POINTS.name: points_frame(survey),
         MERGE_TREES.name: trees_frame(survey),
+        CURVES.name: pl.DataFrame(list(curve_points(survey)), schema=_schema(CURVES), orient="row"),
     }
+    networks = survey_networks(survey)
+    if networks:
+        frames[OPTIMA.name] = pl.DataFrame(
+            [row for network in networks for row in node_rows(network)], schema=_schema(OPTIMA)
+        )
+        frames[LON.name] = pl.DataFrame(
+            [row for network in networks for row in edge_rows(network)], schema=_schema(LON)
+        )
     return frames | (mask_frames(survey.masks) if survey.masks is not None else {})
 
 
@@ -199,8 +236,19 @@ def save_survey(
         {**survey.options.to_dict(), "loss": survey.loss_name, "notes": list(survey.notes), **about},
         seed=survey.options.seed,
         duration=duration,
-        result_tables=survey_frames(survey),
+        result_tables=survey_frames(survey, {} if graph is None else tensor_layers(store, graph)),
     )
+
+
+def tensor_layers(store: Store, graph: int) -> dict[str, int]:
+    """Return the layer that each tensor, and each operation, of a stored graph leads into: its first use."""
+    blocks = store.graph(graph).blocks().select("tensor", "name", "layer")
+    found: dict[str, int] = {}
+    for tensor, operation, layer in blocks.iter_rows():
+        for name in (tensor, operation):
+            if name is not None:
+                found.setdefault(str(name), int(layer))
+    return found
 
 
 def save_model_survey(path: str | Path, result: ModelSurvey) -> int:
@@ -214,7 +262,7 @@ def save_model_survey(path: str | Path, result: ModelSurvey) -> int:
         Id of the run.
     """
     with open_store(path, mode="create") as store:
-        same = store.graphs().filter(sha256=result.sha256)["id"]
+        same = store.graphs().filter(pl.col("sha256") == (result.sha256 or ""))["id"]
         return save_survey(
             store,
             result.survey,

@@ -155,11 +155,59 @@ def extreme_eigenvalues(
         >>> [round(x, 6) for x in found.largest]
         [9.0, 8.0]
     """
+    return _extremes(
+        product, n, k=k, both_ends=both_ends, tolerance=tolerance, max_products=max_products, seed=seed
+    )[0]
+
+
+def extreme_eigenvectors(
+    product: Product,
+    n: int,
+    *,
+    k: int = 2,
+    both_ends: bool = False,
+    tolerance: float = 1e-3,
+    max_products: int = 500,
+    seed: int = 0,
+) -> tuple[Extremes, NDArray[np.float64]]:
+    """Find the extreme eigenvalues with their eigenvectors, as `extreme_eigenvalues` does.
+
+    Returns:
+        The eigenvalues, and the orthonormal eigenvectors (k or 2 k, n): of the largest, descending, then of
+        the smallest, ascending. The sign of a vector is such that its largest component is positive.
+
+    Example:
+        >>> found, vectors = extreme_eigenvectors(lambda v: np.arange(4.0) * v, 4, k=1)
+        >>> np.abs(vectors).round(6).tolist()
+        [[0.0, 0.0, 0.0, 1.0]]
+    """
+    found, run, ritz = _extremes(
+        product, n, k=k, both_ends=both_ends, tolerance=tolerance, max_products=max_products, seed=seed
+    )
+    chosen = (
+        np.concatenate([ritz[:, -k:][:, ::-1], ritz[:, :k]], axis=1) if both_ends else ritz[:, -k:][:, ::-1]
+    )
+    vectors = np.einsum("ij,ik->jk", chosen, run.basis[: run.steps])
+    heaviest = np.argmax(np.abs(vectors), axis=1)
+    return found, vectors * np.sign(vectors[np.arange(len(vectors)), heaviest])[:, None]
+
+
+def _extremes(
+    product: Product,
+    n: int,
+    *,
+    k: int,
+    both_ends: bool,
+    tolerance: float,
+    max_products: int,
+    seed: int,
+) -> tuple[Extremes, _Lanczos, NDArray[np.float64]]:
+    """The eigenvalues, the run that found them, and the eigenvectors of its tridiagonal matrix."""
     if not 1 <= k <= n:
         raise UsageError(f"eigenvalues: expected 1 <= k <= {n}, found {k}")
     capacity = max(min(n, max_products, BASIS_BYTES // (8 * n) - 1), k)
     run = _Lanczos.start(product, np.random.default_rng(seed).standard_normal(n), capacity)
-    values, residuals = np.empty(0), np.empty(0)
+    values, residuals, vectors = np.empty(0), np.empty(0), np.empty((0, 0))
     while run.steps < capacity:
         more = run.advance()
         if run.steps < min(2 * k, capacity) and more:
@@ -176,7 +224,7 @@ def extreme_eigenvalues(
     top = values[-k:][::-1]
     bottom = values[:k] if both_ends else values[:0]
     kept = np.concatenate([residuals[-k:][::-1], residuals[:k] if both_ends else residuals[:0]])
-    return Extremes(
+    found = Extremes(
         largest=tuple(float(v) for v in top),
         smallest=tuple(float(v) for v in bottom),
         residuals=tuple(float(r) for r in kept),
@@ -184,6 +232,7 @@ def extreme_eigenvalues(
         products=run.steps,
         seed=seed,
     )
+    return found, run, vectors
 
 
 def _rademacher(rng: np.random.Generator, n: int) -> Vector:

@@ -17,10 +17,10 @@ from emergraph.analysis.landscape.estimate import Estimate, estimate
 from emergraph.analysis.landscape.evaluator import Evaluator
 from emergraph.analysis.landscape.extrema import count_extrema, noise_floor
 from emergraph.analysis.landscape.fdc import fitness_distance, uniform_radii
-from emergraph.analysis.landscape.groups import layer_groups
+from emergraph.analysis.landscape.groups import filter_groups, weight_groups
 from emergraph.analysis.landscape.hypercube import hypercube_lon, summarise_hypercube
 from emergraph.analysis.landscape.information_content import summarise_information
-from emergraph.analysis.landscape.layout import Norm
+from emergraph.analysis.landscape.layers import layer_ruggedness, layer_tasks
 from emergraph.analysis.landscape.lon import summarise_lon
 from emergraph.analysis.landscape.merge_tree import merge_tree, summarise
 from emergraph.analysis.landscape.neutrality import neutrality
@@ -30,9 +30,10 @@ from emergraph.analysis.landscape.slices import (
     plane_convexity,
     summarise_slices,
 )
-from emergraph.analysis.landscape.surveyresult import LayerRise, Masks, Plane, Survey
+from emergraph.analysis.landscape.surveyresult import Balls, Masks, Plane, Survey
 from emergraph.analysis.landscape.sweep import Parallelism, Progress, run_sweep
 from emergraph.analysis.landscape.tasks import (
+    BallTask,
     LineTask,
     PointsTask,
     SliceTask,
@@ -46,7 +47,7 @@ from emergraph.analysis.landscape.walks import WalkPlan
 Array = NDArray[np.float64]
 
 PLANE_DRAWS = 1_000_000
-"""Index of the first direction of planes within a seed; slices count from 0, tensors from twice this."""
+"""Index of the first direction of planes within a seed; slices count from 0."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,7 @@ def _plan(evaluator: Evaluator, options: SurveyOptions) -> _Plan:
     walk = WalkPlan(
         n_walks=options.walks, length=options.walk_length, a=options.a, sigma=options.sigma, seed=seed
     )
-    moved = [b for b in layout.blocks if not b.is_vector or options.norm in (Norm.ELEMENT, Norm.NONE)]
-    ends = np.array([-options.radius, options.radius])
-    groups = layer_groups(layout, m=options.masks) if options.masks else {}
+    groups = _groups(evaluator, options)
     parts: dict[str, list[Task]] = {
         # The same point three times: what differs is evaluation noise.
         "repeats": [LineTask(base, np.array([-1e-2] * 3))],
@@ -130,14 +129,25 @@ def _plan(evaluator: Evaluator, options: SurveyOptions) -> _Plan:
         "planes": planes,
         "walks": [WalkTask(walk, i, scale) for i in range(options.walks)],
         "cloud": [PointsTask(scale, options.sigma, seed, i) for i in range(options.pairs)],
-        "layers": [
-            SliceTask(ends, options.norm, seed, 2 * PLANE_DRAWS + i, block.name)
-            for block in moved
-            for i in range(options.layer_directions)
-        ],
+        **{
+            name: [
+                BallTask(rho, name == "adaptive_balls", options.norm, seed, i) for i in range(options.balls)
+            ]
+            for name, rho in (("balls", options.rho), ("adaptive_balls", options.adaptive_rho))
+        },
+        **layer_tasks(layout, options),
         "masks": list(mask_tasks(tuple(groups.values()))) if groups else [],
     }
     return _Plan(parts, cosines, radii, groups)
+
+
+def _groups(evaluator: Evaluator, options: SurveyOptions) -> dict[str, NDArray[np.int64]]:
+    """The groups of weights that masks remove."""
+    if not options.masks:
+        return {}
+    if options.mask_tensor is not None:
+        return filter_groups(evaluator.layout, options.mask_tensor, m=options.masks)
+    return weight_groups(evaluator.layout, m=options.masks)
 
 
 def _analyse(
@@ -187,7 +197,10 @@ def _analyse(
         average_sharpness=estimate(cloud.mean(axis=1) - base, seed=seed, level=level),
         planes=planes,
         plane_estimates=_over_planes(planes, seed, level),
-        layers=_layers(evaluator, options, found["layers"], base),
+        balls=_balls(options, found, base),
+        layers=layer_ruggedness(
+            evaluator.layout, options, found, base_loss=base, noise_variance=float(np.var(repeats))
+        ),
         masks=_masks(plan, found["masks"], floor),
         notes=tuple(said),
     )
@@ -232,21 +245,25 @@ def _over_planes(planes: tuple[Plane, ...], seed: int, level: float) -> dict[str
     }
 
 
-def _layers(
-    evaluator: Evaluator, options: SurveyOptions, ends: list[Array], base: float
-) -> tuple[LayerRise, ...]:
-    n = options.layer_directions
-    if not n:
-        return ()
-    moved = [
-        b for b in evaluator.layout.blocks if not b.is_vector or options.norm in (Norm.ELEMENT, Norm.NONE)
-    ]
-    rises = []
-    for i, block in enumerate(moved):
-        values = np.array(ends[i * n : (i + 1) * n]).mean(axis=1) - base
-        rise = estimate(values, seed=options.seed, level=options.level)
-        rises.append(LayerRise(tensor=block.name, layer=block.layer, n_params=block.size, rise=rise))
-    return tuple(rises)
+def _balls(options: SurveyOptions, found: dict[str, list[Array]], base: float) -> Balls | None:
+    if not options.balls:
+        return None
+    rises = {name: np.array(found[name]) - base for name in ("balls", "adaptive_balls")}
+    means = {
+        name: estimate(rise.mean(axis=1), seed=options.seed, level=options.level)
+        for name, rise in rises.items()
+    }
+    return Balls(
+        plain=means["balls"],
+        adaptive=means["adaptive_balls"],
+        plain_highest=_highest(rises["balls"]),
+        adaptive_highest=_highest(rises["adaptive_balls"]),
+    )
+
+
+def _highest(rises: Array) -> float:
+    finite = rises[np.isfinite(rises)]
+    return float(finite.max()) if finite.size else float("nan")
 
 
 def _masks(plan: _Plan, parts: list[Array], floor: float) -> Masks | None:

@@ -1,16 +1,18 @@
 """What a survey of a landscape returns: statistics with intervals, and the losses behind them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.autocorrelation import Autocorrelation
-from emergraph.analysis.landscape.estimate import Estimate
+from emergraph.analysis.landscape.estimate import Estimate, plain
+from emergraph.analysis.landscape.extras import Extras, numbers, single
 from emergraph.analysis.landscape.extrema import Extrema
 from emergraph.analysis.landscape.fdc import FitnessDistance
 from emergraph.analysis.landscape.hypercube import HypercubeSummary
 from emergraph.analysis.landscape.information_content import InformationSummary
+from emergraph.analysis.landscape.layers import LayerRuggedness
 from emergraph.analysis.landscape.lon import LonSummary
 from emergraph.analysis.landscape.merge_tree import MergeTree, Persistence
 from emergraph.analysis.landscape.neutrality import Neutrality
@@ -36,15 +38,21 @@ class Plane:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerRise:
-    """How sensitive the loss is to one weight tensor."""
+class Balls:
+    """Rise of the loss on the surface of two balls around the weights; what is known without gradients."""
 
-    tensor: str
-    layer: str | None
-    """Operation or module that uses it."""
-    n_params: int
-    rise: Estimate
-    """(L(+r d) + L(-r d))/2 - L(0) over directions that move this tensor alone."""
+    plain: Estimate
+    """Mean rise at |e| = rho, over antithetic pairs."""
+    adaptive: Estimate
+    """Mean rise at |e/w| = adaptive_rho."""
+    plain_highest: float
+    """Largest rise that was sampled: a lower bound of the worst case (arXiv 2010.01412)."""
+    adaptive_highest: float
+    """The same for the adaptive ball (arXiv 2102.11600)."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as nested plain dictionaries."""
+        return plain(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +95,10 @@ class Survey:
     plane_estimates: dict[str, Estimate]
     """n_minima, smad_normalised, total_persistence, max_persistence, convex_share, saddles over the
     planes."""
-    layers: tuple[LayerRise, ...]
+    layers: tuple[LayerRuggedness, ...]
     masks: Masks | None
+    balls: Balls | None = None
+    extras: Extras = field(default_factory=Extras)
     notes: tuple[str, ...] = ()
 
     def estimates(self) -> dict[str, Estimate]:
@@ -114,7 +124,17 @@ class Survey:
             "fdc_spearman": self.distance_correlation.spearman,
             "average_sharpness": self.average_sharpness,
         }
-        return named | {f"plane_{name}": value for name, value in self.plane_estimates.items()}
+        if self.balls is not None:
+            named |= {
+                "ball_rise": self.balls.plain,
+                "ball_rise_highest": single(self.balls.plain_highest),
+                "adaptive_ball_rise": self.balls.adaptive,
+                "adaptive_ball_rise_highest": single(self.balls.adaptive_highest),
+            }
+        named |= {f"plane_{name}": value for name, value in self.plane_estimates.items()}
+        if self.masks is not None:
+            named |= _of_masks(self.masks)
+        return named | self.extras.estimates()
 
     def to_dict(self) -> dict[str, object]:
         """Return settings and statistics as nested plain dictionaries; the sampled losses are left out."""
@@ -135,11 +155,8 @@ class Survey:
                 }
                 for plane in self.planes
             ],
-            "layers": [
-                {"tensor": layer.tensor, "layer": layer.layer, "n_params": layer.n_params}
-                | {"rise": layer.rise.to_dict()}
-                for layer in self.layers
-            ],
+            "balls": None if self.balls is None else self.balls.to_dict(),
+            "layers": [layer.to_dict() for layer in self.layers],
             "masks": None
             if self.masks is None
             else {
@@ -147,5 +164,25 @@ class Survey:
                 **self.masks.summary.to_dict(),
                 "lon": self.masks.lon.to_dict(),
             },
+            **self.extras.to_dict(),
             "notes": list(self.notes),
         }
+
+
+def _of_masks(masks: Masks) -> dict[str, Estimate]:
+    """The exact figures of a mask landscape."""
+    summary = masks.summary
+    shares = {
+        f"epistasis_{name}": v for name, v in numbers(summary.epistasis.to_dict()).items() if name != "eps"
+    }
+    figures = {
+        "rho_1": summary.rho_1,
+        "correlation_length": summary.correlation_length,
+        "additive_share": summary.additive_share,
+        "n_strict_minima": summary.n_strict_minima,
+        **shares,
+        **numbers(masks.lon.to_dict()),
+    }
+    # Groups that do not interact: one optimum, and the autocorrelation of an additive function.
+    nulls = {"rho_1": 1 - 2 / summary.m, "additive_share": 1.0, "n_optima": 1.0, "n_funnels": 1.0}
+    return {f"mask_{name}": single(value, null=nulls.get(name)) for name, value in figures.items()}

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.directions import gaussian, normalise
+from emergraph.analysis.landscape.directions import gaussian, normalise, perturbation_scale
 from emergraph.analysis.landscape.evaluator import Evaluator, Weights
 from emergraph.analysis.landscape.layout import Layout, Norm
 from emergraph.analysis.landscape.walks import WalkPlan, ou_walk
@@ -115,6 +115,60 @@ class WalkTask:
             theta[moving] = start + spread * position
             values[t] = evaluator.loss(theta)
         return values
+
+
+@dataclass(frozen=True, eq=False)
+class TensorWalkTask:
+    """Losses along a stationary random walk that moves one tensor alone."""
+
+    plan: WalkPlan
+    walk: int
+    norm: Norm
+    tensor: str
+
+    @property
+    def cost(self) -> int:
+        """Evaluations that it takes."""
+        return self.plan.length
+
+    def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
+        """Evaluate; (length,)."""
+        block = next(block for block in evaluator.layout.blocks if block.name == self.tensor)
+        scale = np.zeros_like(evaluator.base)
+        alone = Layout((replace(block, offset=0),))
+        scale[block.span] = perturbation_scale(evaluator.base[block.span], alone, self.norm)
+        return WalkTask(self.plan, self.walk, scale).run(evaluator)
+
+
+@dataclass(frozen=True, eq=False)
+class BallTask:
+    """Losses at the two ends of a random diameter of the ball |e / T| <= rho."""
+
+    rho: float
+    adaptive: bool
+    """T = |w| (arXiv 2102.11600) instead of 1 (arXiv 2010.01412)."""
+    norm: Norm
+    """Only parameters that this normalisation moves are moved."""
+    seed: int
+    index: int
+
+    @property
+    def cost(self) -> int:
+        """Evaluations that it takes."""
+        return 2
+
+    def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
+        """Evaluate; (2,) losses at base + e and base - e."""
+        base = evaluator.base
+        step = gaussian(base.size, seed=self.seed, index=self.index)
+        step[perturbation_scale(base, evaluator.layout, self.norm) == 0] = 0.0
+        if self.adaptive:
+            step[base == 0] = 0.0
+        length = float(np.linalg.norm(step))
+        step *= self.rho / length if length > 0 else 0.0
+        if self.adaptive:
+            step *= np.abs(base)
+        return evaluator.losses_along(base, step.astype(np.float32), np.array([1.0, -1.0]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from emergraph.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey
+    from emergraph.analysis.landscape.surveyresult import Survey
     from emergraph.analysis.landscape.sweep import Progress
 
 
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
     emergraph landscape model.onnx
     emergraph landscape model.onnx --inputs test.npz --target labels --store net.duckdb
     emergraph landscape vad.onnx --input sr=16000 --norm element --budget 5m --format json
-    emergraph landscape model.onnx --masks 8 --resume model.part.npz
+    emergraph landscape model.onnx --masks 8 --optima 5 --resume model.part.npz
+    emergraph landscape model.onnx --to other.onnx --inputs test.npz --target labels
+    emergraph landscape package.module:factory --weights model.safetensors --hessian 5
     """
 )
 def landscape(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model file (ONNX).")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="ONNX file, or package.module:factory of a PyTorch module.")
+    ],
     *,
     store: Annotated[
         Path | None,
@@ -43,7 +48,11 @@ def landscape(
     from emergraph.analysis.landscape.saving import save_model_survey
 
     options = measures.options()
-    with held_to(limits), progress_bar(f"evaluating {model.name}", output) as update:
+    with (
+        held_to(limits),
+        evaluation.connected(),
+        progress_bar(f"evaluating {Path(model).name}", output) as update,
+    ):
 
         def moved(progress: "Progress") -> None:
             if progress.done == 0 or progress.seconds == 0:
@@ -75,14 +84,19 @@ def _view(result: "ModelSurvey", run: int | None) -> View:
     }
     if run is not None:
         facts["run"] = run
-    if survey.masks is not None:
-        masks = survey.masks.summary
-        facts["masks"] = (
-            f"{2**masks.m}, {100 * masks.additive_share:.1f} % of the variance additive, "
-            f"{masks.n_minima} minima, {survey.masks.lon.n_funnels} funnels"
-        )
+    facts |= _found(survey)
     rows = statistics_frame(survey).select("statistic", "mean", "low", "high", "n", "null_value")
-    layers = layers_frame(survey).select("tensor", "operation", "n_params", "rise", "low", "high")
+    layers = layers_frame(survey).select(
+        "tensor",
+        "operation",
+        "n_params",
+        "rise",
+        "low",
+        "high",
+        "excess_ruggedness",
+        "excess_low",
+        "excess_high",
+    )
     return View(
         rows=rows,
         details=layers if layers.height else None,
@@ -90,3 +104,37 @@ def _view(result: "ModelSurvey", run: int | None) -> View:
         document=result.to_dict(),
         notes=list(survey.notes),
     )
+
+
+def _found(survey: "Survey") -> dict[str, str]:
+    """One line for each part that was asked for."""
+    extras, said = survey.extras, {}
+    if survey.masks is not None:
+        masks, lon = survey.masks.summary, survey.masks.lon
+        said["masks"] = (
+            f"{2**masks.m}, {100 * masks.additive_share:.1f} % of the variance additive, "
+            f"{masks.n_minima} minima, {lon.n_funnels} funnels"
+        )
+    if extras.line is not None:
+        barrier = extras.line.barrier
+        said[f"line to {extras.line.other}"] = (
+            f"barrier {barrier.barrier:.4g} at {barrier.at:.2f}, {barrier.n} points, "
+            f"loss {barrier.ends[0]:.4g} and {barrier.ends[1]:.4g} at the ends"
+        )
+    if extras.trajectory is not None:
+        pca = extras.trajectory.pca
+        shares = ", ".join(f"{100 * share:.1f} %" for share in pca.explained)
+        null = ", ".join(f"{100 * share:.1f} %" for share in pca.random_walk)
+        said["run"] = f"first components explain {shares} (a random walk: {null})"
+    if extras.curvature is not None:
+        found = extras.curvature.extremes
+        met = "converged" if found.converged else "not all converged"
+        said["Hessian"] = f"{found.largest[0]:.4g} to {found.smallest[0]:.4g}, {met}, all parameters"
+    if extras.optima is not None:
+        lon, sampled = extras.optima.summary, extras.optima.sampled
+        how = "all weights" if extras.optima.gradients else f"a random {extras.optima.dimensions}-D subspace"
+        said["local optima"] = (
+            f"{lon.n_optima} in {lon.n_funnels} funnels from {sampled.descents} descents in {how}, "
+            f"{sampled.unexplored} more not explored"
+        )
+    return said

@@ -26,7 +26,9 @@ TINY = SurveyOptions(
     walk_length=4,
     distances=2,
     pairs=2,
+    balls=0,
     layer_directions=0,
+    layer_walks=0,
 )
 
 FILES = {

@@ -8,7 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from emergraph.analysis.landscape.modelsurvey import ModelOptions, rehearse, survey_model
+from emergraph.analysis.landscape.modelsurvey import ModelOptions, survey_model
+from emergraph.analysis.landscape.onnxmodels import rehearse
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.landscape.sweep import Backend, Parallelism
 from emergraph.errors import InvalidInputError, LimitError, UsageError

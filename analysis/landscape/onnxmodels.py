@@ -1,0 +1,166 @@
+"""An ONNX file made ready for a survey: run small, weights promoted, opened where a crash does no harm."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cloudpickle
+import numpy as np
+from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky.process_executor import BrokenProcessPool
+from numpy.typing import NDArray
+
+from emergraph.analysis.landscape.engine_ort import OrtEvaluator
+from emergraph.analysis.landscape.layout import Norm
+from emergraph.analysis.landscape.losses import LossKind
+from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
+from emergraph.analysis.landscape.probes import ProbeSet, given_inputs, probe_inputs
+from emergraph.analysis.landscape.reweight import ReweightableModel, reweightable
+from emergraph.errors import InvalidInputError, LimitError, UsageError
+from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import OnnxFile
+from emergraph.exporters.runtime.assembly import ModelSource
+from emergraph.exporters.runtime.concrete import concrete_run
+from emergraph.exporters.runtime.sources import as_source
+
+if TYPE_CHECKING:
+    from emergraph.analysis.landscape.modelsurvey import ModelOptions
+
+Array = NDArray[np.generic]
+
+
+def prepare_onnx(
+    file: OnnxFile, asked: SurveyOptions, chosen: "ModelOptions", samples: int | None
+) -> Prepared:
+    """Make the evaluation set, promote the weights, and open the model in a process of its own first.
+
+    Args:
+        file: The model.
+        asked: What will be measured.
+        chosen: On which inputs, with which loss.
+        samples: Inputs to make up; None takes the given ones as the whole set.
+
+    Raises:
+        InvalidInputError: The model has no weights to perturb, or crashes onnxruntime.
+        UsageError: Inputs, targets, outputs and loss do not fit the model.
+    """
+    source = as_source(file)
+    probes = _probes(source, asked, chosen, samples)
+    model = reweightable(
+        probes.run,
+        source,
+        vectors=asked.norm in (Norm.ELEMENT, Norm.NONE),
+        embeddings=chosen.embeddings,
+        outputs=chosen.outputs,
+    )
+    rehearse(model, probes.batches[0], seconds=chosen.limits.wall_seconds)
+    evaluator = OrtEvaluator(model, probes.batches, loss=chosen.loss, targets=chosen.targets)
+    start = time.perf_counter()
+    evaluator.loss(evaluator.base)
+    return Prepared(
+        source=file.name,
+        sha256=file.sha256,
+        samples=probes.n,
+        probes_seed=probes.seed,
+        evaluator=evaluator,
+        seconds=time.perf_counter() - start,
+        between=lambda: _between(source, probes, chosen),
+        notes=model.notes,
+    )
+
+
+def _probes(
+    source: ModelSource, asked: SurveyOptions, chosen: "ModelOptions", samples: int | None
+) -> ProbeSet:
+    if samples is not None:
+        return probe_inputs(
+            source,
+            n=samples,
+            seed=asked.seed,
+            inputs=chosen.inputs,
+            input_shapes=chosen.input_shapes,
+            limits=chosen.limits,
+        )
+    if not chosen.inputs:
+        raise UsageError("evaluation set: no inputs given and none to be made up; give inputs or samples")
+    return given_inputs(source, chosen.inputs, limits=chosen.limits)
+
+
+def _between(source: ModelSource, probes: ProbeSet, chosen: "ModelOptions") -> Between:
+    """An evaluator that moves everything that training moves, and a reader of other checkpoints."""
+    own = reweightable(probes.run, source, vectors=True, embeddings=True, outputs=chosen.outputs)
+    evaluator = OrtEvaluator(own, probes.batches, loss=chosen.loss, targets=chosen.targets)
+
+    def read(path: Path) -> Checkpoint:
+        file = read_onnx(path)
+        theirs = as_source(file)
+        run = concrete_run(theirs, inputs=dict(probes.run.inputs), limits=chosen.limits)
+        other = reweightable(run, theirs, vectors=True, embeddings=True, outputs=chosen.outputs)
+        _check_layouts(own, other, file.name)
+        rehearse(other, probes.batches[0], seconds=chosen.limits.wall_seconds)
+        _check_end(evaluator, OrtEvaluator(other, probes.batches, loss=LossKind.MSE), file.name)
+        return Checkpoint(name=file.name, weights=other.base)
+
+    return Between(evaluator=evaluator, read=read)
+
+
+def _check_layouts(own: ReweightableModel, other: ReweightableModel, name: str) -> None:
+    ours, theirs = ([(b.name, b.shape) for b in m.layout.blocks] for m in (own, other))
+    if [shape for _, shape in ours] != [shape for _, shape in theirs]:
+        apart = next((a for a, b in zip(ours, theirs, strict=False) if a[1] != b[1]), (ours or theirs)[-1])
+        raise UsageError(
+            f"{name}: its weights do not have the shapes of the model's ({len(theirs)} tensors, expected "
+            f"{len(ours)}; they part at {apart[0]}); expected another checkpoint of the same architecture"
+        )
+
+
+def _check_end(evaluator: OrtEvaluator, other: OrtEvaluator, name: str) -> None:
+    """Refuse a far end that moving the weights does not reach.
+
+    Raises:
+        UsageError: The other file differs in more than its weights.
+    """
+    ours, theirs = evaluator.outputs(other.base), other.outputs(other.base)
+    for mine, yours in zip(ours, theirs, strict=True):
+        for a, b in zip(mine, yours, strict=True):
+            if a.dtype.kind == "f" and not np.allclose(a, b, rtol=1e-3, atol=1e-3 * float(np.abs(b).max())):
+                raise UsageError(
+                    f"{name}: differs from the model in more than weights, biases and normalisation; "
+                    "expected another checkpoint of the same architecture"
+                )
+
+
+def rehearse(model: ReweightableModel, batch: Mapping[str, Array], *, seconds: float) -> None:
+    """Open and run the model once in a process of its own: what crashes there would have crashed here.
+
+    Args:
+        model: The model with its weights as inputs.
+        batch: Inputs by the file's names.
+        seconds: Most time that it may take.
+
+    Raises:
+        InvalidInputError: onnxruntime refuses the model or crashes.
+        LimitError: It took too long.
+    """
+    executor = ProcessPoolExecutor(max_workers=1)
+    try:
+        executor.submit(_rehearsed, cloudpickle.dumps((model, dict(batch)))).result(timeout=seconds)
+    except FutureTimeoutError as error:
+        raise LimitError(
+            f"trying the model with its weights as inputs took longer than {seconds:g} s; raise the limit"
+        ) from error
+    except BrokenProcessPool as error:
+        raise InvalidInputError(
+            "onnxruntime crashed or ran out of memory with the weights as inputs; nothing was changed"
+        ) from error
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+def _rehearsed(payload: bytes) -> float:
+    model, batch = cloudpickle.loads(payload)
+    evaluator = OrtEvaluator(model, [batch], loss=LossKind.MSE)
+    return evaluator.loss(evaluator.base)
