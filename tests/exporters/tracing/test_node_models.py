@@ -100,10 +100,15 @@ def _surprises(case: NodeCase, traced: Traced) -> set[str]:
     }
 
 
+PARTS = 8
+"""Of the node models, so that the workers of a test run share them."""
+
+
 @pytest.mark.slow
-def test_node_models_are_understood_and_traced_truly():
+@pytest.mark.parametrize("part", range(PARTS))
+def test_node_models_are_understood_and_traced_truly(part):
     checked, with_truth, surprises = 0, 0, set()
-    for case in node_cases():
+    for case in node_cases()[part::PARTS]:
         floats = _floats(case)
         if not floats or _reason(case.name, NOT_RUN):
             continue
@@ -119,5 +124,5 @@ def test_node_models_are_understood_and_traced_truly():
             checked += 1
             with_truth += not traced.summary.opaque and not _reason(name, WITHOUT_TRUTH)
     assert not surprises
-    assert checked > 1000
-    assert with_truth > 700
+    assert checked > 1000 / PARTS
+    assert with_truth > 700 / PARTS
