@@ -8,6 +8,8 @@ NAMES = (
     "emergence",
     "prune",
     "percolate",
+    "concepts",
+    "transition",
     "topology",
     "convert",
     "landscape",

@@ -1,0 +1,324 @@
+"""Percolation of concept data (arXiv 2408.12578): which unseen entity-property pairs can be inferred.
+
+An unseen pair is inferable when its entity and its property lie in one connected component of the bipartite
+graph of seen pairs. Random pairs percolate at `M_c = sqrt(|E||K|)` of them; for disjoint classes at the sum
+of `sqrt(|E_c||K_c|)`, which for C equal classes is the same number.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emergraph.analysis.percolation.conceptcurve import (
+    ClassPairs,
+    ConceptCurve,
+    concept_curve,
+    random_pairs,
+    shuffled_pairs,
+    theory_at,
+)
+from emergraph.analysis.percolation.pairs import ConceptPairs, PairColumns, read_pairs
+from emergraph.analysis.percolation.predictions import bipartite_giant
+from emergraph.analysis.percolation.result import COVERAGE
+from emergraph.errors import UsageError
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptOptions:
+    """Sizes that the data alone do not tell, and how often chance is asked."""
+
+    n_entities: int | None = None
+    """|E| with the entities that were never seen; those that were by default."""
+    n_properties: int | None = None
+    """|K| with the properties that were never seen."""
+    nulls: int = 20
+    """Draws of each null model."""
+    seed: int = 0
+    points: int = 60
+    """Numbers of pairs at which the curve is kept, spaced evenly in the logarithm."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that make no sense.
+
+        Raises:
+            UsageError: A count is too small.
+        """
+        if self.nulls < 0 or self.seed < 0 or self.points < 2:
+            raise UsageError(
+                f"concepts: expected at least 0 nulls, seed 0 and 2 points, got {self.nulls}, {self.seed} "
+                f"and {self.points}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConceptResult:
+    """Where data of entity-property pairs stand relative to their percolation threshold."""
+
+    options: ConceptOptions
+    n_observations: int
+    n_left_out: int
+    n_pairs: int
+    """Distinct pairs seen, M."""
+    n_entities: int
+    """|E|."""
+    n_properties: int
+    """|K|."""
+    n_possible: int
+    """Pairs that could be: |E||K|, or with classes the sum of |E_c||K_c|."""
+    expected_threshold: float
+    """M_c in pairs."""
+    connected: int
+    """Pairs, seen or not, within one component."""
+    giant_entities: int
+    """Entities in the largest component of their class."""
+    giant_properties: int
+    thresholds: pl.DataFrame
+    """One row per series: series, threshold (pairs at the susceptibility peak, mean over draws), low, high
+    (percentiles 2.5 and 97.5), relative (threshold over M_c), observations, time (where the observed order
+    reaches it), n_draws."""
+    curve: pl.DataFrame
+    """One row per number of pairs: pairs, observations, time, relative (pairs over M_c), connected and
+    inferable (shares of the possible and of the unseen pairs), giant_entities, giant_properties (shares),
+    their theory, susceptibility, and the connected share of random pairs (mean, low, high)."""
+    classes: pl.DataFrame
+    """One row per class: class, n_entities, n_properties, n_pairs, threshold, relative, connected, giant
+    shares and their theory."""
+
+    @property
+    def relative(self) -> float:
+        """M / M_c: above 1, random pairs have a giant component."""
+        return self.n_pairs / self.expected_threshold
+
+    @property
+    def connected_share(self) -> float:
+        """Share of all possible pairs that are seen or inferable, in [0, 1]."""
+        return self.connected / self.n_possible
+
+    @property
+    def inferable(self) -> int:
+        """Unseen pairs within one component."""
+        return self.connected - self.n_pairs
+
+    @property
+    def inferable_share(self) -> float | None:
+        """Share of the unseen pairs that are inferable, in [0, 1]; None when every pair was seen."""
+        unseen = self.n_possible - self.n_pairs
+        return self.inferable / unseen if unseen else None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as plain values."""
+        return {
+            "options": asdict(self.options),
+            "n_observations": self.n_observations,
+            "n_left_out": self.n_left_out,
+            "n_pairs": self.n_pairs,
+            "n_entities": self.n_entities,
+            "n_properties": self.n_properties,
+            "n_possible": self.n_possible,
+            "expected_threshold": self.expected_threshold,
+            "relative": self.relative,
+            "connected": self.connected,
+            "connected_share": self.connected_share,
+            "inferable": self.inferable,
+            "inferable_share": self.inferable_share,
+            "giant_entities": self.giant_entities / self.n_entities,
+            "giant_properties": self.giant_properties / self.n_properties,
+            "thresholds": self.thresholds.to_dicts(),
+            "classes": self.classes.to_dicts(),
+            "curve": self.curve.to_dicts(),
+        }
+
+
+def concept_percolation(
+    source: str | Path | pl.DataFrame | ConceptPairs,
+    *,
+    columns: PairColumns | None = None,
+    options: ConceptOptions | None = None,
+) -> ConceptResult:
+    """Follow which pairs become inferable as entity-property pairs are seen.
+
+    The order is that of the time column, or of the rows. Null models: the same pairs in random order (is the
+    order special?), and as many random pairs per class (are the pairs special?).
+
+    Args:
+        source: Parquet, CSV, "-" for CSV from standard input, a frame, or pairs that were read.
+        columns: Which columns hold what.
+        options: Sizes and draws.
+
+    Raises:
+        UsageError: A column is missing, or a size is smaller than what was seen.
+        InvalidInputError: The table holds no pairs, or a name is in two classes.
+
+    Example:
+        >>> seen = pl.DataFrame({"entity": ["cat", "dog", "dog"], "property": ["soft", "soft", "loud"]})
+        >>> result = concept_percolation(seen)
+        >>> result.expected_threshold, result.inferable, result.inferable_share
+        (2.0, 1, 1.0)
+    """
+    options = options or ConceptOptions()
+    pairs = source if isinstance(source, ConceptPairs) else read_pairs(source, columns)
+    classes = _by_class(pairs, options)
+    observed = concept_curve(classes)
+    rngs = [np.random.default_rng(options.seed + i) for i in range(options.nulls)]
+    orders = [concept_curve(shuffled_pairs(classes, rng)) for rng in rngs]
+    draws = [concept_curve(random_pairs(classes, rng)) for rng in rngs]
+    expected = sum(own.threshold for own in classes)
+    n_entities = sum(own.n_entities for own in classes)
+    n_properties = sum(own.n_properties for own in classes)
+    n_possible = sum(own.n_entities * own.n_properties for own in classes)
+    series = [("observed", [observed])]
+    series += [("same pairs, random order", orders), ("random pairs", draws)] if rngs else []
+    marks = np.array([curve.threshold for _, curves in series for curve in curves])
+    spaced = np.geomspace(1, pairs.n_pairs, options.points).round()
+    at = np.unique(np.concatenate([[0.0], spaced, marks])).astype(np.int64)
+    return ConceptResult(
+        options=options,
+        n_observations=pairs.n_observations,
+        n_left_out=pairs.n_left_out,
+        n_pairs=pairs.n_pairs,
+        n_entities=n_entities,
+        n_properties=n_properties,
+        n_possible=n_possible,
+        expected_threshold=expected,
+        connected=int(observed.connected[-1]),
+        giant_entities=int(observed.giant_entities[-1]),
+        giant_properties=int(observed.giant_properties[-1]),
+        thresholds=pl.DataFrame(
+            [_threshold_row(name, curves, pairs, expected) for name, curves in series],
+            infer_schema_length=None,
+        ),
+        curve=_curve(at, observed, draws, classes, pairs, expected),
+        classes=_class_table(classes),
+    )
+
+
+def _by_class(pairs: ConceptPairs, options: ConceptOptions) -> list[ClassPairs]:
+    sizes = (
+        (options.n_entities, len(pairs.entities), "entities"),
+        (options.n_properties, len(pairs.properties), "properties"),
+    )
+    for given, seen, what in sizes:
+        if given is not None and given < seen:
+            raise UsageError(f"{given} {what} given, but the pairs name {seen}")
+    if pairs.entity_class is None or pairs.property_class is None or pairs.classes is None:
+        return [
+            ClassPairs(
+                name="all",
+                n_entities=options.n_entities or len(pairs.entities),
+                n_properties=options.n_properties or len(pairs.properties),
+                entity=pairs.entity,
+                prop=pairs.prop,
+                place=np.arange(pairs.n_pairs),
+            )
+        ]
+    if options.n_entities is not None or options.n_properties is not None:
+        raise UsageError("with classes, sizes are those of the classes: leave out the numbers of names")
+    found = []
+    of_pair = pairs.entity_class[pairs.entity]
+    for number, name in enumerate(pairs.classes.cast(pl.String).to_list()):
+        entities = np.flatnonzero(pairs.entity_class == number)
+        properties = np.flatnonzero(pairs.property_class == number)
+        place = np.flatnonzero(of_pair == number)
+        found.append(
+            ClassPairs(
+                name=name,
+                n_entities=len(entities),
+                n_properties=len(properties),
+                entity=np.searchsorted(entities, pairs.entity[place]),
+                prop=np.searchsorted(properties, pairs.prop[place]),
+                place=place,
+            )
+        )
+    return found
+
+
+def _threshold_row(
+    name: str, curves: list[ConceptCurve], pairs: ConceptPairs, expected: float
+) -> dict[str, object]:
+    thresholds = np.array([curve.threshold for curve in curves], dtype=np.float64)
+    low, high = np.percentile(thresholds, COVERAGE)
+    mean = float(thresholds.mean())
+    seen = max(round(mean), 1) - 1
+    return {
+        "series": name,
+        "threshold": mean,
+        "low": float(low),
+        "high": float(high),
+        "relative": mean / expected,
+        "observations": int(pairs.observation[seen]),
+        "time": None if pairs.time is None else float(pairs.time[seen]),
+        "n_draws": len(curves),
+    }
+
+
+def _curve(
+    at: Counts,
+    observed: ConceptCurve,
+    draws: list[ConceptCurve],
+    classes: list[ClassPairs],
+    pairs: ConceptPairs,
+    expected: float,
+) -> pl.DataFrame:
+    n_entities, n_properties = (
+        sum(sizes) for sizes in zip(*((own.n_entities, own.n_properties) for own in classes), strict=True)
+    )
+    n_possible = sum(own.n_entities * own.n_properties for own in classes)
+    i = observed.at(at)
+    connected = observed.connected[i]
+    theory_e, theory_k, theory_pairs = theory_at(classes, at)
+    unseen = n_possible - at
+    table = {
+        "pairs": at,
+        "observations": np.concatenate([[0], pairs.observation])[at],
+        "relative": at / expected,
+        "connected": connected / n_possible,
+        "inferable": np.divide(connected - at, unseen, out=np.full(len(at), np.nan), where=unseen > 0),
+        "giant_entities": observed.giant_entities[i] / n_entities,
+        "giant_properties": observed.giant_properties[i] / n_properties,
+        "theory_connected": theory_pairs / n_possible,
+        "theory_entities": theory_e / n_entities,
+        "theory_properties": theory_k / n_properties,
+        "susceptibility": observed.susceptibility[i],
+    }
+    frame = pl.DataFrame(table).with_columns(pl.col("inferable").fill_nan(None))
+    if pairs.time is not None:
+        time = pl.Series("time", np.concatenate([[np.nan], pairs.time])[at]).fill_nan(None)
+        frame.insert_column(2, time)
+    if not draws:
+        return frame
+    shares = np.array([draw.connected[draw.at(at)] / n_possible for draw in draws])
+    low, high = np.percentile(shares, COVERAGE, axis=0)
+    return frame.with_columns(
+        random_connected=pl.Series(shares.mean(axis=0)),
+        random_low=pl.Series(low),
+        random_high=pl.Series(high),
+    )
+
+
+def _class_table(classes: list[ClassPairs]) -> pl.DataFrame:
+    rows = []
+    for own in classes:
+        curve = concept_curve([own])
+        side_e, side_k = bipartite_giant(own.n_entities, own.n_properties, own.n_pairs)
+        rows.append(
+            {
+                "class": own.name,
+                "n_entities": own.n_entities,
+                "n_properties": own.n_properties,
+                "n_pairs": own.n_pairs,
+                "expected_threshold": own.threshold,
+                "relative": own.n_pairs / own.threshold,
+                "connected": int(curve.connected[-1]) / (own.n_entities * own.n_properties),
+                "giant_entities": int(curve.giant_entities[-1]) / own.n_entities,
+                "giant_properties": int(curve.giant_properties[-1]) / own.n_properties,
+                "theory_connected": side_e * side_k,
+                "theory_entities": side_e,
+                "theory_properties": side_k,
+            }
+        )
+    return pl.DataFrame(rows)

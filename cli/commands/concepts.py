@@ -1,0 +1,113 @@
+"""`emergraph concepts`: which entity-property pairs can be inferred from those that were seen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.output import Output, View, emit
+
+if TYPE_CHECKING:
+    from emergraph.analysis.percolation.concepts import ConceptOptions, ConceptResult
+    from emergraph.analysis.percolation.pairs import PairColumns
+
+SHOWN_POINTS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which columns hold what, and how many names there are."""
+
+    entity: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the entity.")] = "entity"
+    property: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the property.")] = "property"
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Numbers or dates that order the rows.  [default: as they stand]"
+        ),
+    ] = None
+    of_class: Annotated[
+        str | None,
+        typer.Option("--class", metavar="COLUMN", help="Class of both; pairs across classes cannot be."),
+    ] = None
+    entities: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="|E|, with those never seen.  [default: those seen]"),
+    ] = None
+    properties: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="|K|, with those never seen.  [default: those seen]"),
+    ] = None
+    nulls: Annotated[int, typer.Option(min=0, help="Draws of each null model; 0 for none.")] = 20
+    seed: Annotated[int, typer.Option(min=0, help="First seed of the draws.")] = 0
+    points: Annotated[int, typer.Option(min=2, help="Points of the curve that are kept.")] = 60
+
+    def columns(self) -> "PairColumns":
+        """The library's columns."""
+        from emergraph.analysis.percolation.pairs import PairColumns
+
+        return PairColumns(entity=self.entity, property=self.property, time=self.time, of_class=self.of_class)
+
+    def options(self) -> "ConceptOptions":
+        """The library's options."""
+        from emergraph.analysis.percolation.concepts import ConceptOptions
+
+        return ConceptOptions(
+            n_entities=self.entities,
+            n_properties=self.properties,
+            nulls=self.nulls,
+            seed=self.seed,
+            points=self.points,
+        )
+
+
+@command(
+    examples="""
+    emergraph concepts pairs.parquet
+    emergraph concepts stream.csv --time seen_at --class kind --format json
+    emergraph concepts facts.csv --entity who --property what --entities 900 --properties 18000
+    """
+)
+def concepts(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Parquet or CSV, one row per pair seen; - for CSV on stdin."),
+    ],
+    *,
+    data: Data,
+    output: Output,
+) -> None:
+    """Find which unseen pairs entity-property data connect, and where they percolate (arXiv 2408.12578)."""
+    from emergraph.analysis.percolation.concepts import concept_percolation
+
+    emit(_view(concept_percolation(file, columns=data.columns(), options=data.options())), output)
+
+
+def _view(result: "ConceptResult") -> View:
+    share = "-" if result.inferable_share is None else f"{result.inferable_share:.4g}"
+    facts: dict[str, object] = {
+        "entities |E|": result.n_entities,
+        "properties |K|": result.n_properties,
+        "rows": result.n_observations,
+        "distinct pairs M": result.n_pairs,
+        "threshold M_c = sqrt(|E||K|)": f"{result.expected_threshold:.6g} pairs",
+        "M / M_c": f"{result.relative:.4g}",
+        "connected pairs": f"{result.connected} of {result.n_possible} ({result.connected_share:.4g})",
+        "inferable though unseen": f"{result.inferable} ({share} of unseen)",
+    }
+    if result.classes.height > 1:
+        facts["threshold M_c = sqrt(|E||K|)"] = (
+            f"{result.expected_threshold:.6g} pairs, summed over {result.classes.height} classes"
+        )
+    notes = [f"{result.n_left_out} rows lack an entry and are left out"] if result.n_left_out else []
+    every = max(1, result.curve.height // SHOWN_POINTS)
+    shown = result.curve.drop("random_low", "random_high", "observations", strict=False)
+    return View(
+        rows=result.thresholds,
+        details=shown.gather_every(every) if result.classes.height == 1 else result.classes,
+        facts=facts,
+        document=result.to_dict(),
+        notes=notes,
+    )

@@ -1,0 +1,95 @@
+"""`emergraph transition`: when training runs make their jump, and how that moves with the data's size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.output import Output, View, emit
+
+if TYPE_CHECKING:
+    from emergraph.analysis.percolation.training import LogColumns, TrainingResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """Which columns hold what, and how often chance is asked."""
+
+    metric: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the metric.")] = "metric"
+    step: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the training step.")] = "step"
+    entities: Annotated[str, typer.Option(metavar="COLUMN", help="Column of |E|.")] = "n_entities"
+    properties: Annotated[str, typer.Option(metavar="COLUMN", help="Column of |K|.")] = "n_properties"
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN,...",
+            help="Columns that tell runs of one size apart.  [default: run and seed, if there]",
+        ),
+    ] = None
+    draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws of the collapse.")] = 500
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0
+
+    def columns(self) -> "LogColumns":
+        """The library's columns."""
+        from emergraph.analysis.percolation.training import LogColumns
+
+        return LogColumns(
+            step=self.step,
+            metric=self.metric,
+            n_entities=self.entities,
+            n_properties=self.properties,
+            run=None if self.run is None else tuple(self.run.split(",")),
+        )
+
+
+@command(
+    examples="""
+    emergraph transition log.csv --metric accuracy
+    emergraph transition runs.parquet --metric type_check --run seed,batch --format json
+    """
+)
+def transition(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Parquet or CSV, one row per run and step; - for CSV on stdin."),
+    ],
+    *,
+    log: Log,
+    output: Output,
+) -> None:
+    """Fit the transition of each training run, and the exponent with which it moves with |E||K|.
+
+    A percolation curve is compared with smooth ones. Only the exponent, 0.5, is predicted, not the step.
+    """
+    from emergraph.analysis.percolation.training import training_transitions
+
+    emit(_view(training_transitions(file, columns=log.columns(), draws=log.draws, seed=log.seed)), output)
+
+
+def _view(result: "TrainingResult") -> View:
+    facts: dict[str, object] = {"metric": result.metric, "runs": len(result.fits)}
+    facts |= {f"best described by {sort}": n for sort, n in result.preferred().items() if n}
+    if result.exponent is not None:
+        told = result.exponent
+        facts["exponent of |E||K|"] = (
+            f"{told.exponent:.3g} ({told.low:.3g} to {told.high:.3g}), {told.method}"
+        )
+        facts["prediction 0.5"] = told.verdict
+    notes = [f"left out: {reason}" for reason in result.left_out]
+    if result.exponents:
+        notes.append(result.statement)
+    else:
+        notes.append("no exponent: that takes three runs of two sizes that change at all")
+    return View(
+        rows=result.runs(),
+        details=result.exponent_table() if result.exponents else None,
+        facts=facts,
+        document=result.to_dict(),
+        notes=notes,
+        columns=(
+            *("run", "n_entities", "n_properties", "n_points", "threshold", "threshold_low"),
+            *("threshold_high", "middle", "bic_percolation", "bic_logistic", "bic_power", "best"),
+        ),
+    )

@@ -1,0 +1,182 @@
+"""Train one transformer on one language, and keep what it can do step by step."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+import emergraph
+from emergraph.analysis.emergence.options import EmergenceOptions
+from emergraph.analysis.percolation.options import PercolationOptions
+from emergraph.analysis.percolation.result import PercolationResult
+from emergraph.exporters.pytorch.recorder import RecorderOptions
+from grammar.language import N_SPECIAL, PAD, Language, Speaker, make_language, read
+from grammar.model import Decoder, Exam, sentence_loss
+
+N_ENTITIES = 90
+WARM_UP = 30
+"""Steps over which the learning rate rises to its value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training."""
+
+    n_properties: int
+    batch: int
+    """Sentences per step, all of them new."""
+    learning_rate: float
+    steps: int
+    seed: int
+    checks: int = 40
+    """Steps at which the model is examined, evenly spaced in the logarithm from step 5 on."""
+
+    @property
+    def name(self) -> str:
+        """The name of the run's files."""
+        return f"k{self.n_properties}-b{self.batch}-s{self.seed}"
+
+    def check_steps(self) -> list[int]:
+        """The steps after which the model is examined, ascending."""
+        return np.unique(np.geomspace(5, self.steps, self.checks).round().astype(int)).tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class _Learner:
+    run: Run
+    language: Language
+    speaker: Speaker
+    model: Decoder
+    exam: Exam
+
+    def checkpoints(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Train, and stop at each examined step to give the step and its measures."""
+        run = self.run
+        optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=run.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        )
+        checks = set(run.check_steps())
+        for step in range(1, run.steps + 1):
+            for group in optimiser.param_groups:
+                group["lr"] = run.learning_rate * min(1.0, step / WARM_UP)
+            rows = torch.from_numpy(self.speaker.sentences(run.batch))
+            longest = int((rows != PAD).sum(dim=1).max())
+            loss = sentence_loss(self.model, rows[:, :longest])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            if step in checks:
+                yield step, self.exam.answers(self.model)
+
+
+def _learner(run: Run, n_held_out: int = 128) -> _Learner:
+    language = make_language(N_ENTITIES, run.n_properties, seed=run.seed)
+    held_out = Speaker(language, 10_000 + run.seed).sentences(n_held_out)
+    torch.manual_seed(run.seed)
+    exam = Exam(
+        language=language,
+        rows=torch.from_numpy(held_out),
+        readings=tuple(read(language, row[row != PAD].tolist()) for row in held_out),
+        generator=torch.Generator().manual_seed(run.seed),
+    )
+    return _Learner(run, language, Speaker(language, run.seed), Decoder(language.n_words), exam)
+
+
+def train(run: Run, folder: Path) -> None:
+    """Train one model; write `<name>.parquet` (measures by step) and `<name>-pairs.parquet` into a folder.
+
+    The pairs are those that the training sentences state, each with the first step that it occurs in.
+    Nothing is done where the files are there already.
+    """
+    done = folder / f"{run.name}.parquet"
+    if done.exists():
+        return
+    learner = _learner(run)
+    rows = [{"step": step, **found} for step, found in learner.checkpoints()]
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(_pairs(learner), folder / f"{run.name}-pairs.parquet")
+    about = {"n_entities": N_ENTITIES, "n_properties": run.n_properties, "batch": run.batch, "seed": run.seed}
+    _write(pl.DataFrame(rows).select(*(pl.lit(v).alias(k) for k, v in about.items()), pl.all()), done)
+
+
+def _pairs(learner: _Learner) -> pl.DataFrame:
+    seen = learner.speaker.first_seen
+    return pl.DataFrame(
+        {
+            "entity": pl.Series([entity for entity, _ in seen], dtype=pl.Int32),
+            "property": pl.Series([kind for _, kind in seen], dtype=pl.Int32),
+            "step": pl.Series([n // learner.run.batch + 1 for n in seen.values()], dtype=pl.Int32),
+        }
+    )
+
+
+def record(run: Run, folder: Path) -> None:
+    """Train one model under `emergraph.record`; write `<name>-recorded.parquet` with one row per snapshot.
+
+    Each snapshot gives path-count emergence on 64 held-out sentences, and the percolation of the unit graph
+    by weight and at random, beside the model's measures at that step.
+    """
+    done = folder / f"{run.name}-recorded.parquet"
+    if done.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    store = folder / f"{run.name}.duckdb"
+    for old in (store, store.with_name(f"{store.name}.wal")):
+        old.unlink(missing_ok=True)
+    learner = _learner(run)
+    probe = learner.exam.rows[:64]
+    with emergraph.record(
+        learner.model, store, inputs=(probe,), name="grammar", options=RecorderOptions(n_values=1)
+    ) as recorder:
+        recorder.step(0, **learner.exam.answers(learner.model))
+        for step, found in learner.checkpoints():
+            recorder.step(step, **{name: value for name, value in found.items() if np.isfinite(value)})
+    _write(_snapshots(store), done)
+    store.unlink()
+
+
+def _snapshots(store: Path) -> pl.DataFrame:
+    """Measure every snapshot of a store."""
+    rows = []
+    opened = emergraph.open(store)
+    for graph_id, step in opened.graphs.select("id", "step").iter_rows():
+        graph = opened.graph(graph_id)
+        counted = graph.emergence(rule="mean_abs", options=EmergenceOptions(), save=False)
+        wired = graph.percolation(options=PercolationOptions(seeds=1, nulls=3), save=False)
+        alone = graph.percolation(
+            options=PercolationOptions(seeds=1, nulls=3, structure="absent"), save=False
+        )
+        rows.append(
+            {
+                "step": step,
+                "log10_emergence_active": counted.active.emergence.log10,
+                "log10_emergence_any": counted.any.emergence.log10,
+                "active_share": counted.n_active / (counted.n_active + counted.n_inactive),
+                "edges": wired.n_edges,
+                "half_reach": wired.observed.half_reach,
+                **_thresholds(wired, "wired"),
+                **_thresholds(alone, "weights"),
+            }
+        )
+    return pl.DataFrame(rows, infer_schema_length=None).sort("step")
+
+
+def _thresholds(found: PercolationResult, name: str) -> dict[str, float]:
+    """Thresholds by weight and of both nulls; "wired": with junctions and attention, "weights": without."""
+    observed, shuffled, random = found.series
+    return {
+        f"{name}_threshold": observed.threshold,
+        f"{name}_shuffled": shuffled.threshold,
+        f"{name}_random": random.threshold,
+    }
+
+
+def _write(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table at once or not at all."""
+    partial = path.with_name(f"{path.name}.part")
+    frame.write_parquet(partial)
+    os.replace(partial, path)
