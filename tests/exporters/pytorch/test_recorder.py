@@ -1,11 +1,17 @@
 """Recording a training: what each snapshot holds, what stays untouched, what survives a kill."""
 
+import json
+import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
+import onnx
 import polars as pl
 import pytest
 import torch
@@ -15,8 +21,8 @@ from torchnets import make_net
 
 import emergraph
 from emergraph.errors import InvalidInputError, MissingExtraError, StoreError, UsageError
-from emergraph.exporters.pytorch import callbacks, recorder
-from emergraph.exporters.pytorch.modules import export_module
+from emergraph.exporters.export import ExportOptions, export_onnx
+from emergraph.exporters.pytorch import callbacks, recorder, structure
 from emergraph.exporters.pytorch.recorder import RecorderOptions, record
 from emergraph.graphstore.restore import restore_all
 from emergraph.graphstore.store import open_store
@@ -43,7 +49,7 @@ def edges(reader):
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_a_snapshot_is_the_graph_that_an_export_gives(name, tmp_path):
+def test_a_snapshot_is_the_graph_of_a_file_with_the_weights_of_then(name, tmp_path):
     net = make_net(name)
     path = tmp_path / "run.duckdb"
     with record(net.module, path, inputs=PROBES[name]) as rec:
@@ -51,9 +57,15 @@ def test_a_snapshot_is_the_graph_that_an_export_gives(name, tmp_path):
             rec.step(step, loss=1.0 / (step + 1))
             disturb(net.module, step)
         last = rec.step(3)
+        file = onnx.load(Path(rec._folder.name, "model.onnx"))
+        feeds = dict(rec._structure.feeds)
+    for tensor in file.graph.initializer:
+        values = net.module.state_dict().get(tensor.name)
+        if values is not None:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.numpy(), tensor.name))
+    onnx.save(file, tmp_path / "now.onnx")
     with open_store(path, mode="write") as store:
-        shapes = ({0: torch.export.Dim.AUTO},)
-        summary = export_module(net.module, (PROBES[name][:2],), store, dynamic_shapes=shapes)
+        summary = export_onnx(tmp_path / "now.onnx", store, options=ExportOptions(inputs=feeds))
         fresh = store.graph(summary.graph)
         snapshot = store.graph(last)
         columns = ("id", "name", "op", "kind", "depth", "first_unit", "n_units", "n_params", "dtype")
@@ -68,10 +80,24 @@ def test_a_snapshot_is_the_graph_that_an_export_gives(name, tmp_path):
         assert any(first[key].tobytes() != stored[key].tobytes() for key in own)
 
 
-@pytest.fixture
-def mlp():
+def make_mlp():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3))
+
+
+@pytest.fixture(scope="module")
+def mlp_onnx(tmp_path_factory):
+    """torch's export of the small network, which takes longer than everything else in these tests."""
+    folder = tmp_path_factory.mktemp("mlp")
+    shapes = ({0: torch.export.Dim.AUTO},)
+    structure.export_structure(make_mlp(), (torch.randn(2, 4),), folder=folder, dynamic_shapes=shapes)
+    return folder / "model.onnx"
+
+
+@pytest.fixture
+def mlp(mlp_onnx, monkeypatch):
+    monkeypatch.setattr(structure, "save_onnx", lambda *args: shutil.copy(mlp_onnx, args[4]))
+    return make_mlp()
 
 
 def test_steps_metrics_and_parents(mlp, tmp_path):
@@ -191,53 +217,124 @@ def test_misuse_is_said(mlp, tmp_path):
 
 def test_a_snapshot_takes_at_most_7_bytes_per_edge(tmp_path):
     torch.manual_seed(0)
-    # smaller nets are under a fixed cost per snapshot, some 0.5 MB for units, trace and DuckDB's blocks
-    net = nn.Sequential(nn.Linear(600, 800), nn.ReLU(), nn.Linear(800, 600), nn.ReLU(), nn.Linear(600, 10))
+    net = nn.Sequential(nn.Linear(256, 384), nn.ReLU(), nn.Linear(384, 10))  # 102 144 edges, 650 units
     path = tmp_path / "run.duckdb"
-    with record(net, path, inputs=torch.randn(64, 600)) as rec:
-        for step in range(4):
+    with record(net, path, inputs=torch.randn(64, 256)) as rec:
+        for step in range(10):
             rec.step(step, loss=1.0)
             disturb(net, step)
-    assert path.stat().st_size <= 7 * emergraph.open(path).graphs["n_edges"].sum()
+    with open_store(path) as store:
+        sizes = "SELECT block_size * used_blocks, block_size * free_blocks FROM pragma_database_size()"
+        used, free = store.connection.execute(sizes).fetchall()[0]
+        n_edges = store.graphs()["n_edges"].sum()
+    assert n_edges == 10 * 102_144
+    assert used <= 7 * n_edges
+    assert free < 2.5e6  # left by the last row group of each table, which every step writes anew
 
 
 TRAINING = """
-import sys, torch, emergraph
+import json, linecache, os, random, signal, sys, time
+from pathlib import Path
+import shutil, torch, emergraph
+from emergraph.exporters.pytorch import recorder, structure
+
+structure.save_onnx = lambda *args: shutil.copy(sys.argv[3], args[4])
+moments, path = json.loads(sys.argv[1]), Path(sys.argv[2])
 torch.manual_seed(0)
-net = torch.nn.Sequential(torch.nn.Linear(20, 40), torch.nn.ReLU(), torch.nn.Linear(40, 5))
-with emergraph.record(net, sys.argv[1], inputs=torch.randn(8, 20)) as rec:
-    for epoch in range(30):
+nn = torch.nn
+net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3))
+
+def killer(when, text):
+    reached = []  # frames that are at the line
+    def line(frame, event, _):
+        if frame in reached or (when == "before" and text in linecache.getline(*place(frame))):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if when == "after" and text in linecache.getline(*place(frame)):
+            reached.append(frame)
+        return line
+    return lambda frame, event, _: line if "graphstore" in frame.f_code.co_filename else None
+
+def place(frame):
+    return frame.f_code.co_filename, frame.f_lineno
+
+def train(rec, moment, report):
+    for epoch in range(6):
         with torch.no_grad():
             net[0].weight += epoch
+        if epoch == 2 and isinstance(moment, list):
+            sys.settrace(killer(*moment))
         rec.step(epoch, loss=1.0 / (epoch + 1))
-        print(epoch, float(net[0].weight.detach().sum()), flush=True)
+        os.write(report, f"{float(net[0].weight.detach().sum())}\\n".encode())
+    os._exit(0) if isinstance(moment, list) else signal.pause()
+
+options = recorder.RecorderOptions(check=False)
+with emergraph.record(net, path, inputs=torch.randn(8, 4), options=options) as rec:
+    for number, moment in enumerate(moments):
+        reading, writing = os.pipe()
+        rec._path = path.with_name(f"{number}.duckdb")
+        child = os.fork()  # nothing of the store, of polars or of onnxruntime runs yet
+        if child == 0:
+            train(rec, moment, writing)
+        os.close(writing)
+        report = os.fdopen(reading)
+        sums = []
+        if not isinstance(moment, list):
+            sums = [float(report.readline()) for _ in range(1 + number % 3)]
+            time.sleep(moment)
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        sums += [float(line) for line in report.read().split()]
+        print(json.dumps({"signal": status, "sums": sums}), flush=True)
 """
 
+RANDOM = random.Random(0)
+DELAYS = [round(RANDOM.uniform(0.0, 0.15), 3) for _ in range(6)]
+"""Seconds after the end of a step, which takes some 0.1 s."""
+STATEMENTS = {
+    "before the transaction": ["before", "BEGIN TRANSACTION"],
+    "before an insert": ["before", "execute(statement, parameters)"],
+    "before the commit": ["before", '"COMMIT"'],
+    "after the commit": ["after", '"COMMIT"'],
+    "before the file is closed": ["before", "connection.close()"],
+    "after the file is closed": ["after", "connection.close()"],
+}
+MOMENTS = [*DELAYS, *STATEMENTS.values()]
 
-@pytest.mark.parametrize(("epochs", "delay"), [(1, 0.0), (2, 0.05), (4, 0.12), (7, 0.2)])
-def test_a_killed_training_keeps_every_finished_step(tmp_path, epochs, delay):
-    path = tmp_path / "run.duckdb"
-    training = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, str(path)], stdout=subprocess.PIPE, text=True
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, mlp_onnx):
+    """One training for each moment, forked off one export, killed with signal 9; what it had reported."""
+    folder = tmp_path_factory.mktemp("killed")
+    result = subprocess.run(
+        [sys.executable, "-c", TRAINING, json.dumps(MOMENTS), str(folder / "x.duckdb"), str(mlp_onnx)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    sums = [float(training.stdout.readline().split()[1]) for _ in range(epochs)]
-    with pytest.raises(subprocess.TimeoutExpired):
-        training.wait(delay or 0.001)  # kill -9 at some point of the next step
-    training.send_signal(signal.SIGKILL)
-    rest = training.communicate()[0]
-    assert training.returncode == -signal.SIGKILL
-    sums += [float(line.split()[1]) for line in rest.splitlines() if len(line.split()) == 2]
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [report["signal"] for report in reports] == [signal.SIGKILL] * len(MOMENTS)
+    return folder, [report["sums"] for report in reports]
+
+
+@pytest.mark.parametrize("number", range(len(MOMENTS)), ids=[*map(str, DELAYS), *STATEMENTS])
+def test_a_killed_training_keeps_every_finished_step(killed, number):
+    folder, finished = killed
+    path, sums = folder / f"{number}.duckdb", finished[number]
     with open_store(path) as store:
         graphs = store.graphs()
         assert len(sums) <= graphs.height <= len(sums) + 1
+        if MOMENTS[number] in STATEMENTS.values():
+            committed = list(STATEMENTS.values()).index(MOMENTS[number]) > 2
+            assert graphs.height == 2 + committed
         assert graphs["step"].to_list() == list(range(graphs.height))
         for graph, expected in enumerate(sums):
             reader = store.graph(graph)
             weights = dict(restore_all(reader))["0.weight"]
             assert float(torch.from_numpy(weights.copy()).sum()) == pytest.approx(expected, rel=1e-5)
             assert reader.traces().height == 1
-    found = emergraph.open(path).sql("SELECT count(*) AS n FROM metrics")
-    assert found.item() == graphs.height
+            assert reader.metrics().height == 1
     with open_store(path, mode="write") as store:
         assert store.graphs().height == graphs.height
 
