@@ -1,6 +1,7 @@
-"""The naive twin of path counting."""
+"""The naive twin of path counting, and a store with every analysis in it."""
 
 import pytest
+from reportstores import analysed, dense_demo
 
 
 def enumerate_paths(
@@ -26,3 +27,11 @@ def enumerate_paths(
 @pytest.fixture(scope="session")
 def brute_force_paths():
     return enumerate_paths
+
+
+@pytest.fixture(scope="session")
+def analysed_store(tmp_path_factory):
+    """A store with the demo's dense network and a small run of every analysis; not to be changed."""
+    path = tmp_path_factory.mktemp("analysed") / "net.duckdb"
+    analysed(path, dense_demo(), name="dense")
+    return path

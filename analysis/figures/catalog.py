@@ -1,0 +1,47 @@
+"""All figures by name."""
+
+import difflib
+
+from emergraph.analysis.figures import (
+    emergencefigures,
+    landscapefigures,
+    layermap,
+    percolationfigures,
+    pruningfigures,
+    topologyfigures,
+    trainingfigures,
+)
+from emergraph.analysis.figures.figure import Figure
+from emergraph.errors import UsageError
+from emergraph.safetext import escape_controls
+
+FIGURES = (
+    layermap.LAYER_MAP,
+    emergencefigures.SWEEP,
+    emergencefigures.LAYERS,
+    pruningfigures.CURVES,
+    pruningfigures.RUNS,
+    landscapefigures.SLICES,
+    landscapefigures.PLANE,
+    landscapefigures.WALKS,
+    landscapefigures.LAYERS,
+    percolationfigures.CURVE,
+    topologyfigures.STRENGTHS,
+    topologyfigures.FLUCTUATION,
+    topologyfigures.SPECTRA,
+    trainingfigures.METRICS,
+)
+"""In the order of a report."""
+
+
+def figure_named(name: str) -> Figure:
+    """Return a figure.
+
+    Raises:
+        UsageError: There is none of that name; the message names the closest ones.
+    """
+    names = [figure.name for figure in FIGURES]
+    if name in names:
+        return FIGURES[names.index(name)]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+    raise UsageError(f"no figure {escape_controls(name)[:60]!r}; there is {', '.join(close)}")

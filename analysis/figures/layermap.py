@@ -1,0 +1,197 @@
+"""The layer map: layers as boxes by depth, blocks of edges as lines between them.
+
+Drawn as SVG directly, because Vega has no layout of layered graphs; igraph places the boxes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from emergraph.analysis.figures.figure import Figure, Frames, Query
+from emergraph.analysis.figures.names import short_name
+from emergraph.analysis.figures.picture import Picture
+from emergraph.analysis.figures.theme import FONT, GRID, INK, MUTED, PAPER, SERIES
+from emergraph.safetext import escape_controls, escape_xml
+
+if TYPE_CHECKING:
+    import igraph
+
+BOX = (190, 40)
+GAP = (26, 34)
+MARGIN = 44
+LABEL = 26
+KIND_COLOURS = {
+    "weight": SERIES[0],
+    "recurrent": SERIES[3],
+    "identity": MUTED,
+    "gate": SERIES[2],
+    "attention": SERIES[4],
+    "norm": MUTED,
+    "opaque": SERIES[1],
+}
+DASHED = {"recurrent": "7 4", "norm": "2 3", "opaque": "5 3"}
+NEURONS = ("input", "embedding", "dense", "conv", "rnn_gate", "rnn_cell", "rnn_hidden")
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A layer in the picture."""
+
+    id: int
+    x: float
+    y: float
+    row: int
+
+
+def draw_map(frames: Frames) -> Picture:
+    """Return the picture of all layers and blocks."""
+    layers, blocks = frames["layers"], frames["blocks"]
+    boxes = _placed(layers, blocks)
+    width = max(box.x for box in boxes.values()) + BOX[0] + MARGIN + 20
+    height = max(box.y for box in boxes.values()) + BOX[1] + MARGIN
+    shares = dict(frames["shares"].iter_rows()) if "shares" in frames else {}
+    top = 30
+    lines = [_line(block, boxes) for block in blocks.iter_rows(named=True)]
+    drawn = [_box(layer, boxes[layer["id"]], shares, layers) for layer in layers.iter_rows(named=True)]
+    kinds = [kind for kind in KIND_COLOURS if kind in set(blocks["kind"].to_list())]
+    size = max(width, 90 * len(kinds) + 2 * MARGIN), height + top
+    return Picture(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]:.0f}" height="{size[1]:.0f}" '
+        f'viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" font-family="{FONT}">'
+        f'<rect width="100%" height="100%" fill="{PAPER}"/>{_legend(kinds)}'
+        f'<g transform="translate(0 {top})">{"".join(lines)}{"".join(drawn)}</g></svg>'
+    )
+
+
+def _placed(layers: pl.DataFrame, blocks: pl.DataFrame) -> dict[int, _Box]:
+    """Boxes in rows by depth, and in each row where igraph's layered layout has least crossings."""
+    import igraph
+
+    ids = layers["id"].to_list()
+    index = {layer: number for number, layer in enumerate(ids)}
+    depths = sorted(set(layers["depth"].to_list()))
+    rows = [depths.index(depth) for depth in layers["depth"].to_list()]
+    pairs = {
+        (index[a], index[b])
+        for a, b in blocks.select("src", "dst").iter_rows()
+        if rows[index[a]] < rows[index[b]]
+    }
+    graph = igraph.Graph(n=len(ids), edges=sorted(pairs), directed=True)
+    columns = _columns(graph, rows)
+    step_x, step_y = BOX[0] + GAP[0], BOX[1] + GAP[1]
+    least = min(columns, default=0.0)
+    return {
+        layer: _Box(
+            layer, MARGIN + (columns[number] - least) * step_x, MARGIN + rows[number] * step_y, rows[number]
+        )
+        for number, layer in enumerate(ids)
+    }
+
+
+def _columns(graph: "igraph.Graph", rows: list[int]) -> list[float]:
+    """Horizontal position of every vertex in boxes; no two of a row closer than one box."""
+    layout = graph.layout_sugiyama(layers=rows, hgap=1, vgap=1, maxiter=100)
+    wanted = [float(layout[vertex][0]) for vertex in range(graph.vcount())]
+    columns = [0.0] * len(rows)
+    for row in set(rows):
+        members = sorted((v for v in range(len(rows)) if rows[v] == row), key=lambda v: wanted[v])
+        for place, vertex in enumerate(members):
+            columns[vertex] = place - (len(members) - 1) / 2
+    return columns
+
+
+def _line(block: dict[str, object], boxes: dict[int, _Box]) -> str:
+    source, target = boxes[int(str(block["src"]))], boxes[int(str(block["dst"]))]
+    kind, edges = str(block["kind"]), int(str(block["n_edges"]))
+    stroke = 1 + math.log10(max(edges, 1)) * 0.9
+    span = target.row - source.row
+    if span == 1:
+        x1, y1 = source.x + BOX[0] / 2, source.y + BOX[1]
+        x2, y2 = target.x + BOX[0] / 2, target.y
+        middle = (y1 + y2) / 2
+        path = f"M{x1:.1f} {y1:.1f}C{x1:.1f} {middle:.1f} {x2:.1f} {middle:.1f} {x2:.1f} {y2:.1f}"
+    else:
+        side = BOX[0] if span > 1 else 0  # ahead on the right, back in time on the left
+        away = (18 + 7 * math.log2(abs(span) + 1)) * (1 if side else -1)
+        x1, y1 = source.x + side, source.y + BOX[1] * (0.75 if span > 1 else 0.5)
+        x2, y2 = target.x + side, target.y + BOX[1] * 0.25
+        outer = max(x1, x2) + away if side else min(x1, x2) + away
+        path = f"M{x1:.1f} {y1:.1f}C{outer:.1f} {y1:.1f} {outer:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
+    dash = f' stroke-dasharray="{DASHED[kind]}"' if kind in DASHED else ""
+    return (
+        f'<path d="{path}" fill="none" stroke="{KIND_COLOURS[kind]}" stroke-opacity="0.75" '
+        f'stroke-width="{stroke:.1f}"{dash}><title>{edges:,} {kind} edges</title></path>'
+    )
+
+
+def _box(layer: dict[str, object], box: _Box, shares: dict[int, float], layers: pl.DataFrame) -> str:
+    name, units = str(layer["name"]), int(str(layer["n_units"]))
+    widest = math.log10(int(str(layers["n_units"].max())) + 1) or 1
+    bar = (BOX[0] - 16) * math.log10(units + 1) / widest
+    share = shares.get(box.id)
+    told = "" if share is None else f"; {100 * share:.3g} % of E starts here"
+    params = int(str(layer["n_params"]))
+    size = f"{units:,} units, {params:,} parameters{told}"
+    title = f"{escape_controls(name)}: {layer['op']}, {layer['kind']}, {size}"
+    round_ = 6 if layer["kind"] in NEURONS else 18
+    part = 0.0 if share is None else min(1.0, max(0.0, share)) * (BOX[0] - 16)
+    return (
+        f'<g transform="translate({box.x:.1f} {box.y:.1f})"><title>{escape_xml(title)}</title>'
+        f'<rect width="{BOX[0]}" height="{BOX[1]}" rx="{round_}" fill="{PAPER}" stroke="{INK}"/>'
+        f'<text x="9" y="16" font-size="11.5" fill="{INK}">{escape_xml(short_name(name, LABEL))}</text>'
+        f'<text x="9" y="30" font-size="10" fill="{MUTED}">{layer["kind"]} · {units:,}</text>'
+        f'<rect x="8" y="33" width="{BOX[0] - 16}" height="3" fill="{GRID}"/>'
+        f'<rect x="8" y="33" width="{bar:.1f}" height="3" fill="{SERIES[5]}"/>'
+        + (f'<rect x="8" y="36" width="{part:.1f}" height="3" fill="{SERIES[1]}"/>' if part else "")
+        + "</g>"
+    )
+
+
+def _legend(kinds: list[str]) -> str:
+    parts = []
+    for number, kind in enumerate(kinds):
+        x = MARGIN + 90 * number
+        dash = f' stroke-dasharray="{DASHED[kind]}"' if kind in DASHED else ""
+        parts.append(
+            f'<path d="M{x} 16h22" stroke="{KIND_COLOURS[kind]}" stroke-width="3"{dash}/>'
+            f'<text x="{x + 27}" y="20" font-size="11" fill="{INK}">{kind}</text>'
+        )
+    return "".join(parts)
+
+
+LAYER_MAP = Figure(
+    name="layers",
+    title="Layer map",
+    command="emergraph export MODEL STORE",
+    definition=(
+        "One box per layer, inputs on top; square corners: neurons, round ones: structural units. The "
+        "grey bar grows with the logarithm of the number of units, the orange one with the share of E "
+        "(paths through any unit) that starts in the layer. One line per block of edges and source layer; "
+        "its width grows with the logarithm of the edges."
+    ),
+    queries=(
+        Query(
+            name="layers",
+            sql="""
+SELECT id, name, op, kind, depth, n_units, n_params FROM layers WHERE graph = {graph} ORDER BY id""",
+        ),
+        Query(
+            name="blocks",
+            sql="""
+SELECT source AS src, layer AS dst, kind, sum(n_edges) AS n_edges
+FROM (SELECT unnest(src_layers) AS source, layer, kind, n_edges FROM blocks WHERE graph = {graph})
+GROUP BY ALL ORDER BY ALL""",
+        ),
+        Query(
+            name="shares",
+            table="emergence_layers",
+            optional=True,
+            sql="""
+SELECT layer, share FROM emergence_layers
+WHERE run = {run} AND interior = 'any' AND share IS NOT NULL ORDER BY layer""",
+        ),
+    ),
+    draw=draw_map,
+)

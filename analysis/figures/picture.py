@@ -1,0 +1,10 @@
+"""A picture that was drawn as SVG rather than by Vega."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A complete SVG document, in the colours of the theme."""
+
+    svg: str

@@ -1,0 +1,174 @@
+"""From a store to a report."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from emergraph.analysis.figures.catalog import FIGURES
+from emergraph.analysis.figures.figure import FigureData, Query, Run
+from emergraph.analysis.figures.reading import newest_run, question, read_figure
+from emergraph.analysis.report import tables
+from emergraph.analysis.report.commands import command_of
+from emergraph.analysis.report.document import Attempt, Report, Section, Table, TableSpec
+from emergraph.analysis.report.sections import PREFIXES, SECTIONS, SectionSpec
+from emergraph.analysis.report.summary import summary_section
+from emergraph.graphstore.frames import fetch_frame
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.results import result_columns, result_table_names
+from emergraph.graphstore.sql import compose, identifier
+from emergraph.version import __version__
+
+ROWS = 24
+"""Rows of a result table that has no figure and no table of its own."""
+_FIRST = "SELECT {columns} FROM {table} WHERE run = {run} LIMIT {rows}"
+_SHOWN = """
+SELECT list_distinct(flatten(list(result_tables))) FROM runs WHERE graph = ? AND command = ?
+"""
+
+
+def collect_report(
+    reader: GraphReader,
+    *,
+    attempts: Sequence[Attempt] = (),
+    budget: float | None = None,
+    model: str | None = None,
+) -> Report:
+    """Return what a store knows about a graph.
+
+    Args:
+        reader: The graph.
+        attempts: Commands that ran, or were to run, for this report.
+        budget: Seconds that they were given.
+        model: File name of the model, for command lines; by default the one that the graph came from.
+    """
+    collector = _Collector(reader, attempts, model or str(reader.summary["source"]) or "MODEL")
+    sections = [collector.section(spec) for spec in SECTIONS]
+    first = summary_section(reader, attempts=attempts, budget=budget)
+    last = collector.provenance()
+    return Report(
+        graph=reader.summary,
+        store=reader.path.name,
+        tool_version=__version__,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        warnings=tuple(_texts(reader.summary["warnings"])),
+        sections=(first, *sections, last),
+        attempts=tuple(attempts),
+        budget=budget,
+        commands=collector.commands,
+    )
+
+
+def _texts(value: object) -> list[str]:
+    return [str(entry) for entry in value] if isinstance(value, list) else []
+
+
+class _Collector:
+    """Fills sections, and remembers the command lines of the runs that they show."""
+
+    def __init__(self, reader: GraphReader, attempts: Sequence[Attempt], model: str) -> None:
+        self.reader = reader
+        self.attempts = attempts
+        self.words = {"STORE": reader.path.name, "MODEL": model, "GRAPH": reader.name}
+        self.commands: dict[int, str] = {}
+        self.there = set(result_table_names(reader.connection))
+
+    def section(self, spec: SectionSpec) -> Section:
+        by_name = {figure.name: figure for figure in FIGURES}
+        figures = [read_figure(self.reader, by_name[name]) for name in spec.figures]
+        drawn = tuple(data for data in figures if data is not None)
+        asked = {query.table for data in drawn for query in data.figure.queries}
+        known = [self.table(table) for table in spec.tables]
+        asked |= {table.query.table for table in spec.tables}
+        others = [self.table(other) for other in self._others(spec.id, {str(name) for name in asked})]
+        shown = tuple(table for table in (*known, *others) if table is not None)
+        for run in (*(run for data in drawn for run in data.runs), *(t.run for t in shown)):
+            self._remember(run, drawn)
+        missing = None if drawn or shown else self._filled(spec.command)
+        return Section(
+            id=spec.id,
+            title=spec.title,
+            lead=spec.lead,
+            figures=drawn,
+            tables=shown,
+            notes=self._notes(drawn, shown),
+            missing=missing,
+            why_missing=None if missing is None else self._why(spec.command),
+        )
+
+    def table(self, spec: TableSpec) -> Table | None:
+        """The table, or None where there is no run for it or no row in it."""
+        query = spec.query
+        run = None if query.table is None else newest_run(self.reader, query.table)
+        if query.table is not None and run is None:
+            return None
+        sql = question(query, self.reader.id, None if run is None else run.id)
+        frame = fetch_frame(self.reader.connection, sql)
+        return None if frame.is_empty() else Table(spec=spec, frame=frame, sql=sql, run=run)
+
+    def provenance(self) -> Section:
+        """How the report was made."""
+        shown = [self.table(spec) for spec in (tables.TRACES, tables.RUNS)]
+        return Section(
+            id="provenance",
+            title="How this report was made",
+            lead=(
+                "Everything above was read from one DuckDB store, and every figure and table can be made "
+                "again from it with the command and the SQL that stand below it."
+            ),
+            tables=tuple(table for table in shown if table is not None),
+        )
+
+    def _others(self, section: str, asked: set[str]) -> Iterable[TableSpec]:
+        """Result tables of the section's commands that nothing has asked for."""
+        for command in (name for name, place in PREFIXES.items() if place == section):
+            rows = self.reader.connection.execute(_SHOWN, [self.reader.id, command]).fetchall()
+            for name in sorted(set(rows[0][0] or ()) & self.there - asked):
+                columns = result_columns(self.reader.connection, name)
+                listed = ", ".join(identifier(column) for column in columns if column != "run")
+                yield TableSpec(
+                    name=name,
+                    title=name.replace("_", " "),
+                    definition=f"Its first {ROWS} rows; docs/schema.md has the columns of {name}.",
+                    query=Query(
+                        name="rows",
+                        table=name,
+                        sql=compose(_FIRST, columns=listed, table=identifier(name), run="{run}", rows=ROWS),
+                    ),
+                )
+
+    def _remember(self, run: Run | None, figures: Sequence[FigureData]) -> None:
+        if run is None or run.id in self.commands:
+            return
+        counted: dict[str, object] = {}
+        for data in figures:
+            sweep = data.frames.get("sweep")
+            if sweep is not None and any(other.id == run.id for other in data.runs[:1]):
+                counted["thresholds"] = sweep["threshold"].n_unique()
+        if run.command == "emergence" and not counted:
+            counted |= self._counted(run)
+        self.commands[run.id] = command_of(
+            run, store=self.words["STORE"], graph=self.words["GRAPH"], counted=counted
+        )
+
+    def _counted(self, run: Run) -> Mapping[str, object]:
+        """Options of a path count that its parameters do not hold, or hold under another name."""
+        if "confidence" in run.parameters:
+            sql = "SELECT max(n_draws) FROM emergence_intervals WHERE run = ?"
+            return {"draws": self.reader.connection.execute(sql, [run.id]).fetchall()[0][0]}
+        threshold = run.parameters.get("threshold")
+        return {} if threshold is None else {"threshold": threshold}
+
+    def _notes(self, figures: Sequence[FigureData], shown: Sequence[Table]) -> tuple[str, ...]:
+        runs = {run.id: run for data in figures for run in data.runs}
+        runs |= {table.run.id: table.run for table in shown if table.run is not None}
+        notes = [note for run in runs.values() for note in _texts(run.parameters.get("notes"))]
+        return tuple(dict.fromkeys(notes))
+
+    def _filled(self, command: str) -> str:
+        return " ".join(self.words.get(word, word) for word in command.split(" "))
+
+    def _why(self, command: str) -> str | None:
+        wanted = command.split(" ")[1]
+        for attempt in self.attempts:
+            if attempt.command.split(" ")[1:2] == [wanted] and attempt.state != "done":
+                return f"{attempt.state}: {attempt.message}" if attempt.message else attempt.state
+        return None

@@ -1,0 +1,149 @@
+"""A report as data: what every form of it (page, terminal, JSON) is made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from emergraph.analysis.figures.figure import FigureData, Query, Run
+
+FORM = "emergraph-report/1"
+"""Name and version of the JSON form; see docs/report.schema.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """A table that can be shown of any store that holds its run."""
+
+    name: str
+    title: str
+    definition: str
+    """What the rows and columns are, with units."""
+    query: Query
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with its origin."""
+
+    spec: TableSpec
+    frame: pl.DataFrame
+    sql: str
+    run: Run | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A command that ran, or was to run, to make a report."""
+
+    command: str
+    """Command line, without the program's folder."""
+    state: str
+    """done, failed, out of time or left out."""
+    seconds: float | None = None
+    """Wall clock; None where it did not run."""
+    message: str = ""
+    """What it said when it failed, or why it was left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One question and its answers."""
+
+    id: str
+    title: str
+    lead: str
+    """What the section is about, in a sentence or two."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    figures: tuple[FigureData, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    missing: str | None = None
+    """The command that would fill the section; None where there is something to show."""
+    why_missing: str | None = None
+    """What happened when that command ran, if it did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that is known about one graph."""
+
+    graph: Mapping[str, object]
+    """The row of the table `graphs`."""
+    store: str
+    """File name of the store, without folders."""
+    tool_version: str
+    created_at: str
+    """UTC, ISO 8601."""
+    warnings: tuple[str, ...]
+    sections: tuple[Section, ...]
+    attempts: tuple[Attempt, ...]
+    budget: float | None
+    """Seconds that analyses were given; None when the report was made from what the store held."""
+    commands: Mapping[int, str]
+    """Command line that would repeat a run, by the run's id."""
+
+    def section(self, name: str) -> Section:
+        """Return a section by its id.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return {section.id: section for section in self.sections}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, in the form that docs/report.schema.json describes."""
+        return {
+            "form": FORM,
+            "tool_version": self.tool_version,
+            "created_at": self.created_at,
+            "store": self.store,
+            "budget_seconds": self.budget,
+            "graph": dict(self.graph),
+            "warnings": list(self.warnings),
+            "attempts": [vars(attempt) for attempt in self.attempts],
+            "sections": [self._section(section) for section in self.sections],
+        }
+
+    def _section(self, section: Section) -> dict[str, Any]:
+        return {
+            "id": section.id,
+            "title": section.title,
+            "lead": section.lead,
+            "facts": dict(section.facts),
+            "notes": list(section.notes),
+            "missing": section.missing,
+            "why_missing": section.why_missing,
+            "figures": [
+                {
+                    "name": data.figure.name,
+                    "title": data.figure.title,
+                    "definition": data.figure.definition,
+                    "runs": [self._run(run) for run in data.runs],
+                    "sql": dict(data.sql),
+                    "data": {name: frame.to_dicts() for name, frame in data.frames.items()},
+                }
+                for data in section.figures
+            ],
+            "tables": [
+                {
+                    "name": table.spec.name,
+                    "title": table.spec.title,
+                    "definition": table.spec.definition,
+                    "runs": [] if table.run is None else [self._run(table.run)],
+                    "sql": table.sql,
+                    "rows": table.frame.to_dicts(),
+                }
+                for table in section.tables
+            ],
+        }
+
+    def _run(self, run: Run) -> dict[str, Any]:
+        return {
+            "id": run.id,
+            "command": self.commands[run.id],
+            "seed": run.seed,
+            "tool_version": run.tool_version,
+            "parameters": dict(run.parameters),
+        }

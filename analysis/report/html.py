@@ -1,0 +1,93 @@
+"""The page: one HTML file that holds everything, loads nothing, and runs no script."""
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import polars as pl
+from markupsafe import Markup, escape
+
+from emergraph.analysis.figures.rendering import inline_svg
+from emergraph.analysis.figures.theme import DARK_SERIES, SERIES
+from emergraph.analysis.report.document import Report, Table
+from emergraph.analysis.report.texts import cell, heading, words
+from emergraph.safetext import reveal_lookalikes
+
+_FOLDER = Path(__file__).parent
+
+
+def report_page(report: Report) -> str:
+    """Return a report as an HTML page; names from files are text in it, whatever they hold."""
+    pictures = {
+        data.figure.name: Markup(  # noqa: S704 - SVG by this project and Vega, both of which escape names
+            inline_svg(data.chart(), prefix=f"{data.figure.name}-", label=str(escape(data.figure.title)))
+        )
+        for section in report.sections
+        for data in section.figures
+    }
+    style = _style()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            pictures=pictures,
+            style=Markup(style),  # noqa: S704 - a file of this project
+            style_hash=_hash(style),
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {
+        "words": words,
+        "cell": cell,
+        "heading": heading,
+        "rows": _rows,
+        "numeric": _numeric,
+    }
+    return environment
+
+
+@cache
+def _style() -> str:
+    text = (_FOLDER / "report.css").read_text(encoding="utf-8")
+    for word, colours in (("LIGHT_SERIES", SERIES), ("DARK_SERIES", DARK_SERIES)):
+        text = text.replace(word, " ".join(f"--c{i}: {c};" for i, c in enumerate(colours, start=1)))
+    return text
+
+
+def _hash(text: str) -> str:
+    """The source expression that lets a page use this style and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _numeric(table: Table, column: str) -> bool:
+    return table.frame.schema[column].is_numeric()
+
+
+def _rows(table: Table) -> list[list[tuple[str, bool]]]:
+    """The cells of a table as text, each with whether it is a number; look-alike names are told apart."""
+    frame = table.frame
+    names = {
+        value
+        for column, dtype in frame.schema.items()
+        if dtype == pl.String
+        for value in frame[column].to_list()
+        if value is not None
+    }
+    revealed = reveal_lookalikes(names)
+    numbers = [dtype.is_numeric() for dtype in frame.dtypes]
+    return [
+        [
+            (cell(revealed.get(value, value) if isinstance(value, str) else value), number)
+            for value, number in zip(row, numbers, strict=True)
+        ]
+        for row in frame.iter_rows()
+    ]

@@ -1,0 +1,121 @@
+"""The first section of a report: what the file is, how much of it was understood, and what to beware of."""
+
+from collections.abc import Sequence
+
+from emergraph.analysis.figures.reading import newest_run
+from emergraph.analysis.report.document import Attempt, Section
+from emergraph.graphstore.reader import GraphReader
+
+
+def summary_section(reader: GraphReader, *, attempts: Sequence[Attempt], budget: float | None) -> Section:
+    """Return the summary of a graph.
+
+    Args:
+        reader: The graph.
+        attempts: Commands that ran, or were to run, for the report.
+        budget: Seconds that they were given.
+    """
+    about = reader.summary
+    units, layers, params = (
+        _number(about["n_units"]),
+        _number(about["n_layers"]),
+        _number(about["n_parameters"]),
+    )
+    lead = (
+        f"{about['source'] or about['name']} holds a network of {units:,} units in {layers:,} layers, with "
+        f"{_number(about['n_edges']):,} edges and {params:,} parameters."
+    )
+    facts: dict[str, object] = {
+        "graph": about["name"],
+        "file": about["source"],
+        "SHA-256": about["sha256"],
+        "format": about["format"],
+        "made by": about["producer"],
+        "wiring": about["wiring"],
+        "units": units,
+        "neurons": about["n_neurons"],
+        "edges": about["n_edges"],
+        "parameters": params,
+        "parameters understood": _share(about["n_parameters_understood"], params),
+        "operations understood": _share(about["n_operations_understood"], about["n_operations"]),
+        "parameters that are zero": _zeros(reader),
+        "branches taken": about["branches"],
+        "training step": about["step"],
+    }
+    facts |= _headlines(reader)
+    return Section(
+        id="summary",
+        title="Summary",
+        lead=lead,
+        facts={name: value for name, value in facts.items() if value not in (None, "", [])},
+        notes=tuple(_notes(reader, attempts, budget)),
+    )
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _share(part: object, whole: object) -> str:
+    some, every = _number(part), _number(whole)
+    if not every or some == every:
+        return "100 %"
+    return f"{min(max(100 * some / every, 0.01), 99.99) if some else 0:.2f} %"
+
+
+def _zeros(reader: GraphReader) -> str | None:
+    sql = "SELECT sum(n_zeros), sum(n_params) FROM tensors WHERE graph = ?"
+    zeros, params = reader.connection.execute(sql, [reader.id]).fetchall()[0]
+    return None if not params else f"{int(zeros):,} ({_share(int(zeros), int(params))})"
+
+
+def _headlines(reader: GraphReader) -> dict[str, object]:
+    """One line per analysis that has run."""
+    lines: dict[str, object] = {}
+    run = newest_run(reader, "emergence")
+    if run is not None:
+        sql = "SELECT interior, emergence, activity FROM emergence WHERE run = ? ORDER BY interior"
+        rows = reader.connection.execute(sql, [run.id]).fetchall()
+        told = ", ".join(f"{value:.4g} through {interior} units" for interior, value, _ in rows)
+        lines["emergence"] = f"{told} (active: {rows[0][2]})"
+    run = newest_run(reader, "pruning_levels")
+    if run is not None:
+        sql = """
+            SELECT min(level) FROM pruning_levels
+            WHERE run = ? AND (collapsed_layers > 0 OR disconnected_outputs > 0)
+        """
+        level = reader.connection.execute(sql, [run.id]).fetchall()[0][0]
+        told = "no layer collapses" if level is None else f"collapse from {level:.3g}"
+        lines["pruning"] = f"{told} ({run.parameters.get('criterion')})"
+    run = newest_run(reader, "percolation")
+    if run is not None:
+        sql = "SELECT threshold, share FROM percolation WHERE run = ? AND series = 'observed'"
+        edges, share = reader.connection.execute(sql, [run.id]).fetchall()[0]
+        lines["percolation"] = f"grows together at {edges:,.0f} edges, {100 * share:.3g} % of them"
+    run = newest_run(reader, "landscape")
+    if run is not None:
+        sql = "SELECT mean, low, high FROM landscape WHERE run = ? AND statistic = 'excess_ruggedness'"
+        rows = reader.connection.execute(sql, [run.id]).fetchall()
+        if rows and rows[0][0] is not None:
+            mean, low, high = (float("nan") if value is None else value for value in rows[0])
+            lines["ruggedness"] = f"{mean:.3g} in excess of a bowl, interval {low:.3g} to {high:.3g}"
+    return lines
+
+
+def _notes(reader: GraphReader, attempts: Sequence[Attempt], budget: float | None) -> list[str]:
+    notes = []
+    traces = reader.traces()
+    if traces.is_empty():
+        notes.append("No activation trace: nothing here depends on what the units do.")
+    elif traces["kind"][-1] == "random":
+        seed = traces["seed"][-1]
+        n = traces["n_samples"][-1]
+        notes.append(
+            f"Activity was measured on {n} random inputs (seed {seed}), not on real ones: what "
+            "depends on it says little about the model in use. --inputs FILE.npz takes real ones."
+        )
+    unfinished = [attempt for attempt in attempts if attempt.state != "done"]
+    if unfinished and budget is not None:
+        names = ", ".join(attempt.command.split(" ")[1] for attempt in unfinished)
+        notes.append(f"Not finished in the budget of {budget:g} s, or failed: {names}.")
+    return notes

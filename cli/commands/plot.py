@@ -1,0 +1,92 @@
+"""`emergraph plot`: one figure as a file."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.atomic import write_atomically
+from emergraph.cli.output import say
+from emergraph.cli.storeargs import GraphChoice, StorePath
+from emergraph.errors import UsageError
+
+
+class Image(StrEnum):
+    """What a figure is written as."""
+
+    SVG = "svg"
+    PNG = "png"
+    HTML = "html"
+
+
+@command(
+    examples="""
+    emergraph plot net.duckdb emergence-sweep
+    emergraph plot net.duckdb percolation --graph vad --out percolation.png
+    emergraph plot net.duckdb layers --out map.html
+    """
+)
+def plot(
+    store: StorePath,
+    figure: Annotated[
+        str,
+        typer.Argument(
+            metavar="FIGURE",
+            help="layers, emergence-sweep, pruning, percolation, landscape-plane, ...; `list` names all.",
+        ),
+    ] = "list",
+    *,
+    graph: GraphChoice = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A file that ends in .svg, .png or .html.  [default: the figure's name, SVG]"
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Draw a figure from what the store holds; without a figure, list those that it can draw."""
+    del debug  # `main` looks at it
+    from emergraph.analysis.figures.catalog import figure_named
+    from emergraph.analysis.figures.reading import require_figure
+    from emergraph.analysis.figures.rendering import ImageFormat, render
+    from emergraph.graphstore.store import open_store
+
+    if figure == "list":
+        _list(store, graph)
+        return
+    chosen = figure_named(figure)
+    target = out or Path(f"{chosen.name}.svg")
+    ending = target.suffix.lower().removeprefix(".")
+    if ending not in set(Image):
+        raise UsageError(f"--out {target.name}: expected a name that ends in .svg, .png or .html")
+    with open_store(store) as opened:
+        data = require_figure(opened.graph(graph), chosen)
+    write_atomically(target, render(data.chart(), ImageFormat(ending)))
+    if not quiet:
+        say(f"Wrote {target}")
+
+
+def _list(store: Path, graph: str | None) -> None:
+    """Print which figures there are, and which of them have data."""
+    import polars as pl
+
+    from emergraph.analysis.figures.catalog import FIGURES
+    from emergraph.analysis.figures.reading import read_figure
+    from emergraph.cli.output import Output, View, emit
+    from emergraph.graphstore.store import open_store
+
+    with open_store(store) as opened:
+        reader = opened.graph(graph)
+        rows = [
+            {
+                "figure": figure.name,
+                "shows": figure.title,
+                "state": "ready" if read_figure(reader, figure) else f"needs {figure.command}",
+            }
+            for figure in FIGURES
+        ]
+    emit(View(rows=pl.DataFrame(rows)), Output())

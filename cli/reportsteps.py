@@ -1,0 +1,188 @@
+"""The commands that `emergraph report MODEL` runs, one after the other, within a budget of wall clock.
+
+Each is a process of its own: one that takes too long is ended and leaves the store as it was, and a command
+line in the report is the one that ran.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emergraph.errors import EmergraphError, InvalidInputError, LimitError
+from emergraph.safetext import escape_controls
+
+if TYPE_CHECKING:
+    from emergraph.analysis.report.document import Attempt
+
+RESERVE = 0.15
+"""Share of the budget that is kept for the report itself."""
+LEAST = 2.0
+"""Seconds below which no further command is begun."""
+SAMPLES = 64
+"""Random inputs of the trace, where no others are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run on a model."""
+
+    model: Path
+    store: Path
+    inputs: Path | None
+    values: Sequence[str]
+    """--input of export, trace and landscape."""
+    shapes: Sequence[str]
+    """--input-shape of the same."""
+    seed: int
+    budget: float
+    """Seconds for everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a plan."""
+
+    graph: int
+    """Id of the graph in the store."""
+    attempts: "tuple[Attempt, ...]"
+
+
+def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
+    """Run all commands of a plan as far as the budget goes.
+
+    Args:
+        plan: What to run.
+        say: Takes one line after each command.
+
+    Raises:
+        EmergraphError: The model could not be exported; the message and exit code are those of `export`.
+    """
+    deadline = time.monotonic() + plan.budget * (1 - RESERVE)
+    options = [f"--input={value}" for value in plan.values]
+    options += [f"--input-shape={shape}" for shape in plan.shapes]
+    first, document = _run(["export", str(plan.model), str(plan.store), *options], deadline)
+    say(_line(first))
+    if first.state == "out of time":
+        raise LimitError(
+            f"{plan.model.name}: not exported within {plan.budget:g} s; raise --budget, or export it first"
+        )
+    if first.state != "done":
+        raise _refused(first, document)
+    graph = int(str(json.loads(document)["graph"]))
+    attempts = [first]
+    for words in _later(plan, graph, options):
+        attempt = _next(words, deadline)
+        attempts.append(attempt)
+        say(_line(attempt))
+    return Outcome(graph=graph, attempts=tuple(attempts))
+
+
+def _later(plan: Plan, graph: int, options: Sequence[str]) -> list[list[str]]:
+    """The commands after the export; the model is run by the first and the last."""
+    store, seed, of = str(plan.store), str(plan.seed), ["--graph", str(graph)]
+    samples = [str(plan.inputs)] if plan.inputs is not None else ["--random", str(SAMPLES), "--seed", seed]
+    given = [] if plan.inputs is None else ["--inputs", str(plan.inputs)]
+    return [
+        ["trace", store, *samples, "--model", str(plan.model), *of, *options],
+        ["emergence", store, *of],
+        ["emergence", store, *of, "--thresholds", "100"],
+        ["emergence", store, *of, "--draws", "200", "--seed", seed],
+        ["prune", store, *of],
+        ["percolate", store, *of, "--seed", seed],
+        ["topology", store, *of, "--seed", seed],
+        ["landscape", str(plan.model), "--store", store, *given, *options, "--seed", seed],
+    ]
+
+
+def _next(words: list[str], deadline: float) -> "Attempt":
+    from emergraph.analysis.report.document import Attempt
+
+    left = deadline - time.monotonic()
+    if left < LEAST:
+        return Attempt(command=_shown(words), state="left out", message="the budget was spent")
+    if words[0] == "landscape":
+        words = [*words, "--budget", f"{max(1.0, left / 2):.0f}s"]
+    return _run(words, deadline)[0]
+
+
+def _run(words: list[str], deadline: float) -> "tuple[Attempt, str]":
+    """Run one command until the deadline; return how it went and what it printed."""
+    from emergraph.analysis.report.document import Attempt
+
+    begin = time.monotonic()
+    # Only this interpreter and this package run; every word is an argument of its own, no shell reads it.
+    child = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-P", "-m", "emergraph", *words, "--quiet", "--format", "json"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder)},
+    )
+    try:
+        out, err = child.communicate(timeout=max(0.1, deadline - begin))
+    except subprocess.TimeoutExpired:
+        _end(child)
+        spent = time.monotonic() - begin
+        return Attempt(command=_shown(words), state="out of time", seconds=round(spent, 1)), ""
+    except BaseException:
+        _end(child)
+        raise
+    seconds = round(time.monotonic() - begin, 1)
+    if child.returncode == 0:
+        return Attempt(command=_shown(words), state="done", seconds=seconds), out.decode()
+    lines = [line for line in err.decode(errors="replace").splitlines() if line.startswith("Error: ")]
+    message = lines[-1].removeprefix("Error: ") if lines else f"exit status {child.returncode}"
+    failed = Attempt(command=_shown(words), state="failed", seconds=seconds, message=message)
+    return failed, str(child.returncode)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End a command with all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+
+
+def _refused(attempt: "Attempt", status: str) -> EmergraphError:
+    """The error of a command that failed, with its exit code."""
+    kinds = {str(int(kind.exit_code)): kind for kind in EmergraphError.__subclasses__()}
+    return kinds.get(status, EmergraphError)(attempt.message)
+
+
+def _shown(words: Sequence[str]) -> str:
+    """The command line without the folders of files."""
+    names = [Path(word).name if os.sep in word and not word.startswith("-") else word for word in words]
+    return " ".join(["emergraph", *(shlex.quote(escape_controls(name)) for name in names)])
+
+
+def _line(attempt: "Attempt") -> str:
+    took = "" if attempt.seconds is None else f" in {attempt.seconds:.1f} s"
+    told = f": {attempt.message}" if attempt.message else ""
+    return f"{attempt.state}{took}: {attempt.command}{told}"
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a file is a DuckDB file.
+
+    Raises:
+        InvalidInputError: There is no such file or folder.
+    """
+    if path.is_dir():
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(12)[8:] == b"DUCK"
+    except FileNotFoundError:
+        raise InvalidInputError(
+            f"{escape_controls(str(path))}: no such file; give a model file or a store"
+        ) from None

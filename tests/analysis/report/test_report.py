@@ -1,0 +1,180 @@
+"""A report shows everything that is there, says what is not, and takes names as text."""
+
+import html
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import pytest
+from reportstores import HOSTILE, analysed, dense_demo, hostile_model
+
+from emergraph import api
+from emergraph.analysis.report.collect import collect_report
+from emergraph.analysis.report.commands import command_of
+from emergraph.analysis.report.document import Attempt
+from emergraph.analysis.report.html import report_page
+from emergraph.analysis.report.sections import SECTIONS
+from emergraph.analysis.report.texts import cell, number
+from emergraph.cli.jsonform import json_text
+from emergraph.cli.main import main
+from emergraph.graphstore.store import open_store
+
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+FULL = {"map", "emergence", "pruning", "landscape", "percolation", "topology"}
+
+
+@pytest.fixture(scope="module")
+def report(analysed_store):
+    with open_store(analysed_store) as opened:
+        return collect_report(opened.graph())
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return report_page(report)
+
+
+class Reader(HTMLParser):
+    """Elements, their attributes, and the text of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.texts = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_every_section_is_there_and_filled_where_there_is_data(report, page):
+    assert {section.id for section in report.sections} == {spec.id for spec in SECTIONS} | {
+        "summary",
+        "provenance",
+    }
+    for section in report.sections:
+        assert f'<section id="{section.id}"' in page
+        assert (section.missing is None) == (section.id in FULL | {"summary", "provenance"}), section.id
+
+
+def test_an_empty_section_names_its_command(tmp_path):
+    path = tmp_path / "net.duckdb"
+    api.export(dense_demo(), path, name="dense")
+    attempt = Attempt(command="emergraph prune net.duckdb", state="out of time", seconds=3.0)
+    with open_store(path) as opened:
+        report = collect_report(opened.graph(), attempts=[attempt], budget=10.0)
+    assert report.section("percolation").missing == "emergraph percolate net.duckdb --graph dense"
+    assert report.section("percolation").why_missing is None
+    assert report.section("pruning").why_missing == "out of time"
+    page = html.unescape(report_page(report))
+    assert "emergraph percolate net.duckdb --graph dense" in page
+    assert "Not finished in the budget of 10 s, or failed: prune." in page
+    assert "No activation trace" in page
+
+
+def test_every_figure_has_definition_seed_command_and_sql(report, page):
+    text = html.unescape(page)
+    for section in report.sections:
+        for data in section.figures:
+            assert data.figure.definition in text
+            for sql in data.sql.values():
+                assert sql in text
+            for run in data.runs:
+                assert report.commands[run.id] in text
+    assert "Run " in text
+    assert "seed 0" in text
+
+
+def test_random_inputs_are_said_to_be_random(page):
+    assert "12 random inputs (seed 3), not on real ones" in page
+
+
+def test_the_page_can_load_and_run_nothing(page):
+    reader = Reader(page)
+    assert not {"script", "iframe", "object", "embed", "img", "form", "base"} & set(reader.tags)
+    for name, value in reader.attributes:
+        assert not name.startswith("on")
+        if name in ("href", "src", "xlink:href"):
+            assert value.startswith(("#", "data:,")), value
+        assert name != "style"
+    policy = next(value for name, value in reader.attributes if name == "content" and "default" in value)
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert len(page.encode()) < 5_000_000
+
+
+def test_hostile_names_are_text(tmp_path, page):
+    path = tmp_path / "'<b>\" net.duckdb"
+    analysed(path, hostile_model(tmp_path / "hostile.onnx"), name="<i>\x1b[0m\u202e{{1}}", survey=False)
+    with open_store(path) as opened:
+        report = collect_report(opened.graph())
+    hostile = report_page(report)
+    reader = Reader(hostile)
+    assert set(reader.tags) <= set(Reader(page).tags) | {"p"}
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", hostile)
+    text = "".join(reader.texts)
+    assert "<script>document.title='pwned'</script>" in text
+    assert "\\x1b[31mred" in text
+    assert "safe\\u202egnp.exe\\u2066" in text
+    assert "{{7*7}}" in text
+    rows = report.section("map").tables[0].frame["name"].to_list()
+    assert set(HOSTILE) <= set(rows)
+
+
+def test_the_json_form_follows_its_schema(report, tmp_path):
+    document = json.loads(json_text(report))
+    jsonschema.validate(document, SCHEMA)
+    assert document["sections"][1]["figures"][0]["data"]["layers"][0]["name"] == "pixels"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "form": "something else"}, SCHEMA)
+
+
+def test_commands_repeat_their_runs(report, analysed_store, tmp_path):
+    path = tmp_path / "net.duckdb"
+    path.write_bytes(analysed_store.read_bytes())
+    sections = [report.section(name) for name in ("emergence", "pruning", "percolation")]
+    runs = {run.id: run for section in sections for data in section.figures for run in data.runs}
+    runs |= {table.run.id: table.run for section in sections for table in section.tables}
+    for number_, run in sorted(runs.items()):
+        words = shlex.split(report.commands[number_])
+        words[words.index("net.duckdb")] = str(path)
+        assert main([*words[1:], "--quiet", "--out", "/dev/null"]) == 0
+        with open_store(path) as opened:
+            again = opened.runs().row(-1, named=True)
+        assert json.loads(again["parameters"]) == run.parameters, words
+        assert again["seed"] == run.seed
+
+
+def test_command_lines_are_quoted_for_a_shell(report):
+    run = report.section("percolation").figures[0].runs[0]
+    line = command_of(run, store="my net.duckdb", graph="$(rm -rf ~)\x1b[0m")
+    assert "'my net.duckdb'" in line
+    assert "'$(rm -rf ~)\\x1b[0m'" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (True, "yes"),
+        (1234567, "1,234,567"),
+        ([], "–"),
+        ([1, "a\x00"], "1, a\\x00"),
+        ({"a": 1}, '{"a": 1}'),
+    ],
+)
+def test_cells(value, shown):
+    assert cell(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0, "0"), (12345.678, "12,350"), (1e-9, "1e-09"), (float("nan"), "nan")]
+)
+def test_numbers(value, shown):
+    assert number(value) == shown
