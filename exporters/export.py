@@ -147,14 +147,25 @@ def export_onnx(
 
 
 def dry_run(
-    path: str | Path, *, options: ExportOptions | None = None, progress: Progress | None = None
+    path: str | Path,
+    *,
+    options: ExportOptions | None = None,
+    progress: Progress | None = None,
+    sink: CountingSink | None = None,
 ) -> ExportSummary:
-    """Do all that `export_onnx` does but write: coverage, edges, and the size that a store would take."""
+    """Do all that `export_onnx` does but write: coverage, edges, and the size that a store would take.
+
+    Args:
+        path: As in `export_onnx`.
+        options: As in `export_onnx`.
+        progress: As in `export_onnx`.
+        sink: What counts; one that keeps more is asked afterwards what it saw.
+    """
     options = options or ExportOptions()
     start = perf_counter()
     file = read_onnx(path, limits=options.read_limits, root=options.root)
     run = _run(file, options)
-    sink = CountingSink()
+    sink = sink or CountingSink()
     summary = _trace(file, run, sink, options, progress)
     name = options.name or Path(file.name).stem
     return _summary(file, run, summary, graph=None, name=name, start=start, size=sink.estimated_bytes)

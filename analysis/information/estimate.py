@@ -1,0 +1,75 @@
+"""What every estimator of mutual information gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+COVERAGE = (2.5, 97.5)
+"""Percentiles of the deviations that bound an interval."""
+BITS = float(1 / np.log(2))
+"""Bits per nat."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Estimate:
+    """An estimate of mutual information, in bits."""
+
+    raw: float
+    """What the estimator gave; it may be negative, above the ceiling, or infinite."""
+    deviations: Floats
+    """(repeats,) deviations of resampled estimates from their mean; empty for none. Those of two estimates
+    with the same samples and seed belong together, so that differences have intervals, too."""
+    ceiling: float
+    """What mutual information cannot exceed: log2 of the number of distinct inputs; infinite if unknown."""
+    estimator: str
+    n_samples: int
+    seed: int
+    diagnostics: Mapping[str, object] = field(default_factory=dict)
+    """What an estimator has to say about itself; names and numbers."""
+
+    @property
+    def value(self) -> float:
+        """The estimate, capped at the ceiling."""
+        return min(self.raw, self.ceiling)
+
+    @property
+    def at_ceiling(self) -> bool:
+        """Whether the cap was needed: the value is then a statement about the data, not about the model."""
+        return bool(self.raw >= self.ceiling)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Bootstrap interval of 95 %, capped at the ceiling; NaN without repeats."""
+        if self.at_ceiling:
+            return self.ceiling, self.ceiling
+        low, high = spread(self.raw, self.deviations)
+        return min(low, self.ceiling), min(high, self.ceiling)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values."""
+        low, high = self.interval
+        return {
+            "value": self.value,
+            "low": low,
+            "high": high,
+            "raw": self.raw,
+            "ceiling": self.ceiling,
+            "at_ceiling": self.at_ceiling,
+            "estimator": self.estimator,
+            "n_samples": self.n_samples,
+            "seed": self.seed,
+            "diagnostics": dict(self.diagnostics),
+        }
+
+
+def spread(value: float, deviations: Floats) -> tuple[float, float]:
+    """Return the interval around a value that deviations of resampled values give; NaN for none."""
+    finite = deviations[np.isfinite(deviations)]
+    if finite.size == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(finite, COVERAGE)
+    return float(value + low), float(value + high)

@@ -1,0 +1,258 @@
+"""One call for every estimator: project, estimate, resample, compare with the ceiling."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.information.codes import code_information, distinct_states
+from emergraph.analysis.information.estimate import Estimate, Floats
+from emergraph.analysis.information.gaussian import (
+    canonical_correlations,
+    gaussian_information,
+    whitened,
+    whitened_information,
+)
+from emergraph.analysis.information.ksg import MAX_DIMENSIONS, ksg_information
+from emergraph.analysis.information.mine import MineOptions, mine_information, resampled_bounds
+from emergraph.analysis.information.projection import Projection, affordable_dimensions, project
+from emergraph.analysis.information.resampling import half_sample_deviations
+from emergraph.errors import UsageError
+
+DEFAULT_DIMENSIONS = 8
+"""Of each state, where nobody asked for another number and the samples allow it."""
+
+
+class EstimatorName(StrEnum):
+    """How mutual information is estimated."""
+
+    GAUSSIAN = "gaussian"
+    """As of a Gaussian with the same covariance, its exact bias taken off."""
+    KSG = "ksg"
+    """Nearest neighbours; at most two dimensions."""
+    MINE = "mine"
+    """A trained critic on samples that it has not seen; needs torch."""
+    CODES = "codes"
+    """Counting distinct states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorOptions:
+    """What decides an estimate besides the samples."""
+
+    estimator: EstimatorName = EstimatorName.GAUSSIAN
+    dimensions: int | None = None
+    """Dimensions of each state that are kept; None takes 8 (ksg: 1), or fewer where there are few samples."""
+    projection: Projection = Projection.PCA
+    repeats: int = 100
+    """Random halves (mine: bootstrap draws of the test samples) behind an interval."""
+    seeds: int = 1
+    """Trainings of mine, or random projections, that the estimate is a mean over."""
+    seed: int = 0
+    mine: MineOptions = field(default_factory=MineOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse counts that make no sense.
+
+        Raises:
+            UsageError: A count is too small, or ksg gets more than two dimensions.
+        """
+        low = self.dimensions is not None and self.dimensions < 1
+        if low or self.repeats < 0 or self.seeds < 1 or self.seed < 0:
+            raise UsageError(
+                "estimator: expected at least 1 dimensions, 0 repeats, 1 seeds and seed 0, got "
+                f"{self.dimensions}, {self.repeats}, {self.seeds} and {self.seed}"
+            )
+        if self.estimator == EstimatorName.KSG and (self.dimensions or 1) > MAX_DIMENSIONS:
+            raise UsageError(
+                f"ksg with {self.dimensions} dimensions: expected at most {MAX_DIMENSIONS}; its estimates "
+                "are far too low beyond: take the estimator gaussian or mine"
+            )
+
+    def kept_dimensions(self, n: int) -> int:
+        """Return how many dimensions of n samples are kept: no more than the samples allow."""
+        usual = 1 if self.estimator == EstimatorName.KSG else DEFAULT_DIMENSIONS
+        return min(self.dimensions or usual, affordable_dimensions(n))
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the options by name."""
+        return {
+            "estimator": str(self.estimator),
+            "dimensions": self.dimensions,
+            "projection": str(self.projection),
+            "repeats": self.repeats,
+            "seeds": self.seeds,
+            "permutations": self.mine.permutations if self.estimator == EstimatorName.MINE else None,
+        }
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What went in: how many distinct inputs there are, and how often two draws are the same one."""
+
+    distinct: int | None = None
+    """None where inputs are continuous: there is no ceiling then."""
+    collision: float = 0.0
+    """How much likelier two draws are the same input than two different samples are: above 0 where samples
+    were drawn without repeats."""
+
+    @property
+    def ceiling(self) -> float:
+        """log2 of the distinct inputs, in bits."""
+        return float("inf") if self.distinct is None else float(np.log2(max(self.distinct, 1)))
+
+    @classmethod
+    def of_codes(cls, codes: NDArray[np.int64], *, population: int | None = None) -> "Inputs":
+        """Return what is known of discrete inputs from a sample of them.
+
+        Args:
+            codes: (n,) which input each sample is.
+            population: Distinct inputs there are, all as likely; by default those in the sample.
+        """
+        counts = np.unique(codes, return_counts=True)[1].astype(np.float64)
+        distinct = len(counts) if population is None else population
+        pairs = len(codes) * (len(codes) - 1)
+        seen = float((counts * (counts - 1)).sum() / pairs) if pairs else 0.0
+        return cls(distinct, max(0.0, (1 / distinct - seen) / (1 - seen)) if seen < 1 else 0.0)
+
+
+def measure(
+    x: NDArray[np.generic],
+    y: NDArray[np.generic],
+    *,
+    inputs: Inputs | None = None,
+    options: EstimatorOptions | None = None,
+) -> Estimate:
+    """Estimate the mutual information of two samples of vectors.
+
+    Args:
+        x: (n, p) samples.
+        y: (n, q) samples of the same draws.
+        inputs: What both were computed from; gives the ceiling.
+        options: Estimator, projection, resampling.
+
+    Returns:
+        The estimate with interval, ceiling and diagnostics. A sample without variance has information 0.
+
+    Raises:
+        UsageError: x and y have other numbers of samples, or too few.
+        MissingExtraError: mine without torch.
+
+    Example:
+        >>> rng = np.random.default_rng(1)
+        >>> x = rng.standard_normal((4000, 2))
+        >>> found = measure(x, rng.standard_normal((4000, 2)))
+        >>> found.interval[0] < 0 < found.interval[1]
+        True
+    """
+    options, inputs = options or EstimatorOptions(), inputs or Inputs()
+    if len(x) != len(y) or x.ndim != 2 or y.ndim != 2:
+        raise UsageError(f"samples of shapes {x.shape} and {y.shape}: expected (n, p) and (n, q)")
+    if len(x) < 4:
+        raise UsageError(f"{len(x)} samples; expected at least 4")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise UsageError("samples that are not finite: mutual information needs finite states")
+    about: dict[str, object] = {"distinct_inputs": inputs.distinct}
+    if is_constant(x) or is_constant(y):
+        about["constant"] = True
+        return _estimate(0.0, np.zeros(options.repeats), inputs, options, len(x), about)
+    if options.estimator == EstimatorName.CODES:
+        a, b = distinct_states(x), distinct_states(y)
+        about |= {"distinct_x": int(a.max()) + 1, "distinct_y": int(b.max()) + 1}
+        deviations = _halves(lambda half: code_information(a[half], b[half]), len(x), options)
+        return _estimate(code_information(a, b), deviations, inputs, options, len(x), about)
+    raws, deviations, told = _repeated(x, y, inputs, options)
+    return _estimate(float(np.mean(raws)), deviations, inputs, options, len(x), about | told)
+
+
+def is_constant(values: NDArray[np.generic]) -> bool:
+    """Whether samples of vectors are all the same but for the last bits."""
+    scale = float(np.abs(values).max(initial=0.0))
+    return bool(np.ptp(values, axis=0).max(initial=0.0) <= 1e-6 * scale)
+
+
+def _repeated(
+    x: NDArray[np.generic], y: NDArray[np.generic], inputs: Inputs, options: EstimatorOptions
+) -> tuple[list[float], Floats, dict[str, object]]:
+    """Estimates over seeds, where a seed matters, with their deviations taken in turn."""
+    random = options.estimator == EstimatorName.MINE or options.projection == Projection.RANDOM
+    seeds = range(options.seed, options.seed + (options.seeds if random else 1))
+    raws, deviations, told = [], [], []
+    for seed in seeds:
+        raw, deviation, about = _once(x, y, inputs, options, seed)
+        raws.append(raw)
+        deviations.append(deviation)
+        told.append(about)
+    turn = np.arange(options.repeats) % len(raws)
+    with np.errstate(invalid="ignore"):  # infinite estimates have no deviations
+        between = (np.array(raws) - np.mean(raws))[turn]
+    together = np.stack(deviations)[turn, np.arange(options.repeats)] + between
+    about = dict(told[0])
+    if len(raws) > 1:
+        about["seeds"] = [{"seed": seed, "raw": raw} for seed, raw in zip(seeds, raws, strict=True)]
+    return raws, together, about
+
+
+def _once(
+    x: NDArray[np.generic], y: NDArray[np.generic], inputs: Inputs, options: EstimatorOptions, seed: int
+) -> tuple[float, Floats, dict[str, object]]:
+    dimensions = options.kept_dimensions(len(x))
+    px, py = (
+        project(np.asarray(values, np.float64), dimensions, how=options.projection, seed=seed + place)
+        for place, values in enumerate((x, y))
+    )
+    a, b = px.values, py.values
+    told: dict[str, object] = {
+        "dimensions_x": a.shape[1],
+        "dimensions_y": b.shape[1],
+        "share_x": px.share,
+        "share_y": py.share,
+    }
+    if options.estimator == EstimatorName.MINE:
+        found = mine_information(a, b, seed=seed, collision=inputs.collision, options=options.mine)
+        told |= {
+            "steps": found.steps,
+            "training_value": found.training_value,
+            "validation_value": found.validation_value,
+            "n_test": len(found.scores),
+        }
+        deviations = resampled_bounds(
+            found.scores, inputs.collision, repeats=options.repeats, seed=options.seed
+        )
+        return found.value, deviations, told
+    if options.estimator == EstimatorName.KSG:
+        deviations = _halves(lambda half: ksg_information(a[half], b[half]), len(a), options)
+        return ksg_information(a, b), deviations, told
+    correlations, rank_x, rank_y = canonical_correlations(a, b)
+    told |= {"rank_x": rank_x, "rank_y": rank_y, "largest_correlation": float(correlations.max(initial=0.0))}
+    value = gaussian_information(a, b)
+    if not np.isfinite(value):
+        return value, np.full(options.repeats, np.nan), told
+    a, b = whitened(a), whitened(b)
+    deviations = _halves(lambda half: whitened_information(a[half], b[half]), len(a), options)
+    return value, deviations, told
+
+
+def _halves(estimator: Callable[[NDArray[np.int64]], float], n: int, options: EstimatorOptions) -> Floats:
+    return half_sample_deviations(estimator, n, repeats=options.repeats, seed=options.seed)
+
+
+def _estimate(
+    raw: float,
+    deviations: Floats,
+    inputs: Inputs,
+    options: EstimatorOptions,
+    n: int,
+    diagnostics: dict[str, object],
+) -> Estimate:
+    return Estimate(
+        raw=raw,
+        deviations=deviations,
+        ceiling=inputs.ceiling,
+        estimator=str(options.estimator),
+        n_samples=n,
+        seed=options.seed,
+        diagnostics=diagnostics,
+    )

@@ -1,0 +1,94 @@
+"""`emergraph information`: what the blocks of a model do to information."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.informationoptions import Estimation, SequenceSource
+from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.output import Output, View, emit
+from emergraph.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from emergraph.analysis.information.model import ModelInformation
+
+SHOWN = (
+    "block",
+    "emergence",
+    "low",
+    "high",
+    "ideal",
+    "macro",
+    "macro_ceiling",
+    "micro",
+    "micro_ceiling",
+    "at_ceiling",
+)
+
+
+@command(
+    examples="""
+    emergraph information model.onnx --sequences ids.txt
+    emergraph information model.onnx --entities 25 --shots 4 --first-id 1000 --store net.duckdb
+    emergraph information model.onnx --text book.txt --estimator mine --dimensions 5 --format json
+    emergraph information hidden.npz --micro first
+    """
+)
+def information(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="ONNX file, model folder, package.module:factory, or states.npz."
+        ),
+    ],
+    *,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Keep the result in this store; it is made when missing."),
+    ] = None,
+    source: SequenceSource,
+    estimation: Estimation,
+    limits: Limits,
+    output: Output,
+) -> None:
+    """Estimate how much more each block of a model tells about sequences than about single tokens."""
+    from emergraph.analysis.information.model import ModelOptions, measure_model
+    from emergraph.analysis.information.saving import save_information
+
+    options = ModelOptions(run=estimation.run_options(limits), estimator=estimation.estimator_options())
+    with held_to(limits), progress_bar("running sequences", output) as update:
+        sequences = source.chosen(estimation.seed)
+        found = measure_model(model, sequences, store=store, options=options, progress=update)
+        run = None
+        if store is not None:
+            run = save_information(
+                store, found.result, model=found.source, sha256=found.sha256, duration=found.seconds
+            )
+    emit(_view(found, run), output)
+
+
+def _view(found: "ModelInformation", run: int | None) -> View:
+    result = found.result
+    distinct = f"{result.n_distinct} distinct"
+    facts: dict[str, object] = {
+        "model": found.source,
+        "sequences": result.description,
+        "ceiling": f"{result.ceiling:.4f} bits: log2 of {result.population or distinct} inputs",
+        "micro level": str(result.micro),
+        "estimator": str(result.options.estimator),
+        "dimensions": f"{min(result.options.kept_dimensions(result.n), result.width)} of {result.width}",
+        "seed": result.options.seed,
+        "mean over blocks": f"{result.mean:.4f} bits",
+        "seconds": round(found.seconds, 2),
+    }
+    if run is not None:
+        facts["run"] = run
+    return View(
+        rows=result.frame(),
+        columns=SHOWN,
+        facts=facts,
+        document={"model": found.source, "sha256": found.sha256, **result.to_dict()},
+        notes=list(result.notes),
+    )
