@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from emergraph.cli.output import View
 
 if TYPE_CHECKING:
+    from emergraph.analysis.emergence.fullreport import EmergenceReport
     from emergraph.analysis.emergence.intervals import BootstrapResult
     from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
@@ -32,6 +33,7 @@ def count_view(result: "EmergenceResult") -> View:
             "emergence": count.emergence.value,
             "exact": None if count.exact is None else str(count.exact),
             "log10": count.emergence.to_dict()["log10"],
+            **({} if count.edge_form is None else {"edge_form": count.edge_form.value}),
             **{name: _value(getattr(count, name)) for name in RELATIVE},
         }
         for count in result.counts
@@ -53,7 +55,12 @@ def _value(magnitude: "Magnitude | None") -> float | None:
 
 def sweep_view(sweep: "ThresholdSweep") -> View:
     """E at every threshold, its maximum, and the range where it is above half of that."""
-    facts: dict[str, object] = {"activity": sweep.rule}
+    facts: dict[str, object] = {"activity": sweep.rule} | _sweep_facts(sweep)
+    return View(rows=sweep.frame, facts=facts, document=sweep.to_dict())
+
+
+def _sweep_facts(sweep: "ThresholdSweep") -> dict[str, object]:
+    facts: dict[str, object] = {}
     for summary in sweep.summaries:
         facts[f"largest E, interior {summary.interior}"] = (
             f"{summary.maximum.value:.6g} at t = {summary.threshold_at_maximum:.6g}"
@@ -62,7 +69,7 @@ def sweep_view(sweep: "ThresholdSweep") -> View:
             facts[f"above half of it, interior {summary.interior}"] = (
                 f"t = {summary.half_low:.6g} to {summary.half_high:.6g}"
             )
-    return View(rows=sweep.frame, facts=facts, document=sweep.to_dict())
+    return facts
 
 
 def interval_view(result: "BootstrapResult") -> View:
@@ -86,3 +93,77 @@ def interval_view(result: "BootstrapResult") -> View:
         for interval in result.intervals
     ]
     return View(rows=pl.DataFrame(rows), facts=facts, document=result.to_dict())
+
+
+def report_view(report: "EmergenceReport") -> View:
+    """E with its interval, the null models, the baselines, and where the sweep has its maximum."""
+    import numpy as np
+    import polars as pl
+
+    facts: dict[str, object] = {}
+    notes: list[str] = []
+    if report.result is not None:
+        facts |= {
+            "graph": report.result.graph,
+            "activity": report.result.activity,
+            "active units": report.result.n_active,
+            "inactive units": report.result.n_inactive,
+        }
+        notes += report.result.notes()[2:]
+    elif report.interval is not None:
+        facts["activity"] = report.interval.activity
+    facts |= _sweep_facts(report.sweep)
+    facts |= {
+        f"baseline {name.replace('_', ' ')}": value for name, value in report.baselines.to_dict().items()
+    }
+    if report.complexity is not None:
+        measured = report.complexity["unexplained"].drop_nulls()
+        if len(measured):
+            facts["baseline effective complexity"] = (
+                f"median {float(np.median(measured.to_numpy())):.4g} of {len(measured)} layers"
+            )
+    for null in report.nulls:
+        if null.kept_blocks:
+            notes.append(
+                f"{null.kind.value}: the weights of {len(null.kept_blocks)} blocks stay where they are, "
+                "they cannot be told apart in a tensor of the model"
+            )
+    notes += [f"no {what.replace('_', ' ')}: {why}" for what, why in report.left_out.items()]
+    rows = [_report_row(report, str(summary.interior)) for summary in report.sweep.summaries]
+    nulls = [
+        {
+            "null_model": null.kind.value,
+            "interior": str(comparison.interior),
+            "activity": null.activity,
+            "mean": comparison.mean.value,
+            "sd": comparison.sd,
+            "z": comparison.z,
+            "p": None if comparison.degenerate else comparison.p_two_sided,
+            "draws": null.n_draws,
+            "status": "degenerate" if comparison.degenerate else "ok",
+        }
+        for null in report.nulls
+        for comparison in null.comparisons
+    ]
+    return View(
+        rows=pl.DataFrame(rows, infer_schema_length=None),
+        details=pl.DataFrame(nulls, infer_schema_length=None) if nulls else None,
+        facts=facts,
+        document=report.to_dict(),
+        notes=notes,
+    )
+
+
+def _report_row(report: "EmergenceReport", interior: str) -> dict[str, object]:
+    row: dict[str, object] = {"interior": interior}
+    if report.result is not None:
+        count = report.result.count(interior)
+        row |= {"emergence": count.emergence.value, "log10": count.emergence.to_dict()["log10"]}
+        if count.edge_form is not None:
+            row["edge_form"] = count.edge_form.value
+        row |= {name: _value(getattr(count, name)) for name in RELATIVE}
+    if report.interval is not None:
+        interval = report.interval.interval(interior)
+        row.setdefault("emergence", interval.observed.value)
+        row |= {"low": interval.low.value, "high": interval.high.value}
+    return row

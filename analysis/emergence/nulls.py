@@ -1,7 +1,7 @@
 """Null models: what E would be if activity or weights were where they are by chance."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -41,6 +41,9 @@ class NullKind(StrEnum):
 
 
 ACTIVITY_NULLS = frozenset({NullKind.ACTIVITY_IN_LAYERS, NullKind.ACTIVITY_OVER_NET})
+
+MOVING_NULLS = frozenset({NullKind.WEIGHTS_IN_BLOCKS, NullKind.REWIRED})
+"""Nulls that put weights elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,8 @@ class NullResult:
     activity: str
     """"shuffled", "measured again" or "held fixed"."""
     noise: float | None
+    kept_blocks: tuple[str, ...] = ()
+    """Names of the blocks whose weights stayed where they are."""
 
     def comparison(self, interior: Interior | str) -> NullComparison:
         """The comparison of one interior."""
@@ -129,11 +134,12 @@ class NullResult:
             "seed": self.seed,
             "activity": self.activity,
             "noise": self.noise,
+            "kept_blocks": list(self.kept_blocks),
             "comparisons": {c.interior.value: c.to_dict() for c in self.comparisons},
         }
 
 
-def null_model(
+def null_model(  # noqa: PLR0913 - the options of one call, all by keyword
     graph: UnitGraph,
     activity: Activity,
     kind: NullKind | str,
@@ -143,6 +149,7 @@ def null_model(
     seed: int = 0,
     measure_activity: MeasureActivity | None = None,
     noise: float | None = None,
+    keep: Collection[int] = (),
 ) -> NullResult:
     """Compare E with its distribution under a null model.
 
@@ -156,12 +163,13 @@ def null_model(
         measure_activity: For weight nulls: measures the activity of each draw by running the model. Without
             it the activity is held fixed, which the result says; weight_noise needs it.
         noise: For weight_noise: size relative to each tensor's root mean square, above 0.
+        keep: For shuffled and rewired weights: ids of blocks that stay as they are.
 
     Raises:
         UsageError: Options that do not go together.
     """
     options = options or EmergenceOptions()
-    kind = _kind(kind)
+    kind = null_kind(kind)
     _check(activity, kind, n_draws=n_draws, measured=measure_activity is not None, noise=noise)
 
     def count(graph: UnitGraph, active: Callable[[slice], Bools], n: int, known: Bools) -> Scaled:
@@ -178,7 +186,7 @@ def null_model(
     else:
         parts = []
         for draw in range(n_draws):
-            weights = _weight_draw(graph, kind, noise=noise, seed=seed, draw=draw)
+            weights = _weight_draw(graph, kind, noise=noise, seed=seed, draw=draw, keep=keep)
             measured = activity if measure_activity is None else measure_activity(weights)
             parts.append(count(weights.graph, _one(measured), 1, measured.known))
         drawn = concatenate(parts, axis=1)
@@ -194,6 +202,7 @@ def null_model(
         seed=seed,
         activity=how,
         noise=noise,
+        kept_blocks=_kept_names(graph, keep) if kind in MOVING_NULLS else (),
     )
 
 
@@ -213,11 +222,20 @@ def _check(activity: Activity, kind: NullKind, *, n_draws: int, measured: bool, 
         raise UsageError(f"Null model '{kind}' has no noise size")
 
 
+def _kept_names(graph: UnitGraph, keep: Collection[int]) -> tuple[str, ...]:
+    return tuple(block.name or str(block.id) for block in graph.blocks if block.id in keep)
+
+
 def _one(activity: Activity) -> Callable[[slice], Bools]:
     return lambda _: activity.active[:, None]
 
 
-def _kind(kind: NullKind | str) -> NullKind:
+def null_kind(kind: NullKind | str) -> NullKind:
+    """The null model with this name.
+
+    Raises:
+        UsageError: There is none.
+    """
     try:
         return NullKind(kind)
     except ValueError:
@@ -225,11 +243,11 @@ def _kind(kind: NullKind | str) -> NullKind:
 
 
 def _weight_draw(
-    graph: UnitGraph, kind: NullKind, *, noise: float | None, seed: int, draw: int
+    graph: UnitGraph, kind: NullKind, *, noise: float | None, seed: int, draw: int, keep: Collection[int]
 ) -> WeightDraw:
     drawn = graph
     if kind is not NullKind.WEIGHT_NOISE:
-        drawn = randomised_graph(graph, WeightNull(kind.value), seed=seed, draw=draw)
+        drawn = randomised_graph(graph, WeightNull(kind.value), seed=seed, draw=draw, keep=keep)
     return WeightDraw(kind=kind, graph=drawn, noise=noise, seed=seed, draw=draw)
 
 

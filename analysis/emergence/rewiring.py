@@ -1,6 +1,6 @@
 """Random counterparts of a block: its weights shuffled, or its edges rewired with all degrees kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -42,6 +42,8 @@ class RandomisedEdges:
     kind: WeightNull
     seed: int
     draw: int
+    keep: frozenset[int] = frozenset()
+    """Ids of blocks that stay as they are."""
 
     def iter_edges(
         self, blocks: Sequence[UnitBlock], *, columns: Sequence[str]
@@ -51,7 +53,7 @@ class RandomisedEdges:
         originals = {block.id: block for block in self.graph.blocks}
         stream = self.graph.iter_edges([originals[b.id] for b in blocks], columns=("src", "dst", *payload))
         for block, (_, edges) in zip(blocks, stream, strict=True):
-            if not is_randomised(block):
+            if not is_randomised(block) or block.id in self.keep:
                 yield block, {**edges, "origin": np.arange(block.n_edges)}
                 continue
             root = block.id if block.shared_with is None else block.shared_with
@@ -61,9 +63,20 @@ class RandomisedEdges:
             yield block, moved
 
 
-def randomised_graph(graph: UnitGraph, kind: WeightNull, *, seed: int, draw: int) -> UnitGraph:
-    """The graph with the edges of its parameter blocks randomised; no edge is held in memory."""
-    return replace(graph, edges=RandomisedEdges(graph=graph, kind=kind, seed=seed, draw=draw))
+def randomised_graph(
+    graph: UnitGraph, kind: WeightNull, *, seed: int, draw: int, keep: Collection[int] = ()
+) -> UnitGraph:
+    """The graph with the edges of its parameter blocks randomised; no edge is held in memory.
+
+    Args:
+        graph: The graph.
+        kind: How.
+        seed: Seed of the draws.
+        draw: Number of the draw.
+        keep: Ids of blocks that stay as they are.
+    """
+    edges = RandomisedEdges(graph=graph, kind=kind, seed=seed, draw=draw, keep=frozenset(keep))
+    return replace(graph, edges=edges)
 
 
 def is_randomised(block: UnitBlock) -> bool:

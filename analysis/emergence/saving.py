@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from emergraph.analysis.emergence.fullreport import EmergenceReport
 from emergraph.analysis.emergence.intervals import BootstrapResult
 from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
 from emergraph.analysis.emergence.thresholds import ThresholdSweep
@@ -77,6 +78,52 @@ INTERVALS = register(
     )
 )
 
+NULLS = register(
+    ResultTable(
+        "emergence_nulls",
+        "One row per null model and interior of a run: E beside E where chance decides.",
+        (
+            Column("null_model", "VARCHAR", "What is drawn at random, such as activity_in_layers."),
+            Column("interior", "VARCHAR", "As in emergence."),
+            Column("activity", "VARCHAR", "shuffled, measured again (the model ran), or held fixed."),
+            Column("emergence", "DOUBLE", "E as observed."),
+            Column("mean", "DOUBLE", "Mean of the draws."),
+            Column("sd", "DOUBLE", "Their standard deviation, of E or of its logarithm, see scale."),
+            Column("z", "DOUBLE", "(E - mean) / sd; NULL for a degenerate null."),
+            Column("scale", "VARCHAR", "count, or log10 where counts are beyond 1.8e308."),
+            Column("p_two_sided", "DOUBLE", "Empirical p value, in (0, 1]."),
+            Column("degenerate", "BOOLEAN", "All draws are equal: the null says nothing."),
+            Column("n_draws", "INTEGER", "Draws."),
+            Column("noise", "DOUBLE", "Size of weight_noise, relative to each tensor's root mean square."),
+        ),
+    )
+)
+BASELINES = register(
+    ResultTable(
+        "emergence_baselines",
+        "One row per run: simple figures that a claim about E has to beat.",
+        (
+            Column("activity_sparsity", "DOUBLE", "Share of the units that count that are inactive."),
+            Column("weight_sparsity", "DOUBLE", "Share of the parameters that are exactly zero."),
+            Column("weight_l1", "DOUBLE", "Sum of the absolute weights of edges."),
+            Column("weight_l2", "DOUBLE", "Root of the sum of their squares."),
+            Column("weight_max_abs", "DOUBLE", "Largest absolute weight."),
+        ),
+    )
+)
+COMPLEXITY = register(
+    ResultTable(
+        "emergence_complexity",
+        "One row per layer of a run: how far the layer is from a linear map of its input.",
+        (
+            Column("layer", "INTEGER", "layers.id."),
+            Column("unexplained", "DOUBLE", "Share of variance that no linear map explains, held out."),
+            Column("status", "VARCHAR", "ok, or why there is no figure."),
+        ),
+    )
+)
+Rows = dict[str, pl.DataFrame]
+
 
 def save_emergence(store: Store, graph: int, result: EmergenceResult, **about: object) -> int:
     """Write a path count to a store; return the id of the run.
@@ -87,6 +134,16 @@ def save_emergence(store: Store, graph: int, result: EmergenceResult, **about: o
         result: The count.
         about: Parameters of the run beside the options and the activity, such as the trace.
     """
+    parameters = {
+        "activity": result.activity,
+        "threshold": result.threshold,
+        **result.options.to_dict(),
+        **about,
+    }
+    return store.record_run(graph, COMMAND, parameters, result_tables=_count_rows(result))
+
+
+def _count_rows(result: EmergenceResult) -> Rows:
     counts = [
         {
             "interior": str(count.interior),
@@ -111,18 +168,16 @@ def save_emergence(store: Store, graph: int, result: EmergenceResult, **about: o
         )
         for count in result.counts
     )
-    parameters = {
-        "activity": result.activity,
-        "threshold": result.threshold,
-        **result.options.to_dict(),
-        **about,
-    }
-    tables = {COUNTS.name: _frame(COUNTS, counts), BY_LAYER.name: layers}
-    return store.record_run(graph, COMMAND, parameters, result_tables=tables)
+    return {COUNTS.name: _frame(COUNTS, counts), BY_LAYER.name: layers}
 
 
 def save_sweep(store: Store, graph: int, sweep: ThresholdSweep, **about: object) -> int:
     """Write a threshold sweep to a store; return the id of the run. Arguments as in `save_emergence`."""
+    parameters = {"activity": sweep.rule, "area_rule": sweep.area_rule, **sweep.options.to_dict(), **about}
+    return store.record_run(graph, COMMAND, parameters, result_tables=_sweep_rows(sweep))
+
+
+def _sweep_rows(sweep: ThresholdSweep) -> Rows:
     rows = pl.concat(
         sweep.frame.select(
             pl.lit(str(summary.interior)).alias("interior"),
@@ -134,12 +189,18 @@ def save_sweep(store: Store, graph: int, sweep: ThresholdSweep, **about: object)
         )
         for summary in sweep.summaries
     )
-    parameters = {"activity": sweep.rule, "area_rule": sweep.area_rule, **sweep.options.to_dict(), **about}
-    return store.record_run(graph, COMMAND, parameters, result_tables={BY_THRESHOLD.name: rows})
+    return {BY_THRESHOLD.name: rows}
 
 
 def save_intervals(store: Store, graph: int, result: BootstrapResult, **about: object) -> int:
     """Write bootstrap intervals to a store; return the id of the run. Arguments as in `save_emergence`."""
+    parameters = {"activity": result.activity, "confidence": result.confidence, **about}
+    return store.record_run(
+        graph, COMMAND, parameters, seed=result.seed, result_tables=_interval_rows(result)
+    )
+
+
+def _interval_rows(result: BootstrapResult) -> Rows:
     rows = [
         {
             "interior": str(interval.interior),
@@ -153,12 +214,41 @@ def save_intervals(store: Store, graph: int, result: BootstrapResult, **about: o
         }
         for interval in result.intervals
     ]
-    parameters = {"activity": result.activity, "confidence": result.confidence, **about}
-    tables = {INTERVALS.name: _frame(INTERVALS, rows)}
-    return store.record_run(graph, COMMAND, parameters, seed=result.seed, result_tables=tables)
+    return {INTERVALS.name: _frame(INTERVALS, rows)}
 
 
-_POLARS = {"VARCHAR": pl.String, "DOUBLE": pl.Float64, "INTEGER": pl.Int32}
+def save_report(store: Store, graph: int, report: EmergenceReport, *, seed: int, **about: object) -> int:
+    """Write everything of a full report as one run; return its id. Arguments as in `save_emergence`."""
+    tables = _sweep_rows(report.sweep)
+    if report.result is not None:
+        tables |= _count_rows(report.result)
+    if report.interval is not None:
+        tables |= _interval_rows(report.interval)
+    rows = [
+        {
+            "null_model": null.kind.value,
+            "interior": comparison.interior.value,
+            "activity": null.activity,
+            "emergence": comparison.observed.value,
+            "mean": comparison.mean.value,
+            "n_draws": null.n_draws,
+            "noise": null.noise,
+            **{n: getattr(comparison, n) for n in ("sd", "z", "scale", "p_two_sided", "degenerate")},
+        }
+        for null in report.nulls
+        for comparison in null.comparisons
+    ]
+    tables[NULLS.name] = _frame(NULLS, rows)
+    tables[BASELINES.name] = _frame(BASELINES, [report.baselines.to_dict()])
+    if report.complexity is not None:
+        tables[COMPLEXITY.name] = report.complexity.select(
+            pl.col("layer").cast(pl.Int32), "unexplained", "status"
+        )
+    parameters = {"activity": report.sweep.rule, **report.sweep.options.to_dict(), **about}
+    return store.record_run(graph, COMMAND, parameters, seed=seed, result_tables=tables)
+
+
+_POLARS = {"VARCHAR": pl.String, "DOUBLE": pl.Float64, "INTEGER": pl.Int32, "BOOLEAN": pl.Boolean}
 
 
 def _frame(table: ResultTable, rows: list[dict[str, object]]) -> pl.DataFrame:

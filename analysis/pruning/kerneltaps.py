@@ -7,7 +7,7 @@ when the taps that it gives each edge have the norms that the graph recorded for
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import chain, permutations
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,7 +64,9 @@ def kernel_taps(
     return None if values.dtype.kind not in "fV" else parameters_behind(block, graph, values)
 
 
-def parameters_behind(block: BlockTable, graph: UnitGraph, values: NDArray[np.generic]) -> Taps | None:
+def parameters_behind(
+    block: BlockTable, graph: UnitGraph, values: NDArray[np.generic], *, shared: bool = False
+) -> Taps | None:
     """The non-zero elements of a tensor behind each edge of any block; None where the layout cannot be told.
 
     Integers are accepted when they are the weights up to one factor per target, source or tensor (quantized
@@ -74,6 +76,8 @@ def parameters_behind(block: BlockTable, graph: UnitGraph, values: NDArray[np.ge
         block: The edges.
         graph: Their graph.
         values: The block's tensor.
+        shared: Accept that several sources of a target stand behind the same parameters: units that one
+            input channel of a convolution carries at different positions.
     """
     wide = values.astype(np.float64)
     places = np.arange(wide.size).reshape(wide.shape)
@@ -81,13 +85,48 @@ def parameters_behind(block: BlockTable, graph: UnitGraph, values: NDArray[np.ge
         plane, place_plane = wide[part], places[part]
         if plane.ndim < 2:
             continue
-        for arrange, first, second in _layouts(block, graph, plane.shape):
+        layouts = _layouts(block, graph, plane.shape)
+        if shared and plane.shape[1] == 1:
+            layouts = chain(layouts, _one_source(block, graph, plane.shape))
+        for arrange, first, second in layouts:
             flat, place = arrange(plane), arrange(place_plane)
             if first.max() >= flat.shape[0] or second.max() >= flat.shape[1]:
                 continue
             kernels = flat[first, second]
             if _agrees(block, kernels) or (values.dtype.kind in "iu" and _proportional(block, kernels)):
                 return _taps(kernels, place[first, second])
+    return None
+
+
+def kernel_elements(
+    block: BlockTable, graph: UnitGraph, values: NDArray[np.generic], moved: BlockTable
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Elements of a tensor behind a block's edges, and behind other pairs of its units; None as above.
+
+    Args:
+        block: The edges as they are.
+        graph: Their graph.
+        values: The block's tensor.
+        moved: The same block with other edges between the same units.
+
+    Returns:
+        Places in the tensor, raveled in C order, zeros included: (n_edges, kernel size) for both.
+    """
+    wide = values.astype(np.float64)
+    places = np.arange(wide.size).reshape(wide.shape)
+    for part in _planes(wide.shape):
+        plane, place_plane = wide[part], places[part]
+        if plane.ndim < 2:
+            continue
+        layouts = (_layouts(one, graph, plane.shape) for one in (block, moved))
+        for (arrange, first, second), (_, other_first, other_second) in zip(*layouts, strict=False):
+            flat = arrange(plane)
+            if first.max() >= flat.shape[0] or second.max() >= flat.shape[1]:
+                continue
+            kernels = flat[first, second]
+            if _agrees(block, kernels) or (values.dtype.kind in "iu" and _proportional(block, kernels)):
+                place = arrange(place_plane)
+                return place[first, second], place[other_first, other_second]
     return None
 
 
@@ -163,15 +202,35 @@ def _layouts(
                 size = rows // gates
                 moved = np.asarray(order_of)[np.minimum(target // size, gates - 1)] * size + target % size
                 yield kernels, moved, source
-    if len(shape) == 2:
-        # Features that were flattened: each source has as many columns (or rows) as it had positions.
-        n = len(sources)
-        if columns % n == 0:
-            yield (lambda a: a.reshape(rows, n, columns // n)), target, source
-            yield (lambda a: a.reshape(rows, columns // n, n).swapaxes(1, 2)), target, source
-        if rows % n == 0:
-            yield (lambda a: np.moveaxis(a.reshape(n, rows // n, columns), 1, 2)), source, target
-            yield (lambda a: np.moveaxis(a.reshape(rows // n, n, columns), 0, 2)), source, target
+    # Features that were flattened or folded: each source has as many columns (or rows) as it had positions.
+    n = len(sources)
+    if n and columns % n == 0 and columns > n:
+        yield (lambda a: a.reshape(rows, n, -1)), target, source
+        yield (
+            (lambda a: a.reshape(rows, columns // n, n, taps).swapaxes(1, 2).reshape(rows, n, -1)),
+            target,
+            source,
+        )
+    if n and rows % n == 0 and rows > n:
+        yield (
+            (lambda a: np.moveaxis(a.reshape(n, rows // n, columns, taps), 1, 2).reshape(n, columns, -1)),
+            source,
+            target,
+        )
+        yield (
+            (lambda a: np.moveaxis(a.reshape(rows // n, n, columns, taps), 0, 2).reshape(n, columns, -1)),
+            source,
+            target,
+        )
+
+
+def _one_source(
+    block: BlockTable, graph: UnitGraph, shape: tuple[int, ...]
+) -> Iterator[tuple[Arrange, NDArray[np.int64], NDArray[np.int64]]]:
+    """All edges into a target have the kernel of the one input channel."""
+    _, target, _ = next(iter(_layouts(block, graph, shape)))
+    taps = math.prod(shape[2:])
+    yield (lambda a: a.reshape(shape[0], 1, taps)), target, np.zeros_like(target)
 
 
 def _agrees(block: BlockTable, kernels: Floats) -> bool:

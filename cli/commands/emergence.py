@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.emergenceoptions import Activity, Conventions
-from emergraph.cli.emergenceviews import count_view, interval_view, sweep_view
+from emergraph.cli.emergenceoptions import Activity, Conventions, Fullness
+from emergraph.cli.emergenceviews import count_view, interval_view, report_view, sweep_view
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 from emergraph.errors import UsageError
@@ -15,7 +15,10 @@ from emergraph.errors import UsageError
 @command(
     examples="""
     emergraph emergence net.duckdb
+    emergraph emergence net.duckdb --full --model net.onnx
     emergraph emergence net.duckdb --graph vad --rule any --threshold 0.1
+    emergraph emergence net.duckdb --graph epoch-9 --rule weight_change --before epoch-8
+    emergraph emergence net.duckdb --graph pruned --reference dense
     emergraph emergence net.duckdb --thresholds 0.01,0.05,0.1,0.2 --format csv
     emergraph emergence net.duckdb --rule per_sample --draws 500 --seed 1 --format json
     """
@@ -25,6 +28,7 @@ def emergence(
     *,
     graph: GraphChoice = None,
     activity: Activity,
+    fullness: Fullness,
     conventions: Conventions,
     save: Annotated[bool, typer.Option(help="Keep the result in the store.")] = True,
     output: Output,
@@ -33,21 +37,31 @@ def emergence(
     from emergraph import api
 
     chosen = api.open_store(store).graph(graph)
-    common: dict[str, Any] = {
-        "rule": activity.rule,
-        "trace": name_or_id(activity.trace),
-        "options": conventions.options(),
-        "save": save,
-    }
-    if activity.thresholds is not None:
+    common: dict[str, Any] = {**activity.common(), "options": conventions.options(), "save": save}
+    reference = name_or_id(fullness.reference)
+    if fullness.full:
+        view = report_view(
+            chosen.emergence_report(
+                threshold=activity.threshold,
+                reference=reference,
+                report=fullness.options(activity),
+                files=fullness.files(),
+                **common,
+            )
+        )
+    elif fullness.model is not None or fullness.nulls is not None:
+        raise UsageError("--model and --nulls are for null models: add --full")
+    elif activity.thresholds is not None:
         if activity.draws or activity.threshold is not None:
-            raise UsageError("--thresholds sweeps: leave out --threshold and --draws")
+            raise UsageError("--thresholds sweeps: leave out --threshold and --draws, or add --full")
         view = sweep_view(chosen.emergence_sweep(activity.grid(), **common))
     elif activity.draws or activity.rule == "per_sample":
+        if common.pop("before") is not None:
+            raise UsageError("--draws needs samples, and weight_change has none: leave it out")
         draws, seed = activity.draws or 200, activity.seed
         view = interval_view(
             chosen.emergence_interval(threshold=activity.threshold, draws=draws, seed=seed, **common)
         )
     else:
-        view = count_view(chosen.emergence(threshold=activity.threshold, **common))
+        view = count_view(chosen.emergence(threshold=activity.threshold, reference=reference, **common))
     emit(view, output)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
+    from emergraph.analysis.emergence.fullreport import EmergenceReport, ReportOptions
     from emergraph.analysis.emergence.intervals import BootstrapResult
     from emergraph.analysis.emergence.options import EmergenceOptions
     from emergraph.analysis.emergence.result import EmergenceResult
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.percolation.result import PercolationResult
     from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.options import PruningOptions
+    from emergraph.analysis.pruning.variants import Keeping
     from emergraph.analysis.pruning.whatif import PruningResult
     from emergraph.analysis.topology.options import TopologyOptions
     from emergraph.analysis.topology.topology import TopologyResult
@@ -321,6 +323,8 @@ class Graph:
         threshold: float | None = None,
         rule: "ActivityRule | str" = "mean",
         trace: str | int | None = None,
+        before: str | int | None = None,
+        reference: str | int | None = None,
         options: "EmergenceOptions | None" = None,
         save: bool = True,
     ) -> "EmergenceResult":
@@ -328,8 +332,11 @@ class Graph:
 
         Args:
             threshold: A unit is active above it; default: 0.05, or 1 for rule contribution.
-            rule: mean, mean_abs, any, majority or contribution; see `ActivityRule`.
+            rule: mean, mean_abs, any, majority, contribution or weight_change; see `ActivityRule`.
             trace: Name or id of the activation trace; default: the newest.
+            before: For weight_change: name or id of the earlier snapshot in the same store.
+            reference: For the edge form: name or id of the graph before pruning; "full": every block that
+                is a matrix, with all its entries.
             options: Conventions of the count.
             save: Keep the result in the store.
 
@@ -339,8 +346,9 @@ class Graph:
         from emergraph.analysis.emergence.pathcount import path_count_emergence
         from emergraph.analysis.emergence.saving import save_emergence
 
-        with self._scores(rule, trace, save=save) as (store, graph, scores, about):
-            result = path_count_emergence(graph, scores.above(threshold), options=options)
+        with self._scores(rule, trace, save=save, before=before) as (store, graph, scores, about):
+            removed = _removed(store, graph, reference, options)
+            result = path_count_emergence(graph, scores.above(threshold), options=options, removed=removed)
             if save:
                 save_emergence(store, self.id, result, **about)
         return result
@@ -351,6 +359,7 @@ class Graph:
         *,
         rule: "ActivityRule | str" = "mean",
         trace: str | int | None = None,
+        before: str | int | None = None,
         options: "EmergenceOptions | None" = None,
         save: bool = True,
     ) -> "ThresholdSweep":
@@ -361,6 +370,7 @@ class Graph:
                 for every value where a unit changes between active and inactive.
             rule: As in `emergence`; with per_sample the counts are means over samples.
             trace: As in `emergence`.
+            before: As in `emergence`.
             options: Conventions of the count.
             save: Keep the result in the store.
 
@@ -370,7 +380,7 @@ class Graph:
         from emergraph.analysis.emergence.saving import save_sweep
         from emergraph.analysis.emergence.thresholds import default_thresholds, threshold_sweep
 
-        with self._scores(rule, trace, save=save) as (store, graph, scores, about):
+        with self._scores(rule, trace, save=save, before=before) as (store, graph, scores, about):
             grid = default_thresholds(scores, n=thresholds) if isinstance(thresholds, int) else thresholds
             sweep = threshold_sweep(graph, scores, grid, options=options)
             if save:
@@ -422,6 +432,66 @@ class Graph:
                 save_intervals(opened, self.id, result, rule=str(rule), trace=measured.name)
         return result
 
+    def emergence_report(  # noqa: PLR0913 - the options of one call, all by keyword
+        self,
+        *,
+        threshold: float | None = None,
+        rule: "ActivityRule | str" = "mean",
+        trace: str | int | None = None,
+        before: str | int | None = None,
+        reference: str | int | None = None,
+        options: "EmergenceOptions | None" = None,
+        report: "ReportOptions | None" = None,
+        files: "ModelFiles | None" = None,
+        save: bool = True,
+    ) -> "EmergenceReport":
+        """Count the paths, with sweep, bootstrap interval, null models and baselines, in one call.
+
+        Args:
+            threshold: As in `emergence`.
+            rule: As in `emergence`.
+            trace: As in `emergence`.
+            before: As in `emergence`.
+            reference: As in `emergence`.
+            options: Conventions of the count.
+            report: How many thresholds and draws, and which null models.
+            files: The model and the inputs of the trace: null models of weights then measure the activity
+                again by running the model with the drawn weights.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: The graph has no such trace, or an option does not make sense.
+            InvalidInputError: The model is not the graph's, or the inputs are not the trace's.
+        """
+        from emergraph.analysis.emergence.fullreport import ReportOptions, full_report
+        from emergraph.analysis.emergence.remeasure import ModelActivity
+        from emergraph.analysis.emergence.saving import save_report
+        from emergraph.analysis.storedgraph import read_unit_trace
+
+        report = report or ReportOptions()
+        with self._scores(rule, trace, save=save, before=before) as (store, graph, scores, about):
+            reader = store.graph(self.id)
+            has_trace = trace is not None or reader.traces().height > 0
+
+            def open_model() -> ModelActivity:
+                if files is None:
+                    raise UsageError("null models of weights that run the model need its file")
+                return ModelActivity(reader, graph, files, trace=trace, rule=rule, threshold=threshold)
+
+            found = full_report(
+                graph,
+                scores,
+                trace=read_unit_trace(reader, trace) if has_trace else None,
+                threshold=threshold,
+                options=options,
+                report=report,
+                removed=_removed(store, graph, reference, options),
+                open_model=None if files is None else open_model,
+            )
+            if save:
+                save_report(store, self.id, found, seed=report.seed, threshold=threshold, **about)
+        return found
+
     def prune(
         self,
         options: "PruningOptions | None" = None,
@@ -431,7 +501,7 @@ class Graph:
         threshold: float | None = None,
         save: bool = True,
         files: "ModelFiles | None" = None,
-        write: str | Path | None = None,
+        write: "str | Path | Keeping | None" = None,
     ) -> "PruningResult":
         """Say what pruning the model would do, at many levels; the graph stays as it is.
 
@@ -443,7 +513,8 @@ class Graph:
             threshold: As in `emergence`.
             save: Keep the table in the store.
             files: The model and inputs to run the pruned models on, with labels.
-            write: Write the pruned model of the one level there; needs `files`.
+            write: Write the pruned model of the one level there; needs `files`. A `variants.Keeping` says
+                more: a smaller or a masked model, and a name to store its graph under.
 
         Raises:
             UsageError: An option does not make sense for the graph, a trace is missing, or a predicate is
@@ -452,30 +523,22 @@ class Graph:
         """
         from emergraph.analysis.pruning.options import PruningOptions
         from emergraph.analysis.pruning.saving import save_pruning
-        from emergraph.analysis.pruning.storedwhatif import (
-            ActivityChoice,
-            check_one_what_if,
-            pick,
-            prune_stored,
-            write_stored,
-        )
+        from emergraph.analysis.pruning.storedwhatif import ActivityChoice, pick, prune_stored
+        from emergraph.analysis.pruning.variants import Keeping, keep_variant
 
         options = options or PruningOptions()
-        if write is not None:
-            check_one_what_if(options)
-            if files is None:
-                raise UsageError("a pruned model is written from the model: give its file")
+        keeping = write if isinstance(write, Keeping) else Keeping(write=Path(write) if write else None)
+        keeping.check(options, files)
         choice = ActivityChoice(trace=trace, rule=str(rule), threshold=threshold)
         picked = None
         if options.where is not None:
             with self._reader() as reader:
                 trace_id = choice.trace_id(reader)
             picked = pick(self.path, self.id, options, trace_id)
-        with open_file(self.path, mode="write" if save else "read") as opened:
+        with open_file(self.path, mode="write" if save or keeping.graph else "read") as opened:
             reader = opened.graph(self.id)
             result = prune_stored(reader, options, activity=choice, picked=picked, files=files)
-            if write is not None and files is not None:
-                write_stored(reader, result, model=files.model, out=Path(write))
+            result = keep_variant(opened, self.id, result, keeping, files)
             if save:
                 save_pruning(
                     opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
@@ -585,14 +648,44 @@ class Graph:
 
     @contextmanager
     def _scores(
-        self, rule: "ActivityRule | str", trace: str | int | None, *, save: bool
+        self,
+        rule: "ActivityRule | str",
+        trace: str | int | None,
+        *,
+        save: bool,
+        before: str | int | None = None,
     ) -> "Iterator[tuple[StoreFile, UnitGraph, ActivityScores, dict[str, object]]]":
         from emergraph.analysis.emergence.rules import activity_scores
         from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 
         with open_file(self.path, mode="write" if save else "read") as opened:
             reader = opened.graph(self.id)
-            measured = read_unit_trace(reader, trace)
             graph = read_unit_graph(reader)
+            about: dict[str, object] = {"rule": str(rule)}
+            if str(rule) == "weight_change":
+                if before is None:
+                    raise UsageError("Rule 'weight_change' compares two snapshots: name the earlier graph")
+                earlier = read_unit_graph(opened.graph(before))
+                yield opened, graph, activity_scores(rule, graph, before=earlier), about | {"before": before}
+                return
+            if before is not None:
+                raise UsageError(f"Rule '{rule}' looks at one graph: an earlier one is for weight_change")
+            measured = read_unit_trace(reader, trace)
             scores = activity_scores(rule, graph, trace=measured)
-            yield opened, graph, scores, {"rule": str(rule), "trace": measured.name}
+            yield opened, graph, scores, about | {"trace": measured.name}
+
+
+def _removed(
+    store: "StoreFile",
+    graph: "UnitGraph",
+    reference: str | int | None,
+    options: "EmergenceOptions | None",
+) -> "NDArray[np.float64] | None":
+    """What pruning removed, for the edge form; None where no reference is named."""
+    from emergraph.analysis.emergence.edgeform import removed_in_degree
+    from emergraph.analysis.storedgraph import read_unit_graph
+
+    if reference is None:
+        return None
+    dense = None if reference == "full" else read_unit_graph(store.graph(reference))
+    return removed_in_degree(graph, dense, options=options)

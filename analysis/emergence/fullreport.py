@@ -1,0 +1,199 @@
+"""Everything that is said about one E at once: sweep, interval, null models, baselines, edge form."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
+from emergraph.analysis.emergence.baselines import Baselines, baselines
+from emergraph.analysis.emergence.complexity import MINIMUM_SAMPLES, effective_complexity
+from emergraph.analysis.emergence.intervals import BootstrapResult, bootstrap_emergence
+from emergraph.analysis.emergence.nulls import (
+    ACTIVITY_NULLS,
+    NullKind,
+    NullResult,
+    null_model,
+)
+from emergraph.analysis.emergence.options import EmergenceOptions
+from emergraph.analysis.emergence.pathcount import path_count_emergence
+from emergraph.analysis.emergence.remeasure import ModelActivity
+from emergraph.analysis.emergence.result import EmergenceResult
+from emergraph.analysis.emergence.thresholds import ThresholdSweep, default_thresholds, threshold_sweep
+from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.unitgraph import UnitGraph
+from emergraph.errors import UsageError
+
+Floats = NDArray[np.float64]
+Grid = Sequence[float] | int | Literal["all"]
+OpenModel = Callable[[], AbstractContextManager[ModelActivity]]
+"""Opens the model for weight nulls; closed when they are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How much of everything a full report takes."""
+
+    thresholds: Grid = 100
+    """Of the sweep: numbers, how many to choose, or "all"."""
+    draws: int = 200
+    """Bootstrap draws over samples."""
+    nulls: tuple[NullKind, ...] = (NullKind.ACTIVITY_IN_LAYERS, NullKind.ACTIVITY_OVER_NET)
+    null_draws: int = 100
+    """Draws of each null of activity."""
+    weight_draws: int = 10
+    """Draws of each null of weights: each runs the model again."""
+    noise: float = 0.1
+    """Of weight_noise: standard deviation, relative to the root mean square of each tensor."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("draws", "null_draws", "weight_draws"):
+            if getattr(self, name) < 2:
+                raise UsageError(f"{name} must be at least 2, got {getattr(self, name)}")
+        if not self.noise > 0:
+            raise UsageError(f"noise must be above 0, got {self.noise}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EmergenceReport:
+    """E with what says where it comes from and whether it is more than chance or sparsity."""
+
+    result: EmergenceResult | None
+    """None for rule per_sample, whose E is the mean over samples in `interval`."""
+    sweep: ThresholdSweep
+    interval: BootstrapResult | None
+    """None where there are no samples to draw from: rule weight_change, or a trace without values."""
+    nulls: tuple[NullResult, ...]
+    baselines: Baselines
+    complexity: pl.DataFrame | None
+    """Per layer, see `effective_complexity`; None without enough samples."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """What could not be measured, and why."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "count": None if self.result is None else self.result.to_dict(),
+            "sweep": self.sweep.to_dict(),
+            "interval": None if self.interval is None else self.interval.to_dict(),
+            "nulls": {null.kind.value: null.to_dict() for null in self.nulls},
+            "baselines": self.baselines.to_dict(),
+            "effective_complexity": None if self.complexity is None else self.complexity.to_dicts(),
+            "left_out": self.left_out,
+        }
+
+
+def full_report(
+    graph: UnitGraph,
+    scores: ActivityScores,
+    *,
+    trace: UnitTrace | None = None,
+    threshold: float | None = None,
+    options: EmergenceOptions | None = None,
+    report: ReportOptions | None = None,
+    removed: Floats | None = None,
+    open_model: OpenModel | None = None,
+) -> EmergenceReport:
+    """Count, sweep, draw and compare.
+
+    Args:
+        graph: The graph.
+        scores: Activity scores by any rule.
+        trace: The activations behind them, for the interval and effective complexity.
+        threshold: Default: the rule's own.
+        options: Conventions of the count.
+        report: How much of everything.
+        removed: For the edge form, see `edgeform.removed_in_degree`.
+        open_model: For nulls of weights: measures activity by running the model. Without it they hold the
+            activity fixed and say so; weight_noise is then left out.
+
+    Raises:
+        UsageError: An option makes no sense for the graph.
+    """
+    options, report = options or EmergenceOptions(), report or ReportOptions()
+    activity = scores.above(threshold)
+    grid = report.thresholds
+    if isinstance(grid, int):
+        grid = default_thresholds(scores, n=grid).tolist()
+    left_out: dict[str, str] = {}
+    single = scores.rule is not ActivityRule.PER_SAMPLE
+    result = path_count_emergence(graph, activity, options=options, removed=removed) if single else None
+    sweep = threshold_sweep(graph, scores, grid, options=options)
+    interval = None
+    if trace is None or scores.rule is ActivityRule.WEIGHT_CHANGE or trace.samples is None:
+        left_out["interval"] = f"rule {scores.rule} has no samples to draw from"
+    else:
+        interval = bootstrap_emergence(
+            graph,
+            trace,
+            scores.rule,
+            threshold=threshold,
+            options=options,
+            n_draws=report.draws,
+            seed=report.seed,
+        )
+    nulls: list[NullResult] = []
+    if single:
+        runs_model = open_model is not None and not ACTIVITY_NULLS.issuperset(report.nulls)
+        with open_model() if runs_model and open_model is not None else nullcontext() as measure:
+            for kind in report.nulls:
+                found = _null_of(graph, kind, scores, threshold, options, report, measure, left_out)
+                nulls += [] if found is None else [found]
+    else:
+        left_out["nulls"] = "rule per_sample has no one activity to compare"
+    return EmergenceReport(
+        result=result,
+        sweep=sweep,
+        interval=interval,
+        nulls=tuple(nulls),
+        baselines=baselines(graph, activity, options=options),
+        complexity=_complexity(graph, trace, left_out),
+        left_out=left_out,
+    )
+
+
+def _null_of(
+    graph: UnitGraph,
+    kind: NullKind,
+    scores: ActivityScores,
+    threshold: float | None,
+    options: EmergenceOptions,
+    report: ReportOptions,
+    measure: ModelActivity | None,
+    left_out: dict[str, str],
+) -> NullResult | None:
+    """One null model; None, with the reason, where the model cannot be run with its weights."""
+    of_weights = kind not in ACTIVITY_NULLS
+    if kind is NullKind.WEIGHT_NOISE and measure is None:
+        left_out[kind.value] = "noise leaves the graph as it is: the model must run again (--model)"
+        return None
+    try:
+        return null_model(
+            graph,
+            scores.above(threshold),
+            kind,
+            options=options,
+            n_draws=report.weight_draws if of_weights else report.null_draws,
+            seed=report.seed,
+            measure_activity=measure if of_weights else None,
+            noise=report.noise if kind is NullKind.WEIGHT_NOISE else None,
+            keep=() if measure is None else measure.kept_blocks(kind),
+        )
+    except UsageError as error:
+        if not of_weights:
+            raise
+        left_out[kind.value] = str(error)
+        return None
+
+
+def _complexity(graph: UnitGraph, trace: UnitTrace | None, left_out: dict[str, str]) -> pl.DataFrame | None:
+    n = 0 if trace is None or trace.samples is None else len(trace.samples)
+    if trace is None or n < MINIMUM_SAMPLES:
+        left_out["effective_complexity"] = f"needs {MINIMUM_SAMPLES} samples with values, not {n}"
+        return None
+    return effective_complexity(graph, trace)
