@@ -1,6 +1,6 @@
 """Many small convolutional networks trained at once, as groups of one convolution.
 
-28 x 28 -> conv 5x5, stride 2, 8 channels -> 14 x 14, ReLU, max pooling 2 -> 7 x 7 -> conv 3x3, 16 channels,
+28 x 28 -> conv 5x5, stride 2, 4 channels -> 14 x 14, ReLU, max pooling 2 -> 7 x 7 -> conv 3x3, 8 channels,
 ReLU, max pooling 2 -> 3 x 3 -> dense, 10 classes.
 """
 
@@ -14,7 +14,7 @@ from pathcounts.images import Part
 Tensors = list[torch.Tensor]
 
 SIDE = 28
-CHANNELS = (8, 16)
+CHANNELS = (4, 8)
 KERNELS = (5, 3)
 DENSE_INPUTS = CHANNELS[1] * 9
 
@@ -26,8 +26,8 @@ class ConvNets:
         """Take weights per layer, variants running fastest.
 
         Args:
-            weights: (networks, 8, 1, 5, 5), (networks, 16, 8, 3, 3) and (networks, 144, 10).
-            biases: (networks, 8), (networks, 16), (networks, 10).
+            weights: (networks, 4, 1, 5, 5), (networks, 8, 4, 3, 3) and (networks, 72, 10).
+            biases: (networks, 4), (networks, 8), (networks, 10).
             masks: Like the weights, 0 or 1; masked weights stay 0.
             n_variants: Networks of a seed.
         """

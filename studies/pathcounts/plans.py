@@ -54,12 +54,21 @@ class Plan:
         return asdict(self)
 
 
-SMALL, LARGE, TINY = (784, 64, 32, 10), (784, 128, 64, 10), (64, 32, 16, 10)
+SMALL, LARGE, TINY = (784, 64, 32, 10), (784, 100, 50, 10), (64, 32, 16, 10)
 
 PLANS = (
-    Plan(name="mnist-small", data="mnist", kind="dense", sizes=SMALL),
-    Plan(name="mnist-large", data="mnist", kind="dense", sizes=LARGE, seeds_at_once=5),
-    Plan(name="mnist-conv", data="mnist", kind="conv", n_train=10_000, batch=50, rate=0.05, seeds_at_once=5),
+    Plan(name="mnist-small", data="mnist", kind="dense", sizes=SMALL, batch=250, rate=0.025),
+    Plan(name="mnist-large", data="mnist", kind="dense", sizes=LARGE, batch=250, rate=0.025, seeds_at_once=5),
+    Plan(
+        name="mnist-conv",
+        data="mnist",
+        kind="conv",
+        n_train=10_000,
+        batch=50,
+        rate=0.05,
+        seeds_at_once=5,
+        n_judged=2000,
+    ),
     Plan(
         name="digits",
         data="digits",
@@ -70,7 +79,7 @@ PLANS = (
         batch=9,
         rate=0.02,
     ),
-    Plan(name="mnist-init", data="mnist", kind="dense", sizes=SMALL, arms=True, epochs=10),
+    Plan(name="mnist-init", data="mnist", kind="dense", sizes=SMALL, n_train=20_000, arms=True, epochs=10),
     Plan(
         name="digits-init",
         data="digits",
