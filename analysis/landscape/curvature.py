@@ -122,7 +122,7 @@ def curvature(
     Args:
         evaluator: Gives losses, gradients and Hessians.
         options: `eigenvalues` per end (at least 1), `rho`, `adaptive_rho`, `radius`, `plane_points`, `seed`.
-        probes: Products for each estimate of the trace.
+        probes: Products for each estimate of the trace; a third as many runs for the density.
         restarts: Of the ascents.
 
     Returns:
@@ -151,7 +151,9 @@ def curvature(
         extremes=extremes,
         trace=hutchinson_trace(product, n, probes=probes, seed=seed, level=options.level),
         trace_pp=hutch_pp_trace(product, n, products=probes, seed=seed, level=options.level),
-        density=spectral_density(product, n, probes=10, steps=30, seed=seed, level=options.level),
+        density=spectral_density(
+            product, n, probes=max(probes // 3, 2), steps=30, seed=seed, level=options.level
+        ),
         worst_case=worst(np.ones(n), options.rho),
         adaptive=worst(perturbation_scale(base, evaluator.layout, Norm.ELEMENT), options.adaptive_rho),
         keskar=keskar_sharpness(loss, slope, base),

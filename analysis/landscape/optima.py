@@ -128,6 +128,7 @@ def optima_network(
     gradient: Differentiable | None = None,
     dimensions: int = 6,
     patience: int = 5,
+    max_steps: int = 200,
     tolerance: float = 0.05,
 ) -> Optima:
     """Sample the local-optima network around the base weights.
@@ -141,6 +142,7 @@ def optima_network(
         gradient: The evaluator again, where it has gradients.
         dimensions: Of the subspace without gradients.
         patience: A run ends after this many kicks without a lower loss.
+        max_steps: Of L-BFGS with gradients.
         tolerance: See `Optima.tolerance`.
 
     Returns:
@@ -149,7 +151,7 @@ def optima_network(
     base, seed = evaluator.base.astype(np.float64), options.seed
     if gradient is not None:
         scale = perturbation_scale(base, evaluator.layout, options.norm)
-        centre, descend = base, lbfgs_descent(gradient)
+        centre, descend = base, lbfgs_descent(gradient, max_steps=max_steps)
 
         def weights(point: Vector) -> Weights:
             return point.astype(np.float32)

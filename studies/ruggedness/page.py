@@ -1,0 +1,121 @@
+"""The page about the study, written from its tables."""
+
+import polars as pl
+
+from ruggedness.correlate import CONTROLS, EMERGENCE
+
+SHOWN = (
+    *("filter_rise", "filter_excess_ruggedness", "filter_convexity", "filter_m_0", "filter_plane_n_minima"),
+    *("element_rise", "element_excess_ruggedness", "element_convexity", "element_plane_n_minima"),
+    *("filter_average_sharpness", "element_average_sharpness", "worst_case_highest"),
+    *("adaptive_worst_case_highest", "hessian_largest_1", "hessian_trace", "hessian_negative_mass"),
+    *("mask_n_strict_minima", "mask_additive_share", "lon_n_optima", "lon_n_funnels"),
+)
+
+
+def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
+    """Markdown of the whole page."""
+    parts = [
+        HEAD.format(
+            n=nets.height,
+            architectures=nets["sizes"].n_unique(),
+            levels=", ".join(f"{100 * level:.0f} %" for level in sorted(nets["level"].unique())),
+            low=100 * float(nets["accuracy"].min() or 0),
+            high=100 * float(nets["accuracy"].max() or 0),
+            tests=found.drop_nulls("p").height,
+        ),
+        _summary(found),
+        "\n## What correlates with emergence\n\n"  # noqa: ISC004 - one paragraph
+        "Spearman correlation with its 95 % interval (resampled nets); in bold where p < 0.05 after Holm's\n"
+        "correction over all statistics and controls of a measure. All rows are in\n"
+        "`studies/results/ruggedness/correlations.parquet`.\n",
+    ]
+    for measure, title in (("E_active", "E"), ("E_active_per_density", "E per density (relative E)")):
+        parts.append(_table(found, measure, title))
+    parts += [_table(found, "sparsity", "sparsity"), _levels(nets), LIMITS]
+    return "\n".join(parts)
+
+
+def _summary(found: pl.DataFrame) -> str:
+    lines = ["\n## Answer\n"]
+    for control in CONTROLS:
+        rows = found.filter((pl.col("control") == control) & pl.col("measure").is_in(EMERGENCE))
+        tested, significant = rows.drop_nulls("p"), rows.filter(pl.col("p_holm") < 0.05)
+        strongest = significant.sort(pl.col("rho").abs(), descending=True).head(1)
+        said = "" if strongest.is_empty() else f"; the strongest is {_named(strongest.row(0, named=True))}"
+        lines.append(
+            f"- {control}: {significant.height} of {tested.height} correlations of a measure of E with a "
+            f"statistic differ from 0 after correction{said}."
+        )
+    minima = found.filter(
+        pl.col("statistic").is_in(["lon_n_optima", "mask_n_strict_minima", "filter_plane_n_minima"])
+        & (pl.col("measure") == "E_active")
+    )
+    said = [_named(row) for row in minima.iter_rows(named=True) if row["rho"] is not None]
+    lines.append("- minima: " + ("; ".join(said) if said else "their number does not vary") + ".")
+    return "\n".join(lines) + "\n"
+
+
+def _named(row: dict[str, object]) -> str:
+    return f"{row['measure']} with {row['statistic']} ({row['control']}): {_cell(row)}"
+
+
+def _cell(row: dict[str, object]) -> str:
+    if row["rho"] is None:
+        return "constant"
+    text = f"{row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    corrected = row["p_holm"]
+    return f"**{text}**" if isinstance(corrected, float) and corrected < 0.05 else text
+
+
+def _table(found: pl.DataFrame, measure: str, title: str) -> str:
+    controls = [c for c in CONTROLS if measure not in CONTROLS[c]]
+    lines = [
+        f"\n### {title}\n",
+        f"| statistic | {' | '.join(controls)} |",
+        "|---" * (len(controls) + 1) + "|",
+    ]
+    for statistic in SHOWN:
+        rows = found.filter((pl.col("statistic") == statistic) & (pl.col("measure") == measure))
+        cells = {row["control"]: _cell(row) for row in rows.iter_rows(named=True)}
+        lines.append(f"| {statistic} | {' | '.join(cells.get(c, '-') for c in controls)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _levels(nets: pl.DataFrame) -> str:
+    columns = ["accuracy", "E_active", "E_active_per_density", "filter_rise", "element_rise"]
+    columns += ["filter_excess_ruggedness", "element_excess_ruggedness", "hessian_trace", "lon_n_optima"]
+    lines = [
+        "\n## By pruning level\n\nMedians over architectures and seeds.\n",
+        f"| removed | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for (level,), part in nets.group_by(["level"], maintain_order=False):
+        cells = " | ".join(f"{part[name].median():.4g}" for name in columns)
+        lines.append(f"| {100 * float(str(level)):.0f} % | {cells} |")
+    return "\n".join([*lines[:3], *sorted(lines[3:], key=lambda line: float(line.split()[1]))]) + "\n"
+
+
+HEAD = """# Does a network of higher emergence lie in a more rugged landscape?
+
+Written by `studies/ruggedness_study.py` (`make study`) from `studies/results/ruggedness/`; do not edit.
+
+{n} dense ReLU nets ({architectures} architectures; {levels} of the weights removed; every net with a seed of
+its own) were trained on the 8 x 8 digits, pruned by magnitude, and trained on; they reach {low:.1f} % to
+{high:.1f} % on 500 test images. Emergence is the path count of arXiv 2409.01568 on the real (pruned) graph:
+a unit is active when its mean activation over the evaluation set is above 0.05. The landscape is the
+cross-entropy of 400 training images. Ruggedness is measured with 10 directions, 10 planes, 10 walks of 60
+steps, 20 pairs; `filter` directions also move the removed weights, `element` directions leave them at 0.
+Hessians are over all parameters. `lon_n_optima` counts optima of different functions that L-BFGS descents
+from kicked weights reach; `mask_n_strict_minima` those of the exact landscape of removing ten groups of
+weights. p values are from permutations, {tests} in all.
+"""
+
+LIMITS = """
+## What this does not show
+
+Correlations over nets of one data set and one way of training, no causes. Larger nets have more paths, more
+weights and other landscapes for reasons of size alone, and nets that fit worse are sharper; the last columns
+hold these constant, in ranks and linearly, no further. Statistics of single nets carry their own error, which
+weakens correlations.
+"""
