@@ -2,7 +2,9 @@
 
 Definitions as in C. H. Martin and M. W. Mahoney (arXiv 1810.01075; 2002.06716), with the fit of A. Clauset,
 C. R. Shalizi and M. E. J. Newman (arXiv 0706.1062): the x_min whose tail has the least Kolmogorov-Smirnov
-distance D to the fitted power law. A number without its D and its number of tail values says little.
+distance D to the fitted power law. A number without its D and its number of tail values says little. Values
+are those of WeightWatcher 0.7 (`tests/analysis/topology/weightwatcher_reference.py`), which fits spectra of
+fewer than 20 eigenvalues in another way.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,6 +16,8 @@ from emergraph.errors import InvalidInputError
 
 Floats = NDArray[np.float64]
 
+SMALLEST = 1e-5
+"""Eigenvalues up to this take no part in the fit of the tail, as in WeightWatcher."""
 MIN_TAIL = 10
 """Fewer eigenvalues in the tail, and the fit's status says so."""
 
@@ -106,7 +110,7 @@ def spectral_fit(eigenvalues: Floats) -> SpectralFit:
     rank = int((np.sqrt(eigenvalues) > np.sqrt(largest) * len(eigenvalues) * eps).sum())
     shares = eigenvalues[eigenvalues > 0] / total
     entropy = -float((shares * np.log(shares)).sum()) / np.log(rank) if rank > 1 else 0.0
-    fit = power_law_tail(eigenvalues)
+    fit = power_law_tail(eigenvalues[eigenvalues > SMALLEST])
     alpha, d, x_min, n_tail = fit or (None, None, None, 0)
     log_alpha = None
     if alpha is not None:

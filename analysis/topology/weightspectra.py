@@ -1,11 +1,13 @@
 """Spectral diagnostics of every weight tensor of a stored graph."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.topology.quantizedtensors import scaled_values
 from emergraph.analysis.topology.spectral import spectral_fit, squared_singular_values
 from emergraph.graphstore.blockinfo import BlockInfo
 from emergraph.graphstore.reader import GraphReader
@@ -15,6 +17,10 @@ from emergraph.graphstore.restore import restore_tensor
 ROLES = ("weight", "embedding")
 MAX_SMALL_SIDE = 8192
 """Tensors whose matrices are larger on both sides are left out: their spectrum takes minutes."""
+
+CONV2D_FACTOR = 0.5
+"""What WeightWatcher multiplies the eigenvalues of two-dimensional convolutions by (`conv2d_norm`).
+Exponents, distances, ranks and entropies do not depend on it."""
 
 SCHEMA = {
     "tensor": pl.String,
@@ -41,16 +47,18 @@ def weight_spectra(reader: GraphReader) -> tuple[pl.DataFrame, list[str]]:
     """Diagnose the spectrum of every weight and embedding tensor.
 
     Vectors, such as the scales of quantized tensors, have no row. A convolution [out, in, k, ...] counts as
-    one matrix (out, in) per kernel position, whose eigenvalues are pooled; tensors of recurrent layers and
-    batched products as one matrix per leading index. Of quantized tensors, the matrix is that of the graph,
-    in real units.
+    one matrix (out, in) per kernel position, whose eigenvalues are pooled; those of two-dimensional kernels
+    are halved, as WeightWatcher does. Tensors of recurrent layers and batched products count as one matrix
+    per leading index. Of quantized tensors, the matrix is that of the graph, or the elements times their
+    scale: real units.
 
     Args:
         reader: A graph of a store.
 
     Returns:
-        One row per tensor (columns of `SCHEMA`), by name; and what was left out and why.
+        One row per tensor (columns of `SCHEMA`), by name; and what was left out or scaled, and why.
     """
+    tensors = list(reader.tensors().iter_rows(named=True))
     blocks: dict[str, BlockInfo] = {}
     for block in reader.blocks_info():
         if block.tensor is not None:
@@ -58,43 +66,60 @@ def weight_spectra(reader: GraphReader) -> tuple[pl.DataFrame, list[str]]:
     kinds = dict(reader.layers().select("id", "kind").iter_rows())
     rows: list[dict[str, object]] = []
     left_out: list[str] = []
-    for record in reader.tensors().iter_rows(named=True):
+    for record in tensors:
         if record["role"] not in ROLES or len(record["shape"]) < 2:
             continue
         own = blocks.get(record["name"])
-        values = _values(reader, record, own)
-        if isinstance(values, str):
-            left_out.append(f"tensor {record['name']}: {values}")
+        values, remark = _real_values(reader, record, own, tensors)
+        if remark:
+            left_out.append(f"tensor {record['name']}: {remark}")
+        if values is None:
             continue
         convolution = own is not None and kinds[own.layer] == LayerKind.CONV
-        matrices = list(_matrices(values, convolution=convolution))
-        if min(matrices[0].shape) < 2:  # a vector has one eigenvalue: nothing to fit
-            continue
-        if min(matrices[0].shape) > MAX_SMALL_SIDE:
-            left_out.append(f"tensor {record['name']}: both sides exceed {MAX_SMALL_SIDE}")
-            continue
-        spectrum = np.concatenate([squared_singular_values(matrix) for matrix in matrices])
-        if not (np.isfinite(spectrum).all() and (spectrum > 0).any()):
-            left_out.append(f"tensor {record['name']}: all zero, or not finite")
-            continue
-        shape = matrices[0].shape
-        about = {"tensor": record["name"], "layer": None if own is None else own.layer}
-        sizes = {"rows": shape[0], "columns": shape[1], "matrices": len(matrices)}
-        rows.append({**about, **sizes, **spectral_fit(spectrum).to_dict()})
+        found = _diagnosis(values, convolution=convolution)
+        if isinstance(found, str):
+            left_out.append(f"tensor {record['name']}: {found}")
+        elif found is not None:
+            about = {"tensor": record["name"], "layer": None if own is None else own.layer}
+            rows.append({**about, **found})
     return pl.DataFrame(rows, schema=SCHEMA), left_out
 
 
-def _values(
-    reader: GraphReader, record: dict[str, object], block: BlockInfo | None
-) -> NDArray[np.float64] | str:
-    """The tensor in real units, or why it cannot be had."""
+def _diagnosis(values: NDArray[np.float64], *, convolution: bool) -> dict[str, object] | str | None:
+    """The row of a tensor; why it has none; None for vectors: one eigenvalue is nothing to fit."""
+    matrices = list(_matrices(values, convolution=convolution))
+    shape = matrices[0].shape
+    if min(shape) * len(matrices) < 2:
+        return None
+    if min(shape) > MAX_SMALL_SIDE:
+        return f"both sides exceed {MAX_SMALL_SIDE}"
+    spectrum = np.concatenate([squared_singular_values(matrix) for matrix in matrices])
+    if convolution and values.ndim == 4:
+        spectrum *= CONV2D_FACTOR
+    if not (np.isfinite(spectrum).all() and (spectrum > 0).any()):
+        return "all zero, or not finite"
+    sizes = {"rows": shape[0], "columns": shape[1], "matrices": len(matrices)}
+    return {**sizes, **spectral_fit(spectrum).to_dict()}
+
+
+def _real_values(
+    reader: GraphReader,
+    record: dict[str, Any],
+    block: BlockInfo | None,
+    tensors: Sequence[dict[str, Any]],
+) -> tuple[NDArray[np.float64] | None, str]:
+    """The tensor in real units and a remark; None and the reason where it cannot be had."""
     name, dtype = str(record["name"]), str(record["dtype"])
     if "float" in dtype:
         values = restore_tensor(reader, name).astype(np.float64)
-        return values if np.isfinite(values).all() else "NaN or infinite values"
-    if block is None or block.has_kernels or block.src_units is None or block.dst_units is None:
-        return f"{dtype} elements whose scale is not part of them, and no matrix in the graph"
-    return block_matrix(reader, block)
+        return (values, "") if np.isfinite(values).all() else (None, "NaN or infinite values")
+    known = block is not None and block.src_units is not None and block.dst_units is not None
+    if block is not None and known and not block.has_kernels:
+        return block_matrix(reader, block), ""
+    scaled = scaled_values(reader, record, tensors) if "int" in dtype else None
+    if scaled is None:
+        return None, f"{dtype} elements whose scale is not part of them, and no matrix in the graph"
+    return scaled[0], f"elements times {scaled[1]}"
 
 
 def block_matrix(reader: GraphReader, block: BlockInfo) -> NDArray[np.float64]:

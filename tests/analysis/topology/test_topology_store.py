@@ -5,12 +5,14 @@ import json
 import igraph
 import networkx as nx
 import numpy as np
+import onnx
 import polars as pl
 import pytest
 from clifiles import DEMO
 from storegraphs import make_store, random_chain
 
 import emergraph
+from emergraph.analysis.topology.quantizedtensors import scaled_values
 from emergraph.analysis.topology.weightspectra import weight_spectra
 from emergraph.cli.main import main
 from emergraph.errors import LimitError, UsageError
@@ -49,8 +51,68 @@ def test_spectra_of_convolutions_pool_the_kernel_positions(digits):
     kernels = frame.filter(pl.col("matrices") > 1)
     assert kernels["matrices"].to_list() == [9] * kernels.height
     assert kernels.height >= 1
-    assert (frame["rows"] > 1).all()
-    assert (frame["columns"] > 1).all()
+    sides = frame.select(pl.min_horizontal("rows", "columns")).to_series()
+    assert (frame["n_eigenvalues"] == sides * frame["matrices"]).all()
+    assert (frame["n_eigenvalues"] > 1).all()
+
+
+def quantized_model(path):
+    """An int8 embedding with a scale per row, and an int8 matrix, each multiplied out by the model itself."""
+    rng = np.random.default_rng(3)
+    words = rng.integers(-127, 128, (60, 24)).astype(np.int8)
+    matrix = rng.integers(-127, 128, (24, 30)).astype(np.int8)
+    scales = (rng.random((60, 1)) * 0.02).astype(np.float32)
+    step = np.float32(0.01)
+    tensors = {"words_q": words, "words_scale": scales, "matrix_q": matrix, "matrix_scale": step}
+    nodes = [
+        onnx.helper.make_node("Cast", ["words_q"], ["words_f"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Mul", ["words_f", "words_scale"], ["words"]),
+        onnx.helper.make_node("Gather", ["words", "ids"], ["seen"]),
+        onnx.helper.make_node("Cast", ["matrix_q"], ["matrix_f"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Mul", ["matrix_f", "matrix_scale"], ["matrix"]),
+        onnx.helper.make_node("MatMul", ["seen", "matrix"], ["out"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "quantized",
+        [onnx.helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, [1, 5])],
+        [onnx.helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [1, 5, 30])],
+        [onnx.numpy_helper.from_array(np.asarray(values), name) for name, values in tensors.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return words * scales.astype(np.float64), matrix * np.float64(step)
+
+
+def test_spectra_of_quantized_tensors_are_in_real_units(tmp_path):
+    words, matrix = quantized_model(tmp_path / "q.onnx")
+    emergraph.export(tmp_path / "q.onnx", tmp_path / "q.duckdb")
+    with open_store(tmp_path / "q.duckdb") as store:
+        frame, remarks = weight_spectra(store.graph())
+    rows = {row["tensor"]: row for row in frame.iter_rows(named=True)}
+    for name, values in (("words_q", words), ("matrix_q", matrix)):
+        expected = np.log10((values**2).sum())
+        assert rows[name]["log_norm"] == pytest.approx(expected, rel=1e-5)
+    assert remarks == ["tensor words_q: elements times words_scale"]
+
+
+def companion_row(name, dtype, shape, role="embedding"):
+    return {"name": name, "dtype": dtype, "shape": shape, "role": role}
+
+
+def test_a_scale_is_taken_only_where_there_is_no_doubt(path):
+    words = companion_row("emb.w_q", "int8", [60, 24])
+    others = {
+        "another role": companion_row("emb.w_scale", "float32", [60, 1], role="bias"),
+        "another shape": companion_row("emb.w_scale", "float32", [24, 1]),
+        "as large": companion_row("emb.w_f", "float32", [60, 24]),
+        "another name": companion_row("scale", "float32", [60, 1]),
+    }
+    with open_store(path) as store:
+        for other in others.values():
+            assert scaled_values(store.graph(), words, [words, other]) is None
+        twins = [companion_row(f"emb.w_s{i}", "float32", [60, 1]) for i in range(2)]
+        assert scaled_values(store.graph(), words, [words, *twins]) is None
 
 
 def test_graphs_for_other_tools_are_the_same_graph(path, tmp_path):
