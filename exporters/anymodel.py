@@ -78,7 +78,7 @@ def export_any(
 
     Args:
         model: An ONNX file, a weight file, a folder in Hugging Face's layout, or `package.module:factory`.
-        store: Open for writing; None to write nothing and only say what would be written (not for modules).
+        store: Open for writing; None to write nothing and only say what would be written.
         options: As for `export_onnx`.
         source: Wiring and weights.
         progress: Called with (operations done, operations in all).
@@ -97,12 +97,12 @@ def export_any(
             return dry_run(model, options=options, progress=progress)
         return export_onnx(model, store, options=options, progress=progress)
     if kind is SourceKind.FACTORY:
-        return _export_factory(str(model), _writable(store), options, source, progress)
+        return _export_factory(str(model), store, options, source, progress)
     from emergraph.exporters.weightfiles import read_weights
 
     weights = read_weights(model, allow_missing_classes=source.allow_missing_classes, root=options.root)
     if kind is SourceKind.FOLDER and source.wire is Wiring.AUTO:
-        return _export_folder(Path(model), weights, _writable(store), options, source, progress)
+        return _export_folder(Path(model), weights, store, options, source, progress)
     return _export_weights(weights, store, options, source)
 
 
@@ -117,14 +117,8 @@ def _check_choices(kind: SourceKind, source: SourceOptions) -> None:
         raise UsageError("--keep-onnx goes with a PyTorch module")
 
 
-def _writable(store: "Store | None") -> "Store":
-    if store is None:
-        raise UsageError("--dry-run is for files; a module is traced while it is written: leave it out")
-    return store
-
-
 def _export_factory(
-    spec: str, store: "Store", options: ExportOptions, source: SourceOptions, progress: Progress | None
+    spec: str, store: "Store | None", options: ExportOptions, source: SourceOptions, progress: Progress | None
 ) -> ExportSummary:
     from emergraph.exporters.pytorch.factory import load_factory
     from emergraph.exporters.pytorch.modules import export_module
@@ -172,7 +166,7 @@ def _example_inputs(torch: Any, module: Any, options: ExportOptions) -> Mapping[
 def _export_folder(
     folder: Path,
     weights: "WeightFile",
-    store: "Store",
+    store: "Store | None",
     options: ExportOptions,
     source: SourceOptions,
     progress: Progress | None,
@@ -234,30 +228,9 @@ def _weights_summary(
         source=weights.source,
         sha256=weights.sha256,
         reused=False,
-        trace=None if found is None else _as_trace(found),
+        trace=found,
         branches=(),
         input_shapes={},
         seconds=perf_counter() - start,
         estimated_bytes=size,
-    )
-
-
-def _as_trace(found: "WiringSummary") -> Any:  # noqa: ANN401 - a TraceSummary, imported only here
-    from emergraph.exporters.tracing.tracer import TraceSummary
-    from emergraph.graphstore.records import TracedAs
-
-    footer = found.footer()
-    return TraceSummary(
-        n_layers=found.n_layers,
-        n_units=found.n_units,
-        n_neurons=found.n_neurons,
-        n_blocks=found.n_blocks,
-        n_edges=found.n_edges,
-        n_weight_edges=found.n_weight_edges,
-        n_parameters=found.n_parameters,
-        n_parameters_understood=found.n_parameters_understood,
-        n_operations=footer.n_operations,
-        n_operations_understood=footer.n_operations_understood,
-        opaque=tuple(op for op in found.operations if op.traced_as is TracedAs.OPAQUE),
-        warnings=tuple(text for text in found.warnings if "is kept but not understood" not in text),
     )

@@ -15,9 +15,10 @@ from emergraph.exporters.onnxfile import OnnxFile, ReadLimits, read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, open_branches, traced_model
-from emergraph.exporters.tracing.tracer import TraceSummary, footer, trace
+from emergraph.exporters.tracing.tracer import trace
 from emergraph.graphstore.records import GraphHeader, GraphSink
 from emergraph.graphstore.store import Store
 
@@ -67,7 +68,7 @@ class ExportSummary:
     sha256: str
     reused: bool
     """The store already held this graph; nothing was written."""
-    trace: TraceSummary | None
+    trace: GraphSummary | None
     """None when the graph was reused."""
     branches: tuple[str, ...]
     """Branches of If operations that were followed."""
@@ -142,7 +143,7 @@ def export_onnx(
     )
     with store.write_graph(header) as writer:
         summary = _trace(file, run, writer, options, progress)
-        graph = writer.finish(footer(summary, branches=run.branches))
+        graph = writer.finish(summary.footer(branches=run.branches))
     return _summary(file, run, summary, graph=graph, name=store.graph(graph).name, start=start)
 
 
@@ -183,7 +184,7 @@ def _run(file: OnnxFile, options: ExportOptions) -> ConcreteRun:
 
 def _trace(
     file: OnnxFile, run: ConcreteRun, sink: GraphSink, options: ExportOptions, progress: Progress | None
-) -> TraceSummary:
+) -> GraphSummary:
     def parameter(proto: onnx.TensorProto) -> FileParameter:
         lazy = file.tensor_of(proto)
         return FileParameter(lazy.shape, lazy.dtype, lazy.array)
@@ -197,7 +198,7 @@ def _trace(
     return summary
 
 
-def _nothing_understood(name: str, summary: TraceSummary) -> str:
+def _nothing_understood(name: str, summary: GraphSummary) -> str:
     if summary.opaque:
         ops = sorted({op.op for op in summary.opaque})
         return (
@@ -234,7 +235,7 @@ def _described(array: NDArray[np.generic]) -> object:
 def _summary(
     file: OnnxFile,
     run: ConcreteRun,
-    summary: TraceSummary,
+    summary: GraphSummary,
     *,
     graph: int | None,
     name: str,

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, export_onnx
+from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.onnxexport import save_onnx
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def export_module(
     module: "torch.nn.Module | torch.export.ExportedProgram",
     args: Sequence[Any],
-    store: Store,
+    store: Store | None,
     *,
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,  # noqa: ANN401 - as torch.export takes it
@@ -39,7 +39,7 @@ def export_module(
     Args:
         module: A module, or a program from `torch.export.export`.
         args: Example inputs, positional.
-        store: Open for writing.
+        store: Open for writing; None to write nothing and only say what would be written.
         kwargs: Example inputs by name.
         dynamic_shapes: Which axes may vary, as for `torch.export.export`.
         onnx_path: Where to keep the ONNX file (traces of activations need it); nowhere by default.
@@ -82,5 +82,8 @@ def export_module(
             inputs={name: feeds[name] for name in feeds},
             input_shapes={},
         )
-        summary = export_onnx(path, store, options=chosen, progress=progress)
+        if store is None:
+            summary = dry_run(path, options=chosen, progress=progress)
+        else:
+            summary = export_onnx(path, store, options=chosen, progress=progress)
         return replace(summary, source=chosen.source or label)

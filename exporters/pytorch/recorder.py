@@ -22,7 +22,6 @@ from emergraph.exporters.traces.running import Batching, SampleRunner
 from emergraph.exporters.traces.samples import GivenSamples
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
 from emergraph.exporters.traces.targets import Target
-from emergraph.exporters.tracing.tracer import footer
 from emergraph.graphstore.records import GraphHeader, TraceHeader
 from emergraph.graphstore.store import Store, open_store
 
@@ -245,7 +244,7 @@ class Recorder:
             summary = structure.write(source, writer)
             writer.write_trace(*trace)
             writer.write_metrics(metrics)
-            return writer.finish(footer(summary, branches=structure.run.branches))
+            return writer.finish(summary.footer(branches=structure.run.branches))
 
     def _opened(self) -> Store:
         """The store, as soon as nobody else has it open."""

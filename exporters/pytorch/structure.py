@@ -21,9 +21,10 @@ from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, traced_model
-from emergraph.exporters.tracing.tracer import TraceSummary, trace
+from emergraph.exporters.tracing.tracer import trace
 from emergraph.graphstore.records import GraphSink, Layer
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class ModuleStructure:
                     )
         return CurrentWeights(self.base, values)
 
-    def write(self, source: CurrentWeights, sink: GraphSink) -> TraceSummary:
+    def write(self, source: CurrentWeights, sink: GraphSink) -> GraphSummary:
         """Trace the graph with these weights into a sink."""
 
         def parameter(proto: onnx.TensorProto) -> FileParameter:

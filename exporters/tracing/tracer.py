@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.builder import GraphBuilder
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import ParameterTensor, ParameterUse, TraceContext, TracedModel
@@ -18,7 +18,6 @@ from emergraph.exporters.tracing.labels import compress, unit_axes, units_in
 from emergraph.exporters.tracing.values import Track, Value
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,
-    GraphFooter,
     GraphSink,
     LayerKind,
     Operation,
@@ -29,33 +28,9 @@ from emergraph.graphstore.records import (
 _PARAMETER_PREFIXES = ("float", "bfloat", "int8", "uint8", "int4", "uint4", "int2", "uint2")
 
 
-@dataclass(frozen=True)
-class TraceSummary:
-    """What a trace understood."""
-
-    n_layers: int
-    n_units: int
-    n_neurons: int
-    n_blocks: int
-    n_edges: int
-    n_weight_edges: int
-    """Edges that carry parameters."""
-    n_parameters: int
-    n_parameters_understood: int
-    n_operations: int
-    n_operations_understood: int
-    opaque: tuple[Operation, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def coverage(self) -> float:
-        """Share of the parameters that are understood, 1 for a model without parameters."""
-        return self.n_parameters_understood / self.n_parameters if self.n_parameters else 1.0
-
-
 def trace(
     model: TracedModel, sink: GraphSink, *, progress: Callable[[int, int], None] | None = None
-) -> TraceSummary:
+) -> GraphSummary:
     """Trace the units of a flat model and write its graph.
 
     Args:
@@ -84,7 +59,7 @@ def trace(
     builder.finish()
     sink.write_operations(ctx.operations)
     opaque = tuple(op for op in ctx.operations if op.traced_as is TracedAs.OPAQUE)
-    return TraceSummary(
+    return GraphSummary(
         n_layers=len(builder.layers),
         n_units=builder.n_units,
         n_neurons=sum(layer.count for layer in builder.layers if layer.kind in NEURON_LAYER_KINDS),
@@ -97,18 +72,6 @@ def trace(
         n_operations_understood=len(ctx.operations) - len(opaque),
         opaque=opaque,
         warnings=tuple(ctx.warnings),
-    )
-
-
-def footer(summary: TraceSummary, *, branches: tuple[str, ...] = ()) -> GraphFooter:
-    """The last record of a graph, from the summary of its trace."""
-    return GraphFooter(
-        branches=branches,
-        n_parameters=summary.n_parameters,
-        n_parameters_understood=summary.n_parameters_understood,
-        n_operations=summary.n_operations,
-        n_operations_understood=summary.n_operations_understood,
-        warnings=summary.warnings,
     )
 
 
@@ -245,4 +208,4 @@ def _tensor(name: str, parameter: ParameterTensor, use: ParameterUse) -> Tensor:
     )
 
 
-__all__ = ["InvalidInputError", "TraceSummary", "footer", "trace"]
+__all__ = ["GraphSummary", "InvalidInputError", "trace"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.weightfiles.dtypes import FLOATING
 from emergraph.exporters.weightfiles.tensors import LazyTensor
@@ -29,7 +30,6 @@ from emergraph.exporters.weightfiles.wiring_recurrent import write_recurrent
 from emergraph.exporters.weightfiles.wiring_sequential import Join, chain
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,
-    GraphFooter,
     GraphHeader,
     GraphSink,
     Operation,
@@ -48,41 +48,12 @@ class Wire(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WiringSummary:
+class WiringSummary(GraphSummary):
     """What became of a weight file."""
 
     wire: Wire
     joins: tuple[Join, ...]
     """Every join of a chain with its reason; empty for separate layers."""
-    n_layers: int
-    n_units: int
-    n_neurons: int
-    n_blocks: int
-    n_edges: int
-    n_weight_edges: int
-    """Edges that carry parameters."""
-    n_parameters: int
-    """Elements of floating-point and quantized tensors, tied ones counted once."""
-    n_parameters_understood: int
-    operations: tuple[Operation, ...]
-    """One for each group of parameters."""
-    warnings: tuple[str, ...]
-
-    @property
-    def coverage(self) -> float:
-        """Share of the parameters whose use is understood."""
-        return self.n_parameters_understood / self.n_parameters if self.n_parameters else 1.0
-
-    def footer(self) -> GraphFooter:
-        """Return the last record of the graph."""
-        understood = sum(op.traced_as is not TracedAs.OPAQUE for op in self.operations)
-        return GraphFooter(
-            n_parameters=self.n_parameters,
-            n_parameters_understood=self.n_parameters_understood,
-            n_operations=len(self.operations),
-            n_operations_understood=understood,
-            warnings=self.warnings,
-        )
 
 
 _OPERATIONS = {
@@ -148,6 +119,7 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
     wiring.builder.finish()
     n_parameters, n_understood = _write_tensors(wiring, weights, sink)
     operations = tuple(_operation(index, module) for index, module in enumerate(modules))
+    opaque = tuple(op for op in operations if op.traced_as is TracedAs.OPAQUE)
     sink.write_operations(operations)
     layers = wiring.builder.layers
     return WiringSummary(
@@ -161,8 +133,10 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
         n_weight_edges=wiring.builder.n_weight_edges,
         n_parameters=n_parameters,
         n_parameters_understood=n_understood,
-        operations=operations,
-        warnings=_warnings(weights, modules, wire, joins),
+        n_operations=len(operations),
+        n_operations_understood=len(operations) - len(opaque),
+        opaque=opaque,
+        warnings=_warnings(weights, wire, joins),
     )
 
 
@@ -267,20 +241,12 @@ def _bytes(tensor: LazyTensor) -> memoryview:
     return values.view(np.uint8).data if values.size else memoryview(b"")
 
 
-def _warnings(
-    weights: WeightFile, modules: Sequence[Module], wire: Wire, joins: Sequence[Join]
-) -> tuple[str, ...]:
+def _warnings(weights: WeightFile, wire: Wire, joins: Sequence[Join]) -> tuple[str, ...]:
     if wire is Wire.NONE:
         found = ["a weight file does not say how its layers are joined: every layer stands alone"]
     else:
         found = ["the layers were joined as a chain by order and size; the file does not say so"]
         for join in joins:
             found.append(f"{printable(join.source or 'inputs')} -> {printable(join.target)}: {join.reason}")
-    unknown = [module for module in modules if module.kind is ModuleKind.OTHER and _counted(module)]
-    found.extend(f"{printable(module.name)} is kept but not understood: {module.why}" for module in unknown)
     found.extend(f"{printable(entry.name)} was left out: {entry.reason}" for entry in weights.skipped)
     return tuple(found)
-
-
-def _counted(module: Module) -> bool:
-    return any(_is_parameter(part.tensor) for part in module.parts.values())

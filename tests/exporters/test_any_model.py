@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 from clifiles import DEMO
+from torchnets import GatedMlp
 
 from emergraph.errors import UsageError
 from emergraph.exporters.anymodel import SourceKind, SourceOptions, Wiring, export_any, source_kind
+from emergraph.exporters.export import ExportOptions
 from emergraph.exporters.pytorch.factory import load_factory
 from emergraph.exporters.pytorch.weights import load_weights
 from emergraph.exporters.weightfiles import read_weights
+from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.store import open_store
 
 
@@ -52,12 +55,36 @@ def test_a_weight_file_is_wired_as_asked(weights, tmp_path):
         (DEMO / "digits_dense.onnx", {"wire": Wiring.SEQUENTIAL}, "--wire sequential"),
         (DEMO / "digits_dense.onnx", {"weights": DEMO}, "--weights goes with a factory"),
         (DEMO / "digits_dense.onnx", {"onnx_path": DEMO}, "--keep-onnx"),
-        ("torch.nn:Identity", {}, "--dry-run"),
     ],
 )
 def test_options_that_do_not_go_with_a_model_are_refused(model, choices, message):
     with pytest.raises(UsageError, match=message):
         export_any(model, None, source=SourceOptions(**choices))
+
+
+def test_a_factory_with_weights_is_counted_and_exported(tmp_path):
+    torch.manual_seed(5)
+    torch.save(GatedMlp().state_dict(), tmp_path / "gated.pt")
+    options = ExportOptions(input_shapes={"x": (2, 4)})
+    source = SourceOptions(weights=tmp_path / "gated.pt", onnx_path=tmp_path / "gated.onnx")
+    counted = export_any("torchnets:GatedMlp", None, options=options, source=source)
+    assert counted.graph is None
+    assert counted.estimated_bytes > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gated.onnx", "gated.pt"]
+    with open_store(tmp_path / "net.duckdb", mode="create") as store:
+        written = export_any("torchnets:GatedMlp", store, options=options, source=source)
+        reader = store.graph(written.graph)
+        assert reader.summary["wiring"] == "declared"
+        assert reader.summary["source"] == "torchnets:GatedMlp"
+        for name, tensor in read_weights(tmp_path / "gated.pt").tensors.items():
+            np.testing.assert_array_equal(restore_tensor(reader, name), tensor.array())
+    assert written.trace == counted.trace
+    assert (written.name, written.input_shapes) == (counted.name, counted.input_shapes)
+
+
+def test_a_factory_without_inputs_says_which_it_needs():
+    with pytest.raises(UsageError, match=r"--input-shape NAME=1,3,64,64 for x"):
+        export_any("torchnets:GatedMlp", None)
 
 
 @pytest.mark.parametrize("spec", ["torch.nn:Nothing", "no_such_module:f", "torch:", ":f"])

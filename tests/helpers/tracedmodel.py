@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing import tracer
 from emergraph.exporters.tracing.context import TensorFacts, TraceContext, TracedModel
-from emergraph.exporters.tracing.tracer import TraceSummary
 from emergraph.exporters.tracing.values import Value
 
 Array = NDArray[Any]
@@ -64,7 +64,7 @@ class Traced:
     labels: Mapping[str, NDArray[np.int64]]
     """Labels of every tensor that carries units, in the order in which they were set."""
     sink: EdgeSink
-    summary: TraceSummary
+    summary: GraphSummary
     outputs: tuple[str, ...]
 
     def units(self, name: str) -> list[int]:
