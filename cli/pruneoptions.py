@@ -12,6 +12,7 @@ from emergraph.errors import UsageError
 if TYPE_CHECKING:
     from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.options import PruningOptions
+    from emergraph.analysis.pruning.variants import Keeping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,24 @@ class PruneRuns:
         Path | None,
         typer.Option(metavar="FILE.onnx", help="Write the pruned model; needs --model and one level."),
     ] = None
+    save_graph: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Store the pruned model's graph, too; needs the same."),
+    ] = None
+    smaller: Annotated[
+        bool | None,
+        typer.Option(
+            "--smaller/--masked",
+            help="Write a model without the channels that nothing needs any more, or one with zeros. "
+            " [default: smaller for --unit unit]",
+        ),
+    ] = None
+
+    def keeping(self) -> "Keeping":
+        """The library's description of what to keep of the pruned model."""
+        from emergraph.analysis.pruning.variants import Keeping
+
+        return Keeping(write=self.write, graph=self.save_graph, smaller=self.smaller)
 
     def files(self) -> "ModelFiles | None":
         """The library's description of them; None without a model.
@@ -114,10 +133,11 @@ class PruneRuns:
         from emergraph.exporters.runtime.inputfile import read_input_file
 
         if self.model is None:
-            for option in ("inputs", "labels", "write"):
+            for option in ("inputs", "labels", "write", "save_graph"):
                 if getattr(self, option) is not None:
+                    said = option.replace("_", "-")
                     raise UsageError(
-                        f"--{option} needs --model FILE, the file that the graph was exported from"
+                        f"--{said} needs --model FILE, the file that the graph was exported from"
                     )
             return None
         if self.labels is not None and self.inputs is None:

@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING
 from emergraph.cli.output import View
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from emergraph.analysis.pruning.whatif import PruningResult
 
+MAX_REASONS = 6
+"""Lines that say why removed units stay."""
 SHOWN = (
     *("level", "seed", "kept_parameters", "density", "effective_sparsity", "collapsed_layers"),
     *("disconnected_outputs", "bottleneck_width", "new_dead_units", "coupled_units", "giant_share"),
@@ -14,8 +18,11 @@ SHOWN = (
 )
 """Columns for people; CSV, JSON and Parquet have all."""
 
-
-RAN = ("divergence_kl", "relative_mse", "argmax_agreement", "accuracy", "base_accuracy")
+RAN = (
+    *("divergence_kl", "relative_mse", "argmax_agreement", "accuracy", "base_accuracy"),
+    *("emergence_active_remeasured", "flops", "flops_if_removed", "file_bytes_if_removed"),
+)
+"""Columns for people where the model was run."""
 
 
 def what_if_view(result: "PruningResult") -> View:
@@ -37,3 +44,30 @@ def what_if_view(result: "PruningResult") -> View:
 def _first_disconnected(result: "PruningResult") -> float | None:
     levels = result.frame.filter(result.frame["disconnected"])["level"]
     return float(levels.min()) if levels.len() else None  # type: ignore[arg-type]
+
+
+def written_lines(result: "PruningResult", path: "Path | None") -> list[str]:
+    """What to say about a pruned model that was written or stored."""
+    written = result.written
+    if written is None:
+        return []
+    lines = [] if path is None else [f"Wrote {path}"]
+    report = written.report
+    if report is not None:
+        lines.append(
+            f"Smaller: {report.cut_units} of {report.removed_units} removed units cut out; "
+            f"{report.parameters_after:,} of {report.parameters_before:,} weights and "
+            f"{written.bytes_after:,} of {written.bytes_before:,} bytes are left; outputs differ from the "
+            f"masked model's by {written.difference:.1e} of their size"
+        )
+        lines += [
+            f"Stays as zeros: {count} removed unit{'s' * (count > 1)} whose channel {reason}"
+            for reason, count in list(report.kept.items())[:MAX_REASONS]
+        ]
+        if (more := len(report.kept) - MAX_REASONS) > 0:
+            lines.append(f"Stays as zeros: more for {more} other reasons, in --format json")
+    if written.branches:
+        lines.append(f"The smaller model holds one branch only: {', '.join(written.branches[:3])}")
+    if written.graph is not None:
+        lines.append(f"Stored graph {written.graph_name} (id {written.graph})")
+    return lines

@@ -218,12 +218,12 @@ def _shared(
         if order is None:
             leaders.append(block)
             notes.append(
-                f"{block.block.name or block.block.id} shares a tensor with another operation in another "
-                "layout: the two are pruned one by one"
+                f"{block.block.name or block.block.id} uses a tensor that other operations use, too, in "
+                "another layout or in other parts: each use is pruned by itself"
             )
         else:
             copies[block.block.id] = leader, order
-    return leaders, copies, notes
+    return leaders, copies, list(dict.fromkeys(notes))
 
 
 def _matched(block: BlockTable, leader: BlockTable) -> NDArray[np.intp] | None:
@@ -276,9 +276,13 @@ def _unit_items(
     hidden = graph.neuron & (graph.role == ROLES.index(Role.HIDDEN)) & weighted[graph.unit_layer]
     units = np.flatnonzero(hidden & ~gates)
     if gates.any():
+        notes = [] if not len(units) else notes
         notes.append("units of recurrent cells are kept: their gates could only go together")
     if not len(units):
-        raise UsageError("the graph has no hidden neurons that could be pruned")
+        only = (
+            "; units of recurrent cells are kept: their gates could only go together" if gates.any() else ""
+        )
+        raise UsageError(f"the graph has no hidden neurons that could be pruned{only}")
     return Items(
         table=table,
         unit=PruningUnit.UNIT,

@@ -56,7 +56,9 @@ class TensorElements:
             else:
                 gone = removal.gone_of(part.block)[part.edge] <= level
             if name is not None and gone.any():
-                found[name] = np.union1d(found.get(name, np.empty(0, np.int64)), part.element[gone])
+                # a parameter that several edges share stays as long as one of them does
+                lost = np.setdiff1d(part.element[gone], part.element[~gone])
+                found[name] = np.union1d(found.get(name, np.empty(0, np.int64)), lost)
         return found
 
 
@@ -65,7 +67,8 @@ def _located(removal: Removal, tensor_values: TensorValues) -> Iterator[_Element
     for block in removal.items.blocks:
         taps = removal.items.taps.get(block.block.id)
         if taps is None and block.block.tensor is not None:
-            taps = parameters_behind(block, graph, tensor_values(block.block.tensor))
+            shared = removal.items.unit is PruningUnit.UNIT
+            taps = parameters_behind(block, graph, tensor_values(block.block.tensor), shared=shared)
         if taps is None:
             name = printable(block.block.name or str(block.block.id), limit=60)
             raise UsageError(

@@ -23,6 +23,11 @@ Counts = NDArray[np.int64]
 RUN_COLUMNS = ("divergence_kl", "relative_mse", "argmax_agreement", "accuracy", "base_accuracy")
 """Columns that runs of the model fill, see `modelruns`."""
 
+REMEASURED = ("emergence_active_remeasured", "emergence_any_remeasured")
+"""Columns of E with the activity of the pruned model itself."""
+COST_COLUMNS = ("flops", "flops_if_removed", "file_bytes_if_removed")
+"""Columns that need the model's file, see `smaller.ModelCosts`."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ParameterCosts:
@@ -72,7 +77,7 @@ def measure(
     columns["giant_share"] = giant_shares(removal)
     columns |= _norms(removal)
     columns |= _emergence(removal, emergence, np.asarray(columns["kept_parameters"]))
-    for name in ("flops", *RUN_COLUMNS):
+    for name in (*RUN_COLUMNS, *REMEASURED, *COST_COLUMNS):
         columns[name] = pl.Series([None] * removal.n_levels, dtype=pl.Float64)
     return pl.DataFrame(columns, schema_overrides={"seed": pl.Int64})
 

@@ -1,6 +1,6 @@
 """Running the pruned model: how far its outputs are from the base model's, and how often it is right."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,22 +9,32 @@ import onnx
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.pruning.items import PruningUnit, TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed, follow_units, with_zeros
-from emergraph.analysis.pruning.measures import RUN_COLUMNS
+from emergraph.analysis.pruning.measures import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.removal import Removal
+from emergraph.analysis.pruning.smaller import Shrinker
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import OnnxFile, read_onnx
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, assemble
+from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import FileSource
-from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples
+from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
+from emergraph.exporters.traces.record import recordable
+from emergraph.exporters.traces.running import Batching, SampleRunner
+from emergraph.exporters.traces.samples import RandomInputs
+from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
+from emergraph.exporters.traces.targets import targets_of
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
 
 Array = NDArray[np.generic]
 _ALL = 1 << 40
+RANDOM_SAMPLES = 4
+"""Samples that are made up where none are given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,56 +105,139 @@ def all_zeroed(
     return zeroed
 
 
+Remeasure = Callable[[Removal, int, UnitTrace], Mapping[str, float | None]]
+"""Columns that follow from the pruned model's own activations at a level."""
+
+
 def run_levels(
     reader: GraphReader,
     removals: Sequence[Removal],
     files: ModelFiles,
     tensor_values: TensorValues,
+    *,
+    remeasure: Remeasure | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pl.DataFrame:
-    """Run the base model and every pruned one on the same samples, in a child process.
+    """Run the base model and every pruned one on the same samples, in a child process; count their FLOPs.
 
     Args:
         reader: The graph.
         removals: The masks, as in `PruningResult.removals`.
-        files: Model, inputs and labels.
+        files: Model, inputs and labels. Without inputs nothing is run but one small sample, for the FLOPs.
         tensor_values: The graph's parameter tensors.
-        progress: Called with (models run, models in all).
+        remeasure: Gets the activations of every pruned model on the samples; None: they are not recorded.
+        progress: Called with (models done, models in all).
 
     Returns:
         One row per what-if: `divergence_kl` (mean over samples of KL(base, pruned) in nats, where the first
         output is a distribution, or logits with labels), `relative_mse`, `argmax_agreement`, `accuracy`,
-        `base_accuracy`; NULL where an output has no classes or there are no labels.
+        `base_accuracy`; NULL where an output has no classes or there are no labels; and the columns of
+        `smaller.ModelCosts` and of `remeasure`.
 
     Raises:
         InvalidInputError: The file is not the graph's model, or the samples do not fit it.
         UsageError: Parameters cannot be found in their tensors, or labels do not fit.
     """
-    file = model_of(reader, files.model)
-    base = FileSource(file)
-    prepared = given_samples(file, files.inputs or {}, TraceOptions(run_limits=files.limits))
-    flat = prepared.run.flat
-    shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
-    elements = TensorElements(removals[0], tensor_values)
+    levels = _Levels(reader, removals, files, tensor_values)
     rows: list[dict[str, float | None]] = []
     n_models = sum(removal.n_levels for removal in removals)
     with ModelProcess(files.limits) as process:
-        process.load(assemble(flat, flat.outputs, base), many_runs=True)
-        expected = _outputs(process, prepared, flat.outputs)
-        _check_labels(files.labels, expected[0])
+        expected = levels.base(process) if files.inputs is not None else None
         for removal in removals:
             for level in range(removal.n_levels):
-                zeroed = all_zeroed(elements, removal, level, flat.nodes, shapes)
-                replaced = {}
-                for name, places in zeroed.items():
-                    proto = _proto(flat.initializers, name)
-                    replaced[id(proto)] = with_zeros(base.array(proto), places)
-                process.load(assemble(flat, flat.outputs, PrunedSource(base, replaced)), many_runs=True)
-                found = _outputs(process, prepared, flat.outputs)
-                rows.append(compare(expected, found, files.labels))
+                process.renew()
+                row, zeroed = levels.costs(removal, level)
+                if expected is not None:
+                    row |= compare(expected, levels.outputs(process, zeroed), files.labels)
+                    if remeasure is not None:
+                        row |= remeasure(removal, level, levels.activations(process, zeroed))
+                rows.append(row)
                 if progress is not None:
                     progress(len(rows), n_models)
-    return pl.DataFrame(rows, schema=dict.fromkeys(RUN_COLUMNS, pl.Float64))
+    return pl.DataFrame(rows, schema=dict.fromkeys((*RUN_COLUMNS, *REMEASURED, *COST_COLUMNS), pl.Float64))
+
+
+class _Levels:
+    """One model with many masks."""
+
+    def __init__(
+        self,
+        reader: GraphReader,
+        removals: Sequence[Removal],
+        files: ModelFiles,
+        tensor_values: TensorValues,
+    ) -> None:
+        self._reader, self._files = reader, files
+        file = model_of(reader, files.model)
+        self._source = FileSource(file)
+        self._prepared = prepare_samples(file, files.inputs, files.limits)
+        self._flat = self._prepared.run.flat
+        self._shapes = {name: tuple(t.dims) for name, t in self._flat.initializers.items()}
+        self._elements = TensorElements(removals[0], tensor_values)
+        self._shrinker = Shrinker(self._prepared.run, self._source, file_bytes=file_bytes(file))
+        self._batching: Batching | None = None
+
+    def base(self, process: ModelProcess) -> list[Array]:
+        """Outputs of the model as it is; labels are checked against them."""
+        process.load(assemble(self._flat, self._flat.outputs, self._source), many_runs=True)
+        expected = model_outputs(process, self._prepared, self._flat.outputs)
+        _check_labels(self._files.labels, expected[0])
+        return expected
+
+    def costs(self, removal: Removal, level: int) -> tuple[dict[str, float | None], Zeroed]:
+        """FLOPs and size, and the zeros that make the pruned model."""
+        zeroed = all_zeroed(self._elements, removal, level, self._flat.nodes, self._shapes)
+        for name in zeroed:
+            _proto(self._flat.initializers, name)
+        return dict(self._shrinker.costs(zeroed).to_dict()), zeroed
+
+    def outputs(self, process: ModelProcess, zeroed: Zeroed) -> list[Array]:
+        """Outputs of a pruned model."""
+        process.load(assemble(self._flat, self._flat.outputs, self._pruned(zeroed)), many_runs=True)
+        return model_outputs(process, self._prepared, self._flat.outputs)
+
+    def activations(self, process: ModelProcess, zeroed: Zeroed) -> UnitTrace:
+        """Activations of a pruned model, as `emergraph trace` records them."""
+        targets, _ = recordable(targets_of(self._reader.layers()), self._prepared.run)
+        samples = self._prepared.samples
+        kept = kept_samples(samples.n, sum(t.n_units for t in targets), TraceOptions().n_values)
+        statistics = {target.layer: UnitStatistics(target.n_units, kept) for target in targets}
+        runner = SampleRunner(self._prepared.run, self._pruned(zeroed), samples, targets, self._files.limits)
+        self._batching = runner.record(
+            statistics,
+            TraceOptions().batch_size,
+            self._prepared.fixed,
+            lambda _done, _total: None,
+            batching=self._batching,
+            process=process,
+        )
+        frame = pl.concat([statistics[target.layer].frame(target.first_unit) for target in targets])
+        return UnitTrace.from_frame(frame, self._reader.units().height, name="measured again")
+
+    def _pruned(self, zeroed: Zeroed) -> PrunedSource:
+        return pruned_source(self._source, self._flat, zeroed)
+
+
+def pruned_source(source: ModelSource, flat: FlatModel, zeroed: Zeroed) -> PrunedSource:
+    """A model with zeros where parameters were removed."""
+    protos = {name: _proto(flat.initializers, name) for name in zeroed}
+    return PrunedSource(
+        source,
+        {id(proto): with_zeros(source.array(proto), zeroed[name]) for name, proto in protos.items()},
+    )
+
+
+def prepare_samples(file: OnnxFile, inputs: Mapping[str, Array] | None, limits: RunLimits) -> Prepared:
+    """The samples given, or a few random ones, and a run of the first."""
+    options = TraceOptions(run_limits=limits)
+    if inputs:
+        return given_samples(file, inputs, options)
+    return random_samples(file, RandomInputs(n=RANDOM_SAMPLES, seed=0), options)
+
+
+def file_bytes(file: OnnxFile) -> int:
+    """Bytes of a model, external data included."""
+    return len(file.content) + sum(len(one.content) for one in file.external_files.values())
 
 
 def compare(
@@ -191,14 +284,26 @@ def _kl(a: NDArray[np.float64], b: NDArray[np.float64], *, distribution: bool) -
     return float((np.exp(log_a) * (log_a - log_b)).sum(axis=-1).mean())
 
 
-def _outputs(process: ModelProcess, prepared: Prepared, names: Sequence[str]) -> list[Array]:
-    """Every output for all samples, samples on a first axis of their own or on the model's."""
+def model_outputs(
+    process: ModelProcess, prepared: Prepared, names: Sequence[str], *, only: Collection[str] | None = None
+) -> list[Array]:
+    """Every output for all samples, samples on a first axis of their own or on the model's.
+
+    Args:
+        process: With the model loaded.
+        prepared: The samples.
+        names: Outputs.
+        only: The inputs that the model has; None: all of the samples'.
+    """
     parts: list[list[Array]] = [[] for _ in names]
     size = prepared.fixed or 1
     n = prepared.samples.n
     for start in range(0, n, size):
         indices = [min(i, n - 1) for i in range(start, start + size)]
-        fetched = process.run(prepared.samples.feeds(indices), list(names), small=_ALL)
+        feeds = prepared.samples.feeds(indices)
+        if only is not None:
+            feeds = {name: array for name, array in feeds.items() if name in only}
+        fetched = process.run(feeds, list(names), small=_ALL)
         for part, name in zip(parts, names, strict=True):
             values = fetched[name].values
             if values is None:

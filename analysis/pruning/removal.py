@@ -1,7 +1,7 @@
 """Nested removals: which items, edges and units are gone at each level of one sweep."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,20 @@ class Removal:
     def n_levels(self) -> int:
         """Number of levels."""
         return len(self.levels)
+
+    def at(self, level: int) -> "Removal":
+        """The same with one level only.
+
+        Args:
+            level: Index of the level.
+        """
+        return replace(
+            self,
+            levels=(self.levels[level],),
+            gone=(self.gone > level).astype(np.uint8),
+            edges=(self.edges > level).astype(np.uint8),
+            units=(self.units > level).astype(np.uint8),
+        )
 
     def removed(self) -> NDArray[np.int64]:
         """(n_levels,) items removed at each level."""

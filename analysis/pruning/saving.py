@@ -79,7 +79,6 @@ LEVELS = register(
                 "Log of the root of the sum over paths of w**2 products; NULL for 0.",
             ),
             *_EMERGENCE,
-            Column("flops", "DOUBLE", "Multiply-adds if removed; NULL where not known."),
             Column(
                 "divergence_kl",
                 "DOUBLE",
@@ -91,6 +90,25 @@ LEVELS = register(
             ),
             Column("accuracy", "DOUBLE", "Share of labels that the pruned model gets right."),
             Column("base_accuracy", "DOUBLE", "The same for the base model."),
+            Column(
+                "emergence_active_remeasured",
+                "DOUBLE",
+                "E, interior active, with the activity of the pruned model itself; NULL without runs.",
+            ),
+            Column("emergence_any_remeasured", "DOUBLE", "The same for interior any."),
+            Column(
+                "flops",
+                "DOUBLE",
+                "Two per multiply-add of a weight that is not zero, for one sample; NULL without the model.",
+            ),
+            Column(
+                "flops_if_removed", "DOUBLE", "The same over all weights of the structurally smaller model."
+            ),
+            Column(
+                "file_bytes_if_removed",
+                "DOUBLE",
+                "Size of the model file less the weights that were cut out.",
+            ),
         ),
     )
 )

@@ -8,15 +8,19 @@ import polars as pl
 
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.rules import activity_scores
+from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.pruning.criteria import Criterion, UnitActivations
 from emergraph.analysis.pruning.edgetable import EdgeTable, read_edge_table
-from emergraph.analysis.pruning.items import PruningUnit
-from emergraph.analysis.pruning.measures import ParameterCosts
+from emergraph.analysis.pruning.emergencelevels import emergence_levels
+from emergraph.analysis.pruning.items import PruningUnit, TensorValues
+from emergraph.analysis.pruning.measures import REMEASURED, ParameterCosts
 from emergraph.analysis.pruning.modelruns import ModelFiles, run_levels
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.predicate import chosen_edges, chosen_units, edge_mask
+from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, prune_graph
 from emergraph.analysis.pruning.writing import write_masked
+from emergraph.analysis.pruning.writingsmaller import Written, write_smaller
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.errors import UsageError
 from emergraph.graphstore.reader import GraphReader
@@ -111,10 +115,27 @@ def prune_stored(
         ),
         table=table,
     )
-    if files is None or files.inputs is None:
+    if files is None:
         return result
-    ran = run_levels(reader, result.removals, files, lambda name: restore_tensor(reader, name))
-    return replace(result, frame=result.frame.with_columns(ran))
+    ran = run_levels(
+        reader,
+        result.removals,
+        files,
+        lambda name: restore_tensor(reader, name),
+        remeasure=lambda removal, level, trace: _emergence_again(removal, level, trace, choice),
+    )
+    notes = tuple(note for note in result.notes if not note.startswith("FLOPs"))
+    return replace(result, frame=result.frame.with_columns(ran), notes=notes)
+
+
+def _emergence_again(
+    removal: Removal, level: int, trace: UnitTrace, choice: ActivityChoice
+) -> dict[str, float | None]:
+    """E of a masked graph with the activity of the pruned model."""
+    graph = removal.items.table.graph
+    active = _activity(activity_scores(choice.rule, graph, trace=trace).above(choice.threshold))
+    logs = emergence_levels(removal.at(level), active).log10[:, 0]
+    return dict(zip(REMEASURED, (float(10.0**log) for log in logs), strict=True))
 
 
 def _activity(activity: Activity) -> Activity:
@@ -156,14 +177,18 @@ def _chosen(table: EdgeTable, options: PruningOptions, picked: np.ndarray) -> np
     return edge_mask(table, picked)
 
 
-def write_stored(reader: GraphReader, result: PruningResult, *, model: Path, out: Path) -> int:
-    """Write the pruned model of the result's one what-if; return how many parameters became zero.
+def write_stored(
+    reader: GraphReader, result: PruningResult, *, files: ModelFiles, out: Path, smaller: bool | None = None
+) -> Written:
+    """Write the pruned model of the result's one what-if.
 
     Args:
         reader: The graph.
         result: With one row.
-        model: The file that the graph was exported from.
+        files: The file that the graph was exported from, and samples to compare models on.
         out: The file to write.
+        smaller: Cut out the channels that the pruned model does not need; False: same shapes, with zeros.
+            None: smaller where units are removed.
 
     Raises:
         UsageError: There are several what-ifs, or the parameters cannot be found in their tensors.
@@ -171,8 +196,22 @@ def write_stored(reader: GraphReader, result: PruningResult, *, model: Path, out
     """
     check_one_what_if(result.options)
     removal, level = result.mask(0)
-    values = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
-    return write_masked(reader, removal, level, model=model, out=out, tensor_values=values)
+    values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
+    if smaller is None:
+        smaller = result.options.pruning_unit is PruningUnit.UNIT
+    if smaller:
+        return write_smaller(
+            reader,
+            removal,
+            level,
+            model=files.model,
+            out=out,
+            tensor_values=values,
+            inputs=files.inputs,
+            limits=files.limits,
+        )
+    count = write_masked(reader, removal, level, model=files.model, out=out, tensor_values=values)
+    return Written(zeroed_parameters=count, bytes_after=out.stat().st_size)
 
 
 def check_one_what_if(options: PruningOptions) -> None:

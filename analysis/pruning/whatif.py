@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,9 @@ from emergraph.analysis.pruning.removal import (
 )
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from emergraph.analysis.pruning.writingsmaller import Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ class PruningResult:
     removals: tuple[Removal, ...]
     """In the order of the rows; every sweep of nested masks is one."""
     notes: tuple[str, ...]
+    written: "Written | None" = None
+    """The pruned model that was written."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -60,6 +65,7 @@ class PruningResult:
             "options": self.options.to_dict(),
             "levels": self.frame.to_dicts(),
             "notes": list(self.notes),
+            "written": None if self.written is None else self.written.to_dict(),
         }
 
     def mask(self, row: int = -1) -> tuple[Removal, int]:
@@ -167,5 +173,5 @@ def _notes(items: Items, options: PruningOptions, around: Surroundings) -> list[
             notes.append(f"{unknown} of {items.n} items have no measured activation and go last")
     if items.unit is PruningUnit.UNIT:
         notes.append("coupled_units counts removed units whose channel a residual sum still needs")
-    notes.append("FLOPs are not known: the graph does not keep the sizes of feature maps")
+    notes.append("FLOPs need the sizes of feature maps, which the graph does not keep: give --model FILE")
     return notes

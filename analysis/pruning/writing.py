@@ -48,10 +48,7 @@ def write_masked(
         UsageError: The file to write is the model itself, or parameters cannot be found in their tensors.
         LimitError: The copy would not fit one protobuf message.
     """
-    if out.exists() and out.samefile(model):
-        raise UsageError(
-            f"--write {printable(str(out), limit=100)}: that is the model itself; give another name"
-        )
+    check_target(model, out)
     file = model_of(reader, model)
     source = FileSource(file)
     flat = concrete_run(file).flat
@@ -79,8 +76,21 @@ def write_masked(
         _set_raw(tensor, raw)
     if replaced:
         raise UsageError("pruned tensors are not in the file under their own names; nothing was written")
-    _replace(out, file.model.SerializeToString())
+    replace_file(out, file.model.SerializeToString())
     return count
+
+
+def check_target(model: Path, out: Path) -> None:
+    """Refuse to write over the model itself, or into no folder.
+
+    Raises:
+        UsageError: It would be.
+    """
+    shown = printable(str(out), limit=100)
+    if not out.parent.is_dir():
+        raise UsageError(f"--write {shown}: there is no folder of that name")
+    if out.exists() and model.exists() and out.samefile(model):
+        raise UsageError(f"--write {shown}: that is the model itself; give another name")
 
 
 def _set_raw(tensor: onnx.TensorProto, raw: bytes) -> None:
@@ -112,7 +122,8 @@ def _tensors(graph: onnx.GraphProto, model: onnx.ModelProto) -> list[onnx.Tensor
     return found
 
 
-def _replace(out: Path, content: bytes) -> None:
+def replace_file(out: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there at once."""
     handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -7,7 +7,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.cli.output import Output, emit, say
 from emergraph.cli.pruneoptions import PruneActivity, PruneRuns, Pruning
-from emergraph.cli.pruneviews import what_if_view
+from emergraph.cli.pruneviews import what_if_view, written_lines
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 
 
@@ -21,6 +21,7 @@ from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
     emergraph prune net.duckdb --unit unit --where "mean < 0.02"
     emergraph prune net.duckdb --model net.onnx --inputs test.npz --labels classes.npz --level 0.3,0.5,0.7
     emergraph prune net.duckdb --level 0.5 --model net.onnx --write pruned.onnx
+    emergraph prune net.duckdb --criterion l2 --level 0.3 --model net.onnx --write small.onnx --save-graph sli
     """
 )
 def prune(
@@ -44,8 +45,8 @@ def prune(
         threshold=activity.threshold,
         save=save,
         files=runs.files(),
-        write=runs.write,
+        write=runs.keeping(),
     )
-    if runs.write is not None:
-        say(f"Wrote {runs.write}", output)
+    for line in written_lines(result, runs.write):
+        say(line, output)
     emit(what_if_view(result), output)

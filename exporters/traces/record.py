@@ -95,7 +95,7 @@ def record_trace(
         arrays = samples.arrays if isinstance(samples, InputFile) else samples
         prepared = given_samples(file, arrays, options)
     _check_branches(reader, prepared.run)
-    targets, left_out = _recordable(targets_of(reader.layers()), prepared.run)
+    targets, left_out = recordable(targets_of(reader.layers()), prepared.run)
     kept = kept_samples(prepared.samples.n, sum(t.n_units for t in targets), options.n_values)
     statistics = {target.layer: UnitStatistics(target.n_units, kept) for target in targets}
     runner = SampleRunner(prepared.run, as_source(file), prepared.samples, targets, options.run_limits)
@@ -142,8 +142,12 @@ def _check_branches(reader: GraphReader, run: ConcreteRun) -> None:
         )
 
 
-def _recordable(targets: Sequence[Target], run: ConcreteRun) -> tuple[list[Target], dict[str, str]]:
-    """Layers whose tensor a run gives, and why the others are left out."""
+def recordable(targets: Sequence[Target], run: ConcreteRun) -> tuple[list[Target], dict[str, str]]:
+    """Layers of neurons whose tensor a run gives, and by name why the others are left out.
+
+    Raises:
+        InvalidInputError: There are none, or a tensor has another number of units than its layer.
+    """
     found: list[Target] = []
     left_out: dict[str, str] = {}
     for target in targets:

@@ -172,14 +172,41 @@ def test_runs_and_writes_the_pruned_model(run, traced, tmp_path):
     ("arguments", "said"),
     [
         (["--inputs", DEMO / "digits.npz"], "needs --model"),
+        (["--save-graph", "x"], "--save-graph needs --model"),
+        (["--model", DEMO / "digits_dense.onnx", "--masked", "--level", "0.5"], "give --write"),
         (["--write", "x.onnx"], "needs --model"),
         (["--model", DEMO / "digits_dense.onnx", "--labels", DEMO / "labels.npz"], "needs --inputs"),
         (["--model", DEMO / "digits_dense.onnx", "--write", "x.onnx"], "one model"),
     ],
-    ids=["inputs", "write", "labels", "levels"],
+    ids=["inputs", "graph", "masked", "write", "labels", "levels"],
 )
 def test_options_without_what_they_need(run, traced, arguments, said):
     ran = run("prune", traced, "--graph", "digits_dense", *arguments)
     assert ran.code == 2
     assert said in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_cli_writes_a_smaller_model_and_stores_its_graph(run, traced, tmp_path):
+    out = tmp_path / "slim.onnx"
+    model = DEMO / "digits_dense.onnx"
+    ran = run(
+        "prune",
+        traced,
+        *("--graph", "digits_dense", "--criterion", "l2", "--level", "0.4", "--model", model),
+        *("--inputs", DEMO / "digits.npz", "--write", out, "--save-graph", "slim", "--format", "json"),
+    )
+    assert ran.code == 0, ran.err
+    written = json.loads(ran.out)["written"]
+    assert written["report"]["cut_units"] == written["report"]["removed_units"] > 0
+    assert written["difference"] < 1e-5
+    assert out.stat().st_size == written["bytes_after"] < model.stat().st_size
+    assert "Smaller:" in ran.err
+    store = emergraph.open(traced)
+    parent, child = store.graph("digits_dense"), store.graph("slim")
+    assert child.info["parent"] == parent.id
+    row = json.loads(ran.out)["levels"][0]
+    assert row["flops_if_removed"] >= row["flops"] > 0
+    assert row["file_bytes_if_removed"] == pytest.approx(out.stat().st_size, abs=3000)
+    # inputs that nothing reads any more stay inputs
+    assert child.info["n_units"] == parent.info["n_units"] - written["report"]["removed_units"]

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 import emergraph
 from emergraph.analysis.pruning.modelruns import ModelFiles, compare
 from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.variants import Keeping
 from emergraph.errors import InvalidInputError, UsageError
 
 PIXELS = {"pixels": np.load(DEMO / "digits.npz")["pixels"][:40]}
@@ -72,7 +73,9 @@ def test_removed_units_are_silent_with_their_bias(tmp_path):
     graph, model = exported(tmp_path, "digits_dense")
     out = tmp_path / "pruned.onnx"
     result = graph.prune(
-        PruningOptions(criterion="l2", levels=(0.5,)), files=ModelFiles(model=model), write=out
+        PruningOptions(criterion="l2", levels=(0.5,)),
+        files=ModelFiles(model=model),
+        write=Keeping(write=out, smaller=False),
     )
     removal, level = result.mask(0)
     tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load(out).graph.initializer}

@@ -1,0 +1,161 @@
+"""The constants of a flat model: initializers, and what follows from them alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.exporters.runtime.flat_model import FlatModel, subgraphs
+from emergraph.exporters.tracing.evaluate import run_node
+
+Array = NDArray[np.generic]
+Keep = NDArray[np.bool_]
+
+POINTWISE = frozenset(
+    {
+        *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid"),
+        *("HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "PRelu"),
+        *("Reciprocal", "Relu", "Round", "Floor", "Ceil", "Sign", "Selu", "Sigmoid", "Softplus", "Softsign"),
+        *("Sqrt", "Sub", "Sum", "Mean", "Swish", "Tanh", "ThresholdedRelu", "Where", "Not", "And", "Or"),
+        *("Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Sin", "Cos"),
+        "Dropout",
+    }
+)
+"""Operations whose outputs depend on the same element of each input, inputs broadcast."""
+
+_DRAWN = frozenset({"RandomNormal", "RandomUniform", "Multinomial", "Bernoulli"})
+
+
+def constant_names(flat: FlatModel) -> frozenset[str]:
+    """Names of all tensors that do not depend on an input."""
+    found = set(flat.initializers)
+    for node in flat.nodes:
+        steady = node.op_type not in _DRAWN and not any(True for _ in subgraphs(node))
+        if steady and node.input and all(name in found for name in node.input if name):
+            found.update(name for name in node.output if name)
+    return frozenset(found)
+
+
+@dataclass
+class ModelConstants:
+    """Values of constants, and copies of them with channels cut out."""
+
+    flat: FlatModel
+    values: Callable[[str], Array]
+    """Gives an initializer; masked ones with their zeros."""
+    names: frozenset[str]
+    added: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    """New initializers by name."""
+    added_nodes: list[onnx.NodeProto] = field(default_factory=list)
+    """New constant operations, in order."""
+    _known: dict[str, Array] = field(default_factory=dict)
+    _copies: dict[tuple[object, ...], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._makers = {
+            name: node
+            for node in self.flat.nodes
+            for name in node.output
+            if name in self.names and name not in self.flat.initializers
+        }
+
+    def value(self, name: str) -> Array:
+        """The values of a constant."""
+        if name not in self._known:
+            if name in self.flat.initializers:
+                return self.values(name)
+            node = self._makers[name]
+            inputs = [self.value(i) if i else None for i in node.input]
+            for output, array in zip(node.output, run_node(node, inputs, self.flat.opsets), strict=True):
+                self._known[output] = array
+        return self._known[name]
+
+    def cut(self, name: str, keeps: Mapping[int, Keep]) -> str:
+        """The name of a copy of a constant that keeps some indices of some axes.
+
+        The operations that make the constant (dequantization, transposition) are kept where they work
+        element by element, so that stored integers stay integers; other results are stored as they are.
+        """
+        wanted = {axis: keep for axis, keep in keeps.items() if not keep.all()}
+        if not wanted:
+            return name
+        key = (name, *((axis, wanted[axis].tobytes()) for axis in sorted(wanted)))
+        if key not in self._copies:
+            self._copies[key] = self._cut(name, wanted)
+        return self._copies[key]
+
+    def add(self, values: Array, like: str = "constant") -> str:
+        """The name of a new initializer."""
+        name = self._fresh(like)
+        self.added[name] = onnx.numpy_helper.from_array(np.array(values, order="C"), name)
+        return name
+
+    def _fresh(self, like: str) -> str:
+        return f"{like}/cut{len(self.added) + len(self.added_nodes)}"
+
+    def _cut(self, name: str, keeps: Mapping[int, Keep]) -> str:
+        node = self._makers.get(name)
+        inputs = None if node is None else self._cut_inputs(node, keeps)
+        if node is None or inputs is None:
+            values = self.value(name)
+            for axis, keep in keeps.items():
+                values = np.compress(keep, values, axis=axis)
+            return self.add(values, name)
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.input[:]
+        copy.input.extend(inputs)
+        new = self._fresh(name)
+        del copy.output[:]
+        copy.output.append(new)
+        copy.name = new
+        self.added_nodes.append(copy)
+        return new
+
+    def _cut_inputs(self, node: onnx.NodeProto, keeps: Mapping[int, Keep]) -> list[str] | None:
+        """Inputs of an element-wise constant operation, cut likewise; None for other operations."""
+        rank = self.value(node.output[0]).ndim
+        if node.op_type == "Transpose":
+            given = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), None)
+            order = given or tuple(reversed(range(rank)))
+            return [self.cut(node.input[0], {order[axis]: keep for axis, keep in keeps.items()})]
+        if node.op_type == "DequantizeLinear":
+            return self._cut_quantized(node, keeps)
+        if node.op_type not in POINTWISE or len([n for n in node.output if n]) != 1:
+            return None
+        found = []
+        for name in node.input:
+            if not name:
+                found.append(name)
+                continue
+            shape = self.value(name).shape
+            mine = {
+                axis - rank + len(shape): keep
+                for axis, keep in keeps.items()
+                if axis - rank + len(shape) >= 0 and shape[axis - rank + len(shape)] != 1
+            }
+            found.append(self.cut(name, mine))
+        return found
+
+    def _cut_quantized(self, node: onnx.NodeProto, keeps: Mapping[int, Keep]) -> list[str] | None:
+        if any(a.name == "block_size" and a.i for a in node.attribute):
+            return None
+        rank = self.value(node.input[0]).ndim
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1) % rank
+        found = [self.cut(node.input[0], keeps)]
+        for name in node.input[1:]:
+            per_channel = bool(name) and self.value(name).size > 1 and axis in keeps
+            found.append(self.cut(name, {0: keeps[axis]}) if per_channel else name)
+        return found
+
+
+def input_at(node: onnx.NodeProto, position: int) -> str:
+    """Name of an input, empty where it is left out."""
+    return node.input[position] if position < len(node.input) else ""
+
+
+def integers(values: Sequence[int] | Array) -> NDArray[np.int64]:
+    """As whole numbers, one axis."""
+    return np.asarray(values, dtype=np.int64).reshape(-1)

@@ -1,0 +1,103 @@
+"""The pruned model of one what-if as a file, and as a graph beside the one it was made from."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.pruning.modelruns import ModelFiles
+from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.storedwhatif import check_one_what_if, write_stored
+from emergraph.analysis.pruning.whatif import PruningResult
+from emergraph.errors import UsageError
+from emergraph.exporters.export import ExportOptions, export_onnx
+from emergraph.graphstore.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """What to keep of the pruned model of a single what-if."""
+
+    write: Path | None = None
+    """The file to write."""
+    graph: str | None = None
+    """Name of the graph to store, with the pruned one as its parent; a name that is taken gets a number."""
+    smaller: bool | None = None
+    """Cut out channels that nothing needs; False: same shapes, with zeros. None: smaller for units."""
+
+    def check(self, options: PruningOptions, files: ModelFiles | None) -> None:
+        """Refuse what cannot be done, before anything is computed.
+
+        Raises:
+            UsageError: There are several what-ifs, no model, or nothing to keep.
+        """
+        if self.write is None and self.graph is None:
+            if self.smaller is not None:
+                raise UsageError(
+                    "smaller or masked is about a model that is written: give --write or --save-graph"
+                )
+            return
+        check_one_what_if(options)
+        if files is None:
+            raise UsageError("a pruned model is made from the model: give its file with --model")
+
+
+def keep_variant(
+    store: Store, graph: int, result: PruningResult, keeping: Keeping, files: ModelFiles | None
+) -> PruningResult:
+    """Write the pruned model and store its graph, as far as asked for.
+
+    Args:
+        store: Open; for writing where a graph is to be stored.
+        graph: Id of the graph that was pruned.
+        result: The what-if.
+        keeping: What to keep.
+        files: The model, and samples to compare a smaller model on.
+
+    Returns:
+        The result with what was written.
+
+    Raises:
+        UsageError: The parameters cannot be found in their tensors.
+        InvalidInputError: The file is not the graph's model.
+    """
+    if files is None or (keeping.write is None and keeping.graph is None):
+        return result
+    reader = store.graph(graph)
+    with tempfile.TemporaryDirectory(prefix="emergraph-") as folder:
+        name = f"{Path(str(reader.summary['source'])).stem}-pruned.onnx"
+        out = keeping.write or Path(folder, name)
+        written = write_stored(reader, result, files=files, out=out, smaller=keeping.smaller)
+        if keeping.graph is not None:
+            inputs, shapes = _as_exported(json.loads(str(reader.summary["settings"])))
+            options = ExportOptions(
+                name=keeping.graph,
+                parent=graph,
+                force=True,
+                inputs={} if written.branches else inputs,
+                input_shapes=shapes,
+                run_limits=files.limits,
+            )
+            summary = export_onnx(out, store, options=options)
+            written = replace(written, graph=summary.graph, graph_name=summary.name)
+    return replace(result, written=written)
+
+
+def _as_exported(
+    settings: Mapping[str, object],
+) -> tuple[dict[str, NDArray[np.generic]], dict[str, tuple[int, ...]]]:
+    """Inputs and shapes that the parent was exported with; of large inputs only the shape is known."""
+    inputs, shapes = {}, {}
+    given, sizes = settings.get("inputs"), settings.get("input_shapes")
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        if isinstance(value, Mapping):
+            shapes[name] = tuple(int(size) for size in value["shape"])
+        else:
+            inputs[name] = np.asarray(value)
+    for name, shape in sizes.items() if isinstance(sizes, Mapping) else ():
+        shapes[name] = tuple(int(size) for size in shape)
+    return inputs, shapes

@@ -1,0 +1,141 @@
+"""Writing the smaller model of a structured removal, after running it beside the masked one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.analysis.pruning.items import TensorValues
+from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed
+from emergraph.analysis.pruning.modelruns import (
+    all_zeroed,
+    file_bytes,
+    model_of,
+    model_outputs,
+    prepare_samples,
+    pruned_source,
+)
+from emergraph.analysis.pruning.removal import Removal
+from emergraph.analysis.pruning.smaller import CutReport, Shrinker, largest_difference
+from emergraph.analysis.pruning.writing import check_target, replace_file
+from emergraph.errors import LimitError, UsageError
+from emergraph.exporters.runtime.assembly import ModelSource, assemble
+from emergraph.exporters.runtime.flatten import flatten
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.exporters.runtime.sources import FileSource, InMemorySource
+from emergraph.exporters.traces.prepare import Prepared
+from emergraph.graphstore.reader import GraphReader
+
+Array = NDArray[np.generic]
+MAX_BYTES = (1 << 31) - 1
+TOLERANCE = 1e-4
+"""Largest difference of outputs, over the largest output, that rounding in another order can explain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a pruned model that was written has."""
+
+    zeroed_parameters: int
+    """Parameters that are zero in it and were not in the model."""
+    report: CutReport | None = None
+    """Of a smaller model."""
+    bytes_before: int = 0
+    bytes_after: int = 0
+    difference: float | None = None
+    """Largest difference from the outputs of the masked model, over their largest value or 1."""
+    branches: Sequence[str] = ()
+    """Branches of If operations that the smaller model holds alone."""
+    graph: int | None = None
+    """Id of the graph that was stored."""
+    graph_name: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        found = {**vars(self), "branches": list(self.branches)}
+        return {**found, "report": None if self.report is None else self.report.to_dict()}
+
+
+def write_smaller(
+    reader: GraphReader,
+    removal: Removal,
+    level: int,
+    *,
+    model: Path,
+    out: Path,
+    tensor_values: TensorValues,
+    inputs: Mapping[str, Array] | None = None,
+    limits: RunLimits | None = None,
+) -> Written:
+    """Cut the channels that a pruned model does not need, compare its outputs with the masked model's, write.
+
+    Args:
+        reader: The graph.
+        removal: The masks.
+        level: Index of the level.
+        model: The file that the graph was exported from.
+        out: The file to write; replaced at once when all is there.
+        tensor_values: The graph's parameter tensors.
+        inputs: Samples to compare the two models on; None: four random ones.
+        limits: Of the runs.
+
+    Raises:
+        InvalidInputError: The file is not the graph's model, or the samples do not fit it.
+        UsageError: The file to write is the model itself, or the two models' outputs differ.
+        LimitError: The model would not fit one protobuf message.
+    """
+    check_target(model, out)
+    file = model_of(reader, model)
+    source = FileSource(file)
+    prepared = prepare_samples(file, inputs, limits or RunLimits())
+    flat = prepared.run.flat
+    shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
+    zeroed = all_zeroed(TensorElements(removal, tensor_values), removal, level, flat.nodes, shapes)
+    shrinker = Shrinker(prepared.run, source)
+    smaller, unneeded = shrinker.smaller(zeroed)
+    content = smaller.SerializeToString()
+    if len(content) > MAX_BYTES:
+        raise LimitError("the smaller model is larger than 2 GiB, which one ONNX file cannot hold")
+    difference = compare_models(prepared, source, zeroed, smaller, limits or RunLimits())
+    if difference > TOLERANCE:
+        raise UsageError(
+            f"the smaller model's outputs differ from the masked one's by {difference:.3g} of their size; "
+            "nothing was written: write the masked model with --masked, and report this"
+        )
+    replace_file(out, content)
+    return Written(
+        zeroed_parameters=_zeros(source, flat.initializers, zeroed),
+        report=shrinker.report(unneeded, removal, level),
+        bytes_before=file_bytes(file),
+        bytes_after=len(content),
+        difference=difference,
+        branches=flat.branches,
+    )
+
+
+def compare_models(
+    prepared: Prepared, source: ModelSource, zeroed: Zeroed, smaller: onnx.ModelProto, limits: RunLimits
+) -> float:
+    """The largest difference between the outputs of the masked and of the smaller model."""
+    flat = prepared.run.flat
+    own = InMemorySource(smaller)
+    small = flatten(smaller, read_tensor=own.array)
+    wanted = {value.name for value in small.inputs}
+    with ModelProcess(limits) as process:
+        process.load(assemble(flat, flat.outputs, pruned_source(source, flat, zeroed)))
+        expected = model_outputs(process, prepared, flat.outputs)
+        process.load(assemble(small, small.outputs, own))
+        found = model_outputs(process, prepared, small.outputs, only=wanted)
+    return largest_difference(expected, found)
+
+
+def _zeros(source: ModelSource, initializers: Mapping[str, onnx.TensorProto], zeroed: Zeroed) -> int:
+    return sum(
+        int(np.count_nonzero(source.array(initializers[name]).reshape(-1)[places]))
+        for name, places in zeroed.items()
+    )
