@@ -83,12 +83,15 @@ class Fullness:
     noise: Annotated[
         float, typer.Option(help="Size of weight_noise, relative to each tensor's root mean square.")
     ] = 0.1
+    positions: Annotated[
+        bool,
+        typer.Option(
+            "--positions", help="Count between all positions of a convolutional network; needs --model."
+        ),
+    ] = False
     model: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The model of the graph: nulls of weights then run it to measure the activity again.",
-        ),
+        typer.Option(metavar="FILE", help="The model of the graph, for --positions and nulls of weights."),
     ] = None
     inputs: Annotated[
         Path | None,

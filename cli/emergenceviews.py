@@ -7,6 +7,7 @@ from emergraph.cli.output import View
 if TYPE_CHECKING:
     from emergraph.analysis.emergence.fullreport import EmergenceReport
     from emergraph.analysis.emergence.intervals import BootstrapResult
+    from emergraph.analysis.emergence.positionrun import PositionReport
     from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
 
@@ -167,3 +168,24 @@ def _report_row(report: "EmergenceReport", interior: str) -> dict[str, object]:
         row.setdefault("emergence", interval.observed.value)
         row |= {"low": interval.low.value, "high": interval.high.value}
     return row
+
+
+def position_view(report: "PositionReport") -> View:
+    """E between positions, between channels, and as the paper prints it; where positions are active."""
+    import polars as pl
+
+    from emergraph.analysis.emergence.positionrun import by_form
+
+    facts: dict[str, object] = {
+        "graph": report.channels.graph,
+        "activity": f"{report.rule} over {report.n_samples} samples > {report.threshold:g}, at each position",
+    }
+    layers = report.positions.layers.with_columns(
+        pl.col("shape").list.eval(pl.element().cast(pl.String)).list.join("x")
+    )
+    return View(
+        rows=pl.DataFrame(by_form(report), infer_schema_length=None),
+        details=layers,
+        facts=facts,
+        document=report.to_dict(),
+    )

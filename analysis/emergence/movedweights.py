@@ -139,7 +139,7 @@ def with_noise(
         wide = base.astype(np.float64)
         noisy = wide + rng.standard_normal(wide.shape) * (size * np.sqrt(np.mean(wide**2)))
         if base.dtype.kind == "i":
-            limits = np.iinfo(base.dtype)
+            limits = np.iinfo(f"i{base.dtype.itemsize}")
             noisy = np.clip(np.rint(noisy), limits.min, limits.max)
         found[name] = np.where(wide == 0, wide, noisy).astype(base.dtype)
     if not any(np.any(found[name] != tensor_values(name)) for name in found):

@@ -75,8 +75,8 @@ class ModelActivity:
                 f"Rule '{rule}' cannot be measured again: choose mean, mean_abs, any or majority"
             )
         file = model_of(reader, files.model)
-        about = _trace_row(reader, trace)
-        prepared = _samples(file, files, about)
+        about = trace_row(reader, trace)
+        prepared = trace_samples(file, files, about)
         self._prepared, self._base = prepared, as_source(file)
         self._targets = [
             t for t in targets_of(reader.layers()) if t.neurons and t.tensor in prepared.run.values
@@ -176,7 +176,12 @@ class ModelActivity:
 _silent: Callable[[int, int], None] = lambda _done, _total: None  # noqa: E731 - a default that has a type
 
 
-def _trace_row(reader: GraphReader, trace: str | int | None) -> dict[str, object]:
+def trace_row(reader: GraphReader, trace: str | int | None) -> dict[str, object]:
+    """What is known about a trace, the newest by default.
+
+    Raises:
+        UsageError: There is no such trace.
+    """
     traces = reader.traces()
     if trace is None:
         rows = traces.tail(1)
@@ -188,7 +193,17 @@ def _trace_row(reader: GraphReader, trace: str | int | None) -> dict[str, object
     return rows.tail(1).to_dicts()[0]
 
 
-def _samples(file: OnnxFile, files: ModelFiles, about: dict[str, object]) -> Prepared:
+def trace_samples(file: OnnxFile, files: ModelFiles, about: dict[str, object]) -> Prepared:
+    """The inputs of a trace, ready to run on again.
+
+    Args:
+        file: The model.
+        files: The inputs; a trace of random ones needs none.
+        about: From `trace_row`.
+
+    Raises:
+        UsageError: Inputs are missing.
+    """
     options = TraceOptions(run_limits=files.limits)
     if files.inputs is not None:
         return given_samples(file, files.inputs, options)

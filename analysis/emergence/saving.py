@@ -4,6 +4,7 @@ import polars as pl
 
 from emergraph.analysis.emergence.fullreport import EmergenceReport
 from emergraph.analysis.emergence.intervals import BootstrapResult
+from emergraph.analysis.emergence.positionrun import PositionReport, by_form
 from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
 from emergraph.analysis.emergence.thresholds import ThresholdSweep
 from emergraph.graphstore.results import Column, ResultTable, register
@@ -119,6 +120,20 @@ COMPLEXITY = register(
             Column("layer", "INTEGER", "layers.id."),
             Column("unexplained", "DOUBLE", "Share of variance that no linear map explains, held out."),
             Column("status", "VARCHAR", "ok, or why there is no figure."),
+        ),
+    )
+)
+POSITIONS = register(
+    ResultTable(
+        "emergence_positions",
+        "One row per form and interior of a run: E between the positions of a convolutional network.",
+        (
+            Column("form", "VARCHAR", "positions, channels, or filters, as printed."),
+            Column("interior", "VARCHAR", "As in emergence; - for the form as printed."),
+            Column("emergence", "DOUBLE", "E."),
+            Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
+            Column("n_active", "BIGINT", "Active units."),
+            Column("n_units", "BIGINT", "Units that count."),
         ),
     )
 )
@@ -248,11 +263,28 @@ def save_report(store: Store, graph: int, report: EmergenceReport, *, seed: int,
     return store.record_run(graph, COMMAND, parameters, seed=seed, result_tables=tables)
 
 
-_POLARS = {"VARCHAR": pl.String, "DOUBLE": pl.Float64, "INTEGER": pl.Int32, "BOOLEAN": pl.Boolean}
+def save_positions(store: Store, graph: int, report: PositionReport, **about: object) -> int:
+    """Write position-level counts to a store; return the id of the run. Arguments as in `save_emergence`."""
+    rows = pl.DataFrame(by_form(report), schema=_schema(POSITIONS), infer_schema_length=None)
+    parameters = {"rule": report.rule.value, "threshold": report.threshold, "positions": True, **about}
+    return store.record_run(graph, COMMAND, parameters, result_tables={POSITIONS.name: rows})
+
+
+_POLARS = {
+    "VARCHAR": pl.String,
+    "DOUBLE": pl.Float64,
+    "INTEGER": pl.Int32,
+    "BOOLEAN": pl.Boolean,
+    "BIGINT": pl.Int64,
+}
 
 
 def _frame(table: ResultTable, rows: list[dict[str, object]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema={column.name: _POLARS[column.type] for column in table.columns})
+    return pl.DataFrame(rows, schema=_schema(table))
+
+
+def _schema(table: ResultTable) -> dict[str, type[pl.DataType]]:
+    return {column.name: _POLARS[column.type] for column in table.columns}
 
 
 def _size(magnitude: Magnitude) -> dict[str, object]:

@@ -6,7 +6,13 @@ import typer
 
 from emergraph.cli.app import command
 from emergraph.cli.emergenceoptions import Activity, Conventions, Fullness
-from emergraph.cli.emergenceviews import count_view, interval_view, report_view, sweep_view
+from emergraph.cli.emergenceviews import (
+    count_view,
+    interval_view,
+    position_view,
+    report_view,
+    sweep_view,
+)
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 from emergraph.errors import UsageError
@@ -16,6 +22,7 @@ from emergraph.errors import UsageError
     examples="""
     emergraph emergence net.duckdb
     emergraph emergence net.duckdb --full --model net.onnx
+    emergraph emergence net.duckdb --positions --model net.onnx --inputs test.npz
     emergraph emergence net.duckdb --graph vad --rule any --threshold 0.1
     emergraph emergence net.duckdb --graph epoch-9 --rule weight_change --before epoch-8
     emergraph emergence net.duckdb --graph pruned --reference dense
@@ -39,7 +46,20 @@ def emergence(
     chosen = api.open_store(store).graph(graph)
     common: dict[str, Any] = {**activity.common(), "options": conventions.options(), "save": save}
     reference = name_or_id(fullness.reference)
-    if fullness.full:
+    if fullness.positions:
+        files = fullness.files()
+        if files is None or fullness.full or activity.before is not None:
+            raise UsageError("--positions runs the model: give --model FILE, and no --full or --before")
+        view = position_view(
+            chosen.emergence_positions(
+                files,
+                rule=activity.rule,
+                threshold=activity.threshold,
+                trace=name_or_id(activity.trace),
+                save=save,
+            )
+        )
+    elif fullness.full:
         view = report_view(
             chosen.emergence_report(
                 threshold=activity.threshold,

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.fullreport import EmergenceReport, ReportOptions
     from emergraph.analysis.emergence.intervals import BootstrapResult
     from emergraph.analysis.emergence.options import EmergenceOptions
+    from emergraph.analysis.emergence.positionrun import PositionReport
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
     from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.options import PruningOptions
+    from emergraph.analysis.pruning.sensitivity import SensitivityResult
     from emergraph.analysis.pruning.variants import Keeping
     from emergraph.analysis.pruning.whatif import PruningResult
     from emergraph.analysis.topology.options import TopologyOptions
@@ -492,6 +494,41 @@ class Graph:
                 save_report(store, self.id, found, seed=report.seed, threshold=threshold, **about)
         return found
 
+    def emergence_positions(
+        self,
+        files: "ModelFiles",
+        *,
+        threshold: float | None = None,
+        rule: "ActivityRule | str" = "mean",
+        trace: str | int | None = None,
+        save: bool = True,
+    ) -> "PositionReport":
+        """Count paths between all positions of a convolutional network, beside those between channels.
+
+        The model runs on the inputs of the trace, since a trace keeps one number per channel.
+
+        Args:
+            files: The model, and the inputs of the trace unless they were random.
+            threshold: As in `emergence`.
+            rule: mean, mean_abs, any or majority, over samples at each position.
+            trace: As in `emergence`.
+            save: Keep the counts in the store.
+
+        Raises:
+            InvalidInputError: The model is not the graph's.
+            UsageError: Positions cannot be followed through the model.
+            LimitError: Counts are beyond float64, or the model hit a limit.
+        """
+        from emergraph.analysis.emergence.positionrun import position_report
+        from emergraph.analysis.emergence.saving import save_positions
+
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            reader = opened.graph(self.id)
+            report = position_report(reader, files, rule=rule, threshold=threshold, trace=trace)
+            if save:
+                save_positions(opened, self.id, report, trace=trace)
+        return report
+
     def prune(
         self,
         options: "PruningOptions | None" = None,
@@ -543,6 +580,38 @@ class Graph:
                 save_pruning(
                     opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
                 )
+        return result
+
+    def prune_sensitivity(
+        self,
+        options: "PruningOptions | None" = None,
+        *,
+        trace: str | int | None = None,
+        save: bool = True,
+        files: "ModelFiles | None" = None,
+    ) -> "SensitivityResult":
+        """Prune each layer alone, at every level; the graph stays as it is.
+
+        Args:
+            options: Criterion, levels and unit; default: magnitude at 10, 30, 50, 70 and 90 %.
+            trace: Name or id of the activation trace for criteria that need one; default: the newest.
+            save: Keep the table in the store.
+            files: The model and inputs to run every pruned model on, with labels.
+
+        Raises:
+            UsageError: The criterion does not rank what is in a layer, or its trace is missing.
+            InvalidInputError: The model is not the graph's, or the inputs do not fit it.
+        """
+        from emergraph.analysis.pruning.options import PruningOptions
+        from emergraph.analysis.pruning.saving import save_sensitivity
+        from emergraph.analysis.pruning.sensitivity import SENSITIVITY_LEVELS
+        from emergraph.analysis.pruning.storedwhatif import sensitivity_stored
+
+        options = options or PruningOptions(levels=SENSITIVITY_LEVELS)
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            result = sensitivity_stored(opened.graph(self.id), options, trace=trace, files=files)
+            if save:
+                save_sensitivity(opened, self.id, result, trace=trace)
         return result
 
     def percolation(

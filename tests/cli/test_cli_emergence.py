@@ -92,6 +92,19 @@ def test_edge_form_counts_what_pruning_removed(run, pruned):
     assert 0 < counts["digits_dense"] <= counts["full"]
 
 
+def test_positions_beside_channels(run, traced):
+    arguments = ["--graph", "digits_conv", "--positions", "--model", DEMO / "digits_conv.onnx"]
+    ran = run("emergence", traced, *arguments, "--inputs", DEMO / "digits.npz", "--format", "json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    channels = emergraph.open(traced).graph("digits_conv").emergence(save=False)
+    assert found["channels"]["counts"]["any"]["exact"] == channels.any.exact
+    assert found["positions"]["counts"]["any"]["value"] > channels.any.exact
+    assert emergraph.open(traced).sql("SELECT count(*) AS n FROM emergence_positions")["n"].item() >= 4
+    ran = run("emergence", traced, "--positions")
+    assert (ran.code, "give --model" in ran.err) == (2, True)
+
+
 def test_options_that_do_not_go_together(run, traced):
     for arguments in (["--nulls", "rewired"], ["--full", "--nulls", "wind"], ["--full", "--inputs", "x.npz"]):
         ran = run("emergence", traced, *arguments)
