@@ -29,7 +29,11 @@ class Pruning:
     ] = None
     level: Annotated[
         str | None,
-        typer.Option(metavar="S,S,...", help="Shares to remove, in [0, 1).  [default: 0,0.05,...,0.95,0.99]"),
+        typer.Option(
+            metavar="S,S,...",
+            help="Shares to remove, in [0, 1).  [default: 0,0.05,...,0.95,0.99; "
+            "with --sensitivity 0.1,0.3,...,0.9]",
+        ),
     ] = None
     scope: Annotated[
         str | None,
@@ -52,15 +56,24 @@ class Pruning:
         ),
     ] = None
 
+    sensitivity: Annotated[
+        bool,
+        typer.Option("--sensitivity", help="Prune each layer alone instead: a heat map, layers by levels."),
+    ] = False
+
     def options(self) -> "PruningOptions":
         """The library's options; unknown words are refused with the known ones."""
         from emergraph.analysis.pruning.options import DEFAULT_LEVELS, PruningOptions
+        from emergraph.analysis.pruning.sensitivity import SENSITIVITY_LEVELS
 
         if self.where is not None and (self.criterion or self.level or self.scope):
             raise UsageError("--where picks what goes: leave out --criterion, --level and --scope")
+        if self.where is not None and self.sensitivity:
+            raise UsageError("--sensitivity prunes by a criterion: leave out --where")
+        default = SENSITIVITY_LEVELS if self.sensitivity else DEFAULT_LEVELS
         return PruningOptions(
             criterion=self.criterion or "magnitude",
-            levels=DEFAULT_LEVELS if self.level is None else parse_numbers(self.level, "--level"),
+            levels=default if self.level is None else parse_numbers(self.level, "--level"),
             scope=self.scope,
             unit=self.unit,
             seeds=self.seeds,
@@ -116,6 +129,15 @@ class PruneRuns:
             " [default: smaller for --unit unit]",
         ),
     ] = None
+
+    def check_sensitivity(self) -> None:
+        """Refuse to write a model where many layers are pruned one by one.
+
+        Raises:
+            UsageError: One is to be written.
+        """
+        if self.write is not None or self.save_graph is not None:
+            raise UsageError("--sensitivity prunes each layer alone: leave out --write and --save-graph")
 
     def keeping(self) -> "Keeping":
         """The library's description of what to keep of the pruned model."""

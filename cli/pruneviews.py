@@ -7,6 +7,7 @@ from emergraph.cli.output import View
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from emergraph.analysis.pruning.sensitivity import SensitivityResult
     from emergraph.analysis.pruning.whatif import PruningResult
 
 MAX_REASONS = 6
@@ -71,3 +72,15 @@ def written_lines(result: "PruningResult", path: "Path | None") -> list[str]:
     if written.graph is not None:
         lines.append(f"Stored graph {written.graph_name} (id {written.graph})")
     return lines
+
+
+def sensitivity_view(result: "SensitivityResult") -> View:
+    """Layers by levels."""
+    facts: dict[str, object] = {
+        "graph": result.graph,
+        "removed": result.options.criterion,
+        "unit": str(result.options.pruning_unit),
+        "measure": result.measure,
+        "most fragile": ", ".join(result.fragile),
+    }
+    return View(rows=result.heat_map, facts=facts, document=result.to_dict(), notes=result.notes)

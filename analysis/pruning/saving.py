@@ -2,6 +2,8 @@
 
 import polars as pl
 
+from emergraph.analysis.pruning.measures import COST_COLUMNS, RUN_COLUMNS
+from emergraph.analysis.pruning.sensitivity import SensitivityResult
 from emergraph.analysis.pruning.whatif import PruningResult
 from emergraph.graphstore.results import Column, ResultTable, register
 from emergraph.graphstore.store import Store
@@ -112,6 +114,23 @@ LEVELS = register(
         ),
     )
 )
+SENSITIVITY = register(
+    ResultTable(
+        "pruning_sensitivity",
+        "One row per layer and level of a sensitivity run: that layer is pruned alone.",
+        (
+            Column("layer", "VARCHAR", "Name of the layer."),
+            Column("level", "DOUBLE", "Share of the layer's items to remove, in [0, 1)."),
+            Column("items", "BIGINT", "Items of the layer that could be removed."),
+            Column("removed_items", "BIGINT", "Items removed."),
+            Column(
+                "flow_lost", "DOUBLE", "Share of the sum over paths of |w| products that is lost, in [0, 1]."
+            ),
+            *(column for column in LEVELS.columns if column.name in (*RUN_COLUMNS, *COST_COLUMNS)),
+            Column("accuracy_lost", "DOUBLE", "base_accuracy - accuracy; NULL without labels."),
+        ),
+    )
+)
 _TYPES = {
     "DOUBLE": pl.Float64,
     "BIGINT": pl.Int64,
@@ -141,3 +160,21 @@ def save_pruning(
     return store.record_run(
         graph, COMMAND, parameters, seed=seed, result_tables={LEVELS.name: frame}, duration=duration
     )
+
+
+def save_sensitivity(store: Store, graph: int, result: SensitivityResult, **about: object) -> int:
+    """Write a table of sensitivities to a store; return the id of the run.
+
+    Args:
+        store: Open for writing.
+        graph: Id of the graph.
+        result: The table.
+        about: Parameters of the run beside the options, such as the trace.
+    """
+    known = result.frame.columns
+    frame = result.frame.select(
+        (pl.col(c.name) if c.name in known else pl.lit(None).alias(c.name)).cast(_TYPES[c.type])
+        for c in SENSITIVITY.columns
+    )
+    parameters = {**result.options.to_dict(), "sensitivity": True, "notes": list(result.notes), **about}
+    return store.record_run(graph, COMMAND, parameters, result_tables={SENSITIVITY.name: frame})

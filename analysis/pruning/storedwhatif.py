@@ -9,15 +9,22 @@ import polars as pl
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.rules import activity_scores
 from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.pruning.criteria import Criterion, UnitActivations
+from emergraph.analysis.pruning.criteria import Criterion, UnitActivations, check_criterion
 from emergraph.analysis.pruning.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
-from emergraph.analysis.pruning.items import PruningUnit, TensorValues
+from emergraph.analysis.pruning.items import PruningUnit, TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import REMEASURED, ParameterCosts
 from emergraph.analysis.pruning.modelruns import ModelFiles, run_levels
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.predicate import chosen_edges, chosen_units, edge_mask
 from emergraph.analysis.pruning.removal import Removal
+from emergraph.analysis.pruning.sensitivity import (
+    SensitivityResult,
+    check_sensitivity,
+    layer_sweeps,
+    sensitivity_frame,
+    shown_measure,
+)
 from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, prune_graph
 from emergraph.analysis.pruning.writing import write_masked
 from emergraph.analysis.pruning.writingsmaller import Written, write_smaller
@@ -101,7 +108,6 @@ def prune_stored(
         measured = read_unit_trace(reader, choice.trace)
         active = _activity(activity_scores(choice.rule, graph, trace=measured).above(choice.threshold))
     table = read_edge_table(graph)
-    tensors = reader.tensors()
     result = prune_graph(
         graph,
         options,
@@ -109,7 +115,7 @@ def prune_stored(
             activity=active,
             activations=activations,
             tensor_values=lambda name: restore_tensor(reader, name),
-            tensor_sizes=dict(tensors.select("name", "n_params").iter_rows()),
+            tensor_sizes=_tensor_sizes(reader),
             costs=_costs(reader),
             chosen=None if picked is None else _chosen(table, options, picked),
         ),
@@ -126,6 +132,65 @@ def prune_stored(
     )
     notes = tuple(note for note in result.notes if not note.startswith("FLOPs"))
     return replace(result, frame=result.frame.with_columns(ran), notes=notes)
+
+
+def sensitivity_stored(
+    reader: GraphReader,
+    options: PruningOptions,
+    *,
+    trace: str | int | None = None,
+    files: ModelFiles | None = None,
+) -> SensitivityResult:
+    """Prune each layer of a stored graph alone, in thought; see `sensitivity`.
+
+    Args:
+        reader: The graph.
+        options: Criterion, levels and unit.
+        trace: For activation and wanda; name or id, by default the newest.
+        files: Model and inputs, to run every pruned model.
+
+    Raises:
+        UsageError: The criterion does not rank the items of a layer, or its trace is missing.
+    """
+    check_sensitivity(options)
+    choice = ActivityChoice(trace=trace)
+    graph = read_unit_graph(reader)
+    activations = None
+    if trace is not None or reader.traces().height:
+        activations = _activations(reader, choice, graph.n_units)
+    check_criterion(options.kind, options.pruning_unit, activations)
+    values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
+    items = prunable_items(
+        read_edge_table(graph),
+        options.pruning_unit,
+        tensor_values=values,
+        tensor_sizes=_tensor_sizes(reader),
+    )
+    sweeps = layer_sweeps(items, options, activations=activations)
+    ran = None
+    if files is not None and files.inputs is not None:
+        removals = [sweep.removal for sweep in sweeps]
+        rows = run_levels(reader, removals, files, values)
+        n = len(options.levels)
+        ran = [rows.slice(n * k, n).drop(*REMEASURED) for k in range(len(sweeps))]
+    frame = sensitivity_frame(sweeps, ran)
+    measure = shown_measure(frame)
+    notes = [*items.notes, f"cells are {_MEANING[measure]}"]
+    return SensitivityResult(
+        graph=graph.name, options=options, frame=frame, measure=measure, notes=tuple(notes)
+    )
+
+
+_MEANING = {
+    "accuracy_lost": "the accuracy that is lost, layer by layer, all other layers whole",
+    "divergence_kl": "the KL divergence of the base model's classes from the pruned one's, in nats",
+    "relative_mse": "the squared error of the outputs over their squares",
+    "flow_lost": "the share of the path flow (SynFlow) that is lost; with --model and --inputs, of outputs",
+}
+
+
+def _tensor_sizes(reader: GraphReader) -> dict[str, int]:
+    return dict(reader.tensors().select("name", "n_params").iter_rows())
 
 
 def _emergence_again(

@@ -7,7 +7,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.cli.output import Output, emit, say
 from emergraph.cli.pruneoptions import PruneActivity, PruneRuns, Pruning
-from emergraph.cli.pruneviews import what_if_view, written_lines
+from emergraph.cli.pruneviews import sensitivity_view, what_if_view, written_lines
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 
 
@@ -16,6 +16,7 @@ from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
     emergraph prune net.duckdb
     emergraph prune net.duckdb --criterion wanda --level 0.3,0.5,0.7 --format csv
     emergraph prune net.duckdb --criterion 2:4
+    emergraph prune net.duckdb --sensitivity
     emergraph prune net.duckdb --criterion random --seeds 5 --scope layer --level 0.5
     emergraph prune net.duckdb --where "layer = 'fc1' AND abs(weight) < 0.01"
     emergraph prune net.duckdb --unit unit --where "mean < 0.02"
@@ -38,6 +39,13 @@ def prune(
     from emergraph import api
 
     chosen = api.open_store(store).graph(graph)
+    if pruning.sensitivity:
+        runs.check_sensitivity()
+        layers = chosen.prune_sensitivity(
+            pruning.options(), trace=name_or_id(activity.trace), save=save, files=runs.files()
+        )
+        emit(sensitivity_view(layers), output)
+        return
     result = chosen.prune(
         pruning.options(),
         trace=name_or_id(activity.trace),

@@ -112,6 +112,8 @@ def test_where_takes_units_by_their_activation(run, traced):
         (["--criterion", "nosuch"], "unknown criterion"),
         (["--criterion", "l2", "--unit", "edge"], "does not score"),
         (["--trace", "nosuch"], "nosuch"),
+        (["--sensitivity", "--criterion", "2:4"], "ranks what is in a layer"),
+        (["--sensitivity", "--where", "weight > 0"], "leave out --where"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -120,6 +122,13 @@ def test_wrong_options_end_in_one_line(run, traced, arguments, said):
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert said in ran.err
+
+
+def test_sensitivity_is_a_heat_map(run, traced):
+    ran = run("prune", traced, "--graph", "digits_dense", "--sensitivity", "--level", "0.25,0.5")
+    assert ran.code == 0, ran.err
+    assert "most fragile" in ran.out
+    assert "25%" in ran.out
 
 
 def test_a_criterion_without_its_trace(run, store):
