@@ -20,7 +20,7 @@ app = typer.Typer(
 
 
 def command(
-    *, examples: str, name: str | None = None
+    *, examples: str, name: str | None = None, group: typer.Typer | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     r"""Register a function as a command.
 
@@ -30,12 +30,13 @@ def command(
     Args:
         examples: Command lines shown at the end of the help text, one per line.
         name: Name of the command; the function's name by default.
+        group: The command that this one is a part of, such as skills of `emergraph skills fit`.
     """
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
     epilog = f"\b\nExamples:\n{lines}"
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        app.command(name=name, epilog=epilog)(_flattened(function))
+        (group or app).command(name=name, epilog=epilog)(_flattened(function))
         return function
 
     return register

@@ -44,6 +44,11 @@ def reference() -> str:
         context = command.make_context(name, [], parent=root, resilient_parsing=True, terminal_width=WIDTH)
         text = textwrap.dedent(command.get_help(context))
         parts.append(f"## emergraph {name}\n\n```text\n{text}\n```")
+        for part in getattr(command, "commands", ()):
+            inner = command.get_command(context, part)
+            below = inner.make_context(part, [], parent=context, resilient_parsing=True, terminal_width=WIDTH)
+            text = textwrap.dedent(inner.get_help(below))
+            parts.append(f"### emergraph {name} {part}\n\n```text\n{text}\n```")
     return "\n\n".join(parts) + "\n"
 
 

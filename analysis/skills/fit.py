@@ -1,0 +1,352 @@
+"""Calibrate on the first skill, predict the others, and compare with other curves by held-out error."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from scipy.optimize import least_squares
+
+from emergraph.analysis.skills.closedforms import Floats
+from emergraph.analysis.skills.families import FAMILIES, Axis, Family
+from emergraph.errors import InvalidInputError, UsageError
+
+COVERAGE = (2.5, 97.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How curves are read and predicted."""
+
+    axis: Axis = Axis.TIME
+    alpha: float | None = None
+    """Exponent of the frequencies; None takes those of the curves."""
+    target: float | None = None
+    """S; None takes the largest mean strength of skill 1."""
+    share: float = 0.5
+    """A skill has emerged where it reaches this share of the target."""
+    draws: int = 200
+    """Calibrations behind an interval: over runs drawn with replacement, or over residuals."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            UsageError: A number is out of its range.
+        """
+        if not 0 < self.share < 1 or self.draws < 0 or self.seed < 0:
+            raise UsageError(
+                f"skills: expected a share in (0, 1), draws and seed from 0, got {self.share}, "
+                f"{self.draws} and {self.seed}"
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the options by name."""
+        return {"axis": str(self.axis), "alpha": self.alpha, "share": self.share, "draws": self.draws}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SkillCurves:
+    """Recorded strengths."""
+
+    x: Floats
+    """(n_points,) rising."""
+    strength: Floats
+    """(n_runs, n_skills, n_points), NaN where nothing was recorded."""
+    frequency: Floats | None = None
+    """(n_skills,) P(k), if recorded."""
+
+    @classmethod
+    def from_frame(cls, frame: pl.DataFrame) -> "SkillCurves":
+        """Read a table with the columns skill (1, 2, ...), x (or step) and strength; also run and frequency.
+
+        Raises:
+            InvalidInputError: A column is missing, or the table is empty.
+        """
+        if "x" not in frame.columns and "step" in frame.columns:
+            frame = frame.rename({"step": "x"})
+        missing = [name for name in ("skill", "x", "strength") if name not in frame.columns]
+        if missing or frame.is_empty():
+            there = ", ".join(frame.columns) or "none"
+            raise InvalidInputError(
+                f"recorded skills: expected the columns skill, x (or step) and strength, found {there}"
+            )
+        if "run" not in frame.columns:
+            frame = frame.with_columns(run=pl.lit(0))
+        x = np.sort(frame["x"].unique().cast(pl.Float64).to_numpy())
+        skills, runs = frame["skill"].unique().sort(), frame["run"].unique().sort()
+        values = np.full((len(runs), len(skills), len(x)), np.nan)
+        places = (
+            runs.to_numpy().searchsorted(frame["run"].to_numpy()),
+            skills.to_numpy().searchsorted(frame["skill"].to_numpy()),
+            x.searchsorted(frame["x"].cast(pl.Float64).to_numpy()),
+        )
+        values[places] = frame["strength"].cast(pl.Float64).to_numpy()
+        frequency = None
+        if "frequency" in frame.columns:
+            by_skill = frame.group_by("skill").agg(pl.col("frequency").first()).sort("skill")
+            frequency = by_skill["frequency"].cast(pl.Float64).to_numpy()
+        return cls(x=x, strength=values, frequency=frequency)
+
+    @property
+    def n_skills(self) -> int:
+        """Skills."""
+        return self.strength.shape[1]
+
+    def shares(self, options: FitOptions) -> Floats:
+        """Return P(k) / P(1) of each skill.
+
+        Raises:
+            UsageError: Neither alpha nor recorded frequencies are there.
+        """
+        if options.alpha is not None:
+            return np.arange(1, self.n_skills + 1, dtype=np.float64) ** -(options.alpha + 1)
+        if self.frequency is None:
+            raise UsageError("how frequent are the skills? Give --alpha, or a column frequency in the table")
+        return self.frequency / self.frequency[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyFit:
+    """One kind of curve, calibrated on skill 1."""
+
+    name: str
+    parameters: tuple[float, ...]
+    calibration_error: float
+    """Root mean squared error on skill 1, as a share of the target."""
+    held_out_error: float
+    """The same on all other skills, which had no say; NaN for a single skill."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SkillFit:
+    """Predictions of one family for all skills, and how the others do."""
+
+    options: FitOptions
+    target: float
+    shares: Floats
+    """(n_skills,) P(k) / P(1)."""
+    x: Floats
+    observed: Floats
+    """(n_skills, n_points) mean over runs, as a share of the target."""
+    predicted: Floats
+    low: Floats
+    high: Floats
+    """(n_skills, n_points) 95 % over calibrations."""
+    emergence: pl.DataFrame
+    """One row per skill: skill, share, calibrated, predicted, low, high, observed (x where the skill reaches
+    `share` of the target; NULL for never), ratio (observed / predicted), error (held-out, of the curve)."""
+    families: tuple[FamilyFit, ...]
+    """The model first."""
+    n_runs: int
+    draws: Floats = field(repr=False, default_factory=lambda: np.zeros((0, 0)))
+
+    def comparison(self) -> pl.DataFrame:
+        """Return one row per family, the smallest held-out error first."""
+        rows = [
+            {
+                "family": family.name,
+                "held_out_error": family.held_out_error,
+                "calibration_error": family.calibration_error,
+                "parameters": len(family.parameters),
+            }
+            for family in self.families
+        ]
+        return pl.DataFrame(rows).sort("held_out_error", nulls_last=True)
+
+    def curves(self) -> pl.DataFrame:
+        """Return one row per skill and point: skill, x, observed, predicted, low, high (shares of target)."""
+        n, m = self.observed.shape
+        return pl.DataFrame(
+            {
+                "skill": np.repeat(np.arange(1, n + 1), m),
+                "x": np.tile(self.x, n),
+                "observed": self.observed.ravel(),
+                "predicted": self.predicted.ravel(),
+                "low": self.low.ravel(),
+                "high": self.high.ravel(),
+            }
+        ).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as plain values."""
+        return {
+            **self.options.to_dict(),
+            "seed": self.options.seed,
+            "target": self.target,
+            "n_runs": self.n_runs,
+            "calibrated": [1],
+            "predicted": list(range(2, len(self.shares) + 1)),
+            "skills": self.emergence.to_dicts(),
+            "families": self.comparison().to_dicts(),
+            "curves": self.curves().to_dicts(),
+        }
+
+
+def fit_skills(curves: SkillCurves, options: FitOptions | None = None) -> SkillFit:
+    """Calibrate the model on skill 1 and predict the others.
+
+    Args:
+        curves: Recorded strengths.
+        options: Axis, frequencies, intervals.
+
+    Raises:
+        InvalidInputError: Skill 1 never gets anywhere, or has too few points.
+        UsageError: The frequencies are not known.
+    """
+    options = options or FitOptions()
+    shares = curves.shares(options)
+    mean = np.nanmean(curves.strength, axis=0)
+    target = options.target if options.target is not None else float(np.nanmax(mean[0]))
+    if not target > 0 or np.isfinite(mean[0]).sum() < 4:
+        raise InvalidInputError(
+            "skill 1 cannot be calibrated: expected at least 4 points, and a strength above 0 at some of them"
+        )
+    observed = mean / target
+    families = FAMILIES[options.axis]
+    fits = [_family_fit(family, curves.x, observed, shares) for family in families]
+    model, parameters = families[0], np.array(fits[0].parameters)
+    drawn = _draws(model, curves, target, parameters, options)
+    predicted = _all_skills(model, curves.x, shares, parameters)
+    bands = np.array([_all_skills(model, curves.x, shares, p) for p in (*drawn, parameters)])
+    low, high = np.percentile(bands, COVERAGE, axis=0)
+    return SkillFit(
+        options=options,
+        target=target,
+        shares=shares,
+        x=curves.x,
+        observed=observed,
+        predicted=predicted,
+        low=low,
+        high=high,
+        emergence=_emergence(model, curves.x, observed, shares, parameters, drawn, options),
+        families=tuple(fits),
+        n_runs=len(curves.strength),
+        draws=drawn,
+    )
+
+
+def crossing(x: Floats, values: Floats, share: float) -> float:
+    """Return where a curve first reaches a share, by linear interpolation; NaN for never."""
+    there = np.isfinite(values)
+    x, values = x[there], values[there]
+    above = np.flatnonzero(values >= share)
+    if above.size == 0:
+        return float("nan")
+    place = int(above[0])
+    if place == 0:
+        return float(x[0])
+    before, after = values[place - 1], values[place]
+    return float(x[place - 1] + (x[place] - x[place - 1]) * (share - before) / (after - before))
+
+
+def _all_skills(family: Family, x: Floats, shares: Floats, parameters: Floats) -> Floats:
+    return np.array([family.curve(x, float(s), k, parameters) for k, s in enumerate(shares, start=1)])
+
+
+def _calibrate(family: Family, x: Floats, values: Floats, guess: Floats | None = None) -> Floats:
+    """Parameters for skill 1, as logarithms by least squares, from each of the first guesses."""
+    there = np.isfinite(values)
+    x, values = x[there], values[there]
+    half = crossing(x, values, 0.5)
+    half = half if np.isfinite(half) and half > 0 else float(x[-1])
+    low, high = (np.log([bound[i] for bound in family.bounds]) for i in (0, 1))
+
+    def rest(logs: Floats) -> Floats:
+        return np.asarray(family.curve(x, 1.0, 1, np.exp(logs)) - values)
+
+    starts = [guess] if guess is not None else [np.array(start(half)) for start in family.starts]
+    found = [
+        least_squares(rest, np.clip(np.log(start), low + 1e-6, high - 1e-6), bounds=(low, high))
+        for start in starts
+    ]
+    return np.asarray(np.exp(min(found, key=lambda one: float(one.cost)).x))
+
+
+def _family_fit(family: Family, x: Floats, observed: Floats, shares: Floats) -> FamilyFit:
+    parameters = _calibrate(family, x, observed[0])
+    errors = (_all_skills(family, x, shares, parameters) - observed) ** 2
+    others = errors[1:][np.isfinite(errors[1:])]
+    return FamilyFit(
+        name=family.name,
+        parameters=tuple(parameters.tolist()),
+        calibration_error=float(np.sqrt(np.nanmean(errors[0]))),
+        held_out_error=float(np.sqrt(others.mean())) if others.size else float("nan"),
+    )
+
+
+def _draws(
+    family: Family, curves: SkillCurves, target: float, parameters: Floats, options: FitOptions
+) -> Floats:
+    """(draws, n_parameters) calibrations of resampled runs, or with resampled residuals for a single run."""
+    rng = np.random.default_rng(options.seed)
+    runs = curves.strength[:, 0] / target
+    fitted = family.curve(curves.x, 1.0, 1, parameters)
+    found = []
+    for _ in range(options.draws):
+        if len(runs) > 1:
+            values = np.nanmean(runs[rng.integers(0, len(runs), len(runs))], axis=0)
+        else:
+            residual = (runs[0] - fitted)[np.isfinite(runs[0])]
+            residual = residual - residual.mean()
+            values = np.where(np.isfinite(runs[0]), fitted + rng.choice(residual, len(fitted)), np.nan)
+        found.append(_calibrate(family, curves.x, values, parameters))
+    return np.array(found).reshape(len(found), len(parameters))
+
+
+def _emergence(
+    family: Family,
+    x: Floats,
+    observed: Floats,
+    shares: Floats,
+    parameters: Floats,
+    drawn: Floats,
+    options: FitOptions,
+) -> pl.DataFrame:
+    """The table of `SkillFit.emergence`."""
+    fine = np.concatenate(
+        [[0.0], np.geomspace(max(float(x[x > 0].min()), 1e-9) / 4, 4e3 * float(x.max()), 6000)]
+    )
+    rows: list[Mapping[str, object]] = []
+    for k, s in enumerate(shares, start=1):
+        at = [crossing(fine, family.curve(fine, float(s), k, p), options.share) for p in (parameters, *drawn)]
+        low, high = np.nanpercentile(at, COVERAGE) if np.isfinite(at).any() else (np.nan, np.nan)
+        seen = crossing(x, observed[k - 1], options.share)
+        error = family.curve(x, float(s), k, parameters) - observed[k - 1]
+        rows.append(
+            {
+                "skill": k,
+                "share": float(s),
+                "calibrated": k == 1,
+                "predicted": at[0],
+                "low": float(low),
+                "high": float(high),
+                "observed": seen,
+                "ratio": seen / at[0],
+                "error": float(np.sqrt(np.nanmean(error**2))),
+            }
+        )
+    return pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def read_curves(path: str, frames: Sequence[str] = (".csv", ".parquet")) -> SkillCurves:
+    """Read recorded curves from a CSV or Parquet file.
+
+    Raises:
+        InvalidInputError: The file is missing, of another form, or lacks columns.
+    """
+    from pathlib import Path
+
+    file = Path(path)
+    if file.suffix.lower() not in frames:
+        raise InvalidInputError(f"{file.name}: expected a file ending in {' or '.join(frames)}")
+    try:
+        frame = pl.read_csv(file) if file.suffix.lower() == ".csv" else pl.read_parquet(file)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InvalidInputError(f"{file.name}: {reason}") from error
+    try:
+        return SkillCurves.from_frame(frame)
+    except (pl.exceptions.PolarsError, TypeError) as error:
+        raise InvalidInputError(f"{file.name}: columns that are no numbers: {error}") from error

@@ -1,0 +1,98 @@
+"""Fits, predictions and simulations of skills as rows of a store."""
+
+from pathlib import Path
+
+import polars as pl
+
+from emergraph.analysis.skills.fit import SkillFit
+from emergraph.analysis.skills.simulate import Simulation
+from emergraph.graphstore.results import Column, ResultTable, register
+from emergraph.graphstore.store import open_store
+
+SKILLS = register(
+    ResultTable(
+        "skills",
+        "One row per skill of a fit: calibrated on the first, predicted for the others.",
+        (
+            Column("skill", "BIGINT", "k, from 1, the most frequent first."),
+            Column("share", "DOUBLE", "P(k) / P(1)."),
+            Column("calibrated", "BOOLEAN", "True for the skill that the model was fitted to."),
+            Column("predicted", "DOUBLE", "Where the skill emerges, in the units of the axis."),
+            Column("low", "DOUBLE", "Lower end of the 95 % interval over calibrations."),
+            Column("high", "DOUBLE", "Upper end of it."),
+            Column("observed", "DOUBLE", "Where it was seen to emerge; NULL for never."),
+            Column("ratio", "DOUBLE", "observed / predicted."),
+            Column("error", "DOUBLE", "Root mean squared error of its curve, share of the target."),
+        ),
+    )
+)
+CURVES = register(
+    ResultTable(
+        "skills_curves",
+        "One row per skill and recorded point of a fit.",
+        (
+            Column("skill", "BIGINT", "k, from 1."),
+            Column("x", "DOUBLE", "Step, samples or parameters."),
+            Column("observed", "DOUBLE", "Mean strength over runs, share of the target."),
+            Column("predicted", "DOUBLE", "The model's."),
+            Column("low", "DOUBLE", "Lower end of its 95 % interval."),
+            Column("high", "DOUBLE", "Upper end of it."),
+        ),
+    )
+)
+FAMILIES = register(
+    ResultTable(
+        "skills_families",
+        "One row per kind of curve of a fit, each calibrated on skill 1 alone.",
+        (
+            Column("family", "VARCHAR", "Name of the curve."),
+            Column("held_out_error", "DOUBLE", "Root mean squared error on the other skills."),
+            Column("calibration_error", "DOUBLE", "The same on skill 1."),
+            Column("parameters", "BIGINT", "Fitted numbers."),
+        ),
+    )
+)
+RECORDED = register(
+    ResultTable(
+        "skills_recorded",
+        "One row per step and skill of a simulation.",
+        (
+            Column("step", "BIGINT", "Training step."),
+            Column("skill", "BIGINT", "k, from 1."),
+            Column("frequency", "DOUBLE", "P(k)."),
+            Column("strength", "DOUBLE", "R_k, the mean of f g_k over inputs of the skill."),
+            Column("accuracy", "DOUBLE", "Share of inputs of the skill with the right sign, in [0, 1]."),
+            Column("loss", "DOUBLE", "Of the step's batch."),
+        ),
+    )
+)
+
+
+def save_fit(path: str | Path, fit: SkillFit, *, source: str) -> int:
+    """Write a fit to a store, which is made when missing; return the id of the run."""
+    with open_store(path, mode="create") as store:
+        return store.record_run(
+            None,
+            "skills fit",
+            {**fit.options.to_dict(), "target": fit.target, "n_runs": fit.n_runs, "source": source},
+            seed=fit.options.seed,
+            result_tables={
+                SKILLS.name: fit.emergence,
+                CURVES.name: fit.curves(),
+                FAMILIES.name: fit.comparison().with_columns(pl.col(pl.Float64).fill_nan(None)),
+            },
+        )
+
+
+def save_simulation(path: str | Path, simulation: Simulation, *, duration: float) -> int:
+    """Write a simulation to a store, which is made when missing; return the id of the run."""
+    graphs = [graph for _, graph in simulation.snapshots]
+    with open_store(path, mode="create") as store:
+        return store.record_run(
+            graphs[0] if graphs else None,
+            "skills simulate",
+            {**simulation.options.to_dict(), "snapshots_graphs": graphs},
+            seed=simulation.options.seed,
+            duration=duration,
+            result_tables={RECORDED.name: simulation.curves.drop("run")},
+        )

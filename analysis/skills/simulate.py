@@ -1,0 +1,201 @@
+"""A two-layer network that learns multitask sparse parity, recorded skill by skill."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from emergraph.analysis.skills.parity import ParityTasks
+from emergraph.errors import UsageError
+from emergraph.exporters.pytorch.tensors import require_torch
+
+Progress = Callable[[int, int], None]
+PROBES = 256
+"""Probe inputs of a recorded snapshot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationOptions:
+    """The task, the network and its training; the defaults are those of the paper but for width and batch."""
+
+    n_skills: int = 5
+    alpha: float = 0.6
+    bits: int = 32
+    relevant: int = 3
+    """m."""
+    target: float = 5.0
+    """S."""
+    width: int = 256
+    rate: float = 0.05
+    """Learning rate of plain gradient descent."""
+    batch: int = 2000
+    steps: int = 4000
+    points: int = 80
+    """Steps at which strengths are measured, evenly spaced."""
+    snapshots: int = 0
+    """Steps at which the network itself goes to a store, evenly spaced; needs one."""
+    evaluation: int = 1000
+    """Inputs of each skill that strengths are measured on."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no sense.
+
+        Raises:
+            UsageError: A size is below 1.
+        """
+        sizes = (self.width, self.batch, self.steps, self.points, self.evaluation, self.relevant)
+        if min(sizes) < 1 or self.snapshots < 0 or self.seed < 0 or self.rate <= 0 or self.target <= 0:
+            raise UsageError("skills simulate: expected sizes of at least 1, and a rate and target above 0")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the options by name."""
+        return {name: value for name, value in asdict(self).items() if name != "seed"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Simulation:
+    """What was recorded."""
+
+    options: SimulationOptions
+    curves: pl.DataFrame
+    """One row per recorded step and skill: run (the seed), step, skill, frequency, strength (R_k, the mean of
+    f g_k over inputs of the skill), accuracy (share with the right sign), loss (of the step)."""
+    snapshots: tuple[tuple[int, int], ...]
+    """(step, graph id) of the snapshots in the store."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as plain values."""
+        return {
+            **self.options.to_dict(),
+            "seed": self.options.seed,
+            "snapshots": [{"step": step, "graph": graph} for step, graph in self.snapshots],
+            "curves": self.curves.to_dicts(),
+        }
+
+
+def simulate_parity(
+    options: SimulationOptions | None = None,
+    *,
+    store: str | Path | None = None,
+    name: str = "parity",
+    progress: Progress | None = None,
+) -> Simulation:
+    """Train `f(x) = v . relu(W x + b) + c` on multitask sparse parity and record every skill's strength.
+
+    Plain gradient descent on 1/2 mean (f - S g)^2, fresh inputs in every step, weights drawn as torch does by
+    default.
+
+    Args:
+        options: Task, network, training.
+        store: Where snapshots go, through the Recorder: their graphs, activations on probe inputs, and as
+            metrics loss and skill_1, skill_2, ...
+        name: Name of the snapshots.
+        progress: Called with (steps done, steps in all).
+
+    Raises:
+        UsageError: Snapshots are asked for without a store.
+        MissingExtraError: torch is not installed.
+    """
+    options = options or SimulationOptions()
+    if options.snapshots and store is None:
+        raise UsageError("snapshots need a store: give --store STORE")
+    torch = require_torch()
+    tasks = ParityTasks.make(
+        n_skills=options.n_skills,
+        alpha=options.alpha,
+        bits=options.bits,
+        m=options.relevant,
+        seed=options.seed,
+    )
+    rng = np.random.default_rng([options.seed, 2])
+    probes = torch.as_tensor(tasks.draw(PROBES, rng)[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        net = torch.nn.Sequential(
+            torch.nn.Linear(tasks.width, options.width), torch.nn.ReLU(), torch.nn.Linear(options.width, 1)
+        )
+    recorded = _recorder(net, store, probes, name) if options.snapshots else nullcontext(None)
+    with recorded as recorder:
+        return _train(torch, net, tasks, rng, options, recorder, progress)
+
+
+def _recorder(net: Any, store: str | Path | None, probes: Any, name: str) -> Any:  # noqa: ANN401 - torch's types
+    from emergraph.exporters.pytorch.recorder import record
+
+    return record(net, str(store), inputs=probes, name=name)
+
+
+def _train(
+    torch: Any,  # noqa: ANN401
+    net: Any,  # noqa: ANN401
+    tasks: ParityTasks,
+    rng: np.random.Generator,
+    options: SimulationOptions,
+    recorder: Any,  # noqa: ANN401
+    progress: Progress | None,
+) -> Simulation:
+    """The training loop: measure, take a snapshot where one is due, step."""
+    optimiser = torch.optim.SGD(net.parameters(), lr=options.rate)
+    measured = _spaced(options.steps, options.points)
+    kept = _spaced(options.steps, options.snapshots)
+    rows: list[dict[str, object]] = []
+    snapshots: list[tuple[int, int]] = []
+    fixed = [
+        tasks.of_skills(np.full(options.evaluation, k), np.random.default_rng([options.seed, 3, k]))
+        for k in range(tasks.n_skills)
+    ]
+    for step in range(options.steps + 1):
+        x, g = (torch.as_tensor(values) for values in tasks.draw(options.batch, rng))
+        loss = 0.5 * ((net(x)[:, 0] - options.target * g) ** 2).mean()
+        if step in measured or step in kept:
+            found = [_strength(torch, net, *pair) for pair in fixed]
+            value = float(loss.detach())
+            if step in measured:
+                rows += _rows(step, found, value, tasks, options)
+            if step in kept and recorder is not None:
+                metrics = {f"skill_{k}": strength for k, (strength, _) in enumerate(found, start=1)}
+                snapshots.append((step, recorder.step(step, loss=value, **metrics)))
+        if step == options.steps:
+            break
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if progress is not None and step % 50 == 0:
+            progress(step, options.steps)
+    return Simulation(options=options, curves=pl.DataFrame(rows), snapshots=tuple(snapshots))
+
+
+def _spaced(steps: int, count: int) -> frozenset[int]:
+    return frozenset(np.linspace(0, steps, count + 1).round().astype(int).tolist()) if count else frozenset()
+
+
+def _strength(torch: Any, net: Any, x: Any, g: Any) -> tuple[float, float]:  # noqa: ANN401
+    with torch.no_grad():
+        f = net(torch.as_tensor(x))[:, 0].numpy()
+    return float((f * g).mean()), float(((f > 0) == (g > 0)).mean())
+
+
+def _rows(
+    step: int,
+    found: list[tuple[float, float]],
+    loss: float,
+    tasks: ParityTasks,
+    options: SimulationOptions,
+) -> list[dict[str, object]]:
+    return [
+        {
+            "run": options.seed,
+            "step": step,
+            "skill": k,
+            "frequency": float(tasks.frequencies[k - 1]),
+            "strength": strength,
+            "accuracy": accuracy,
+            "loss": loss,
+        }
+        for k, (strength, accuracy) in enumerate(found, start=1)
+    ]
