@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import igraph
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.lon import build_lon
 
@@ -50,18 +50,31 @@ def position_key(precision: float) -> Callable[[Vector, float], Hashable]:
     return key
 
 
-def function_key(
-    outputs: Callable[[Vector], ArrayLike], precision: float
+def matching_key(
+    outputs: Callable[[Vector], NDArray[np.float64]], tolerance: float
 ) -> Callable[[Vector, float], Hashable]:
-    """Return a key that rounds the model's outputs on probe inputs: equal functions are one optimum.
+    """Return a key that numbers functions: the first known one within `tolerance`, or a new one.
+
+    Rounding outputs would part equal functions that lie on both sides of a rounding boundary.
 
     Args:
-        outputs: Maps weights to outputs on fixed inputs.
-        precision: Outputs are rounded to multiples of this.
+        outputs: Maps weights to the outputs on fixed inputs, flat.
+        tolerance: Largest root mean square difference, in units of the outputs.
+
+    Example:
+        >>> key = matching_key(lambda point: point, 0.1)
+        >>> key(np.zeros(2), 0.0), key(np.full(2, 0.09), 0.0), key(np.ones(2), 0.0)
+        (0, 0, 1)
     """
+    known: list[NDArray[np.float64]] = []
 
     def key(point: Vector, _loss: float) -> Hashable:
-        return np.rint(np.asarray(outputs(point), dtype=np.float64) / precision).astype(np.int64).tobytes()
+        found = outputs(point)
+        for number, other in enumerate(known):
+            if float(np.sqrt(np.mean((found - other) ** 2))) <= tolerance:
+                return number
+        known.append(found)
+        return len(known) - 1
 
     return key
 
@@ -106,7 +119,7 @@ def sample_lon(
         starts: Starting points, one run each.
         descend: Maps a point to a local optimum and its loss.
         kick: Maps an optimum to a nearby point.
-        key: Identifies optima, see `position_key` and `function_key`.
+        key: Identifies optima, see `position_key` and `matching_key`.
         patience: A run ends after this many successive kicks without a lower loss.
         max_kicks: Per run.
         seed: Of the kicks; every run has its own stream.

@@ -5,7 +5,7 @@ the base weights, with central differences. Two optima are one when their output
 a network with its hidden units permuted or rescaled computes the same function, so copies are one node.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 
 from emergraph.analysis.landscape.descents import Differentiable, lbfgs_descent, scaled_kick
 from emergraph.analysis.landscape.directions import perturbation_scale, random_directions
-from emergraph.analysis.landscape.escapes import SampledLon, sample_lon
+from emergraph.analysis.landscape.escapes import SampledLon, matching_key, sample_lon
 from emergraph.analysis.landscape.evaluator import Evaluator, Weights
 from emergraph.analysis.landscape.lon import LonSummary, summarise_lon
 from emergraph.analysis.landscape.options import SurveyOptions
@@ -62,35 +62,6 @@ class Optima:
             "unexplored": self.sampled.unexplored,
             "runs": int(self.sampled.final_losses.size),
         }
-
-
-def matching_key(
-    outputs: Callable[[Vector], NDArray[np.float64]], tolerance: float
-) -> Callable[[Vector, float], Hashable]:
-    """Return a key that numbers functions: the first known one within `tolerance`, or a new one.
-
-    Rounding outputs would part equal functions that lie on both sides of a rounding boundary.
-
-    Args:
-        outputs: Maps weights to the outputs on fixed inputs, flat.
-        tolerance: Largest root mean square difference, in units of the outputs.
-
-    Example:
-        >>> key = matching_key(lambda point: point, 0.1)
-        >>> key(np.zeros(2), 0.0), key(np.full(2, 0.09), 0.0), key(np.ones(2), 0.0)
-        (0, 0, 1)
-    """
-    known: list[NDArray[np.float64]] = []
-
-    def key(point: Vector, _loss: float) -> Hashable:
-        found = outputs(point)
-        for number, other in enumerate(known):
-            if float(np.sqrt(np.mean((found - other) ** 2))) <= tolerance:
-                return number
-        known.append(found)
-        return len(known) - 1
-
-    return key
 
 
 def subspace_descent(

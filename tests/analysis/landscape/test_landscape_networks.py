@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from emergraph.analysis.landscape.escapes import function_key, position_key, sample_lon
+from emergraph.analysis.landscape.escapes import matching_key, position_key, sample_lon
 from emergraph.analysis.landscape.hypercube import (
     attractors,
     epistasis,
@@ -245,5 +245,5 @@ def test_equal_functions_are_one_optimum():
         return -0.5 * x
 
     by_position = sample_lon(starts, descend, kick, position_key(0.1), patience=3)
-    by_function = sample_lon(starts, descend, kick, function_key(lambda x: x**2, 0.1), patience=3)
+    by_function = sample_lon(starts, descend, kick, matching_key(lambda x: x**2, 0.1), patience=3)
     assert (by_position.graph.vcount(), by_function.graph.vcount()) == (2, 1)

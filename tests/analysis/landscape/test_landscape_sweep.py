@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from emergraph.analysis.landscape.cluster import cluster
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.speed import fastest, measure, variants
@@ -91,17 +92,19 @@ def test_parallel_workers_give_the_same_numbers_in_the_same_order(evaluator, bac
     assert all(np.array_equal(a, b) for a, b in zip(serial, spread, strict=True))
 
 
-def test_a_dask_cluster_gives_the_same_numbers(evaluator):
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
+def test_a_dask_cluster_of_this_machine_gives_the_same_numbers(evaluator):
+    pytest.importorskip("distributed")
+    with cluster(Backend.DASK, n_jobs=1):
         spread = run_sweep(evaluator, tasks(), parallelism=Parallelism(backend=Backend.DASK, n_jobs=-1))
     serial = run_sweep(evaluator, tasks())
     assert all(np.array_equal(a, b) for a, b in zip(serial, spread, strict=True))
+
+
+def test_clusters_that_are_not_there_are_answered():
+    with pytest.raises(UsageError, match="expected dask or ray"), cluster(Backend.THREADING):
+        pass
+    with pytest.raises(MissingExtraError, match="pip install ray"), cluster(Backend.RAY):
+        pass
 
 
 def test_a_backend_that_is_not_there_is_answered_with_what_to_install(evaluator):

@@ -189,6 +189,19 @@ def test_scale_invariance_is_what_the_normalisation_promises(norm, per_neuron, i
     assert (rises[0] == pytest.approx(rises[1], rel=1e-4)) is invariant
 
 
+def test_only_the_trace_in_the_metric_of_the_weights_is_invariant():
+    """The trace of the Hessian changes with the scale of neurons, tr(N H N) with N = |w| does not."""
+    x, labels = data()
+    plain, scaled = [], []
+    for version in (mlp(), rescaled(mlp(), per_neuron=True)):
+        found = TorchEvaluator(version, x, labels)
+        diagonal = np.diag(found.hessian().dense())
+        plain.append(diagonal.sum())
+        scaled.append(float(diagonal @ found.base.astype(float) ** 2))
+    assert scaled[0] == pytest.approx(scaled[1], rel=1e-4)
+    assert abs(plain[0] - plain[1]) > 0.5 * abs(plain[0])
+
+
 def test_permuted_networks_have_a_barrier():
     net, (x, labels) = mlp(3), data()
     order = torch.tensor([3, 1, 0, 2, 7, 4, 6, 5])
