@@ -57,7 +57,7 @@ class Plan:
 SMALL, LARGE, TINY = (784, 64, 32, 10), (784, 100, 50, 10), (64, 32, 16, 10)
 
 PLANS = (
-    Plan(name="mnist-small", data="mnist", kind="dense", sizes=SMALL, batch=250, rate=0.025),
+    Plan(name="mnist-small", data="mnist", kind="dense", sizes=SMALL, batch=250, rate=0.025, seeds_at_once=5),
     Plan(name="mnist-large", data="mnist", kind="dense", sizes=LARGE, batch=250, rate=0.025, seeds_at_once=5),
     Plan(
         name="mnist-conv",
@@ -79,7 +79,16 @@ PLANS = (
         batch=9,
         rate=0.02,
     ),
-    Plan(name="mnist-init", data="mnist", kind="dense", sizes=SMALL, n_train=20_000, arms=True, epochs=10),
+    Plan(
+        name="mnist-init",
+        data="mnist",
+        kind="dense",
+        sizes=SMALL,
+        n_train=20_000,
+        arms=True,
+        epochs=10,
+        seeds_at_once=5,
+    ),
     Plan(
         name="digits-init",
         data="digits",
