@@ -36,16 +36,16 @@ StoreOption = Annotated[
 class Calibration:
     """How recorded curves are read and predicted."""
 
-    axis: Annotated[str, typer.Option(help="What x is: time, data or parameters.")] = ("time",)
+    axis: Annotated[str, typer.Option(help="What x is: time, data or parameters.")] = "time"
     alpha: Annotated[
         float | None, typer.Option(help="Frequencies are k^-(alpha+1).  [default: the column frequency]")
-    ] = (None,)
+    ] = None
     target: Annotated[
         float | None, typer.Option(help="Full strength S.  [default: the largest of skill 1]")
-    ] = (None,)
-    share: Annotated[float, typer.Option(help="A skill has emerged at this share of S.")] = (0.5,)
-    draws: Annotated[int, typer.Option(min=0, help="Calibrations behind an interval.")] = (200,)
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = (0,)
+    ] = None
+    share: Annotated[float, typer.Option(help="A skill has emerged at this share of S.")] = 0.5
+    draws: Annotated[int, typer.Option(min=0, help="Calibrations behind an interval.")] = 200
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0
 
     def options(self) -> "FitOptions":
         """The library's."""

@@ -128,7 +128,7 @@ def test_the_network_learns_skills_as_the_model_predicts(simulation):
     # calibrated on skill 1, the time of skill 2 is predicted to a third; without frequencies it is off by two
     assert found.emergence["ratio"][1] == pytest.approx(1, abs=0.35)
     errors = dict(found.comparison().select("family", "held_out_error").iter_rows())
-    assert errors["multilinear"] < 0.5 * errors["same for all"]
+    assert errors["multilinear"] < 0.7 * errors["same for all"]
     last = simulation.curves.filter(pl.col("step") == SMALL.steps)
     assert last["accuracy"].min() > 0.95
     np.testing.assert_allclose(last["strength"], 1, atol=0.15)
