@@ -82,6 +82,26 @@ def insert(
     return int(inserted)
 
 
+def append(
+    connection: duckdb.DuckDBPyConnection, rows: pa.Table, table: str, expressions: str, condition: str = ""
+) -> None:
+    """Append rows to a table, computed from `rows`, and let go of them at once.
+
+    What is registered for a statement, as `insert` does, stays in memory until the transaction ends.
+
+    Args:
+        connection: Where to append.
+        rows: The rows that travel.
+        table: Whose columns the expressions fill, in order.
+        expressions: SQL over the columns of `rows`.
+        condition: SQL that picks rows; all of them by default.
+    """
+    relation = connection.from_arrow(rows)
+    if condition:
+        relation = relation.filter(condition)
+    relation.project(expressions).insert_into(table)
+
+
 def insert_rows(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, pa.Array]) -> int:
     """Append rows to a table of the schema, columns matched by name; those not given become NULL."""
     return insert(

@@ -1,8 +1,13 @@
 """Edges into the store, fast.
 
 A matrix travels as its weights and a row number; DuckDB makes src and dst from the number, which is about
-twice as fast as sending three columns. Small blocks are gathered first, because every INSERT costs about a
-millisecond. Rows arrive ordered by block, and a matrix row by row, so a query for one block skips the rest.
+twice as fast as sending three columns. Rows arrive ordered by block, and a matrix row by row, so a query for
+one block skips the rest.
+
+Every INSERT but the last one of a graph holds whole row groups of DuckDB. A row group that is not full when
+the next INSERT begins stays in memory, so that the commit writes everything behind it to the log first and to
+the file after; and a checkpoint rewrites the neighbours of small row groups. So edges of small blocks, and
+the ends of large ones, are gathered until they fill a row group.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +19,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emergraph.errors import LimitError
-from emergraph.graphstore.frames import insert
+from emergraph.graphstore.frames import append
 from emergraph.graphstore.records import FloatArray, IntArray, Kernels, MatrixKernels
+from emergraph.graphstore.sql import compose
 
-CHUNK_ROWS = 1 << 23
-"""Edges per INSERT; more gains nothing and takes memory."""
-SMALL_BLOCK = 1 << 16
+CHUNK_ROWS = 1 << 22
+"""Entries of a matrix that are looked at together; more gains nothing and takes memory."""
+ROW_GROUP = 122_880
+"""Rows of a row group of DuckDB, the unit in which tables are compressed and written."""
+SMALL_BLOCK = 2 * ROW_GROUP
 """Blocks of up to this many entries are gathered."""
-GATHERED_ROWS = 1 << 20
+GATHERED_ROWS = 8 * ROW_GROUP
 """Gathered edges per INSERT."""
 MAX_UNIT = 2**31 - 2
 
@@ -98,15 +106,9 @@ class EdgeLoader:
                 name: np.asarray(getattr(kernels, name), kind) for name, kind in _KERNEL_TYPES.items()
             }
         table = "connections" if kernels is None else "kernels"
-        if src.size <= SMALL_BLOCK:
-            self._gather(table, block, columns)
-            return
-        self._flush_table(table)
         for first in range(0, src.size, CHUNK_ROWS):
             rows = slice(first, first + CHUNK_ROWS)
-            chunk = pa.table({name: pa.array(column[rows]) for name, column in columns.items()})
-            sql = "INSERT INTO {table} BY NAME SELECT {block}::INTEGER AS block, * FROM {chunk}"
-            insert(self._connection, chunk, sql, table=table, block=block)
+            self._gather(table, block, {name: column[rows] for name, column in columns.items()})
 
     def flush(self) -> None:
         """Insert what was gathered."""
@@ -114,38 +116,60 @@ class EdgeLoader:
             self._flush_table(table)
 
     def _insert_entries(self, block: int, src: Int32Array, dst: Int32Array, columns: Columns) -> int:
-        """Insert the entries of some rows of a matrix; src and dst are made from the position in the rows."""
-        table, condition = _target(columns)
+        """Insert the entries of some rows of a matrix: whole row groups from here, both ends gathered."""
+        table, _ = _target(columns)
+        flags = columns["n_params" if table == "kernels" else "weight"]
+        total = int(np.count_nonzero(flags))
+        waiting = self._gathered[table].n_rows
+        head = min(total, -waiting % ROW_GROUP)
+        body = (total - head) // ROW_GROUP * ROW_GROUP
+        if not body or _step(src) is None or _step(dst) is None:
+            return self._gather_entries(block, src, dst, columns)
+        cuts = [_position_of(flags, head, total), _position_of(flags, head + body, total)]
+        self._gather_entries(block, src, dst, columns, last=cuts[0])
         self._flush_table(table)
-        lists: dict[str, list[int]] = {}
-        src_sql = _unit_sql("src", src, f"position // {dst.size}", lists)
-        dst_sql = _unit_sql("dst", dst, f"position % {dst.size}", lists)
+        self._insert_positions(block, src, dst, columns, slice(*cuts))
+        self._gather_entries(block, src, dst, columns, first=cuts[1])
+        return total
+
+    def _insert_positions(
+        self, block: int, src: Int32Array, dst: Int32Array, columns: Columns, cut: slice
+    ) -> None:
+        """Insert the entries at some positions; src and dst are made from the position."""
+        table, condition = _target(columns)
+        src_sql, dst_sql = (
+            _unit_sql(src, f"position // {dst.size}"),
+            _unit_sql(dst, f"position % {dst.size}"),
+        )
         chunk = pa.table(
             {
-                **{name: pa.array(column) for name, column in columns.items()},
-                "position": pa.array(self._first_positions(src.size * dst.size)),
+                **{name: pa.array(column[cut]) for name, column in columns.items()},
+                "position": pa.array(self._first_positions(src.size * dst.size)[cut]),
             }
         )
-        return insert(
-            self._connection,
-            chunk,
-            "INSERT INTO {table} SELECT {block}, {src}, {dst}, {columns} FROM {chunk} WHERE {condition}",
-            parameters=lists or None,
-            table=table,
+        expressions = compose(
+            "{block}::INTEGER, {src}, {dst}, {columns}",
             block=block,
             src=src_sql,
             dst=dst_sql,
             columns=", ".join(columns),
-            condition=condition,
         )
+        append(self._connection, chunk, table, expressions, condition)
 
-    def _gather_entries(self, block: int, src: Int32Array, dst: Int32Array, columns: Columns) -> int:
-        """Keep the entries of a small matrix for the next INSERT."""
+    def _gather_entries(
+        self,
+        block: int,
+        src: Int32Array,
+        dst: Int32Array,
+        columns: Columns,
+        *,
+        first: int = 0,
+        last: int | None = None,
+    ) -> int:
+        """Keep the entries of a matrix, or those of some of its positions, for a later INSERT."""
         table, _ = _target(columns)
-        is_edge = (
-            np.greater(columns["n_params"], 0) if table == "kernels" else np.not_equal(columns["weight"], 0)
-        )
-        entries = np.flatnonzero(is_edge)
+        flags = columns["n_params" if table == "kernels" else "weight"][first:last]
+        entries = np.flatnonzero(flags) + first
         values = {name: column[entries] for name, column in columns.items()}
         self._gather(
             table, block, {"src": src[entries // dst.size], "dst": dst[entries % dst.size], **values}
@@ -158,18 +182,18 @@ class EdgeLoader:
         gathered.pieces.append({"block": np.full(n_rows, block, dtype=np.int32), **columns})
         gathered.n_rows += n_rows
         if gathered.n_rows >= GATHERED_ROWS:
-            self._flush_table(table)
+            self._flush_table(table, whole=True)
 
-    def _flush_table(self, table: str) -> None:
+    def _flush_table(self, table: str, *, whole: bool = False) -> None:
+        """Insert what was gathered; with `whole`, what fills row groups, and keep the rest."""
         gathered = self._gathered[table]
-        if gathered.n_rows:
-            insert(
-                self._connection,
-                _joined(gathered.pieces),
-                "INSERT INTO {table} BY NAME SELECT * FROM {chunk}",
-                table=table,
-            )
-        self._gathered[table] = _Gathered()
+        n_rows = gathered.n_rows // ROW_GROUP * ROW_GROUP if whole else gathered.n_rows
+        if not n_rows:
+            return
+        taken, rest = _split(gathered.pieces, n_rows)
+        self._gathered[table] = _Gathered(gathered.n_rows - n_rows, rest)
+        columns = ["block", "src", "dst", "weight", *(_KERNEL_TYPES if table == "kernels" else ())]
+        append(self._connection, _joined(taken), table, ", ".join(columns))
 
     def _first_positions(self, count: int) -> Int32Array:
         if self._positions.size < count:
@@ -220,14 +244,45 @@ def _target(columns: Columns) -> tuple[str, str]:
     return ("kernels", "n_params > 0") if "n_params" in columns else ("connections", "weight <> 0")
 
 
-def _unit_sql(name: str, units: Int32Array, index: str, lists: dict[str, list[int]]) -> str:
-    """Return SQL for `units[index]`: arithmetic where ids are evenly spaced, else a lookup in a parameter."""
+def _unit_sql(units: Int32Array, index: str) -> str:
+    """Return SQL for `units[index]` of evenly spaced ids, see `_step`."""
+    return f"({int(units[0])} + ({_step(units)}) * ({index}))::INTEGER"
+
+
+def _step(units: Int32Array) -> int | None:
+    """Return the distance of evenly spaced ids; None where they are not."""
     start = int(units[0])
     step = int(units[1]) - start if units.size > 1 else 1
-    if np.array_equal(units, start + step * np.arange(units.size, dtype=np.int64)):
-        return f"({start} + ({step}) * ({index}))::INTEGER"
-    lists[name] = units.tolist()
-    return f"(${name}::INTEGER[])[1 + {index}]"
+    even = start + step * np.arange(units.size, dtype=np.int64)
+    return step if np.array_equal(units, even) else None
+
+
+def _position_of(flags: NDArray[np.generic], count: int, total: int) -> int:
+    """Return how many entries to take from the start for `count` of the `total` non-zero ones."""
+    if total == flags.size or count == 0:
+        return count
+    step = 1 << 16
+    seen = 0
+    for first in range(0, flags.size, step):
+        found = int(np.count_nonzero(flags[first : first + step]))
+        if seen + found >= count:
+            return first + int(np.flatnonzero(flags[first : first + step])[count - seen - 1]) + 1
+        seen += found
+    return int(flags.size)
+
+
+def _split(pieces: Sequence[Columns], n_rows: int) -> tuple[list[Columns], list[Columns]]:
+    """Return the pieces with the first rows, and those with the others."""
+    taken: list[Columns] = []
+    for position, piece in enumerate(pieces):
+        size = piece["src"].size
+        if size > n_rows:
+            head = {name: column[:n_rows] for name, column in piece.items()}
+            tail = {name: column[n_rows:] for name, column in piece.items()}
+            return [*taken, head] if n_rows else taken, [tail, *pieces[position + 1 :]]
+        taken.append(piece)
+        n_rows -= size
+    return taken, []
 
 
 def _signs_of_zeros(weights: NDArray[np.generic], n_zeros: int) -> NDArray[np.bool_]:

@@ -34,6 +34,9 @@ from emergraph.graphstore.records import (
 from emergraph.graphstore.tensors import TensorLoader
 from emergraph.graphstore.traces import write_metrics, write_trace
 
+WRITE_MEMORY_MIB = 512
+"""What DuckDB may hold while a graph is written; more makes nothing faster."""
+
 
 class GraphWriter:
     """Writes one graph; made by `Store.write_graph`. It is a `GraphSink`.
@@ -43,6 +46,8 @@ class GraphWriter:
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, header: GraphHeader) -> None:
+        # What is written is otherwise kept as well, up to most of the machine's memory.
+        connection.execute(f"SET memory_limit = '{WRITE_MEMORY_MIB}MiB'")
         connection.execute("BEGIN TRANSACTION")
         self._connection = connection
         self._header = header
@@ -217,6 +222,7 @@ class GraphWriter:
             write_trace(self._connection, self.graph, header, frame)
         write_metrics(self._connection, self.graph, self._metrics)
         self._connection.execute("COMMIT")
+        self._connection.execute("RESET memory_limit")
         self._open = False
         self.finished = True
         return self.graph
@@ -228,6 +234,7 @@ class GraphWriter:
             # After a full disk the transaction may be gone already.
             with contextlib.suppress(duckdb.Error):
                 self._connection.execute("ROLLBACK")
+                self._connection.execute("RESET memory_limit")
 
     def _next_block(self) -> int:
         return self._first_block + len(self._blocks)

@@ -58,6 +58,7 @@ def assert_edges(reader, expected, src_units, dst_units):
 def tiny_chunks(monkeypatch):
     """Send even small matrices through the bulk path, a few rows at a time."""
     monkeypatch.setattr(ingest, "SMALL_BLOCK", -1)
+    monkeypatch.setattr(ingest, "ROW_GROUP", 3)
     monkeypatch.setattr(ingest, "CHUNK_ROWS", 7)
 
 
@@ -85,6 +86,7 @@ def test_edges_are_the_nonzero_entries(shared_store, bulk, permuted, weights, se
         if bulk:
             patch.setattr(ingest, "SMALL_BLOCK", -1)
             patch.setattr(ingest, "CHUNK_ROWS", 7)
+            patch.setattr(ingest, "ROW_GROUP", 3)
         with shared_store.write_graph(header()) as writer:
             written = writer.write_matrix(block(), src_units, dst_units, weights)
             graph = finish(writer, [n_src, n_dst])
@@ -142,10 +144,10 @@ def test_any_real_element_type(tmp_path, monkeypatch, dtype, bulk):
 
 def test_large_matrix_takes_the_bulk_path_and_equals_numpy(tmp_path):
     random = np.random.default_rng(3)
-    weights = random.standard_normal((500, 400)).astype(np.float32)
+    weights = random.standard_normal((500, 600)).astype(np.float32)
     weights[random.random(weights.shape) < 0.3] = 0
     assert weights.size > ingest.SMALL_BLOCK
-    write_one(tmp_path / "net.duckdb", np.arange(500), np.arange(500, 900), weights)
+    write_one(tmp_path / "net.duckdb", np.arange(500), np.arange(500, 1100), weights)
     edges = single_block_edges(tmp_path / "net.duckdb", ("src", "dst", "weight"))
     rows, columns = np.nonzero(weights)
     np.testing.assert_array_equal(edges["src"], rows)
@@ -236,6 +238,7 @@ def test_listed_kernels(tmp_path):
 def test_order_of_blocks_survives_gathering(tmp_path, monkeypatch):
     """Small blocks before a large one must not end up behind it."""
     monkeypatch.setattr(ingest, "SMALL_BLOCK", 8)
+    monkeypatch.setattr(ingest, "ROW_GROUP", 3)
     path = tmp_path / "net.duckdb"
     with open_store(path, mode="create") as store, store.write_graph(header()) as writer:
         writer.write_matrix(block(0), np.arange(2), np.arange(4, 6), np.ones((2, 2)))
@@ -249,22 +252,40 @@ def test_order_of_blocks_survives_gathering(tmp_path, monkeypatch):
     assert blocks == [0] * 4 + [1] * 16 + [2] * 4 + [3] * 12
 
 
-def test_gathered_edges_are_inserted_when_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "GATHERED_ROWS", 5)
-    calls = []
-    insert = ingest.insert
+@settings(max_examples=20, deadline=None)
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7), st.booleans()), min_size=1, max_size=8),
+    zeros=st.floats(0, 0.9),
+)
+def test_every_insert_but_the_last_holds_whole_row_groups(shared_store, shapes, zeros):
+    random, calls, expected = np.random.default_rng(0), [], []
+    append = ingest.append
 
-    def counting_insert(connection, rows, sql, **parts):
-        calls.append(rows.num_rows)
-        return insert(connection, rows, sql, **parts)
+    def counting_append(connection, rows, *arguments):
+        before = connection.execute("SELECT count(*) FROM connections").fetchall()[0][0]
+        append(connection, rows, *arguments)
+        calls.append(connection.execute("SELECT count(*) FROM connections").fetchall()[0][0] - before)
 
-    monkeypatch.setattr(ingest, "insert", counting_insert)
-    path = tmp_path / "net.duckdb"
-    with open_store(path, mode="create") as store, store.write_graph(header()) as writer:
-        for i in range(4):
-            writer.write_matrix(block(i), np.arange(3), np.array([3]), np.ones((3, 1)))
-        finish(writer, [3, 1])
-    assert calls == [6, 6]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"append": counting_append, "SMALL_BLOCK": 6, "ROW_GROUP": 4}.items():
+            patch.setattr(ingest, name, value)
+        patch.setattr(ingest, "GATHERED_ROWS", 8)
+        with shared_store.write_graph(header()) as writer:
+            for i, (n_src, n_dst, listed) in enumerate(shapes):
+                weights = np.where(random.random((n_src, n_dst)) < zeros, 0, 1.5 + i)
+                src, dst = np.nonzero(weights)
+                if listed:
+                    writer.write_edges(block(i), src, dst + 5, weights[src, dst])
+                else:
+                    writer.write_matrix(block(i), np.arange(n_src), np.arange(5, 5 + n_dst), weights)
+                expected.append([(int(a), int(b) + 5, 1.5 + i) for a, b in zip(src, dst, strict=True)])
+            graph = finish(writer, [5, 7])
+    assert all(count % 4 == 0 for count in calls[:-1])
+    assert sum(calls) == sum(map(len, expected))
+    reader = shared_store.graph(graph)
+    for info, edges in zip(reader.blocks_info(), expected, strict=True):
+        found = reader.block_edges(info, columns=("src", "dst", "weight"))
+        assert list(zip(*(found[c].tolist() for c in ("src", "dst", "weight")), strict=True)) == edges
 
 
 def test_empty_matrices_are_blocks_without_edges(tmp_path):
