@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.positionrun import PositionReport
     from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
+    from emergraph.analysis.emergence.trajectory import Stopping, Trajectory
 
 
 RELATIVE = ("per_param", "per_dense_param", "per_density")
@@ -188,4 +189,41 @@ def position_view(report: "PositionReport") -> View:
         details=layers,
         facts=facts,
         document=report.to_dict(),
+    )
+
+
+def trajectory_view(result: "Trajectory") -> View:
+    """E and metrics step by step, correlations with the change that follows, and where rules on E stop."""
+    import polars as pl
+
+    facts: dict[str, object] = {
+        "activity": result.activity,
+        "snapshots": result.frame.height,
+        "metric": result.options.metric,
+    }
+    for stopping in result.stoppings:
+        facts[f"stop when {stopping.rule.replace('_', ' ')}, {stopping.measure}"] = _stopping_text(stopping)
+    correlations = [c.row() for c in result.correlations]
+    wanted = ("step", "emergence_", "per_density_", "activity_s", "weight_sparsity", "metric_", "change_")
+    return View(
+        rows=result.frame,
+        columns=[name for name in result.frame.columns if name.startswith(wanted)],
+        details=pl.DataFrame(correlations, infer_schema_length=None) if correlations else None,
+        facts=facts,
+        document=result.to_dict(),
+        notes=result.left_out,
+    )
+
+
+def _stopping_text(stopping: "Stopping") -> str:
+    ordinary = (
+        "early stopping never"
+        if stopping.ordinary_step is None
+        else (f"early stopping at step {stopping.ordinary_step}")
+    )
+    if stopping.step is None:
+        return f"never; {ordinary}"
+    loss = 0.0 if stopping.loss is None else stopping.loss
+    return (
+        f"step {stopping.step}; {ordinary}; saves {stopping.saved} snapshots, costs {loss:.4g} of the metric"
     )

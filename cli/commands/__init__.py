@@ -6,6 +6,7 @@ NAMES = (
     "export",
     "trace",
     "emergence",
+    "trajectory",
     "prune",
     "percolate",
     "concepts",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.positionrun import PositionReport
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
+    from emergraph.analysis.emergence.trajectory import Trajectory, TrajectoryOptions
     from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
     from emergraph.analysis.pruning.modelruns import ModelFiles
@@ -171,6 +172,39 @@ class Store:
             raise LimitError(f"more than {limits.rows} rows: raise the limit, or aggregate in SQL")
         return result.frame
 
+    def trajectory(
+        self,
+        graphs: "Sequence[str]" = ("*",),
+        *,
+        rule: "ActivityRule | str" = "mean",
+        threshold: float | None = None,
+        options: "EmergenceOptions | None" = None,
+        trajectory: "TrajectoryOptions | None" = None,
+        save: bool = True,
+    ) -> "Trajectory":
+        """Follow emergence over the snapshots of a training run.
+
+        Args:
+            graphs: Names, ids or patterns (`mlp-*`) of snapshots; they are put in order of their step.
+            rule: Any activity rule but per_sample; weight_change compares each snapshot with the one before.
+            threshold: Default: the rule's own.
+            options: Conventions of the count.
+            trajectory: Metric, lags, permutations, patience.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: The graphs make no trajectory, lack a trace, or none has the metric.
+        """
+        from emergraph.analysis.emergence.storedtrajectory import save_trajectory, stored_trajectory
+
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            result = stored_trajectory(
+                opened, graphs, rule=rule, threshold=threshold, options=options, trajectory=trajectory
+            )
+            if save:
+                save_trajectory(opened, result, rule=str(rule), threshold=threshold, graphs=list(graphs))
+        return result
+
     def remove(self, name_or_id: str | int) -> str:
         """Take a graph with its traces and runs out of the store; return its name.
 
@@ -257,6 +291,12 @@ class Graph:
         """One row per operation of the model, as the tracer met it."""
         with self._reader() as reader:
             return reader.operations()
+
+    @property
+    def metrics(self) -> pl.DataFrame:
+        """Numbers that were recorded about the graph, such as loss and accuracy: name and value."""
+        with self._reader() as reader:
+            return reader.metrics()
 
     @property
     def traces(self) -> pl.DataFrame:

@@ -1,0 +1,266 @@
+"""Trajectories of the snapshots in a store."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from emergraph.analysis.emergence.activity import ActivityRule, rule_named
+from emergraph.analysis.emergence.baselines import baselines
+from emergraph.analysis.emergence.options import EmergenceOptions, Interior
+from emergraph.analysis.emergence.pathcount import path_count_emergence
+from emergraph.analysis.emergence.rules import activity_scores
+from emergraph.analysis.emergence.trajectory import (
+    LaggedCorrelation,
+    Stopping,
+    Trajectory,
+    TrajectoryOptions,
+    change,
+    lagged_correlations,
+    stoppings,
+)
+from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+from emergraph.errors import UsageError
+from emergraph.graphstore.results import Column, ResultTable, register
+from emergraph.graphstore.store import Store
+
+if TYPE_CHECKING:
+    from emergraph.analysis.unitgraph import UnitGraph
+
+COMMAND = "trajectory"
+MINIMUM_STEPS = 3
+
+STEPS = register(
+    ResultTable(
+        "trajectory_steps",
+        "One row per snapshot and interior of a run: E along training.",
+        (
+            Column("snapshot", "INTEGER", "graphs.id of the snapshot."),
+            Column("step", "BIGINT", "Training step."),
+            Column("interior", "VARCHAR", "As in emergence."),
+            Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
+            Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
+            Column("per_density", "DOUBLE", "E / (share of parameters that remain)."),
+            Column("activity_sparsity", "DOUBLE", "Share of inactive units."),
+            Column("weight_sparsity", "DOUBLE", "Share of the parameters that are zero."),
+            Column("metric", "DOUBLE", "The metric that the run asked about."),
+        ),
+    )
+)
+CORRELATIONS = register(
+    ResultTable(
+        "trajectory_correlations",
+        "One row per measure, lag and kind of change: E against the change in the metric that follows.",
+        (
+            Column("measure", "VARCHAR", "Figure of emergence."),
+            Column("change", "VARCHAR", "raw, or smoothed by a trailing mean."),
+            Column("lag", "INTEGER", "Steps between E and the change."),
+            Column("n", "INTEGER", "Pairs."),
+            Column("rho", "DOUBLE", "Spearman's rank correlation; NULL where one of the two is constant."),
+            Column("p", "DOUBLE", "Permutation p value."),
+            Column("rho_given_step", "DOUBLE", "The same with the step held constant."),
+            Column("p_given_step", "DOUBLE", "Its permutation p value."),
+        ),
+    )
+)
+STOPPINGS = register(
+    ResultTable(
+        "trajectory_stoppings",
+        "One row per rule on E: where it stops training, beside ordinary early stopping.",
+        (
+            Column("rule", "VARCHAR", "settled or near_zero."),
+            Column("measure", "VARCHAR", "Figure of emergence."),
+            Column("step", "BIGINT", "Where the rule stops; NULL for never."),
+            Column("ordinary_step", "BIGINT", "Where early stopping on the metric does; NULL for never."),
+            Column("saved", "INTEGER", "Snapshots that the rule stops earlier."),
+            Column("loss", "DOUBLE", "What it costs in the best value of the metric."),
+        ),
+    )
+)
+
+
+def chosen_snapshots(graphs: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
+    """The graphs with one of these names, ids or patterns (`run-*`), by training step.
+
+    Args:
+        graphs: The table `graphs` of a store.
+        wanted: Names, ids or patterns.
+
+    Raises:
+        UsageError: Fewer than three graphs are left, some have no step, or two have the same one.
+    """
+    names = graphs["name"].to_list()
+    ids = [str(i) for i in graphs["id"].to_list()]
+    keep = [
+        any(fnmatchcase(name, one) or number == one for one in wanted)
+        for name, number in zip(names, ids, strict=True)
+    ]
+    chosen = graphs.filter(pl.Series(keep, dtype=pl.Boolean))
+    if chosen.height < MINIMUM_STEPS:
+        raise UsageError(
+            f"a trajectory needs at least {MINIMUM_STEPS} snapshots, "
+            f"{chosen.height} of {graphs.height} graphs match"
+        )
+    if chosen["step"].null_count():
+        unnamed = chosen.filter(pl.col("step").is_null())["name"][0]
+        raise UsageError(f"graph '{unnamed}' has no training step: choose recorded snapshots with --graphs")
+    if chosen["step"].n_unique() < chosen.height:
+        raise UsageError("two of the graphs have the same training step: choose one run with --graphs")
+    return chosen.sort("step")
+
+
+def stored_trajectory(
+    store: Store,
+    wanted: Sequence[str],
+    *,
+    rule: ActivityRule | str = ActivityRule.MEAN,
+    threshold: float | None = None,
+    options: EmergenceOptions | None = None,
+    trajectory: TrajectoryOptions | None = None,
+) -> Trajectory:
+    """Count every snapshot and relate E to the change in a metric.
+
+    Each snapshot is counted with its newest trace; for weight_change with the snapshot before it, so that the
+    first one has no E.
+
+    Args:
+        store: The store.
+        wanted: Names, ids or patterns of the snapshots.
+        rule: Any activity rule but per_sample.
+        threshold: Default: the rule's own.
+        options: Conventions of the count.
+        trajectory: Metric, lags, patience.
+
+    Returns:
+        `frame` has one row per step: graph, name, step, then for each interior `emergence_<interior>`,
+        `log10_<interior>`, `per_param_<interior>`, `per_dense_param_<interior>`, `per_density_<interior>`;
+        n_active, activity_sparsity, weight_sparsity, weight_l2; every recorded metric as `metric_<name>`; and
+        `change_raw` and `change_smoothed`, the change in the chosen metric that follows the step.
+
+    Raises:
+        UsageError: The snapshots do not make a trajectory, or no snapshot has the metric.
+    """
+    options, wish = options or EmergenceOptions(), trajectory or TrajectoryOptions()
+    rule = rule_named(rule)
+    if rule is ActivityRule.PER_SAMPLE:
+        raise UsageError("a trajectory needs one activity per snapshot: choose another rule than per_sample")
+    chosen = chosen_snapshots(store.graphs(), wanted)
+    rows: list[dict[str, object]] = []
+    before: UnitGraph | None = None
+    text = ""
+    for graph, name, step in chosen.select("id", "name", "step").iter_rows():
+        reader = store.graph(int(graph))
+        unit_graph = read_unit_graph(reader)
+        row: dict[str, object] = {"graph": graph, "name": name, "step": step}
+        if rule is not ActivityRule.WEIGHT_CHANGE or before is not None:
+            trace = None if rule is ActivityRule.WEIGHT_CHANGE else read_unit_trace(reader)
+            active = activity_scores(rule, unit_graph, trace=trace, before=before).above(threshold)
+            text = active.text
+            result = path_count_emergence(unit_graph, active, options=options)
+            for count in result.counts:
+                for kind in ("emergence", "per_param", "per_dense_param", "per_density"):
+                    size = getattr(count, kind)
+                    row[f"{kind}_{count.interior}"] = None if size is None else size.value
+                row[f"log10_{count.interior}"] = count.emergence.to_dict()["log10"]
+            figures = baselines(unit_graph, active, options=options)
+            row |= {
+                "n_active": result.n_active,
+                "activity_sparsity": figures.activity_sparsity,
+                "weight_sparsity": figures.weight_sparsity,
+                "weight_l2": figures.weight_l2,
+            }
+        row |= {f"metric_{key}": value for key, value in reader.metrics().iter_rows()}
+        rows.append(row)
+        before = unit_graph
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return _related(frame, text, options.interiors, wish)
+
+
+def _related(
+    frame: pl.DataFrame, text: str, interiors: Sequence[Interior], wish: TrajectoryOptions
+) -> Trajectory:
+    """Add the changes, correlations and stopping rules."""
+    column = f"metric_{wish.metric}"
+    metrics = [name.removeprefix("metric_") for name in frame.columns if name.startswith("metric_")]
+    left_out: list[str] = []
+    correlations: list[LaggedCorrelation] = []
+    found: list[Stopping] = []
+    if column not in frame.columns or frame[column].null_count() == frame.height:
+        if metrics:
+            raise UsageError(f"no snapshot has a metric '{wish.metric}'; there is {', '.join(metrics)}")
+        left_out.append("the snapshots have no metrics: E has nothing to be compared with")
+        return Trajectory(
+            frame=frame,
+            correlations=(),
+            stoppings=(),
+            activity=text,
+            options=wish,
+            left_out=tuple(left_out),
+        )
+    if frame[column].null_count():
+        gaps = frame.filter(pl.col(column).is_null())["name"].to_list()
+        raise UsageError(f"graph '{gaps[0]}' has no metric '{wish.metric}', others have: leave it out")
+    values = frame[column].to_numpy()
+    for name, window in (("change_raw", 1), ("change_smoothed", wish.window)):
+        frame = frame.with_columns(pl.Series(name, [*change(values, window=window).tolist(), None]))
+    for interior in interiors:
+        for measure in (f"log10_{interior}", f"per_density_{interior}"):
+            figures = frame[measure].cast(pl.Float64).fill_null(float("-inf")).to_numpy()
+            correlations += lagged_correlations(measure, figures, values, wish)
+        measured = frame.filter(pl.col(f"emergence_{interior}").is_not_null())
+        found += stoppings(
+            f"emergence_{interior}",
+            measured[f"emergence_{interior}"].to_numpy(),
+            measured[column].to_numpy(),
+            measured["step"].to_list(),
+            wish,
+        )
+    return Trajectory(
+        frame=frame,
+        correlations=tuple(correlations),
+        stoppings=tuple(found),
+        activity=text,
+        options=wish,
+        left_out=tuple(left_out),
+    )
+
+
+def save_trajectory(store: Store, result: Trajectory, **about: object) -> int:
+    """Write a trajectory to a store; return the id of the run.
+
+    Args:
+        store: Open for writing.
+        result: The trajectory.
+        about: Parameters of the run beside its options, such as the rule.
+    """
+    metric = f"metric_{result.options.metric}"
+    interiors = [i for i in ("active", "any") if f"log10_{i}" in result.frame.columns]
+    known = metric in result.frame.columns
+    steps = [
+        {
+            "snapshot": row["graph"],
+            "step": row["step"],
+            "interior": interior,
+            "emergence": row[f"emergence_{interior}"],
+            "log10": row[f"log10_{interior}"],
+            "per_density": row[f"per_density_{interior}"],
+            "activity_sparsity": row["activity_sparsity"],
+            "weight_sparsity": row["weight_sparsity"],
+            "metric": row[metric] if known else None,
+        }
+        for row in result.frame.to_dicts()
+        for interior in interiors
+    ]
+    tables: Mapping[ResultTable, list[dict[str, object]]] = {
+        STEPS: steps,
+        CORRELATIONS: [c.row() for c in result.correlations],
+        STOPPINGS: [s.row() for s in result.stoppings],
+    }
+    types = {"VARCHAR": pl.String, "DOUBLE": pl.Float64, "INTEGER": pl.Int32, "BIGINT": pl.Int64}
+    frames = {
+        table.name: pl.DataFrame(rows, schema={c.name: types[c.type] for c in table.columns})
+        for table, rows in tables.items()
+    }
+    parameters = {"activity": result.activity, **result.options.to_dict(), **about}
+    return store.record_run(None, COMMAND, parameters, seed=result.options.seed, result_tables=frames)

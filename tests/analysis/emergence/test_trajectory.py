@@ -1,0 +1,148 @@
+"""Trajectories: changes, lagged correlations and stopping rules, by hand and on a recorded training."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import emergraph
+from emergraph.analysis.emergence.trajectory import (
+    TrajectoryOptions,
+    change,
+    early_stop,
+    lagged_correlations,
+    near_zero,
+    settled,
+    stoppings,
+    trailing_mean,
+)
+from emergraph.cli.main import main
+from emergraph.errors import UsageError
+
+curves = st.lists(st.floats(0, 1, allow_nan=False), min_size=1, max_size=12)
+
+
+@given(curves, st.integers(1, 5))
+@settings(max_examples=30)
+def test_trailing_mean_is_the_mean_of_the_last_values(values, window):
+    naive = [np.mean(values[max(0, k - window + 1) : k + 1]) for k in range(len(values))]
+    np.testing.assert_allclose(trailing_mean(values, window), naive, atol=1e-12)
+    np.testing.assert_allclose(change(values), np.diff(values), atol=1e-12)
+
+
+@given(curves, st.integers(1, 4), st.floats(0, 0.2))
+@settings(max_examples=50)
+def test_early_stopping_waits_for_patience_steps_without_improvement(values, patience, min_delta):
+    best, since, expected = values[0], 0, None
+    for k, value in enumerate(values[1:], start=1):
+        if value > best + min_delta:
+            best, since = value, 0
+        else:
+            since += 1
+        if since == patience:
+            expected = k
+            break
+    assert early_stop(values, patience=patience, min_delta=min_delta) == expected
+
+
+def test_rules_on_emergence_by_hand():
+    assert settled([8, 4, 4, 4], patience=2, tolerance=0) == 3
+    assert settled([8, 4, 2, 1], patience=1, tolerance=0.1) is None
+    assert near_zero([8, 4, 0, 0], patience=2, share=0.1) == 3
+    assert near_zero([0, 0, 5], patience=2, share=0.1) == 1
+    found = stoppings("E", [8, 4, 4, 0], [0.5, 0.6, 0.8, 0.9], [0, 10, 20, 30], TrajectoryOptions(patience=1))
+    rules = {s.rule: s for s in found}
+    assert (rules["settled"].step, rules["settled"].saved) == (20, 1)
+    assert rules["settled"].loss == pytest.approx(0.1)
+    assert rules["settled"].ordinary_step is None
+    assert (rules["near_zero"].step, rules["near_zero"].saved, rules["near_zero"].loss) == (30, 0, 0.0)
+
+
+def test_a_metric_to_be_small_is_turned_round():
+    options = TrajectoryOptions(patience=1, higher_is_better=False)
+    (first, _) = stoppings("E", [8, 8, 4, 4], [1.0, 0.5, 0.4, 0.6], [0, 1, 2, 3], options)
+    assert (first.step, first.ordinary_step, first.saved) == (1, 3, 2)
+    assert first.loss == pytest.approx(0.1)
+
+
+def test_correlations_find_the_lag_and_see_through_a_common_trend():
+    rng = np.random.default_rng(0)
+    push = rng.random(40)
+    metric = np.concatenate(([0.0, 0.0], np.cumsum(push[:-2])))  # the change at t + 1 is push[t]
+    options = TrajectoryOptions(n_permutations=999, max_lag=2)
+    found = {(c.smoothed, c.lag): c for c in lagged_correlations("E", push, metric, options)}
+    assert found[False, 1].raw.rho == pytest.approx(1.0)
+    assert found[False, 1].raw.p == pytest.approx(0.001)
+    assert abs(found[False, 0].raw.rho) < 0.5
+    decay = np.exp(-np.arange(40) / 8)
+    noisy = decay + rng.normal(0, 0.01, 40)
+    trend = {(c.smoothed, c.lag): c for c in lagged_correlations("E", noisy, 1 - decay, options)}
+    assert trend[False, 0].raw.p < 0.01
+    assert abs(trend[False, 0].given_step.rho or 0.0) < abs(trend[False, 0].raw.rho)
+
+
+def test_too_short_a_run_has_no_correlations():
+    assert lagged_correlations("E", [1, 2, 3, 4], [1, 2, 3, 4], TrajectoryOptions()) == []
+    with pytest.raises(UsageError):
+        TrajectoryOptions(patience=0)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Eight snapshots of a small network that learns which half of its inputs is larger."""
+    path = tmp_path_factory.mktemp("recorded") / "run.duckdb"
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(64, 6, generator=generator)
+    y = (x[:, :3].sum(dim=1) > x[:, 3:].sum(dim=1)).long()
+    module = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * 0.5)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
+    with emergraph.record(module, path, inputs=x, name="mlp") as recorder:
+        for step in range(8):
+            accuracy = float((module(x).argmax(dim=1) == y).float().mean())
+            recorder.step(step * 10, accuracy=accuracy)
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(module(x), y).backward()
+            optimiser.step()
+    return path
+
+
+def test_every_step_is_counted_as_emergence_counts_it(recorded):
+    store = emergraph.open(recorded)
+    result = store.trajectory(["mlp-*"], threshold=0.2)
+    assert result.frame["step"].to_list() == [10 * k for k in range(8)]
+    names = store.graphs.sort("step")["name"].to_list()
+    counted = [store.graph(n).emergence(threshold=0.2, save=False).any.emergence.value for n in names]
+    assert result.frame["emergence_any"].to_list() == counted
+    accuracy = result.frame["metric_accuracy"].to_numpy()
+    np.testing.assert_allclose(result.frame["change_raw"].to_numpy()[:-1], np.diff(accuracy), atol=1e-12)
+    kept = store.sql("SELECT * FROM trajectory_steps WHERE interior = 'any' ORDER BY step")
+    assert kept["emergence"].to_list() == counted
+    assert store.sql("SELECT count(*) AS n FROM trajectory_stoppings")["n"].item() == 4
+
+
+def test_weight_change_follows_the_snapshot_before(recorded):
+    store = emergraph.open(recorded)
+    result = store.trajectory(rule="weight_change", threshold=0.01, save=False)
+    assert result.frame["emergence_any"][0] is None
+    names = store.graphs.sort("step")["name"].to_list()
+    pair = store.graph(names[2]).emergence(rule="weight_change", before=names[1], threshold=0.01, save=False)
+    assert result.frame["emergence_any"][2] == pair.any.emergence.value
+
+
+def test_command(recorded, capfd):
+    assert main(["trajectory", str(recorded), "--format", "json", "--no-save", "--permutations", "99"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert len(found["steps"]) == 8
+    assert {s["rule"] for s in found["stoppings"]} == {"settled", "near_zero"}
+    assert main(["trajectory", str(recorded), "--no-save", "--metric", "acuracy"]) == 2
+    assert "there is accuracy" in capfd.readouterr().err
+    assert main(["trajectory", str(recorded), "--no-save", "--graphs", "mlp-0"]) == 2
+    assert main(["trajectory", str(recorded), "--no-save"]) == 0
+    out = capfd.readouterr().out
+    assert "stop when settled, emergence_active" in out
