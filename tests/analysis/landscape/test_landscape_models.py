@@ -1,35 +1,18 @@
 """Label-free landscapes of third-party ONNX files."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from landscapes import SERIAL, TINY
 
-from emergraph.analysis.landscape.engine_ort import OrtEvaluator
-from emergraph.analysis.landscape.options import SurveyOptions
-from emergraph.analysis.landscape.probes import probe_inputs
-from emergraph.analysis.landscape.reweight import reweightable
-from emergraph.analysis.landscape.survey import run_survey
-from emergraph.exporters.onnxfile import read_onnx
-from emergraph.exporters.runtime.sources import as_source
+from emergraph.analysis.landscape.modelsurvey import ModelOptions, survey_model
 
 pytestmark = pytest.mark.models
 
 MODELS = Path(os.environ.get("EMERGRAPH_MODELS", "~/.cache/emergraph/models")).expanduser()
-TINY = SurveyOptions(
-    directions=2,
-    slice_points=3,
-    planes=1,
-    plane_points=3,
-    walks=2,
-    walk_length=4,
-    distances=2,
-    pairs=2,
-    balls=0,
-    layer_directions=0,
-    layer_walks=0,
-)
 
 FILES = {
     # 308 224 weights, of which the 512 of two all-zero filters have no scale to be moved by.
@@ -47,14 +30,14 @@ def test_label_free_landscape_repeats_under_the_same_seed(name):
     path, n_params, loss = FILES[name]
     if not (MODELS / path).exists():
         pytest.skip(f"{path} is not there: run `make models`")
-    file = read_onnx(MODELS / path)
-    fixed = {"sr": np.array(16000)} if name == "silero" else None
-    surveys = []
-    for _ in range(2):
-        probes = probe_inputs(file, n=2, seed=0, inputs=fixed)
-        evaluator = OrtEvaluator(reweightable(probes.run, as_source(file)), probes.batches, threads=1)
-        surveys.append(run_survey(evaluator, TINY))
-    first, second = surveys
+    how = ModelOptions(
+        samples=2,
+        inputs={"sr": np.array(16000)} if name == "silero" else {},
+        parallelism=SERIAL,
+        budget=None,
+    )
+    options = replace(TINY, layer_directions=0)
+    first, second = (survey_model(MODELS / path, options, how).survey for _ in range(2))
     assert first.n_params == n_params
     assert loss in first.loss_name
     assert first.base_loss == 0.0

@@ -6,25 +6,13 @@ import time
 import numpy as np
 import onnx
 import pytest
+from landscapes import SERIAL, TINY
 from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.analysis.landscape.modelsurvey import ModelOptions, survey_model
 from emergraph.analysis.landscape.onnxmodels import rehearse
 from emergraph.analysis.landscape.options import SurveyOptions
-from emergraph.analysis.landscape.sweep import Backend, Parallelism
 from emergraph.errors import InvalidInputError, LimitError, UsageError
-
-SERIAL = Parallelism(backend=Backend.SERIAL)
-TINY = SurveyOptions(
-    directions=2,
-    slice_points=3,
-    planes=0,
-    walks=2,
-    walk_length=4,
-    distances=2,
-    pairs=2,
-    layer_directions=2,
-)
 
 
 class Deadly:
