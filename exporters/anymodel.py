@@ -8,10 +8,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from emergraph.errors import UsageError
+from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
 
 if TYPE_CHECKING:
+    from emergraph.exporters.onnxfile.findings import Finding
     from emergraph.exporters.weightfiles import WeightFile
     from emergraph.exporters.weightfiles.wiring import WiringSummary
     from emergraph.graphstore.store import Store
@@ -106,6 +107,28 @@ def export_any(
     return _export_weights(weights, store, options, source)
 
 
+def check_any(path: str | Path, *, root: Path | None = None) -> "list[Finding]":
+    """Return what a user of a model or weight file should know; nothing in it is run.
+
+    Args:
+        path: An ONNX file, a weight file, or a folder with weights.
+        root: Folder inside which parts of the file may be symbolic links.
+
+    Raises:
+        InvalidInputError: The path names no file that can be read.
+    """
+    from emergraph.exporters.onnxfile import check_onnx
+    from emergraph.exporters.weightfiles.reader import check_weights
+
+    try:
+        kind = source_kind(Path(path))
+    except EmergraphError:  # what is wrong with the file is a finding, not the end
+        kind = SourceKind.ONNX
+    if kind in (SourceKind.WEIGHTS, SourceKind.FOLDER):
+        return check_weights(path, root=root)
+    return check_onnx(path, root=root)
+
+
 def _check_choices(kind: SourceKind, source: SourceOptions) -> None:
     if source.weights is not None and kind is not SourceKind.FACTORY:
         raise UsageError(
@@ -153,13 +176,18 @@ def _example_inputs(torch: Any, module: Any, options: ExportOptions) -> Mapping[
     found = {name: torch.from_numpy(array.copy()) for name, array in options.inputs.items()}
     for name, shape in options.input_shapes.items():
         found.setdefault(name, torch.randn(shape, generator=random))
+    forward = getattr(module, "forward", None)
+    known = {} if forward is None else inspect.signature(forward).parameters
+    names = ", ".join(known) or "each argument"
     if not found:
-        forward = getattr(module, "forward", None)
-        names = ", ".join(inspect.signature(forward).parameters) if forward is not None else ""
         raise UsageError(
             f"a module needs example inputs: give --input-shape NAME=1,3,64,64 for "
-            f"{names or 'each argument'}, or let the factory return (module, arguments)"
+            f"{names}, or let the factory return (module, arguments)"
         )
+    takes_any = any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in known.values())
+    unknown = sorted(found.keys() - known.keys())
+    if unknown and forward is not None and not takes_any:
+        raise UsageError(f"{type(module).__name__} has no input {unknown[0]!r}; its inputs are: {names}")
     return found
 
 

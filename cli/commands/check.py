@@ -14,11 +14,14 @@ from emergraph.errors import ExitCode
 @command(
     examples="""
     emergraph check model.onnx
+    emergraph check weights.pt
     emergraph check model.onnx --format json --quiet || echo findings
     """
 )
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model file (ONNX).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="ONNX file, weight file, or folder with weights.")
+    ],
     *,
     limits: Limits,
     output: Output,
@@ -29,10 +32,11 @@ def check(
     """
     import polars as pl
 
-    from emergraph.exporters.onnxfile import Severity, check_onnx
+    from emergraph.exporters.anymodel import check_any
+    from emergraph.exporters.onnxfile import Severity
 
     with held_to(limits):
-        findings = [finding.to_dict() for finding in check_onnx(file)]
+        findings = [finding.to_dict() for finding in check_any(file)]
     schema = ["severity", "id", "where", "message"]
     rows = pl.DataFrame(findings, schema=dict.fromkeys(schema, pl.String)) if findings else pl.DataFrame()
     serious = [finding for finding in findings if finding["severity"] != Severity.INFO]

@@ -36,6 +36,8 @@ def info(store: StorePath, *, graph: GraphChoice = None, output: Output) -> None
         "parameters understood": percent(about["n_parameters_understood"], about["n_parameters"]),
         "operations understood": percent(about["n_operations_understood"], about["n_operations"]),
         "branches": about["branches"],
+        "step": about["step"],
+        "metrics": [f"{name} {value:.6g}" for name, value in chosen.metrics.iter_rows()],
         "traces": traces["name"].to_list(),
         "created": about["created_at"],
     }

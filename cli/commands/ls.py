@@ -16,8 +16,19 @@ def ls(store: StorePath, *, output: Output) -> None:
     from emergraph import api
 
     graphs = api.open_store(store).graphs
-    short = graphs.select(
-        "id", "name", "source", "format", "n_layers", "n_units", "n_edges", "n_parameters", "created_at"
-    )
+    columns = [
+        "id",
+        "name",
+        "source",
+        "format",
+        "n_layers",
+        "n_units",
+        "n_edges",
+        "n_parameters",
+        "created_at",
+    ]
+    if graphs["step"].count():
+        columns.insert(2, "step")  # of a training that was recorded
+    short = graphs.select(columns)
     notes = [] if graphs.height else ["the store holds no graph; emergraph export MODEL STORE writes one"]
     emit(View(rows=short, document=graphs, notes=notes), output)

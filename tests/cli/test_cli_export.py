@@ -9,6 +9,9 @@ import pytest
 from clifiles import DEMO, chain_of_layers
 from onnx import TensorProto, numpy_helper
 
+from emergraph.exporters.export import ExportOptions, export_onnx
+from emergraph.graphstore.store import open_store
+
 CONV = DEMO / "digits_conv.onnx"
 DENSE = DEMO / "digits_dense.onnx"
 
@@ -194,6 +197,31 @@ def test_check_lists_findings_and_exits_with_one(run, tmp_path):
     findings = json.loads(result.out)
     assert {"id", "severity", "where", "message"} == set(findings[0])
     assert any("w0" in finding["where"] for finding in findings)
+
+
+def test_check_reads_weight_files_too(run, tmp_path):
+    weights = {"fc.weight": np.array([[np.nan, 1.0]], dtype=np.float32)}
+    np.savez(tmp_path / "clean.npz", weight=np.ones((2, 2)))
+    np.savez(tmp_path / "m.npz", **weights)
+    (tmp_path / "m.bin").write_bytes(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00idq\x00\x85R.")
+    assert run("check", tmp_path / "clean.npz").code == 0
+    found = run("check", tmp_path / "m.npz", "--format", "json")
+    assert found.code == 1
+    assert [finding["where"] for finding in json.loads(found.out)] == ["fc.weight"]
+    hostile = run("check", tmp_path / "m.bin", "--format", "json")
+    assert hostile.code == 1
+    assert [finding["id"] for finding in json.loads(hostile.out)] == ["PICKLE-CODE"]
+
+
+def test_snapshots_show_their_step_and_metrics(run, tmp_path):
+    path = tmp_path / "run.duckdb"
+    with open_store(path, mode="create") as store:
+        export_onnx(DENSE, store, options=ExportOptions(step=7))
+        store.write_metrics(0, {"loss": 0.25})
+    assert run("ls", path).out.splitlines()[0].split()[:3] == ["id", "name", "step"]
+    shown = run("info", path).out
+    assert "\nstep                   7\n" in shown
+    assert "loss 0.25" in shown
 
 
 @pytest.mark.parametrize(("content", "code"), [(None, 3), (b"", 1), (b"\xff" * 50, 1)])
