@@ -1,7 +1,6 @@
 """Train one transformer on one language, and keep what it can do step by step."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.result import PercolationResult
 from emergraph.exporters.pytorch.recorder import RecorderOptions
-from grammar.language import N_SPECIAL, PAD, Language, Speaker, make_language, read
+from grammar.language import PAD, Language, Speaker, make_language, read
 from grammar.model import Decoder, Exam, sentence_loss
 
-N_ENTITIES = 90
 WARM_UP = 30
 """Steps over which the learning rate rises to its value."""
 
@@ -32,6 +30,11 @@ class Run:
     learning_rate: float
     steps: int
     seed: int
+    n_entities: int = 90
+    width: int = 64
+    """Of the transformer, a multiple of 2."""
+    n_free: int = 100
+    """Sentences that the model makes up at each examination."""
     checks: int = 40
     """Steps at which the model is examined, evenly spaced in the logarithm from step 5 on."""
 
@@ -73,17 +76,19 @@ class _Learner:
                 yield step, self.exam.answers(self.model)
 
 
-def _learner(run: Run, n_held_out: int = 128) -> _Learner:
-    language = make_language(N_ENTITIES, run.n_properties, seed=run.seed)
-    held_out = Speaker(language, 10_000 + run.seed).sentences(n_held_out)
+def _learner(run: Run) -> _Learner:
+    language = make_language(run.n_entities, run.n_properties, seed=run.seed)
+    held_out = Speaker(language, 10_000 + run.seed).sentences(128)
     torch.manual_seed(run.seed)
     exam = Exam(
         language=language,
         rows=torch.from_numpy(held_out),
         readings=tuple(read(language, row[row != PAD].tolist()) for row in held_out),
         generator=torch.Generator().manual_seed(run.seed),
+        n_free=run.n_free,
     )
-    return _Learner(run, language, Speaker(language, run.seed), Decoder(language.n_words), exam)
+    model = Decoder(language.n_words, width=run.width)
+    return _Learner(run, language, Speaker(language, run.seed), model, exam)
 
 
 def train(run: Run, folder: Path) -> None:
@@ -99,7 +104,7 @@ def train(run: Run, folder: Path) -> None:
     rows = [{"step": step, **found} for step, found in learner.checkpoints()]
     folder.mkdir(parents=True, exist_ok=True)
     _write(_pairs(learner), folder / f"{run.name}-pairs.parquet")
-    about = {"n_entities": N_ENTITIES, "n_properties": run.n_properties, "batch": run.batch, "seed": run.seed}
+    about = {name: getattr(run, name) for name in ("n_entities", "n_properties", "batch", "seed")}
     _write(pl.DataFrame(rows).select(*(pl.lit(v).alias(k) for k, v in about.items()), pl.all()), done)
 
 
@@ -112,6 +117,21 @@ def _pairs(learner: _Learner) -> pl.DataFrame:
             "step": pl.Series([n // learner.run.batch + 1 for n in seen.values()], dtype=pl.Int32),
         }
     )
+
+
+def read_logs(runs: Sequence[Run], folder: Path) -> pl.DataFrame:
+    """The measures of all runs, one row per run and examined step."""
+    return pl.concat(pl.read_parquet(folder / f"{run.name}.parquet") for run in runs)
+
+
+def read_pairs(runs: Sequence[Run], folder: Path) -> pl.DataFrame:
+    """The pairs that the training sentences of all runs state, with the runs' sizes."""
+    frames = []
+    for run in runs:
+        pairs = pl.read_parquet(folder / f"{run.name}-pairs.parquet")
+        about = {"n_entities": run.n_entities, "n_properties": run.n_properties, "batch": run.batch}
+        frames.append(pairs.select(*(pl.lit(v).alias(k) for k, v in about.items()), pl.all()))
+    return pl.concat(frames)
 
 
 def record(run: Run, folder: Path) -> None:
@@ -132,10 +152,12 @@ def record(run: Run, folder: Path) -> None:
     with emergraph.record(
         learner.model, store, inputs=(probe,), name="grammar", options=RecorderOptions(n_values=1)
     ) as recorder:
-        recorder.step(0, **learner.exam.answers(learner.model))
+        rows = [{"step": 0, **learner.exam.answers(learner.model)}]
+        recorder.step(0, loss=rows[0]["loss"])
         for step, found in learner.checkpoints():
+            rows.append({"step": step, **found})
             recorder.step(step, **{name: value for name, value in found.items() if np.isfinite(value)})
-    _write(_snapshots(store), done)
+    _write(pl.DataFrame(rows).join(_snapshots(store), on="step", how="left"), done)
     store.unlink()
 
 
@@ -179,4 +201,4 @@ def _write(frame: pl.DataFrame, path: Path) -> None:
     """Write a table at once or not at all."""
     partial = path.with_name(f"{path.name}.part")
     frame.write_parquet(partial)
-    os.replace(partial, path)
+    partial.replace(path)

@@ -46,14 +46,17 @@ class Language:
 
     @property
     def first_property(self) -> int:
+        """The word of the first property."""
         return N_SPECIAL + self.n_entities
 
     @property
     def first_verb(self) -> int:
+        """The word of the first verb."""
         return self.first_property + self.n_properties
 
     @property
     def n_words(self) -> int:
+        """Words in all."""
         return self.first_verb + len(self.verb_subject)
 
     @cached_property
@@ -188,88 +191,70 @@ class Reading:
 
     grammatical: bool
     legal: tuple[frozenset[int], ...]
-    """Parts of speech that may stand at each position after the first, as far as the string is grammatical."""
-    descriptive: tuple[tuple[int, int, int], ...]
-    """(entity, property, position of the later word) of every pair that the sentence states."""
+    """Parts of speech that may stand at each place after the first, as far as the string is grammatical."""
+    descriptive: tuple[tuple[int, int], ...]
+    """(entity, property) of every pair that is stated."""
     subjects: tuple[tuple[int, int], ...]
     """(verb, subject) of every verb."""
-    objects: tuple[tuple[int, int, int], ...]
-    """(verb, object, position of the object)."""
-    links: tuple[tuple[int, int], ...]
-    """(subject, position of the descriptor)."""
-    verbs: tuple[tuple[int, int], ...]
-    """(subject, position of the verb)."""
+    objects: tuple[tuple[int, int], ...]
+    """(verb, object) of every object."""
 
 
-_NEXT: dict[str, frozenset[int]] = {
-    "subject": frozenset({ENTITY, PROPERTY}),
-    "subject noun": frozenset({ENTITY}),
-    "after subject": frozenset({CONJ, LINK, VERB}),
-    "descriptor": frozenset({PROPERTY}),
-    "after descriptor": frozenset({CONJ, END}),
-    "predicate": frozenset({LINK, VERB}),
-    "preposition": frozenset({PREP}),
-    "object": frozenset({ENTITY, PROPERTY}),
-    "object noun": frozenset({ENTITY}),
-    "after object": frozenset({CONJ, END}),
-    "object or predicate": frozenset({ENTITY, PROPERTY, LINK, VERB}),
-    "end": frozenset(),
+_AUTOMATON: dict[str, dict[int, str]] = {
+    "subject": {ENTITY: "after subject", PROPERTY: "subject noun"},
+    "subject noun": {ENTITY: "after subject"},
+    "after subject": {CONJ: "subject", LINK: "descriptor", VERB: "preposition"},
+    "descriptor": {PROPERTY: "after descriptor"},
+    "after descriptor": {CONJ: "predicate", END: "end"},
+    "predicate": {LINK: "descriptor", VERB: "preposition"},
+    "preposition": {PREP: "object"},
+    "object": {ENTITY: "after object", PROPERTY: "object noun"},
+    "object noun": {ENTITY: "after object"},
+    "after object": {CONJ: "object or predicate", END: "end"},
+    "object or predicate": {
+        ENTITY: "after object",
+        PROPERTY: "object noun",
+        LINK: "descriptor",
+        VERB: "preposition",
+    },
 }
+"""What may follow in each state, and the state after it: the grammar, its lists read as lists."""
 
 
 def read(language: Language, words: list[int]) -> Reading:
-    """Read a string of words by the grammar, a finite automaton once its lists are lists."""
+    """Read a string of words, as far as it is grammatical."""
     part = language.part
     state = "subject" if words and words[0] == START else "end"
-    subject = verb = adjective = -1
-    legal: list[frozenset[int]] = []
-    pairs, subjects, objects, links, verbs = [], [], [], [], []
+    subject = verb = -1
+    adjective: int | None = None
     grammatical = False
-    for at, word in enumerate(words[1:], start=1):
-        legal.append(_NEXT[state])
+    legal: list[frozenset[int]] = []
+    pairs: list[tuple[int, int]] = []
+    subjects: list[tuple[int, int]] = []
+    objects: list[tuple[int, int]] = []
+    for word in words[1:]:
+        follows = _AUTOMATON.get(state, {})
         kind = int(part[word])
-        if kind not in _NEXT[state]:
+        legal.append(frozenset(follows))
+        if kind not in follows:
             break
-        if kind == PROPERTY and state == "descriptor":
-            pairs.append((subject, word - language.first_property, at))
-            state = "after descriptor"
+        before, state = state, follows[kind]
+        if kind == PROPERTY and state == "after descriptor":
+            pairs.append((subject, word - language.first_property))
         elif kind == PROPERTY:
             adjective = word - language.first_property
-            state = "subject noun" if state == "subject" else "object noun"
+        elif kind == VERB:
+            verb = word - language.first_verb
+            subjects.append((verb, subject))
         elif kind == ENTITY:
             entity = word - N_SPECIAL
-            if adjective >= 0:
-                pairs.append((entity, adjective, at))
-                adjective = -1
-            if state.startswith("subject"):
-                subject, state = entity, "after subject"
+            pairs += [] if adjective is None else [(entity, adjective)]
+            adjective = None
+            if before.startswith("subject"):
+                subject = entity
             else:
-                objects.append((verb, entity, at))
-                state = "after object"
-        elif kind == VERB:
-            verb, state = word - language.first_verb, "preposition"
-            subjects.append((verb, subject))
-            verbs.append((subject, at))
-        elif kind == LINK:
-            links.append((subject, at + 1))
-            state = "descriptor"
-        elif kind == PREP:
-            state = "object"
-        elif kind == CONJ:
-            state = {
-                "after subject": "subject",
-                "after descriptor": "predicate",
-                "after object": "object or predicate",
-            }[state]
-        else:
-            grammatical = True
+                objects.append((verb, entity))
+        grammatical = state == "end"
+        if grammatical:
             break
-    return Reading(
-        grammatical=grammatical,
-        legal=tuple(legal),
-        descriptive=tuple(pairs),
-        subjects=tuple(subjects),
-        objects=tuple(objects),
-        links=tuple(links),
-        verbs=tuple(verbs),
-    )
+    return Reading(grammatical, tuple(legal), tuple(pairs), tuple(subjects), tuple(objects))

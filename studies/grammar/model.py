@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from grammar.language import END, LINK, MAX_TOKENS, N_SPECIAL, PAD, PREP, START, Language, Reading, read
 from torch import nn
+
+from grammar.language import END, LINK, MAX_TOKENS, N_SPECIAL, PAD, PREP, START, Language, Reading, read
 
 WIDTH, HEADS, DEPTH = 64, 2, 2
 
@@ -29,6 +30,7 @@ class Block(nn.Module):
         self.back = nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(rows, tokens, width) in and out; the mask is added to the scores."""
         rows, tokens, width = x.shape
         shape = (rows, tokens, self.heads, width // self.heads)
         normed = self.before_attention(x)
@@ -90,7 +92,7 @@ class Exam:
     readings: tuple[Reading, ...]
     """Those sentences, read."""
     generator: torch.Generator
-    n_free: int = 100
+    n_free: int
     """Sentences that the model makes up."""
 
     def answers(self, model: Decoder) -> dict[str, float]:
@@ -161,7 +163,7 @@ class Exam:
         """What share of freely generated sentences is grammatical, and of stated pairs of the right type."""
         language = self.language
         readings = [read(language, words) for words in self._generated(model)]
-        pairs = [(entity, kind) for reading in readings for entity, kind, _ in reading.descriptive]
+        pairs = [(entity, kind) for reading in readings for entity, kind in reading.descriptive]
         verbs = [
             language.entity_class[subject] == language.verb_subject[verb]
             for reading in readings
@@ -169,7 +171,7 @@ class Exam:
         ] + [
             language.entity_class[entity] == language.verb_object[verb]
             for reading in readings
-            for verb, entity, _ in reading.objects
+            for verb, entity in reading.objects
         ]
         typed = [language.entity_class[entity] == language.property_class[kind] for entity, kind in pairs]
         return {
@@ -183,10 +185,7 @@ class Exam:
         for _ in range(MAX_TOKENS - 1):
             odds = torch.softmax(model.head(model.features(rows)[:, -1]), dim=1)
             rows = torch.cat([rows, torch.multinomial(odds, 1, generator=self.generator)], dim=1)
-        sentences = []
-        for words in rows.tolist():
-            sentences.append(words[: words.index(END) + 1] if END in words else words)
-        return sentences
+        return [words[: words.index(END) + 1] if END in words else words for words in rows.tolist()]
 
     def _after(self, prompts: list[list[int]], model: Decoder) -> NDArray[np.float64]:
         """(n_prompts, n_words) probability of each next word."""
