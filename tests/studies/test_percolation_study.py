@@ -172,9 +172,8 @@ def test_the_model_sees_no_later_word():
         before, after = model(rows), model(changed)
     assert torch.allclose(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
-    assert sentence_loss(model, torch.tensor([[1, 2, PAD, PAD]])) == pytest.approx(
-        sentence_loss(model, torch.tensor([[1, 2]])).item()
-    )
+    padded, plain = torch.tensor([[1, 2, PAD, PAD]]), torch.tensor([[1, 2]])
+    assert sentence_loss(model, padded).item() == pytest.approx(sentence_loss(model, plain).item())
 
 
 def test_checks_are_spaced_in_the_logarithm():
