@@ -115,12 +115,14 @@ def refuse_foreign(foreign: dict[str, Verdict], where: str) -> Exception:
     if Verdict.MODULE in foreign.values():
         message = f"the file holds a whole module ({listed}), which needs its code; save module.state_dict()"
         return refusal(
-            "PICKLE-MODULE", f"{message} or export ONNX, or allow missing classes to read weights only", where
+            "PICKLE-MODULE",
+            f"{message} or export ONNX, or read the weights alone with --allow-missing-classes",
+            where,
         )
     message = f"the file needs classes from elsewhere ({listed}); save the weights alone as a state dict"
     return refusal(
         "PICKLE-FOREIGN",
-        f"{message}, or allow missing classes: tensors are read, the rest is reported",
+        f"{message}, or read the tensors alone with --allow-missing-classes",
         where,
     )
 

@@ -50,7 +50,6 @@ _WARNINGS = {
     "PICKLE-SKIPPED": "Objects of a class from elsewhere were left out, as asked; nothing of them was run.",
     "TENSOR-NO-DATA": "A tensor is a mere description (device meta): it has no values.",
     "TENSOR-UNREADABLE": "A tensor is of a kind that is not decoded; it is left out.",
-    "TENSOR-EMPTY": "A tensor has no elements.",
     "TENSOR-NONFINITE": "A tensor holds NaN or infinite values.",
     "TENSOR-NAME": "A name holds control, format or direction characters, or is very long.",
     "STORAGE-LONGER": "A storage has more bytes in the file than the pickle says; the rest is ignored.",
@@ -61,6 +60,7 @@ _INFOS = {
     "WEIGHTS-SKIPPED": "Tensors that are no weights were left out: optimizer state, random-number state.",
     "WEIGHTS-SEVERAL": "The file holds several sets of weights, for instance a model and its moving average.",
     "TENSOR-ALIAS": "Two names stand for one tensor (tied weights).",
+    "TENSOR-EMPTY": "A tensor has no elements.",
     "TENSOR-VIEW": "A tensor shares bytes with another: a slice or a transpose.",
     "TORCHSCRIPT-CODE": "The archive holds TorchScript code; it is listed and never run.",
 }

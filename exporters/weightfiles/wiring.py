@@ -192,6 +192,8 @@ def _write(
 def _operation(index: int, module: Module) -> Operation:
     op, traced = _OPERATIONS[module.kind]
     counted = sum(part.tensor.n_elements for part in module.parts.values() if _is_parameter(part.tensor))
+    if traced is TracedAs.OPAQUE and not counted:
+        traced = TracedAs.CONSTANT  # counters, indices, empty buffers: no weights whose use could be unknown
     return Operation(
         index=index, name=module.name, op=op, domain="", traced_as=traced, reason=module.why, n_params=counted
     )

@@ -178,7 +178,7 @@ def test_foreign_class_is_refused_by_name_and_read_around(saved, refused, tmp_pa
     path = saved({"state_dict": {"w": torch.ones(2)}, "settings": Settings()}, "model/m.pt")
     message = refused(path, "PICKLE-FOREIGN")
     assert f"{__name__}.Settings" in message
-    assert "allow missing classes" in message
+    assert "--allow-missing-classes" in message
     weights = read_weights(path, allow_missing_classes=True)
     assert_equal(weights, {"w": torch.ones(2)})
     assert [entry.name for entry in weights.skipped] == ["settings"]

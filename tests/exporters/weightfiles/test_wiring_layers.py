@@ -265,6 +265,15 @@ def test_parameters_that_nothing_explains_are_kept(wired):
     assert [op.traced_as for op in sink.operations if op.name == "cls_token"] == [TracedAs.OPAQUE]
 
 
+def test_values_that_are_no_weights_are_no_gap(wired):
+    state = {"position_ids": torch.arange(4), "_state": torch.zeros(0), "a.weight": torch.ones(2, 4)}
+    sink, summary = wired(state)
+    assert (summary.opaque, summary.coverage) == ((), 1.0)
+    assert summary.n_operations_understood == summary.n_operations == 3
+    traced = {op.name: op.traced_as for op in sink.operations}
+    assert traced["position_ids"] is traced["_state"] is TracedAs.CONSTANT
+
+
 def test_nothing_recognised(tmp_path):
     torch.save({"a": torch.ones(3, 3)}, tmp_path / "m.pt")
     with pytest.raises(InvalidInputError, match="no tensor is recognised"):
