@@ -23,6 +23,10 @@ class KeyOrder:
         """Whether two edges have the same key."""
         return len(self.group_end) < len(self.edges)
 
+    def groups(self) -> Order:
+        """(n_edges,) group of equal keys at each position."""
+        return np.repeat(np.arange(len(self.group_end)), np.diff(self.group_end, prepend=0))
+
     def ranks(self) -> Order:
         """(n_edges,) how many edges are there once an edge and all edges of the same key have been added."""
         ends = np.repeat(self.group_end, np.diff(self.group_end, prepend=0))

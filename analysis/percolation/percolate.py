@@ -99,6 +99,7 @@ def percolate(
         n_units=graph.n_units,
         n_edges=edges.n_edges,
         n_given=len(edges.given_src),
+        n_without_key=0 if keys is None else int(np.isnan(keys).sum()),
         has_ties=sorted_by is not None and sorted_by.has_ties,
         series=tuple(series),
         degree_threshold=degree_threshold(degrees) * edges.n_edges,
@@ -175,7 +176,7 @@ def _repeated(
 def _blocks_alone(edges: PercolationEdges, order: KeyOrder, rng: np.random.Generator) -> pl.DataFrame:
     """Threshold of each block as a bipartite graph by itself, beside its predictions."""
     positions = positions_by_block(order.edges, edges.block_of_edge())
-    group = np.searchsorted(order.group_end, positions, side="right") if order.has_ties else positions
+    group = order.groups()[positions] if order.has_ties else positions
     local = np.zeros(edges.graph.n_units, dtype=np.int64)
     rows = []
     for block, first, end in zip(edges.blocks, edges.starts[:-1], edges.starts[1:], strict=True):

@@ -81,6 +81,8 @@ class PercolationResult:
     """Structural edges that are there from the start."""
     has_ties: bool
     """Whether equal keys made a random choice necessary."""
+    n_without_key: int
+    """Edges whose key is not a number, such as those of units without a recorded activity: they come last."""
     series: tuple[Series, ...]
     """The observed order first, then the null models."""
     degree_threshold: float
@@ -158,6 +160,7 @@ class PercolationResult:
             "n_edges": self.n_edges,
             "n_given": self.n_given,
             "has_ties": self.has_ties,
+            "n_without_key": self.n_without_key,
             "degree_threshold": self.degree_threshold,
             "layered_threshold": self.layered_threshold,
             "thresholds": [each.to_dict(self.n_edges) for each in self.series],

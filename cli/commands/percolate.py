@@ -99,6 +99,11 @@ def _view(result: "PercolationResult") -> View:
         told = "no variance, degenerate" if row["z"] is None else f"z = {row['z']:.3g}"
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.4g}"
         facts[f"threshold / {row['null']}"] = f"{ratio} ({told})"
+    if result.n_without_key:
+        notes.append(
+            f"{result.n_without_key} of {result.n_edges} edges have no key, such as units without a recorded "
+            "activity: they come last"
+        )
     if result.has_ties:
         notes.append(f"some keys are equal: their order is random, over {len(result.observed.curves)} seeds")
     curve = result.curve().filter(series="observed").drop("series")

@@ -107,6 +107,7 @@ def test_ties_are_shuffled_within_their_group_only():
     assert {order[:2] for order in seen} == {(4, 0)}
     assert len(seen) == 6
     assert sorted(ordered.ranks().tolist()) == [1, 2, 5, 5, 5]
+    assert ordered.groups().tolist() == [0, 1, 2, 2, 2]
 
 
 def test_shuffling_within_blocks_keeps_the_blocks_of_positions():
@@ -240,8 +241,10 @@ def test_orders_and_their_refusals():
     trace = UnitTrace.from_samples(np.array([[0.0, 1.0, 1.0, 1.0, 1.0]]))
     by_activity = percolate(net, "activity", trace=trace, options=PercolationOptions(seeds=2))
     assert by_activity.has_ties  # both edges of the silent input
-    own = percolate(net, "mine", keys=np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    own = percolate(net, "mine", keys=np.array([1.0, 2.0, np.nan, 4.0, np.nan]))
     assert own.order == "mine"
+    assert own.n_without_key == 2
+    assert by_activity.n_without_key == 0
     assert [each.name for each in percolate(net, "random").series] == ["observed"]
     assert percolate(net, "degree").n_edges == 5
     with pytest.raises(UsageError, match="no order 'heaviest'"):
