@@ -24,6 +24,7 @@ from emergraph.analysis.landscape.resulttables import (
     STATISTICS,
 )
 from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
+from emergraph.errors import UsageError
 from emergraph.graphstore.results import ResultTable
 from emergraph.graphstore.store import Store, open_store
 
@@ -251,22 +252,25 @@ def tensor_layers(store: Store, graph: int) -> dict[str, int]:
     return found
 
 
-def save_model_survey(path: str | Path, result: ModelSurvey) -> int:
-    """Write the survey of a model file to a store, beside the model's graph if it is there.
+def save_model_survey(path: str | Path, result: ModelSurvey, *, graph: str | int | None = None) -> int:
+    """Write the survey of a model to a store, beside the model's graph if it is there.
 
     Args:
         path: The store; made when missing.
         result: The survey.
+        graph: The model's graph in the store; by default the newest one of the same file.
 
     Returns:
         Id of the run.
+
+    Raises:
+        UsageError: The store has no such graph, or it has none of the tensors that were moved.
     """
     with open_store(path, mode="create") as store:
-        same = store.graphs().filter(pl.col("sha256") == (result.sha256 or ""))["id"]
         return save_survey(
             store,
             result.survey,
-            graph=int(same[-1]) if len(same) else None,
+            graph=_graph_of(store, result, graph),
             duration=result.seconds,
             model=result.source,
             sha256=result.sha256,
@@ -274,3 +278,35 @@ def save_model_survey(path: str | Path, result: ModelSurvey) -> int:
             probes_seed=result.probes_seed,
             variant=result.variant,
         )
+
+
+def _graph_of(store: Store, result: ModelSurvey, wanted: str | int | None) -> int | None:
+    """The graph that the results belong to; None when the store has none."""
+    if wanted is None:
+        same = store.graphs().filter(pl.col("sha256") == (result.sha256 or ""))["id"]
+        return int(same[-1]) if len(same) else None
+    graph = store.graph(wanted).id
+    moved = [layer.tensor for layer in result.survey.layers]
+    if moved and not tensor_layers(store, graph).keys() & set(moved):
+        raise UsageError(
+            f"graph {wanted}: has none of the {len(moved)} tensors that were moved, such as {moved[0]}; "
+            "expected the graph of the same model"
+        )
+    return graph
+
+
+def check_store(path: str | Path, graph: str | int | None = None) -> None:
+    """Open a store for a moment, so that a long survey does not end in an error.
+
+    Args:
+        path: The store; it may be missing when no graph is named.
+        graph: A graph that it must have.
+
+    Raises:
+        StoreError: The store is locked, foreign or damaged.
+        UsageError: It has no such graph.
+    """
+    if graph is not None or Path(path).exists():
+        with open_store(path, mode="write") as store:
+            if graph is not None:
+                store.graph(graph)

@@ -11,6 +11,8 @@ from emergraph.cli.landscapeoptions import Evaluation, Measures
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.output import Output, View, emit, say
 from emergraph.cli.progress import progress_bar
+from emergraph.cli.storeargs import name_or_id
+from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey
@@ -37,6 +39,12 @@ def landscape(
         Path | None,
         typer.Option(metavar="STORE", help="Keep the result in this store; it is made when missing."),
     ] = None,
+    graph: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Graph of the store that the model is.  [default: the one of the same file]"
+        ),
+    ] = None,
     inputs: ModelInputs,
     evaluation: Evaluation,
     measures: Measures,
@@ -45,9 +53,13 @@ def landscape(
 ) -> None:
     """Measure how rugged the loss landscape is around a model's own weights; no labels needed."""
     from emergraph.analysis.landscape.modelsurvey import survey_model
-    from emergraph.analysis.landscape.saving import save_model_survey
+    from emergraph.analysis.landscape.saving import check_store, save_model_survey
 
     options = measures.options()
+    if graph is not None and store is None:
+        raise UsageError("--graph names a graph of --store; give that, too")
+    if store is not None:
+        check_store(store, name_or_id(graph))
     with (
         held_to(limits),
         evaluation.connected(),
@@ -62,7 +74,7 @@ def landscape(
         result = survey_model(
             model, options, evaluation.options(inputs, limits), checkpoint=evaluation.resume, progress=moved
         )
-        run = save_model_survey(store, result) if store is not None else None
+        run = save_model_survey(store, result, graph=name_or_id(graph)) if store is not None else None
     emit(_view(result, run), output)
 
 

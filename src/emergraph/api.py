@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.emergence.trajectory import Trajectory, TrajectoryOptions
+    from emergraph.analysis.landscape.modelsurvey import ModelOptions, ModelSurvey
+    from emergraph.analysis.landscape.options import SurveyOptions
+    from emergraph.analysis.landscape.sweep import Progress as LandscapeProgress
     from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
     from emergraph.analysis.pruning.modelruns import ModelFiles
@@ -123,6 +126,40 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
                 progress=progress,
             )
         return Graph(Path(store), opened.graph(summary.graph).id, export_summary=summary)
+
+
+def landscape(
+    model: str | Path,
+    *,
+    options: "SurveyOptions | None" = None,
+    how: "ModelOptions | None" = None,
+    store: str | Path | None = None,
+    progress: "Callable[[LandscapeProgress], None] | None" = None,
+) -> "ModelSurvey":
+    """Measure how rugged the loss is around a model's own weights; see `docs/landscape.md`.
+
+    Args:
+        model: An ONNX file, or "package.module:factory" of a PyTorch module.
+        options: What to measure, with the seed.
+        how: On which inputs, with which loss, in what time.
+        store: Keep the result there, beside the model's graph if it holds it.
+        progress: Called at the start with an estimate of the time and after every piece.
+
+    Raises:
+        InvalidInputError: The model cannot be read or has no weights to move.
+        UsageError: Inputs, targets, outputs and loss do not fit the model.
+        LimitError: A limit was hit.
+
+    Example:
+        >>> landscape("model.onnx").survey.estimates()["excess_ruggedness"].mean  # doctest: +SKIP
+    """
+    from emergraph.analysis.landscape.modelsurvey import survey_model
+    from emergraph.analysis.landscape.saving import save_model_survey
+
+    found = survey_model(model, options, how, progress=progress)
+    if store is not None:
+        save_model_survey(store, found)
+    return found
 
 
 def open_store(path: str | Path) -> "Store":

@@ -108,6 +108,7 @@ def test_ruggedness_of_layers_joins_with_strength_and_emergence(run, traced):
         (("--hessian", "3"), "expected package.module:factory"),
         (("--weights", "w.safetensors"), "goes with a factory"),
         (("--run", "a.onnx"), "at least 3"),
+        (("--graph", "net"), "give that, too"),
         (("--cluster", "tcp://127.0.0.1:1"), "--backend dask"),
         (("--to", DEMO / "digits_conv.onnx"), "same architecture"),
     ],
@@ -163,6 +164,16 @@ def scaled(model, tmp_path, name, factor):
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
     onnx.save(proto, tmp_path / name)
     return tmp_path / name
+
+
+def test_a_graph_that_is_named_must_be_there_and_hold_the_tensors(run, store, linear):
+    missing = run("landscape", DENSE, "--store", store, "--graph", "nope")
+    assert missing.code == 2
+    assert "nope" in missing.err
+    small = ("--directions", "2", "--walks", "2", "--planes", "0", "--backend", "serial", "--samples", "2")
+    named = run("landscape", linear[0], *small, "--store", store, "--graph", "digits_dense")
+    assert named.code == 2
+    assert "none of the 1 tensors" in named.err
 
 
 def test_a_line_and_a_run_between_files(run, linear, tmp_path):
@@ -223,6 +234,7 @@ def test_a_module_of_a_factory_adds_hessians_and_optima(run, tmp_path, monkeypat
     assert trace["low"] <= np.trace(exact) <= trace["high"]
     assert answer["optima"]["gradients"] is True
     assert answer["source"] == "landscape_net:make"
+    assert answer["layers"][0]["tensor"] == "weight"
     assert run("landscape", "landscape_net:make").code == 2
 
 
