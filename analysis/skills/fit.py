@@ -92,7 +92,7 @@ class SkillCurves:
     @property
     def n_skills(self) -> int:
         """Skills."""
-        return self.strength.shape[1]
+        return int(self.strength.shape[1])
 
     def shares(self, options: FitOptions) -> Floats:
         """Return P(k) / P(1) of each skill.
@@ -101,10 +101,10 @@ class SkillCurves:
             UsageError: Neither alpha nor recorded frequencies are there.
         """
         if options.alpha is not None:
-            return np.arange(1, self.n_skills + 1, dtype=np.float64) ** -(options.alpha + 1)
+            return np.asarray(np.arange(1, self.n_skills + 1, dtype=np.float64) ** -(options.alpha + 1))
         if self.frequency is None:
             raise UsageError("how frequent are the skills? Give --alpha, or a column frequency in the table")
-        return self.frequency / self.frequency[0]
+        return np.asarray(self.frequency / self.frequency[0])
 
 
 @dataclass(frozen=True, kw_only=True)
