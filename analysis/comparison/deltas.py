@@ -1,0 +1,75 @@
+"""How much a weight tensor changed, as a whole and unit by unit."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emergraph.analysis.comparison.weights import Matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """The change of one tensor from A to B."""
+
+    rms: float
+    """Root mean square of B - A."""
+    relative: float | None
+    """The same over the root mean square of A; None where A is zero."""
+    max_abs: float
+    sign_flips: int
+    """Entries that are positive in one and negative in the other."""
+    cosine: float | None
+    """Of A and B as vectors, in [-1, 1]; None where one of them is zero."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether no entry changed at all."""
+        return self.max_abs == 0.0
+
+
+def delta(a: Matrix, b: Matrix) -> Delta:
+    """Return the change from `a` to `b`, of one shape.
+
+    Example:
+        >>> delta(np.array([[3.0, 4.0]]), np.array([[3.0, -4.0]])).sign_flips
+        1
+    """
+    moved = b - a
+    base = float(np.sqrt(np.mean(a * a)))
+    rms = float(np.sqrt(np.mean(moved * moved)))
+    return Delta(
+        rms=rms,
+        relative=rms / base if base else None,
+        max_abs=float(np.abs(moved).max(initial=0.0)),
+        sign_flips=int(np.count_nonzero(a * b < 0)),
+        cosine=_cosine(a, b),
+    )
+
+
+def _cosine(a: Matrix, b: Matrix) -> float | None:
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return min(1.0, max(-1.0, float(np.sum(a * b)) / norms)) if norms else None
+
+
+def unit_deltas(a: Matrix, b: Matrix) -> pl.DataFrame:
+    """Return one row per target unit: unit, l2_a, l2_delta, relative, sign_flips, cosine (null for zeros)."""
+    l2_a, l2_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    l2_delta = np.linalg.norm(b - a, axis=1)
+    dots = np.einsum("ij,ij->i", a, b)
+    return pl.DataFrame(
+        {
+            "unit": np.arange(len(a)),
+            "l2_a": l2_a,
+            "l2_delta": l2_delta,
+            "relative": _ratio(l2_delta, l2_a),
+            "sign_flips": np.count_nonzero(a * b < 0, axis=1),
+            "cosine": _ratio(dots, l2_a * l2_b),
+        }
+    )
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> pl.Series:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return pl.Series(np.where(whole > 0, part / whole, np.nan)).fill_nan(None)

@@ -1,0 +1,263 @@
+"""The difference of two graphs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from emergraph.analysis.comparison.deltas import Delta, delta, unit_deltas
+from emergraph.analysis.comparison.layers import compared_layers, free_layers
+from emergraph.analysis.comparison.matching import MatchedBy, Matching, Pair, digest, match_weights
+from emergraph.analysis.comparison.measures import compared_measures
+from emergraph.analysis.comparison.unitmatching import Link, UnitMatching, match_units
+from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, weights_of
+from emergraph.graphstore.reader import GraphReader
+
+LARGEST = 2048
+"""Units of a layer beyond which its units are not matched: the assignment takes cubic time."""
+TENSORS = {
+    "tensor_a": pl.String, "tensor_b": pl.String, "layer": pl.String, "matched_by": pl.String,
+    "reordered": pl.Boolean,
+    "n_params": pl.Int64, "dtype_a": pl.String, "dtype_b": pl.String, "rms_change": pl.Float64,
+    "relative_change": pl.Float64, "max_change": pl.Float64, "sign_flips": pl.Int64,
+    "share_flipped": pl.Float64, "cosine": pl.Float64,
+}  # fmt: skip
+
+
+class Verdict(StrEnum):
+    """The difference in a word."""
+
+    EQUAL = "equal"
+    """All weights of one are weights of the other, to the last bit, and as many connections carry them."""
+    REORDERED = "equal up to the order of units"
+    """The same, but some tensors hold their numbers in another order."""
+    SAME_WEIGHTS = "same weights, connected otherwise"
+    CHANGED = "changed weights"
+    """The tensors are the same, their values are not."""
+    DIFFERENT = "different"
+    """Some tensors have no counterpart."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Difference:
+    """What differs between two graphs, A and B."""
+
+    a: str
+    b: str
+    verdict: Verdict
+    tensors: pl.DataFrame
+    """One row per pair of weight tensors: names, how they were matched, and the change from A to B."""
+    units: pl.DataFrame
+    """One row per target unit of a pair with edges that changed: tensor, layer, unit (its position), l2_a,
+    l2_delta, relative, sign_flips, cosine; the largest relative changes first."""
+    layers: pl.DataFrame
+    """One row per layer: state (same, changed, added, removed), name_a, name_b, op, units and parameters."""
+    measures: pl.DataFrame
+    """One row per measure, see `compared_measures`."""
+    only_a: tuple[str, ...]
+    """Weight tensors of A without a counterpart."""
+    only_b: tuple[str, ...]
+    not_compared: tuple[str, ...]
+    """Tensors of A whose values, or those of their counterparts, cannot be told: quantized without scales."""
+    relative_change: float | None
+    """Root mean square of the change of all compared weights, over that of A's weights."""
+    sign_flips: int
+    cosine: float | None
+    """Of all compared weights."""
+    matching: UnitMatching | None
+    """Permutations of hidden units; None where weights are equal or none can be permuted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = {
+            name: getattr(self, name)
+            for name in (
+                "a", "b", "relative_change", "sign_flips", "cosine", "only_a", "only_b", "not_compared",
+            )
+        }  # fmt: skip
+        plain |= {"verdict": self.verdict.value}
+        for name in ("layers", "tensors", "measures", "units"):
+            plain[name] = getattr(self, name).to_dicts()
+        plain["unit_matching"] = None
+        if self.matching is not None:
+            plain["unit_matching"] = {
+                "moved": self.matching.n_moved,
+                "cosine_before": self.matching.similarity_before,
+                "cosine_after": self.matching.similarity_after,
+                "permutations": {k: v.tolist() for k, v in self.matching.permutations.items()},
+            }
+        return plain
+
+
+def compare(a: GraphReader, b: GraphReader, *, match: bool = True, seed: int = 0) -> Difference:
+    """Return what differs between two graphs.
+
+    Args:
+        a: The first graph.
+        b: The second one.
+        match: Also seek which hidden unit of A stands for which of B.
+        seed: Seed of that search.
+    """
+    matching = match_weights(
+        weights_of(a), weights_of(b), lambda w: values_of(a, w), lambda w: values_of(b, w)
+    )
+    changes, totals = _Changes(), _Totals()
+    links: list[Link] = []
+    for pair in matching.pairs:
+        if pair.by is MatchedBy.CONTENT:
+            changes.add(
+                pair, Delta(rms=0.0, relative=0.0, max_abs=0.0, sign_flips=0, cosine=1.0), None, False
+            )
+            values = values_of(a, pair.a) if match else None
+            changed = (values, values)
+        else:
+            changed = _oriented(values_of(a, pair.a), values_of(b, pair.b))
+            if changed[0] is None or changed[1] is None:
+                changes.not_compared.append(pair.a.name)
+                continue
+            change = delta(*changed)
+            reordered = not change.is_equal and digest(changed[0]) == digest(changed[1])
+            changes.add(pair, change, unit_deltas(*changed), reordered)
+        if changed[0] is not None and changed[1] is not None:
+            totals.add(changed[0], changed[1])
+            links += _links(a, pair, changed[0], changed[1])
+    verdict = _verdict(a, b, matching, changes)
+    permuted = None
+    if match and verdict in (Verdict.CHANGED, Verdict.DIFFERENT, Verdict.REORDERED):
+        free = [layer for layer, size in free_layers(a, links).items() if size <= LARGEST]
+        permuted = match_units(links, free, seed=seed) if free else None
+    changed_names = {row["tensor_a"] for row in changes.rows if row["max_change"]}
+    return Difference(
+        a=a.name,
+        b=b.name,
+        verdict=verdict,
+        tensors=pl.DataFrame(changes.rows, schema=TENSORS),
+        units=changes.units(),
+        layers=compared_layers(a, b, matching, changed_names),
+        measures=compared_measures(a, b),
+        only_a=tuple(weight.name for weight in matching.only_a),
+        only_b=tuple(weight.name for weight in matching.only_b),
+        not_compared=tuple(changes.not_compared),
+        relative_change=totals.relative(),
+        sign_flips=sum(row["sign_flips"] for row in changes.rows),
+        cosine=totals.cosine(),
+        matching=permuted,
+    )
+
+
+class _Changes:
+    """Rows about pairs of tensors and their units."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.frames: list[pl.DataFrame] = []
+        self.not_compared: list[str] = []
+
+    def add(self, pair: Pair, change: Delta, units: pl.DataFrame | None, reordered: bool) -> None:
+        self.rows.append(
+            {
+                "tensor_a": pair.a.name,
+                "tensor_b": pair.b.name,
+                "layer": pair.a.layer,
+                "matched_by": pair.by.value,
+                "reordered": reordered,
+                "n_params": pair.a.n_params,
+                "dtype_a": pair.a.dtype,
+                "dtype_b": pair.b.dtype,
+                "rms_change": change.rms,
+                "relative_change": change.relative,
+                "max_change": change.max_abs,
+                "sign_flips": change.sign_flips,
+                "share_flipped": change.sign_flips / pair.a.n_params,
+                "cosine": change.cosine,
+            }
+        )
+        if units is not None and not change.is_equal and pair.a.block is not None:
+            about = units.with_columns(tensor=pl.lit(pair.a.name), layer=pl.lit(pair.a.layer))
+            self.frames.append(about.select("tensor", "layer", *units.columns))
+
+    def units(self) -> pl.DataFrame:
+        if not self.frames:
+            return pl.DataFrame(schema={"tensor": pl.String, "layer": pl.String, "unit": pl.Int64})
+        return pl.concat(self.frames).sort("relative", descending=True, nulls_last=True, maintain_order=True)
+
+
+class _Totals:
+    """Sums over all compared weights."""
+
+    def __init__(self) -> None:
+        self.aa = self.bb = self.ab = self.dd = 0.0
+
+    def add(self, a: Matrix, b: Matrix) -> None:
+        self.aa += float(np.sum(a * a))
+        self.bb += float(np.sum(b * b))
+        self.ab += float(np.sum(a * b))
+        self.dd += float(np.sum((b - a) ** 2))
+
+    def relative(self) -> float | None:
+        return float(np.sqrt(self.dd / self.aa)) if self.aa else None
+
+    def cosine(self) -> float | None:
+        return min(1.0, self.ab / float(np.sqrt(self.aa * self.bb))) if self.aa and self.bb else None
+
+
+def _oriented(a: Matrix | None, b: Matrix | None) -> tuple[Matrix | None, Matrix | None]:
+    """Both in the shape of A; None where the shapes do not fit."""
+    if a is None or b is None:
+        return None, None
+    if a.shape == b.shape:
+        if a.shape[0] == a.shape[1] and np.sum(a * b.T) > np.sum(a * b):
+            return a, b.T
+        return a, b
+    if a.shape == b.T.shape:
+        return a, b.T
+    return (a, b.reshape(a.shape)) if a.size == b.size else (None, None)
+
+
+def _links(reader: GraphReader, pair: Pair, a: Matrix, b: Matrix) -> list[Link]:
+    """The pair as weights between two layers, where it is a matrix between whole layers."""
+    block = pair.a.block
+    if block is None or block.src_layer is None or pair.a.layer is None or not block.n_src:
+        return []
+    if a.shape[0] != block.n_dst or a.shape[1] % block.n_src:
+        return []
+    names = dict(reader.layers().select("id", "name").iter_rows())
+    n = block.n_src
+    taps = a.shape[1] // n  # a kernel: one matrix per position
+    return [
+        Link(src=names[block.src_layer], dst=pair.a.layer, a=a[:, tap::taps], b=b[:, tap::taps])
+        for tap in range(taps)
+        if a[:, tap::taps].shape[1] == n
+    ]
+
+
+def _verdict(a: GraphReader, b: GraphReader, matching: Matching, changes: _Changes) -> Verdict:
+    left = [*matching.only_a, *matching.only_b]
+    moved = [row for row in changes.rows if row["max_change"]]
+    other = [row for row in moved if not row["reordered"]]
+    if other or changes.not_compared or (left and not _leftovers_equal(a, b, matching)):
+        return Verdict.DIFFERENT if left else Verdict.CHANGED
+    if _connections(a) != _connections(b):
+        return Verdict.SAME_WEIGHTS
+    return Verdict.REORDERED if moved else Verdict.EQUAL
+
+
+def _leftovers_equal(a: GraphReader, b: GraphReader, matching: Matching) -> bool:
+    """Whether tensors without a counterpart hold the same numbers, cut into tensors differently."""
+    ours, theirs = _sorted_values(a, matching.only_a), _sorted_values(b, matching.only_b)
+    return ours is not None and theirs is not None and bool(np.array_equal(ours, theirs))
+
+
+def _sorted_values(reader: GraphReader, weights: Sequence[Weight]) -> Matrix | None:
+    parts = [values_of(reader, weight) for weight in weights]
+    known = [part.reshape(-1) for part in parts if part is not None]
+    return np.sort(np.concatenate(known)) if known and len(known) == len(parts) else None
+
+
+def _connections(reader: GraphReader) -> int:
+    """Edges that carry parameters."""
+    sql = "SELECT sum(n_edges) FROM blocks WHERE graph = ? AND tensor IS NOT NULL"
+    return int(reader.connection.execute(sql, [reader.id]).fetchall()[0][0] or 0)

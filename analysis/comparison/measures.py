@@ -1,0 +1,139 @@
+"""What was measured on both graphs, side by side."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.results import result_table_names
+
+SCHEMA = {
+    "analysis": pl.String,
+    "measure": pl.String,
+    "a": pl.Float64,
+    "b": pl.Float64,
+    "change": pl.Float64,
+    "low_a": pl.Float64,
+    "high_a": pl.Float64,
+    "low_b": pl.Float64,
+    "high_b": pl.Float64,
+    "overlap": pl.Boolean,
+}
+_COUNTS = ("n_layers", "n_units", "n_neurons", "n_edges", "n_parameters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Where the measures of an analysis are: each query gives measure, value, low, high of one run."""
+
+    analysis: str
+    table: str
+    sql: str
+
+
+_SOURCES = (
+    _Source(
+        analysis="emergence",
+        table="emergence",
+        sql="""
+            SELECT 'log10 E, ' || interior || ' (' || activity || ')', log10, NULL, NULL FROM emergence
+            WHERE run = ? ORDER BY interior
+        """,
+    ),
+    _Source(
+        analysis="emergence",
+        table="emergence_intervals",
+        sql="""
+            SELECT 'E, ' || interior || ' (' || activity || ')', emergence, low, high FROM emergence_intervals
+            WHERE run = ? ORDER BY interior
+        """,
+    ),
+    _Source(
+        analysis="pruning",
+        table="pruning_levels",
+        sql="""
+            SELECT 'highest level without collapse',
+                   max(level) FILTER (collapsed_layers = 0 AND disconnected_outputs = 0), NULL, NULL
+            FROM pruning_levels WHERE run = ?
+        """,
+    ),
+    _Source(
+        analysis="percolation",
+        table="percolation",
+        sql="""
+            SELECT 'threshold, share of edges, ' || series, share, low / threshold * share,
+                   high / threshold * share
+            FROM percolation WHERE run = ? AND threshold > 0 ORDER BY series
+        """,
+    ),
+    _Source(
+        analysis="topology",
+        table="topology",
+        sql="""SELECT measure, "value", NULL, NULL FROM topology WHERE run = ?""",
+    ),
+    _Source(
+        analysis="landscape",
+        table="landscape",
+        sql="SELECT statistic, mean, low, high FROM landscape WHERE run = ?",
+    ),
+)
+_NEWEST = "SELECT max(id) FROM runs WHERE graph = ? AND list_contains(result_tables, ?)"
+
+
+def compared_measures(a: GraphReader, b: GraphReader) -> pl.DataFrame:
+    """Return one row per measure that is known of A or B: analysis, measure, a, b, change, intervals.
+
+    `change` is b - a; `overlap` says whether the intervals meet, null where one of them is missing. They are
+    of the newest run of each analysis; where A and B were measured with other settings, the names differ and
+    nothing is paired.
+    """
+    rows = []
+    for (analysis, measure), (ours, theirs) in _paired(_known(a), _known(b)).items():
+        x, low_a, high_a = ours
+        y, low_b, high_b = theirs
+        ends = (low_a, high_a, low_b, high_b)
+        known = None not in ends
+        rows.append(
+            {
+                "analysis": analysis,
+                "measure": measure,
+                "a": x,
+                "b": y,
+                "change": None if x is None or y is None else y - x,
+                "low_a": low_a,
+                "high_a": high_a,
+                "low_b": low_b,
+                "high_b": high_b,
+                "overlap": bool(low_a <= high_b and low_b <= high_a) if known else None,
+            }
+        )
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+Triple = tuple[float | None, float | None, float | None]
+Key = tuple[str, str]
+_NOTHING: Triple = (None, None, None)
+
+
+def _paired(a: Mapping[Key, Triple], b: Mapping[Key, Triple]) -> dict[Key, tuple[Triple, Triple]]:
+    keys = dict.fromkeys([*a, *b])
+    return {key: (a.get(key, _NOTHING), b.get(key, _NOTHING)) for key in keys}
+
+
+def _known(reader: GraphReader) -> dict[Key, Triple]:
+    found: dict[Key, Triple] = {
+        ("graph", name.removeprefix("n_")): (float(str(reader.summary[name])), None, None) for name in _COUNTS
+    }
+    for name, value in reader.metrics().iter_rows():
+        found["recorded", name] = (value, None, None)
+    there = set(result_table_names(reader.connection))
+    for source in _SOURCES:
+        if source.table not in there:
+            continue
+        run = reader.connection.execute(_NEWEST, [reader.id, source.table]).fetchall()[0][0]
+        if run is None:
+            continue
+        for measure, value, low, high in reader.connection.execute(source.sql, [run]).fetchall():
+            found[source.analysis, str(measure)] = (value, low, high)
+    return found

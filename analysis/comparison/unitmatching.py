@@ -1,0 +1,142 @@
+"""Which hidden unit of one network stands for which of another.
+
+Two trainings that learn the same thing number their hidden units differently: permuting them, with their
+weights, leaves a network's function as it is. The permutations that bring the weights of A closest to those
+of B are sought layer by layer, each an assignment problem, until nothing moves (arXiv 2209.04836, alg. 1).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+Ints = NDArray[np.int64]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A pair of weight matrices between two layers."""
+
+    src: str
+    """Name of the source layer."""
+    dst: str
+    a: Matrix
+    """(targets, sources) of A."""
+    b: Matrix
+    """The same of B."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitMatching:
+    """Permutations of hidden units."""
+
+    permutations: Mapping[str, Ints]
+    """By layer: unit i of B is unit permutations[layer][i] of A."""
+    similarity_before: float
+    """Cosine of all compared weights of A and B, as they are."""
+    similarity_after: float
+    """The same after permuting A."""
+
+    @property
+    def n_moved(self) -> int:
+        """Units that stand for one with another number."""
+        return sum(int((order != np.arange(order.size)).sum()) for order in self.permutations.values())
+
+
+def match_units(
+    links: Sequence[Link], layers: Sequence[str], *, seed: int = 0, restarts: int = 3, sweeps: int = 50
+) -> UnitMatching:
+    """Seek the permutations of hidden units under which the weights of A are closest to those of B.
+
+    Args:
+        links: All pairs of weight matrices.
+        layers: Layers whose units may be permuted, sources first: nothing but weights of `links` may lead in
+            or out of them.
+        seed: Seed of the order in which layers are visited.
+        restarts: Searches, the first from a pass over the layers, the others from no permutation; the best is
+            taken.
+        sweeps: Most visits of every layer.
+
+    Returns:
+        A local optimum: the identity where no permutation that was tried is better.
+    """
+    sizes = {link.dst: len(link.a) for link in links} | {link.src: link.a.shape[1] for link in links}
+    wanted = [layer for layer in layers if layer in sizes]
+    identity = {layer: np.arange(sizes[layer]) for layer in wanted}
+    best, best_value = identity, _value(links, identity)
+    for restart in range(restarts if wanted else 0):
+        rng = np.random.default_rng([seed, restart])
+        start = _forward(links, identity, wanted) if restart == 0 else dict(identity)
+        found = _descend(links, start, wanted, rng, sweeps)
+        value = _value(links, found)
+        if value > best_value + 1e-12:
+            best, best_value = found, value
+    norm = np.sqrt(sum(np.sum(link.a**2) for link in links) * sum(np.sum(link.b**2) for link in links))
+    return UnitMatching(
+        permutations=best,
+        similarity_before=float(_value(links, identity) / norm) if norm else 0.0,
+        similarity_after=float(best_value / norm) if norm else 0.0,
+    )
+
+
+def _forward(links: Sequence[Link], identity: Mapping[str, Ints], layers: Sequence[str]) -> dict[str, Ints]:
+    """Each layer by the weights that lead into it, sources first: exact for units merely renumbered."""
+    permutations = dict(identity)
+    for layer in layers:
+        gain = _gain([link for link in links if link.dst == layer], permutations, layer)
+        if gain.ndim == 2:
+            permutations[layer] = linear_sum_assignment(-gain)[1].astype(np.int64)
+    return permutations
+
+
+def _descend(
+    links: Sequence[Link],
+    permutations: dict[str, Ints],
+    layers: Sequence[str],
+    rng: np.random.Generator,
+    sweeps: int,
+) -> dict[str, Ints]:
+    for _ in range(sweeps):
+        moved = False
+        for number in rng.permutation(len(layers)):
+            layer = layers[number]
+            gain = _gain(links, permutations, layer)
+            rows, columns = linear_sum_assignment(-gain)
+            better = gain[rows, columns].sum() > gain[rows, permutations[layer]].sum() + 1e-12
+            if better:
+                permutations[layer] = columns.astype(np.int64)
+                moved = True
+        if not moved:
+            break
+    return permutations
+
+
+def _gain(links: Sequence[Link], permutations: Mapping[str, Ints], layer: str) -> Matrix:
+    """(units of B, units of A): inner product of their weights, the other layers permuted as they are."""
+    gain = 0.0
+    for link in links:
+        if link.dst == layer:
+            gain = gain + link.b @ _columns(link.a, permutations.get(link.src)).T
+        if link.src == layer:
+            gain = gain + link.b.T @ _rows(link.a, permutations.get(link.dst))
+    return np.asarray(gain)
+
+
+def _value(links: Sequence[Link], permutations: Mapping[str, Ints]) -> float:
+    return float(sum(np.sum(link.b * permuted(link, permutations)) for link in links))
+
+
+def permuted(link: Link, permutations: Mapping[str, Ints]) -> Matrix:
+    """Return the weights of A with the units of both layers in the order of B."""
+    return _rows(_columns(link.a, permutations.get(link.src)), permutations.get(link.dst))
+
+
+def _rows(matrix: Matrix, order: Ints | None) -> Matrix:
+    return matrix if order is None else matrix[order]
+
+
+def _columns(matrix: Matrix, order: Ints | None) -> Matrix:
+    return matrix if order is None else matrix[:, order]
