@@ -143,7 +143,7 @@ def export_onnx(
     )
     with store.write_graph(header) as writer:
         summary = _trace(file, run, writer, options, progress)
-        graph = writer.finish(summary.footer(branches=run.branches))
+        graph = writer.finish(summary.footer(branches=_branches(run, summary)))
     return _summary(file, run, summary, graph=graph, name=store.graph(graph).name, start=start)
 
 
@@ -198,6 +198,11 @@ def _trace(
     return summary
 
 
+def _branches(run: ConcreteRun, summary: GraphSummary) -> tuple[str, ...]:
+    """Branches that the run took, and those that were traced besides."""
+    return tuple(dict.fromkeys((*run.branches, *summary.branches)))
+
+
 def _nothing_understood(name: str, summary: GraphSummary) -> str:
     if summary.opaque:
         ops = sorted({op.op for op in summary.opaque})
@@ -249,7 +254,7 @@ def _summary(
         sha256=file.sha256,
         reused=False,
         trace=summary,
-        branches=run.branches,
+        branches=_branches(run, summary),
         input_shapes={key: tuple(array.shape) for key, array in run.inputs.items()},
         seconds=perf_counter() - start,
         estimated_bytes=size,

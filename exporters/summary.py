@@ -25,6 +25,8 @@ class GraphSummary:
     opaque: tuple[Operation, ...]
     """Operations that are not understood."""
     warnings: tuple[str, ...]
+    branches: tuple[str, ...] = ()
+    """Branches of If operations, in bodies and on request, that were traced on their own."""
 
     @property
     def coverage(self) -> float:

@@ -79,6 +79,7 @@ class TraceContext:
         self.uses: dict[str, ParameterUse] = {}
         self.operations: list[Operation] = []
         self.warnings: list[str] = []
+        self.branches: list[str] = []
         self.local_facts: dict[str, TensorFacts] = {}
         self.sequences: dict[str, list[Value]] = {}
         self.node = onnx.NodeProto()

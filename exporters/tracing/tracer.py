@@ -8,6 +8,7 @@ import onnx
 
 import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.runtime.ordering import outer_names_read
 from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.builder import GraphBuilder
 from emergraph.exporters.tracing.constants import Constant
@@ -72,6 +73,7 @@ def trace(
         n_operations_understood=len(ctx.operations) - len(opaque),
         opaque=opaque,
         warnings=tuple(ctx.warnings),
+        branches=tuple(dict.fromkeys(ctx.branches)),
     )
 
 
@@ -101,7 +103,7 @@ def _set_inputs(ctx: TraceContext) -> None:
 def _last_uses(model: TracedModel) -> dict[str, int]:
     last: dict[str, int] = {}
     for index, node in enumerate(model.nodes):
-        for name in node.input:
+        for name in outer_names_read(node):
             last[name] = index
     for name in model.outputs:
         last[name] = len(model.nodes)
@@ -110,7 +112,7 @@ def _last_uses(model: TracedModel) -> dict[str, int]:
 
 def _forget(ctx: TraceContext, index: int, node: onnx.NodeProto, last_use: dict[str, int]) -> None:
     """Drop label arrays that nothing reads any more."""
-    for name in (*node.input, *node.output):
+    for name in {*outer_names_read(node), *node.output}:
         value = ctx.values.get(name)
         if value is not None and value.labels is not None and last_use.get(name, -1) <= index:
             del ctx.values[name]

@@ -129,6 +129,9 @@ def test_both_branches_on_request(tmp_path):
         summary = export_onnx(SILERO / "silero_vad.onnx", store, options=options)
     assert summary.trace is not None
     assert summary.trace.n_weight_edges == 328_576
+    taken = {name.rpartition(":")[0] for name in summary.branches if name.endswith(":then")}
+    others = {name.rpartition(":")[0] for name in summary.branches if name.endswith(":else")}
+    assert taken & others  # both sides of the same If
 
 
 def test_a_tree_ensemble_is_refused_with_the_reason(tmp_path):

@@ -18,8 +18,12 @@ from emergraph.exporters.tracing.values import Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
 
-def _trace_body(ctx: TraceContext, run: BodyRun, entering: Mapping[str, Value]) -> None:
-    """Trace the nodes of a body; the current node is restored afterwards."""
+def _trace_body(ctx: TraceContext, run: BodyRun, entering: Mapping[str, Value]) -> str | None:
+    """Trace the nodes of a body; the current node is restored afterwards.
+
+    Returns:
+        What in it is not understood, if anything is.
+    """
     outer, attrs = ctx.node, ctx.attrs
     ctx.local_facts.update(run.facts)
     ctx.values.update(entering)
@@ -29,7 +33,9 @@ def _trace_body(ctx: TraceContext, run: BodyRun, entering: Mapping[str, Value]) 
         if ctx.traced_as is TracedAs.OPAQUE:
             opaque = f"{node.op_type} in its body: {ctx.reason}"
     ctx.node, ctx.attrs = outer, attrs
+    ctx.branches.extend(run.branches)
     ctx.did(TracedAs.OPAQUE if opaque else TracedAs.RECURRENT, opaque)
+    return opaque
 
 
 def _state_value(
@@ -175,17 +181,19 @@ def _body_model(ctx: TraceContext, body: RepeatedBody) -> TracedModel:
 def both_branches(ctx: TraceContext) -> None:
     """An If that was left open on request: both branches, joined where their shapes agree."""
     results: list[list[Value | None]] = []
+    opaque: list[str] = []
     for key in ("then_branch", "else_branch"):
-        branch = body_of(ctx.node, key)
+        branch, which = body_of(ctx.node, key), key.removesuffix("_branch")
         if ctx.model.run_body is None:
             continue
         try:
             run = run_graph(ctx.model.run_body, branch, lambda name: _facts_of(ctx, name), {})
         except (EmergraphError, KeyError) as error:
-            which = key.removesuffix("_branch")
             ctx.warn(f"{ctx.name}: the {which} branch does not run on these inputs ({error})")
             continue
-        _trace_body(ctx, run, {})
+        ctx.branches.append(f"{ctx.node.name}:{which}")
+        if reason := _trace_body(ctx, run, {}):
+            opaque.append(reason)
         results.append([ctx.values.get(value.name) for value in branch.output])
     if not results:
         ctx.make_opaque("an If neither of whose branches runs on these inputs")
@@ -197,6 +205,9 @@ def both_branches(ctx: TraceContext) -> None:
         found = [branch[position] for branch in results]
         fitting = [v for v in found if v is not None and v.labels is not None and v.shape == facts.shape]
         _set_joined(ctx, position, fitting, facts)
+    if opaque:
+        ctx.did(TracedAs.OPAQUE, opaque[0])
+        return
     ctx.did(TracedAs.JOINED, f"{len(results)} of 2 branches")
 
 

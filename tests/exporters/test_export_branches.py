@@ -1,0 +1,85 @@
+"""The branches of an If: the one that a run takes, or both on request; the graph names them."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from emergraph.exporters.export import ExportOptions, export_onnx
+from emergraph.graphstore.store import open_store
+
+RNG = np.random.default_rng(0)
+
+
+def branch(weight: str, kind: str) -> onnx.GraphProto:
+    made = helper.make_tensor_value_info(f"{weight}.y", TensorProto.FLOAT, [2, 3])
+    nodes = [helper.make_node("MatMul", ["x", weight], [f"{weight}.h"])]
+    nodes.append(
+        helper.make_node(kind, [f"{weight}.h"], [f"{weight}.y"], domain="" if kind == "Relu" else "lab")
+    )
+    return helper.make_graph(nodes, weight, [], [made])
+
+
+@pytest.fixture
+def path(tmp_path):
+    return save(tmp_path, "Relu")
+
+
+def save(folder, kind):
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["positive"]),
+        helper.make_node(
+            "If",
+            ["positive"],
+            ["y"],
+            name="choice",
+            then_branch=branch("first", "Relu"),
+            else_branch=branch("second", kind),
+        ),
+    ]
+    tensors = [
+        numpy_helper.from_array(RNG.normal(size=(4, 3)).astype(np.float32), name)
+        for name in ("first", "second")
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [*tensors, numpy_helper.from_array(np.float32(0), "zero")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("lab", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def exported(path, *, sign, all_branches):
+    options = ExportOptions(inputs={"x": np.full((2, 4), sign, np.float32)}, all_branches=all_branches)
+    with open_store(path.with_name("s.duckdb"), mode="create") as store:
+        summary = export_onnx(path, store, options=options)
+        stored = store.graph().summary["branches"]
+        return summary, stored
+
+
+@pytest.mark.parametrize(("sign", "taken"), [(1, "then"), (-1, "else")])
+def test_the_branch_taken_is_named(path, sign, taken):
+    summary, stored = exported(path, sign=sign, all_branches=False)
+    assert list(stored) == list(summary.branches) == [f"choice:{taken}"]
+    assert summary.trace.n_weight_edges == 12
+
+
+def test_both_branches_are_named_on_request(path):
+    summary, stored = exported(path, sign=1, all_branches=True)
+    assert sorted(stored) == ["choice:else", "choice:then"]
+    assert summary.trace.n_weight_edges == 24
+    assert not summary.trace.opaque
+
+
+def test_a_branch_that_does_not_run_is_not_named(tmp_path):
+    summary, stored = exported(save(tmp_path, "Unknown"), sign=1, all_branches=True)
+    assert "choice:then" in stored
+    if "choice:else" in stored:
+        assert summary.trace.opaque
+    else:
+        assert summary.trace.warnings
