@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from pathcounts.experiment import run_plan
+from pathcounts.page import write_page
 from pathcounts.plans import PLANS, QUICK
 
 HERE = Path(__file__).resolve().parent
@@ -40,6 +41,9 @@ def main() -> int:
     for plan in PLANS:
         if arguments.only is None or plan.name in arguments.only:
             run_plan(plan, RESULTS, CACHE, say)
+    if not arguments.train_only:
+        write_page(RESULTS, HERE.parent / "docs" / "study.md")
+        say("wrote docs/study.md")
     return 0
 
 

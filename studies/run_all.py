@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-STUDIES: tuple[str, ...] = ("percolation_study.py", "ruggedness_study.py")
+STUDIES: tuple[str, ...] = ("emergence_study.py", "percolation_study.py", "ruggedness_study.py")
 """The scripts beside this file, in the order in which they run."""
 
 

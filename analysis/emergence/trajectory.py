@@ -178,14 +178,16 @@ def lagged_correlations(
             if usable.sum() < MINIMUM_PAIRS:
                 continue
             at = np.flatnonzero(usable).astype(np.float64)
-            pair = {"n_permutations": options.n_permutations, "seed": options.seed}
+            n_draws, seed = options.n_permutations, options.seed
             found.append(
                 LaggedCorrelation(
                     measure=measure,
                     smoothed=smoothed,
                     lag=lag,
-                    raw=rank_correlation(x[usable], y[usable], **pair),
-                    given_step=rank_correlation(x[usable], y[usable], given=[at], **pair),
+                    raw=rank_correlation(x[usable], y[usable], n_permutations=n_draws, seed=seed),
+                    given_step=rank_correlation(
+                        x[usable], y[usable], given=[at], n_permutations=n_draws, seed=seed
+                    ),
                 )
             )
     return found

@@ -105,8 +105,8 @@ PLANS = (
 QUICK = tuple(
     replace(
         plan,
-        n_seeds=2,
-        seeds_at_once=1,
+        n_seeds=3,
+        seeds_at_once=2,
         baseline_epochs=1,
         epochs=3,
         n_train=200,

