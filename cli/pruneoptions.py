@@ -10,6 +10,10 @@ from emergraph.cli.parsing import parse_numbers
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emergraph.analysis.pruning.gradients import ModuleData
     from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.options import PruningOptions
     from emergraph.analysis.pruning.variants import Keeping
@@ -23,7 +27,8 @@ class Pruning:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="magnitude, random, l2, activation, wanda, synflow, synflow-iterative, or N:M such as 2:4. "
+            help="magnitude, random, l2, activation, wanda, synflow, synflow-iterative, snip, taylor, gate, "
+            "or N:M such as 2:4. "
             " [default: magnitude]",
         ),
     ] = None
@@ -113,6 +118,16 @@ class PruneRuns:
         Path | None,
         typer.Option(metavar="FILE.npz", help="One array: the class of each sample; needs --inputs."),
     ] = None
+    module: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PKG.MODULE:FACTORY",
+            help="The module behind the graph, for snip, taylor and gate; its code runs.",
+        ),
+    ] = None
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the factory's module.")
+    ] = None
     write: Annotated[
         Path | None,
         typer.Option(metavar="FILE.onnx", help="Write the pruned model; needs --model and one level."),
@@ -145,7 +160,7 @@ class PruneRuns:
 
         return Keeping(write=self.write, graph=self.save_graph, smaller=self.smaller)
 
-    def files(self) -> "ModelFiles | None":
+    def files(self) -> "ModelFiles | ModuleData | None":
         """The library's description of them; None without a model.
 
         Raises:
@@ -154,6 +169,10 @@ class PruneRuns:
         from emergraph.analysis.pruning.modelruns import ModelFiles
         from emergraph.exporters.runtime.inputfile import read_input_file
 
+        if self.module is not None:
+            return self._module_data()
+        if self.weights is not None:
+            raise UsageError("--weights needs --module PKG.MODULE:FACTORY, the module that they are for")
         if self.model is None:
             for option in ("inputs", "labels", "write", "save_graph"):
                 if getattr(self, option) is not None:
@@ -164,11 +183,32 @@ class PruneRuns:
             return None
         if self.labels is not None and self.inputs is None:
             raise UsageError("--labels needs --inputs FILE.npz, the samples that they are for")
-        labels = None
-        if self.labels is not None:
-            arrays = list(read_input_file(self.labels).arrays.values())
-            if len(arrays) != 1:
-                raise UsageError(f"--labels: expected a file with one array, found {len(arrays)}")
-            labels = arrays[0]
         inputs = None if self.inputs is None else read_input_file(self.inputs).arrays
-        return ModelFiles(model=self.model, inputs=inputs, labels=labels)
+        return ModelFiles(model=self.model, inputs=inputs, labels=self._labels())
+
+    def _module_data(self) -> "ModuleData":
+        from emergraph.analysis.pruning.gradients import ModuleData
+        from emergraph.exporters.runtime.inputfile import read_input_file
+
+        for option in ("model", "write", "save_graph"):
+            if getattr(self, option) is not None:
+                said = option.replace("_", "-")
+                raise UsageError(f"--module gives scores only: leave out --{said}, or run once for each")
+        if self.inputs is None or self.labels is None:
+            raise UsageError("--module needs --inputs and --labels: scores of gradients come from a loss")
+        return ModuleData(
+            module=str(self.module),
+            inputs=read_input_file(self.inputs).arrays,
+            labels=self._labels(),
+            weights=self.weights,
+        )
+
+    def _labels(self) -> "NDArray[np.generic] | None":
+        from emergraph.exporters.runtime.inputfile import read_input_file
+
+        if self.labels is None:
+            return None
+        arrays = list(read_input_file(self.labels).arrays.values())
+        if len(arrays) != 1:
+            raise UsageError(f"--labels: expected a file with one array, found {len(arrays)}")
+        return arrays[0]

@@ -29,6 +29,12 @@ class Criterion(StrEnum):
     """Share of the sum over all paths of products of |w| (arXiv 2006.05467), scored once."""
     SYNFLOW_ITERATIVE = "synflow-iterative"
     """The same, scored anew over an exponential schedule of rounds."""
+    SNIP = "snip"
+    """|gradient times weight| on labelled samples (arXiv 1810.02340); needs a module."""
+    TAYLOR = "taylor"
+    """(gradient times weight)**2 (arXiv 1906.10771); needs a module."""
+    GATE = "gate"
+    """|derivative of the loss by a gate on the unit| (structured); needs a module."""
     NM = "n:m"
     """In every group of M inputs of a unit, all but the N largest magnitudes, such as 2:4."""
     WHERE = "where"
@@ -36,10 +42,14 @@ class Criterion(StrEnum):
 
 
 NEEDS_TRACE = frozenset({Criterion.ACTIVATION, Criterion.WANDA})
+NEEDS_GRADIENTS = frozenset({Criterion.SNIP, Criterion.TAYLOR, Criterion.GATE})
 FOR_UNITS = frozenset(
-    {Criterion.L2, Criterion.ACTIVATION, Criterion.MAGNITUDE, Criterion.RANDOM, Criterion.WHERE}
+    {
+        *(Criterion.L2, Criterion.ACTIVATION, Criterion.MAGNITUDE, Criterion.RANDOM, Criterion.WHERE),
+        *(Criterion.SNIP, Criterion.TAYLOR, Criterion.GATE),
+    }
 )
-FOR_EDGES = frozenset(set(Criterion) - {Criterion.L2, Criterion.ACTIVATION})
+FOR_EDGES = frozenset(set(Criterion) - {Criterion.L2, Criterion.ACTIVATION, Criterion.GATE})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +88,7 @@ def scores(
     """(n_items,) scores of a criterion that scores once.
 
     Args:
-        criterion: Any but `synflow-iterative`, `n:m` and `where`.
+        criterion: Any but `synflow-iterative`, `n:m`, `where`, and those of gradients (see `gradients`).
         items: What can be removed.
         activations: For activation and wanda.
         seed: For random.

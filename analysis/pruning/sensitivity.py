@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.pruning.criteria import Criterion, UnitActivations, scores, synflow_scores
+from emergraph.analysis.pruning.criteria import Criterion, scores, synflow_scores
 from emergraph.analysis.pruning.edgetable import Floats, Levels
 from emergraph.analysis.pruning.flow import backward_flow, forward_flow
 from emergraph.analysis.pruning.items import Items, PruningUnit
@@ -97,7 +97,6 @@ def layer_sweeps(
     options: PruningOptions,
     *,
     scored: Floats | None = None,
-    activations: UnitActivations | None = None,
 ) -> list[LayerSweep]:
     """A sweep for every layer with something to prune.
 
@@ -105,11 +104,10 @@ def layer_sweeps(
         items: What can be removed.
         options: Criterion and levels. Scopes `block` and `unit` are kept, wider ones become the layer.
         scored: (n_items,) scores; None: those of the criterion.
-        activations: For activation and wanda.
     """
     check_sensitivity(options)
     if scored is None:
-        scored = scores(options.kind, items, activations=activations)
+        scored = scores(options.kind, items)
     scope = options.pruning_scope if options.pruning_scope in ("block", "unit") else "layer"
     gone = removal_levels(scored, items.group[scope], options.levels)
     share = flow_shares(items)

@@ -9,9 +9,10 @@ import polars as pl
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.rules import activity_scores
 from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.pruning.criteria import Criterion, UnitActivations, check_criterion
+from emergraph.analysis.pruning.criteria import NEEDS_GRADIENTS, Criterion, UnitActivations, check_criterion
 from emergraph.analysis.pruning.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
+from emergraph.analysis.pruning.gradients import ModuleData, Scorer, scorer_of
 from emergraph.analysis.pruning.items import PruningUnit, TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import REMEASURED, ParameterCosts
 from emergraph.analysis.pruning.modelruns import ModelFiles, run_levels
@@ -25,7 +26,7 @@ from emergraph.analysis.pruning.sensitivity import (
     sensitivity_frame,
     shown_measure,
 )
-from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, prune_graph
+from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, item_scores, prune_graph
 from emergraph.analysis.pruning.writing import write_masked
 from emergraph.analysis.pruning.writingsmaller import Written, write_smaller
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
@@ -87,6 +88,7 @@ def prune_stored(
     activity: ActivityChoice | None = None,
     picked: np.ndarray | None = None,
     files: ModelFiles | None = None,
+    gradients: ModuleData | None = None,
 ) -> PruningResult:
     """Prune a stored graph in thought; see `whatif.prune_graph`.
 
@@ -96,6 +98,7 @@ def prune_stored(
         activity: Trace and rule.
         picked: What a predicate picked, from `predicate.chosen_edges` or `chosen_units`.
         files: Model and inputs; the pruned models are run where inputs are given.
+        gradients: Module and labelled samples, for snip, taylor and gate.
 
     Raises:
         UsageError: An option does not make sense for this graph, or a named trace is missing.
@@ -117,6 +120,7 @@ def prune_stored(
             tensor_values=lambda name: restore_tensor(reader, name),
             tensor_sizes=_tensor_sizes(reader),
             costs=_costs(reader),
+            scorer=_scorer(reader, options, gradients),
             chosen=None if picked is None else _chosen(table, options, picked),
         ),
         table=table,
@@ -134,12 +138,19 @@ def prune_stored(
     return replace(result, frame=result.frame.with_columns(ran), notes=notes)
 
 
+def _scorer(reader: GraphReader, options: PruningOptions, gradients: ModuleData | None) -> Scorer | None:
+    if gradients is None or options.kind not in NEEDS_GRADIENTS:
+        return None
+    return scorer_of(gradients, lambda name: restore_tensor(reader, name))
+
+
 def sensitivity_stored(
     reader: GraphReader,
     options: PruningOptions,
     *,
     trace: str | int | None = None,
     files: ModelFiles | None = None,
+    gradients: ModuleData | None = None,
 ) -> SensitivityResult:
     """Prune each layer of a stored graph alone, in thought; see `sensitivity`.
 
@@ -148,6 +159,7 @@ def sensitivity_stored(
         options: Criterion, levels and unit.
         trace: For activation and wanda; name or id, by default the newest.
         files: Model and inputs, to run every pruned model.
+        gradients: Module and labelled samples, for snip, taylor and gate.
 
     Raises:
         UsageError: The criterion does not rank the items of a layer, or its trace is missing.
@@ -166,7 +178,8 @@ def sensitivity_stored(
         tensor_values=values,
         tensor_sizes=_tensor_sizes(reader),
     )
-    sweeps = layer_sweeps(items, options, activations=activations)
+    around = Surroundings(activations=activations, scorer=_scorer(reader, options, gradients))
+    sweeps = layer_sweeps(items, options, scored=item_scores(options.kind, items, around))
     ran = None
     if files is not None and files.inputs is not None:
         removals = [sweep.removal for sweep in sweeps]

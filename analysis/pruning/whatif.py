@@ -9,9 +9,16 @@ import polars as pl
 
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.options import EmergenceOptions
-from emergraph.analysis.pruning.criteria import Criterion, UnitActivations, check_criterion, scores
-from emergraph.analysis.pruning.edgetable import EdgeTable, Levels, read_edge_table
+from emergraph.analysis.pruning.criteria import (
+    NEEDS_GRADIENTS,
+    Criterion,
+    UnitActivations,
+    check_criterion,
+    scores,
+)
+from emergraph.analysis.pruning.edgetable import EdgeTable, Floats, Levels, read_edge_table
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
+from emergraph.analysis.pruning.gradients import Scorer
 from emergraph.analysis.pruning.items import Items, PruningUnit, TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import ParameterCosts, measure
 from emergraph.analysis.pruning.options import PruningOptions
@@ -40,6 +47,8 @@ class Surroundings:
     tensor_values: TensorValues | None = None
     tensor_sizes: Mapping[str, int] | None = None
     costs: ParameterCosts = field(default_factory=ParameterCosts)
+    scorer: Scorer | None = None
+    """For criteria of gradients, see `gradients.scorer_of`."""
     chosen: Any = None
     """For a predicate: (n_edges,) or (n_units,) bool, what to remove."""
 
@@ -145,8 +154,24 @@ def _removals(items: Items, options: PruningOptions, around: Surroundings) -> li
             prune_by_scores(items, scores(kind, items, seed=seed), levels, scope=scope, seed=seed)
             for seed in range(options.seeds)
         ]
-    scored = scores(kind, items, activations=around.activations)
+    scored = item_scores(kind, items, around)
     return [prune_by_scores(items, scored, levels, scope=scope)]
+
+
+def item_scores(kind: Criterion, items: Items, around: Surroundings) -> Floats:
+    """(n_items,) scores of a criterion that ranks items, gradients included.
+
+    Raises:
+        UsageError: The criterion needs gradients, and there are none.
+    """
+    if kind not in NEEDS_GRADIENTS:
+        return scores(kind, items, activations=around.activations)
+    if around.scorer is None:
+        raise UsageError(
+            f"criterion {kind} needs gradients, which only a PyTorch module has: give "
+            "--module PACKAGE.MODULE:FACTORY with --inputs and --labels"
+        )
+    return around.scorer(kind, items)
 
 
 def _chosen(items: Items, around: Surroundings) -> Removal:

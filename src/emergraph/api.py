@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.landscape.sweep import Progress as LandscapeProgress
     from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
+    from emergraph.analysis.pruning.gradients import ModuleData
     from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.options import PruningOptions
     from emergraph.analysis.pruning.sensitivity import SensitivityResult
@@ -614,7 +615,7 @@ class Graph:
         rule: "ActivityRule | str" = "mean",
         threshold: float | None = None,
         save: bool = True,
-        files: "ModelFiles | None" = None,
+        files: "ModelFiles | ModuleData | None" = None,
         write: "str | Path | Keeping | None" = None,
     ) -> "PruningResult":
         """Say what pruning the model would do, at many levels; the graph stays as it is.
@@ -626,7 +627,8 @@ class Graph:
             rule: Activity rule of E, as in `emergence`, but for per_sample.
             threshold: As in `emergence`.
             save: Keep the table in the store.
-            files: The model and inputs to run the pruned models on, with labels.
+            files: The model and inputs to run the pruned models on, with labels; or a `gradients.ModuleData`
+                for criteria snip, taylor and gate, which then is not run.
             write: Write the pruned model of the one level there; needs `files`. A `variants.Keeping` says
                 more: a smaller or a masked model, and a name to store its graph under.
 
@@ -635,6 +637,7 @@ class Graph:
                 wrong or matches nothing.
             InvalidInputError: The model is not the graph's, or the inputs do not fit it.
         """
+        from emergraph.analysis.pruning.gradients import ModuleData
         from emergraph.analysis.pruning.options import PruningOptions
         from emergraph.analysis.pruning.saving import save_pruning
         from emergraph.analysis.pruning.storedwhatif import ActivityChoice, pick, prune_stored
@@ -642,6 +645,7 @@ class Graph:
 
         options = options or PruningOptions()
         keeping = write if isinstance(write, Keeping) else Keeping(write=Path(write) if write else None)
+        gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
         keeping.check(options, files)
         choice = ActivityChoice(trace=trace, rule=str(rule), threshold=threshold)
         picked = None
@@ -651,7 +655,9 @@ class Graph:
             picked = pick(self.path, self.id, options, trace_id)
         with open_file(self.path, mode="write" if save or keeping.graph else "read") as opened:
             reader = opened.graph(self.id)
-            result = prune_stored(reader, options, activity=choice, picked=picked, files=files)
+            result = prune_stored(
+                reader, options, activity=choice, picked=picked, files=files, gradients=gradients
+            )
             result = keep_variant(opened, self.id, result, keeping, files)
             if save:
                 save_pruning(
@@ -665,7 +671,7 @@ class Graph:
         *,
         trace: str | int | None = None,
         save: bool = True,
-        files: "ModelFiles | None" = None,
+        files: "ModelFiles | ModuleData | None" = None,
     ) -> "SensitivityResult":
         """Prune each layer alone, at every level; the graph stays as it is.
 
@@ -673,20 +679,25 @@ class Graph:
             options: Criterion, levels and unit; default: magnitude at 10, 30, 50, 70 and 90 %.
             trace: Name or id of the activation trace for criteria that need one; default: the newest.
             save: Keep the table in the store.
-            files: The model and inputs to run every pruned model on, with labels.
+            files: The model and inputs to run every pruned model on, with labels; or a `gradients.ModuleData`
+                for criteria snip, taylor and gate.
 
         Raises:
             UsageError: The criterion does not rank what is in a layer, or its trace is missing.
             InvalidInputError: The model is not the graph's, or the inputs do not fit it.
         """
+        from emergraph.analysis.pruning.gradients import ModuleData
         from emergraph.analysis.pruning.options import PruningOptions
         from emergraph.analysis.pruning.saving import save_sensitivity
         from emergraph.analysis.pruning.sensitivity import SENSITIVITY_LEVELS
         from emergraph.analysis.pruning.storedwhatif import sensitivity_stored
 
         options = options or PruningOptions(levels=SENSITIVITY_LEVELS)
+        gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
         with open_file(self.path, mode="write" if save else "read") as opened:
-            result = sensitivity_stored(opened.graph(self.id), options, trace=trace, files=files)
+            result = sensitivity_stored(
+                opened.graph(self.id), options, trace=trace, files=files, gradients=gradients
+            )
             if save:
                 save_sensitivity(opened, self.id, result, trace=trace)
         return result

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from clifiles import DEMO
 
@@ -219,3 +220,39 @@ def test_cli_writes_a_smaller_model_and_stores_its_graph(run, traced, tmp_path):
     assert row["file_bytes_if_removed"] == pytest.approx(out.stat().st_size, abs=3000)
     # inputs that nothing reads any more stay inputs
     assert child.info["n_units"] == parent.info["n_units"] - written["report"]["removed_units"]
+
+
+GRADIENT_NET = """
+import torch
+
+def make():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    return net, (torch.zeros(1, 5),)
+"""
+
+
+def test_gradients_of_a_factorys_module(run, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    (tmp_path / "gradient_net.py").write_text(GRADIENT_NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", x=random.normal(size=(12, 5)).astype(np.float32))
+    np.savez(tmp_path / "y.npz", y=np.arange(12) % 3)
+    assert run("export", "gradient_net:make", tmp_path / "net.duckdb").code == 0
+    store = ("prune", tmp_path / "net.duckdb", "--level", "0.5", "--format", "json")
+    module = ("--module", "gradient_net:make")
+    samples = ("--inputs", tmp_path / "x.npz", "--labels", tmp_path / "y.npz")
+    for criterion, items in (("snip", 5 * 8 + 8 * 3), ("taylor", 5 * 8 + 8 * 3), ("gate", 8)):
+        ran = run(*store, "--criterion", criterion, *module, *samples)
+        assert ran.code == 0, ran.err
+        assert json.loads(ran.out)["levels"][0]["removed_items"] == items // 2
+    for arguments, said in (
+        (module, "needs --inputs and --labels"),
+        ((*module, *samples, "--write", "x.onnx"), "leave out --write"),
+        (("--weights", "w.pt"), "--weights needs --module"),
+        ((), "only a PyTorch module"),
+    ):
+        ran = run(*store, "--criterion", "snip", *arguments)
+        assert (ran.code, ran.err.count("\n")) == (2, 1)
+        assert said in ran.err
