@@ -2,13 +2,14 @@
 
 import importlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emergraph.errors import InvalidInputError, MissingExtraError, UnsafeInputError
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.pytorch.tensors import require_torch
-from emergraph.exporters.pytorch.weights import load_weights
+from emergraph.exporters.pytorch.weights import load_weights, torch_tensors
 from emergraph.exporters.weightfiles import WeightFile
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 _MAX_BYTES = 1 << 20
 _TOKENS = 6
+_SHOWN = 3
 
 
 def is_folder_with_config(path: Path) -> bool:
@@ -63,9 +65,49 @@ def load_folder(
         raise InvalidInputError(
             f"{printable(folder.name)}/{CONFIG} makes no {architecture}: {printable(str(error))}"
         ) from error
-    unused = load_weights(model, weights, unused=True)
+    try:
+        unused = load_weights(model, weights, unused=True)
+    except InvalidInputError as error:
+        model, unused = _renamed(transformers, model_class, config, weights, error)
     model.eval()
     return model, _example(torch, model, config, folder), unused
+
+
+def _renamed(
+    transformers: Any,  # noqa: ANN401 - modules and classes of transformers
+    model_class: Any,  # noqa: ANN401
+    config: Any,  # noqa: ANN401
+    weights: WeightFile,
+    error: InvalidInputError,
+) -> "tuple[torch.nn.Module, tuple[str, ...]]":
+    """Let transformers find the tensors of a file whose names are those of an older version of the class.
+
+    Raises:
+        InvalidInputError: The file lacks parameters by the older names too.
+    """
+    loading = logging.getLogger("transformers")
+    level = loading.level
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    try:
+        loading.setLevel(logging.CRITICAL)
+        transformers.utils.logging.disable_progress_bar()
+        # no path and no name: nothing is fetched or opened
+        model, report = model_class.from_pretrained(
+            None, config=config, state_dict=torch_tensors(weights), output_loading_info=True
+        )
+    except Exception as reason:
+        raise error from reason
+    finally:
+        loading.setLevel(level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+    if lacking := sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])}):
+        shown = ", ".join(printable(name) for name in lacking[:_SHOWN])
+        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        raise InvalidInputError(
+            f"{printable(weights.source)} does not fit {model_class.__name__}: it lacks {shown}{more}"
+        ) from error
+    return model, tuple(sorted(report["unexpected_keys"]))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
