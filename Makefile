@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models fuzz docs clean
+.PHONY: help demo test lint bench study models test-models test-browser fuzz docs clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ demo: $(VENV)/.installed ## Install, then export, trace and analyse two small ne
 	$(BIN)/emergraph demo --dir emergraph-demo
 
 test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	$(BIN)/python -m pytest -m "not models" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not models and not browser" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
@@ -33,6 +33,10 @@ models: $(VENV)/.installed-dev ## Fetch the third-party model files that some te
 
 test-models: models ## Run the tests on third-party model files
 	$(BIN)/python -m pytest -m models
+
+test-browser: $(VENV)/.installed-dev ## Open reports in headless Chromium, light and dark, wide and narrow
+	@command -v chromedriver >/dev/null || { echo "no chromedriver: apt-get install chromium chromium-driver, or brew install --cask chromium chromedriver"; exit 1; }
+	$(BIN)/python -m pytest -m browser tests/browser
 
 fuzz: $(VENV)/.installed-dev ## Spoil 20 000 models and see each of them read or refused (nightly)
 	$(BIN)/python tests/fuzz/fuzz_onnx.py --cases 20000 --seed "$$(date +%Y%m%d)" --real --keep fuzz-failures

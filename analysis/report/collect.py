@@ -126,7 +126,8 @@ class _Collector:
                 listed = ", ".join(identifier(column) for column in columns if column != "run")
                 yield TableSpec(
                     name=name,
-                    title=name.replace("_", " "),
+                    title=f"Result table {name}",
+                    folded=True,
                     definition=f"Its first {ROWS} rows; docs/schema.md has the columns of {name}.",
                     query=Query(
                         name="rows",

@@ -21,6 +21,8 @@ class TableSpec:
     definition: str
     """What the rows and columns are, with units."""
     query: Query
+    folded: bool = False
+    """Whether a page shows it only when a reader opens it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,170 @@
+"""A report in a real browser: light and dark, wide and narrow, with names that try to be more than names."""
+
+import os
+from pathlib import Path
+
+import pytest
+from reportstores import HOSTILE, analysed, dense_demo, hostile_model
+from webdriver import Browser
+
+from emergraph.analysis.report.collect import collect_report
+from emergraph.analysis.report.html import report_page
+from emergraph.graphstore.store import open_store
+
+pytestmark = pytest.mark.browser
+SHOTS = os.environ.get("EMERGRAPH_SHOTS")
+"""Folder where screenshots are kept, for a person to look at."""
+LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+SECTIONS = {
+    *(
+        "summary",
+        "map",
+        "emergence",
+        "pruning",
+        "landscape",
+        "percolation",
+        "topology",
+        "information",
+        "skills",
+    ),
+    *("training", "provenance"),
+}
+WIDER = """
+const edge = document.documentElement.clientWidth;
+const held = ['auto', 'scroll', 'hidden'];
+const scrolls = e => e && (held.includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+return [...document.querySelectorAll('body *')]
+  .filter(e => !e.closest('.skip') && e.getBoundingClientRect().right > edge + 1 && !scrolls(e.parentElement))
+  .map(e => e.tagName + '.' + e.className + ': ' + e.textContent.slice(0, 60));
+"""
+OVERLAPPING = """
+const boxes = [...document.querySelectorAll('header > *, section > *, figure > *, .facts > div, nav li')]
+  .filter(e => !e.matches('.skip') && e.getBoundingClientRect().height > 0);
+const found = [];
+for (const a of boxes) for (const b of boxes) {
+  if (a === b || a.parentElement !== b.parentElement) continue;
+  const p = a.getBoundingClientRect(), q = b.getBoundingClientRect();
+  if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1)
+    found.push(a.textContent.slice(0, 40) + ' / ' + b.textContent.slice(0, 40));
+}
+return found;
+"""
+CLIPPED = """
+return [...document.querySelectorAll('.plot svg, .pane svg')].flatMap(svg => {
+  const frame = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter(t => {
+    const box = t.getBoundingClientRect();
+    return box.width && (box.left < frame.left - 2 || box.right > frame.right + 2 ||
+      box.top < frame.top - 2 || box.bottom > frame.bottom + 2);
+  }).map(t => t.textContent);
+});
+"""
+UNREADABLE = """
+const lum = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255).map(
+  v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+const back = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+  if (!c.startsWith('rgba(0, 0, 0, 0')) return c; } return 'rgb(255, 255, 255)'; };
+const texts = 'p, dd, dt, td, th, a, h1, h2, h3, summary, code, figcaption, .plot text, .pane text';
+return [...document.querySelectorAll(texts)]
+  .filter(e => { const s = getComputedStyle(e); const ink = e.closest('svg') ? s.fill : s.color;
+    const [x, y] = [lum(ink), lum(back(e))].sort((p, q) => q - p);
+    return (x + 0.05) / (y + 0.05) < 4.5; })
+  .map(e => e.tagName + ': ' + e.textContent.slice(0, 40));
+"""
+
+
+def page_of(path, name=None):
+    with open_store(path) as store:
+        return report_page(collect_report(store.graph(name)))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    for name, model in (("plain", dense_demo()), ("hostile", hostile_model(folder / "hostile.onnx"))):
+        analysed(folder / f"{name}.duckdb", model, name="digits" if name == "plain" else HOSTILE[4])
+        (folder / f"{name}.html").write_text(page_of(folder / f"{name}.duckdb"), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize("name", ["plain", "hostile"])
+def test_a_report(browser, pages, name, width, scheme):
+    browser.look(width=width, scheme=scheme)
+    console, requests = browser.open(pages / f"{name}.html")
+    assert console == []
+    assert [url for url in requests if not url.startswith("data:")] == []
+    if SHOTS:
+        browser.screenshot(Path(SHOTS) / f"{name}-{width}-{scheme}.png", whole=True)
+    ids = browser.run("return [...document.querySelectorAll('section')].map(s => s.id)")
+    assert set(ids) == SECTIONS
+    assert browser.run("return document.querySelectorAll('figure svg').length") >= 11
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert browser.run(WIDER) == []
+    assert browser.run(OVERLAPPING) == []
+    assert browser.run(CLIPPED) == []
+    assert browser.run(UNREADABLE) == []
+
+
+def test_the_page_follows_the_reader_into_the_dark(browser, pages):
+    shades = []
+    for scheme in ("light", "dark"):
+        browser.look(width=1280, scheme=scheme)
+        browser.open(pages / "plain.html")
+        shades.append(browser.run("return getComputedStyle(document.body).backgroundColor"))
+    assert len(set(shades)) == 2
+
+
+def test_hostile_names_are_text(browser, pages):
+    browser.look(width=1280)
+    browser.open(pages / "hostile.html")
+    assert browser.run("return document.title").endswith("emergraph report")
+    assert browser.run("return document.querySelectorAll('script, img, iframe, form').length") == 0
+    text = browser.run("return document.body.innerText")
+    assert "<script>document.title='pwned'</script>" in text
+    assert "'; DROP TABLE graphs; --" in text
+    assert "{{7*7}}" in text
+    assert "safe\\u202egnp.exe" in text
+
+
+def test_a_script_in_the_page_would_not_run(browser, pages, tmp_path):
+    """The policy holds where the escaping would fail."""
+    page = (pages / "plain.html").read_text(encoding="utf-8")
+    spoiled = tmp_path / "spoiled.html"
+    attack = (
+        "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
+        "<style>h1 { color: red }</style>"
+    )
+    spoiled.write_text(page.replace("<main>", f"<main>{attack}"), encoding="utf-8")
+    browser.open(spoiled)
+    assert "ran" not in browser.run("return document.title")
+    assert browser.run("return getComputedStyle(document.querySelector('h1')).color") != "rgb(255, 0, 0)"
+
+
+def test_the_keyboard_reaches_all_that_scrolls_or_opens(browser, pages):
+    browser.look(width=390)
+    browser.open(pages / "plain.html")
+    stuck = browser.run(
+        "return [...document.querySelectorAll('body *')].filter(e => e.scrollWidth > e.clientWidth + 1 && "
+        "['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && e.tabIndex < 0).map(e => e.className)"
+    )
+    assert stuck == []
+    assert browser.run("return [...document.querySelectorAll('summary')].every(e => e.tabIndex >= 0)")
+
+
+def test_the_map_zooms(browser, pages):
+    browser.look(width=1280)
+    browser.open(pages / "plain.html")
+    sizes = []
+    for choice in ("half", "full", "double"):
+        browser.run(f"document.getElementById('zoom-{choice}').click()")
+        sizes.append(browser.run("return document.querySelector('.pane svg').getBoundingClientRect().width"))
+    assert sizes[0] * 2 == pytest.approx(sizes[1], rel=0.02)
+    assert sizes[1] * 2 == pytest.approx(sizes[2], rel=0.02)
