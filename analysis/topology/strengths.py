@@ -23,7 +23,8 @@ def unit_strengths(
 
     Returns:
         One row per unit: unit, in_degree, out_degree, in_strength, out_strength (signed sums), in_abs,
-        out_abs (sums of absolute values), strength (in + out), strength_with_bias.
+        out_abs (sums of absolute values), strength (in + out), strength_abs (in_abs + out_abs),
+        strength_with_bias.
 
     Example:
         >>> from emergraph.analysis.layerednets import layered_net
@@ -44,9 +45,8 @@ def unit_strengths(
             sums[f"{side}_abs"] += np.bincount(units, weights=np.abs(weight), minlength=n)
     total = sums["in_strength"] + sums["out_strength"]
     with_bias = total + (0.0 if bias is None else np.nan_to_num(bias))
-    return pl.DataFrame(
-        {"unit": np.arange(n), **degrees, **sums, "strength": total, "strength_with_bias": with_bias}
-    )
+    totals = {"strength": total, "strength_abs": sums["in_abs"] + sums["out_abs"]}
+    return pl.DataFrame({"unit": np.arange(n), **degrees, **sums, **totals, "strength_with_bias": with_bias})
 
 
 def layer_fluctuation(graph: UnitGraph, strength: NDArray[np.floating]) -> Floats:

@@ -187,15 +187,23 @@ def _measure_frame(rows: list[tuple[str, float | None, str]]) -> pl.DataFrame:
 
 def _layers(graph: UnitGraph, edges: WeightedEdges, units: pl.DataFrame) -> pl.DataFrame:
     strengths = {name: units[name].to_numpy() for name in ("strength", "strength_with_bias")}
-    totals = units["in_abs"].to_numpy() + units["out_abs"].to_numpy()
+    totals = units["strength_abs"].to_numpy()
     parts = [totals[layer.units] for layer in graph.layers]
-    return layer_graph(graph, edges).with_columns(
-        name=pl.Series([layer.name for layer in graph.layers], dtype=pl.String),
-        n_units=pl.Series([layer.n_units for layer in graph.layers], dtype=pl.Int32),
-        strength_mean=pl.Series([part.mean() if len(part) else None for part in parts], dtype=pl.Float64),
-        strength_max=pl.Series([part.max() if len(part) else None for part in parts], dtype=pl.Float64),
-        fluctuation=pl.Series(layer_fluctuation(graph, strengths["strength"])),
-        fluctuation_with_bias=pl.Series(layer_fluctuation(graph, strengths["strength_with_bias"])),
+    spread = [np.percentile(part, (5, 50, 95)) if len(part) else (None, None, None) for part in parts]
+    return (
+        layer_graph(graph, edges)
+        .with_columns(
+            name=pl.Series([layer.name for layer in graph.layers], dtype=pl.String),
+            n_units=pl.Series([layer.n_units for layer in graph.layers], dtype=pl.Int32),
+            strength_mean=pl.Series([part.mean() if len(part) else None for part in parts], dtype=pl.Float64),
+            strength_p05=pl.Series([low for low, _, _ in spread], dtype=pl.Float64),
+            strength_median=pl.Series([middle for _, middle, _ in spread], dtype=pl.Float64),
+            strength_p95=pl.Series([high for _, _, high in spread], dtype=pl.Float64),
+            strength_max=pl.Series([part.max() if len(part) else None for part in parts], dtype=pl.Float64),
+            fluctuation=pl.Series(layer_fluctuation(graph, strengths["strength"])),
+            fluctuation_with_bias=pl.Series(layer_fluctuation(graph, strengths["strength_with_bias"])),
+        )
+        .select("layer", "name", "n_units", pl.exclude("layer", "name", "n_units"))
     )
 
 

@@ -39,6 +39,11 @@ def test_fluctuation_is_the_known_one_with_and_without_bias():
     assert layer_fluctuation(NET, units["strength_with_bias"].to_numpy())[1] == 4.5
     assert units["in_degree"].to_list() == [0, 0, 2, 1, 2]
     assert units["out_abs"].to_list() == [4, 2, 2, 1, 0]
+    assert units["strength_abs"].to_list() == [4, 2, 5, 4, 3]
+    layers = topology(NET).layers
+    assert layers["strength_median"].to_list() == [3.0, 4.5, 3.0]
+    assert layers["strength_p05"].to_list() == pytest.approx([2.1, 4.05, 3.0])
+    assert layers["strength_p95"].to_list() == pytest.approx([3.9, 4.95, 3.0])
 
 
 def test_strengths_are_those_of_igraph():
