@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny networks, nothing kept")
     parser.add_argument("--only", nargs="+", choices=[plan.name for plan in PLANS], help="these groups only")
     parser.add_argument("--train-only", action="store_true", help="do not write the page")
+    parser.add_argument("--parts", type=int, help="train at most so many parts, some seeds of a group each")
     arguments = parser.parse_args()
     started = time.monotonic()
 
@@ -38,9 +39,11 @@ def main() -> int:
             for plan in QUICK:
                 run_plan(plan, Path(folder), Path(folder), say)
         return 0
+    trained = 0
     for plan in PLANS:
         if arguments.only is None or plan.name in arguments.only:
-            run_plan(plan, RESULTS, CACHE, say)
+            left = None if arguments.parts is None else arguments.parts - trained
+            trained += run_plan(plan, RESULTS, CACHE, say, parts=left)
     if not arguments.train_only:
         write_page(RESULTS, HERE.parent / "docs" / "study.md")
         say("wrote docs/study.md")

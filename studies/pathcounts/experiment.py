@@ -30,7 +30,7 @@ Nets = DenseNets | ConvNets
 Say = Callable[[str], None]
 
 
-def run_plan(plan: Plan, folder: Path, cache: Path, say: Say) -> None:
+def run_plan(plan: Plan, folder: Path, cache: Path, say: Say, *, parts: int | None = None) -> int:
     """Train and measure a group, and write two tables; nothing is done where they are there already.
 
     Seeds are trained a few at a time. What is done is kept in the cache, so that a stopped run goes on.
@@ -40,23 +40,32 @@ def run_plan(plan: Plan, folder: Path, cache: Path, say: Say) -> None:
         folder: Where `<name>-metrics.parquet` and `<name>-emergence.parquet` go.
         cache: Where the parts go, and `<name>-<first seed>.npz` with the trained weights and masks.
         say: Called with a line on what goes on.
+        parts: Most parts to train now; None: all. The tables are written when none is missing.
+
+    Returns:
+        How many parts were trained.
     """
     if finished(plan, folder):
         say(f"{plan.name}: done before")
-        return
+        return 0
     torch.set_num_threads(1)  # products of this size gain nothing from more, and the order of sums stays
     images = mnist() if plan.data == "mnist" else digits()
-    parts = []
+    done = []
+    trained = 0
     for first in range(0, plan.n_seeds, plan.seeds_at_once):
         seeds = list(range(first, min(first + plan.seeds_at_once, plan.n_seeds)))
         part = replace(plan, name=f"{plan.name}-{first}")
         if not finished(part, cache):
+            if trained == parts:
+                return trained
+            trained += 1
             recorder = Recorder(part, images, seeds)
             nets = _train(part, seeds, images, recorder, say)
             _write(part, recorder.frames(), cache)
             _write_nets(nets, cache / f"{part.name}.npz")
-        parts.append({name: pl.read_parquet(path) for name, path in _paths(part, cache).items()})
-    _write(plan, {name: pl.concat([part[name] for part in parts]) for name in TABLES}, folder)
+        done.append({name: pl.read_parquet(path) for name, path in _paths(part, cache).items()})
+    _write(plan, {name: pl.concat([part[name] for part in done]) for name in TABLES}, folder)
+    return trained
 
 
 TABLES = ("metrics", "emergence")

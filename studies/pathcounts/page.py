@@ -1,5 +1,6 @@
 """The page `docs/study.md`, written from the tables of the study and from nothing else."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def read_tables(folder: Path) -> Tables:
     for plan in PLANS:
         paths = [folder / f"{plan.name}-{kind}.parquet" for kind in ("emergence", "metrics")]
         if all(path.exists() for path in paths):
-            found[plan.name] = (plan, pl.read_parquet(paths[0]), pl.read_parquet(paths[1]))
+            trained = Plan(**json.loads(pl.read_parquet_metadata(paths[0])["plan"]))
+            found[plan.name] = (trained, pl.read_parquet(paths[0]), pl.read_parquet(paths[1]))
     return found
 
 

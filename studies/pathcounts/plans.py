@@ -54,11 +54,11 @@ class Plan:
         return asdict(self)
 
 
-SMALL, LARGE, TINY = (784, 64, 32, 10), (784, 100, 50, 10), (64, 32, 16, 10)
+SMALL, LARGE, TINY = (784, 32, 16, 10), (784, 64, 32, 10), (64, 32, 16, 10)
 
 PLANS = (
-    Plan(name="mnist-small", data="mnist", kind="dense", sizes=SMALL, batch=250, rate=0.025, seeds_at_once=5),
-    Plan(name="mnist-large", data="mnist", kind="dense", sizes=LARGE, batch=250, rate=0.025, seeds_at_once=5),
+    Plan(name="mnist-small", data="mnist", kind="dense", sizes=SMALL, batch=250, rate=0.025, seeds_at_once=2),
+    Plan(name="mnist-large", data="mnist", kind="dense", sizes=LARGE, batch=250, rate=0.025, seeds_at_once=1),
     Plan(
         name="mnist-conv",
         data="mnist",
@@ -66,7 +66,7 @@ PLANS = (
         n_train=10_000,
         batch=50,
         rate=0.05,
-        seeds_at_once=5,
+        seeds_at_once=2,
         n_judged=2000,
     ),
     Plan(
@@ -87,7 +87,7 @@ PLANS = (
         n_train=20_000,
         arms=True,
         epochs=10,
-        seeds_at_once=5,
+        seeds_at_once=2,
     ),
     Plan(
         name="digits-init",
