@@ -13,7 +13,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-STUDIES: tuple[str, ...] = ("emergence_study.py", "percolation_study.py", "ruggedness_study.py")
+STUDIES: tuple[str, ...] = (
+    "emergence_study.py",
+    "percolation_study.py",
+    "ruggedness_study.py",
+    "information_study.py",
+    "skills_study.py",
+)
 """The scripts beside this file, in the order in which they run."""
 
 
