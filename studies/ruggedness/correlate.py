@@ -11,7 +11,7 @@ from ruggedness.measure import AT_THE_POINT, MEASURED, NORMS
 
 Floats = NDArray[np.float64]
 
-EMERGENCE = ("E_active", "E_active_per_density", "E_any", "E_any_per_density")
+EMERGENCE = ("E_active", "E_active_per_density", "E_any")
 CONTROLS: dict[str, tuple[str, ...]] = {
     "raw": (),
     "given sparsity": ("sparsity",),
@@ -63,7 +63,7 @@ def interval(x: Floats, y: Floats, given: Sequence[Floats], *, draws: int, seed:
 
 
 def correlations(
-    nets: pl.DataFrame, *, only: Sequence[str] = (), draws: int = 500, permutations: int = 9999
+    nets: pl.DataFrame, *, only: Sequence[str] = (), draws: int = 300, permutations: int = 9999
 ) -> pl.DataFrame:
     """All correlations: one row per measure of emergence, statistic and control.
 

@@ -9,8 +9,23 @@ SHOWN = (
     *("element_rise", "element_excess_ruggedness", "element_convexity", "element_plane_n_minima"),
     *("filter_average_sharpness", "element_average_sharpness", "worst_case_highest"),
     *("adaptive_worst_case_highest", "hessian_largest_1", "hessian_trace", "hessian_negative_mass"),
-    *("mask_n_strict_minima", "mask_additive_share", "lon_n_optima", "lon_n_funnels"),
+    *("mask_n_strict_minima", "mask_additive_share", "lon_n_optima"),
 )
+
+QUESTIONS = {
+    "more minima with higher E?": (
+        *("filter_plane_n_minima", "element_plane_n_minima", "mask_n_strict_minima", "lon_n_optima"),
+    ),
+    "walks more rugged than a bowl's with higher E?": (
+        *("filter_excess_ruggedness", "element_excess_ruggedness", "filter_m_0", "element_m_0"),
+    ),
+    "a steeper rise with higher E?": ("filter_rise", "element_rise"),
+    "sharper with higher E?": (
+        *("hessian_largest_1", "hessian_trace", "worst_case_highest", "adaptive_worst_case_highest"),
+        *("filter_average_sharpness", "element_average_sharpness"),
+    ),
+}
+"""What the answer says besides counts, and the statistics that it looks at."""
 
 
 def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
@@ -47,12 +62,16 @@ def _summary(found: pl.DataFrame) -> str:
             f"- {control}: {significant.height} of {tested.height} correlations of a measure of E with a "
             f"statistic differ from 0 after correction{said}."
         )
-    minima = found.filter(
-        pl.col("statistic").is_in(["lon_n_optima", "mask_n_strict_minima", "filter_plane_n_minima"])
-        & (pl.col("measure") == "E_active")
-    )
-    said = [_named(row) for row in minima.iter_rows(named=True) if row["rho"] is not None]
-    lines.append("- minima: " + ("; ".join(said) if said else "their number does not vary") + ".")
+    for title, statistics in QUESTIONS.items():
+        rows = found.filter(pl.col("statistic").is_in(statistics) & pl.col("measure").is_in(EMERGENCE))
+        tested, significant = rows.drop_nulls("p"), rows.filter(pl.col("p_holm") < 0.05)
+        largest = tested.sort(pl.col("rho").abs(), descending=True).head(1)
+        lines.append(
+            f"- {title}: {significant.height} of {tested.height} correlations differ from 0; the largest is "
+            f"{_named(largest.row(0, named=True))}."
+            if tested.height
+            else f"- {title}: does not vary."
+        )
     return "\n".join(lines) + "\n"
 
 
