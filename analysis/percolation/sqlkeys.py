@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.percolation.edgelist import PARAMETER_KINDS
+from emergraph.analysis.percolation.options import OrderName
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.errors import UsageError
 from emergraph.graphstore.query import GIB, QueryLimits, run_query
@@ -60,7 +61,11 @@ def sql_keys(
         _QUERY, expression=expression, graph=graph, blocks=", ".join(str(block.id) for block in blocks)
     )
     rows = QueryLimits(time=limits.time, memory=limits.memory, threads=limits.threads, rows=n_edges)
-    result = run_query(path, query, limits=rows)
+    try:
+        result = run_query(path, query, limits=rows)
+    except UsageError as error:
+        names = ", ".join(OrderName)
+        raise UsageError(f"order '{expression}': neither {names} nor SQL over edges: {error}") from error
     if result.frame.height != n_edges or result.truncated or result.frame.columns != ["key"]:
         raise UsageError(
             f"order: expected one number for each of {n_edges} edges, got {result.frame.height} rows"

@@ -36,7 +36,7 @@ def test_an_expression_orders_like_the_same_numbers(path):
 )
 def test_what_is_no_number_per_edge_is_refused(path, expression):
     before = path.read_bytes()
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="order"):
         sql_keys(path, 0, expression, kinds=["weight"])
     assert path.read_bytes() == before
 
