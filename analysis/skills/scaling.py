@@ -116,7 +116,7 @@ def compute_law(
     a1, a2 = alpha + 1, alpha + 2
 
     def shape(q: float) -> float:
-        return float(_undone(alpha, odds, q**-a1) + q**-alpha / alpha
+        return float(_undone(alpha, odds, q**-a1) + q**-alpha / alpha)
 
     best = minimize_scalar(
         lambda log_q: np.log(shape(float(np.exp(log_q)))) + alpha / a2 * log_q,
