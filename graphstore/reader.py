@@ -187,10 +187,8 @@ class GraphReader:
         there = (
             ", ".join(printable(name, limit=60) for _, name in rows) or "none; `emergraph trace` makes one"
         )
-        raise UsageError(
-            f"graph {printable(self.name, limit=60)!r}: no trace {printable(str(trace or ''), limit=60)!r}; "
-            f"there is {there}"
-        )
+        wanted = "" if trace is None else f" {printable(str(trace), limit=60)!r}"
+        raise UsageError(f"graph {printable(self.name, limit=60)!r}: no trace{wanted}; there is {there}")
 
 
 def _edge_kind(kind: EdgeKind | str) -> EdgeKind:
