@@ -210,6 +210,8 @@ def _nothing_understood(name: str, summary: GraphSummary) -> str:
             f"{name}: no operation with weights is understood, so there is no weighted graph to make; "
             f"not understood: {', '.join(ops[:5])}. emergraph reads neural networks"
         )
+    if summary.n_parameters:
+        return f"{name}: all weights of its operations are zero, so there is no weighted graph to make"
     return f"{name}: no operation of this model has weights, so there is no weighted graph to make"
 
 

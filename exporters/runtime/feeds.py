@@ -4,12 +4,13 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.errors import InvalidInputError
+from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.element_types import numpy_dtype, type_name
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, is_if, walk_nodes
@@ -26,6 +27,8 @@ STYLES = ("counting", "zeros", "ones")
 """Ways to fill integer inputs, in the order to try: 1 2 3 1 2 3 ..., zeros, ones."""
 
 MAX_SCALAR_CHOICES = 8
+MAX_MADE = 1 << 27
+"""Elements of an input whose values are made up: 1 GiB while they are drawn."""
 
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _SEGMENT = re.compile(r"token_?type|segment", re.IGNORECASE)
@@ -150,11 +153,17 @@ def make_feeds(
 
     Raises:
         InvalidInputError: An input's type cannot be made up.
+        LimitError: An input has more than `MAX_MADE` elements.
     """
     rng = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
     for value in inputs:
         shape = shapes[value.name]
+        if prod(shape) > MAX_MADE:
+            raise LimitError(
+                f"input {quoted(value.name)} has shape {list(shape)}; values are made up for at most "
+                f"{MAX_MADE} elements; give smaller sizes with --input-shape {plain(value.name)}=..."
+            )
         dtype = numpy_dtype(value.element_type)
         if dtype is None:
             raise InvalidInputError(

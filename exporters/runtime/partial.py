@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.runtime.element_types import element_type_of, numpy_dtype
+from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, walk_nodes
 from emergraph.exporters.runtime.ordering import outer_names_read
 from emergraph.exporters.runtime.quoting import plain, quoted
@@ -162,9 +164,9 @@ def _inferred(
 
 
 def stand_in(element_type: int, shape: tuple[int, ...], seed: int) -> Array | None:
-    """Values to go on with: N(0, 1) for floats, zeros otherwise; None for types without arrays."""
+    """Values to go on with, N(0, 1) or zeros; None for types without arrays and for what is too large."""
     dtype = numpy_dtype(element_type)
-    if dtype is None or element_type_of(dtype) is None:
+    if dtype is None or element_type_of(dtype) is None or prod(shape) > MAX_MADE:
         return None
     if dtype.kind in "iub":
         return np.zeros(shape, dtype)
