@@ -13,18 +13,29 @@ from typing import TYPE_CHECKING
 from emergraph.version import __version__
 
 if TYPE_CHECKING:
-    from emergraph.api import Graph, Store, export, landscape
+    from emergraph.api import Graph, Store, export, information, landscape
     from emergraph.api import open_store as open  # noqa: A004 - emergraph.open reads like the built-in
     from emergraph.errors import EmergraphError
     from emergraph.exporters.pytorch.recorder import record
 
-__all__ = ["EmergraphError", "Graph", "Store", "__version__", "export", "landscape", "open", "record"]
+__all__ = [
+    "EmergraphError",
+    "Graph",
+    "Store",
+    "__version__",
+    "export",
+    "information",
+    "landscape",
+    "open",
+    "record",
+]
 
 _HOMES = {
     "EmergraphError": ("emergraph.errors", "EmergraphError"),
     "Graph": ("emergraph.api", "Graph"),
     "Store": ("emergraph.api", "Store"),
     "export": ("emergraph.api", "export"),
+    "information": ("emergraph.api", "information"),
     "landscape": ("emergraph.api", "landscape"),
     "open": ("emergraph.api", "open_store"),
     "record": ("emergraph.exporters.pytorch.recorder", "record"),

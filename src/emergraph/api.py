@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.emergence.trajectory import Trajectory, TrajectoryOptions
+    from emergraph.analysis.information.model import ModelInformation
+    from emergraph.analysis.information.model import ModelOptions as InformationOptions
+    from emergraph.analysis.information.sequences import Sequences
     from emergraph.analysis.landscape.modelsurvey import ModelOptions, ModelSurvey
     from emergraph.analysis.landscape.options import SurveyOptions
     from emergraph.analysis.landscape.sweep import Progress as LandscapeProgress
@@ -160,6 +163,40 @@ def landscape(
     found = survey_model(model, options, how, progress=progress)
     if store is not None:
         save_model_survey(store, found)
+    return found
+
+
+def information(
+    model: str | Path,
+    sequences: "Sequences | None",
+    *,
+    options: "InformationOptions | None" = None,
+    store: str | Path | None = None,
+    progress: Progress | None = None,
+) -> "ModelInformation":
+    """Estimate the information emergence of a model's blocks; see `docs/information.md`.
+
+    Args:
+        model: An ONNX file, a folder in Hugging Face's layout, "package.module:factory", or recorded states.
+        sequences: From `emergraph.analysis.information.sequences`; None for recorded states.
+        options: Blocks, micro level, estimator.
+        store: Where to look for the model's graph, and to keep the result.
+        progress: Called with (sequences run, sequences in all).
+
+    Raises:
+        InvalidInputError: The model has no chain of blocks of equal width, or refuses the sequences.
+        UsageError: An option does not make sense.
+        LimitError: A limit was hit.
+
+    Example:
+        >>> information("model.onnx", read_sequences("ids.txt")).result.mean  # doctest: +SKIP
+    """
+    from emergraph.analysis.information.model import measure_model
+    from emergraph.analysis.information.saving import save_information
+
+    found = measure_model(model, sequences, store=store, options=options, progress=progress)
+    if store is not None:
+        save_information(store, found.result, model=found.source, sha256=found.sha256, duration=found.seconds)
     return found
 
 
