@@ -1,7 +1,7 @@
 """Writes what WeightWatcher says about some models: `python weightwatcher_reference.py [MODELS_FOLDER]`.
 
 WeightWatcher is no dependency of the project: run this in an environment that has it beside torch
-(`pip install weightwatcher==0.7.7 torch safetensors`). The tests compare with the table
+(`pip install --group parity torch safetensors`). The tests compare with the table
 `weightwatcher_reference.json` beside this file. With the folder of third-party models, those are added.
 """
 
