@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.curvature import curvature
-from emergraph.analysis.landscape.evaluator import Evaluator
 from emergraph.analysis.landscape.extras import Extras
 from emergraph.analysis.landscape.layers import moved_blocks
 from emergraph.analysis.landscape.lines import line_to
@@ -131,7 +130,7 @@ def survey_model(
         notes.append(f"samples cut from {prepared.samples} to {affordable} to stay near {chosen.budget:g} s")
         prepared = prepare(affordable)
     evaluator = prepared.evaluator
-    choice = _choice(evaluator, chosen.parallelism)
+    choice = _choice(prepared, chosen.parallelism)
     n_tensors = len(moved_blocks(evaluator.layout, asked.norm))
     fitted = asked
     if chosen.budget is not None:
@@ -140,7 +139,7 @@ def survey_model(
     others = _read_others(prepared, chosen)
     start = time.perf_counter()
     survey = run_survey(
-        evaluator,
+        choice.variant.evaluator,
         fitted,
         parallelism=choice.variant.parallelism,
         checkpoint=checkpoint,
@@ -237,8 +236,10 @@ def _affordable_samples(prepared: Prepared, asked: SurveyOptions, chosen: ModelO
     return fewer if share < 1 and fewer < prepared.samples else None
 
 
-def _choice(evaluator: Evaluator, parallelism: Parallelism | None) -> Choice:
+def _choice(prepared: Prepared, parallelism: Parallelism | None) -> Choice:
+    """The fastest way out of those that there are, or the one that was asked for with its rate."""
     if parallelism is None:
-        return fastest(variants(evaluator))
-    way = Variant(f"{parallelism.backend}, {parallelism.n_jobs} jobs", evaluator, parallelism)
+        others = [Variant(name, engine, Parallelism()) for name, engine in prepared.alternatives]
+        return fastest([*variants(prepared.evaluator), *others])
+    way = Variant(f"{parallelism.backend}, {parallelism.n_jobs} jobs", prepared.evaluator, parallelism)
     return fastest([way], seconds=1.0)

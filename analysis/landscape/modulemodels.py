@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emergraph.analysis.landscape.engine_torch import TorchEvaluator
+from emergraph.analysis.landscape.engine_torch import TorchEvaluator, VmapEvaluator
 from emergraph.analysis.landscape.evaluator import Weights
 from emergraph.analysis.landscape.missing_torch import require_torch
+from emergraph.analysis.landscape.optima import WithOutputs
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
 from emergraph.errors import UsageError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from emergraph.analysis.landscape.modelsurvey import ModelOptions
+
+VMAP_PARAMS = 20_000
+"""Parameters up to which evaluating many weight vectors at once may win."""
 
 
 def prepare_module(spec: str, asked: SurveyOptions, chosen: "ModelOptions", samples: int | None) -> Prepared:
@@ -61,7 +65,28 @@ def prepare_module(spec: str, asked: SurveyOptions, chosen: "ModelOptions", samp
         seconds=time.perf_counter() - start,
         between=lambda: _between(module, evaluator),
         curved=evaluator,
+        alternatives=_alternatives(module, inputs, targets, chosen, evaluator),
     )
+
+
+def _alternatives(
+    module: "torch.nn.Module",
+    inputs: "tuple[torch.Tensor, ...]",
+    targets: "torch.Tensor | None",
+    chosen: "ModelOptions",
+    evaluator: TorchEvaluator,
+) -> tuple[tuple[str, WithOutputs], ...]:
+    """Many weight vectors at once, for small nets whose operations torch can batch over their weights."""
+    if evaluator.n_params > VMAP_PARAMS:
+        return ()
+    batched = VmapEvaluator(module, inputs, targets, loss=chosen.loss)
+    steps = np.linspace(-1e-2, 1e-2, 3)
+    try:
+        found = batched.losses_along(evaluator.base, evaluator.base, steps)
+    except (RuntimeError, ValueError, NotImplementedError):  # an operation that vmap does not know
+        return ()
+    known = evaluator.losses_along(evaluator.base, evaluator.base, steps)
+    return (("vmap", batched),) if np.allclose(found, known, rtol=1e-4, atol=1e-6) else ()
 
 
 def _load(module: "torch.nn.Module", path: Path) -> str:

@@ -1,7 +1,7 @@
 """A model that is ready to be surveyed, whatever it was read from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,4 +49,6 @@ class Prepared:
     """Made when it is needed: it costs another session."""
     curved: "Curved | None" = None
     """The evaluator again, where it has gradients and Hessians."""
-    notes: tuple[str, ...] = field(default=())
+    alternatives: tuple[tuple[str, WithOutputs], ...] = ()
+    """Other engines for the same losses by name, to be tried against each other."""
+    notes: tuple[str, ...] = ()
