@@ -93,9 +93,7 @@ def _later(plan: Plan, graph: int, options: Sequence[str]) -> list[list[str]]:
     given = [] if plan.inputs is None else ["--inputs", str(plan.inputs)]
     return [
         ["trace", store, *samples, "--model", str(plan.model), *of, *options],
-        ["emergence", store, *of],
-        ["emergence", store, *of, "--thresholds", "100"],
-        ["emergence", store, *of, "--draws", "200", "--seed", seed],
+        ["emergence", store, *of, "--full", "--seed", seed],
         ["prune", store, *of],
         ["percolate", store, *of, "--seed", seed],
         ["topology", store, *of, "--seed", seed],

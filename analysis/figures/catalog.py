@@ -18,6 +18,7 @@ from emergraph.safetext import escape_controls
 FIGURES = (
     layermap.LAYER_MAP,
     emergencefigures.SWEEP,
+    emergencefigures.NULLS,
     emergencefigures.LAYERS,
     pruningfigures.CURVES,
     pruningfigures.RUNS,

@@ -4,8 +4,8 @@ import altair as alt
 import polars as pl
 
 from emergraph.analysis.figures.figure import Figure, Frames, Query
-from emergraph.analysis.figures.marks import lines, series_colour, sized, with_labels
-from emergraph.analysis.figures.theme import PAPER, colours
+from emergraph.analysis.figures.marks import interval_bars, lines, series_colour, sized, with_labels
+from emergraph.analysis.figures.theme import MUTED, PAPER, SERIES, colours
 
 INTERIORS = ("through active units only", "through any unit")
 LOG_E = "log10 E (E in paths)"
@@ -18,7 +18,7 @@ def draw_sweep(frames: Frames) -> alt.LayerChart:
         "threshold:Q",
         title="threshold: a unit is active above it (units of the activation)",
         scale=alt.Scale(type="symlog", constant=0.05, nice=False),
-        axis=alt.Axis(values=_ticks(sweep), labelOverlap=True, format=","),
+        axis=alt.Axis(values=_ticks(sweep), labelOverlap=True, labelExpr="format(datum.value, ',')"),
     )
     y = alt.Y("log10:Q", title=LOG_E, scale=alt.Scale(zero=False))
     chart = lines(sweep, x, y, series="paths", names=INTERIORS)
@@ -123,4 +123,46 @@ ORDER BY l.id, paths""",
         ),
     ),
     draw=draw_layers,
+)
+
+
+def draw_nulls(frames: Frames) -> alt.LayerChart:
+    """E beside the spread of E under each null model."""
+    frame = frames["nulls"].with_columns(row=pl.col("null_model") + ", " + pl.col("paths"))
+    y = alt.Y("row:N", title=None, sort=frame["row"].to_list())
+    bars = interval_bars(frame, x="middle", low="low", high="high", y=y, title=LOG_E, colour=MUTED)
+    seen = (
+        alt.Chart(frame)
+        .mark_point(shape="diamond", filled=True, size=110, opacity=1, color=SERIES[1])
+        .encode(x="observed:Q", y=y)
+    )
+    return sized(bars + seen, height=max(90, 34 * frame.height), width=320)
+
+
+NULLS = Figure(
+    name="emergence-nulls",
+    title="Emergence against null models",
+    command="emergraph emergence STORE --full",
+    definition=(
+        "Diamonds: log10 of E as observed. Grey: mean of E over draws of a null model, with a bar of two "
+        "standard deviations on both sides (cut at E = 1). Activity in layers and over the net: the same "
+        "number of active units, shuffled; weights in blocks, rewired, weight noise: other weights, other "
+        "edges, moved weights. A null whose draws are all equal is degenerate: it has no bar and says "
+        "nothing."
+    ),
+    queries=(
+        Query(
+            name="nulls",
+            table="emergence_nulls",
+            sql="""
+SELECT null_model, CASE interior WHEN 'active' THEN 'active' ELSE 'any' END AS paths,
+       log10(emergence) AS observed, log10(mean) AS middle, z, p_two_sided, degenerate,
+       CASE scale WHEN 'count' THEN log10(greatest(mean - 2 * sd, 1)) ELSE log10(mean) - 2 * sd END AS low,
+       CASE scale WHEN 'count' THEN log10(mean + 2 * sd) ELSE log10(mean) + 2 * sd END AS high
+FROM emergence_nulls
+WHERE run = {run} AND mean > 0 AND emergence > 0 AND isfinite(mean) AND isfinite(emergence)
+ORDER BY null_model, interior""",
+        ),
+    ),
+    draw=draw_nulls,
 )

@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.figures.figure import Figure, Frames, Query
 from emergraph.analysis.figures.marks import interval_bars, lines, sized, with_labels
-from emergraph.analysis.figures.theme import MUTED, PAPER, RAMP, SERIES
+from emergraph.analysis.figures.theme import MUTED, RAMP, SERIES
 
 COMMAND = "emergraph landscape MODEL --store STORE"
 POSITION = "distance along a random direction (units of the weights' own norms)"
 _RAMP = alt.Scale(scheme=RAMP, type="sqrt")
+WHITE = "#ffffff"
 FLOOR = 0.02
 """Pairs of a minimum and its saddle that differ by less than this share of a plane's range are cancelled."""
 MAX_LAG = 20
@@ -71,25 +72,24 @@ def draw_plane(frames: Frames) -> alt.LayerChart:
     """Loss over one random plane, with minima and the borders of their basins."""
     points = frames["plane"]
     xs, ys = points["x"].unique().sort().to_numpy(), points["y"].unique().sort().to_numpy()
-    step = float(xs[1] - xs[0]) / 2
+    step = float(xs[1] - xs[0]) / 2 * 1.02  # cells overlap a little: no seams between them
     cells = points.with_columns(x1=pl.col("x") - step, x2=pl.col("x") + step).with_columns(
         y1=pl.col("y") - step, y2=pl.col("y") + step
     )
     heat = (
         alt.Chart(cells)
-        .mark_rect(strokeWidth=1)
+        .mark_rect()
         .encode(
             x=alt.X("x1:Q", title="first direction", scale=alt.Scale(nice=False, padding=0)),
             x2="x2:Q",
             y=alt.Y("y1:Q", title="second direction", scale=alt.Scale(nice=False, padding=0)),
             y2="y2:Q",
             color=alt.Color("loss:Q", title=_loss_title(frames), scale=_RAMP),
-            stroke=alt.Stroke("loss:Q", legend=None, scale=_RAMP),  # no seams between cells
         )
     )
     minima, borders = _basins(points, xs, ys)
-    walls = alt.Chart(borders).mark_rule(color=PAPER, strokeWidth=1.5)
-    dots = alt.Chart(minima).mark_point(shape="cross", filled=True, size=90, color=SERIES[1], stroke=PAPER)
+    walls = alt.Chart(borders).mark_rule(color=WHITE, strokeWidth=1.5)
+    dots = alt.Chart(minima).mark_point(shape="cross", filled=True, size=90, color=SERIES[1], stroke=WHITE)
     return sized(
         heat + walls.encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q") + dots.encode(x="x:Q", y="y:Q"),
         height=420,

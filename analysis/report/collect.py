@@ -1,6 +1,6 @@
 """From a store to a report."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from emergraph.analysis.figures.catalog import FIGURES
@@ -19,6 +19,8 @@ from emergraph.version import __version__
 
 ROWS = 24
 """Rows of a result table that has no figure and no table of its own."""
+FEW = 12
+"""Thresholds of a sweep that a command line names one by one."""
 _FIRST = "SELECT {columns} FROM {table} WHERE run = {run} LIMIT {rows}"
 _SHOWN = """
 SELECT list_distinct(flatten(list(result_tables))) FROM runs WHERE graph = ? AND command = ?
@@ -61,6 +63,11 @@ def _texts(value: object) -> list[str]:
     return [str(entry) for entry in value] if isinstance(value, list) else []
 
 
+def _filled_tables(reader: GraphReader, run: int) -> set[str]:
+    rows = reader.connection.execute("SELECT result_tables FROM runs WHERE id = ?", [run]).fetchall()
+    return set(rows[0][0])
+
+
 class _Collector:
     """Fills sections, and remembers the command lines of the runs that they show."""
 
@@ -81,7 +88,7 @@ class _Collector:
         others = [self.table(other) for other in self._others(spec.id, {str(name) for name in asked})]
         shown = tuple(table for table in (*known, *others) if table is not None)
         for run in (*(run for data in drawn for run in data.runs), *(t.run for t in shown)):
-            self._remember(run, drawn)
+            self._remember(run)
         missing = None if drawn or shown else self._filled(spec.command)
         return Section(
             id=spec.id,
@@ -136,27 +143,34 @@ class _Collector:
                     ),
                 )
 
-    def _remember(self, run: Run | None, figures: Sequence[FigureData]) -> None:
-        if run is None or run.id in self.commands:
-            return
-        counted: dict[str, object] = {}
-        for data in figures:
-            sweep = data.frames.get("sweep")
-            if sweep is not None and any(other.id == run.id for other in data.runs[:1]):
-                counted["thresholds"] = sweep["threshold"].n_unique()
-        if run.command == "emergence" and not counted:
-            counted |= self._counted(run)
-        self.commands[run.id] = command_of(
-            run, store=self.words["STORE"], graph=self.words["GRAPH"], counted=counted
-        )
+    def _remember(self, run: Run | None) -> None:
+        if run is not None and run.id not in self.commands:
+            self.commands[run.id] = command_of(
+                run, store=self.words["STORE"], graph=self.words["GRAPH"], extra=self._extra(run)
+            )
 
-    def _counted(self, run: Run) -> Mapping[str, object]:
-        """Options of a path count that its parameters do not hold, or hold under another name."""
-        if "confidence" in run.parameters:
+    def _extra(self, run: Run) -> list[str]:
+        """Options of a path count that its parameters do not hold."""
+        if run.command != "emergence":
+            return []
+        filled = _filled_tables(self.reader, run.id)
+        words: list[str] = []
+        if "threshold" in run.parameters and run.parameters["threshold"] is not None:
+            words += ["--threshold", f"{run.parameters['threshold']:g}"]
+        if "emergence_nulls" in filled:
+            words.append("--full")
+        if "emergence_thresholds" in filled:
+            words += ["--thresholds", self._thresholds(run.id)]
+        if "emergence_intervals" in filled:
             sql = "SELECT max(n_draws) FROM emergence_intervals WHERE run = ?"
-            return {"draws": self.reader.connection.execute(sql, [run.id]).fetchall()[0][0]}
-        threshold = run.parameters.get("threshold")
-        return {} if threshold is None else {"threshold": threshold}
+            words += ["--draws", str(self.reader.connection.execute(sql, [run.id]).fetchall()[0][0])]
+        return words
+
+    def _thresholds(self, run: int) -> str:
+        """The thresholds themselves where they are few, else how many."""
+        sql = "SELECT DISTINCT threshold FROM emergence_thresholds WHERE run = ? ORDER BY threshold"
+        values = [row[0] for row in self.reader.connection.execute(sql, [run]).fetchall()]
+        return ",".join(f"{value!r}" for value in values) if len(values) <= FEW else str(len(values))
 
     def _notes(self, figures: Sequence[FigureData], shown: Sequence[Table]) -> tuple[str, ...]:
         runs = {run.id: run for data in figures for run in data.runs}

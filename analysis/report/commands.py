@@ -56,15 +56,14 @@ _DEFAULT_SCOPE = "global"
 _DEFAULT_KINDS = ["weight", "identity", "gate", "attention"]
 
 
-def command_of(run: Run, *, store: str, graph: str, counted: Mapping[str, object] | None = None) -> str:
+def command_of(run: Run, *, store: str, graph: str, extra: Sequence[str] = ()) -> str:
     """Return a command line that repeats a run, for a shell.
 
     Args:
         run: The run.
         store: File name of the store.
         graph: Name of the graph.
-        counted: What the rows of the run tell beside its parameters: thresholds (how many), threshold or
-            draws.
+        extra: Options that its parameters do not tell.
     """
     words = ["emergraph", run.command]
     if run.command == "landscape":
@@ -76,8 +75,7 @@ def command_of(run: Run, *, store: str, graph: str, counted: Mapping[str, object
         if value not in (default, None) and not (name == "scope" and value == _DEFAULT_SCOPE):
             words += [option, _word(value)]
     words += _lists(run)
-    for name, value in (counted or {}).items():
-        words += [f"--{name}", _word(value)]
+    words += extra
     if run.seed:
         words += ["--seed", str(run.seed)]
     return " ".join(_quoted(escape_controls(word)) for word in words)

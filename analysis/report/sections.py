@@ -17,8 +17,6 @@ class SectionSpec:
     """What would fill it, with STORE, MODEL and GRAPH in it."""
     figures: tuple[str, ...] = ()
     tables: tuple[TableSpec, ...] = ()
-    result_tables: tuple[str, ...] = ()
-    """Further result tables whose first rows are shown as they are, where the store has them."""
 
 
 SECTIONS = (
@@ -42,10 +40,9 @@ SECTIONS = (
             "on the threshold of activity and on conventions, so it is shown with its sweep, and never "
             "alone."
         ),
-        command="emergraph emergence STORE --graph GRAPH",
-        figures=("emergence-sweep", "emergence-layers"),
-        tables=(tables.EMERGENCE, tables.INTERVALS),
-        result_tables=("emergence_nulls", "emergence_baselines"),
+        command="emergraph emergence STORE --graph GRAPH --full",
+        figures=("emergence-sweep", "emergence-nulls", "emergence-layers"),
+        tables=(tables.EMERGENCE, tables.INTERVALS, tables.NULLS, tables.BASELINES),
     ),
     SectionSpec(
         id="pruning",

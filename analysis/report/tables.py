@@ -71,6 +71,38 @@ SELECT interior, activity, emergence, low, high, confidence, n_draws AS draws, n
 FROM emergence_intervals WHERE run = {run} ORDER BY interior""",
     ),
 )
+NULLS = TableSpec(
+    name="emergence-nulls",
+    title="Null models",
+    definition=(
+        "E beside its mean over draws of each null model. z: distance in standard deviations, none for a "
+        "degenerate null; p: share of draws at least as far away. Activity: whether the model ran again "
+        "for each draw."
+    ),
+    query=Query(
+        name="rows",
+        table="emergence_nulls",
+        sql="""
+SELECT null_model, interior, activity, emergence, mean, sd, scale, z, p_two_sided AS p, degenerate,
+       n_draws AS draws
+FROM emergence_nulls WHERE run = {run} ORDER BY null_model, interior""",
+    ),
+)
+BASELINES = TableSpec(
+    name="emergence-baselines",
+    title="Baselines",
+    definition=(
+        "Simple figures that a claim about emergence has to beat: shares of inactive units and of zero "
+        "parameters, and norms of the weights."
+    ),
+    query=Query(
+        name="rows",
+        table="emergence_baselines",
+        sql="""
+SELECT activity_sparsity, weight_sparsity, weight_l1, weight_l2, weight_max_abs
+FROM emergence_baselines WHERE run = {run}""",
+    ),
+)
 PRUNING = TableSpec(
     name="pruning",
     title="Levels",
@@ -121,8 +153,8 @@ TOPOLOGY = TableSpec(
     name="topology",
     title="Measures of the whole graph",
     definition=(
-        "Measured on the graph, or on its backbone where there are too many edges; docs/topology.md has the "
-        "definitions."
+        "Measured on the graph, or on its backbone where there are too many edges; docs/topology.md has "
+        "the definitions."
     ),
     query=Query(
         name="rows",

@@ -10,6 +10,7 @@ from emergraph.cli.app import command
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.parsing import parse_bytes, parse_seconds
 from emergraph.cli.storeargs import StorePath
+from emergraph.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +29,21 @@ class QueryChoices:
     emergraph sql net.duckdb "SELECT kind, count(*) AS n FROM edges GROUP BY kind"
     emergraph sql net.duckdb "FROM layers" --format csv --out layers.csv
     emergraph sql net.duckdb - < question.sql
+    emergraph sql net.duckdb --recipe hubs
+    emergraph sql net.duckdb --recipe list
     """
 )
 def sql(
     store: StorePath,
     query: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="QUERY", help="One SELECT statement; - reads it from stdin."),
-    ],
+    ] = None,
     *,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Ask a question of docs/recipes.md instead; `list` names them."),
+    ] = None,
     limits: QueryChoices,
     output: Output,
 ) -> None:
@@ -46,7 +53,11 @@ def sql(
     """
     from emergraph.graphstore.query import QueryLimits, run_query
 
-    text = sys.stdin.read() if query == "-" else query
+    if recipe == "list":
+        emit(_listed(), output)
+        return
+    notes: list[str] = []
+    text = _text(query, recipe, notes)
     result = run_query(
         store,
         text,
@@ -56,5 +67,31 @@ def sql(
             rows=limits.rows,
         ),
     )
-    notes = [f"only the first {limits.rows} rows are shown; --rows N takes more"] if result.truncated else []
+    if result.truncated:
+        notes.append(f"only the first {limits.rows} rows are shown; --rows N takes more")
     emit(View(rows=result.frame, notes=notes), output)
+
+
+def _text(query: str | None, recipe: str | None, notes: list[str]) -> str:
+    """The query; a recipe leaves its question in `notes`.
+
+    Raises:
+        UsageError: Neither a query nor a recipe was given, or both.
+    """
+    if (query is None) == (recipe is None):
+        raise UsageError("give a QUERY or --recipe NAME (`--recipe list` names them)")
+    if recipe is not None:
+        from emergraph.graphstore.recipes import recipe as find_recipe
+
+        found = find_recipe(recipe)
+        notes.append(found.question)
+        return found.sql
+    return sys.stdin.read() if query == "-" else str(query)
+
+
+def _listed() -> View:
+    import polars as pl
+
+    from emergraph.graphstore.recipes import recipes
+
+    return View(rows=pl.DataFrame([{"recipe": each.name, "question": each.question} for each in recipes()]))

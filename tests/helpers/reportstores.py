@@ -7,6 +7,7 @@ import onnx
 from clifiles import DEMO, chain_of_layers
 
 from emergraph import api
+from emergraph.analysis.emergence.fullreport import ReportOptions
 from emergraph.analysis.landscape.modelsurvey import ModelOptions, survey_model
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.landscape.saving import save_model_survey
@@ -34,9 +35,7 @@ def analysed(path: Path, model: Path, *, name: str, survey: bool = True) -> api.
     """A graph of a model with a small run of every analysis that reports show."""
     graph = api.export(model, path, name=name)
     graph.trace(RandomInputs(12, 3), model=model)
-    graph.emergence()
-    graph.emergence_sweep(12)
-    graph.emergence_interval(draws=10, seed=1)
+    graph.emergence_report(report=ReportOptions(thresholds=12, draws=10, null_draws=10, seed=1))
     graph.prune(PruningOptions(levels=(0.0, 0.5, 0.99)))
     graph.percolation(options=PercolationOptions(seeds=2, nulls=2, points=20))
     graph.topology()
