@@ -15,6 +15,7 @@ from emergraph.exporters.runtime.pooling import SampleAxis, pooled
 from emergraph.exporters.runtime.process import Fetched, ModelProcess, Pooling
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
+from emergraph.exporters.traces.codes import activation_codes
 from emergraph.exporters.traces.sampleaxes import (
     Mixed,
     Place,
@@ -72,6 +73,7 @@ class SampleRunner:
         for target in targets:
             if target.tensor is not None:
                 self._by_tensor.setdefault(target.tensor, []).append(target)
+        self._codes = activation_codes(run.flat, source)
         there = set(made(run.flat))
         self._fetched = [name for name in self._by_tensor if name in there]
         self._fed = [name for name in self._by_tensor if name not in there]
@@ -194,6 +196,8 @@ class SampleRunner:
         statistics: Mapping[int, UnitStatistics],
     ) -> None:
         """Add rows to the layers of a tensor; a tensor that all samples share counts for each of them."""
+        if name in self._codes:
+            rows = self._codes[name].floats(rows)
         wanted = rows[:count] if len(rows) >= count else np.broadcast_to(rows, (count, rows.shape[1]))
         for target in self._by_tensor[name]:
             statistics[target.layer].add(wanted)
