@@ -14,6 +14,7 @@ from emergraph.analysis.comparison.matching import MatchedBy, Matching, Pair, di
 from emergraph.analysis.comparison.measures import compared_measures
 from emergraph.analysis.comparison.unitmatching import Link, UnitMatching, match_units
 from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, weights_of
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.graphstore.reader import GraphReader
 
 LARGEST = 2048
@@ -42,7 +43,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Difference:
+class Difference(ShownInNotebooks):
     """What differs between two graphs, A and B."""
 
     a: str

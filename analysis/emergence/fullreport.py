@@ -25,6 +25,7 @@ from emergraph.analysis.emergence.remeasure import ModelActivity
 from emergraph.analysis.emergence.result import EmergenceResult
 from emergraph.analysis.emergence.thresholds import ThresholdSweep, default_thresholds, threshold_sweep
 from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 
@@ -60,7 +61,7 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EmergenceReport:
+class EmergenceReport(ShownInNotebooks):
     """E with what says where it comes from and whether it is more than chance or sparsity."""
 
     result: EmergenceResult | None

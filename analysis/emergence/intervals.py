@@ -20,6 +20,7 @@ from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.emergence.scaled import Scaled, weighted_mean
 from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 
@@ -45,7 +46,7 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BootstrapResult:
+class BootstrapResult(ShownInNotebooks):
     """Bootstrap over the samples of a trace."""
 
     intervals: tuple[Interval, ...]

@@ -18,6 +18,7 @@ from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.emergence.rewiring import WeightNull, randomised_graph
 from emergraph.analysis.emergence.scaled import Scaled, concatenate
 from emergraph.analysis.emergence.states import UnitClasses, classify
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 
@@ -103,7 +104,7 @@ class NullComparison:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class NullResult:
+class NullResult(ShownInNotebooks):
     """A null model's draws and comparisons."""
 
     kind: NullKind

@@ -8,6 +8,7 @@ import polars as pl
 
 from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.scaled import Scaled
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind
 
@@ -68,7 +69,7 @@ class PathCount:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EmergenceResult:
+class EmergenceResult(ShownInNotebooks):
     """Path-count emergence of a graph under one activity, with every convention it depends on."""
 
     graph: str

@@ -20,6 +20,7 @@ from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.emergence.reversepass import RowStates, Sweep, reverse_pass
 from emergraph.analysis.emergence.scaled import LOG10_BAND, Scaled, concatenate
 from emergraph.analysis.emergence.states import UnitClasses, classify, plan
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 
@@ -45,7 +46,7 @@ class SweepSummary:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ThresholdSweep:
+class ThresholdSweep(ShownInNotebooks):
     """E(t) with the summary of each interior's curve."""
 
     frame: pl.DataFrame

@@ -26,6 +26,7 @@ from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.surveyresult import Survey
 from emergraph.analysis.landscape.sweep import Parallelism, Progress
 from emergraph.analysis.landscape.trajectories import trajectory_plane
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.errors import UsageError
 from emergraph.exporters.anymodel import SourceKind, source_kind
 from emergraph.exporters.onnxfile import read_onnx
@@ -66,7 +67,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSurvey:
+class ModelSurvey(ShownInNotebooks):
     """A survey of a model file and how it was made."""
 
     source: str

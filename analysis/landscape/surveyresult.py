@@ -18,6 +18,7 @@ from emergraph.analysis.landscape.merge_tree import MergeTree, Persistence
 from emergraph.analysis.landscape.neutrality import Neutrality
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.landscape.slices import PlaneConvexity, SliceSummary
+from emergraph.analysis.shown import ShownInNotebooks
 
 Array = NDArray[np.float64]
 
@@ -69,7 +70,7 @@ class Masks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
+class Survey(ShownInNotebooks):
     """Ruggedness of a model's loss landscape around its own weights."""
 
     loss_name: str

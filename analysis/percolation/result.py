@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.percolation.curve import MergeCurve
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.reach import NEVER
+from emergraph.analysis.shown import ShownInNotebooks
 
 COVERAGE = (2.5, 97.5)
 """Percentiles over seeds that bound an interval."""
@@ -68,7 +69,7 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PercolationResult:
+class PercolationResult(ShownInNotebooks):
     """Thresholds, curves and predictions of one graph and one order."""
 
     graph: str

@@ -29,6 +29,7 @@ from emergraph.analysis.pruning.removal import (
     prune_by_synflow,
     prune_n_of_m,
 )
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 
@@ -54,7 +55,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PruningResult:
+class PruningResult(ShownInNotebooks):
     """A table of what-ifs and the masks behind it."""
 
     graph: str

@@ -6,6 +6,7 @@ import igraph
 import numpy as np
 import polars as pl
 
+from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.topology.backbone import backbone
 from emergraph.analysis.topology.communities import Communities, find_communities
 from emergraph.analysis.topology.motifs import block_motifs
@@ -28,7 +29,7 @@ MAX_MOTIF_EDGES = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TopologyResult:
+class TopologyResult(ShownInNotebooks):
     """Measures of the graph, its units, layers and blocks."""
 
     graph: str

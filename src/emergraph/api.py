@@ -304,6 +304,12 @@ class Store:
 
         return compact(self.path)
 
+    def _repr_html_(self) -> str:
+        from emergraph.analysis.shown import html_of
+
+        columns = ("id", "name", "source", "format", "n_layers", "n_units", "n_edges", "n_parameters")
+        return html_of(f"Store {self.path.name}", {"graphs": self.graphs.select(columns).to_dicts()})
+
     @property
     def runs(self) -> pl.DataFrame:
         """The table `runs`: one row per run of an analysis, oldest first."""
@@ -330,6 +336,13 @@ class Graph:
         """The row of the table `graphs`."""
         with self._reader() as reader:
             return dict(reader.summary)
+
+    def _repr_html_(self) -> str:
+        from emergraph.analysis.shown import html_of
+
+        about = {name.removeprefix("n_").replace("_", " "): value for name, value in self.info.items()}
+        columns = ("id", "name", "op", "kind", "n_units", "n_params")
+        return html_of(f"Graph {self.name}", {**about, "layers": self.layers.select(columns).to_dicts()})
 
     @property
     def name(self) -> str:
