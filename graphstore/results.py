@@ -2,11 +2,18 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from emergraph.errors import StoreError
 from emergraph.graphstore.schema import base_tables
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    PolarsType = pl.DataType | type[pl.DataType]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TYPES = frozenset(
@@ -33,6 +40,26 @@ class ResultTable:
     comment: str
     """What one row is, such as "One row per threshold of a sweep."."""
     columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> "dict[str, PolarsType]":
+        """Columns as polars types: what a frame of its rows is made with."""
+        return {column.name: _polars_types()[column.type] for column in self.columns}
+
+
+@cache
+def _polars_types() -> "dict[str, PolarsType]":
+    import polars as pl
+
+    single: dict[str, PolarsType] = {
+        "BOOLEAN": pl.Boolean,
+        "INTEGER": pl.Int32,
+        "BIGINT": pl.Int64,
+        "FLOAT": pl.Float32,
+        "DOUBLE": pl.Float64,
+        "VARCHAR": pl.String,
+    }
+    return single | {f"{name}[]": pl.List(single[name]) for name in ("DOUBLE", "INTEGER", "VARCHAR")}
 
 
 _registered: dict[str, ResultTable] = {}

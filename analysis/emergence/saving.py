@@ -265,26 +265,13 @@ def save_report(store: Store, graph: int, report: EmergenceReport, *, seed: int,
 
 def save_positions(store: Store, graph: int, report: PositionReport, **about: object) -> int:
     """Write position-level counts to a store; return the id of the run. Arguments as in `save_emergence`."""
-    rows = pl.DataFrame(by_form(report), schema=_schema(POSITIONS), infer_schema_length=None)
+    rows = pl.DataFrame(by_form(report), schema=POSITIONS.schema, infer_schema_length=None)
     parameters = {"rule": report.rule.value, "threshold": report.threshold, "positions": True, **about}
     return store.record_run(graph, COMMAND, parameters, result_tables={POSITIONS.name: rows})
 
 
-_POLARS = {
-    "VARCHAR": pl.String,
-    "DOUBLE": pl.Float64,
-    "INTEGER": pl.Int32,
-    "BOOLEAN": pl.Boolean,
-    "BIGINT": pl.Int64,
-}
-
-
 def _frame(table: ResultTable, rows: list[dict[str, object]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=_schema(table))
-
-
-def _schema(table: ResultTable) -> dict[str, type[pl.DataType]]:
-    return {column.name: _POLARS[column.type] for column in table.columns}
+    return pl.DataFrame(rows, schema=table.schema)
 
 
 def _size(magnitude: Magnitude) -> dict[str, object]:

@@ -257,10 +257,6 @@ def save_trajectory(store: Store, result: Trajectory, **about: object) -> int:
         CORRELATIONS: [c.row() for c in result.correlations],
         STOPPINGS: [s.row() for s in result.stoppings],
     }
-    types = {"VARCHAR": pl.String, "DOUBLE": pl.Float64, "INTEGER": pl.Int32, "BIGINT": pl.Int64}
-    frames = {
-        table.name: pl.DataFrame(rows, schema={c.name: types[c.type] for c in table.columns})
-        for table, rows in tables.items()
-    }
+    frames = {table.name: pl.DataFrame(rows, schema=table.schema) for table, rows in tables.items()}
     parameters = {"activity": result.activity, **result.options.to_dict(), **about}
     return store.record_run(None, COMMAND, parameters, seed=result.options.seed, result_tables=frames)

@@ -25,7 +25,6 @@ from emergraph.analysis.landscape.resulttables import (
 )
 from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
 from emergraph.errors import UsageError
-from emergraph.graphstore.results import ResultTable
 from emergraph.graphstore.store import Store, open_store
 
 COMMAND = "landscape"
@@ -52,7 +51,7 @@ def statistics_frame(survey: Survey) -> pl.DataFrame:
         }
         for name, e in survey.estimates().items()
     ]
-    return pl.DataFrame(rows, schema=_schema(STATISTICS))
+    return pl.DataFrame(rows, schema=STATISTICS.schema)
 
 
 def layers_frame(survey: Survey, layer_ids: Mapping[str, int] | None = None) -> pl.DataFrame:
@@ -77,7 +76,7 @@ def layers_frame(survey: Survey, layer_ids: Mapping[str, int] | None = None) -> 
         }
         for layer in survey.layers
     ]
-    return pl.DataFrame(rows, schema=_schema(LAYERS))
+    return pl.DataFrame(rows, schema=LAYERS.schema)
 
 
 def _fields(estimate: Estimate | None, **names: str) -> dict[str, float | None]:
@@ -129,7 +128,7 @@ def _points(kind: str, number: int, x: np.ndarray, y: np.ndarray | None, losses:
         "y": y if y is not None else [None] * losses.size,
         "loss": np.where(np.isfinite(losses), losses, np.nan),
     }
-    return pl.DataFrame(data, schema=_schema(POINTS)).with_columns(pl.col("loss").fill_nan(None))
+    return pl.DataFrame(data, schema=POINTS.schema).with_columns(pl.col("loss").fill_nan(None))
 
 
 def _axes(plane: Plane, radius: float) -> tuple[np.ndarray, np.ndarray]:
@@ -155,8 +154,8 @@ def trees_frame(survey: Survey) -> pl.DataFrame:
             "persistence": [_finite(p) for p in tree.persistence] + [None] * n_saddles,
             "basin_cells": [*tree.basin_cells().tolist(), *([0] * n_saddles)],
         }
-        frames.append(pl.DataFrame(data, schema=_schema(MERGE_TREES)))
-    return pl.concat(frames) if frames else pl.DataFrame(schema=_schema(MERGE_TREES))
+        frames.append(pl.DataFrame(data, schema=MERGE_TREES.schema))
+    return pl.concat(frames) if frames else pl.DataFrame(schema=MERGE_TREES.schema)
 
 
 def mask_frames(masks: Masks) -> dict[str, pl.DataFrame]:
@@ -181,22 +180,9 @@ def mask_frames(masks: Masks) -> dict[str, pl.DataFrame]:
         for a, b in pairs
     ]
     return {
-        MASKS.name: pl.DataFrame(table, schema=_schema(MASKS)),
-        MASK_GROUPS.name: pl.DataFrame(groups, schema=_schema(MASK_GROUPS)),
+        MASKS.name: pl.DataFrame(table, schema=MASKS.schema),
+        MASK_GROUPS.name: pl.DataFrame(groups, schema=MASK_GROUPS.schema),
     }
-
-
-_POLARS: Mapping[str, pl.DataType | type[pl.DataType]] = {
-    "VARCHAR": pl.String,
-    "DOUBLE": pl.Float64,
-    "INTEGER": pl.Int32,
-    "BIGINT": pl.Int64,
-    "BOOLEAN": pl.Boolean,
-}
-
-
-def _schema(table: ResultTable) -> dict[str, pl.DataType | type[pl.DataType]]:
-    return {column.name: _POLARS[column.type] for column in table.columns}
 
 
 def survey_frames(survey: Survey, layer_ids: Mapping[str, int] | None = None) -> dict[str, pl.DataFrame]:
@@ -206,15 +192,15 @@ def survey_frames(survey: Survey, layer_ids: Mapping[str, int] | None = None) ->
         LAYERS.name: layers_frame(survey, layer_ids),
         POINTS.name: points_frame(survey),
         MERGE_TREES.name: trees_frame(survey),
-        CURVES.name: pl.DataFrame(list(curve_points(survey)), schema=_schema(CURVES), orient="row"),
+        CURVES.name: pl.DataFrame(list(curve_points(survey)), schema=CURVES.schema, orient="row"),
     }
     networks = survey_networks(survey)
     if networks:
         frames[OPTIMA.name] = pl.DataFrame(
-            [row for network in networks for row in node_rows(network)], schema=_schema(OPTIMA)
+            [row for network in networks for row in node_rows(network)], schema=OPTIMA.schema
         )
         frames[LON.name] = pl.DataFrame(
-            [row for network in networks for row in edge_rows(network)], schema=_schema(LON)
+            [row for network in networks for row in edge_rows(network)], schema=LON.schema
         )
     return frames | (mask_frames(survey.masks) if survey.masks is not None else {})
 

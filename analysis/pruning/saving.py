@@ -131,13 +131,6 @@ SENSITIVITY = register(
         ),
     )
 )
-_TYPES = {
-    "DOUBLE": pl.Float64,
-    "BIGINT": pl.Int64,
-    "INTEGER": pl.Int32,
-    "BOOLEAN": pl.Boolean,
-    "VARCHAR": pl.String,
-}
 
 
 def save_pruning(
@@ -153,7 +146,7 @@ def save_pruning(
         about: Parameters of the run beside the options, such as the trace.
     """
     frame = result.frame.select(
-        pl.col(c.name).cast(_TYPES[c.type]) for c in LEVELS.columns if c.name in result.frame.columns
+        pl.col(c.name).cast(LEVELS.schema[c.name]) for c in LEVELS.columns if c.name in result.frame.columns
     )
     parameters = {**result.options.to_dict(), "notes": list(result.notes), **about}
     seed = 0 if result.options.criterion == "random" else None
@@ -173,7 +166,7 @@ def save_sensitivity(store: Store, graph: int, result: SensitivityResult, **abou
     """
     known = result.frame.columns
     frame = result.frame.select(
-        (pl.col(c.name) if c.name in known else pl.lit(None).alias(c.name)).cast(_TYPES[c.type])
+        (pl.col(c.name) if c.name in known else pl.lit(None).alias(c.name)).cast(SENSITIVITY.schema[c.name])
         for c in SENSITIVITY.columns
     )
     parameters = {**result.options.to_dict(), "sensitivity": True, "notes": list(result.notes), **about}

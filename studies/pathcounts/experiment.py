@@ -1,7 +1,9 @@
 """Train a group of networks and measure every one of them after every epoch."""
 
+import fcntl
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,22 +52,37 @@ def run_plan(plan: Plan, folder: Path, cache: Path, say: Say, *, parts: int | No
         return 0
     torch.set_num_threads(1)  # products of this size gain nothing from more, and the order of sums stays
     images = mnist() if plan.data == "mnist" else digits()
-    done = []
+    done: list[dict[str, pl.DataFrame]] = []
     trained = 0
-    for first in range(0, plan.n_seeds, plan.seeds_at_once):
+    firsts = range(0, plan.n_seeds, plan.seeds_at_once)
+    for first in firsts:
         seeds = list(range(first, min(first + plan.seeds_at_once, plan.n_seeds)))
         part = replace(plan, name=f"{plan.name}-{first}")
-        if not finished(part, cache):
-            if trained == parts:
-                return trained
-            trained += 1
-            recorder = Recorder(part, images, seeds)
-            nets = _train(part, seeds, images, recorder, say)
-            _write(part, recorder.frames(), cache)
-            _write_nets(nets, cache / f"{part.name}.npz")
-        done.append({name: pl.read_parquet(path) for name, path in _paths(part, cache).items()})
-    _write(plan, {name: pl.concat([part[name] for part in done]) for name in TABLES}, folder)
+        with _claimed(cache / f"{part.name}.lock") as ours:
+            if ours and not finished(part, cache) and trained != parts:
+                trained += 1
+                recorder = Recorder(part, images, seeds)
+                nets = _train(part, seeds, images, recorder, say)
+                _write(part, recorder.frames(), cache)
+                _write_nets(nets, cache / f"{part.name}.npz")
+        if finished(part, cache):
+            done.append({name: pl.read_parquet(path) for name, path in _paths(part, cache).items()})
+    if len(done) == len(firsts):
+        _write(plan, {name: pl.concat([part[name] for part in done]) for name in TABLES}, folder)
     return trained
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[bool]:
+    """Whether no other process trains this part; the claim ends with the process at the latest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 TABLES = ("metrics", "emergence")
