@@ -34,7 +34,7 @@ def _use_all(ctx: TraceContext, positions: Sequence[int]) -> None:
 
 def _operand(ctx: TraceContext, position: int, scale: int, zero: int, *, axis: int | None = None) -> str:
     """Name of an operand as floats: the tensor itself if it carries units, its dequantized values if not."""
-    name = ctx.node.input[position]
+    name = str(ctx.node.input[position])
     floats = dequantized(ctx, ctx.value(name), ctx.input(zero), ctx.input(scale), axis=axis)
     if floats is None:
         return name
@@ -43,12 +43,12 @@ def _operand(ctx: TraceContext, position: int, scale: int, zero: int, *, axis: i
     return made
 
 
-def _trace_as(ctx: TraceContext, op: str, names: Sequence[str], **extra: int) -> None:
+def _trace_as(ctx: TraceContext, op: str, names: Sequence[str]) -> None:
     """The current node as a float operation of the same attributes; channels may be last."""
     out = ctx.node.output[0]
     kept = [a for a in ctx.node.attribute if a.name in _KEPT_ATTRIBUTES]
     if not ctx.attr_int("channels_last", 0):
-        node = helper.make_node(op, list(names), [out], **extra)
+        node = helper.make_node(op, list(names), [out])
         node.attribute.extend(kept)
         expand(ctx, [node], {})
         return
@@ -57,7 +57,7 @@ def _trace_as(ctx: TraceContext, op: str, names: Sequence[str], **extra: int) ->
     back = [0, *range(2, rank), 1]
     before, after = f"{out}:first", f"{out}:result"
     shape_in, shape_out = ctx.value(names[0]).shape, ctx.out_shape()
-    node = helper.make_node(op, [before, *names[1:]], [after], **extra)
+    node = helper.make_node(op, [before, *names[1:]], [after])
     node.attribute.extend(kept)
     nodes: list[onnx.NodeProto] = [
         helper.make_node("Transpose", [names[0]], [before], perm=to_first),
