@@ -55,8 +55,13 @@ def written_lines(result: "PruningResult", path: "Path | None") -> list[str]:
     lines = [] if path is None else [f"Wrote {path}"]
     report = written.report
     if report is not None:
+        cut = (
+            f"{report.cut_units} of {report.removed_units} removed units"
+            if report.removed_units
+            else f"{report.channels_before - report.channels_after} channels that nothing needs"
+        )
         lines.append(
-            f"Smaller: {report.cut_units} of {report.removed_units} removed units cut out; "
+            f"Smaller: {cut} cut out; "
             f"{report.parameters_after:,} of {report.parameters_before:,} weights and "
             f"{written.bytes_after:,} of {written.bytes_before:,} bytes are left; outputs differ from the "
             f"masked model's by {written.difference:.1e} of their size"
