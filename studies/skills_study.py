@@ -42,7 +42,7 @@ QUICK = SimulationOptions(
     snapshots=3,
 )
 SEEDS = 3
-MEASURES = ("log10_active", "log10_any", "percolation")
+MEASURES = ("log10_active", "log10_any", "log10_abs", "percolation")
 
 
 def main() -> int:
@@ -78,7 +78,7 @@ def run(options: SimulationOptions, seeds: int, results: Path, cache: Path, say,
     cache.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         chosen = SimulationOptions(**options.to_dict(), seed=seed)
-        key = hashlib.sha256(json.dumps([chosen.to_dict(), seed]).encode()).hexdigest()[:12]
+        key = hashlib.sha256(json.dumps([chosen.to_dict(), seed, MEASURES]).encode()).hexdigest()[:12]
         tables = [cache / f"{key}-{kind}.parquet" for kind in ("curves", "snapshots")]
         if not tables[1].exists():
             if jobs == 0:

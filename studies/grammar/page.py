@@ -39,7 +39,8 @@ def page(tables: Tables, runs: dict[str, Sequence[Run]], recorded: Run, paper: R
     first = next(iter(runs.values()))[0]
     settings = "; ".join(
         f"{name}: {own[0].batch} sentences per step, learning rate {own[0].learning_rate}, "
-        f"{own[0].steps} steps, |K| = {', '.join(map(str, sorted({run.n_properties for run in own})))}"
+        f"{own[0].steps} steps, |K| = {', '.join(map(str, sorted({run.n_properties for run in own})))}, "
+        f"seeds {', '.join(map(str, sorted({run.seed for run in own})))}"
         for name, own in runs.items()
     )
     return TEMPLATE.read_text(encoding="utf-8").format(
@@ -47,7 +48,6 @@ def page(tables: Tables, runs: dict[str, Sequence[Run]], recorded: Run, paper: R
         n_entities=first.n_entities,
         width=first.width,
         settings=f"Settings: {settings}",
-        n_seeds=len({run.seed for own in runs.values() for run in own}),
         checks=first.checks,
         paper=f"|E| = {paper.n_entities}, |K| = {paper.n_properties}, width {paper.width}, "
         f"{paper.batch} sentences per step, {paper.steps} steps",

@@ -142,7 +142,7 @@ def training_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> 
                 ("predicts_beyond_time", ("epoch", "share_active")),
             ):
                 values = _per_seed(joined, lambda f: _change_rho(f, interior, given))  # noqa: B023
-                yield effect(claim, values, "same epoch", "Spearman's rho")
+                yield effect(claim, values, "test accuracy in the epoch that follows", "Spearman's rho")
             largest = _per_seed(
                 dense,
                 lambda f: 0.01 - float(f[interior][-1] / max(float(f[interior].max()), 1.0)),  # noqa: B023

@@ -28,15 +28,17 @@ def run_seed(options: SimulationOptions, store: Path, say: Say) -> tuple[pl.Data
 
 
 def measures(store: Path, graph: int) -> dict[str, float]:
-    """Path-count emergence (both interiors, log10) and the percolation threshold (share of edges)."""
+    """Path-count emergence (log10; rule mean for both interiors, mean_abs) and the percolation threshold."""
     with open_store(store) as opened:
         reader = opened.graph(graph)
         units, trace = read_unit_graph(reader), read_unit_trace(reader)
         result = path_count_emergence(units, activity("mean", units, threshold=0.05, trace=trace))
+        absolute = path_count_emergence(units, activity("mean_abs", units, threshold=0.05, trace=trace))
         percolation = percolate(units, options=PercolationOptions(seeds=1, nulls=0))
     return {
         "log10_active": log10(result.active.emergence.log10),
         "log10_any": log10(result.any.emergence.log10),
+        "log10_abs": log10(absolute.active.emergence.log10),
         "percolation": percolation.observed.threshold / percolation.n_edges,
     }
 

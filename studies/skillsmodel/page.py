@@ -13,6 +13,7 @@ def write_page(results: Path, page: Path) -> None:
     """Write the page."""
     found = json.loads((results / "found.json").read_text(encoding="utf-8"))
     snapshots = pl.read_parquet(results / "snapshots.parquet")
+    draw_figure(pl.read_parquet(results / "curves.parquet"), found, page.with_name("skills-study.svg"))
     options, tests = found["options"], pl.DataFrame(found["tests"])
     per_run = [
         {"seed": int(run)} | {f"skill {k}": step for k, step in enumerate(steps, start=1)}
@@ -49,10 +50,31 @@ def write_page(results: Path, page: Path) -> None:
             ),
             tests=markdown(tests, {"p": ".3f"}),
             test_sentence=_test_sentence(tests),
-            trajectory=markdown(_trajectory(snapshots)),
+            trajectory=markdown(_trajectory(snapshots), {"percolation": ".4f"}),
         ),
         encoding="utf-8",
     )
+
+
+def draw_figure(curves: pl.DataFrame, found: dict, path: Path) -> None:
+    """Strengths by step: points are means over seeds, lines the model calibrated on skill 1."""
+    import altair as alt
+
+    target, (rate, start) = found["options"]["target"], found["parameters"]
+    seen = (
+        curves.group_by("step", "skill")
+        .agg((pl.col("strength").mean() / target).alias("strength"))
+        .with_columns(skill=pl.col("skill").cast(pl.String))
+        .sort("skill", "step")
+    )
+    shares = pl.DataFrame(found["skills"]).select(pl.col("skill").cast(pl.String), "share")
+    lines = seen.join(shares, on="skill").with_columns(
+        strength=1 / (1 + (1 / start - 1) * (-rate * pl.col("share") * pl.col("step")).exp())
+    )
+    x, y = alt.X("step:Q", title="training step"), alt.Y("strength:Q", title="strength / S")
+    points = alt.Chart(seen.to_arrow()).mark_point(size=12, filled=True).encode(x=x, y=y, color="skill:N")
+    drawn = alt.Chart(lines.to_arrow()).mark_line().encode(x=x, y=y, color="skill:N")
+    (drawn + points).properties(width=640, height=260).save(str(path))
 
 
 def _skill_sentence(found: dict) -> str:
@@ -86,7 +108,7 @@ def _test_sentence(tests: pl.DataFrame) -> str:
 
 
 def _trajectory(snapshots: pl.DataFrame) -> pl.DataFrame:
-    names = ["log10_active", "log10_any", "percolation"]
+    names = ["log10_active", "log10_any", "log10_abs", "percolation"]
     return (
         snapshots.group_by("step")
         .agg(pl.col(names).mean())
