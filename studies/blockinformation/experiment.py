@@ -8,10 +8,12 @@ from torch import nn
 
 from emergraph.analysis.information.emergence import information_emergence
 from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions
+from emergraph.analysis.information.mine import MineOptions
 from emergraph.analysis.information.modulestates import module_states
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import BlockStates
 
+SMALL_CRITIC = MineOptions(width=32, steps=600, patience=4)
 Say = Callable[[str], None]
 
 
@@ -35,7 +37,9 @@ def estimate_all(
     states = module_states(module, sequences, blocks=blocks)
     say(f"{model}, {data}: states")
     if plan.mine:
-        mine = EstimatorOptions(estimator=EstimatorName.MINE, dimensions=8, repeats=plan.repeats)
+        mine = EstimatorOptions(
+            estimator=EstimatorName.MINE, dimensions=8, repeats=plan.repeats, mine=SMALL_CRITIC
+        )
         found = _rows(states, mine, model, data)
         say(f"{model}, {data}: mine")
         return found
