@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from emergraph.errors import LimitError, StoreError, UsageError
@@ -105,16 +106,28 @@ def _raw_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic
         raw = np.empty(expected, dtype=np.uint8)
         position = n_read = 0
         for batch in fetch_batches(reader.connection, _READ_PARTS, key, rows=_PARTS_AT_ONCE):
-            for part, data in zip(batch.column("part").to_numpy(), batch.column("data"), strict=True):
-                piece = np.frombuffer(data.as_buffer(), dtype=np.uint8)
-                if part != n_read or position + piece.size > expected:
-                    raise _damaged(reader, stored.name, f"piece {part} does not fit")
-                raw[position : position + piece.size] = piece
-                position += piece.size
-                n_read += 1
+            piece = _joined(batch.column("data"))
+            numbers = batch.column("part").to_numpy()
+            wrong = np.flatnonzero(numbers != np.arange(n_read, n_read + numbers.size))
+            if wrong.size or position + piece.size > expected:
+                part = numbers[wrong[0]] if wrong.size else n_read + numbers.size - 1
+                raise _damaged(reader, stored.name, f"piece {part} does not fit")
+            raw[position : position + piece.size] = piece
+            position += piece.size
+            n_read += numbers.size
     if position != expected:
         raise _damaged(reader, stored.name, f"{position} bytes, {expected} expected")
     return raw.view(dtype)
+
+
+def _joined(pieces: pa.Array) -> NDArray[np.uint8]:
+    """Return all bytes of an array of pieces, one after the other, without a copy."""
+    plain = pieces.cast(pa.large_binary())
+    if not len(plain):
+        return np.empty(0, dtype=np.uint8)
+    _, offsets, data = plain.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int64)[plain.offset : plain.offset + len(plain) + 1]
+    return np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]] if data else np.empty(0, dtype=np.uint8)
 
 
 def _block_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

@@ -230,7 +230,7 @@ CREATE TABLE tensor_parts (
     part INTEGER NOT NULL,
     data BLOB NOT NULL
 );
-COMMENT ON TABLE tensor_parts IS 'Raw values of tensors that edges do not hold, in pieces of 32 KiB.';
+COMMENT ON TABLE tensor_parts IS 'Raw values of tensors that edges do not hold, in pieces, in order.';
 COMMENT ON COLUMN tensor_parts.graph IS 'graphs.id.';
 COMMENT ON COLUMN tensor_parts.tensor IS 'tensors.name.';
 COMMENT ON COLUMN tensor_parts.part IS 'Position of the piece, from 0.';

@@ -16,6 +16,14 @@ from emergraph.graphstore.text import storable
 
 PART_BYTES = 1 << 15
 """Bytes per row of tensor_parts. DuckDB reads 2048 rows at once, wanted or not: 64 MiB at this size."""
+SNAPSHOT_PART_BYTES = 128
+"""Bytes per row for the snapshots of a training, a small graph after the other. DuckDB writes the last row
+group of a table (up to 122 880 rows) anew with every graph that is added: here 16 MB at most, not 4 GB."""
+_SNAPSHOT_SETTINGS = (
+    # Of the methods for text, the one that is fast on rows of this size and gains something.
+    "SET disabled_compression_methods = 'dict_fsst'",
+    "SET zstd_min_string_length = 1",
+)
 _BATCH_BYTES = 1 << 26
 
 
@@ -34,8 +42,11 @@ def element_type(name: str) -> np.dtype[np.generic] | None:
 class TensorLoader:
     """Writes the tensors of one graph."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, graph: int) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, graph: int, *, snapshot: bool = False) -> None:
         self._connection = connection
+        self._part_bytes = SNAPSHOT_PART_BYTES if snapshot else PART_BYTES
+        for setting in _SNAPSHOT_SETTINGS if snapshot else ():
+            connection.execute(setting)
         self._graph = graph
         self._tensors: dict[str, Tensor] = {}
         self._sha256: dict[str, str | None] = {}
@@ -102,26 +113,33 @@ class TensorLoader:
 
     def _write_large(self, name: str, data: memoryview) -> None:
         buffer = pa.py_buffer(data)
-        cuts = np.append(np.arange(0, data.nbytes, PART_BYTES, dtype=np.int64), data.nbytes)
-        parts_at_once = _BATCH_BYTES // PART_BYTES
+        cuts = np.append(np.arange(0, data.nbytes, self._part_bytes, dtype=np.int64), data.nbytes)
+        parts_at_once = _BATCH_BYTES // self._part_bytes
         for first in range(0, cuts.size - 1, parts_at_once):
             offsets = cuts[first : first + parts_at_once + 1]
             pieces = pa.Array.from_buffers(
                 pa.large_binary(), offsets.size - 1, [None, pa.py_buffer(offsets), buffer]
             )
-            self._write_parts([name] * len(pieces), np.arange(first, first + len(pieces)), pieces)
+            names = pa.repeat(pa.scalar(name, pa.string()), len(pieces))
+            self._write_parts(names, np.arange(first, first + len(pieces)), pieces)
 
     def _write_small(self) -> None:
         if self._small:
-            names = [name for name, _ in self._small]
-            pieces = pa.array([bytes(data) for _, data in self._small], pa.large_binary())
-            self._write_parts(names, np.zeros(len(names)), pieces)
+            cut = [
+                (name, start // self._part_bytes, bytes(data[start : start + self._part_bytes]))
+                for name, data in self._small
+                for start in range(0, data.nbytes, self._part_bytes)
+            ]
+            names, parts, pieces = zip(*cut, strict=True)
+            self._write_parts(
+                pa.array(names, pa.string()), np.array(parts), pa.array(pieces, pa.large_binary())
+            )
         self._small = []
 
-    def _write_parts(self, names: list[str], parts: np.ndarray, pieces: pa.Array) -> None:
+    def _write_parts(self, names: pa.Array, parts: np.ndarray, pieces: pa.Array) -> None:
         columns = {
-            "graph": pa.array([self._graph] * len(names), pa.int32()),
-            "tensor": pa.array(names, pa.string()),
+            "graph": pa.repeat(pa.scalar(self._graph, pa.int32()), len(names)),
+            "tensor": names,
             "part": pa.array(parts.astype(np.int32)),
             "data": pieces,
         }

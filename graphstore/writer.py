@@ -57,7 +57,7 @@ class GraphWriter:
         self.name = unique_name(connection, "SELECT name FROM graphs", [], header.name)
         self._first_block = next_id(connection, "blocks")
         self._edges = EdgeLoader(connection)
-        self._tensors = TensorLoader(connection, self.graph)
+        self._tensors = TensorLoader(connection, self.graph, snapshot=header.step is not None)
         self._blocks: dict[int, BlockRow] = {}
         self._last: BlockRow | None = None
         self._layers: Sequence[Layer] | None = None

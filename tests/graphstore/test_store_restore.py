@@ -107,6 +107,20 @@ def test_raw_tensor_in_many_pieces(store, monkeypatch):
     assert parts == [(i, tensors.PART_BYTES) for i in range(7)] + [(7, 5)]
 
 
+def test_tensors_of_snapshots_lie_in_small_pieces(store):
+    sizes = {"empty": 0, "one": 1, "small": 3 * tensors.SNAPSHOT_PART_BYTES, "large": tensors.PART_BYTES + 5}
+    originals = {name: np.arange(size).astype(np.uint8) for name, size in sizes.items()}
+    with store.write_graph(header(step=3)) as writer:
+        for name, values in originals.items():
+            writer.write_tensor(raw(name, values))
+        finish(writer, [1])
+    graph = store.graph()
+    for name, values in originals.items():
+        assert_same(restore_tensor(graph, name), values)
+    longest = "SELECT max(octet_length(data)) FROM tensor_parts WHERE graph = ?"
+    assert store.connection.execute(longest, [graph.id]).fetchall() == [(tensors.SNAPSHOT_PART_BYTES,)]
+
+
 entries = st.sampled_from([0.0, -0.0, 1.5, -2.5, 1e-45, -1e-45, 3e38, 7.0])
 special = st.sampled_from([0.0, -0.0, float("nan"), float("inf"), -float("inf"), 1.0])
 
