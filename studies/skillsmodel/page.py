@@ -15,6 +15,7 @@ def write_page(results: Path, page: Path) -> None:
     snapshots = pl.read_parquet(results / "snapshots.parquet")
     draw_figure(pl.read_parquet(results / "curves.parquet"), found, page.with_name("skills-study.svg"))
     options, tests = found["options"], pl.DataFrame(found["tests"])
+    tests = tests.with_columns(pl.Series("p (Holm)", holm(tests["p"].to_list())))
     per_run = [
         {"seed": int(run)} | {f"skill {k}": step for k, step in enumerate(steps, start=1)}
         for run, steps in found["emergence_steps"].items()
@@ -48,7 +49,7 @@ def write_page(results: Path, page: Path) -> None:
                 pl.DataFrame(per_run, infer_schema_length=None),
                 dict.fromkeys(("skill 1", "skill 2", "skill 3", "skill 4", "skill 5"), ".0f"),
             ),
-            tests=markdown(tests, {"p": ".3f"}),
+            tests=markdown(tests, {"p": ".3f", "p (Holm)": ".3f"}),
             test_sentence=_test_sentence(tests),
             trajectory=markdown(_trajectory(snapshots), {"percolation": ".4f"}),
         ),
@@ -99,12 +100,24 @@ def _factor(found: dict) -> str:
     return f"1/{expected / found['parameters'][0]:.0f}"
 
 
+def holm(p: list[float]) -> list[float]:
+    """Holm's correction of p-values for as many tests as there are."""
+    order = sorted(range(len(p)), key=lambda place: p[place])
+    corrected, highest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, p[place] * (len(p) - rank)))
+        corrected[place] = highest
+    return corrected
+
+
 def _test_sentence(tests: pl.DataFrame) -> str:
-    parts = []
-    for row in tests.iter_rows(named=True):
-        verdict = "more than chance" if row["p"] < 0.05 else "no more than chance"
-        parts.append(f"{row['measure']} changes {verdict} where skills emerge (p = {row['p']:.3f})")
-    return "; ".join(parts) + "."
+    more = [row["measure"] for row in tests.iter_rows(named=True) if row["p (Holm)"] < 0.05]
+    if more:
+        return f"Corrected for {tests.height} tests, {', '.join(more)} changes more than chance where skills emerge."
+    return (
+        f"Corrected for {tests.height} tests, no measure changes more than chance where skills emerge; the smallest "
+        f"uncorrected p is {tests['p'].min():.3f}."
+    )
 
 
 def _trajectory(snapshots: pl.DataFrame) -> pl.DataFrame:
