@@ -6,18 +6,24 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from nets import Net
+from onnx import numpy_helper
 from pathcounts.claims import Effect, holm, judged, rank_rho, sign_flip_p, student_p
-from pathcounts.counting import dense_counts
+from pathcounts.convnets import ConvNets, he_kernels
+from pathcounts.counting import channel_masks, dense_counts, position_counts
 from pathcounts.densenets import DenseNets, he_weights
 from pathcounts.experiment import dense_activity, run_plan
 from pathcounts.images import Part
 from pathcounts.masks import global_masks
 from pathcounts.page import write_page
 from pathcounts.plans import QUICK
+from pathcounts.rules import RuleSetting, active_by_samples
 from scipy import stats
 
 from emergraph.analysis.emergence.intervals import bootstrap_emergence
 from emergraph.analysis.emergence.pathcount import path_count_emergence
+from emergraph.analysis.emergence.positionops import Tensors
+from emergraph.analysis.emergence.positions import neuron_tensors, position_count
 from emergraph.analysis.emergence.rules import activity
 from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.layerednets import layered_net
@@ -63,6 +69,48 @@ def test_counts_are_those_of_the_library_for_every_rule(nets: DenseNets) -> None
             assert [float(counts.active[network]), float(counts.any[network])] == pytest.approx(expected), (
                 setting
             )
+
+
+def test_convolutional_counts_are_those_of_the_library() -> None:
+    weights, biases = he_kernels((5,))
+    masks = global_masks(weights, 0.6)
+    nets = ConvNets(weights, biases, masks, n_variants=1)
+    x = torch.rand(6, 784, generator=torch.Generator().manual_seed(2))
+    found = nets.activations(x)
+    active = [active_by_samples(RuleSetting("mean", 0.1), a) for a in found]
+    edges = [(w != 0).float() for w in nets.weights]
+    counted = position_counts(active, edges)
+    model = Net()
+    a = model.input(1, 1, 28, 28)
+    names = [a]
+    for layer, (stride, padding) in enumerate(((2, 2), (1, 1))):
+        weight = model.value(edges[layer][0].numpy())
+        a = model.op("Conv", a, weight, pads=[padding] * 4, strides=[stride] * 2)
+        names.append(a)
+        a = model.op("MaxPool", model.op("Relu", a), kernel_shape=[2, 2], strides=[2, 2])
+    names.append(model.op("MatMul", model.op("Flatten", a), model.value(edges[2][0].numpy())))
+    model.output(names[-1])
+    graph = model.model().graph
+    held = {p.name: numpy_helper.to_array(p) for p in graph.initializer}
+    sides = {"Conv": iter(((1, 4, 14, 14), (1, 8, 7, 7))), "MaxPool": iter(((1, 4, 7, 7), (1, 8, 3, 3)))}
+    shapes = {names[0]: (1, 1, 28, 28)} | {name: array.shape for name, array in held.items()}
+    for node in graph.node:
+        fixed = {"Flatten": (1, 72), "MatMul": (1, 10)}.get(node.op_type)
+        shape = next(sides[node.op_type]) if node.op_type in sides else fixed
+        shapes[node.output[0]] = shape or shapes[node.input[0]]
+    tensors = Tensors(shape=shapes.__getitem__, constant=held.get, opset=17)
+    neurons = neuron_tensors(graph.node, [names[0]], tensors)
+    on = {name: a[0].numpy().reshape(shapes[name]) for name, a in zip(names, active, strict=True)}
+    library = position_count(graph.node, neurons, on, tensors)
+    assert [float(counted.active[0]), float(counted.any[0])] == [library.active.value, library.any.value]
+    pooled = [a if a.ndim == 3 else a.mean(dim=(3, 4)) for a in found]
+    by_channel = [active_by_samples(RuleSetting("mean", 0.1), a) for a in pooled]
+    between = channel_masks(edges)
+    channels = dense_counts(by_channel, between)
+    net = layered_net([m[0].numpy() for m in between])
+    wanted = path_count_emergence(net, np.concatenate([a[0, 0].numpy() for a in by_channel]))
+    assert float(channels.active[0]) == wanted.active.emergence.value
+    assert float(channels.any[0]) == wanted.any.emergence.value
 
 
 def test_a_step_is_gradient_descent_as_autograd_does_it() -> None:
