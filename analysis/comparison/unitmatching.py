@@ -116,13 +116,13 @@ def _descend(
 
 def _gain(links: Sequence[Link], permutations: Mapping[str, Ints], layer: str) -> Matrix:
     """(units of B, units of A): inner product of their weights, the other layers permuted as they are."""
-    gain = 0.0
+    parts = []
     for link in links:
         if link.dst == layer:
-            gain = gain + link.b @ _columns(link.a, permutations.get(link.src)).T
+            parts.append(link.b @ _columns(link.a, permutations.get(link.src)).T)
         if link.src == layer:
-            gain = gain + link.b.T @ _rows(link.a, permutations.get(link.dst))
-    return np.asarray(gain)
+            parts.append(link.b.T @ _rows(link.a, permutations.get(link.dst)))
+    return np.asarray(np.sum(parts, axis=0)) if parts else np.zeros(0)
 
 
 def _value(links: Sequence[Link], permutations: Mapping[str, Ints]) -> float:
