@@ -25,6 +25,7 @@ def write_page(results: Path, page: Path) -> None:
     page.write_text(
         TEMPLATE.read_text(encoding="utf-8").format(
             n=blocks["n"].max(),
+            log_n=f"{log2(float(str(blocks['n'].max()))):.2f}",
             cpu_minutes=f"{seconds['cpu_seconds'].sum() / 60:.0f}",
             bits_per_byte=f"{about['last_loss_bits']:.2f}",
             text_bytes=about["bytes"],

@@ -113,10 +113,11 @@ def holm(p: list[float]) -> list[float]:
 def _test_sentence(tests: pl.DataFrame) -> str:
     more = [row["measure"] for row in tests.iter_rows(named=True) if row["p (Holm)"] < 0.05]
     if more:
-        return f"Corrected for {tests.height} tests, {', '.join(more)} changes more than chance where skills emerge."
+        names = ", ".join(more)
+        return f"Corrected for {tests.height} tests, {names} changes more than chance where skills emerge."
     return (
-        f"Corrected for {tests.height} tests, no measure changes more than chance where skills emerge; the smallest "
-        f"uncorrected p is {tests['p'].min():.3f}."
+        f"Corrected for {tests.height} tests, no measure changes more than chance where skills emerge; the "
+        f"smallest uncorrected p is {tests['p'].min():.3f}."
     )
 
 

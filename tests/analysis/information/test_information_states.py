@@ -10,6 +10,7 @@ from decoders import VOCABULARY, WIDTH, decoder
 from emergraph.analysis.information.chain import BlockChain, ChainLayer, find_chain
 from emergraph.analysis.information.emergence import information_emergence
 from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions
+from emergraph.analysis.information.model import ModelOptions, measure_model
 from emergraph.analysis.information.modulestates import module_states
 from emergraph.analysis.information.onnxstates import RunOptions, onnx_chain, onnx_states
 from emergraph.analysis.information.recordedstates import recorded_states
@@ -291,3 +292,39 @@ def test_sequences_of_numbers_run_too(tmp_path):
     found = onnx_states(tmp_path / "mixer.onnx", Sequences(values, None, "noise"))
     assert found.width == 4
     assert len(found.micro[Micro.ALONE][0]) == 120
+
+
+def test_any_kind_of_model_is_measured(model, tmp_path):
+    pytest.importorskip("torch")
+    sequences = entity_sequences(range(1, 6), 0, shots=2)
+    options = ModelOptions(estimator=QUICK)
+    by_factory = measure_model("torchnets:Gpt", sequences, options=options)
+    assert [block.block for block in by_factory.result.blocks] == ["blocks.0", "blocks.1"]
+    assert (by_factory.source, by_factory.sha256) == ("torchnets:Gpt", None)
+    seen = []
+    by_file = measure_model(model[0], sequences, options=options, progress=lambda done, _: seen.append(done))
+    assert by_file.result.width == WIDTH
+    assert seen[-1] == 20
+    np.savez(tmp_path / "weights.npz", w=np.ones((2, 2)))
+    with pytest.raises(UsageError, match="leave other sequences out"):
+        measure_model(tmp_path / "weights.npz", sequences)
+    with pytest.raises(UsageError, match="no sequences"):
+        measure_model(model[0], None)
+
+
+def test_states_that_change_with_the_batch_are_run_alone(tmp_path):
+    from nets import Net
+
+    net = Net(seed=1)
+    x = net.input(2, 3, 4, name="x")
+    # the mean over the batch takes part, as the scale of dynamic quantization does
+    mean = net.op("ReduceMean", x, axes=[0], keepdims=1)
+    states = [net.op("Add", x, mean, name="mixed")]
+    states.append(net.op("Add", states[0], net.op("Tanh", states[0]), name="end"))
+    net.output(states[1])
+    onnx.save(net.model(), tmp_path / "mixing.onnx")
+    values = np.random.default_rng(0).standard_normal((30, 3, 4)).astype(np.float32)
+    options = RunOptions(tensors=states, micro=Micro.POSITIONS)
+    found = onnx_states(tmp_path / "mixing.onnx", Sequences(values, None, "noise"), options=options)
+    assert "one sequence at a time" in found.notes[0]
+    np.testing.assert_allclose(found.micro[Micro.POSITIONS][0], 2 * values, atol=1e-6)
