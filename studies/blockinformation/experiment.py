@@ -13,7 +13,7 @@ from emergraph.analysis.information.modulestates import module_states
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import BlockStates
 
-SMALL_CRITIC = MineOptions(width=32, steps=600, patience=4)
+SMALL_CRITIC = MineOptions(width=32, batch=128, steps=300, patience=3)
 Say = Callable[[str], None]
 
 

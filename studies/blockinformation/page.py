@@ -26,6 +26,7 @@ def write_page(results: Path, page: Path) -> None:
         TEMPLATE.read_text(encoding="utf-8").format(
             n=blocks["n"].max(),
             log_n=f"{log2(float(str(blocks['n'].max()))):.2f}",
+            mine_n=blocks.filter(pl.col("estimator") == "mine")["n"].max(),
             cpu_minutes=f"{seconds['cpu_seconds'].sum() / 60:.0f}",
             bits_per_byte=f"{about['last_loss_bits']:.2f}",
             text_bytes=about["bytes"],
