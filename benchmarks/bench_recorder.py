@@ -22,7 +22,7 @@ import emergraph
 from emergraph.graphstore.store import open_store
 
 EPOCHS = 30
-SAMPLES = 10_000
+SAMPLES = {"dense": 5_000, "small": 5_000, "convolutions": 500}
 PROBES = 256
 BATCH = 128
 
@@ -90,6 +90,7 @@ def measure(name: str, images: torch.Tensor, labels: torch.Tensor) -> None:
         net = NETS[name]()
         return net, torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
 
+    images, labels = images[: SAMPLES[name]], labels[: SAMPLES[name]]
     net, optimizer = begin()
     clock = Clock.start()
     for _ in range(EPOCHS):
@@ -116,6 +117,7 @@ def measure(name: str, images: torch.Tensor, labels: torch.Tensor) -> None:
     parameters = int(graphs["n_parameters"][0])
     wall = [step.wall for step in steps]
     print(f"{name}: {edges} edges, {parameters} parameters, {units} units, {PROBES} probe samples")
+    print(f"  {EPOCHS} epochs of {len(images)} samples")
     print(f"  bare loop {bare}, recorded {recorded}; of it the one export {entered}")
     print(
         f"  per snapshot: median {statistics.median(wall):.3f} s, largest {max(wall):.3f} s; "
@@ -131,9 +133,9 @@ def measure(name: str, images: torch.Tensor, labels: torch.Tensor) -> None:
 
 def main() -> None:
     torch.manual_seed(1)
-    images, labels = torch.rand(SAMPLES, 1, 28, 28), torch.randint(0, 10, (SAMPLES,))
+    count = max(SAMPLES.values())
+    images, labels = torch.rand(count, 1, 28, 28), torch.randint(0, 10, (count,))
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads")
-    print(f"{EPOCHS} epochs of {SAMPLES} samples")
     for name in sys.argv[1:] or NETS:
         measure(name, images, labels)
 
