@@ -1,5 +1,6 @@
 """Trajectories of the snapshots in a store."""
 
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -205,8 +206,14 @@ def _related(
     for name, window in (("change_raw", 1), ("change_smoothed", wish.window)):
         frame = frame.with_columns(pl.Series(name, [*change(values, window=window).tolist(), None]))
     for interior in interiors:
-        for measure in (f"log10_{interior}", f"per_density_{interior}"):
-            figures = frame[measure].cast(pl.Float64).fill_null(float("-inf")).to_numpy()
+        # Ranks of E by its logarithm, which is finite where E is not; E = 0 is below every other count.
+        size = pl.when(pl.col(f"emergence_{interior}").is_null()).then(None)
+        size = size.otherwise(pl.col(f"log10_{interior}").cast(pl.Float64).fill_null(-1.0))
+        for measure, figure in (
+            (f"emergence_{interior}", size),
+            (f"per_density_{interior}", pl.col(f"per_density_{interior}").cast(pl.Float64)),
+        ):
+            figures = frame.select(figure.fill_null(math.nan)).to_series().to_numpy()
             correlations += lagged_correlations(measure, figures, values, wish)
         measured = frame.filter(pl.col(f"emergence_{interior}").is_not_null())
         found += stoppings(
