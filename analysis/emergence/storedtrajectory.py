@@ -207,8 +207,8 @@ def _related(
         frame = frame.with_columns(pl.Series(name, [*change(values, window=window).tolist(), None]))
     for interior in interiors:
         # Ranks of E by its logarithm, which is finite where E is not; E = 0 is below every other count.
-        size = pl.when(pl.col(f"emergence_{interior}").is_null()).then(None)
-        size = size.otherwise(pl.col(f"log10_{interior}").cast(pl.Float64).fill_null(-1.0))
+        logs = pl.col(f"log10_{interior}").cast(pl.Float64).fill_null(-1.0)
+        size = pl.when(pl.col(f"emergence_{interior}").is_null()).then(None).otherwise(logs)
         for measure, figure in (
             (f"emergence_{interior}", size),
             (f"per_density_{interior}", pl.col(f"per_density_{interior}").cast(pl.Float64)),
