@@ -310,7 +310,7 @@ def killed(tmp_path_factory, mlp_onnx):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     reports = [json.loads(line) for line in result.stdout.splitlines()]
