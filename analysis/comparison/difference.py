@@ -109,22 +109,20 @@ def compare(a: GraphReader, b: GraphReader, *, match: bool = True, seed: int = 0
     links: list[Link] = []
     for pair in matching.pairs:
         if pair.by is MatchedBy.CONTENT:
-            changes.add(
-                pair, Delta(rms=0.0, relative=0.0, max_abs=0.0, sign_flips=0, cosine=1.0), None, False
-            )
-            values = values_of(a, pair.a) if match else None
-            changed = (values, values)
+            same = Delta(rms=0.0, relative=0.0, max_abs=0.0, sign_flips=0, cosine=1.0)
+            changes.add(pair, same, None, reordered=False)
+            ours = theirs = values_of(a, pair.a) if match else None
         else:
-            changed = _oriented(values_of(a, pair.a), values_of(b, pair.b))
-            if changed[0] is None or changed[1] is None:
+            ours, theirs = _oriented(values_of(a, pair.a), values_of(b, pair.b))
+            if ours is None or theirs is None:
                 changes.not_compared.append(pair.a.name)
                 continue
-            change = delta(*changed)
-            reordered = not change.is_equal and digest(changed[0]) == digest(changed[1])
-            changes.add(pair, change, unit_deltas(*changed), reordered)
-        if changed[0] is not None and changed[1] is not None:
-            totals.add(changed[0], changed[1])
-            links += _links(a, pair, changed[0], changed[1])
+            change = delta(ours, theirs)
+            reordered = not change.is_equal and digest(ours) == digest(theirs)
+            changes.add(pair, change, unit_deltas(ours, theirs), reordered=reordered)
+        if ours is not None and theirs is not None:
+            totals.add(ours, theirs)
+            links += _links(a, pair, ours, theirs)
     verdict = _verdict(a, b, matching, changes)
     permuted = None
     if match and verdict in (Verdict.CHANGED, Verdict.DIFFERENT, Verdict.REORDERED):
@@ -157,7 +155,7 @@ class _Changes:
         self.frames: list[pl.DataFrame] = []
         self.not_compared: list[str] = []
 
-    def add(self, pair: Pair, change: Delta, units: pl.DataFrame | None, reordered: bool) -> None:
+    def add(self, pair: Pair, change: Delta, units: pl.DataFrame | None, *, reordered: bool) -> None:
         self.rows.append(
             {
                 "tensor_a": pair.a.name,

@@ -92,8 +92,6 @@ def compared_measures(a: GraphReader, b: GraphReader) -> pl.DataFrame:
     for (analysis, measure), (ours, theirs) in _paired(_known(a), _known(b)).items():
         x, low_a, high_a = ours
         y, low_b, high_b = theirs
-        ends = (low_a, high_a, low_b, high_b)
-        known = None not in ends
         rows.append(
             {
                 "analysis": analysis,
@@ -105,7 +103,7 @@ def compared_measures(a: GraphReader, b: GraphReader) -> pl.DataFrame:
                 "high_a": high_a,
                 "low_b": low_b,
                 "high_b": high_b,
-                "overlap": bool(low_a <= high_b and low_b <= high_a) if known else None,
+                "overlap": _overlap((low_a, high_a), (low_b, high_b)),
             }
         )
     return pl.DataFrame(rows, schema=SCHEMA)
@@ -114,6 +112,13 @@ def compared_measures(a: GraphReader, b: GraphReader) -> pl.DataFrame:
 Triple = tuple[float | None, float | None, float | None]
 Key = tuple[str, str]
 _NOTHING: Triple = (None, None, None)
+
+
+def _overlap(a: tuple[float | None, float | None], b: tuple[float | None, float | None]) -> bool | None:
+    """Whether two intervals meet; None where an end is missing."""
+    if a[0] is None or a[1] is None or b[0] is None or b[1] is None:
+        return None
+    return a[0] <= b[1] and b[0] <= a[1]
 
 
 def _paired(a: Mapping[Key, Triple], b: Mapping[Key, Triple]) -> dict[Key, tuple[Triple, Triple]]:

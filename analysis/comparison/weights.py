@@ -60,7 +60,7 @@ def weights_of(reader: GraphReader) -> list[Weight]:
     for row in reader.tensors().iter_rows(named=True):
         if row["role"] in IGNORED or row["n_params"] == 0 or _is_scale(row["name"], names):
             continue
-        block = blocks.get(row["name"])
+        first = blocks.get(row["name"])
         found.append(
             Weight(
                 name=row["name"],
@@ -69,9 +69,9 @@ def weights_of(reader: GraphReader) -> list[Weight]:
                 shape=tuple(row["shape"]),
                 sha256=row["sha256"],
                 n_params=row["n_params"],
-                block=block,
-                op="" if block is None else ops[block.id],
-                layer=None if block is None else layers[block.layer],
+                block=first,
+                op="" if first is None else ops[first.id],
+                layer=None if first is None else layers[first.layer],
             )
         )
     return sorted(found, key=lambda w: (w.block is None, w.block.id if w.block else 0, w.name))

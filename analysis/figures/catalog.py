@@ -3,7 +3,9 @@
 import difflib
 
 from emergraph.analysis.figures import (
+    curvaturefigures,
     emergencefigures,
+    informationfigures,
     landscapefigures,
     layermap,
     percolationfigures,
@@ -25,12 +27,15 @@ FIGURES = (
     landscapefigures.SLICES,
     landscapefigures.PLANE,
     landscapefigures.WALKS,
+    curvaturefigures.HESSIAN,
     landscapefigures.LAYERS,
     percolationfigures.CURVE,
     topologyfigures.STRENGTHS,
     topologyfigures.FLUCTUATION,
     topologyfigures.SPECTRA,
+    informationfigures.BLOCKS,
     trainingfigures.METRICS,
+    trainingfigures.TRAJECTORY,
 )
 """In the order of a report."""
 

@@ -84,7 +84,7 @@ def lines(
     area = base.mark_area(opacity=0.18).encode(
         y=_of_column(y, band[0]), y2=f"{band[1]}:Q", color=series_colour(series, names)
     )
-    return area + line
+    return alt.layer(area, line)
 
 
 def _of_column(y: alt.Y, column: str) -> alt.Y:

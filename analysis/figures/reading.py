@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 _NEWEST = """
 SELECT id, command, parameters, seed, tool_version FROM runs
-WHERE graph = ? AND list_contains(result_tables, ?) ORDER BY id DESC LIMIT 1
+WHERE (graph = ? OR graph IS NULL AND command IN ('trajectory', 'skills'))
+  AND list_contains(result_tables, ?)
+ORDER BY id DESC LIMIT 1
 """
 
 
 def newest_run(reader: GraphReader, table: str) -> Run | None:
-    """Return the newest run of a graph that filled a result table."""
+    """Return the newest run of a graph, or of all snapshots or no graph, that filled a result table."""
     rows = fetch_frame(reader.connection, _NEWEST, [reader.id, table]).rows()
     if not rows:
         return None

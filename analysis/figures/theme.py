@@ -5,7 +5,7 @@ white need it. Series differ by dash or shape too, never by colour alone.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 SERIES = ("#0072b2", "#d55e00", "#00845f", "#b0508c", "#a67100", "#4b5563")
 """Blue, vermilion, green, purple, amber, grey: in the order in which series take them."""
@@ -18,7 +18,7 @@ GRID = "#e3e6ea"
 ALARM = "#b3261e"
 """Marks what a reader must not miss, such as collapse."""
 PAPER = "#fefefe"
-RAMP = "viridis"
+RAMP: Final = "viridis"
 """For quantities: perceptually even, and legible without colour."""
 WIDTH = 500
 HEIGHT = 260
@@ -79,11 +79,11 @@ def config() -> dict[str, Any]:
     }
 
 
-def colours(names: Sequence[str]) -> dict[str, list[Any]]:
+def colours(names: Sequence[str]) -> dict[str, Any]:
     """Return the domain and range of a colour scale for named series, in their order."""
     return {"domain": list(names), "range": [SERIES[i % len(SERIES)] for i in range(len(names))]}
 
 
-def dashes(names: Sequence[str]) -> dict[str, list[Any]]:
+def dashes(names: Sequence[str]) -> dict[str, Any]:
     """Return the domain and range of a dash scale for named series, in their order."""
     return {"domain": list(names), "range": [DASHES[i % len(DASHES)] for i in range(len(names))]}

@@ -9,7 +9,7 @@ from emergraph.analysis.figures.marks import lines, sized, with_labels
 from emergraph.analysis.figures.theme import MUTED, SERIES
 
 COMMAND = "emergraph topology STORE"
-STATUS: dict[str, list[Any]] = {"domain": ["ok", "short tail"], "range": ["circle", "cross"]}
+STATUS: dict[str, Any] = {"domain": ["ok", "short tail"], "range": ["circle", "cross"]}
 SIDES = ("into the unit", "out of the unit")
 
 

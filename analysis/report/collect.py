@@ -23,7 +23,8 @@ FEW = 12
 """Thresholds of a sweep that a command line names one by one."""
 _FIRST = "SELECT {columns} FROM {table} WHERE run = {run} LIMIT {rows}"
 _SHOWN = """
-SELECT list_distinct(flatten(list(result_tables))) FROM runs WHERE graph = ? AND command = ?
+SELECT list_distinct(flatten(list(result_tables))) FROM runs
+WHERE (graph = ? OR graph IS NULL AND command IN ('trajectory', 'skills')) AND command = ?
 """
 
 

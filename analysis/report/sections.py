@@ -60,7 +60,10 @@ SECTIONS = (
             "distance of the outputs from those of the model itself."
         ),
         command="emergraph landscape MODEL --store STORE",
-        figures=("landscape-slices", "landscape-plane", "landscape-walks", "landscape-layers"),
+        figures=(
+            *("landscape-slices", "landscape-plane", "landscape-walks", "landscape-hessian"),
+            "landscape-layers",
+        ),
         tables=(tables.LANDSCAPE,),
     ),
     SectionSpec(
@@ -90,6 +93,7 @@ SECTIONS = (
         title="Information",
         lead="What the layers keep and lose about inputs and labels.",
         command="emergraph information MODEL --store STORE",
+        figures=("information",),
     ),
     SectionSpec(
         id="skills",
@@ -102,7 +106,7 @@ SECTIONS = (
         title="Training",
         lead="What was recorded with snapshots during training.",
         command="a Recorder in the training script, see docs/pytorch.md",
-        figures=("training",),
+        figures=("training", "trajectory"),
     ),
 )
 """In the order of a report; the summary comes before them, and how the report was made after them."""

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from emergraph.analysis.figures.catalog import FIGURES, figure_named
+from emergraph.analysis.figures.curvaturefigures import density
 from emergraph.analysis.figures.figure import drawable
 from emergraph.analysis.figures.landscapefigures import _basins
 from emergraph.analysis.figures.marks import with_labels
@@ -21,7 +22,7 @@ from emergraph.errors import UsageError
 from emergraph.graphstore.query import run_query
 from emergraph.graphstore.store import open_store
 
-WITHOUT = {"pruning-runs", "training"}
+WITHOUT = {"pruning-runs", "training", "trajectory", "information", "landscape-hessian"}
 """Figures that need more than the analyses with defaults."""
 
 
@@ -147,3 +148,51 @@ def test_labels_are_different_for_different_names():
 def test_what_is_drawn_has_no_characters_that_steer():
     frame = drawable(pl.DataFrame({"name": ["a\u202eb\x1b[0m", None], "x": [1.0, 2.0]}))
     assert frame["name"].to_list() == ["a\\u202eb\\x1b[0m", None]
+
+
+def test_the_density_of_a_spectrum_holds_all_of_it():
+    frame = pl.DataFrame({"number": [0, 0, 1], "eigenvalue": [-1.0, 3.0, 1.0], "weight": [0.25, 0.75, 1.0]})
+    found = density(frame)
+    step = found["eigenvalue"][1] - found["eigenvalue"][0]
+    assert found["mean"].sum() * step == pytest.approx(1.0, abs=0.02)
+    assert (found["low"] <= found["mean"]).all()
+    assert (found["mean"] <= found["high"]).all()
+
+
+SYNTHETIC = {
+    "landscape-hessian": {
+        "ritz": pl.DataFrame(
+            {"number": [0, 0, 1], "eigenvalue": [-1.0, 3.0, 1.0], "weight": [0.25, 0.75, 1.0]}
+        ),
+        "extremes": pl.DataFrame({"eigenvalue": [-1.0, 3.0]}),
+    },
+    "information": {
+        "blocks": pl.DataFrame(
+            {
+                "block": ["a/b", "c"],
+                "emergence": [0.5, 1.0],
+                "low": [0.1, 1.0],
+                "high": [0.9, 1.0],
+                "ideal": [1.0, 2.0],
+            }
+        )
+    },
+    "trajectory": {
+        "steps": pl.DataFrame(
+            {
+                "step": [0, 1] * 2,
+                "paths": ["through any unit"] * 2 + ["through active units only"] * 2,
+                "log10": [1.0, 2.0, None, 1.5],
+                "metric": [0.5, 0.7] * 2,
+            }
+        )
+    },
+    "training": {"metrics": pl.DataFrame({"step": [0, 1], "name": ["loss", "loss"], "value": [1.0, 0.5]})},
+    "pruning-runs": {"runs": pl.DataFrame({"level": [0.0, 0.5], "relative_mse": [0.0, 0.3]})},
+}
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_figures_that_need_other_runs(name):
+    svg = inline_svg(figure_named(name).draw(SYNTHETIC[name]), prefix="p-", label="A figure")
+    assert svg.count("<text") > 5
