@@ -102,21 +102,21 @@ def test_losses_and_their_slope(alpha):
     samples = np.geomspace(100, 1e4, 9)
     assert local_slope(samples, one_shot_loss(samples, p)) == pytest.approx(-alpha / (alpha + 1), abs=0.01)
     sizes = np.geomspace(40, 1e3, 9)
-    many = skill_frequencies(10**6, alpha)
+    many = skill_frequencies(2 * 10**5, alpha)
     assert local_slope(sizes, parameter_loss(sizes, many)) == pytest.approx(-alpha, abs=0.02)
 
 
 @pytest.mark.parametrize("alpha", [0.6, 0.9])
 def test_prefactors_are_those_of_the_sums(alpha):
-    p = skill_frequencies(10**6, alpha)
+    p = skill_frequencies(3 * 10**5, alpha)
     about = {"target": 2.0, "start": 0.05, "rate": 0.3}
     assert time_loss(3e3, p, **about) == pytest.approx(float(time_law(alpha, **about)(3e3)), rel=0.02)
     assert one_shot_loss(3e3, p, target=2) == pytest.approx(float(data_law(alpha, target=2)(3e3)), rel=0.02)
     sizes = parameter_law(alpha, target=2)
     assert parameter_loss(400, p, target=2) == pytest.approx(float(sizes(400)), rel=0.02)
     law = compute_law(alpha, **about)
-    counts = np.geomspace(8, 1e5, 300)
-    losses = compute_loss(counts, 1e7 / counts, p[:100_000], **about)
+    counts = np.geomspace(8, 1e5, 150)
+    losses = compute_loss(counts, 1e7 / counts, p[:30_000], **about)
     best = int(losses.argmin())
     assert losses[best] == pytest.approx(float(law(1e7)), rel=0.04)
     assert counts[best] == pytest.approx(law.size_prefactor * 1e7**law.size_exponent, rel=0.05)
