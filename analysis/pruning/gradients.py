@@ -66,7 +66,7 @@ def gradient_products(data: ModuleData) -> Products:
     labels = torch.from_numpy(np.asarray(data.labels).astype(np.int64).reshape(-1))
     parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
     for parameter in parameters.values():
-        parameter.requires_grad_(requires_grad=True)
+        parameter.requires_grad = True
     try:
         with torch.enable_grad():
             output = module(**given)
