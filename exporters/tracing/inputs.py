@@ -37,6 +37,7 @@ _MOVERS = frozenset(
 _POOLS = frozenset(
     op_names("MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool Resize Upsample")
 )
+_MISFITS = (KeyError, IndexError, ValueError)
 _CUT = frozenset(op_names("Shape Size ArgMax ArgMin NonZero NonMaxSuppression Range ConstantOfShape"))
 
 
@@ -80,7 +81,11 @@ class _Ride:
             if has_subgraph(node):
                 self._enter(node)
             elif any(i in self.ids for i in node.input):
-                self.step(node)
+                try:
+                    self.step(node)
+                except _MISFITS:
+                    # The concrete run did not reach it, or its sizes contradict each other: it is opaque.
+                    self.used_as_value = True
             if self.positions.resolved:
                 return
 

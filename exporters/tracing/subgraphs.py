@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from emergraph.errors import InvalidInputError
+from emergraph.exporters.runtime.quoting import plain, quoted
 from emergraph.exporters.tracing.evaluate import attributes
 from emergraph.exporters.tracing.facts import Array, BodyRun, BodyRunner, TensorFacts
 
@@ -31,8 +33,14 @@ class RepeatedBody:
 
 
 def body_of(node: onnx.NodeProto, key: str) -> onnx.GraphProto:
-    """A graph attribute of a node."""
-    graph: onnx.GraphProto = next(a.g for a in node.attribute if a.name == key)
+    """A graph attribute of a node.
+
+    Raises:
+        InvalidInputError: The node has none of this name.
+    """
+    graph: onnx.GraphProto | None = next((a.g for a in node.attribute if a.name == key), None)
+    if graph is None:
+        raise InvalidInputError(f"operation {quoted(node.name)} ({plain(node.op_type)}) has no {key}")
     return graph
 
 

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from emergraph.errors import InvalidInputError
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.graphstore.store import open_store
 
@@ -83,3 +84,12 @@ def test_a_branch_that_does_not_run_is_not_named(tmp_path):
         assert summary.trace.opaque
     else:
         assert summary.trace.warnings
+
+
+def test_an_if_without_a_branch_is_refused(path):
+    model = onnx.load(path)
+    choice = next(node for node in model.graph.node if node.op_type == "If")
+    del choice.attribute[1:]
+    onnx.save(model, path)
+    with pytest.raises(InvalidInputError, match="_branch"):
+        exported(path, sign=-1, all_branches=False)
