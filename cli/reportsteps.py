@@ -23,7 +23,7 @@ from emergraph.safetext import escape_controls
 if TYPE_CHECKING:
     from emergraph.analysis.report.document import Attempt
 
-RESERVE = 0.15
+RESERVE = 0.2
 """Share of the budget that is kept for the report itself."""
 LEAST = 2.0
 """Seconds below which no further command is begun."""
