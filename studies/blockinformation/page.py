@@ -82,7 +82,7 @@ def _estimators(blocks: pl.DataFrame, model: str, data: str) -> str:
     )
     wide = chosen.pivot(on="name", index=["number", "block"], values="cell", maintain_order=True)
     ceilings = chosen.filter(pl.col("estimator") == "codes").select(
-        "number", pl.col("ideal").alias("at most")
+        "number", pl.col("ideal").alias("both at ceiling")
     )
     return markdown(
         wide.join(ceilings, on="number")
