@@ -1,7 +1,7 @@
 """Pieces that several figures are made of."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import polars as pl
@@ -80,11 +80,11 @@ def lines(
         y=y, color=series_colour(series, names), strokeDash=series_dash(series, names)
     )
     if band is None:
-        return alt.layer(line)
+        return cast("alt.LayerChart", alt.layer(line))
     area = base.mark_area(opacity=0.18).encode(
         y=_of_column(y, band[0]), y2=f"{band[1]}:Q", color=series_colour(series, names)
     )
-    return alt.layer(area, line)
+    return cast("alt.LayerChart", alt.layer(area, line))
 
 
 def _of_column(y: alt.Y, column: str) -> alt.Y:
