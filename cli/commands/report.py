@@ -77,8 +77,8 @@ def report(
 ) -> None:
     """Write a report about a graph: a page that explains itself, loads nothing and runs no script.
 
-    From a model file it exports, traces and analyses with defaults in the budget, and keeps the store. What the
-    store does not hold is left out, with the command that would make it.
+    From a model file it exports, traces and analyses with defaults in the budget, and keeps the store. What
+    the store does not hold is left out, with the command that would make it.
     """
     talk = Output(quiet=quiet, debug=debug)
     made = _made(source, graph, making, talk)
