@@ -15,6 +15,7 @@ from pathcounts.stopping import PATIENCE, stopping_rows
 Tables = Mapping[str, tuple[Plan, pl.DataFrame, pl.DataFrame]]
 """By name of the group: its plan, counts and metrics."""
 
+VERDICTS = ("confirmed", "refuted", "undecided")
 ORDER = ("mean 0.05", "mean_abs 0.05", "any 0.05", "majority 0.05", "per_sample 0.05", "contribution 1",
          "weight_change 0.05", "mean 0.01", "mean 0.2")  # fmt: skip
 
@@ -150,6 +151,14 @@ def _verdicts(claims: pl.DataFrame) -> str:
             ]
             rows.append([text, str(part.height), *n])
     header = ["claim", "tests", "confirmed", "refuted", "undecided"]
+    known = [claim for claim in CLAIMS if claim in set(claims["claim"])]
+    by_rule = []
+    for rule in ORDER:
+        counted = [claims.filter((pl.col("rule") == rule) & (pl.col("claim") == claim)) for claim in known]
+        cells = [
+            " / ".join(str(part.filter(pl.col("verdict") == v).height) for v in VERDICTS) for part in counted
+        ]
+        by_rule.append([rule, *cells])
     return f"""## What becomes of the claims
 
 One test for each group, form, rule, interior and detail. Confirmed: the 95 % interval over seeds lies on
@@ -157,7 +166,10 @@ the side of the claim and p, corrected by Holm over all tests of the claim, is b
 same on the other side. All tests with their figures, the p value of a sign-flip test included, are in
 `studies/results/pathcounts/claims.parquet`.
 
-{_table(header, rows)}"""
+{_table(header, rows)}
+By rule, confirmed / refuted / undecided:
+
+{_table(["rule", *(CLAIMS[claim] for claim in known)], by_rule)}"""
 
 
 def _claim(claims: pl.DataFrame, claim: str) -> str:
