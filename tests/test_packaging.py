@@ -20,12 +20,13 @@ def python_folders():
         for folder, _, names in os.walk(ROOT / room):
             if any(name.endswith(".py") for name in names):
                 yield Path(folder).relative_to(ROOT)
+    yield Path("api")
 
 
 def test_every_folder_of_code_is_a_listed_package():
     on_disk = {"emergraph", *("emergraph." + ".".join(folder.parts) for folder in python_folders())}
     assert sorted(on_disk) == sorted(SETUPTOOLS["packages"])
-    assert all((ROOT / folder / "__init__.py").is_file() for folder in python_folders())
+    assert all((ROOT / "src" / "emergraph" / folder / "__init__.py").is_file() for folder in python_folders())
 
 
 def test_rooms_are_mapped_and_linked_into_the_namespace():
@@ -87,7 +88,7 @@ def test_the_wheel_puts_only_emergraph_into_site_packages(wheel, tmp_path):
     installed = {
         path.relative_to(tmp_path / "emergraph").parts[0] for path in tmp_path.glob("emergraph/*/*.py")
     }
-    assert installed == set(ROOMS)
+    assert installed == {*ROOMS, "api"}
     assert (tmp_path / "emergraph" / "cli" / "demo-data" / "digits.npz").is_file()
     assert (tmp_path / "emergraph" / "py.typed").is_file()
 

@@ -120,7 +120,11 @@ def executed(name: str) -> nbformat.NotebookNode:
     made = notebook(name)
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
-            made, timeout=300, startup_timeout=240, kernel_name="python3", resources={"metadata": {"path": folder}}
+            made,
+            timeout=300,
+            startup_timeout=240,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
         ).execute()
     for cell in made.cells:
         cell.get("metadata", {}).pop("execution", None)

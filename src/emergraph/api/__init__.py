@@ -1,0 +1,11 @@
+"""The Python API: a store and its graphs, opened only for as long as each call takes.
+
+Nothing here holds a file open, so a notebook does not keep other programs from the store. Tables come back as
+polars frames, results as frozen dataclasses with `to_dict()`.
+"""
+
+from emergraph.api.graph import Graph
+from emergraph.api.models import export, information, landscape
+from emergraph.api.store import Store, open_store
+
+__all__ = ["Graph", "Store", "export", "information", "landscape", "open_store"]

@@ -1,0 +1,160 @@
+"""From model files: graphs, landscapes, information."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emergraph.api.graph import Graph
+from emergraph.api.handle import Progress
+from emergraph.graphstore.store import open_store as open_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from emergraph.analysis.information.model import ModelInformation
+    from emergraph.analysis.information.model import ModelOptions as InformationOptions
+    from emergraph.analysis.information.sequences import Sequences
+    from emergraph.analysis.landscape.modelsurvey import ModelOptions, ModelSurvey
+    from emergraph.analysis.landscape.options import SurveyOptions
+    from emergraph.analysis.landscape.sweep import Progress as LandscapeProgress
+    from emergraph.exporters.anymodel import SourceOptions
+    from emergraph.exporters.runtime.limits import RunLimits
+
+
+def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
+    model: "str | Path | torch.nn.Module | torch.export.ExportedProgram",
+    store: str | Path,
+    *,
+    name: str | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    source: "SourceOptions | None" = None,
+    force: bool = False,
+    limits: "RunLimits | None" = None,
+    progress: Progress | None = None,
+) -> "Graph":
+    """Trace the units of a model and write its graph into a store.
+
+    Args:
+        model: An ONNX file, a weight file, a folder in Hugging Face's layout, "package.module:factory", or a
+            PyTorch module or exported program itself.
+        store: The store; it is made when it does not exist.
+        name: Name of the graph; the file's stem or the module's class by default.
+        args: Example inputs of a module, positional.
+        kwargs: Example inputs of a module, by name.
+        inputs: Values of inputs of the small run that decides shapes and branches.
+        input_shapes: Shapes of such inputs.
+        source: Wiring of a weight file, weights of a factory, where to keep the ONNX file of a module.
+        force: Write the graph even if the store holds one of the same file and settings.
+        limits: Limits of that run.
+        progress: Called with (operations done, operations in all).
+
+    Returns:
+        The graph; `export_summary` says what was understood.
+
+    Raises:
+        InvalidInputError: The file is not a model that can be read.
+        UnsafeInputError: The file asks for something that is refused.
+        LimitError: A limit of time, memory or disk was hit; the store is as it was.
+        StoreError: The store is locked, foreign, newer or damaged.
+        MissingExtraError: The model needs an optional library; the message holds the pip command.
+    """
+    from emergraph.exporters.anymodel import SourceOptions, export_any
+    from emergraph.exporters.export import ExportOptions
+    from emergraph.exporters.runtime.limits import RunLimits
+
+    options = ExportOptions(
+        name=name,
+        inputs=inputs or {},
+        input_shapes=input_shapes or {},
+        force=force,
+        run_limits=limits or RunLimits(),
+    )
+    with open_file(store, mode="create") as opened:
+        if isinstance(model, str | Path):
+            summary = export_any(model, opened, options=options, source=source, progress=progress)
+        else:
+            from emergraph.exporters.pytorch.modules import export_module
+
+            summary = export_module(
+                model,
+                args,
+                opened,
+                kwargs=kwargs,
+                onnx_path=(source or SourceOptions()).onnx_path,
+                options=options,
+                progress=progress,
+            )
+        return Graph(Path(store), opened.graph(summary.graph).id, export_summary=summary)
+
+
+def landscape(
+    model: str | Path,
+    *,
+    options: "SurveyOptions | None" = None,
+    how: "ModelOptions | None" = None,
+    store: str | Path | None = None,
+    progress: "Callable[[LandscapeProgress], None] | None" = None,
+) -> "ModelSurvey":
+    """Measure how rugged the loss is around a model's own weights; see `docs/landscape.md`.
+
+    Args:
+        model: An ONNX file, or "package.module:factory" of a PyTorch module.
+        options: What to measure, with the seed.
+        how: On which inputs, with which loss, in what time.
+        store: Keep the result there, beside the model's graph if it holds it.
+        progress: Called at the start with an estimate of the time and after every piece.
+
+    Raises:
+        InvalidInputError: The model cannot be read or has no weights to move.
+        UsageError: Inputs, targets, outputs and loss do not fit the model.
+        LimitError: A limit was hit.
+
+    Example:
+        >>> landscape("model.onnx").survey.estimates()["excess_ruggedness"].mean  # doctest: +SKIP
+    """
+    from emergraph.analysis.landscape.modelsurvey import survey_model
+    from emergraph.analysis.landscape.saving import save_model_survey
+
+    found = survey_model(model, options, how, progress=progress)
+    if store is not None:
+        save_model_survey(store, found)
+    return found
+
+
+def information(
+    model: str | Path,
+    sequences: "Sequences | None",
+    *,
+    options: "InformationOptions | None" = None,
+    store: str | Path | None = None,
+    progress: Progress | None = None,
+) -> "ModelInformation":
+    """Estimate the information emergence of a model's blocks; see `docs/information.md`.
+
+    Args:
+        model: An ONNX file, a folder in Hugging Face's layout, "package.module:factory", or recorded states.
+        sequences: From `emergraph.analysis.information.sequences`; None for recorded states.
+        options: Blocks, micro level, estimator.
+        store: Where to look for the model's graph, and to keep the result.
+        progress: Called with (sequences run, sequences in all).
+
+    Raises:
+        InvalidInputError: The model has no chain of blocks of equal width, or refuses the sequences.
+        UsageError: An option does not make sense.
+        LimitError: A limit was hit.
+
+    Example:
+        >>> information("model.onnx", read_sequences("ids.txt")).result.mean  # doctest: +SKIP
+    """
+    from emergraph.analysis.information.model import measure_model
+    from emergraph.analysis.information.saving import save_information
+
+    found = measure_model(model, sequences, store=store, options=options, progress=progress)
+    if store is not None:
+        save_information(store, found.result, model=found.source, sha256=found.sha256, duration=found.seconds)
+    return found

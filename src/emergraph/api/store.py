@@ -1,0 +1,137 @@
+"""A store and its graphs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from emergraph.api.graph import Graph
+from emergraph.errors import LimitError
+from emergraph.graphstore.store import open_store as open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emergraph.analysis.emergence.activity import ActivityRule
+    from emergraph.analysis.emergence.options import EmergenceOptions
+    from emergraph.analysis.emergence.trajectory import Trajectory, TrajectoryOptions
+    from emergraph.graphstore.maintain import Compacted
+    from emergraph.graphstore.query import QueryLimits
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store on disk. Every call opens the file and closes it again."""
+
+    path: Path
+
+    @property
+    def graphs(self) -> pl.DataFrame:
+        """The table `graphs`, oldest first."""
+        with open_file(self.path) as opened:
+            return opened.graphs()
+
+    def graph(self, name_or_id: str | int | None = None) -> "Graph":
+        """Return one graph, the newest by default.
+
+        Raises:
+            UsageError: There is no such graph; the message names the closest ones.
+        """
+        with open_file(self.path) as opened:
+            return Graph(self.path, opened.graph(name_or_id).id)
+
+    def sql(self, query: str, *, limits: "QueryLimits | None" = None) -> pl.DataFrame:
+        """Return the rows of one SELECT statement; it cannot write, and stops at its limits.
+
+        Raises:
+            UsageError: The SQL is wrong, or asks for what is not allowed.
+            LimitError: A limit of time, memory or rows was hit.
+        """
+        from emergraph.graphstore.query import QueryLimits, run_query
+
+        limits = limits or QueryLimits()
+        result = run_query(self.path, query, limits=limits)
+        if result.truncated:
+            raise LimitError(f"more than {limits.rows} rows: raise the limit, or aggregate in SQL")
+        return result.frame
+
+    def trajectory(
+        self,
+        graphs: "Sequence[str]" = ("*",),
+        *,
+        rule: "ActivityRule | str" = "mean",
+        threshold: float | None = None,
+        options: "EmergenceOptions | None" = None,
+        trajectory: "TrajectoryOptions | None" = None,
+        save: bool = True,
+    ) -> "Trajectory":
+        """Follow emergence over the snapshots of a training run.
+
+        Args:
+            graphs: Names, ids or patterns (`mlp-*`) of snapshots; they are put in order of their step.
+            rule: Any activity rule but per_sample; weight_change compares each snapshot with the one before.
+            threshold: Default: the rule's own.
+            options: Conventions of the count.
+            trajectory: Metric, lags, permutations, patience.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: The graphs make no trajectory, lack a trace, or none has the metric.
+        """
+        from emergraph.analysis.emergence.storedtrajectory import save_trajectory, stored_trajectory
+
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            result = stored_trajectory(
+                opened, graphs, rule=rule, threshold=threshold, options=options, trajectory=trajectory
+            )
+            if save:
+                save_trajectory(opened, result, rule=str(rule), threshold=threshold, graphs=list(graphs))
+        return result
+
+    def remove(self, name_or_id: str | int) -> str:
+        """Take a graph with its traces and runs out of the store; return its name.
+
+        Raises:
+            UsageError: There is no such graph.
+        """
+        from emergraph.graphstore.maintain import remove_graph
+
+        with open_file(self.path, mode="write") as opened:
+            return remove_graph(opened, name_or_id)
+
+    def merge(self, other: str | Path) -> dict[int, int]:
+        """Copy all graphs of another store into this one; return their new ids by the old ones."""
+        from emergraph.graphstore.maintain import merge
+
+        with open_file(self.path, mode="write") as opened:
+            return merge(opened, other)
+
+    def compact(self) -> "Compacted":
+        """Write the file anew, without the room that removed graphs have left in it."""
+        from emergraph.graphstore.maintain import compact
+
+        return compact(self.path)
+
+    def _repr_html_(self) -> str:
+        from emergraph.analysis.shown import html_of
+
+        columns = ("id", "name", "source", "format", "n_layers", "n_units", "n_edges", "n_parameters")
+        return html_of(f"Store {self.path.name}", {"graphs": self.graphs.select(columns).to_dicts()})
+
+    @property
+    def runs(self) -> pl.DataFrame:
+        """The table `runs`: one row per run of an analysis, oldest first."""
+        with open_file(self.path) as opened:
+            return opened.runs()
+
+
+def open_store(path: str | Path) -> "Store":
+    """Return a store on disk; this is `emergraph.open`.
+
+    Raises:
+        InvalidInputError: There is no such file.
+        StoreError: The file is locked, foreign, newer or damaged.
+    """
+    with open_file(path):
+        return Store(Path(path))

@@ -1,0 +1,157 @@
+"""What would happen to a graph: pruning, and edges added one by one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emergraph.api.handle import GraphHandle
+from emergraph.graphstore.store import open_store as open_file
+
+if TYPE_CHECKING:
+    from emergraph.analysis.emergence.activity import ActivityRule
+    from emergraph.analysis.percolation.options import PercolationOptions
+    from emergraph.analysis.percolation.result import PercolationResult
+    from emergraph.analysis.pruning.gradients import ModuleData
+    from emergraph.analysis.pruning.modelruns import ModelFiles
+    from emergraph.analysis.pruning.options import PruningOptions
+    from emergraph.analysis.pruning.sensitivity import SensitivityResult
+    from emergraph.analysis.pruning.variants import Keeping
+    from emergraph.analysis.pruning.whatif import PruningResult
+
+
+@dataclass(frozen=True)
+class GraphWhatIfs(GraphHandle):
+    """What would happen to a graph: pruning, and edges added one by one."""
+
+    def prune(
+        self,
+        options: "PruningOptions | None" = None,
+        *,
+        trace: str | int | None = None,
+        rule: "ActivityRule | str" = "mean",
+        threshold: float | None = None,
+        save: bool = True,
+        files: "ModelFiles | ModuleData | None" = None,
+        write: "str | Path | Keeping | None" = None,
+    ) -> "PruningResult":
+        """Say what pruning the model would do, at many levels; the graph stays as it is.
+
+        Args:
+            options: Criterion, levels, scope and unit, or a predicate in SQL; see `PruningOptions`.
+            trace: Name or id of the activation trace for E and for criteria that need one; default: the
+                newest, if there is one.
+            rule: Activity rule of E, as in `emergence`, but for per_sample.
+            threshold: As in `emergence`.
+            save: Keep the table in the store.
+            files: The model and inputs to run the pruned models on, with labels; or a `gradients.ModuleData`
+                for criteria snip, taylor and gate, which then is not run.
+            write: Write the pruned model of the one level there; needs `files`. A `variants.Keeping` says
+                more: a smaller or a masked model, and a name to store its graph under.
+
+        Raises:
+            UsageError: An option does not make sense for the graph, a trace is missing, or a predicate is
+                wrong or matches nothing.
+            InvalidInputError: The model is not the graph's, or the inputs do not fit it.
+        """
+        from emergraph.analysis.pruning.gradients import ModuleData
+        from emergraph.analysis.pruning.options import PruningOptions
+        from emergraph.analysis.pruning.saving import save_pruning
+        from emergraph.analysis.pruning.storedwhatif import ActivityChoice, pick, prune_stored
+        from emergraph.analysis.pruning.variants import Keeping, keep_variant
+
+        options = options or PruningOptions()
+        keeping = write if isinstance(write, Keeping) else Keeping(write=Path(write) if write else None)
+        gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
+        keeping.check(options, files)
+        choice = ActivityChoice(trace=trace, rule=str(rule), threshold=threshold)
+        picked = None
+        if options.where is not None:
+            with self._reader() as reader:
+                trace_id = choice.trace_id(reader)
+            picked = pick(self.path, self.id, options, trace_id)
+        with open_file(self.path, mode="write" if save or keeping.graph else "read") as opened:
+            reader = opened.graph(self.id)
+            result = prune_stored(
+                reader, options, activity=choice, picked=picked, files=files, gradients=gradients
+            )
+            result = keep_variant(opened, self.id, result, keeping, files)
+            if save:
+                save_pruning(
+                    opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
+                )
+        return result
+
+    def prune_sensitivity(
+        self,
+        options: "PruningOptions | None" = None,
+        *,
+        trace: str | int | None = None,
+        save: bool = True,
+        files: "ModelFiles | ModuleData | None" = None,
+    ) -> "SensitivityResult":
+        """Prune each layer alone, at every level; the graph stays as it is.
+
+        Args:
+            options: Criterion, levels and unit; default: magnitude at 10, 30, 50, 70 and 90 %.
+            trace: Name or id of the activation trace for criteria that need one; default: the newest.
+            save: Keep the table in the store.
+            files: The model and inputs to run every pruned model on, with labels; or a `gradients.ModuleData`
+                for criteria snip, taylor and gate.
+
+        Raises:
+            UsageError: The criterion does not rank what is in a layer, or its trace is missing.
+            InvalidInputError: The model is not the graph's, or the inputs do not fit it.
+        """
+        from emergraph.analysis.pruning.gradients import ModuleData
+        from emergraph.analysis.pruning.options import PruningOptions
+        from emergraph.analysis.pruning.saving import save_sensitivity
+        from emergraph.analysis.pruning.sensitivity import SENSITIVITY_LEVELS
+        from emergraph.analysis.pruning.storedwhatif import sensitivity_stored
+
+        options = options or PruningOptions(levels=SENSITIVITY_LEVELS)
+        gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            result = sensitivity_stored(
+                opened.graph(self.id), options, trace=trace, files=files, gradients=gradients
+            )
+            if save:
+                save_sensitivity(opened, self.id, result, trace=trace)
+        return result
+
+    def percolation(
+        self,
+        order: str = "weight",
+        *,
+        trace: str | int | None = None,
+        options: "PercolationOptions | None" = None,
+        save: bool = True,
+    ) -> "PercolationResult":
+        """Add the edges one by one and follow the components (percolation, arXiv 2408.12578).
+
+        Args:
+            order: weight, random, degree or activity; or an SQL expression over the columns of `edges`,
+                whose largest value comes first, such as "l2".
+            trace: For activity: name or id of the activation trace; default: the newest.
+            options: Kinds of edges, seeds, null models.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: The expression is wrong, the trace is missing, or no edge has parameters.
+            LimitError: A limit of time or memory was hit.
+        """
+        from emergraph.analysis.percolation.options import OrderName, PercolationOptions
+        from emergraph.analysis.percolation.percolate import percolate
+        from emergraph.analysis.percolation.saving import save_percolation
+        from emergraph.analysis.percolation.sqlkeys import sql_keys
+        from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+
+        options = options or PercolationOptions()
+        named = order in set(OrderName)
+        keys = None if named else sql_keys(self.path, self.id, order, kinds=options.kinds)
+        with open_file(self.path, mode="write" if save else "read") as opened:
+            reader = opened.graph(self.id)
+            measured = read_unit_trace(reader, trace) if order == OrderName.ACTIVITY else None
+            result = percolate(read_unit_graph(reader), order, keys=keys, trace=measured, options=options)
+            if save:
+                save_percolation(opened, self.id, result, trace=measured.name if measured else None)
+        return result
