@@ -53,31 +53,37 @@ def demo(
         Path, typer.Option("--dir", metavar="DIR", help="Where the demo puts its models, inputs and store.")
     ] = Path("emergraph-demo"),
 ) -> None:
-    """Export, trace and analyse two small networks that come with emergraph, and ask three questions in SQL.
+    """Export, trace and analyse two small networks that come with emergraph, ask in SQL, and write a report.
 
     Both were trained on 8x8 images of digits; the 300 images here are none of those they were trained on.
-    A store of an earlier demo in DIR is replaced.
+    The store and the report of an earlier demo in DIR are replaced.
     """
     store = folder / "digits.duckdb"
     inputs = folder / "digits.npz"
-    _prepare(folder, store)
+    report = folder / "digits.html"
+    _prepare(folder, store, report)
     for name in MODELS:
         model = folder / f"{name}.onnx"
         _step("export", model, store)
         _step("trace", store, inputs, "--model", model)
         _step("emergence", store, "--thresholds", THRESHOLDS)
+    _step("prune", store, "--level", "0,0.3,0.6,0.9")
+    _step("percolate", store)
     for question, sql in QUESTIONS.items():
         sys.stdout.write(f"# {question}\n")
         _step("sql", store, sql.strip())
+    _step("report", store, "--out", report)
     sys.stdout.write(f"The store is {store}: emergraph info {store}\n")
+    sys.stdout.write(f"The report is {report}: open it in a browser\n")
 
 
-def _prepare(folder: Path, store: Path) -> None:
+def _prepare(folder: Path, store: Path, report: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in DATA.iterdir():
             shutil.copyfile(path, folder / path.name)
         store.unlink(missing_ok=True)
+        report.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --dir") from error
 
