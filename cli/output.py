@@ -3,7 +3,8 @@
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -126,13 +127,38 @@ def emit(view: View, output: Output) -> None:
     for note in view.notes:
         say(f"Note: {note}", output)
     if output.out is not None:
-        write_atomically(output.out, _encoded(view, output.resolved_format))
-        say(f"Wrote {output.out}", output)
+        _write(_encoded(view, output.resolved_format), output.out, output)
         return
-    try:
+    with _reader_may_leave():
         _print(view, output)
+
+
+def emit_text(text: str, output: Output) -> None:
+    """Write a text that is complete in itself, such as a page, to stdout or to the file of --out.
+
+    Raises:
+        UsageError: The folder of --out does not exist.
+        LimitError: The disk is full.
+    """
+    if output.out is not None:
+        _write(text.encode(), output.out, output)
+        return
+    with _reader_may_leave():
+        sys.stdout.write(text)
+
+
+def _write(data: bytes, path: Path, output: Output) -> None:
+    write_atomically(path, data)
+    say(f"Wrote {path}", output)
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Print to stdout; end the command well where `| head` has seen enough."""
+    try:
+        yield
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:
         _silence_closed_pipe()
         raise typer.Exit(ExitCode.OK) from None
 

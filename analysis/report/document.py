@@ -13,26 +13,33 @@ FORM = "emergraph-report/1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableSpec:
-    """A table that can be shown of any store that holds its run."""
+class Caption:
+    """The words that belong to a table."""
 
     name: str
     title: str
     definition: str
     """What the rows and columns are, with units."""
-    query: Query
     folded: bool = False
     """Whether a page shows it only when a reader opens it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec(Caption):
+    """A table that can be shown of any store that holds its run."""
+
+    query: Query
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """A table with its origin."""
 
-    spec: TableSpec
+    spec: Caption
     frame: pl.DataFrame
-    sql: str
-    run: Run | None
+    sql: str | None = None
+    """The query whose answer it is; None where it was computed."""
+    run: Run | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,27 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a page shows: sections, and where they come from."""
+
+    kind: str
+    """What the page is: the command that makes it."""
+    title: str
+    tool_version: str
+    created_at: str
+    """UTC, ISO 8601."""
+    sections: tuple[Section, ...]
+    """The first one has the id `summary`."""
+    store: str | None = None
+    """File name of the store that its SQL asks; None where it has none."""
+    warnings: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    budget: float | None = None
+    commands: Mapping[int, str] = field(default_factory=dict)
+    """Command line that would repeat a run, by the run's id."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that is known about one graph."""
 
@@ -85,6 +113,21 @@ class Report:
     """Seconds that analyses were given; None when the report was made from what the store held."""
     commands: Mapping[int, str]
     """Command line that would repeat a run, by the run's id."""
+
+    def page(self) -> Page:
+        """Return the report as a page."""
+        return Page(
+            kind="report",
+            title=str(self.graph["name"]),
+            tool_version=self.tool_version,
+            created_at=self.created_at,
+            sections=self.sections,
+            store=self.store,
+            warnings=self.warnings,
+            attempts=self.attempts,
+            budget=self.budget,
+            commands=self.commands,
+        )
 
     def section(self, name: str) -> Section:
         """Return a section by its id.

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from emergraph.analysis.figures.rendering import inline_svg
 from emergraph.analysis.figures.theme import DARK_SERIES, SERIES
-from emergraph.analysis.report.document import Report, Table
+from emergraph.analysis.report.document import Page, Report, Table
 from emergraph.analysis.report.texts import cell, heading, words
 from emergraph.safetext import reveal_lookalikes
 
@@ -20,11 +20,16 @@ _FOLDER = Path(__file__).parent
 
 def report_page(report: Report) -> str:
     """Return a report as an HTML page; names from files are text in it, whatever they hold."""
+    return page_html(report.page())
+
+
+def page_html(page: Page) -> str:
+    """Return a page as one HTML file; names from files are text in it, whatever they hold."""
     pictures = {
         data.figure.name: Markup(  # noqa: S704 - SVG by this project and Vega, both of which escape names
             inline_svg(data.chart(), prefix=f"{data.figure.name}-", label=str(escape(data.figure.title)))
         )
-        for section in report.sections
+        for section in page.sections
         for data in section.figures
     }
     style = _style()
@@ -32,7 +37,7 @@ def report_page(report: Report) -> str:
         _environment()
         .get_template("report.html.j2")
         .render(
-            report=report,
+            page=page,
             pictures=pictures,
             style=Markup(style),  # noqa: S704 - a file of this project
             style_hash=_hash(style),

@@ -1,9 +1,11 @@
 """`emergraph diff`: what differs between two graphs or model files."""
 
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -11,8 +13,9 @@ import typer
 
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits, held_to
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Format, Output, View, emit, emit_text
 from emergraph.errors import UsageError
+from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
     from emergraph.analysis.comparison.difference import Difference
@@ -44,9 +47,51 @@ class Comparing:
     ] = None
 
 
+class DiffFormat(StrEnum):
+    """What a difference is written as."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    PARQUET = "parquet"
+    HTML = "html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """The options of `Output`, with the page as one more format."""
+
+    format: Annotated[
+        DiffFormat | None,
+        typer.Option(
+            help="Format of the result; html is a page of everything.  [default: table, or by --out's name]"
+        ),
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout.")
+    ] = None
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
+
+    @property
+    def is_page(self) -> bool:
+        """Whether a page is asked for, by --format or by the name of --out."""
+        if self.format is None and self.out is not None:
+            return self.out.suffix.lower() in (".html", ".htm")
+        return self.format is DiffFormat.HTML
+
+    @property
+    def output(self) -> Output:
+        """The same for results that are no page."""
+        chosen = None if self.format is None or self.is_page else Format(self.format.value)
+        return Output(format=chosen, out=self.out, quiet=self.quiet, debug=self.debug)
+
+
 @command(
     examples="""
     emergraph diff before.onnx after.onnx
+    emergraph diff before.onnx after.onnx --format html --out diff.html
     emergraph diff net.duckdb:vad net.duckdb:vad-pruned --view layers
     emergraph diff model.onnx model-int8.onnx --view units --format csv --out units.csv
     emergraph diff run1.duckdb run2.duckdb:12 --view measures
@@ -58,12 +103,13 @@ def diff(
     *,
     comparing: Comparing,
     limits: Limits,
-    output: Output,
+    writing: Writing,
 ) -> None:
     """Show what differs between two graphs: layers, weights with sign flips, units, and stored measures.
 
     Weights are matched by content, name, correlation and position, so that two encodings of one network, or a
-    model and its quantized form, are compared weight by weight. Exit code 0 whether they differ or not.
+    model and its quantized form, are compared weight by weight. With --format html, the result is a page like
+    that of `report`, with all of the tables. Exit code 0 whether they differ or not.
     """
     if comparing.view not in VIEWS:
         raise UsageError(f"no view '{comparing.view}'; there is {', '.join(VIEWS)}")
@@ -71,7 +117,49 @@ def diff(
 
     with held_to(limits), opened_graph(a, comparing) as ours, opened_graph(b, comparing) as theirs:
         found = compare(ours, theirs, match=comparing.match_units, seed=comparing.seed)
-    emit(diff_view(found, comparing.view), output)
+        summaries = (ours.summary, theirs.summary)
+    if not writing.is_page:
+        emit(diff_view(found, comparing.view), writing.output)
+        return
+    from emergraph.analysis.report.difference import Side, difference_page
+    from emergraph.analysis.report.html import page_html
+
+    first, second = (
+        Side(source=_shared_name(text), graph=summary)
+        for text, summary in zip((a, b), summaries, strict=True)
+    )
+    page = difference_page(
+        found, first, second, command=_command(first.source, second.source, comparing, writing)
+    )
+    emit_text(page_html(page), writing.output)
+
+
+def _command(a: str, b: str, comparing: Comparing, writing: Writing) -> str:
+    """The command line that makes the page again, for a shell."""
+    words = ["emergraph", "diff", a, b]
+    if not comparing.match_units:
+        words.append("--no-match-units")
+    if comparing.seed:
+        words += ["--seed", str(comparing.seed)]
+    for value in comparing.input or ():
+        words += ["--input", value]
+    for shape in comparing.input_shape or ():
+        words += ["--input-shape", shape]
+    words += ["--format", "html", "--out", "diff.html" if writing.out is None else writing.out.name]
+    return " ".join(shlex.quote(escape_controls(word)) for word in words)
+
+
+def _parts(text: str) -> tuple[Path, str | None]:
+    """The file of one side, and the graph that is named in it."""
+    name, colon, graph = text.rpartition(":")
+    path = Path(text)
+    return (Path(name), graph) if colon and not path.exists() else (path, None)
+
+
+def _shared_name(text: str) -> str:
+    """What one side was given as, without folders: a page may be passed on."""
+    path, graph = _parts(text)
+    return path.name if graph is None else f"{path.name}:{graph}"
 
 
 @contextmanager
@@ -89,13 +177,10 @@ def opened_graph(text: str, comparing: Comparing) -> "Iterator[GraphReader]":
     from emergraph.exporters.export import ExportOptions
     from emergraph.graphstore.store import open_store
 
-    name, colon, graph = text.rpartition(":")
-    path = Path(text)
-    if colon and not path.exists():
-        path = Path(name)
+    path, graph = _parts(text)
     with ExitStack() as stack:
         if is_store(path):
-            chosen = name_or_id(graph) if path != Path(text) else None
+            chosen = None if graph is None else name_or_id(graph)
             yield stack.enter_context(open_store(path)).graph(chosen)
             return
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emergraph-")))
@@ -120,39 +205,16 @@ def _of(path: Path, given: Mapping[str, T]) -> dict[str, T]:
 
 def diff_view(found: "Difference", view: str) -> View:
     """The facts of a difference with one of its tables."""
-    tensors = found.tensors
-    changed = tensors.filter(tensors["max_change"] > 0).height
-    states = dict(found.layers["state"].value_counts().iter_rows())
-    facts: dict[str, object] = {
-        "A": found.a,
-        "B": found.b,
-        "verdict": found.verdict.value,
-        "layers": ", ".join(f"{n} {state}" for state, n in sorted(states.items())),
-        "weight tensors": f"{tensors.height} matched, {changed} of them changed; "
-        f"{len(found.only_a)} only in A, {len(found.only_b)} only in B",
-    }
-    if found.relative_change is not None:
-        facts["change of weights"] = f"{100 * found.relative_change:.4g} % (rms of B - A over rms of A)"
-        facts["sign flips"] = found.sign_flips
-        facts["cosine of weights"] = found.cosine
-    if found.matching is not None:
-        matched = found.matching
-        facts["units that stand for others"] = (
-            f"{matched.n_moved}; cosine {matched.similarity_before:.4g} before, "
-            f"{matched.similarity_after:.4g} after permuting hidden units"
-        )
-    notes = [
-        f"{len(names)} tensors {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for names, what in (
-            (found.only_a, "only in A"),
-            (found.only_b, "only in B"),
-            (found.not_compared, "cannot be compared, for their scales are not known"),
-        )
-        if names
-    ]
-    rows = getattr(found, view)
+    from emergraph.analysis.comparison.telling import difference_facts, difference_notes
+
     shown = {
         "tensors": ("tensor_a", "matched_by", "n_params", "relative_change", "sign_flips", "cosine"),
         "measures": ("analysis", "measure", "a", "b", "change", "overlap"),
     }
-    return View(rows=rows, facts=facts, document=found.to_dict(), notes=notes, columns=shown.get(view, ()))
+    return View(
+        rows=getattr(found, view),
+        facts=difference_facts(found),
+        document=found.to_dict(),
+        notes=difference_notes(found),
+        columns=shown.get(view, ()),
+    )

@@ -1,5 +1,6 @@
 """`report`, `plot` and `diff` from the command line."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from clifiles import DEMO
 from reportstores import hostile_model
 
 from emergraph import api
+from emergraph.cli.commands.diff import DiffFormat
+from emergraph.cli.output import Format
 from emergraph.cli.reportterminal import WIDTH, sparkline
 from emergraph.errors import ExitCode
 from emergraph.exporters.traces.samples import RandomInputs
@@ -116,6 +119,32 @@ def test_diff_of_a_file_and_its_graph(run, exported):
     assert run("diff", exported, f"{exported}:nothing").code == ExitCode.USAGE
     assert run("diff", exported, exported, "--view", "nothing").code == ExitCode.USAGE
     assert run("diff", exported, "missing.onnx").code == ExitCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize("options", [("--format", "html"), ()])
+def test_diff_as_a_page(run, exported, tmp_path, options):
+    out = tmp_path / "diff.html"
+    sides = (f"{exported}:digits_conv", f"{exported}:digits_dense")
+    told = run("diff", *sides, "--seed", 3, "--out", out, *options)
+    assert (told.code, told.out) == (0, "")
+    assert told.err.endswith("diff.html\n")
+    page = html.unescape(out.read_text(encoding="utf-8"))
+    line = (
+        "emergraph diff net.duckdb:digits_conv net.duckdb:digits_dense --seed 3 --format html --out diff.html"
+    )
+    assert line in page
+    assert str(exported.parent) not in page
+
+
+def test_diff_page_on_stdout_and_other_formats(run, exported):
+    told = run("diff", f"{exported}:digits_dense", f"{exported}:digits_dense", "--format", "html")
+    assert told.out.startswith("<!doctype html>")
+    told = run("diff", f"{exported}:digits_dense", f"{exported}:digits_dense", "--format", "csv")
+    assert told.out.startswith("tensor_a,tensor_b")
+
+
+def test_diff_has_every_format_of_other_results():
+    assert {form.value for form in DiffFormat} == {form.value for form in Format} | {"html"}
 
 
 def test_sparklines():

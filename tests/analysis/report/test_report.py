@@ -4,11 +4,11 @@ import html
 import json
 import re
 import shlex
-from html.parser import HTMLParser
 from pathlib import Path
 
 import jsonschema
 import pytest
+from pagereader import Reader
 from reportstores import HOSTILE, analysed, dense_demo, hostile_model
 
 from emergraph import api
@@ -35,22 +35,6 @@ def report(analysed_store):
 @pytest.fixture(scope="module")
 def page(report):
     return report_page(report)
-
-
-class Reader(HTMLParser):
-    """Elements, their attributes, and the text of a page."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.attributes, self.texts = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.texts.append(data)
 
 
 def test_every_section_is_there_and_filled_where_there_is_data(report, page):
