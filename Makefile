@@ -13,8 +13,9 @@ help: ## Show what there is to make
 demo: $(VENV)/.installed ## Install, then export, trace and analyse two small networks (no torch, offline)
 	$(BIN)/emergraph demo --dir emergraph-demo
 
+# one thread for each worker: threads of their own make the workers wait for each other
 test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	$(BIN)/python -m pytest -m "not models and not browser" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
@@ -32,7 +33,7 @@ models: $(VENV)/.installed-dev ## Fetch the third-party model files that some te
 	$(BIN)/python tests/fetch_models.py
 
 test-models: models ## Run the tests on third-party model files
-	$(BIN)/python -m pytest -m models
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m models --numprocesses auto
 
 test-browser: $(VENV)/.installed-dev ## Open reports in headless Chromium, light and dark, wide and narrow
 	@command -v chromedriver >/dev/null || { echo "no chromedriver: apt-get install chromium chromium-driver, or brew install --cask chromium chromedriver"; exit 1; }
