@@ -1,6 +1,9 @@
 """One file per command: its options, one call of the library, and what is shown."""
 
 import importlib
+from collections.abc import Callable
+
+from emergraph.cli.app import app
 
 NAMES = (
     "export",
@@ -35,3 +38,11 @@ def register_all() -> None:
     """Put every command on the application; only light modules are imported."""
     for name in NAMES:
         importlib.import_module(f"emergraph.cli.commands.{name}")
+    # whoever imported one of the modules before has registered its command early
+    app.registered_commands.sort(key=lambda command: _place(command.callback))
+
+
+def _place(callback: Callable[..., object] | None) -> int:
+    """Return where in `NAMES` the module is that declares a command; commands from elsewhere come last."""
+    module = "" if callback is None else callback.__module__.rpartition(".")[2]
+    return NAMES.index(module) if module in NAMES else len(NAMES)

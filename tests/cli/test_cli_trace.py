@@ -205,7 +205,8 @@ def test_a_graph_without_a_trace_says_how_to_make_one(run, exported):
 def test_the_demo_runs_from_start_to_end(run, tmp_path):
     result = run("demo", "--dir", tmp_path / "demo")
     assert result.code == 0, result.err
-    assert result.out.count("$ emergraph ") == 9
+    assert result.out.count("$ emergraph ") == 12
+    assert (tmp_path / "demo" / "digits.html").stat().st_size > 10_000
     assert "digits_dense  hidden1" in result.out
     again = run("demo", "--dir", tmp_path / "demo")
     assert again.code == 0
