@@ -136,8 +136,9 @@ def test_what_is_no_model_or_has_no_weights_is_code_3(run, tmp_path):
 
 
 def test_a_time_limit_is_code_6(run):
-    result = run("landscape", DENSE, "--time-limit", "1s", "--budget", "0", "--masks", "14")
-    assert result.code == 6
+    long = ("--budget", "0", "--masks", "14", "--backend", "serial", "--samples", "4096")
+    result = run("landscape", DENSE, "--time-limit", "1s", *long)
+    assert result.code == 6, result.err
     assert "--time-limit" in result.err
 
 
