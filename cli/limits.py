@@ -14,6 +14,8 @@ import typer
 from emergraph.cli.parsing import parse_bytes, parse_seconds
 from emergraph.errors import LimitError
 
+_AGAIN_SECONDS = 3.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -52,19 +54,22 @@ def held_to(limits: Limits) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+    # again after a while: what a handler raises in a finalizer or a callback is only reported, and lost
+    signal.setitimer(signal.ITIMER_REAL, limits.seconds, _AGAIN_SECONDS)
     try:
         _set_data_limit(_lowest(limits.memory_bytes, soft, hard), hard)
         yield
-    except KeyboardInterrupt:
-        if expired.is_set():  # some libraries turn what a signal handler raises into this
-            raise _out_of_time(limits) from None
+    except LimitError:
         raise
     except MemoryError:
         raise LimitError(
             f"more memory needed than the limit of {limits.memory_limit}: nothing was changed; raise it with"
             " --memory-limit"
         ) from None
+    except (Exception, KeyboardInterrupt):
+        if expired.is_set():  # some libraries turn what a signal handler raises into an error of theirs
+            raise _out_of_time(limits) from None
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
