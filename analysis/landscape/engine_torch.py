@@ -1,7 +1,8 @@
 """Losses of a PyTorch module at any weights: parameters are views of one flat buffer.
 
 The module is copied once; the copy's parameters are views of a flat buffer, so a new weight vector costs
-one vectorised write and no parameter is ever stepped in place. For very small nets `torch.func.vmap`
+one vectorised write and no parameter is ever stepped in place. Along a line the first layers add instead of
+multiplying (`entrance`). For very small nets `torch.func.vmap`
 evaluates many weight vectors at once; it loses on large matrix products and convolutions, so `fastest`
 measures both.
 """
@@ -13,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.landscape.entrance import SHORTEST, on_a_line, run_and_watch
 from emergraph.analysis.landscape.evaluator import Weights
 from emergraph.analysis.landscape.hessian import HessianOperator
 from emergraph.analysis.landscape.layout import Layout, ParameterBlock
 from emergraph.analysis.landscape.losses import LossKind
 from emergraph.analysis.landscape.missing_torch import require_torch
+from emergraph.analysis.landscape.tensor_losses import tensor_loss
 from emergraph.errors import InvalidInputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
 
@@ -100,17 +104,19 @@ class TorchEvaluator:
         self._module = copy.deepcopy(module).eval().requires_grad_(requires_grad=False)
         arguments = inputs if isinstance(inputs, tuple) else (inputs,)
         self._inputs = tuple(x.detach().clone() for x in arguments)
-        self._targets = None if targets is None else targets.detach().clone()
+        targets = None if targets is None else targets.detach().clone()
         self._threads = threads
         self._recompute = recompute_batch_norm
-        self._function = function
         parts = [p.detach().reshape(-1).to(torch.float32) for p in self._module.parameters()]
         self._base = np.array(torch.cat(parts).numpy())
         self._base.flags.writeable = False
         self._bind()
-        with torch.inference_mode():
-            self._reference = self._module(*self._inputs)
-        self._kind, self.loss_name = _resolve(loss, self._reference, self._targets, function)
+        given = tuple(x.clone() for x in self._inputs)
+        with torch.no_grad():
+            reference, self._entrances = run_and_watch(self._module, given)
+        self._overwrites = not all(map(torch.equal, given, self._inputs))
+        self._loss_of = tensor_loss(loss, reference, targets, function)
+        self.loss_name = self._loss_of.name
         start = self.loss(self._base)
         if not np.isfinite(start):
             raise InvalidInputError(
@@ -179,11 +185,30 @@ class TorchEvaluator:
 
         origin, line = _tensor(start), _tensor(direction)
         values = np.empty(len(steps))
-        with torch.inference_mode():
-            for i, step in enumerate(steps):
-                torch.add(origin, line, alpha=float(step), out=self._flat)
+        with torch.inference_mode(), self._adding(origin, line, len(steps)) as move:
+            for i, step in enumerate(steps.tolist()):
+                torch.add(origin, line, alpha=step, out=self._flat)
+                move(step)
                 values[i] = self._evaluate()
         return values
+
+    def _adding(
+        self, origin: "torch.Tensor", line: "torch.Tensor", steps: int
+    ) -> "AbstractContextManager[Callable[[float], None]]":
+        """Let the first layers add along a line; not where batch norm is to see every pass."""
+        names = self._entrances if steps >= SHORTEST and not self._recompute else ()
+        spans = dict(zip(map(id, self._module.parameters()), self._layout.blocks, strict=True))
+
+        def ends(name: str) -> "tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]":
+            own = self._module.get_submodule(name).named_parameters(recurse=False)
+            blocks = {part: spans[id(parameter)] for part, parameter in own}
+            start, move = (
+                {part: values[block.span].view(block.shape) for part, block in blocks.items()}
+                for values in (origin, line)
+            )
+            return start, move
+
+        return on_a_line(self._module, names, self._inputs, ends)
 
     def outputs(self, theta: Weights) -> list[list[NDArray[np.generic]]]:
         """Outputs at a weight vector: one batch with one array per output tensor."""
@@ -191,7 +216,7 @@ class TorchEvaluator:
 
         with torch.inference_mode():
             self._flat.copy_(_tensor(theta))
-            found = self._module(*self._inputs)
+            found = self._module(*self._arguments())
         parts = found if isinstance(found, tuple | list) else (found,)
         return [[part.numpy().copy() for part in parts if isinstance(part, torch.Tensor)]]
 
@@ -221,7 +246,7 @@ class TorchEvaluator:
         leaves = [values[b.span].view(b.shape).clone().requires_grad_() for b in self._layout.blocks]
         named = dict(zip((b.name for b in self._layout.blocks), leaves, strict=True))
         with torch.enable_grad():
-            output = torch.func.functional_call(self._module, named, self._inputs)
+            output = torch.func.functional_call(self._module, named, self._arguments())
             return HessianOperator(self._loss_of(output), leaves)
 
     def _evaluate(self) -> float:
@@ -230,13 +255,12 @@ class TorchEvaluator:
         if self._threads and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         if self._recompute:
-            refresh_batch_norm(self._module, self._inputs)
-        return float(self._loss_of(self._module(*self._inputs)))
+            refresh_batch_norm(self._module, self._arguments())
+        return float(self._loss_of(self._module(*self._arguments())))
 
-    def _loss_of(self, output: Any) -> "torch.Tensor":  # noqa: ANN401 - whatever the module returns
-        if self._kind == LossKind.FUNCTION and self._function is not None:
-            return self._function(output)
-        return _tensor_loss(self._kind, output, self._reference, self._targets)
+    def _arguments(self) -> "tuple[torch.Tensor, ...]":
+        """The inputs, as copies where the module writes into what it is given."""
+        return tuple(x.clone() for x in self._inputs) if self._overwrites else self._inputs
 
 
 def _tensor(values: Weights) -> "torch.Tensor":
@@ -245,48 +269,6 @@ def _tensor(values: Weights) -> "torch.Tensor":
 
     array = np.asarray(values, dtype=np.float32)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _resolve(
-    loss: LossKind, output: object, targets: "torch.Tensor | None", function: object
-) -> tuple[LossKind, str]:
-    """Decide what `auto` means and name the loss."""
-    import torch
-
-    if (function is not None) != (loss == LossKind.FUNCTION):
-        raise UsageError(f"loss {loss}: a function is expected with 'function' and with no other kind")
-    if loss == LossKind.FUNCTION:
-        return loss, "user's function"
-    if not isinstance(output, torch.Tensor):
-        raise UsageError(
-            f"loss {loss}: the module returns {type(output).__name__}, expected a tensor; use function"
-        )
-    several = output.ndim > 1 and output.shape[-1] > 1
-    if loss == LossKind.AUTO:
-        if targets is not None:
-            loss = LossKind.MSE if targets.dtype.is_floating_point else LossKind.CROSS_ENTROPY
-        else:
-            loss = LossKind.KL if several else LossKind.MSE
-    if targets is None and loss == LossKind.CROSS_ENTROPY:
-        raise UsageError(f"loss {loss} needs targets; kl and mse do without")
-    if targets is not None and loss == LossKind.KL:
-        raise UsageError(f"loss {loss} takes no targets: it compares with the base model; use cross_entropy")
-    compared = "the base model's outputs" if targets is None else "the targets"
-    return loss, f"{loss} to {compared}"
-
-
-def _tensor_loss(
-    kind: LossKind, output: "torch.Tensor", reference: "torch.Tensor", targets: "torch.Tensor | None"
-) -> "torch.Tensor":
-    """Cross-entropy over the last axis, MSE, or KL(base || output) of softmaxes over the last axis."""
-    import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-
-    if kind == LossKind.CROSS_ENTROPY and targets is not None:
-        return F.cross_entropy(output.flatten(0, -2), targets.flatten().long())
-    if kind == LossKind.MSE:
-        return F.mse_loss(output, reference if targets is None else targets)
-    logs, own = F.log_softmax(output, dim=-1), F.log_softmax(reference, dim=-1)
-    return (own.exp() * (own - logs)).sum(dim=-1).mean()
 
 
 def refresh_batch_norm(module: "torch.nn.Module", inputs: "Sequence[torch.Tensor]") -> int:
@@ -337,7 +319,7 @@ class VmapEvaluator(TorchEvaluator):
         def one(theta: "torch.Tensor") -> "torch.Tensor":
             views = [theta[block.span].view(block.shape) for block in self._layout.blocks]
             output = torch.func.functional_call(
-                self._module, dict(zip(names, views, strict=True)), self._inputs
+                self._module, dict(zip(names, views, strict=True)), self._arguments()
             )
             return self._loss_of(output)
 
