@@ -23,7 +23,8 @@ class HessianOperator:
 
     Args:
         loss: Scalar tensor with its graph. Build it in eval mode: batch norm in train mode couples the
-        samples. parameters: Leaf tensors that require gradients.
+            samples.
+        parameters: Leaf tensors that require gradients.
 
     Raises:
         MissingExtraError: torch is not installed.

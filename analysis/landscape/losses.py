@@ -111,8 +111,7 @@ def kl_to_base(base: Outputs, kinds: Sequence[OutputKind]) -> Loss:
 
     Args:
         base: Outputs of the base weights; probabilities are used as they are, scores through a softmax over
-        the
-            last axis.
+            the last axis.
         kinds: What each output is.
 
     Returns:
