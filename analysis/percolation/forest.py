@@ -32,11 +32,6 @@ class Merges:
     sizes: NDArray[np.int64]
     """(n_components,) units of each component before the first edge."""
 
-    @property
-    def n_components_at_end(self) -> int:
-        """Components when all edges are there."""
-        return len(self.sizes) - len(self.position)
-
 
 def starting_components(
     n_units: int, src: NDArray[np.integer], dst: NDArray[np.integer]

@@ -78,7 +78,7 @@ def command_of(run: Run, *, store: str, graph: str, extra: Sequence[str] = ()) -
     words += extra
     if run.seed:
         words += ["--seed", str(run.seed)]
-    return " ".join(_quoted(escape_controls(word)) for word in words)
+    return shlex.join(map(escape_controls, words))
 
 
 def _lists(run: Run) -> list[str]:
@@ -95,7 +95,3 @@ def _lists(run: Run) -> list[str]:
 
 def _word(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _quoted(word: str) -> str:
-    return shlex.quote(word)

@@ -26,11 +26,6 @@ class Body:
     depth: int
     """0 for the main graph and functions."""
 
-    @property
-    def is_function(self) -> bool:
-        """Whether the body is a local function."""
-        return isinstance(self.proto, FunctionProto)
-
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """Yield the graphs in an operation's attributes."""

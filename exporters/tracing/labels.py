@@ -61,12 +61,6 @@ def units_in(labels: Labels) -> NDArray[np.int64]:
     return found[found >= 0]
 
 
-def constant_along(labels: Labels, axes: Sequence[int]) -> bool:
-    """Whether the labels do not change along any of the axes."""
-    packed = compress(labels)
-    return all(packed.strides[a] == 0 or packed.shape[a] <= 1 for a in axes)
-
-
 def unit_axes(labels: Labels, first: int, count: int) -> tuple[int, ...] | None:
     """Axes which, raveled in C order, give the unit index of a layer; None when there is no such layout.
 

@@ -56,11 +56,6 @@ class Value:
             raise InvalidInputError(f"a tensor of shape {list(self.shape)} was expected to carry units")
         return self.labels
 
-    @property
-    def is_control(self) -> bool:
-        """Whether the tensor depends on data without carrying units."""
-        return self.constant is None and self.labels is None
-
 
 def merged_tracks(values: list[Value]) -> dict[int, Track]:
     """Union of the tracks of several values; the first one wins."""

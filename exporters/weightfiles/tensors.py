@@ -166,11 +166,3 @@ def packed_reader(data: memoryview, dtype: str, shape: tuple[int, ...]) -> Calla
         return np.frombuffer(data, element.dtype).reshape(shape)
 
     return read
-
-
-def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides, in elements, of a C-order tensor."""
-    strides = [1] * len(shape)
-    for axis in range(len(shape) - 2, -1, -1):
-        strides[axis] = strides[axis + 1] * shape[axis + 1]
-    return tuple(strides)

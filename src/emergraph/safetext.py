@@ -5,17 +5,12 @@ line breaks, or letters that only look like others. Each function here answers f
 to SQL needs none of them: there a name is always a parameter, or quoted by `graphstore.sql.identifier`.
 """
 
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
 _FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
 """First characters that make a spreadsheet evaluate a cell, full-width forms included."""
-
-_RESERVED_FILE_NAMES = frozenset(
-    {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
-)
 
 _LOOKALIKES = str.maketrans(
     "АВЕЅЗІЈКМНОРСТУХаеорсухіјѕһԁԛԝӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧανοικρυωℓ∕⁄‐‑‒–—−",
@@ -63,25 +58,6 @@ def guard_formula(text: str) -> str:
         "'=cmd|' /C calc'!A0"
     """
     return f"'{text}" if text.lstrip(" ")[:1] in _FORMULA_STARTS and text.strip(" ") else text
-
-
-def safe_file_name(name: str, *, max_length: int = 100) -> str:
-    """Return a file name without folders that stands for `name` on every common file system.
-
-    Letters, digits, ``.``, ``_`` and ``-`` stay, runs of anything else become ``_``. Leading dots and dashes
-    go, device names of Windows get an underscore in front, and the result has at most `max_length`
-    characters. Different names can give the same file name; whoever writes several files adds the id.
-
-    Example:
-        >>> safe_file_name("../../etc/passwd"), safe_file_name("CON"), safe_file_name("...")
-        ('etc_passwd', '_CON', '_')
-    """
-    plain = unicodedata.normalize("NFKC", name)
-    plain = re.sub(r"[^\w.-]+|_+", "_", plain.encode("ascii", "ignore").decode())
-    plain = plain.lstrip("._-")[:max_length].rstrip(".")
-    if plain.split(".")[0].lower() in _RESERVED_FILE_NAMES:
-        plain = f"_{plain}"[:max_length]
-    return plain or "_"
 
 
 def escape_xml(text: str) -> str:

@@ -1,6 +1,5 @@
 """Small ONNX models for tests, written one operation at a time."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -148,8 +147,3 @@ class Net:
 def initializer(model: onnx.ModelProto, name: str) -> NDArray[Any]:
     """Values of an initializer."""
     return numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name))
-
-
-def shapes_of(arrays: Sequence[NDArray[np.generic]]) -> list[tuple[int, ...]]:
-    """Shapes of some arrays."""
-    return [a.shape for a in arrays]
