@@ -40,24 +40,57 @@ def lightning_callback(recorder: Recorder) -> Any:  # noqa: ANN401 - a class of 
 def trainer_callback(recorder: Recorder) -> Any:  # noqa: ANN401 - a class of a library that may be missing
     """Return a callback for the `Trainer` of transformers that records at the end of every epoch.
 
-    Metrics are those of the last log entry, the step is `state.global_step`.
+    The step is `state.global_step`. Metrics are what was logged since the last snapshot; the Trainer logs and
+    evaluates an epoch after its end, so what it logs at the same step is added to the snapshot afterwards.
 
     Args:
         recorder: Inside its `with` block while the trainer runs.
 
     Raises:
         MissingExtraError: transformers is not installed.
+
+    Example:
+        >>> with record(model, "run.duckdb", inputs=probe) as rec:  # doctest: +SKIP
+        ...     Trainer(model, args, train_dataset=data, callbacks=[trainer_callback(rec)]).train()
     """
     library = _first_of(("transformers",), "transformers")
 
     class RecorderCallback(library.TrainerCallback):  # type: ignore[misc, name-defined]
         """Records a model at the end of every epoch."""
 
+        _before = -1
+        """Step of the snapshot before."""
+        _now: int | None = None
+        """Step whose snapshot still takes metrics; None for none."""
+
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
             """Take a snapshot; one process of several does."""
-            if getattr(state, "is_world_process_zero", True):
-                logged = state.log_history[-1] if state.log_history else {}
-                recorder.step(int(state.global_step), **numbers(logged))
+            if not getattr(state, "is_world_process_zero", True):
+                return
+            step = int(state.global_step)
+            found: dict[str, float] = {}
+            for entry in state.log_history:
+                if entry.get("step", step) > self._before:
+                    found |= numbers(entry)
+            taken = recorder.step(step, **found)
+            self._now = None if taken is None else step
+            self._before = step if taken is not None else self._before
+
+        def on_log(
+            self,
+            args: Any,  # noqa: ANN401, ARG002
+            state: Any,  # noqa: ANN401
+            control: Any,  # noqa: ANN401, ARG002
+            logs: Mapping[str, Any] | None = None,
+            **_: Any,  # noqa: ANN401
+        ) -> None:
+            """Add what is logged about the epoch that has just ended; not the summary of the training."""
+            if logs and int(state.global_step) == self._now and "train_runtime" not in logs:
+                recorder.add_metrics(**numbers(logs))
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+            """Take no more metrics: the model may be that of an earlier step from here on."""
+            self._now = None
 
     return RecorderCallback()
 

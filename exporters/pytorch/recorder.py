@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emergraph.errors import InvalidInputError, StoreError, UsageError
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.structure import CurrentWeights, ModuleStructure, export_structure
-from emergraph.exporters.pytorch.tensors import evaluating, outputs_of, require_torch
+from emergraph.exporters.pytorch.tensors import evaluating, on_device_of, outputs_of, require_torch
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.traces.running import Batching, SampleRunner
@@ -130,6 +130,22 @@ class Recorder:
         self.graphs.append(graph)
         return graph
 
+    def add_metrics(self, **metrics: float) -> None:
+        """Add numbers to the last snapshot: those that are known only after it was taken.
+
+        Raises:
+            UsageError: There is no snapshot yet.
+            StoreError: The store cannot be written.
+
+        Example:
+            >>> rec.step(epoch, loss=loss)  # doctest: +SKIP
+            >>> rec.add_metrics(val_accuracy=evaluate(model))  # doctest: +SKIP
+        """
+        if not self.graphs:
+            raise UsageError("no snapshot yet: call step before add_metrics")
+        with self._opened() as store:
+            store.write_metrics(self.graphs[-1], metrics)
+
     def _prepare(self, folder: Path) -> None:
         """Export the module on its first two samples; how many there may be is left open."""
         torch = require_torch()
@@ -150,10 +166,13 @@ class Recorder:
         self._process = ModelProcess(self._options.limits)
 
     def _first_samples(self, count: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """They lie where the module is now: a trainer may have moved it since."""
+
         def cut(tensor: Any) -> Any:  # noqa: ANN401
             return tensor[:count] if _has_samples(tensor, self._n) else tensor
 
         args, kwargs = _tree_map(cut, (self._args, self._kwargs))
+        args, kwargs = on_device_of(self._module, (args, kwargs))
         return tuple(args), kwargs
 
     def _check(self, source: CurrentWeights, process: ModelProcess) -> None:

@@ -44,6 +44,18 @@ def evaluating(module: Any) -> Iterator[None]:  # noqa: ANN401
             part.training = flag
 
 
+def on_device_of(module: "torch.nn.Module", values: Any) -> Any:  # noqa: ANN401 - any nesting of tensors
+    """All tensors in nested tuples, lists and dicts on the module's device; as they are if it has several."""
+    devices = {parameter.device for parameter in module.parameters()}
+    if len(devices) != 1:
+        return values
+    torch = require_torch()
+    (device,) = devices
+    return torch.utils._pytree.tree_map(  # noqa: SLF001 - the public alias is experimental
+        lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, values
+    )
+
+
 def leaves(values: Any) -> list[Array]:  # noqa: ANN401 - any nesting of tensors
     """All tensors in nested tuples, lists and dicts, as arrays."""
     torch = require_torch()

@@ -24,6 +24,7 @@ from emergraph.errors import InvalidInputError, MissingExtraError, StoreError, U
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.exporters.pytorch import callbacks, recorder, structure
 from emergraph.exporters.pytorch.recorder import RecorderOptions, record
+from emergraph.exporters.pytorch.tensors import on_device_of
 from emergraph.graphstore.restore import restore_all
 from emergraph.graphstore.store import open_store
 
@@ -340,11 +341,16 @@ def test_a_killed_training_keeps_every_finished_step(killed, number):
 
 
 class FakeRecorder:
-    def __init__(self):
+    def __init__(self, every=1):
+        self.every = every
         self.calls = []
 
     def step(self, step, **metrics):
         self.calls.append((step, metrics))
+        return step if step % self.every == 0 or self.every == 1 else None
+
+    def add_metrics(self, **metrics):
+        self.calls.append(metrics)
 
 
 def test_a_lightning_callback_records_what_was_logged(monkeypatch):
@@ -363,15 +369,71 @@ def test_a_lightning_callback_records_what_was_logged(monkeypatch):
     assert fake.calls == [(4, {"loss": 0.25})]
 
 
-def test_a_trainer_callback_records_the_last_log():
+def test_a_trainer_callback_gives_a_snapshot_the_metrics_of_its_own_epoch():
+    """In the order of the Trainer of transformers 5.23: log and evaluation follow the epoch's end."""
     transformers = pytest.importorskip("transformers")
     fake = FakeRecorder()
     callback = callbacks.trainer_callback(fake)
     assert isinstance(callback, transformers.TrainerCallback)
     state = transformers.TrainerState()
-    state.global_step, state.log_history = 12, [{"loss": 9.0}, {"loss": 0.5, "epoch": 2.0, "step": 12}]
-    callback.on_epoch_end(None, state, None, model=None)
-    assert fake.calls == [(12, {"loss": 0.5, "epoch": 2.0})]
+
+    def log(step, **logs):
+        state.global_step = step
+        state.log_history.append({**logs, "step": step})
+        callback.on_log(None, state, None, logs=logs, model=None)
+
+    def end_epoch(step):
+        state.global_step = step
+        callback.on_epoch_end(None, state, None, model=None)
+
+    log(10, loss=9.0)
+    end_epoch(12)
+    log(12, eval_loss=0.5)
+    end_epoch(24)
+    log(24, loss=0.25, epoch=2.0)
+    log(24, train_runtime=1.0, train_loss=3.0)
+    callback.on_train_end(None, state, None)
+    log(24, eval_loss=7.0)
+    assert fake.calls == [
+        (12, {"loss": 9.0}),
+        {"eval_loss": 0.5},
+        (24, {}),
+        {"loss": 0.25, "epoch": 2.0},
+    ]
+
+
+def test_a_trainer_callback_adds_nothing_to_an_epoch_that_was_left_out():
+    transformers = pytest.importorskip("transformers")
+    fake = FakeRecorder(every=2)
+    callback = callbacks.trainer_callback(fake)
+    state = transformers.TrainerState()
+    for step in (1, 2, 3):
+        state.global_step = step
+        callback.on_epoch_end(None, state, None)
+        state.log_history.append({"loss": float(step), "step": step})
+        callback.on_log(None, state, None, logs={"loss": float(step)})
+    assert fake.calls == [(1, {}), (2, {"loss": 1.0}), {"loss": 2.0}, (3, {})]
+
+
+def test_metrics_can_follow_their_snapshot(tmp_path):
+    net = make_net("mlp")
+    with record(net.module, tmp_path / "run.duckdb", inputs=net.args) as rec:
+        with pytest.raises(UsageError, match="call step before add_metrics"):
+            rec.add_metrics(loss=1.0)
+        rec.step(0, loss=1.0)
+        rec.add_metrics(accuracy=0.5, loss=2.0)
+        rec.step(1)
+    with open_store(tmp_path / "run.duckdb") as store:
+        found = [store.graph(graph).metrics().rows() for graph in rec.graphs]
+    assert found == [[("accuracy", 0.5), ("loss", 2.0)], []]
+
+
+def test_probe_inputs_follow_the_module_to_its_device():
+    module = torch.nn.Linear(2, 2).to("meta")
+    args, kwargs = on_device_of(module, ((torch.ones(3, 2), 5), {"mask": torch.ones(1)}))
+    assert (args[0].device.type, args[1], kwargs["mask"].device.type) == ("meta", 5, "meta")
+    split = torch.nn.Sequential(module, torch.nn.Linear(2, 2))
+    assert on_device_of(split, torch.ones(1)).device.type == "cpu"
 
 
 def test_callbacks_without_their_library_say_what_to_install(monkeypatch):
