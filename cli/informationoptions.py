@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.limits import Limits
-from emergraph.cli.parsing import parse_values
+from emergraph.cli.parsing import parse_choice, parse_values
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class SequenceSource:
         if self.sequences is not None:
             return read_sequences(self.sequences, n=self.samples, seed=seed)
         if self.text is not None:
-            unit = TextUnit(one_of("--tokens", self.tokens, list(TextUnit)))
+            unit = parse_choice("--tokens", self.tokens, TextUnit)
             return text_sequences(self.text, length=self.length, unit=unit, n=self.samples, seed=seed)
         if self.entities is None:
             return None
@@ -116,7 +116,7 @@ class Estimation:
             tensors=None if self.blocks is None else self.blocks.split(","),
             input_name=self.ids,
             inputs=parse_values(self.input or ()),
-            micro=Micro(one_of("--micro", self.micro, list(Micro))),
+            micro=parse_choice("--micro", self.micro, Micro),
             limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
         )
 
@@ -126,21 +126,10 @@ class Estimation:
         from emergraph.analysis.information.projection import Projection
 
         return EstimatorOptions(
-            estimator=EstimatorName(one_of("--estimator", self.estimator, list(EstimatorName))),
+            estimator=parse_choice("--estimator", self.estimator, EstimatorName),
             dimensions=self.dimensions,
-            projection=Projection(one_of("--projection", self.projection, list(Projection))),
+            projection=parse_choice("--projection", self.projection, Projection),
             repeats=self.repeats,
             seeds=self.seeds,
             seed=self.seed,
         )
-
-
-def one_of(option: str, word: str, known: "list[str]") -> str:
-    """The word, if it is known.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if word not in list(map(str, known)):
-        raise UsageError(f"{option} {word}: expected one of {', '.join(map(str, known))}")
-    return word

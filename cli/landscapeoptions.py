@@ -9,7 +9,7 @@ import typer
 
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits
-from emergraph.cli.parsing import parse_seconds
+from emergraph.cli.parsing import parse_choice, parse_seconds
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,14 +90,14 @@ class Evaluation:
         arrays = inputs.arrays()
         parallelism = None
         if self.backend is not None:
-            backend = Backend(_one_of("--backend", self.backend, list(Backend)))
+            backend = parse_choice("--backend", self.backend, Backend)
             parallelism = Parallelism(backend=backend, n_jobs=self.jobs)
         return ModelOptions(
             inputs={name: array for name, array in arrays.items() if name != self.target},
             input_shapes=inputs.shapes(),
             samples=self.samples if inputs.inputs is None else None,
             targets=self._target(arrays),
-            loss=LossKind(_one_of("--loss", self._loss(), [k for k in LossKind if k != LossKind.FUNCTION])),
+            loss=parse_choice("--loss", self._loss(), [k for k in LossKind if k != LossKind.FUNCTION]),
             outputs=tuple(self.model_output) if self.model_output else None,
             embeddings=self.embeddings,
             weights=self.weights,
@@ -182,7 +182,7 @@ class Measures:
         from emergraph.analysis.landscape.options import SurveyOptions
 
         return SurveyOptions(
-            norm=Norm(_one_of("--norm", self.norm, list(Norm))),
+            norm=parse_choice("--norm", self.norm, Norm),
             radius=self.radius,
             sigma=self.sigma,
             directions=self.directions,
@@ -196,14 +196,3 @@ class Measures:
             eigenvalues=self.hessian,
             seed=self.seed,
         )
-
-
-def _one_of(option: str, word: str, known: "list[str]") -> str:
-    """The word, if it is known.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if word not in known:
-        raise UsageError(f"{option} {word}: expected one of {', '.join(map(str, known))}")
-    return word

@@ -1,9 +1,10 @@
-"""Option values that are more than a word: sizes, durations, `NAME=VALUE`, lists of numbers."""
+"""Option values that are more than a text: choices, sizes, durations, `NAME=VALUE`, lists of numbers."""
 
 import json
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
 
 from emergraph.errors import UsageError
 
@@ -11,9 +12,28 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Choice = TypeVar("Choice", bound=StrEnum)
+
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "H": 3600.0}
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+
+def parse_choice(option: str, word: str, known: Iterable[Choice]) -> Choice:
+    """Return the choice that a word names.
+
+    Args:
+        option: The option that the word was given for, such as "--norm".
+        word: What was given.
+        known: An enumeration, or some of its members.
+
+    Raises:
+        UsageError: There is no such choice.
+    """
+    choices = {str(choice): choice for choice in known}
+    if word not in choices:
+        raise UsageError(f"{option} {word}: expected one of {', '.join(choices)}")
+    return choices[word]
 
 
 def parse_bytes(text: str) -> int:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import app, command
-from emergraph.cli.informationoptions import one_of
 from emergraph.cli.output import Output, View, emit
-from emergraph.cli.parsing import parse_numbers
+from emergraph.cli.parsing import parse_choice, parse_numbers
 from emergraph.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Calibration:
         from emergraph.analysis.skills.fit import FitOptions
 
         return FitOptions(
-            axis=Axis(one_of("--axis", self.axis, list(Axis))),
+            axis=parse_choice("--axis", self.axis, Axis),
             alpha=self.alpha,
             target=self.target,
             share=self.share,
