@@ -42,8 +42,9 @@ test-browser: $(VENV)/.installed-dev ## Open reports in headless Chromium, light
 fuzz: $(VENV)/.installed-dev ## Spoil 20 000 models and see each of them read or refused (nightly)
 	$(BIN)/python tests/fuzz/fuzz_onnx.py --cases 20000 --seed "$$(date +%Y%m%d)" --real --keep fuzz-failures
 
-docs: $(VENV)/.installed-dev ## Write the command line reference and the list of findings again
+docs: $(VENV)/.installed-dev ## Write the pages again that are made from the code
 	$(BIN)/python -m emergraph.cli.reference > docs/cli.md
+	$(BIN)/python -m emergraph.analysis.resultpage > docs/schema.md
 	$(BIN)/python -c "from emergraph.exporters.onnxfile.findings_page import findings_page; print(findings_page(), end='')" > docs/findings.md
 	$(BIN)/python -c "from emergraph.exporters.tracing.operations_page import operations_page; print(operations_page(), end='')" > docs/operations.md
 

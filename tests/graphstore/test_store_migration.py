@@ -1,7 +1,6 @@
 """Older stores are brought to the current schema, in one transaction, or left alone."""
 
 import re
-from pathlib import Path
 
 import duckdb
 import pytest
@@ -9,7 +8,7 @@ from storegraphs import make_store, random_chain, write_chain
 
 from emergraph.errors import StoreError
 from emergraph.graphstore import query, schema, store
-from emergraph.graphstore.schema import Migration, base_tables, migrations, schema_markdown, schema_sql
+from emergraph.graphstore.schema import Migration, base_tables, migrations, schema_sql
 from emergraph.graphstore.store import open_store
 
 OLD = schema.SCHEMA_VERSION
@@ -126,12 +125,6 @@ def test_every_column_of_the_schema_has_a_comment():
         tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     assert missing == []
     assert tables == base_tables()
-
-
-def test_schema_page_is_up_to_date():
-    """`python -c "from emergraph.graphstore.schema import schema_markdown as s; print(s(), end='')"`."""
-    page = Path(__file__).parents[2] / "docs" / "schema.md"
-    assert schema_markdown() in page.read_text(encoding="utf-8")
 
 
 def test_comments_reach_the_file(tmp_path):

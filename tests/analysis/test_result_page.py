@@ -1,0 +1,30 @@
+"""The page of the schema has every table that an analysis keeps results in, and no other."""
+
+import re
+from pathlib import Path
+
+import emergraph.analysis
+from emergraph.analysis.resultpage import HOMES, result_tables, schema_page
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_schema_page_is_up_to_date():
+    """`make docs` writes it."""
+    assert (ROOT / "docs" / "schema.md").read_text(encoding="utf-8") == schema_page()
+
+
+def test_every_result_table_of_the_source_is_on_the_page():
+    source = Path(emergraph.analysis.__file__).parent
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(source.rglob("*.py")))
+    declared = re.findall(r'= register\(\s*ResultTable\(\s*"(\w+)"', text)
+    shown = [table.name for command in HOMES for table in result_tables(command)]
+    assert len(declared) == text.count("ResultTable(\n")
+    assert sorted(shown) == sorted(declared)
+
+
+def test_each_column_has_a_meaning_and_stays_in_its_row():
+    page = schema_page().partition("# Result tables")[2]
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert all(len(re.split(r"(?<!\\)\|", row)) == 5 for row in rows)
+    assert all(column.comment for command in HOMES for t in result_tables(command) for column in t.columns)
