@@ -143,25 +143,19 @@ def _check_choices(kind: SourceKind, source: SourceOptions) -> None:
 def _export_factory(
     spec: str, store: "Store | None", options: ExportOptions, source: SourceOptions, progress: Progress | None
 ) -> ExportSummary:
-    from emergraph.exporters.pytorch.factory import load_factory
+    from emergraph.exporters.pytorch.factory import load_module
     from emergraph.exporters.pytorch.modules import export_module
-    from emergraph.exporters.pytorch.tensors import require_torch
     from emergraph.exporters.pytorch.weights import load_weights
     from emergraph.exporters.weightfiles import read_weights
 
-    torch = require_torch()
-    made = load_factory(spec)
-    module, args = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(module, torch.nn.Module | torch.export.ExportedProgram):
-        raise UsageError(f"{spec} made a {type(module).__name__}; expected a module, or (module, arguments)")
+    module, args = load_module(spec, programs=True)
     if source.weights is not None:
         load_weights(module, read_weights(source.weights, root=options.root))
-    kwargs = _example_inputs(torch, module, options) if args is None else {}
-    positional = () if args is None else tuple(args) if isinstance(args, tuple | list) else (args,)
+    kwargs = _example_inputs(module, options) if args is None else {}
     name = options.name or spec.rpartition(":")[2]
     return export_module(
         module,
-        positional,
+        args or (),
         store,
         kwargs=kwargs,
         onnx_path=source.onnx_path,
@@ -170,8 +164,10 @@ def _export_factory(
     )
 
 
-def _example_inputs(torch: Any, module: Any, options: ExportOptions) -> Mapping[str, Any]:  # noqa: ANN401
+def _example_inputs(module: Any, options: ExportOptions) -> Mapping[str, Any]:  # noqa: ANN401
     """Inputs by argument name, from values and shapes that a user gave."""
+    import torch
+
     random = torch.Generator().manual_seed(options.seed)
     found = {name: torch.from_numpy(array.copy()) for name, array in options.inputs.items()}
     for name, shape in options.input_shapes.items():

@@ -106,10 +106,9 @@ def _of_module(
     module: Any
     kind = source_kind(model)
     if kind == SourceKind.FACTORY:
-        from emergraph.exporters.pytorch.factory import load_factory
+        from emergraph.exporters.pytorch.factory import load_module
 
-        module = load_factory(str(model))
-        module = module[0] if isinstance(module, tuple) else module
+        module = load_module(str(model))[0]
     elif kind == SourceKind.FOLDER:
         from emergraph.exporters.pytorch.huggingface import load_folder
         from emergraph.exporters.weightfiles.reader import read_weights

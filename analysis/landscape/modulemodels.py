@@ -39,12 +39,9 @@ def prepare_module(spec: str, asked: SurveyOptions, chosen: "ModelOptions", samp
         UsageError: The factory makes something else, or there are no inputs.
     """
     torch = require_torch("a landscape of a PyTorch module")
-    from emergraph.exporters.pytorch.factory import load_factory
+    from emergraph.exporters.pytorch.factory import load_module
 
-    made = load_factory(spec)
-    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(module, torch.nn.Module):
-        raise UsageError(f"{spec} made a {type(module).__name__}; expected a module, or (module, arguments)")
+    module, example = load_module(spec)
     if chosen.outputs is not None:
         raise UsageError("--model-output goes with an ONNX file; a module's output is compared as it is")
     sha256 = None
@@ -101,7 +98,7 @@ def _load(module: "torch.nn.Module", path: Path) -> str:
 
 def _inputs(
     module: "torch.nn.Module",
-    example: Any,  # noqa: ANN401 - whatever the factory gives
+    example: tuple[Any, ...] | None,
     asked: SurveyOptions,
     chosen: "ModelOptions",
     samples: int | None,
@@ -122,7 +119,7 @@ def _inputs(
                 f"a module needs inputs: give --inputs FILE.npz or --input-shape NAME=1,3,64,64 for "
                 f"{names or 'each argument'}, or let the factory return (module, arguments)"
             )
-        return (tuple(example) if isinstance(example, tuple | list) else (example,)), None
+        return example, None
     wanted = _arguments(module)
     if len(arrays) == 1 and len(wanted) == 1:
         return tuple(arrays.values()), drawn

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,12 +88,11 @@ def _module(data: ModuleData) -> "torch.nn.Module":
 
     import torch
 
-    from emergraph.exporters.pytorch.factory import load_factory
+    from emergraph.exporters.pytorch.factory import load_module
 
-    made: Any = load_factory(data.module) if isinstance(data.module, str) else copy.deepcopy(data.module)
-    module = made[0] if isinstance(made, tuple) and made else made
+    module = load_module(data.module)[0] if isinstance(data.module, str) else copy.deepcopy(data.module)
     if not isinstance(module, torch.nn.Module):
-        raise UsageError(f"--module: expected a factory of a torch.nn.Module, got {type(module).__name__}")
+        raise UsageError(f"module: expected a torch.nn.Module or its factory, got {type(module).__name__}")
     if data.weights is not None:
         from emergraph.exporters.pytorch.weights import load_weights
         from emergraph.exporters.weightfiles import read_weights

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from emergraph.errors import EmergraphError, InvalidInputError, UsageError
-from emergraph.exporters.pytorch.tensors import first_line
+from emergraph.exporters.pytorch.tensors import first_line, require_torch
 
 
 def load_factory(spec: str) -> Any:  # noqa: ANN401 - whatever the factory makes
@@ -32,3 +32,34 @@ def load_factory(spec: str) -> Any:  # noqa: ANN401 - whatever the factory makes
         raise
     except Exception as error:
         raise InvalidInputError(f"{spec} failed: {type(error).__name__}: {first_line(error)}") from error
+
+
+def load_module(
+    spec: str,
+    *,
+    programs: bool = False,
+) -> tuple[Any, tuple[Any, ...] | None]:
+    """Call a factory that makes a module, and return the module with its example arguments.
+
+    Args:
+        spec: "package.module:callable", which the caller trusts: its code runs. It returns a module, or a
+            tuple (module, example arguments).
+        programs: A `torch.export.ExportedProgram` will do as well.
+
+    Returns:
+        The module, and its positional arguments; None where the factory gives none.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        UsageError: There is no such factory, or it makes something else.
+        InvalidInputError: The factory fails.
+    """
+    torch = require_torch()
+    made = load_factory(spec)
+    module, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    kinds = (torch.nn.Module, torch.export.ExportedProgram) if programs else torch.nn.Module
+    if not isinstance(module, kinds):
+        raise UsageError(f"{spec} made a {type(module).__name__}; expected a module, or (module, arguments)")
+    if given is None:
+        return module, None
+    return module, tuple(given) if isinstance(given, tuple | list) else (given,)

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import torchnets
 from clifiles import DEMO
 from torchnets import GatedMlp
 
 from emergraph.errors import UsageError
 from emergraph.exporters.anymodel import SourceKind, SourceOptions, Wiring, export_any, source_kind
 from emergraph.exporters.export import ExportOptions
-from emergraph.exporters.pytorch.factory import load_factory
+from emergraph.exporters.pytorch.factory import load_factory, load_module
 from emergraph.exporters.pytorch.weights import load_weights
 from emergraph.exporters.weightfiles import read_weights
 from emergraph.graphstore.restore import restore_tensor
@@ -93,6 +94,24 @@ def test_a_factory_without_inputs_says_which_it_needs():
 def test_factories_that_do_not_exist(spec):
     with pytest.raises(UsageError):
         load_factory(spec)
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"), [([], None), ([1], (1,)), ([(1, 2)], (1, 2)), ([[1, 2]], (1, 2))]
+)
+def test_a_factory_gives_a_module_and_maybe_its_arguments(monkeypatch, given, arguments):
+    module = torch.nn.Linear(3, 4)
+    made = (module, *given) if given else module
+    monkeypatch.setattr(torchnets, "made", lambda: made, raising=False)
+    assert load_module("torchnets:made") == (module, arguments)
+
+
+def test_a_factory_of_something_else_is_refused(monkeypatch):
+    program = torch.export.export(torch.nn.Linear(3, 4), (torch.zeros(1, 3),))
+    monkeypatch.setattr(torchnets, "made", lambda: (program, ()), raising=False)
+    assert load_module("torchnets:made", programs=True) == (program, ())
+    with pytest.raises(UsageError, match="made a ExportedProgram; expected a module"):
+        load_module("torchnets:made")
 
 
 def test_weights_get_into_a_module_bit_for_bit(weights):
