@@ -60,7 +60,13 @@ def _ray(address: str | None, workers: int) -> Iterator[None]:
     except ImportError:
         raise MissingExtraError("the ray backend needs pip install ray") from None
     try:
-        ray.init(address=address, num_cpus=None if address else workers, log_to_driver=False)
+        ray.init(
+            address=address,
+            num_cpus=None if address else workers,
+            log_to_driver=False,
+            logging_level="ERROR",
+            include_dashboard=False,
+        )
     except ConnectionError as error:
         raise UsageError(f"no ray cluster answers at {address}: {error}; expected its address") from error
     register_ray()

@@ -24,7 +24,7 @@ from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
 from emergraph.analysis.landscape.speed import Choice, Variant, fastest, variants
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.surveyresult import Survey
-from emergraph.analysis.landscape.sweep import Parallelism, Progress
+from emergraph.analysis.landscape.sweep import Backend, Parallelism, Progress
 from emergraph.analysis.landscape.trajectories import trajectory_plane
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.errors import UsageError
@@ -242,5 +242,8 @@ def _choice(prepared: Prepared, parallelism: Parallelism | None) -> Choice:
     if parallelism is None:
         others = [Variant(name, engine, Parallelism()) for name, engine in prepared.alternatives]
         return fastest([*variants(prepared.evaluator), *others])
-    way = Variant(f"{parallelism.backend}, {parallelism.n_jobs} jobs", prepared.evaluator, parallelism)
+    name = str(parallelism.backend)
+    if parallelism.backend is not Backend.SERIAL:
+        name += f", {parallelism.n_jobs} jobs" if parallelism.n_jobs > 0 else ", a job per core"
+    way = Variant(name, prepared.evaluator, parallelism)
     return fastest([way], seconds=1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emergraph.analysis.landscape.evaluator import Evaluator
-from emergraph.analysis.landscape.sweep import Backend, Parallelism, cores, run_sweep
+from emergraph.analysis.landscape.sweep import Backend, Parallelism, cores, run_sweep, workers
 from emergraph.analysis.landscape.tasks import LineTask, Task
 
 
@@ -55,21 +55,30 @@ def variants(evaluator: Evaluator) -> list[Variant]:
 def measure(variant: Variant, *, seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return evaluations per second of a variant at small random perturbations.
 
-    The number of evaluations grows until they take long enough to be timed.
+    The number of evaluations grows until they take long enough to be timed. Starting processes or reaching a
+    cluster is not counted: it happens once in a sweep, and can take longer than the whole trial.
     """
-    evaluator = variant.evaluator
+    evaluator, plan = variant.evaluator, variant.parallelism
     direction = 1e-3 * np.random.default_rng(0).standard_normal(evaluator.n_params, dtype=np.float32)
     direction *= np.abs(evaluator.base)
-    per_task = 1
-    while True:
+    n_workers = workers(plan)
+
+    def timed(per_task: int) -> float:
         task = LineTask(direction, np.linspace(-1, 1, per_task))
         start = clock()
-        run_sweep(evaluator, [task] * max(variant.parallelism.n_jobs, 1), parallelism=variant.parallelism)
-        taken = clock() - start
-        count = per_task * max(variant.parallelism.n_jobs, 1)
+        run_sweep(evaluator, [task] * n_workers, parallelism=plan)
+        return clock() - start
+
+    aside, opening = 0, 0.0
+    if plan.backend not in (Backend.SERIAL, Backend.THREADING):
+        timed(1)
+        aside, opening = 1, timed(1)
+    per_task = 1 + aside
+    while True:
+        taken = timed(per_task) - opening
         # One evaluation per worker would mostly time how long it takes to open the workers.
-        if taken >= seconds and (per_task > 1 or variant.parallelism.backend is Backend.SERIAL):
-            return count / taken
+        if taken >= seconds and (per_task > 1 or plan.backend is Backend.SERIAL):
+            return (per_task - aside) * n_workers / taken
         per_task *= 2 if taken > seconds / 8 else 4
 
 

@@ -5,6 +5,7 @@ worker processes (loky), or a cluster through joblib's dask or ray backend, all 
 done is saved task by task, so an interrupted sweep goes on where it was.
 """
 
+import itertools
 import pickle
 import threading
 import time
@@ -203,12 +204,23 @@ def _results(
     jobs = (joblib.delayed(_run_task)(payload, token, threads, i, tasks[i]) for i in todo)
     try:
         with _configured(plan):
+            if plan.backend is Backend.RAY:
+                yield from _in_batches(jobs)
+                return
             pool = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
             yield from pool(jobs)
     except TerminatedWorkerError as error:
         raise InvalidInputError(
             "a worker process died while running the model (crash or out of memory); try fewer jobs"
         ) from error
+
+
+def _in_batches(jobs: Iterator[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Results batch by batch: Ray's backend hands nothing out before all that it was given is done."""
+    with joblib.Parallel() as pool:
+        size = 4 * joblib.effective_n_jobs(-1)
+        while batch := list(itertools.islice(jobs, size)):
+            yield from pool(batch)
 
 
 def _configured(plan: Parallelism) -> Any:  # noqa: ANN401 - joblib has no type annotations
@@ -238,6 +250,18 @@ def _run_task(
         _LOCAL.evaluator = limited(threads) if limited is not None else evaluator
         _LOCAL.token = (token, threads)
     return index, task.run(_LOCAL.evaluator)
+
+
+def workers(plan: Parallelism) -> int:
+    """Workers that a plan has at its disposal; for a cluster, those that it has now.
+
+    Raises:
+        MissingExtraError: The backend is not installed.
+    """
+    if plan.backend is Backend.SERIAL:
+        return 1
+    with _configured(plan):
+        return int(joblib.effective_n_jobs(plan.n_jobs))
 
 
 @lru_cache(maxsize=1)

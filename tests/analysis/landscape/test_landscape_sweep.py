@@ -1,14 +1,16 @@
 """Sweeps: order, parallel workers, checkpoints, estimates."""
 
 import os
+import sys
 
+import joblib
 import numpy as np
 import pytest
 
 from emergraph.analysis.landscape.cluster import cluster
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.layout import Layout
-from emergraph.analysis.landscape.speed import fastest, measure, variants
+from emergraph.analysis.landscape.speed import Variant, fastest, measure, variants
 from emergraph.analysis.landscape.sweep import Backend, Checkpoint, Parallelism, fingerprint, run_sweep
 from emergraph.analysis.landscape.tasks import (
     LineTask,
@@ -100,14 +102,33 @@ def test_a_dask_cluster_of_this_machine_gives_the_same_numbers(evaluator):
     assert all(np.array_equal(a, b) for a, b in zip(serial, spread, strict=True))
 
 
-def test_clusters_that_are_not_there_are_answered():
+def test_a_ray_cluster_of_this_machine_gives_the_same_numbers(evaluator, tmp_path):
+    pytest.importorskip("ray")
+    kept, seen = tmp_path / "kept.npz", []
+    with cluster(Backend.RAY, n_jobs=2):
+        spread = run_sweep(
+            evaluator,
+            tasks(),
+            parallelism=Parallelism(backend=Backend.RAY, n_jobs=-1),
+            checkpoint=kept,
+            progress=seen.append,
+        )
+    serial = run_sweep(evaluator, tasks())
+    assert all(np.array_equal(a, b) for a, b in zip(serial, spread, strict=True))
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert not kept.exists()
+
+
+def test_clusters_that_are_not_there_are_answered(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match="expected dask or ray"), cluster(Backend.THREADING):
         pass
     with pytest.raises(MissingExtraError, match="pip install ray"), cluster(Backend.RAY):
         pass
 
 
-def test_a_backend_that_is_not_there_is_answered_with_what_to_install(evaluator):
+def test_a_backend_that_is_not_there_is_answered_with_what_to_install(evaluator, monkeypatch):
+    monkeypatch.delitem(joblib.parallel.BACKENDS, "ray", raising=False)
     with pytest.raises(MissingExtraError, match="ray"):
         run_sweep(evaluator, tasks(), parallelism=Parallelism(backend=Backend.RAY, n_jobs=1))
 
@@ -198,6 +219,13 @@ def test_rates_are_evaluations_per_second(evaluator):
     ticks = iter(np.arange(0.0, 1000.0, 1.0))
     way = variants(evaluator)[0]
     assert measure(way, seconds=0.5, clock=lambda: float(next(ticks))) == 1.0
+
+
+def test_opening_workers_is_not_part_of_the_speed(evaluator):
+    way = Variant("processes", evaluator, Parallelism(backend=Backend.PROCESSES, n_jobs=2))
+    # 100 s to open, 10 s for one evaluation per worker, then 11 s for two: 2 evaluations in 1 s.
+    ticks = iter([0.0, 100.0, 100.0, 110.0, 110.0, 121.0])
+    assert measure(way, seconds=0.5, clock=lambda: next(ticks)) == 2.0
 
 
 def test_masks_are_evaluated_in_order(evaluator):
