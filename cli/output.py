@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from emergraph.cli.atomic import write_atomically
+from emergraph.atomic import write_atomically
 from emergraph.errors import ExitCode, UsageError
 from emergraph.safetext import escape_controls
 

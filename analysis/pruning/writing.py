@@ -1,7 +1,5 @@
 """Writing the pruned model: the file that was analysed, with zeros where parameters were removed."""
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, with_zeros
 from emergraph.analysis.pruning.modelruns import all_zeroed, model_of
 from emergraph.analysis.pruning.removal import Removal
+from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.sources import FileSource
@@ -46,7 +45,7 @@ def write_masked(
     Raises:
         InvalidInputError: The file is not the graph's model.
         UsageError: The file to write is the model itself, or parameters cannot be found in their tensors.
-        LimitError: The copy would not fit one protobuf message.
+        LimitError: The copy would not fit one protobuf message, or not the disk.
     """
     check_target(model, out)
     file = model_of(reader, model)
@@ -76,7 +75,7 @@ def write_masked(
         _set_raw(tensor, raw)
     if replaced:
         raise UsageError("pruned tensors are not in the file under their own names; nothing was written")
-    replace_file(out, file.model.SerializeToString())
+    write_atomically(out, file.model.SerializeToString())
     return count
 
 
@@ -120,16 +119,3 @@ def _tensors(graph: onnx.GraphProto, model: onnx.ModelProto) -> list[onnx.Tensor
                 graphs.append(attribute.g)
             graphs.extend(attribute.graphs)
     return found
-
-
-def replace_file(out: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there at once."""
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(out)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -21,7 +21,8 @@ from emergraph.analysis.pruning.modelruns import (
 )
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import CutReport, Shrinker, largest_difference
-from emergraph.analysis.pruning.writing import check_target, replace_file
+from emergraph.analysis.pruning.writing import check_target
+from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.flatten import flatten
@@ -87,7 +88,7 @@ def write_smaller(
     Raises:
         InvalidInputError: The file is not the graph's model, or the samples do not fit it.
         UsageError: The file to write is the model itself, or the two models' outputs differ.
-        LimitError: The model would not fit one protobuf message.
+        LimitError: The model would not fit one protobuf message, or not the disk.
     """
     check_target(model, out)
     file = model_of(reader, model)
@@ -107,7 +108,7 @@ def write_smaller(
             f"the smaller model's outputs differ from the masked one's by {difference:.3g} of their size; "
             "nothing was written: write the masked model with --masked, and report this"
         )
-    replace_file(out, content)
+    write_atomically(out, content)
     return Written(
         zeroed_parameters=_zeros(source, flat.initializers, zeroed),
         report=shrinker.report(unneeded, removal, level),

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from emergraph.atomic import write_atomically
 from emergraph.cli.app import command
-from emergraph.cli.atomic import write_atomically
 from emergraph.cli.output import say
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.errors import UsageError

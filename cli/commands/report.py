@@ -104,7 +104,7 @@ def _write(text: str, form: ReportFormat, out: Path | None, talk: Output) -> Non
     if out is None and form is ReportFormat.JSON:
         sys.stdout.write(text)
         return
-    from emergraph.cli.atomic import write_atomically
+    from emergraph.atomic import write_atomically
 
     target = out or Path("report.html")
     write_atomically(target, text.encode())

@@ -26,7 +26,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         if target.exists() and not target.is_file():
             if target.is_dir():
-                raise UsageError(f"{shown} is a folder: give --out the name of a file")
+                raise UsageError(f"{shown} is a folder: give the name of a file")
             target.write_bytes(data)
             return
         _replace(target, data)
