@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from emergraph.analysis.figures.figure import FigureData, Query, Run
+from emergraph.analysis.shown import ShownInNotebooks
 
 FORM = "emergraph-report/1"
 """Name and version of the JSON form; see docs/report.schema.json."""
@@ -96,7 +97,7 @@ class Page:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(ShownInNotebooks):
     """Everything that is known about one graph."""
 
     graph: Mapping[str, object]
@@ -128,6 +129,12 @@ class Report:
             budget=self.budget,
             commands=self.commands,
         )
+
+    def to_html(self) -> str:
+        """Return the page: one HTML file that loads nothing and runs no script."""
+        from emergraph.analysis.report.html import page_html
+
+        return page_html(self.page())
 
     def section(self, name: str) -> Section:
         """Return a section by its id.

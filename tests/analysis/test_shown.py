@@ -14,13 +14,15 @@ from emergraph.analysis.emergence.thresholds import ThresholdSweep
 from emergraph.analysis.landscape.surveyresult import Survey
 from emergraph.analysis.percolation.percolate import PercolationResult
 from emergraph.analysis.pruning.whatif import PruningResult
+from emergraph.analysis.report.collect import collect_report
+from emergraph.analysis.report.document import Report
 from emergraph.analysis.shown import ROWS, ShownInNotebooks, html_of
 from emergraph.analysis.topology.topology import TopologyResult
 from emergraph.graphstore.store import open_store
 
 RESULTS = (
     *(EmergenceResult, EmergenceReport, ThresholdSweep, BootstrapResult, PercolationResult, PruningResult),
-    *(TopologyResult, Survey, Difference),
+    *(TopologyResult, Survey, Difference, Report),
 )
 
 
@@ -50,9 +52,20 @@ def test_a_graph_and_its_results(analysed_store):
     assert "5,018" in shown
     result = graph.emergence(save=False)
     assert f"{result.any.exact:,}" in result._repr_html_()
+    assert "equal" in graph.diff(graph)._repr_html_()
+    assert "Percolation" in graph.report()._repr_html_()
+
+
+def test_what_people_look_at_is_what_the_commands_make(analysed_store, tmp_path):
+    graph = api.open_store(analysed_store).graph()
     with open_store(analysed_store) as opened:
+        collected = collect_report(opened.graph())
         found = compare(opened.graph(), opened.graph())
-    assert "equal" in found._repr_html_()
+    made = graph.report(tmp_path / "page.html")
+    assert made.section("emergence").facts == collected.section("emergence").facts
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(f'<section id="{section.id}"' in page for section in collected.sections)
+    assert graph.diff(graph).verdict == found.verdict
 
 
 def test_names_are_text(tmp_path):

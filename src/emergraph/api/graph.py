@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from emergraph.api.contents import GraphContents
 from emergraph.api.emergence import GraphEmergence
 from emergraph.api.networks import GraphNetwork
+from emergraph.api.views import GraphViews
 from emergraph.api.whatifs import GraphWhatIfs
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Graph(GraphContents, GraphEmergence, GraphWhatIfs, GraphNetwork):
+class Graph(GraphContents, GraphEmergence, GraphWhatIfs, GraphNetwork, GraphViews):
     """One graph of a store on disk. Every call opens the file and closes it again."""
 
     export_summary: "ExportSummary | None" = None
