@@ -9,6 +9,7 @@ from webdriver import Browser
 
 from emergraph.analysis.report.collect import collect_report
 from emergraph.analysis.report.html import report_page
+from emergraph.cli.main import main
 from emergraph.graphstore.store import open_store
 
 pytestmark = pytest.mark.browser
@@ -74,6 +75,9 @@ return [...document.querySelectorAll(texts)]
 """
 
 
+DIFF_SECTIONS = {"summary", "layers", "tensors", "units", "measures", "provenance"}
+
+
 def page_of(path, name=None):
     with open_store(path) as store:
         return report_page(collect_report(store.graph(name)))
@@ -91,26 +95,40 @@ def pages(tmp_path_factory):
     for name, model in (("plain", dense_demo()), ("hostile", hostile_model(folder / "hostile.onnx"))):
         analysed(folder / f"{name}.duckdb", model, name="digits" if name == "plain" else HOSTILE[4])
         (folder / f"{name}.html").write_text(page_of(folder / f"{name}.duckdb"), encoding="utf-8")
+    diff = ["diff", f"{folder / 'plain.duckdb'}:digits", f"{folder / 'hostile.duckdb'}:{HOSTILE[4]}"]
+    assert main([*diff, "--out", str(folder / "diff.html"), "--quiet"]) == 0
     return folder
 
 
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
-@pytest.mark.parametrize("name", ["plain", "hostile"])
-def test_a_report(browser, pages, name, width, scheme):
+def checked(browser, pages, name, width, scheme):
+    """Open a page, look it over, and return the ids of its sections."""
     browser.look(width=width, scheme=scheme)
     console, requests = browser.open(pages / f"{name}.html")
     assert console == []
     assert [url for url in requests if not url.startswith("data:")] == []
     if SHOTS:
         browser.screenshot(Path(SHOTS) / f"{name}-{width}-{scheme}.png", whole=True)
-    ids = browser.run("return [...document.querySelectorAll('section')].map(s => s.id)")
-    assert set(ids) == SECTIONS
-    assert browser.run("return document.querySelectorAll('figure svg').length") >= 11
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.run(WIDER) == []
     assert browser.run(OVERLAPPING) == []
     assert browser.run(CLIPPED) == []
     assert browser.run(UNREADABLE) == []
+    return set(browser.run("return [...document.querySelectorAll('section')].map(s => s.id)"))
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize("name", ["plain", "hostile"])
+def test_a_report(browser, pages, name, width, scheme):
+    assert checked(browser, pages, name, width, scheme) == SECTIONS
+    assert browser.run("return document.querySelectorAll('figure svg').length") >= 11
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_a_difference(browser, pages, width, scheme):
+    """Of two networks that share nothing, one of them with hostile names: every table has rows."""
+    assert checked(browser, pages, "diff", width, scheme) == DIFF_SECTIONS
+    assert browser.run("return document.querySelectorAll('script, img, iframe, form').length") == 0
+    assert HOSTILE[0] in browser.run("return document.body.textContent")
 
 
 def test_the_page_follows_the_reader_into_the_dark(browser, pages):
