@@ -19,6 +19,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from emergraph.errors import UsageError
+from emergraph.exporters.nodes import attributes
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.generic]
@@ -57,11 +58,6 @@ class Tensors:
     constant: Callable[[str], Array | None]
     """None for what depends on the inputs."""
     opset: int
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, object]:
-    """The attributes of a node as plain values."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def carried_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int = 0) -> dict[str, Floats]:
@@ -181,14 +177,14 @@ class Geometry:
         shape = numbers("kernel_shape", kernel or ())
         strides, dilations = numbers("strides", [1] * len(shape)), numbers("dilations", [1] * len(shape))
         begins = numbers("pads", [0] * (2 * len(shape)))[: len(shape)]
-        auto = known.get("auto_pad", b"NOTSET")
-        if auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        auto = known.get("auto_pad", "NOTSET")
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
             totals = [
                 max((n - 1) * s + (k - 1) * d + 1 - size, 0)
                 for n, s, k, d, size in zip(outputs, strides, shape, dilations, sizes, strict=True)
             ]
-            begins = tuple(t // 2 if auto == b"SAME_UPPER" else t - t // 2 for t in totals)
-        elif auto == b"VALID":
+            begins = tuple(t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in totals)
+        elif auto == "VALID":
             begins = (0,) * len(shape)
         return cls(shape, strides, dilations, begins)
 

@@ -14,6 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from emergraph.exporters.nodes import attributes, input_name
+
 Array = NDArray[np.generic]
 Reader = Callable[[str], Array]
 
@@ -55,16 +57,6 @@ class Rewriting:
         return self.made[key]
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, object]:
-    """Attributes of a node by name, as Python values."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-def optional_input(node: onnx.NodeProto, position: int) -> str:
-    """Name of an input, "" where it is left out."""
-    return node.input[position] if position < len(node.input) else ""
-
-
 def along_axis(values: Array, axis: int, rank: int, block: int, size: int) -> NDArray[np.float64]:
     """Shape per-tensor, per-axis or blocked scales so that they broadcast against the quantized tensor."""
     scale = np.asarray(values, dtype=np.float64)
@@ -95,7 +87,7 @@ def _dequantize_linear(node: onnx.NodeProto, model: Rewriting) -> bool:
     q, scale = model.value(node.input[0]), model.value(node.input[1])
     if q is None or scale is None:
         return False
-    zero = model.value(optional_input(node, 2))
+    zero = model.value(input_name(node, 2))
     found = attributes(node)
     axis, block = int(str(found.get("axis", 1))), int(str(found.get("block_size", 0)))
     name = model.add_weight(
@@ -146,11 +138,11 @@ def _float_activation(node: onnx.NodeProto, model: Rewriting, x: str, zero: str)
 def _integer_contraction(node: onnx.NodeProto, model: Rewriting) -> bool:
     """MatMulInteger and ConvInteger: their int32 result is exact in float32 below 2^24."""
     op = "MatMul" if node.op_type == "MatMulInteger" else "Conv"
-    weight = _centred(model, node.input[1], optional_input(node, 3), -1 if op == "MatMul" else 0)
+    weight = _centred(model, node.input[1], input_name(node, 3), -1 if op == "MatMul" else 0)
     if weight is None:
         return False
-    x = _float_activation(node, model, node.input[0], optional_input(node, 2))
-    w = model.add_weight(node.input[1], ("integer", optional_input(node, 3)), lambda: weight)
+    x = _float_activation(node, model, node.input[0], input_name(node, 2))
+    w = model.add_weight(node.input[1], ("integer", input_name(node, 3)), lambda: weight)
     rebuilt = helper.make_node(op, [x, w], [node.output[0]], name=node.name)
     rebuilt.attribute.extend(node.attribute)
     model.nodes.append(rebuilt)
@@ -167,9 +159,9 @@ def _qlinear(node: onnx.NodeProto, model: Rewriting) -> bool:
     stem = node.output[0]
     weight = dequantize(q, scale, model.value(w_zero), axis=0 if conv else q.ndim - 1)
     inputs = [f"{stem}/x", model.add_weight(w, ("integer", w_scale, w_zero), lambda: weight)]
-    bias = model.value(optional_input(node, 8))
+    bias = model.value(input_name(node, 8))
     in_scale = model.value(x_scale)
-    if optional_input(node, 8):
+    if input_name(node, 8):
         if bias is None or in_scale is None:
             return False
         unit = np.asarray(in_scale, np.float64).reshape(()) * np.asarray(scale, np.float64)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.tracing.constants import Constant, literal
-from emergraph.exporters.tracing.evaluate import attributes, run_node
+from emergraph.exporters.tracing.evaluate import run_node
 from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
 from emergraph.exporters.tracing.names import operation_name, weight_layer_name
@@ -403,7 +403,6 @@ __all__ = [
     "TensorFacts",
     "TraceContext",
     "TracedModel",
-    "attributes",
     "literal",
     "rule",
 ]

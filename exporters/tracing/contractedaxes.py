@@ -2,8 +2,8 @@
 
 import onnx
 
+from emergraph.exporters.nodes import attributes
 from emergraph.exporters.tracing.context import op_names
-from emergraph.exporters.tracing.evaluate import attributes
 
 _SLIDING = frozenset(op_names("Conv ConvTranspose ConvInteger QLinearConv FusedConv DeformConv"))
 _DENSE = frozenset(

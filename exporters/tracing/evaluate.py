@@ -16,15 +16,6 @@ class EvaluationError(InvalidInputError):
     """The reference implementation of ONNX does not know an operation, or refuses its inputs."""
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, object]:
-    """The attributes of a node as Python values (strings decoded, tensors and graphs as protos)."""
-    found: dict[str, object] = {}
-    for attribute in node.attribute:
-        value = onnx.helper.get_attribute_value(attribute)
-        found[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return found
-
-
 def run_node(node: onnx.NodeProto, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> list[Array]:
     """Run one node on arrays with the reference implementation of ONNX.
 

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.nodes import attributes
 from emergraph.exporters.runtime.quoting import plain, quoted
-from emergraph.exporters.tracing.evaluate import attributes
 from emergraph.exporters.tracing.facts import Array, BodyRun, BodyRunner, TensorFacts
 
 FactsOf = Callable[[str], TensorFacts | None]

@@ -151,11 +151,6 @@ class ModelConstants:
         return found
 
 
-def input_at(node: onnx.NodeProto, position: int) -> str:
-    """Name of an input, empty where it is left out."""
-    return node.input[position] if position < len(node.input) else ""
-
-
 def integers(values: Sequence[int] | Array) -> NDArray[np.int64]:
     """As whole numbers, one axis."""
     return np.asarray(values, dtype=np.int64).reshape(-1)

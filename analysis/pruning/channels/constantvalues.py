@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.channels.constants import POINTWISE, ModelConstants, input_at
+from emergraph.analysis.pruning.channels.constants import POINTWISE, ModelConstants
 from emergraph.analysis.pruning.channels.tracks import ChannelMap, Reader, Track
 from emergraph.errors import EmergraphError
+from emergraph.exporters.nodes import input_name, is_unpadded
 from emergraph.exporters.tracing.evaluate import run_node
 
 Floats = NDArray[np.float64]
@@ -70,7 +71,7 @@ def _contracted(
     name = node.input[1 - reader.position] if node.op_type == "MatMul" else node.input[0]
     if reader.depthwise:
         given = known[name]
-        usable = (given == 0) | ((~np.isnan(given)) & _unpadded(node))
+        usable = (given == 0) | ((~np.isnan(given)) & (node.op_type == "Conv" and is_unpadded(node)))
         values = np.where(usable, np.nan_to_num(given) * total[:, 0], np.nan)
         values[~present[:, 0]] = 0.0
     elif reader.ids is None:
@@ -80,20 +81,13 @@ def _contracted(
         usable = (given == 0) | ((~np.isnan(given)) & reader.foldable)
         values = total @ np.where(usable, np.nan_to_num(given), 0.0)
         values[(present & ~usable).any(axis=1)] = np.nan
-    bias = input_at(node, 2)
+    bias = input_name(node, 2)
     if bias:
         if bias not in constants.names or constants.value(bias).size not in (1, n):
             return np.full(n, np.nan)
         values = values + constants.value(bias).astype(np.float64).reshape(-1)
     plain = all(a.name not in ("alpha", "beta") or a.f == 1.0 for a in node.attribute)
     return values if plain else np.full(n, np.nan)
-
-
-def _unpadded(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Conv" and not any(
-        (a.name == "pads" and any(a.ints)) or (a.name == "auto_pad" and a.s not in (b"NOTSET", b"VALID"))
-        for a in node.attribute
-    )
 
 
 def weights_present(reader: Reader, constants: ModelConstants, node: onnx.NodeProto) -> NDArray[np.bool_]:
@@ -144,7 +138,7 @@ def _ridden(
     same = node.op_type in _SAME
     padded = (
         node.op_type == "Pad"
-        and input_at(node, 2) in ("",)
+        and not input_name(node, 2)
         and not any(
             (a.name == "value" and a.f) or (a.name == "mode" and a.s != b"constant") for a in node.attribute
         )

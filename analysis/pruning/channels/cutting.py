@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from emergraph.analysis.pruning.channels.constants import ModelConstants, input_at
+from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.constantvalues import weight_sums
 from emergraph.analysis.pruning.channels.tracks import Reader
 from emergraph.analysis.pruning.channels.unneeded import Unneeded
 from emergraph.errors import UsageError
+from emergraph.exporters.nodes import input_name
 from emergraph.exporters.runtime.flat_model import names_used
+from emergraph.exporters.runtime.ordering import in_data_order
 from emergraph.exporters.runtime.quoting import quoted
 
 BIAS = 2
@@ -78,7 +80,7 @@ def _fold(
         added = constants.add(more.astype(kind), "bias")
         return [copy, onnx.helper.make_node("Add", [made, added], [final], name=f"{copy.name}/bias")]
     held: np.ndarray = np.zeros(len(more))
-    if name := input_at(node, 2):
+    if name := input_name(node, 2):
         stored = constants.value(name).astype(np.float64).reshape(-1)
         held = stored[unneeded.keeps(reader.out)] if stored.size == len(reader.out) else stored
     while len(copy.input) < BIAS + 1:
@@ -101,7 +103,7 @@ def _assembled(
         if name in read:
             graph.initializer.append(_filled(proto, name, unneeded.constants))
     graph.initializer.extend(proto for name, proto in unneeded.constants.added.items() if name in read)
-    graph.node.extend(_in_order(nodes, {*(i.name for i in graph.initializer), *held}))
+    graph.node.extend(in_data_order(nodes))  # what was constant may depend on operations of the model now
     model = onnx.ModelProto(
         ir_version=max(original.ir_version, 4), producer_name="emergraph", domain=original.domain
     )
@@ -139,21 +141,3 @@ def _used(nodes: list[onnx.NodeProto], outputs: tuple[str, ...]) -> list[onnx.No
         seen.add(id(node))
         stack.extend(names_used([node]))
     return [node for node in nodes if id(node) in seen]
-
-
-def _in_order(nodes: list[onnx.NodeProto], known: set[str]) -> list[onnx.NodeProto]:
-    """Every tensor made before it is read: constant operations may depend on those of the model."""
-    done, waiting, ordered = set(known) | {""}, list(nodes), []
-    made = {name for node in nodes for name in node.output}
-    while waiting:
-        later = []
-        for node in waiting:
-            if all(name in done or name not in made for name in names_used([node])):
-                ordered.append(node)
-                done.update(node.output)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            raise ValueError("the operations of the smaller model depend on each other")
-        waiting = later
-    return ordered

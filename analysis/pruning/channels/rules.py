@@ -8,6 +8,7 @@ import onnx
 from emergraph.analysis.pruning.channels.constants import POINTWISE, ModelConstants
 from emergraph.analysis.pruning.channels.movement import MOVEMENT
 from emergraph.analysis.pruning.channels.tracks import ChannelMap, Ids, Keeps, Reader, Track, UnfollowedError
+from emergraph.exporters.nodes import is_unpadded
 from emergraph.exporters.runtime.quoting import quoted
 
 Rule = Callable[[ChannelMap], None]
@@ -56,7 +57,8 @@ def convolution(m: ChannelMap) -> None:
         ids = m.new(n_out)
         in_axis, out_axis = (0, 1) if transposed else (1, 0)
         m.cut(1, out_axis, ids)
-        _read(m, track, in_axis, (ids, out_axis), foldable=_unpadded(m) and not transposed, uses=positions)
+        foldable = is_unpadded(m.node) and not transposed
+        _read(m, track, in_axis, (ids, out_axis), foldable=foldable, uses=positions)
     elif group == n_in == n_out:
         ids = None if track is None else track.ids
         m.readers.append(Reader(m.index, 1, None, 1, ids, 0, False, positions, depthwise=ids is not None))
@@ -71,11 +73,6 @@ def convolution(m: ChannelMap) -> None:
     if m.name(2):
         m.cut(2, 0, ids)
     m.follow(ids, 1)
-
-
-def _unpadded(m: ChannelMap) -> bool:
-    pads = next((list(a.ints) for a in m.node.attribute if a.name == "pads"), [])
-    return not any(pads) and m.attribute("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
 
 
 def _regroup(ids: Ids) -> Callable[[onnx.NodeProto, Keeps, ModelConstants], list[onnx.NodeProto]]:

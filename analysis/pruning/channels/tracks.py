@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants
+from emergraph.exporters.nodes import attributes
 from emergraph.exporters.runtime.flat_model import FlatModel, names_used, subgraphs
 from emergraph.exporters.runtime.quoting import quoted
 
@@ -124,10 +125,7 @@ class ChannelMap:
 
     def attribute(self, name: str, default: object = None) -> object:
         """An attribute of the current node."""
-        for attribute in self.node.attribute:
-            if attribute.name == name:
-                return onnx.helper.get_attribute_value(attribute)
-        return default
+        return attributes(self.node).get(name, default)
 
     def integer(self, name: str, default: int) -> int:
         """A whole-number attribute of the current node."""

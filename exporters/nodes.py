@@ -1,0 +1,25 @@
+"""What an operation of an ONNX model says about itself."""
+
+import onnx
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, object]:
+    """The attributes of a node as Python values (strings decoded, tensors and graphs as protos)."""
+    found: dict[str, object] = {}
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        found[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return found
+
+
+def input_name(node: onnx.NodeProto, position: int) -> str:
+    """Name of an input, empty where it is left out."""
+    return node.input[position] if position < len(node.input) else ""
+
+
+def is_unpadded(node: onnx.NodeProto) -> bool:
+    """Whether a sliding operation sees nothing but its input: no padding at the borders."""
+    found = attributes(node)
+    pads = found.get("pads")
+    padded = isinstance(pads, list) and any(pads)
+    return not padded and found.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
