@@ -13,11 +13,11 @@ from itertools import product
 
 import numpy as np
 import polars as pl
+from inference import holm, partial_spearman
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from emergraph.analysis.emergence.intervals import spread
-from emergraph.analysis.emergence.rankcorrelation import ranks
 
 Floats = NDArray[np.float64]
 
@@ -66,20 +66,6 @@ def student_p(values: Floats) -> float:
     return float(2 * stdtr(len(values) - 1, -t))
 
 
-def holm(p_values: Floats) -> Floats:
-    """Holm's step-down correction.
-
-    Example:
-        >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
-        [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p_values)
-    scaled = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    corrected = np.empty_like(p_values)
-    corrected[order] = np.minimum(scaled, 1.0)
-    return corrected
-
-
 @dataclass(frozen=True)
 class Effect:
     """One number per seed."""
@@ -92,14 +78,6 @@ class Effect:
     detail: str
     unit: str
     values: Floats
-
-
-def rank_rho(x: Floats, y: Floats, given: tuple[Floats, ...] = ()) -> float:
-    """Spearman's correlation with the ranks of what is given regressed out; NaN where one is constant."""
-    design = np.column_stack([np.ones(len(x)), *(ranks(g) for g in given)])
-    left, right = (r - design @ np.linalg.lstsq(design, r, rcond=None)[0] for r in (ranks(x), ranks(y)))
-    scale = np.linalg.norm(left) * np.linalg.norm(right)
-    return float(left @ right / scale) if scale > 1e-9 * len(x) else float("nan")
 
 
 def _per_seed(frame: pl.DataFrame, figure: Callable[[pl.DataFrame], float]) -> Floats:
@@ -168,7 +146,7 @@ def _levels(
 def _change_rho(frame: pl.DataFrame, interior: str, given: tuple[str, ...]) -> float:
     change = np.diff(frame["test_accuracy"].to_numpy())
     held = tuple(frame[name].to_numpy()[:-1].astype(float) for name in given)
-    return rank_rho(frame[interior].to_numpy()[:-1], change, held)
+    return partial_spearman(frame[interior].to_numpy()[:-1], change, held)
 
 
 def initialisation_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> Iterator[Effect]:
@@ -186,7 +164,7 @@ def initialisation_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFram
             ):
                 values = _per_seed(
                     chosen.with_columns(pl.lit(0).alias("epoch")),
-                    lambda f: rank_rho(f[interior].to_numpy(), f["final"].to_numpy()),  # noqa: B023
+                    lambda f: partial_spearman(f[interior].to_numpy(), f["final"].to_numpy()),  # noqa: B023
                 )
                 label = f"{rule} {threshold:g}"
                 yield Effect(
@@ -221,12 +199,10 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
             }
         rows.append(row)
     frame = pl.DataFrame(rows, infer_schema_length=None)
-    parts = []
-    for part in frame.partition_by("claim", maintain_order=True):
-        known = part["p"].is_not_null().to_numpy()
-        corrected = np.full(part.height, np.nan)
-        corrected[known] = holm(part["p"].drop_nulls().to_numpy())
-        parts.append(part.with_columns(pl.Series("p_holm", corrected).fill_nan(None)))
+    parts = [
+        part.with_columns(pl.Series("p_holm", holm(part["p"].to_list()), dtype=pl.Float64))
+        for part in frame.partition_by("claim", maintain_order=True)
+    ]
     sure = pl.col("p_holm") < LEVEL
     return pl.concat(parts).with_columns(
         pl.when(sure & (pl.col("low") > 0))

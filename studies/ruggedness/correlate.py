@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+from inference import holm, partial_spearman
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.rankcorrelation import rank_correlation, ranks
+from emergraph.analysis.emergence.rankcorrelation import rank_correlation
 from ruggedness.measure import AT_THE_POINT, MEASURED, NORMS
 
 Floats = NDArray[np.float64]
@@ -25,38 +26,13 @@ def statistics() -> list[str]:
     return [f"{norm}_{name}" for norm in NORMS for name in MEASURED] + list(AT_THE_POINT)
 
 
-def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (1979) over the values that there are.
-
-    Example:
-        >>> holm([0.01, None, 0.04, 0.03])
-        [0.03, None, 0.06, 0.06]
-    """
-    known = sorted((value, i) for i, value in enumerate(p) if value is not None)
-    corrected: list[float | None] = [None] * len(p)
-    largest = 0.0
-    for rank, (value, i) in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * value))
-        corrected[i] = largest
-    return corrected
-
-
-def partial_rho(x: Floats, y: Floats, given: Sequence[Floats]) -> float:
-    """Spearman correlation with the ranks of `given` regressed out; NaN where nothing is left."""
-    ranked = [ranks(v) for v in (x, y, *given)]
-    design = np.column_stack([np.ones(len(x)), *ranked[2:]])
-    left, right = (v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in ranked[:2])
-    size = float(np.linalg.norm(left) * np.linalg.norm(right))
-    return float(left @ right) / size if size > 1e-9 * len(x) else float("nan")
-
-
 def interval(x: Floats, y: Floats, given: Sequence[Floats], *, draws: int, seed: int) -> tuple[float, float]:
     """Percentile interval of 95 % over resamples of whole nets."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
         chosen = rng.integers(0, len(x), len(x))
-        found.append(partial_rho(x[chosen], y[chosen], [g[chosen] for g in given]))
+        found.append(partial_spearman(x[chosen], y[chosen], [g[chosen] for g in given]))
     kept = np.array(found)[np.isfinite(found)]
     low, high = np.quantile(kept, [0.025, 0.975]) if kept.size else (np.nan, np.nan)
     return float(low), float(high)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import polars as pl
+from inference import holm
 from markdown import markdown
 
 TEMPLATE = Path(__file__).with_name("page.md")
@@ -98,16 +99,6 @@ def _factor(found: dict) -> str:
     weights = [k ** -(options["alpha"] + 1) for k in range(1, options["n_skills"] + 1)]
     expected = 2 * options["rate"] * weights[0] / sum(weights) * options["target"]
     return f"1/{expected / found['parameters'][0]:.0f}"
-
-
-def holm(p: list[float]) -> list[float]:
-    """Holm's correction of p-values for as many tests as there are."""
-    order = sorted(range(len(p)), key=lambda place: p[place])
-    corrected, highest = [0.0] * len(p), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, p[place] * (len(p) - rank)))
-        corrected[place] = highest
-    return corrected
 
 
 def _test_sentence(tests: pl.DataFrame) -> str:

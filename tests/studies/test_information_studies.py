@@ -8,7 +8,6 @@ from information_study import quick
 from markdown import markdown
 from skills_study import QUICK, run
 from skillsmodel.experiment import change_test, emergence_steps
-from skillsmodel.page import holm
 
 from emergraph.analysis.skills.simulate import SimulationOptions
 
@@ -72,7 +71,3 @@ def test_emergence_is_where_a_skill_crosses_half():
 def test_markdown():
     table = pl.DataFrame({"a": [1.234, None], "b": ["x", ""]})
     assert markdown(table, {"a": ".1f"}).splitlines()[2:] == ["| 1.2 | x |", "| - | - |"]
-
-
-def test_holm():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])

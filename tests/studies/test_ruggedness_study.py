@@ -5,14 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ruggedness.correlate import holm, partial_rho
 from ruggedness.measure import emergence_of
 from ruggedness.nets import activations, digits, train_group
 from ruggedness.page import page
 from ruggedness_study import quick_tables
-from scipy import stats
-
-from emergraph.analysis.emergence.rankcorrelation import rank_correlation
 
 LEVELS = (0.0, 0.5, 0.9)
 
@@ -62,20 +58,6 @@ def test_emergence_counts_paths_of_the_pruned_graph(data, group):
             paths = active * (1 + onward)
         assert row["E_active"] == total
         assert row["E_active_per_density"] == pytest.approx(total / (1 - row["sparsity"]))
-
-
-def test_partial_correlation_is_that_of_the_library():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=40)
-    x, y = z + rng.normal(size=40), z + rng.normal(size=40)
-    assert partial_rho(x, y, []) == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert partial_rho(x, y, [z]) == pytest.approx(rank_correlation(x, y, given=[z], n_permutations=9).rho)
-    assert np.isnan(partial_rho(x, np.ones(40), []))
-
-
-def test_holm_rejects_step_by_step():
-    p = [0.001, 0.04, None, 0.02, 0.5]
-    assert holm(p) == pytest.approx([0.004, 0.08, None, 0.06, 0.5])
 
 
 def test_the_quick_study_runs_from_end_to_end(data):
