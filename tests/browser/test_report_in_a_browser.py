@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from clifiles import chain_of_layers
 from reportstores import HOSTILE, analysed, dense_demo, hostile_model
 from webdriver import Browser
 
@@ -95,8 +98,10 @@ def pages(tmp_path_factory):
     for name, model in (("plain", dense_demo()), ("hostile", hostile_model(folder / "hostile.onnx"))):
         analysed(folder / f"{name}.duckdb", model, name="digits" if name == "plain" else HOSTILE[4])
         (folder / f"{name}.html").write_text(page_of(folder / f"{name}.duckdb"), encoding="utf-8")
-    diff = ["diff", f"{folder / 'plain.duckdb'}:digits", f"{folder / 'hostile.duckdb'}:{HOSTILE[4]}"]
-    assert main([*diff, "--out", str(folder / "diff.html"), "--quiet"]) == 0
+    changed = folder / "changed.onnx"
+    onnx.save(chain_of_layers(*HOSTILE, weight=np.asarray([[1.5, -0.5], [0.25, -2.0]], np.float32)), changed)
+    sides = [f"{folder / 'hostile.duckdb'}:{HOSTILE[4]}", str(changed)]
+    assert main(["diff", *sides, "--out", str(folder / "diff.html"), "--quiet"]) == 0
     return folder
 
 
@@ -125,10 +130,11 @@ def test_a_report(browser, pages, name, width, scheme):
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_a_difference(browser, pages, width, scheme):
-    """Of two networks that share nothing, one of them with hostile names: every table has rows."""
+    """Of two networks with hostile names and other weights."""
     assert checked(browser, pages, "diff", width, scheme) == DIFF_SECTIONS
     assert browser.run("return document.querySelectorAll('script, img, iframe, form').length") == 0
     assert HOSTILE[0] in browser.run("return document.body.textContent")
+    assert browser.run("return document.querySelectorAll('#tensors tbody tr, #units tbody tr').length") > 2
 
 
 def test_the_page_follows_the_reader_into_the_dark(browser, pages):
