@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+from markdown import table
 
 from grammar.experiment import Run
 from grammar.findings import METRICS, PRIMARY
@@ -62,14 +63,6 @@ def page(tables: Tables, runs: dict[str, Sequence[Run]], recorded: Run, paper: R
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]], *, words: int = 1) -> str:
-    """A Markdown table; the first columns hold words."""
-    lines = ["| " + " | ".join(head) + " |"]
-    lines.append("|" + "---|" * words + "---:|" * (len(head) - words))
-    lines += ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
 def _exponents(tables: Tables) -> str:
     rows = [
         [
@@ -84,7 +77,7 @@ def _exponents(tables: Tables) -> str:
         for row in tables.exponents.filter(method="collapse").iter_rows(named=True)
     ]
     head = ("setting", "capability", "metric", "shape", "exponent", "95 %", "0.5 is")
-    return _table(head, rows, words=3)
+    return table(head, rows, words=3)
 
 
 def _after_grammar(tables: Tables) -> str:
@@ -112,7 +105,7 @@ def _phases(tables: Tables) -> str:
         steps = [f"{row[metric]:.0f}" for metric in chosen]
         rows.append([row["group"], row["n_properties"], *steps, f"{ratio:.2f}"])
     head = ("setting", "K", "grammar", "relative types", "descriptive types", "unseen pairs", "over M_c")
-    return _table(head, rows)
+    return table(head, rows, words=1)
 
 
 def _data(tables: Tables) -> str:
@@ -139,7 +132,7 @@ def _data(tables: Tables) -> str:
         "step of the threshold",
         "last new pair",
     )
-    return _table(head, rows, words=0)
+    return table(head, rows, words=0)
 
 
 def _recorded(recorded: pl.DataFrame) -> str:
@@ -159,4 +152,4 @@ def _recorded(recorded: pl.DataFrame) -> str:
         *("step", "loss", "grammar", "relative", "descriptive", "log10 E active", "log10 E any", "active"),
         *("threshold", "shuffled", "random", "pairs / M_c"),
     )
-    return _table(head, rows, words=0)
+    return table(head, rows, words=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
+from markdown import table
 
 from emergraph.analysis.emergence.intervals import spread
 from pathcounts.claims import CLAIMS, initialisation_effects, judged, training_effects
@@ -65,11 +66,6 @@ def write_page(folder: Path, page: Path) -> None:
     page.write_text("\n".join(parts))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
-
-
 def _interval(values: Sequence[float], digits: int = 2, scale: float = 100.0) -> str:
     over = spread([scale * v for v in values])
     return f"{over.mean:.{digits}f} [{over.low:.{digits}f}, {over.high:.{digits}f}]"
@@ -99,7 +95,7 @@ threshold. Here its experiment is done with seeds, intervals and every activity 
 what is missing and writes this page again; `python studies/emergence_study.py --only mnist-small` one
 group. All figures are from one x86-64 machine; another may differ in the last digits of an accuracy.
 
-{_table(header, rows)}{note}
+{table(header, rows)}{note}
 - All networks: ReLU, He initialisation, zero biases, plain gradient descent on the cross entropy, no
   regularisation. The paper gives a learning rate of 0.005 and neither optimiser, width, depth nor batch;
   rate and batch of the dense MNIST networks here move as far per image as 0.005 does with batches of 50.
@@ -138,7 +134,7 @@ def _accuracies(tables: Tables) -> str:
 In per cent, mean over seeds with its 95 % interval: at the end of the baseline, and of the last epoch by
 level of pruning. The paper has 90.4 after the baseline and 95.7, 95.7, 95.6, 95.1 on MNIST.
 
-{_table(header, rows)}"""
+{table(header, rows)}"""
 
 
 def _verdicts(claims: pl.DataFrame) -> str:
@@ -166,10 +162,10 @@ the side of the claim and p, corrected by Holm over all tests of the claim, is b
 same on the other side. All tests with their figures, the p value of a sign-flip test included, are in
 `studies/results/pathcounts/claims.parquet`.
 
-{_table(header, rows)}
+{table(header, rows)}
 By rule, confirmed / refuted / undecided:
 
-{_table(["rule", *(CLAIMS[claim] for claim in known)], by_rule)}"""
+{table(["rule", *(CLAIMS[claim] for claim in known)], by_rule)}"""
 
 
 def _claim(claims: pl.DataFrame, claim: str) -> str:
@@ -195,7 +191,7 @@ def _claim(claims: pl.DataFrame, claim: str) -> str:
 
 Effect: {unit}, mean over seeds [95 % interval], d = mean / deviation over seeds, p by Holm.{others}
 
-{_table(header, rows)}"""
+{table(header, rows)}"""
 
 
 def _cell(row: Mapping[str, object]) -> str:
@@ -242,7 +238,7 @@ per layer and multiplies those after; `low_turn_t` does the opposite. A rescaled
 same function up to a factor, `*_turn_2` exactly the same one: what differs is how fast each layer learns.
 A rule on activations sees another E all the same.
 
-{_table(header, rows)}"""
+{table(header, rows)}"""
 
 
 def _stopping(stopping: pl.DataFrame) -> str:
@@ -281,7 +277,7 @@ end where that never stops; negative: later. Lost: test accuracy in points, betw
 validation accuracy seen until then. Interior `active`; the other one is in `stopping.parquet`. Means over
 the seeds that stop.
 
-{_table(header, rows)}"""
+{table(header, rows)}"""
 
 
 def _curves(tables: Tables, plots: Path) -> str:

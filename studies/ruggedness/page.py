@@ -1,6 +1,7 @@
 """The page about the study, written from its tables."""
 
 import polars as pl
+from markdown import table
 
 from ruggedness.correlate import CONTROLS, EMERGENCE
 
@@ -46,8 +47,8 @@ def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
         "`studies/results/ruggedness/correlations.parquet`.\n",
     ]
     for measure, title in (("E_active", "E"), ("E_active_per_density", "E per density (relative E)")):
-        parts.append(_table(found, measure, title))
-    parts += [_table(found, "sparsity", "sparsity"), _levels(nets), LIMITS]
+        parts.append(_correlations(found, measure, title))
+    parts += [_correlations(found, "sparsity", "sparsity"), _levels(nets), LIMITS]
     return "\n".join(parts)
 
 
@@ -87,32 +88,27 @@ def _cell(row: dict[str, object]) -> str:
     return f"**{text}**" if isinstance(corrected, float) and corrected < 0.05 else text
 
 
-def _table(found: pl.DataFrame, measure: str, title: str) -> str:
+def _correlations(found: pl.DataFrame, measure: str, title: str) -> str:
     controls = [c for c in CONTROLS if measure not in CONTROLS[c]]
-    lines = [
-        f"\n### {title}\n",
-        f"| statistic | {' | '.join(controls)} |",
-        "|---" * (len(controls) + 1) + "|",
-    ]
+    rows = []
     for statistic in SHOWN:
-        rows = found.filter((pl.col("statistic") == statistic) & (pl.col("measure") == measure))
-        cells = {row["control"]: _cell(row) for row in rows.iter_rows(named=True)}
-        lines.append(f"| {statistic} | {' | '.join(cells.get(c, '-') for c in controls)} |")
-    return "\n".join(lines) + "\n"
+        own = found.filter((pl.col("statistic") == statistic) & (pl.col("measure") == measure))
+        cells = {row["control"]: _cell(row) for row in own.iter_rows(named=True)}
+        rows.append([statistic, *(cells.get(c, "-") for c in controls)])
+    return f"\n### {title}\n\n{table(['statistic', *controls], rows)}"
 
 
 def _levels(nets: pl.DataFrame) -> str:
     columns = ["accuracy", "E_active", "E_active_per_density", "filter_rise", "element_rise"]
     columns += ["filter_excess_ruggedness", "element_excess_ruggedness", "hessian_trace", "lon_n_optima"]
-    lines = [
-        "\n## By pruning level\n\nMedians over architectures and seeds.\n",
-        f"| removed | {' | '.join(columns)} |",
-        "|---" * (len(columns) + 1) + "|",
+    medians = nets.group_by("level").agg(pl.col(columns).median()).sort("level")
+    rows = [
+        [f"{100 * level:.0f} %", *(f"{median:.4g}" for median in row)] for level, *row in medians.iter_rows()
     ]
-    for (level,), part in nets.group_by(["level"], maintain_order=False):
-        cells = " | ".join(f"{part[name].median():.4g}" for name in columns)
-        lines.append(f"| {100 * float(str(level)):.0f} % | {cells} |")
-    return "\n".join([*lines[:3], *sorted(lines[3:], key=lambda line: float(line.split()[1]))]) + "\n"
+    return (
+        "\n## By pruning level\n\nMedians over architectures and seeds.\n\n"
+        f"{table(['removed', *columns], rows)}"
+    )
 
 
 HEAD = """# Does a network of higher emergence lie in a more rugged landscape?
