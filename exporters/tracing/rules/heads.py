@@ -186,6 +186,8 @@ def group_query_attention(ctx: TraceContext) -> None:
     for position in range(5, len(ctx.node.input)):
         given = ctx.input(position)
         ctx.use(None if given is None else given.constant, "other")
+    if ctx.attr_int("do_rotary", 0):
+        q, k = (_rotated_by_cache(ctx, x, n, part) for x, n, part in ((q, n_q, "query"), (k, n_kv, "key")))
     grid = attend(
         ctx,
         heads_of(split_heads(q, n_q)),
@@ -195,6 +197,19 @@ def group_query_attention(ctx: TraceContext) -> None:
     set_context(ctx, grid, heads_first=False)
     _set_cache(ctx, 1, past_k, k, n_kv)
     _set_cache(ctx, 2, past_v, v, n_kv)
+
+
+def _rotated_by_cache(ctx: TraceContext, value: Value, n_heads: int, part: str) -> Value:
+    """Queries or keys after the rotation that the operation does itself; cached keys have been rotated."""
+    cosines = ctx.input(7)
+    labels = _rotate(
+        ctx,
+        split_heads(value, n_heads),
+        f"{ctx.name}:{part}",
+        interleaved=bool(ctx.attr_int("rotary_interleaved", 0)),
+        rotated=0 if cosines is None else 2 * cosines.shape[-1],
+    )
+    return Value(value.shape, labels=labels.reshape(value.shape))
 
 
 @rule("MultiHeadAttention", domain=MICROSOFT)
@@ -253,10 +268,12 @@ def packed_attention(ctx: TraceContext) -> None:
     ctx.did(TracedAs.CONTRACTED, "as MatMul, Add, attention")
 
 
-def _rotary(ctx: TraceContext, value: Value, n_heads: int, *, interleaved: bool, rotated: int) -> None:
-    """x_d cos - x_d' sin: a junction of each feature with its partner; unrotated features pass."""
-    ctx.read(value)
-    labels = split_heads(value, n_heads)
+def _rotate(ctx: TraceContext, labels: Labels, name: str, *, interleaved: bool, rotated: int) -> Labels:
+    """x_d cos - x_d' sin: a junction of each feature with its partner; unrotated features pass.
+
+    Returns:
+        Labels (B, T, H, D) after it.
+    """
     width = labels.shape[3]
     half = (rotated or width) // 2
     partner = np.arange(width)
@@ -267,10 +284,10 @@ def _rotary(ctx: TraceContext, value: Value, n_heads: int, *, interleaved: bool,
     tuples, which = distinct_tuples([labels, labels[..., partner]])
     units = tuples[:, 0].copy()
     fresh = np.flatnonzero((tuples[:, 0] != tuples[:, 1]) & (tuples >= 0).all(axis=1))
-    layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.JUNCTION, fresh.size)
+    layer = ctx.builder.add_layer(name, ctx.op, LayerKind.JUNCTION, fresh.size)
     ctx.builder.edges(
         layer,
-        name=ctx.name,
+        name=name,
         op=ctx.op,
         kind=EdgeKind.IDENTITY,
         src=tuples[fresh].ravel(),
@@ -278,9 +295,7 @@ def _rotary(ctx: TraceContext, value: Value, n_heads: int, *, interleaved: bool,
         note="rotary",
     )
     units[fresh] = layer.units
-    out = compress(units[which])
-    ctx.set_labels(0, np.swapaxes(out, 1, 2) if len(value.shape) == 4 else out.reshape(value.shape), {})
-    ctx.did(TracedAs.JOINED)
+    return compress(units[which])
 
 
 @rule("RotaryEmbedding")
@@ -304,7 +319,11 @@ def _trace_rotary(ctx: TraceContext) -> None:
     if value.labels is None or n_heads == 0:
         ctx.make_opaque("RotaryEmbedding without a number of heads")
         return
-    _rotary(ctx, value, n_heads, interleaved=bool(ctx.attr_int("interleaved", 0)), rotated=rotated)
+    ctx.read(value)
+    interleaved = bool(ctx.attr_int("interleaved", 0))
+    out = _rotate(ctx, split_heads(value, n_heads), ctx.name, interleaved=interleaved, rotated=rotated)
+    ctx.set_labels(0, np.swapaxes(out, 1, 2) if len(value.shape) == 4 else out.reshape(value.shape), {})
+    ctx.did(TracedAs.JOINED)
 
 
 __all__ = ["Constant", "attend", "attention_edges", "heads_of", "read_all", "set_context", "split_heads"]

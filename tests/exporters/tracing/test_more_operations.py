@@ -8,7 +8,7 @@ import onnx
 import pytest
 from nets import Net
 from onnx import helper
-from pathtruth import assert_norm_truth, assert_path_bounds, assert_path_truth
+from pathtruth import PATH_KINDS, assert_norm_truth, assert_path_bounds, assert_path_truth, reach
 from tracedmodel import trace_model
 
 from emergraph.graphstore.records import EdgeKind
@@ -47,6 +47,25 @@ def grouped_query(*, packed: bool) -> Build:
         return ms(net, "GroupQueryAttention", *inputs, num_heads=4, kv_num_heads=2)
 
     return build
+
+
+def rotated_query(net: Net, *, interleaved: int, fused: bool = True, n_out: int = 1) -> list[str]:
+    """Two query heads over one of 16 features, rotated by the attention or before it."""
+    x = tokens(net)
+    q, k, v = (dense(net, x, 4, width, zeros=0.9) for width in (32, 16, 16))
+    length = [net.value(np.asarray([2], np.int32)), net.value(np.asarray(3, np.int32))]
+    angles = net.rng.uniform(0.2, 1.2, (3, 8)).astype(np.float32)
+    table = [net.value(np.cos(angles)), net.value(np.sin(angles))]
+    if not fused:
+        turned = {"interleaved": interleaved}
+        at = net.value(np.arange(3)[None])
+        q = ms(net, "RotaryEmbedding", q, at, *table, num_heads=2, **turned)
+        k = ms(net, "RotaryEmbedding", k, at, *table, num_heads=1, **turned)
+    sizes = {"num_heads": 2, "kv_num_heads": 1}
+    if fused:
+        sizes |= {"do_rotary": 1, "rotary_interleaved": interleaved}
+    inputs = [q, k, v, "", "", *length, *(table if fused else [])]
+    return net.ops("GroupQueryAttention", n_out, *inputs, domain=MS, **sizes)
 
 
 def linear_attention(rule: str) -> Build:
@@ -118,6 +137,7 @@ def aligned(net: Net) -> str:
 EXACT: dict[str, Build] = {
     "GroupQueryAttention": grouped_query(packed=False),
     "GroupQueryAttention, packed": grouped_query(packed=True),
+    "GroupQueryAttention that rotates": lambda n: rotated_query(n, interleaved=0)[0],
     **{
         f"LinearAttention, {rule}": linear_attention(rule)
         for rule in ("linear", "gated", "delta", "gated_delta")
@@ -147,6 +167,22 @@ def test_influence_is_what_the_graph_says(op):
     assert not traced.summary.opaque
     draws, size = (40, 5.0) if op in LOGIC else (8, 2.0)
     assert_path_truth(traced, draws=draws, size=size)
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+def test_keys_that_the_attention_rotates_are_cached_rotated(interleaved):
+    sinks = []
+    for fused in (True, False):
+        net = net_of()
+        out, keys, _ = rotated_query(net, interleaved=interleaved, fused=fused, n_out=3)
+        net.output(out)
+        net.output(net.op("MatMul", keys, net.param(16, 3, zeros=0.8)))
+        sinks.append(trace_model(net.model()).sink)
+    fused, written = sinks
+    for kind in (EdgeKind.WEIGHT, EdgeKind.IDENTITY, EdgeKind.ATTENTION):
+        assert fused.count(kind) == written.count(kind) > 0
+    reached = [np.sort(reach(sink, PATH_KINDS).sum(axis=1)) for sink in sinks]
+    np.testing.assert_array_equal(*reached)
 
 
 def test_the_factor_of_a_fused_product_is_in_its_weights():
