@@ -118,6 +118,31 @@ class ChannelsLast(Weighted):
         return net.op("Gemm", net.op("Flatten", h), net.value(weight), net.value(bias), transB=1)
 
 
+class Attention(Weighted):
+    """Two heads of four features each, whose queries are the channels of `first`."""
+
+    def build(self):
+        self.keys, self.values = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        q, k, v = (
+            part(x).reshape(1, 2, 4, 36).transpose(2, 3) for part in (self.first, self.keys, self.values)
+        )
+        h = torch.softmax(q @ k.transpose(2, 3), -1) @ v
+        return self.last(h.transpose(2, 3).reshape(1, 8, 6, 6))
+
+    def say(self, net, x):
+        q, k, v = (
+            net.op("Reshape", self.conv(part, x), net.ints(1, 2, 4, 36))
+            for part in ("first", "keys", "values")
+        )
+        scores = net.op("Softmax", net.op("MatMul", net.op("Transpose", q, perm=[0, 1, 3, 2]), k), axis=-1)
+        h = net.op("MatMul", scores, net.op("Transpose", v, perm=[0, 1, 3, 2]))
+        h = net.op("Reshape", net.op("Transpose", h, perm=[0, 1, 3, 2]), net.ints(1, 8, 6, 6))
+        return self.conv("last", h)
+
+
 def theirs(net, x):
     """What Torch-Pruning makes of it: the shapes of its weights, and its outputs."""
     pruned = copy.deepcopy(net).eval()
@@ -195,3 +220,13 @@ def test_channels_last_flattening_is_wrong_there_and_right_here():
     same_shapes, difference = both(ChannelsLast)
     assert same_shapes
     assert difference > 1e-3
+
+
+def test_features_of_attention_heads_fail_there_and_stay_here():
+    net = Attention().eval()
+    x = torch.randn(Attention.shape, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(RuntimeError, match="is invalid for input of size"):
+        theirs(net, x)
+    our_shapes, our_output, masked = ours(net, x)
+    assert our_shapes == shapes(p.shape for p in net.parameters())
+    assert largest_difference([masked], [our_output]) < 1e-6
