@@ -1,6 +1,5 @@
 """Activity measured again: the model runs with drawn weights on the inputs of the trace."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -165,15 +164,12 @@ class ModelActivity:
             statistics,
             BATCH,
             self._prepared.fixed,
-            _silent,
+            None,
             batching=self._batching,
             process=self._process,
         )
         frames = [statistics[t.layer].frame(t.first_unit) for t in self._targets]
         return UnitTrace.from_frame(pl.concat(frames), self._graph.n_units, name="again")
-
-
-_silent: Callable[[int, int], None] = lambda _done, _total: None  # noqa: E731 - a default that has a type
 
 
 def trace_row(reader: GraphReader, trace: str | int | None) -> dict[str, object]:

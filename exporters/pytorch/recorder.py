@@ -210,7 +210,7 @@ class Recorder:
             statistics,
             self._options.batch_size,
             self._fixed(),
-            _silent,
+            None,
             batching=self._batching,
             process=process,
         )
@@ -345,7 +345,3 @@ def _is_sampled(array: Array, n: int) -> bool:
 
 def _tree_map(function: Any, values: Any) -> Any:  # noqa: ANN401
     return require_torch().utils._pytree.tree_map(function, values)  # noqa: SLF001 - as above
-
-
-def _silent(_done: int, _total: int) -> None:
-    """Progress that nobody sees."""

@@ -99,8 +99,7 @@ def record_trace(
     kept = kept_samples(prepared.samples.n, sum(t.n_units for t in targets), options.n_values)
     statistics = {target.layer: UnitStatistics(target.n_units, kept) for target in targets}
     runner = SampleRunner(prepared.run, as_source(file), prepared.samples, targets, options.run_limits)
-    silent: Progress = lambda _done, _total: None  # noqa: E731 - a default that has a type
-    batching = runner.record(statistics, options.batch_size, prepared.fixed, progress or silent)
+    batching = runner.record(statistics, options.batch_size, prepared.fixed, progress)
     header = _header(samples, prepared, batching, kept, options)
     frame = pl.concat([statistics[target.layer].frame(target.first_unit) for target in targets])
     trace = store.write_trace(reader.id, header, frame)

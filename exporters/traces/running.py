@@ -83,7 +83,7 @@ class SampleRunner:
         statistics: Mapping[int, UnitStatistics],
         batch_size: int,
         fixed: int | None,
-        progress: Progress,
+        progress: Progress | None,
         *,
         batching: Batching | None = None,
         process: ModelProcess | None = None,
@@ -94,7 +94,7 @@ class SampleRunner:
             statistics: By layer id.
             batch_size: Most samples per run.
             fixed: Samples that every run must have, if the model declares it.
-            progress: Called with (samples done, samples in all).
+            progress: Called with (samples done, samples in all); None for nobody.
             batching: What an earlier trace of this model and these samples found out; found out by default.
             process: Runs the model, and stays open; one of its own by default.
 
@@ -111,7 +111,8 @@ class SampleRunner:
                 for start in range(0, n, batching.size):
                     indices = range(start, min(start + batching.size, n))
                     self._add(child, group, indices, batching, statistics, with_inputs=number == 0)
-                    progress((number * n + indices.stop) // len(groups), n)
+                    if progress is not None:
+                        progress((number * n + indices.stop) // len(groups), n)
         return batching
 
     def _batching(self, process: ModelProcess, batch_size: int, fixed: int | None) -> Batching:
