@@ -46,14 +46,6 @@ def fact_text(value: object) -> str:
     return cell_text(value)
 
 
-def percent(part: int, whole: int) -> str:
-    """Return a percentage that is 100 only when nothing is missing, and 0 only when there is nothing."""
-    if part == whole:
-        return "100 %"
-    share = 100 * part / whole
-    return f"{min(max(share, 0.01), 99.99) if part else 0:.2f} %"
-
-
 def column_texts(series: "pl.Series") -> list[str]:
     """Return the cells of one column, with look-alike names told apart."""
     values = series.to_list()

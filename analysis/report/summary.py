@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from emergraph.analysis.figures.reading import newest_run
 from emergraph.analysis.report.document import Attempt, Section
+from emergraph.analysis.report.texts import percent
 from emergraph.graphstore.reader import GraphReader
 
 
@@ -36,8 +37,10 @@ def summary_section(reader: GraphReader, *, attempts: Sequence[Attempt], budget:
         "neurons": about["n_neurons"],
         "edges": about["n_edges"],
         "parameters": params,
-        "parameters understood": _share(about["n_parameters_understood"], params),
-        "operations understood": _share(about["n_operations_understood"], about["n_operations"]),
+        "parameters understood": percent(_number(about["n_parameters_understood"]), params),
+        "operations understood": percent(
+            _number(about["n_operations_understood"]), _number(about["n_operations"])
+        ),
         "parameters that are zero": _zeros(reader),
         "branches taken": about["branches"],
         "training step": about["step"],
@@ -56,17 +59,10 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _share(part: object, whole: object) -> str:
-    some, every = _number(part), _number(whole)
-    if not every or some == every:
-        return "100 %"
-    return f"{min(max(100 * some / every, 0.01), 99.99) if some else 0:.2f} %"
-
-
 def _zeros(reader: GraphReader) -> str | None:
     sql = "SELECT sum(n_zeros), sum(n_params) FROM tensors WHERE graph = ?"
     zeros, params = reader.connection.execute(sql, [reader.id]).fetchall()[0]
-    return None if not params else f"{int(zeros):,} ({_share(int(zeros), int(params))})"
+    return None if not params else f"{int(zeros):,} ({percent(int(zeros), int(params))})"
 
 
 def _headlines(reader: GraphReader) -> dict[str, object]:

@@ -48,6 +48,19 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def percent(part: int, whole: int) -> str:
+    """Return a percentage that is 100 only when nothing is missing, and 0 only when there is nothing.
+
+    Example:
+        >>> percent(1, 8), percent(999_999, 1_000_000), percent(1, 1_000_000), percent(0, 0)
+        ('12.50 %', '99.99 %', '0.01 %', '100 %')
+    """
+    if part == whole:
+        return "100 %"
+    share = 100 * part / whole
+    return f"{min(max(share, 0.01), 99.99) if part else 0:.2f} %"
+
+
 def heading(column: str) -> str:
     """Return the name of a column as a heading."""
     return words(column).replace("_", " ")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.analysis.report.texts import percent
 from emergraph.cli.app import command
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.tables import percent
 
 if TYPE_CHECKING:
     from emergraph.exporters.export import ExportSummary

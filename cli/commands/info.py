@@ -1,9 +1,9 @@
 """`emergraph info`: one graph of a store, and its layers."""
 
+from emergraph.analysis.report.texts import percent
 from emergraph.cli.app import command
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath
-from emergraph.cli.tables import percent
 
 HEAD = ("name", "id", "source", "sha256", "format", "producer", "wiring")
 
