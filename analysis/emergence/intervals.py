@@ -20,6 +20,7 @@ from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.emergence.scaled import Scaled, weighted_mean
 from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
@@ -229,7 +230,7 @@ class Spread:
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Plain values for JSON."""
-        return {name: v if math.isfinite(v) else None for name, v in asdict(self).items()}
+        return {name: finite_or_none(v) for name, v in asdict(self).items()}
 
 
 def spread(values: Sequence[float], *, confidence: float = 0.95) -> Spread:

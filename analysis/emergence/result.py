@@ -8,6 +8,7 @@ import polars as pl
 
 from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.scaled import Scaled
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind
@@ -33,10 +34,7 @@ class Magnitude:
 
     def to_dict(self) -> dict[str, float | None]:
         """Plain values for JSON; None for what JSON cannot hold."""
-        return {
-            name: v if math.isfinite(v) else None
-            for name, v in (("value", self.value), ("log10", self.log10))
-        }
+        return {name: finite_or_none(v) for name, v in (("value", self.value), ("log10", self.log10))}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.emergence.reversepass import RowStates, Sweep, reverse_pass
 from emergraph.analysis.emergence.scaled import LOG10_BAND, Scaled, concatenate
 from emergraph.analysis.emergence.states import UnitClasses, classify, plan
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
@@ -74,11 +75,11 @@ class ThresholdSweep(ShownInNotebooks):
             "rule": self.rule,
             "area_rule": self.area_rule,
             "options": self.options.to_dict(),
-            "thresholds": [{k: _finite(v) for k, v in row.items()} for row in rows],
+            "thresholds": [{k: finite_or_none(v) for k, v in row.items()} for row in rows],
             "summaries": {
                 s.interior.value: {
                     "maximum": s.maximum.to_dict(),
-                    "threshold_at_maximum": _finite(s.threshold_at_maximum),
+                    "threshold_at_maximum": finite_or_none(s.threshold_at_maximum),
                     "area": s.area.to_dict(),
                     "half_low": s.half_low,
                     "half_high": s.half_high,
@@ -87,10 +88,6 @@ class ThresholdSweep(ShownInNotebooks):
                 for s in self.summaries
             },
         }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def threshold_sweep(

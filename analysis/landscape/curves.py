@@ -1,9 +1,8 @@
 """The curves behind a survey's statistics, point by point."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import numpy as np
-
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.landscape.hypercube import exact_autocorrelation
 from emergraph.analysis.landscape.surveyresult import Survey
 
@@ -32,6 +31,6 @@ def curve_points(survey: Survey) -> Iterator[CurvePoint]:
                 yield "hessian_density", probe, float(node), float(weight)
 
 
-def _numbered(curve: str, values: "tuple[float, ...] | np.ndarray", *, first: int) -> Iterator[CurvePoint]:
+def _numbered(curve: str, values: Iterable[float], *, first: int) -> Iterator[CurvePoint]:
     for x, y in enumerate(values, start=first):
-        yield curve, 0, float(x), float(y) if np.isfinite(y) else None
+        yield curve, 0, float(x), finite_or_none(float(y))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.landscape.curves import curve_points
 from emergraph.analysis.landscape.estimate import Estimate
 from emergraph.analysis.landscape.extras import Extras
@@ -30,23 +31,19 @@ from emergraph.graphstore.store import Store, open_store
 COMMAND = "landscape"
 
 
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
 def statistics_frame(survey: Survey) -> pl.DataFrame:
     """Return the rows of `landscape`."""
     rows = [
         {
             "statistic": name,
-            "mean": _finite(e.mean),
-            "low": _finite(e.low),
-            "high": _finite(e.high),
-            "sd": _finite(e.sd),
+            "mean": finite_or_none(e.mean),
+            "low": finite_or_none(e.low),
+            "high": finite_or_none(e.high),
+            "sd": finite_or_none(e.sd),
             "n": e.n,
             "n_undefined": e.n_undefined,
             "level": e.level,
-            "null_value": _finite(e.null),
+            "null_value": finite_or_none(e.null),
             "loss": survey.loss_name,
         }
         for name, e in survey.estimates().items()
@@ -82,7 +79,7 @@ def layers_frame(survey: Survey, layer_ids: Mapping[str, int] | None = None) -> 
 def _fields(estimate: Estimate | None, **names: str) -> dict[str, float | None]:
     """Fields of an estimate under the names of columns; NULL where there is no estimate."""
     return {
-        column: None if estimate is None else _finite(getattr(estimate, field))
+        column: None if estimate is None else finite_or_none(getattr(estimate, field))
         for column, field in names.items()
     }
 
@@ -151,7 +148,7 @@ def trees_frame(survey: Survey) -> pl.DataFrame:
             "y": columns[cells % tree.shape[1]],
             "loss": np.concatenate([tree.minimum_values, tree.saddle_values]),
             "parent": [int(p) if p >= 0 else None for p in tree.parent],
-            "persistence": [_finite(p) for p in tree.persistence] + [None] * n_saddles,
+            "persistence": [finite_or_none(float(p)) for p in tree.persistence] + [None] * n_saddles,
             "basin_cells": [*tree.basin_cells().tolist(), *([0] * n_saddles)],
         }
         frames.append(pl.DataFrame(data, schema=MERGE_TREES.schema))

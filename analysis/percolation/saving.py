@@ -1,9 +1,8 @@
 """Percolation runs as rows of a store."""
 
-import math
-
 import polars as pl
 
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.percolation.result import PercolationResult
 from emergraph.graphstore.results import Column, ResultTable, register
 from emergraph.graphstore.store import Store
@@ -79,14 +78,16 @@ def save_percolation(store: Store, graph: int, result: PercolationResult, **abou
         about: Parameters beside the options and the order, such as the trace.
     """
     predictions = {
-        "degree_threshold": _finite(result.degree_threshold),
-        "layered_threshold": _finite(result.layered_threshold),
+        "degree_threshold": finite_or_none(result.degree_threshold),
+        "layered_threshold": finite_or_none(result.layered_threshold),
     }
     thresholds = result.summary().with_columns(
         pl.lit(value, dtype=pl.Float64).alias(name) for name, value in predictions.items()
     )
     blocks = result.layers.with_columns(
-        pl.when(pl.col("degree_threshold").is_finite()).then("degree_threshold").alias("degree_threshold")
+        pl.when(pl.col("degree_threshold").is_finite())
+        .then("degree_threshold")
+        .alias("degree_threshold")
     )
     return store.record_run(
         graph,
@@ -95,7 +96,3 @@ def save_percolation(store: Store, graph: int, result: PercolationResult, **abou
         seed=result.options.seed,
         result_tables={THRESHOLDS.name: thresholds, CURVE.name: result.curve(), BY_BLOCK.name: blocks},
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.pruning.components import giant_shares
 from emergraph.analysis.pruning.coupling import coupled_until
 from emergraph.analysis.pruning.edgetable import Levels
@@ -194,7 +195,7 @@ def _norms(removal: Removal) -> dict[str, object]:
         for power, name in ((1, "log10_path_norm_l1"), (2, "log10_path_norm_l2")):
             flow = forward_flow(table, partial(removal.strength, level=level, power=power))
             total = flow.log10_total / power
-            found[name].append(total if np.isfinite(total) else None)
+            found[name].append(finite_or_none(total))
     return {name: pl.Series(values, dtype=pl.Float64) for name, values in found.items()}
 
 

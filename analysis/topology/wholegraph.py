@@ -4,6 +4,7 @@ import igraph
 import numpy as np
 import polars as pl
 
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.topology.seeding import seeded
 from emergraph.analysis.topology.weightededges import WeightedEdges, igraph_of
 from emergraph.analysis.unitgraph import UnitGraph
@@ -53,7 +54,7 @@ def small_world(graph: igraph.Graph, *, seed: int) -> dict[str, float | None]:
     """
     giant = graph.connected_components().giant()
     n, m = giant.vcount(), giant.ecount()
-    clustering = _finite(giant.transitivity_undirected(mode="zero"))
+    clustering = finite_or_none(giant.transitivity_undirected(mode="zero"))
     found: dict[str, float | None] = {"transitivity": clustering, "mean_path": None, "sigma": None}
     if not 2 < n <= MAX_PATHS:
         return found
@@ -61,7 +62,7 @@ def small_world(graph: igraph.Graph, *, seed: int) -> dict[str, float | None]:
         twin = igraph.Graph.Erdos_Renyi(n=n, m=m)
     path, twin_path = giant.average_path_length(), twin.average_path_length()
     twin_clustering = twin.transitivity_undirected(mode="zero")
-    found["mean_path"] = _finite(path)
+    found["mean_path"] = finite_or_none(path)
     if clustering and twin_clustering > 0 and path > 0:
         found["sigma"] = (clustering / twin_clustering) / (path / twin_path)
     return found
@@ -89,7 +90,3 @@ def layer_graph(graph: UnitGraph, edges: WeightedEdges) -> pl.DataFrame:
             "pagerank": np.array(network.pagerank(weights=strength.tolist()), dtype=np.float64),
         }
     )
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
