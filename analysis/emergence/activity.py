@@ -10,6 +10,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.choices import choice
 from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.errors import UsageError
 
@@ -170,9 +171,4 @@ def rule_named(rule: ActivityRule | str) -> ActivityRule:
     Raises:
         UsageError: There is none.
     """
-    try:
-        return ActivityRule(rule)
-    except ValueError:
-        raise UsageError(
-            f"Unknown activity rule '{rule}': expected one of {', '.join(ActivityRule)}"
-        ) from None
+    return choice(ActivityRule, rule, "activity rule")

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.choices import choice
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.cases import count_cases
 from emergraph.analysis.emergence.exact import small
@@ -237,10 +238,7 @@ def null_kind(kind: NullKind | str) -> NullKind:
     Raises:
         UsageError: There is none.
     """
-    try:
-        return NullKind(kind)
-    except ValueError:
-        raise UsageError(f"Unknown null model '{kind}': expected one of {', '.join(NullKind)}") from None
+    return choice(NullKind, kind, "null model")
 
 
 def _weight_draw(

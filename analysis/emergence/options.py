@@ -2,12 +2,11 @@
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
+from emergraph.analysis.choices import choice
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
-
-Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Interior(StrEnum):
@@ -81,11 +80,9 @@ class EmergenceOptions:
 
     def __post_init__(self) -> None:
         for name, kind in _ENUMS.items():
-            object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
-        object.__setattr__(
-            self, "interiors", tuple(_choice("interiors", Interior, i) for i in self.interiors)
-        )
-        object.__setattr__(self, "kinds", tuple(_choice("kinds", EdgeKind, k) for k in self.kinds))
+            object.__setattr__(self, name, choice(kind, getattr(self, name), name))
+        object.__setattr__(self, "interiors", tuple(choice(Interior, i, "interior") for i in self.interiors))
+        object.__setattr__(self, "kinds", tuple(choice(EdgeKind, k, "kind of edges") for k in self.kinds))
         if not self.interiors or len(set(self.interiors)) < len(self.interiors):
             raise UsageError(
                 f"interiors must name each of active, any at most once, got {list(self.interiors)}"
@@ -116,11 +113,3 @@ _ENUMS: dict[str, type[StrEnum]] = {
     "paths": PathUnit,
     "unmeasured": Unmeasured,
 }
-
-
-def _choice(name: str, kind: type[Choice], value: str) -> Choice:
-    try:
-        return kind(value)
-    except ValueError:
-        valid = ", ".join(kind)
-        raise UsageError(f"Unknown value '{value}' for {name}: expected one of {valid}") from None

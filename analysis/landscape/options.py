@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from emergraph.analysis.choices import choice
 from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.layout import Norm
 from emergraph.errors import UsageError
@@ -81,7 +82,7 @@ class SurveyOptions:
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise UsageError(f"{name}: expected at least {least}, found {getattr(self, name)}")
-        object.__setattr__(self, "norm", _norm(self.norm))
+        object.__setattr__(self, "norm", choice(Norm, self.norm, "norm"))
         for name in ("radius", "rho", "adaptive_rho"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name}: expected a positive number, found {getattr(self, name)}")
@@ -102,18 +103,6 @@ class SurveyOptions:
             + (2**self.masks if self.masks else 0)
             + 3
         )
-
-
-def _norm(norm: Norm | str) -> Norm:
-    """The normalisation by its name.
-
-    Raises:
-        UsageError: There is none of that name.
-    """
-    try:
-        return Norm(norm)
-    except ValueError:
-        raise UsageError(f"norm {norm}: expected one of {', '.join(map(str, Norm))}") from None
 
 
 LADDER: tuple[dict[str, int], ...] = (

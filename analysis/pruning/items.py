@@ -11,6 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.choices import choice
 from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Floats, Levels
 from emergraph.analysis.pruning.kerneltaps import Taps, kernel_taps
 from emergraph.analysis.unitgraph import ROLES
@@ -113,7 +114,7 @@ def prunable_items(
     Raises:
         UsageError: The graph has nothing of the kind, or the unit is unknown.
     """
-    unit = _unit_named(unit)
+    unit = choice(PruningUnit, unit, "unit")
     everything = [block for block in table.blocks if _is_prunable(table, block)]
     leaders, copies, notes = _shared(everything)
     n_params = sum(_size(block, tensor_sizes) for block in leaders)
@@ -173,13 +174,6 @@ class _Part:
         return cls(
             taps.edge + block.first, block.dst[taps.edge], taps.magnitude, np.ones(len(taps.edge), np.int64)
         )
-
-
-def _unit_named(unit: str) -> PruningUnit:
-    try:
-        return PruningUnit(unit)
-    except ValueError:
-        raise UsageError(f"unknown unit '{unit}': expected one of {', '.join(PruningUnit)}") from None
 
 
 def _is_prunable(table: EdgeTable, block: BlockTable) -> bool:

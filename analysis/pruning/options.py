@@ -4,6 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from emergraph.analysis.choices import choice
 from emergraph.analysis.pruning.criteria import FOR_EDGES, Criterion
 from emergraph.analysis.pruning.items import PruningUnit
 from emergraph.analysis.pruning.selection import checked_levels
@@ -37,8 +38,8 @@ class PruningOptions:
         object.__setattr__(self, "levels", checked_levels(self.levels))
         if self.scope is not None and self.scope not in SCOPES:
             raise UsageError(f"unknown scope '{self.scope}': expected one of {', '.join(SCOPES)}")
-        if self.unit is not None and self.unit not in list(PruningUnit):
-            raise UsageError(f"unknown unit '{self.unit}': expected one of {', '.join(PruningUnit)}")
+        if self.unit is not None:
+            choice(PruningUnit, self.unit, "unit")
         if self.seeds < 1 or self.rounds < 1:
             raise UsageError(f"seeds and rounds must be at least 1, got {self.seeds} and {self.rounds}")
         _ = self.kind
