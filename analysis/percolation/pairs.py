@@ -1,7 +1,5 @@
 """Entity-property pairs from a table: who was seen with what, when for the first time, and in which class."""
 
-import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.tablefile import read_table
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 MAX_OBSERVATIONS = 200_000_000
@@ -150,23 +149,3 @@ def _check_columns(frame: pl.DataFrame, wanted: dict[str, str]) -> None:
             raise UsageError(
                 f"no column '{name}' for the {role}; there is {', '.join(frame.columns) or 'none'}"
             )
-
-
-def read_table(path: str | Path) -> pl.DataFrame:
-    """Read a Parquet or CSV file; "-" is CSV from standard input.
-
-    Raises:
-        InvalidInputError: There is no such file, or it is neither.
-    """
-    name = str(path)
-    try:
-        if name == "-":
-            return pl.read_csv(io.BytesIO(sys.stdin.buffer.read()), infer_schema_length=None)
-        if Path(path).suffix.lower() in (".parquet", ".pq"):
-            return pl.read_parquet(Path(path), glob=False)
-        return pl.read_csv(Path(path), infer_schema_length=None, glob=False)
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"{name}: no such file") from error
-    except (OSError, pl.exceptions.PolarsError) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInputError(f"{name}: neither Parquet nor CSV that can be read: {told}") from error

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.percolation.pairs import read_table
 from emergraph.analysis.percolation.scaling import STATEMENT, Exponent, RunCurve, exponents
 from emergraph.analysis.percolation.transitions import TransitionFit, fit_transition
+from emergraph.analysis.tablefile import read_table
 from emergraph.errors import InvalidInputError, UsageError
 
 IDS = ("run", "seed")

@@ -1,7 +1,7 @@
 """Calibrate on the first skill, predict the others, and compare with other curves by held-out error."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,6 +9,7 @@ from scipy.optimize import least_squares
 
 from emergraph.analysis.skills.closedforms import Floats
 from emergraph.analysis.skills.families import FAMILIES, Axis, Family
+from emergraph.analysis.tablefile import read_table
 from emergraph.errors import InvalidInputError, UsageError
 
 COVERAGE = (2.5, 97.5)
@@ -308,7 +309,7 @@ def _emergence(
     fine = np.concatenate(
         [[0.0], np.geomspace(max(float(x[x > 0].min()), 1e-9) / 4, 4e3 * float(x.max()), 6000)]
     )
-    rows: list[Mapping[str, object]] = []
+    rows: list[dict[str, object]] = []
     for k, s in enumerate(shares, start=1):
         at = [crossing(fine, family.curve(fine, float(s), k, p), options.share) for p in (parameters, *drawn)]
         low, high = np.nanpercentile(at, COVERAGE) if np.isfinite(at).any() else (np.nan, np.nan)
@@ -330,23 +331,14 @@ def _emergence(
     return pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def read_curves(path: str, frames: Sequence[str] = (".csv", ".parquet")) -> SkillCurves:
-    """Read recorded curves from a CSV or Parquet file.
+def read_curves(path: str | Path) -> SkillCurves:
+    """Read recorded curves from a CSV or Parquet file; see `read_table`.
 
     Raises:
         InvalidInputError: The file is missing, of another form, or lacks columns.
     """
-    from pathlib import Path
-
-    file = Path(path)
-    if file.suffix.lower() not in frames:
-        raise InvalidInputError(f"{file.name}: expected a file ending in {' or '.join(frames)}")
-    try:
-        frame = pl.read_csv(file) if file.suffix.lower() == ".csv" else pl.read_parquet(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InvalidInputError(f"{file.name}: {reason}") from error
+    frame = read_table(path)
     try:
         return SkillCurves.from_frame(frame)
     except (pl.exceptions.PolarsError, TypeError) as error:
-        raise InvalidInputError(f"{file.name}: columns that are no numbers: {error}") from error
+        raise InvalidInputError(f"{path}: columns that are no numbers: {error}") from error

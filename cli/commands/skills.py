@@ -85,7 +85,7 @@ def fit(
     from emergraph.analysis.skills.fit import fit_skills, read_curves
     from emergraph.analysis.skills.saving import save_fit
 
-    found = fit_skills(read_curves(str(file)), calibration.options())
+    found = fit_skills(read_curves(file), calibration.options())
     run = None if store is None else save_fit(store, found, source=file.name)
     emit(_fit_view(found, file.name, run), output)
 
