@@ -9,7 +9,6 @@ Two such directions are orthogonalised after scaling, under the inner product th
 under a rescaling of layers, so a Gram-Schmidt step in it would undo what the normalisation is for.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -206,27 +205,3 @@ def random_directions(
         gram=_cosines(inner_products(vectors, scale)),
         cosines=_cosines(vectors @ vectors.T),
     )
-
-
-def restrict(vectors: NDArray[np.float64], layout: Layout, names: Sequence[str]) -> NDArray[np.float64]:
-    """Zero every entry outside the named tensors: directions of one layer alone.
-
-    Args:
-        vectors: (n, n_params).
-        layout: Of the flat buffer.
-        names: Tensor names.
-
-    Returns:
-        (n, n_params) restricted copies.
-
-    Raises:
-        UsageError: A name is not in the layout.
-    """
-    known = {block.name: block for block in layout.blocks}
-    restricted = np.zeros_like(vectors)
-    for name in names:
-        if name not in known:
-            raise UsageError(f"tensor {name!r}: not among the {len(known)} perturbed tensors of the model")
-        span = known[name].span
-        restricted[:, span] = vectors[:, span]
-    return restricted

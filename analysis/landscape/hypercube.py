@@ -6,7 +6,6 @@ is read off the coefficients, and the local-optima network is complete. Bit i of
 is removed; state 0 is the unpruned model.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -79,40 +78,6 @@ def _bits(values: ArrayLike) -> tuple[NDArray[np.float64], int]:
     if not np.all(np.isfinite(f)):
         raise UsageError(f"mask landscape: {int(np.sum(~np.isfinite(f)))} of {f.size} losses are not finite")
     return f, m
-
-
-def mask_losses(
-    loss: Callable[[NDArray[np.float32]], float],
-    base: NDArray[np.float32],
-    groups: Sequence[NDArray[np.int64]],
-) -> NDArray[np.float64]:
-    """Evaluate all 2^m masks of m groups of parameters.
-
-    Args:
-        loss: Of a weight vector.
-        base: (n_params,) weights.
-        groups: Indices into the weights; at most `MAX_GROUPS`, non-overlapping.
-
-    Returns:
-        (2^m,) losses.
-
-    Raises:
-        UsageError: No groups, too many, or overlapping ones.
-    """
-    m = len(groups)
-    if not 1 <= m <= MAX_GROUPS:
-        raise UsageError(f"mask landscape: expected 1 to {MAX_GROUPS} groups, found {m}; merge some of them")
-    together = np.concatenate(groups)
-    if np.unique(together).size != together.size:
-        raise UsageError("mask landscape: two groups share a parameter; expected non-overlapping groups")
-    values = np.empty(2**m)
-    for state in range(2**m):
-        theta = base.copy()
-        for i, group in enumerate(groups):
-            if state >> i & 1:
-                theta[group] = 0.0
-        values[state] = loss(theta)
-    return values
 
 
 def walsh_coefficients(values: ArrayLike) -> NDArray[np.float64]:

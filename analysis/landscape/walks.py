@@ -6,7 +6,7 @@ Every theta_t has the same law N(theta*, sigma^2 N^2), so autocorrelations measu
 Brownian walk, whose variance grows, they measure the length of the walk.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,26 +71,3 @@ def ou_walk(dimension: int, plan: WalkPlan, walk: int) -> Iterator[NDArray[np.fl
         position *= np.float32(plan.a)
         position += noise
         yield position
-
-
-def walk_values(
-    plan: WalkPlan, dimension: int, function: Callable[[NDArray[np.float32]], float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Evaluate a function along all walks of a plan.
-
-    Args:
-        plan: Which walks.
-        dimension: Length of z.
-        function: Maps z (dimension,) to a number; must not keep or change its argument.
-
-    Returns:
-        Values (n_walks, length), and distances sigma |z_t| / sqrt(dimension) of the positions from the
-        centre: root mean square displacements in units of the perturbation scale.
-    """
-    values = np.empty((plan.n_walks, plan.length))
-    distances = np.empty_like(values)
-    for walk in range(plan.n_walks):
-        for t, position in enumerate(ou_walk(dimension, plan, walk)):
-            values[walk, t] = function(position)
-            distances[walk, t] = plan.sigma * np.linalg.norm(position) / np.sqrt(dimension)
-    return values, distances

@@ -10,7 +10,6 @@ from emergraph.analysis.landscape.directions import (
     orthogonalise,
     perturbation_scale,
     random_directions,
-    restrict,
 )
 from emergraph.analysis.landscape.layout import Layout, Norm, ParameterBlock, group_ids, vector_mask
 from emergraph.errors import UsageError
@@ -118,15 +117,6 @@ def test_gram_schmidt_agrees_with_qr(seed, n):
 def test_dependent_vectors_are_refused():
     with pytest.raises(UsageError, match="linearly dependent"):
         orthogonalise(np.array([[1.0, 2.0], [2.0, 4.0]]), np.ones(2))
-
-
-def test_restricted_directions_touch_one_tensor(base, layout):
-    d = random_directions(base, layout, n=2, seed=0)
-    only = restrict(d.vectors, layout, ["p2"])
-    assert np.array_equal(only[:, layout.blocks[2].span], d.vectors[:, layout.blocks[2].span])
-    assert np.count_nonzero(only) == np.count_nonzero(d.vectors[:, layout.blocks[2].span])
-    with pytest.raises(UsageError, match="'nope'"):
-        restrict(d.vectors, layout, ["nope"])
 
 
 def test_zero_filters_stay_zero():

@@ -4,23 +4,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nk import expected_rho, nk_landscape
 from scipy.optimize import minimize
 
 from emergraph.analysis.landscape.escapes import matching_key, position_key, sample_lon
+from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.hypercube import (
     attractors,
     epistasis,
     exact_autocorrelation,
     hypercube_lon,
     main_effects,
-    mask_losses,
     pair_effects,
     summarise_hypercube,
     walsh_coefficients,
     walsh_spectrum,
 )
+from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.lon import build_lon, compressed, monotonic, summarise_lon
-from emergraph.analysis.landscape.nk import expected_rho, nk_landscape
+from emergraph.analysis.landscape.tasks import mask_tasks
 from emergraph.errors import UsageError
 
 
@@ -174,14 +176,11 @@ def test_effects_are_means_over_backgrounds(values):
 
 def test_masks_are_enumerated_and_the_weights_left_alone():
     base = np.array([1.0, 2, 4, 8], dtype=np.float32)
-    groups = [np.array([0]), np.array([1, 3])]
-    values = mask_losses(lambda t: float(t.sum()), base, groups)
+    evaluator = FunctionEvaluator(lambda t: float(t.sum()), base, Layout.of_shapes([(4,)]))
+    tasks = mask_tasks((np.array([0]), np.array([1, 3])), chunk=3)
+    values = np.concatenate([task.run(evaluator) for task in tasks])
     assert values.tolist() == [15.0, 14.0, 5.0, 4.0]
     assert base.tolist() == [1, 2, 4, 8]
-    with pytest.raises(UsageError, match="share"):
-        mask_losses(lambda t: 0.0, base, [np.array([0]), np.array([0])])
-    with pytest.raises(UsageError, match="14"):
-        mask_losses(lambda t: 0.0, base, [np.array([i]) for i in range(15)])
 
 
 def test_funnels_of_a_hand_made_network():

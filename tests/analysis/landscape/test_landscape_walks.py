@@ -7,7 +7,7 @@ from emergraph.analysis.landscape.autocorrelation import (
     correlation_length,
     quadratic_length,
 )
-from emergraph.analysis.landscape.walks import WalkPlan, ou_walk, walk_values
+from emergraph.analysis.landscape.walks import WalkPlan, ou_walk
 from emergraph.errors import UsageError
 
 A = 0.9
@@ -20,9 +20,8 @@ def naive_autocorrelation(walks, s):
 
 
 def walk(function, *, dimension=20, n_walks=20, length=1000, sigma=1.0):
-    return walk_values(
-        WalkPlan(n_walks=n_walks, length=length, a=A, sigma=sigma, seed=4), dimension, function
-    )[0]
+    plan = WalkPlan(n_walks=n_walks, length=length, a=A, sigma=sigma, seed=4)
+    return np.array([[function(z) for z in ou_walk(dimension, plan, w)] for w in range(n_walks)])
 
 
 def test_matches_the_naive_double_loop():

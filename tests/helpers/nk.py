@@ -9,8 +9,6 @@ textbook's 1 - (K + 1)/N is centred by the mean over the ensemble.
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.errors import UsageError
-
 
 def nk_landscape(n: int, k: int, *, seed: int) -> NDArray[np.float64]:
     """Return the values of one NK landscape at all 2^n states.
@@ -27,8 +25,6 @@ def nk_landscape(n: int, k: int, *, seed: int) -> NDArray[np.float64]:
         >>> nk_landscape(3, 0, seed=0).shape
         (8,)
     """
-    if not 1 <= n <= 20 or not 0 <= k < n:
-        raise UsageError(f"NK: expected 1 <= N <= 20 and 0 <= K < N, found N={n}, K={k}")
     tables = np.random.default_rng(seed).uniform(size=(n, 2 ** (k + 1)))
     states = np.arange(2**n)
     values = np.zeros(2**n)
