@@ -7,6 +7,7 @@ import polars as pl
 from emergraph.analysis.figures.figure import Figure, Frames, Query
 from emergraph.analysis.figures.marks import sized
 from emergraph.analysis.figures.theme import SERIES
+from emergraph.analysis.landscape.spectrum import smoothed_density
 
 POINTS = 200
 WIDTH_SHARE = 0.01
@@ -25,12 +26,12 @@ def density(frame: pl.DataFrame) -> pl.DataFrame:
     span = (high - low) or max(abs(high), 1.0)
     grid = np.linspace(low - 0.05 * span, high + 0.05 * span, POINTS)
     width = WIDTH_SHARE * span
-    rows = []
-    for (_,), probe in frame.group_by(["number"], maintain_order=True):
-        distance = (grid[:, None] - probe["eigenvalue"].to_numpy()[None, :]) / width
-        bells = np.exp(-0.5 * distance**2) / (width * np.sqrt(2 * np.pi))
-        rows.append(bells @ probe["weight"].to_numpy())
-    probes = np.array(rows)
+    probes = np.array(
+        [
+            smoothed_density(probe["eigenvalue"].to_numpy(), probe["weight"].to_numpy(), grid, width=width)
+            for probe in frame.partition_by("number", maintain_order=True)
+        ]
+    )
     mean = probes.mean(axis=0)
     floor = LEAST * mean.max()
     return pl.DataFrame(

@@ -64,9 +64,26 @@ class SpectralDensity:
 
     def on_grid(self, grid: NDArray[np.float64], *, width: float) -> NDArray[np.float64]:
         """Return the density on a grid, smoothed by a Gaussian of standard deviation `width`."""
-        gaps = (grid[:, None, None] - self.nodes) / width
-        kernel = np.exp(-(gaps**2) / 2) / (width * np.sqrt(2 * np.pi))
-        return np.asarray((kernel * self.weights).sum(axis=2).mean(axis=1))
+        return np.asarray(smoothed_density(self.nodes, self.weights, grid, width=width).mean(axis=0))
+
+
+def smoothed_density(
+    nodes: NDArray[np.float64], weights: NDArray[np.float64], grid: NDArray[np.float64], *, width: float
+) -> NDArray[np.float64]:
+    """Return the density of weighted points on a grid, smoothed by a Gaussian of standard deviation `width`.
+
+    Args:
+        nodes: (..., steps) places of the points.
+        weights: (..., steps) their masses.
+        grid: (n,) where the density is wanted.
+        width: In units of the grid.
+
+    Returns:
+        (..., n) densities.
+    """
+    gaps = (grid - nodes[..., None]) / width
+    bells = np.exp(-(gaps**2) / 2) / (width * np.sqrt(2 * np.pi))
+    return np.asarray((bells * weights[..., None]).sum(axis=-2))
 
 
 def _dot(a: Vector, b: Vector) -> float:
