@@ -1,5 +1,7 @@
 """Text that comes from files: made fit for the store and for error messages."""
 
+from collections.abc import Sequence
+
 from emergraph.safetext import escape_controls, shorten
 
 
@@ -20,3 +22,14 @@ def printable(text: str, *, limit: int = 200) -> str:
         'a\\x1b[2Jb'
     """
     return shorten(escape_controls(text), limit)
+
+
+def listed(names: Sequence[str], *, most: int = 3) -> str:
+    """Return a list of names that may be long as text, each name once.
+
+    Example:
+        >>> listed(["a", "b", "c", "d", "d", "e"])
+        'a, b, c and 2 more'
+    """
+    once = [printable(name, limit=60) for name in dict.fromkeys(names)]
+    return ", ".join(once[:most]) + (f" and {len(once) - most} more" if len(once) > most else "")

@@ -24,6 +24,7 @@ from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.concrete import concrete_run
+from emergraph.exporters.runtime.sizes import open_shapes, open_shapes_note
 from emergraph.exporters.runtime.sources import as_source
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def prepare_onnx(
         evaluator=evaluator,
         seconds=time.perf_counter() - start,
         between=lambda: _between(source, probes, chosen),
-        notes=model.notes,
+        notes=(*model.notes, *_size_notes(probes, chosen)),
     )
 
 
@@ -87,6 +88,16 @@ def _probes(
     if not chosen.inputs:
         raise UsageError("evaluation set: no inputs given and none to be made up; give inputs or samples")
     return given_inputs(source, chosen.inputs, limits=chosen.limits)
+
+
+def _size_notes(probes: ProbeSet, chosen: "ModelOptions") -> list[str]:
+    """What a user should know about made-up inputs of sizes that nobody decided."""
+    if probes.seed is None:
+        return []
+    decided = {**chosen.input_shapes, **{name: array.shape for name, array in chosen.inputs.items()}}
+    shapes = {name: array.shape for name, array in probes.run.inputs.items()}
+    free = open_shapes(probes.run.flat.inputs, decided, shapes)
+    return [open_shapes_note(free)] if free else []
 
 
 def _between(source: ModelSource, probes: ProbeSet, chosen: "ModelOptions") -> Between:

@@ -127,7 +127,7 @@ def fit_to_budget(
         seconds: Budget.
 
     Returns:
-        The options to run with, and one note per field that was cut.
+        The options to run with, and a note if any field was cut.
 
     Example:
         >>> fit_to_budget(SurveyOptions(), n_tensors=3, rate=1e6, seconds=60)[1]
@@ -140,8 +140,8 @@ def fit_to_budget(
         smaller = {name: value for name, value in step.items() if value < getattr(fitted, name)}
         fitted = replace(fitted, **smaller)  # type: ignore[arg-type]  # all fields of the ladder are int
     changed = [
-        f"{name} cut from {getattr(options, name)} to {getattr(fitted, name)} to stay near {seconds:g} s"
+        f"{name} from {getattr(options, name)} to {getattr(fitted, name)}"
         for name in vars(options)
         if getattr(options, name) != getattr(fitted, name)
     ]
-    return fitted, changed
+    return fitted, [f"cut to stay near {seconds:g} s: {', '.join(changed)}"] if changed else []

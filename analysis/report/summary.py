@@ -1,5 +1,6 @@
 """The first section of a report: what the file is, how much of it was understood, and what to beware of."""
 
+import json
 from collections.abc import Sequence
 
 from emergraph.analysis.figures.reading import newest_run
@@ -110,6 +111,12 @@ def _notes(reader: GraphReader, attempts: Sequence[Attempt], budget: float | Non
             f"Activity was measured on {n} random inputs (seed {seed}), not on real ones: what "
             "depends on it says little about the model in use. --inputs FILE.npz takes real ones."
         )
+        free = json.loads(traces["settings"][-1] or "{}").get("open_shapes")
+        if free:
+            from emergraph.exporters.runtime.sizes import open_shapes_note  # loads onnx
+
+            note = open_shapes_note(free)
+            notes.append(f"{note[0].upper()}{note[1:]}.")
     unfinished = [attempt for attempt in attempts if attempt.state != "done"]
     if unfinished and budget is not None:
         names = ", ".join(attempt.command.split(" ")[1] for attempt in unfinished)

@@ -79,6 +79,10 @@ def _view(summary: "TraceSummary") -> View:
     for layer, why in summary.left_out.items():
         reasons.setdefault(why, []).append(layer)
     notes = [f"{_named(layers)} no activations: {why}" for why, layers in reasons.items()]
+    if summary.open_shapes:
+        from emergraph.exporters.runtime.sizes import open_shapes_note
+
+        notes.append(open_shapes_note(summary.open_shapes))
     return View(facts=facts, document=summary.to_dict(), notes=notes)
 
 

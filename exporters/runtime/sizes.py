@@ -163,6 +163,38 @@ def _subsets(keys: Sequence[str]) -> list[frozenset[str]]:
     return subsets
 
 
+def open_shapes(
+    inputs: Sequence[FlatInput], decided: Mapping[str, Shape], shapes: Mapping[str, Shape]
+) -> dict[str, Shape]:
+    """The shapes of inputs that could be of other sizes, because nobody decided an axis that is no batch.
+
+    Args:
+        inputs: The inputs of the model.
+        decided: Shapes that the user decided.
+        shapes: The shape that every input got.
+
+    Raises:
+        InvalidInputError: A decided shape does not fit the declared one.
+    """
+    axes = axes_of(inputs, decided, RANKS[0])
+    unknown = {
+        *axes.other,
+        *(key for key, terms in axes.sums.items() if not set(axes.other).isdisjoint(terms)),
+    }
+    return {name: shapes[name] for name, shape in axes.shapes.items() if not unknown.isdisjoint(shape)}
+
+
+def open_shapes_note(shapes: Mapping[str, Shape]) -> str:
+    """What a user should know who gave no sizes.
+
+    Example:
+        >>> open_shapes_note({"x": (1, 3, 2, 2)})
+        "input 'x' has free sizes and ran at [1, 3, 2, 2], perhaps far from real ones; --input-shape decides"
+    """
+    each = [f"input {quoted(name)} has free sizes and ran at {list(shape)}" for name, shape in shapes.items()]
+    return f"{', '.join(each)}, perhaps far from real ones; --input-shape decides"
+
+
 def declared_text(value: FlatInput) -> str:
     """The declared shape for messages, e.g. "[batch, 3, ?, ?]"."""
     if value.shape is None:

@@ -15,7 +15,7 @@ from emergraph.exporters.runtime.flat_model import FlatInput
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.quoting import closest, quoted
-from emergraph.exporters.runtime.sizes import RANKS, axes_of
+from emergraph.exporters.runtime.sizes import RANKS, axes_of, open_shapes
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.traces.samples import (
     Axes,
@@ -61,6 +61,8 @@ class Prepared:
     """Samples that every run must have; None if one will do."""
     made_up: tuple[str, ...] = ()
     """Inputs that the user did not give."""
+    open_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of random inputs that could be of other sizes."""
 
 
 def given_samples(file: OnnxFile, arrays: Mapping[str, Array], options: TraceOptions) -> Prepared:
@@ -105,6 +107,8 @@ def random_samples(file: OnnxFile, wish: RandomInputs, options: TraceOptions) ->
     declared = _declared(file, options.inputs)
     run = _run(file, options.inputs, options)
     axes = {**_random_axes(declared, run.inputs), **options.sample_axes}
+    decided = {**options.input_shapes, **{name: array.shape for name, array in options.inputs.items()}}
+    free = open_shapes(declared, decided, {name: array.shape for name, array in run.inputs.items()})
     source = as_source(file)
     shapes = {name: value.shape for name, value in run.values.items() if value.shape is not None}
     hints = input_hints(run.flat, source, shapes)
@@ -120,7 +124,8 @@ def random_samples(file: OnnxFile, wish: RandomInputs, options: TraceOptions) ->
     fixed = None
     if _fixed_size(declared, axes) is not None:
         run, fixed = _first_run(file, declared, samples, options)
-    return Prepared(run, samples, fixed, tuple(name for name in run.inputs if name not in options.inputs))
+    made_up = tuple(name for name in run.inputs if name not in options.inputs)
+    return Prepared(run, samples, fixed, made_up, free)
 
 
 def _first_run(

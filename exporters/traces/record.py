@@ -1,7 +1,7 @@
 """`record_trace`: run a model on samples and store what the units of its graph do."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -46,6 +46,8 @@ class TraceSummary:
     batching: str
     """How samples were put into runs."""
     seconds: float
+    open_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of random inputs that the model would take in other sizes, too."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -114,6 +116,7 @@ def record_trace(
         left_out=left_out,
         batching=batching.note,
         seconds=perf_counter() - begin,
+        open_shapes=prepared.open_shapes,
     )
 
 
@@ -155,7 +158,7 @@ def recordable(targets: Sequence[Target], run: ConcreteRun) -> tuple[list[Target
         if not target.neurons:
             continue
         if target.tensor is None:
-            left_out[target.name] = "no tensor of the model holds its activations"
+            left_out[target.name] = "no tensor of the model holds them"
         elif value is None or value.shape is None:
             left_out[target.name] = (
                 f"tensor {quoted(target.tensor)} is not computed at the top level of the model"
@@ -183,6 +186,7 @@ def _header(
         "sample_axes": dict(prepared.samples.axes),
         "made_up": list(prepared.made_up),
         "input_shapes": {name: list(array.shape) for name, array in prepared.run.inputs.items()},
+        "open_shapes": {name: list(shape) for name, shape in prepared.open_shapes.items()},
         "pooling": "mean over all axes but samples and units",
     }
     header = TraceHeader(

@@ -78,3 +78,24 @@ def test_the_norm_may_be_given_by_its_name():
 def test_nothing_to_evaluate_on_is_refused(file):
     with pytest.raises(UsageError, match="no inputs given"):
         survey_model(file, TINY, ModelOptions(samples=None))
+
+
+def test_probes_of_free_sizes_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, "h", "w"])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", 3, 1, 1])],
+        [numpy_helper.from_array(rng.normal(size=(3, 2, 3, 3)).astype(np.float32), "w")],
+    )
+    path = tmp_path / "conv.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    found = survey_model(path, TINY, ModelOptions(parallelism=SERIAL, samples=4))
+    assert "input 'x' has free sizes and ran at [4, 2, 2, 3]" in found.survey.notes[-1]
+    decided = ModelOptions(parallelism=SERIAL, samples=4, input_shapes={"x": (1, 2, 8, 8)})
+    assert not any("free sizes" in note for note in survey_model(path, TINY, decided).survey.notes)

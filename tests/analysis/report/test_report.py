@@ -7,7 +7,11 @@ import shlex
 from pathlib import Path
 
 import jsonschema
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
+from onnx import helper as oh
 from pagereader import Reader
 from reportstores import HOSTILE, analysed, dense_demo, hostile_model
 
@@ -20,6 +24,9 @@ from emergraph.analysis.report.sections import SECTIONS
 from emergraph.analysis.report.texts import cell, number
 from emergraph.cli.jsonform import json_text
 from emergraph.cli.main import main
+from emergraph.exporters.export import export_onnx
+from emergraph.exporters.traces.record import record_trace
+from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.graphstore.store import open_store
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
@@ -77,6 +84,26 @@ def test_every_figure_has_definition_seed_command_and_sql(report, page):
 
 def test_random_inputs_are_said_to_be_random(page):
     assert "12 random inputs (seed 3), not on real ones" in page
+
+
+def test_sizes_that_nobody_decided_are_told(tmp_path):
+    weights = numpy_helper.from_array(np.ones((2, 1, 3, 3), dtype=np.float32), "w")
+    graph = oh.make_graph(
+        [oh.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])],
+        "g",
+        [oh.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, "Height", "Width"])],
+        [oh.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weights],
+    )
+    onnx.save(
+        oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx"
+    )
+    with open_store(tmp_path / "m.duckdb", mode="create") as store:
+        export_onnx(tmp_path / "m.onnx", store)
+        record_trace(store, None, tmp_path / "m.onnx", RandomInputs(2))
+    with open_store(tmp_path / "m.duckdb") as opened:
+        page = report_page(collect_report(opened.graph()))
+    assert "Input &#39;x&#39; has free sizes and ran at [1, 1, 2, 3], perhaps far from real ones" in page
 
 
 def test_the_page_can_load_and_run_nothing(page):

@@ -11,7 +11,14 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.feeds import InputHints, input_hints, make_feeds, scalar_choices
 from emergraph.exporters.runtime.flat_model import FlatInput
 from emergraph.exporters.runtime.flatten import flatten
-from emergraph.exporters.runtime.sizes import APART, LADDER, axes_of, candidate_sizes
+from emergraph.exporters.runtime.sizes import (
+    APART,
+    LADDER,
+    axes_of,
+    candidate_sizes,
+    open_shapes,
+    open_shapes_note,
+)
 from emergraph.exporters.runtime.sources import InMemorySource
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -37,6 +44,27 @@ def test_a_name_that_repeats_is_one_size():
         flat_input("ids", ("batch", "sequence")), flat_input("mask", ("batch", "sequence"))
     )
     assert shapes["ids"] == shapes["mask"] == (1, 2)
+
+
+def test_sizes_that_nobody_decided_are_told():
+    image = flat_input("image", ("batch", 3, "height", "width"))
+    state = flat_input("state", (2, "batch", 8))
+    got = {"image": (1, 3, 2, 3), "state": (2, 1, 8)}
+    free = open_shapes((image, state), {}, got)
+    assert free == {"image": (1, 3, 2, 3)}
+    assert open_shapes_note(free) == (
+        "input 'image' has free sizes and ran at [1, 3, 2, 3], perhaps far from real ones; "
+        "--input-shape decides"
+    )
+    assert open_shapes((image, state), {"image": (1, 3, 64, 64)}, got) == {}
+
+
+def test_a_size_that_follows_from_others_is_as_free_as_they_are():
+    past = flat_input("past", ("batch", "past_len"))
+    mask = flat_input("mask", ("batch", "past_len + 1"))
+    got = {"past": (1, 2), "mask": (1, 3)}
+    assert open_shapes((past, mask), {}, got) == got
+    assert open_shapes((past, mask), {"past": (1, 2)}, got) == {}
 
 
 def test_unnamed_axes_are_unknowns_of_their_own():

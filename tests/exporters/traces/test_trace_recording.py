@@ -241,6 +241,20 @@ def test_random_inputs_are_said_to_be_random_and_repeat(store, tmp_path):
     ]
 
 
+def test_a_trace_tells_sizes_that_nobody_decided(store, tmp_path):
+    nodes = [oh.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])]
+    inputs = [("x", FLOAT, ["batch", 3, "height", "width"])]
+    path = save(tmp_path, nodes, inputs, ["y"], [weight("w", 4, 3, 3, 3)])
+    exported(store, path)
+    summary = traced(store, path, RandomInputs(2))
+    assert summary.open_shapes == {"x": (1, 3, 2, 3)}
+    settings = json.loads(store.graph(None).traces()["settings"][-1])
+    assert settings["open_shapes"] == {"x": [1, 3, 2, 3]}
+    assert traced(store, path, RandomInputs(2), input_shapes={"x": (1, 3, 8, 8)}).open_shapes == {}
+    images = {"x": np.zeros((2, 3, 5, 5), dtype=np.float32)}
+    assert traced(store, path, images).open_shapes == {}
+
+
 def test_random_ids_cover_the_rows_of_their_table(store, tmp_path):
     nodes = [
         oh.make_node("Gather", ["table", "ids"], ["e"], name="embed"),
