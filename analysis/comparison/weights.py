@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.blockmatrix import block_matrix
 from emergraph.errors import UsageError
 from emergraph.graphstore.blockinfo import BlockInfo
 from emergraph.graphstore.reader import GraphReader
@@ -95,7 +96,7 @@ def values_of(reader: GraphReader, weight: Weight) -> Matrix | None:
     """
     block = weight.block
     if block is not None and not block.has_kernels and block.src_units is not None:
-        return _matrix(reader, block)
+        return block_matrix(reader, block).T
     if weight.is_float:
         return by_target(restore_tensor(reader, weight.name).astype(np.float64), weight)
     values = _dequantized(reader, weight)
@@ -120,19 +121,6 @@ def _target_axis(shape: tuple[int, ...], weight: Weight) -> int:
     if not axes:
         return 0
     return axes[-1] if weight.op in _LAST_AXIS else axes[0]
-
-
-def _matrix(reader: GraphReader, block: BlockInfo) -> Matrix:
-    src_units, dst_units = np.asarray(block.src_units), np.asarray(block.dst_units)
-    edges = reader.block_edges(block, columns=("src", "dst", "weight"))
-    matrix = np.zeros((dst_units.size, src_units.size))
-    matrix[_places(dst_units, edges["dst"]), _places(src_units, edges["src"])] = edges["weight"]
-    return matrix
-
-
-def _places(units: NDArray[np.int64], wanted: NDArray[np.generic]) -> NDArray[np.int64]:
-    order = np.argsort(units)
-    return np.asarray(order[np.searchsorted(units, wanted, sorter=order)])
 
 
 def _dequantized(reader: GraphReader, weight: Weight) -> Matrix | None:

@@ -11,12 +11,14 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.blockmatrix import positions_in
 from emergraph.analysis.choices import choice
 from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Floats, Levels
 from emergraph.analysis.pruning.kerneltaps import Taps, kernel_taps
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind, Role
+from emergraph.graphstore.text import listed
 
 TensorValues = Callable[[str], NDArray[np.generic]]
 """Gives a parameter tensor of the model by name."""
@@ -120,19 +122,21 @@ def prunable_items(
     n_params = sum(_size(block, tensor_sizes) for block in leaders)
     if unit is PruningUnit.UNIT:
         return _unit_items(table, everything, leaders, copies, n_params, notes)
-    parts, taps = [], {}
+    parts, taps, whole = [], {}, []
     for block in leaders:
         found = None
         if unit is PruningUnit.PARAMETER and block.n_params is not None:
             found = kernel_taps(block, table.graph, tensor_values)
             if found is None:
-                notes.append(
-                    f"kernels of {block.block.name or block.block.id} are removed as wholes: their tensor's "
-                    "layout is not known from the graph"
-                )
+                whole.append(str(block.block.name or block.block.id))
             else:
                 taps[block.block.id] = found
         parts.append(_Part.of(block, found))
+    if whole:
+        notes.append(
+            f"kernels of {listed(whole)} are removed as wholes: the layout of a kernel's tensor is not known "
+            "from the graph"
+        )
     if not parts:
         raise UsageError("the graph has no weights that could be pruned")
     dst = np.concatenate([part.dst for part in parts])
@@ -242,11 +246,7 @@ def _positions(block: BlockTable) -> tuple[NDArray[np.intp], NDArray[np.intp]] |
     about = block.block
     if about.src_units is None or about.dst_units is None:
         return np.searchsorted(block.rows, block.src), np.searchsorted(block.columns, block.dst)
-    found = []
-    for units, ends in ((about.src_units, block.src), (about.dst_units, block.dst)):
-        order = np.argsort(units, kind="stable")
-        found.append(order[np.searchsorted(units[order], ends)])
-    return found[0], found[1]
+    return positions_in(about.src_units, block.src), positions_in(about.dst_units, block.dst)
 
 
 def _unit_items(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.blockmatrix import positions_in
 from emergraph.analysis.pruning.edgetable import BlockTable, Floats
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import EmergraphError
@@ -163,6 +164,15 @@ def _proportional(block: BlockTable, kernels: Floats) -> bool:
     return False
 
 
+def _rank_within(groups: NDArray[np.integer], by: NDArray[np.integer]) -> NDArray[np.int64]:
+    """(n,) how many entries of the same group have a smaller `by`."""
+    order = np.lexsort((by, groups))
+    ordered = groups[order]
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return ranks
+
+
 def _layouts(
     block: BlockTable, graph: UnitGraph, shape: tuple[int, ...]
 ) -> Iterator[tuple[Arrange, NDArray[np.int64], NDArray[np.int64]]]:
@@ -171,19 +181,9 @@ def _layouts(
     if about.dst_units is None:
         target = block.dst.astype(np.int64) - graph.layer_of(about.layer).first_unit
     else:
-        by_unit = np.argsort(about.dst_units, kind="stable")
-        target = by_unit[np.searchsorted(about.dst_units[by_unit], block.dst)].astype(np.int64)
+        target = positions_in(about.dst_units, block.dst)
     sources = block.rows if about.src_units is None else about.src_units
-    order = np.argsort(sources, kind="stable")
-    source = order[np.searchsorted(sources[order], block.src)].astype(np.int64)
-    by_target = np.lexsort((block.src, block.dst))
-    ends = block.dst[by_target]
-    in_group = np.empty(len(ends), dtype=np.int64)
-    in_group[by_target] = np.arange(len(ends)) - np.searchsorted(ends, ends)
-    by_source = np.lexsort((block.dst, block.src))
-    begins = block.src[by_source]
-    out_in_group = np.empty(len(begins), dtype=np.int64)
-    out_in_group[by_source] = np.arange(len(begins)) - np.searchsorted(begins, begins)
+    source = positions_in(sources, block.src)
     rows, columns = shape[:2]
     taps = math.prod(shape[2:])
 
@@ -192,7 +192,7 @@ def _layouts(
 
     for first, second in (
         *((target, source), (source, target)),
-        *((target, in_group), (source, out_in_group)),
+        *((target, _rank_within(block.dst, block.src)), (source, _rank_within(block.src, block.dst))),
     ):
         yield kernels, first, second
     if len(shape) == 2 and graph.layer_of(about.layer).kind == LayerKind.RNN_GATE:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.blockmatrix import positions_in
 from emergraph.analysis.pruning.criteria import synflow_scores
 from emergraph.analysis.pruning.edgetable import BlockTable, Floats, Levels
 from emergraph.analysis.pruning.items import Items, PruningUnit
@@ -158,5 +159,4 @@ def prune_n_of_m(items: Items, n: int, m: int) -> Removal:
 def _place(block: BlockTable) -> NDArray[np.int64]:
     """(n_edges,) position of each edge's source among the inputs of the block's matrix."""
     units = block.rows if block.block.src_units is None else block.block.src_units
-    order = np.argsort(units, kind="stable")
-    return np.asarray(order[np.searchsorted(units[order], block.src)], dtype=np.int64)
+    return positions_in(units, block.src)

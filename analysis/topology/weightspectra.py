@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.blockmatrix import block_matrix
 from emergraph.analysis.topology.quantizedtensors import scaled_values
 from emergraph.analysis.topology.spectral import spectral_fit, squared_singular_values
 from emergraph.graphstore.blockinfo import BlockInfo
@@ -115,23 +116,11 @@ def _real_values(
         return (values, "") if np.isfinite(values).all() else (None, "NaN or infinite values")
     known = block is not None and block.src_units is not None and block.dst_units is not None
     if block is not None and known and not block.has_kernels:
-        return block_matrix(reader, block), ""
+        return np.nan_to_num(block_matrix(reader, block)), ""
     scaled = scaled_values(reader, record, tensors) if "int" in dtype else None
     if scaled is None:
         return None, f"{dtype} elements whose scale is not part of them, and no matrix in the graph"
     return scaled[0], f"elements times {scaled[1]}"
-
-
-def block_matrix(reader: GraphReader, block: BlockInfo) -> NDArray[np.float64]:
-    """(n_src, n_dst) weights of a block that was written as a matrix; zero where there is no edge."""
-    edges = reader.block_edges(block, columns=("src", "dst", "weight"))
-    src_units, dst_units = np.asarray(block.src_units), np.asarray(block.dst_units)
-    rows, columns = np.argsort(src_units), np.argsort(dst_units)
-    matrix = np.zeros((len(src_units), len(dst_units)))
-    at_row = rows[np.searchsorted(src_units, edges["src"], sorter=rows)]
-    at_column = columns[np.searchsorted(dst_units, edges["dst"], sorter=columns)]
-    matrix[at_row, at_column] = edges["weight"]
-    return np.nan_to_num(matrix)
 
 
 def _matrices(values: NDArray[np.float64], *, convolution: bool) -> Iterator[NDArray[np.float64]]:

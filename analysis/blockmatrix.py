@@ -1,0 +1,34 @@
+"""The weights between two lists of units as a matrix."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.errors import UsageError
+from emergraph.graphstore.blockinfo import BlockInfo
+from emergraph.graphstore.reader import GraphReader
+
+
+def positions_in(units: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return where each wanted unit is in a list of distinct units, in any order, that holds them all.
+
+    Example:
+        >>> positions_in(np.array([7, 3, 5]), np.array([3, 7, 7])).tolist()
+        [1, 0, 0]
+    """
+    order = np.argsort(units, kind="stable")
+    return np.asarray(order[np.searchsorted(units, wanted, sorter=order)], dtype=np.int64)
+
+
+def block_matrix(reader: GraphReader, block: BlockInfo) -> NDArray[np.float64]:
+    """Return the (n_src, n_dst) weights of a block that was written as a matrix; zero where there is no edge.
+
+    Raises:
+        UsageError: The block was not written as a matrix.
+    """
+    if block.src_units is None or block.dst_units is None:
+        raise UsageError(f"block {block.id} is not a matrix: it has no list of source and target units")
+    edges = reader.block_edges(block, columns=("src", "dst", "weight"))
+    matrix = np.zeros((len(block.src_units), len(block.dst_units)))
+    rows, columns = positions_in(block.src_units, edges["src"]), positions_in(block.dst_units, edges["dst"])
+    matrix[rows, columns] = edges["weight"]
+    return matrix
