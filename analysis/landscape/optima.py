@@ -91,6 +91,51 @@ def subspace_descent(
     return descend
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Space:
+    """The coordinates in which descents run."""
+
+    centre: Vector
+    """The base weights in them."""
+    scale: Vector
+    """Standard deviation of a kick of size 1, per coordinate."""
+    weights: Callable[[Vector], Weights]
+    descend: Callable[[Vector], tuple[Vector, float]]
+
+
+def _all_weights(gradient: Differentiable, options: SurveyOptions, max_steps: int) -> _Space:
+    base = gradient.base.astype(np.float64)
+    return _Space(
+        centre=base,
+        scale=perturbation_scale(base, gradient.layout, options.norm),
+        weights=lambda point: point.astype(np.float32),
+        descend=lbfgs_descent(gradient, max_steps=max_steps),
+    )
+
+
+def _subspace(evaluator: Evaluator, options: SurveyOptions, dimensions: int) -> _Space:
+    base = evaluator.base.astype(np.float64)
+    basis = random_directions(
+        base,
+        evaluator.layout,
+        n=dimensions,
+        seed=options.seed,
+        norm=options.norm,
+        orthogonal=True,
+        first=SUBSPACE_DRAWS,
+    ).vectors
+
+    def weights(point: Vector) -> Weights:
+        return (base + point @ basis).astype(np.float32)
+
+    return _Space(
+        centre=np.zeros(dimensions),
+        scale=np.ones(dimensions),
+        weights=weights,
+        descend=subspace_descent(lambda point: evaluator.loss(weights(point))),
+    )
+
+
 def optima_network(
     evaluator: WithOutputs,
     options: SurveyOptions,
@@ -119,43 +164,25 @@ def optima_network(
     Returns:
         The network.
     """
-    base, seed = evaluator.base.astype(np.float64), options.seed
-    if gradient is not None:
-        scale = perturbation_scale(base, evaluator.layout, options.norm)
-        centre, descend = base, lbfgs_descent(gradient, max_steps=max_steps)
-
-        def weights(point: Vector) -> Weights:
-            return point.astype(np.float32)
+    if gradient is None:
+        space = _subspace(evaluator, options, dimensions)
     else:
-        basis = random_directions(
-            base,
-            evaluator.layout,
-            n=dimensions,
-            seed=seed,
-            norm=options.norm,
-            orthogonal=True,
-            first=SUBSPACE_DRAWS,
-        ).vectors
-        scale, centre = np.ones(dimensions), np.zeros(dimensions)
-
-        def weights(point: Vector) -> Weights:
-            return (base + point @ basis).astype(np.float32)
-
-        descend = subspace_descent(lambda point: evaluator.loss(weights(point)))
+        space = _all_weights(gradient, options, max_steps)
 
     def outputs(point: Vector) -> Vector:
-        found = evaluator.outputs(weights(point))
+        found = evaluator.outputs(space.weights(point))
         return np.concatenate([np.asarray(a, dtype=np.float64).ravel() for batch in found for a in batch])
 
-    own = outputs(centre)
-    kick = scaled_kick(scale, sigma=KICK)
-    starts = [centre] + [
-        kick(centre, np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SUBSPACE_DRAWS, run))))
+    seed, own = options.seed, outputs(space.centre)
+    kick = scaled_kick(space.scale, sigma=KICK)
+    streams = [
+        np.random.SeedSequence(seed, spawn_key=(SUBSPACE_DRAWS, run))
         for run in range(1, max(options.optima, 1))
     ]
+    starts = [space.centre, *(kick(space.centre, np.random.default_rng(stream)) for stream in streams)]
     sampled = sample_lon(
         starts,
-        descend,
+        space.descend,
         kick,
         matching_key(outputs, tolerance * float(own.std())),
         patience=patience,
@@ -165,7 +192,7 @@ def optima_network(
     return Optima(
         sampled=sampled,
         summary=summarise_lon(sampled.graph, precision=floor, final_losses=sampled.final_losses),
-        dimensions=int(centre.size),
+        dimensions=int(space.centre.size),
         gradients=gradient is not None,
         tolerance=tolerance,
         precision=floor,
