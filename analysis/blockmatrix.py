@@ -8,7 +8,7 @@ from emergraph.graphstore.blockinfo import BlockInfo
 from emergraph.graphstore.reader import GraphReader
 
 
-def positions_in(units: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.int64]:
+def positions_in(units: NDArray[np.generic], wanted: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return where each wanted unit is in a list of distinct units, in any order, that holds them all.
 
     Example:
