@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from emergraph.errors import InvalidInputError
+from emergraph.graphstore.text import first_line
 
 
 def read_table(path: str | Path) -> pl.DataFrame:
@@ -25,5 +26,6 @@ def read_table(path: str | Path) -> pl.DataFrame:
     except FileNotFoundError as error:
         raise InvalidInputError(f"{name}: no such file") from error
     except (OSError, pl.exceptions.PolarsError) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInputError(f"{name}: neither Parquet nor CSV that can be read: {told}") from error
+        raise InvalidInputError(
+            f"{name}: neither Parquet nor CSV that can be read: {first_line(error)}"
+        ) from error

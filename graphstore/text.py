@@ -33,3 +33,13 @@ def listed(names: Sequence[str], *, most: int = 3) -> str:
     """
     once = [printable(name, limit=60) for name in dict.fromkeys(names)]
     return ", ".join(once[:most]) + (f" and {len(once) - most} more" if len(once) > most else "")
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's text that says something; the kind of error where none does.
+
+    Example:
+        >>> first_line(ValueError("\n no such axis \nStack trace: ...")), first_line(KeyError())
+        ('no such axis', 'KeyError')
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

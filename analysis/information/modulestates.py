@@ -9,8 +9,9 @@ import numpy as np
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import Array, BlockStates, Micro, Progress, collect_states
 from emergraph.errors import InvalidInputError, UsageError
-from emergraph.exporters.pytorch.tensors import array_of, evaluating, first_line, require_torch
+from emergraph.exporters.pytorch.tensors import array_of, evaluating, require_torch
 from emergraph.exporters.runtime.quoting import closest, quoted
+from emergraph.graphstore.text import first_line
 
 if TYPE_CHECKING:
     import torch

@@ -15,6 +15,7 @@ from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.losses import LossFunction, LossKind, make_loss
 from emergraph.analysis.landscape.reweight import ReweightableModel
 from emergraph.errors import InvalidInputError, UsageError
+from emergraph.graphstore.text import first_line
 
 Array = NDArray[np.generic]
 Feeds = Mapping[str, Array]
@@ -185,6 +186,5 @@ def _attempt(doing: str, call: Callable[..., T], *args: object, **options: objec
     try:
         return call(*args, **options)
     except Exception as error:
-        first = str(error).strip().splitlines()
-        message = first[0][:300] if first else type(error).__name__
-        raise InvalidInputError(f"{doing} the model with its weights as inputs failed: {message}") from error
+        told = first_line(error)[:300]
+        raise InvalidInputError(f"{doing} the model with its weights as inputs failed: {told}") from error

@@ -175,10 +175,8 @@ def optima_network(
 
     seed, own = options.seed, outputs(space.centre)
     kick = scaled_kick(space.scale, sigma=KICK)
-    streams = [
-        np.random.SeedSequence(seed, spawn_key=(SUBSPACE_DRAWS, run))
-        for run in range(1, max(options.optima, 1))
-    ]
+    runs = range(1, max(options.optima, 1))
+    streams = [np.random.SeedSequence(seed, spawn_key=(SUBSPACE_DRAWS, run)) for run in runs]
     starts = [space.centre, *(kick(space.centre, np.random.default_rng(stream)) for stream in streams)]
     sampled = sample_lon(
         starts,

@@ -22,7 +22,7 @@ from emergraph.analysis.pruning.items import Items, PruningUnit, TensorValues
 from emergraph.analysis.pruning.kerneltaps import parameters_behind
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.pytorch.tensors import require_torch
-from emergraph.graphstore.text import printable
+from emergraph.graphstore.text import first_line, printable
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def gradient_products(data: ModuleData) -> Products:
             loss = torch.nn.functional.cross_entropy(logits, labels)
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-        said = printable(str(error).splitlines()[0] if str(error) else type(error).__name__, limit=160)
+        said = printable(first_line(error), limit=160)
         raise InvalidInputError(f"the module's loss cannot be computed on the samples: {said}") from error
     return {
         name: np.asarray((g * p).detach().double().numpy())

@@ -15,7 +15,7 @@ from emergraph.analysis.pruning.edgetable import EdgeTable
 from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.query import QueryLimits, run_query
 from emergraph.graphstore.sql import compose
-from emergraph.graphstore.text import printable
+from emergraph.graphstore.text import first_line, printable
 
 _UNITS = """
     (SELECT u.id AS unit, l.name AS layer, l.kind AS layer_kind, l.op AS layer_op, l.depth, u.position,
@@ -125,7 +125,7 @@ def _expression(predicate: str) -> str:
         with duckdb.connect(":memory:") as connection:
             tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0])
     except duckdb.Error as error:
-        raise UsageError(f"--where: {printable(str(error).splitlines()[0], limit=200)}") from error
+        raise UsageError(f"--where: {printable(first_line(error), limit=200)}") from error
     if tree.get("error"):
         said = str(tree.get("error_message")).splitlines()[0]
         raise UsageError(f"--where {printable(predicate, limit=100)}: {printable(said, limit=200)}")

@@ -4,7 +4,8 @@ import importlib
 from typing import Any
 
 from emergraph.errors import EmergraphError, InvalidInputError, UsageError
-from emergraph.exporters.pytorch.tensors import first_line, require_torch
+from emergraph.exporters.pytorch.tensors import require_torch
+from emergraph.graphstore.text import first_line
 
 
 def load_factory(spec: str) -> Any:  # noqa: ANN401 - whatever the factory makes

@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.pytorch.tensors import array_of, evaluating, first_line, require_torch
+from emergraph.exporters.pytorch.tensors import array_of, evaluating, require_torch
 from emergraph.exporters.runtime.pooling import SampleAxis, pooled
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
 from emergraph.exporters.traces.targets import targets_of
 from emergraph.graphstore.records import TraceHeader
 from emergraph.graphstore.store import Store
+from emergraph.graphstore.text import first_line
 
 if TYPE_CHECKING:
     import torch

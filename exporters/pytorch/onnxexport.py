@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from emergraph.errors import InvalidInputError, MissingExtraError
-from emergraph.exporters.pytorch.tensors import first_line, require_torch
+from emergraph.exporters.pytorch.tensors import require_torch
+from emergraph.graphstore.text import first_line
 
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, MissingExtraError
+from emergraph.graphstore.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -88,8 +89,3 @@ def outputs_of(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> l
         raise InvalidInputError(
             f"the module does not run on the example inputs: {first_line(error)}"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -6,8 +6,9 @@ import numpy as np
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.pytorch.tensors import first_line, require_torch
+from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.exporters.weightfiles import WeightFile
+from emergraph.graphstore.text import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from emergraph.safetext import escape_controls, shorten
+from emergraph.graphstore.text import printable
 
 _WIDTH = 80
 
@@ -20,7 +20,7 @@ def quoted(name: str) -> str:
 
 def plain(name: str) -> str:
     """The same without quotes."""
-    return shorten(escape_controls(name), _WIDTH)
+    return printable(name, limit=_WIDTH)
 
 
 def closest(wanted: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.graphstore.text import first_line
 
 
 class _DuplicateKeyError(ValueError):
@@ -36,7 +37,7 @@ def parse_json(text: bytes, where: str, *, malformed: str, limit: int) -> object
     except RecursionError:
         raise refusal(malformed, "the JSON text is nested too deeply", where) from None
     except ValueError as error:
-        reason = printable(str(error).splitlines()[0])
+        reason = printable(first_line(error))
         raise refusal(malformed, f"the text is not valid JSON in UTF-8 ({reason})", where) from None
 
 

@@ -16,6 +16,7 @@ from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, refu
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.picklesketch import Sketch
 from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.graphstore.text import first_line
 
 
 @dataclass(frozen=True)
@@ -108,5 +109,5 @@ def _broken(sketch: Sketch, error: Exception, window: _Window, available: int) -
     if limit <= window.tell() and limit < available:
         message = f"the pickle has more than {limit} bytes, its storages not counted"
         return refusal("WEIGHTS-LIMIT", message, sketch.where)
-    reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    reason = printable(first_line(error))
     return refusal("PICKLE-DAMAGED", f"the pickle is cut short or malformed ({reason})", sketch.where)
