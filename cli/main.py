@@ -39,13 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(status or 0)
 
 
+def _help_of(error: typer.TyperException) -> str:
+    """The help of the command that was called wrongly."""
+    context = getattr(error, "ctx", None)
+    return f"{'emergraph' if context is None else context.command_path} --help"
+
+
 def _report(error: BaseException) -> ExitCode:
     """Say on one line what went wrong, and return the exit code for it."""
     match error:
         case EmergraphError():
             message, code = str(error), error.exit_code
         case typer.TyperException():
-            message, code = f"{error.format_message()} (see emergraph --help)", ExitCode.USAGE
+            message, code = f"{error.format_message()} (see {_help_of(error)})", ExitCode.USAGE
         case KeyboardInterrupt() | typer.Abort():
             message, code = "interrupted", ExitCode.INTERRUPTED
         case MemoryError():
