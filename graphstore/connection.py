@@ -38,6 +38,11 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
         "not an emergraph store, not even a DuckDB file; give a file that `emergraph export` made",
     ),
     (
+        "permission denied|read-only file system",
+        StoreError,
+        "no permission; make it and its folder writable or take a copy; analyses with --no-save only read",
+    ),
+    (
         "out of memory|failed to allocate",
         LimitError,
         "out of memory; nothing was changed; raise the memory limit and try again",

@@ -1,5 +1,6 @@
 """One graph out of a store: as polars frames, or as arrays for analyses that pass over all edges."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -184,11 +185,16 @@ class GraphReader:
         for identifier, name in rows:
             if trace in (name, identifier):
                 return int(identifier)
-        there = (
-            ", ".join(printable(name, limit=60) for _, name in rows) or "none; `emergraph trace` makes one"
-        )
-        wanted = "" if trace is None else f" {printable(str(trace), limit=60)!r}"
-        raise UsageError(f"graph {printable(self.name, limit=60)!r}: no trace{wanted}; there is {there}")
+        graph = f"graph {printable(self.name, limit=60)!r}"
+        if not rows:
+            raise UsageError(f"{graph} has no activation trace; {self._tracing()} makes one")
+        there = ", ".join(printable(name, limit=60) for _, name in rows)
+        raise UsageError(f"{graph} has no trace {printable(str(trace), limit=60)!r}; there is {there}")
+
+    def _tracing(self) -> str:
+        """The command that would trace the graph."""
+        words = ["emergraph", "trace", str(self.path), "INPUTS.npz", "--model", str(self.summary["source"])]
+        return f"`{printable(shlex.join(words))}`"
 
 
 def _edge_kind(kind: EdgeKind | str) -> EdgeKind:

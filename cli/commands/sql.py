@@ -1,5 +1,6 @@
 """`emergraph sql`: one SELECT on a store, read-only and under limits."""
 
+import re
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -58,15 +59,13 @@ def sql(
         return
     notes: list[str] = []
     text = _text(query, recipe, notes)
-    result = run_query(
-        store,
-        text,
-        limits=QueryLimits(
-            time=parse_seconds(limits.time_limit),
-            memory=parse_bytes(limits.memory_limit),
-            rows=limits.rows,
-        ),
+    taken = QueryLimits(
+        time=parse_seconds(limits.time_limit), memory=parse_bytes(limits.memory_limit), rows=limits.rows
     )
+    try:
+        result = run_query(store, text, limits=taken)
+    except UsageError as error:
+        raise _with_command(error) from error
     if result.truncated:
         notes.append(f"only the first {limits.rows} rows are shown; --rows N takes more")
     emit(View(rows=result.frame, notes=notes), output)
@@ -87,6 +86,22 @@ def _text(query: str | None, recipe: str | None, notes: list[str]) -> str:
         notes.append(found.question)
         return found.sql
     return sys.stdin.read() if query == "-" else str(query)
+
+
+def _with_command(error: UsageError) -> UsageError:
+    """The error; of a result table that no run has filled yet, one that names the command that does."""
+    found = re.search(r"Table with name (\w+) does not exist", str(error))
+    if found is None:
+        return error
+    from emergraph.analysis.resultpage import command_of
+
+    command = command_of(found[1])
+    if command is None:
+        return error
+    return UsageError(
+        f"sql: the store has no table {found[1]} yet: it holds results of `emergraph {command}`; its --help "
+        "says with which options"
+    )
 
 
 def _listed() -> View:

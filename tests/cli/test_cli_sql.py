@@ -23,6 +23,14 @@ def test_the_query_can_come_from_standard_input(exported):
     assert result.stdout == "one\n1\n"
 
 
+def test_a_result_table_that_is_not_there_yet_names_its_command(run, exported):
+    said = run("sql", exported, "--recipe", "emergence")
+    assert said.code == 2
+    assert "no table emergence_thresholds yet: it holds results of `emergraph emergence`" in said.err
+    said = run("sql", exported, "FROM egdes")
+    assert 'Did you mean "edges"?' in said.err
+
+
 def test_values_that_json_lacks_become_null(run, exported):
     query = "SELECT 'nan'::DOUBLE AS a, 'inf'::DOUBLE AS b, NULL AS c, 1.5 AS d"
     (row,) = json.loads(run("sql", exported, query, "--format", "json").out)

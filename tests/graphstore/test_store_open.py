@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import duckdb
 import pytest
 from storegraphs import header, make_store, random_chain, write_chain
 
 from emergraph.errors import ExitCode, InvalidInputError, StoreError
+from emergraph.graphstore.connection import translate
 from emergraph.graphstore.store import open_store
 
 
@@ -18,6 +20,13 @@ def assert_one_line(error, *parts):
     assert "\n" not in text
     for part in parts:
         assert part in text
+
+
+def test_a_store_without_permission_says_what_to_do():
+    error = duckdb.IOException('IO Error: Cannot open file "/a/net.duckdb": Permission denied')
+    found = translate(error, Path("net.duckdb"))
+    assert isinstance(found, StoreError)
+    assert_one_line(found, "net.duckdb: no permission;", "take a copy", "--no-save")
 
 
 @pytest.fixture

@@ -82,14 +82,16 @@ def test_traces_by_name_id_or_the_newest(store):
     assert reader.activations()["unit"].to_list() == [2]
     assert reader.activations("random")["unit"].to_list() == [0]
     assert reader.activations(ids[1])["unit"].to_list() == [1]
-    with pytest.raises(UsageError, match="no trace 'digits'; there is random, random-2, random-3"):
+    with pytest.raises(UsageError, match="has no trace 'digits'; there is random, random-2, random-3"):
         reader.activations("digits")
     with pytest.raises(UsageError, match="no trace"):
         reader.activations(3)
 
 
 def test_graph_without_a_trace(store):
-    with pytest.raises(UsageError, match="there is none; `emergraph trace` makes one"):
+    with pytest.raises(
+        UsageError, match=r"has no activation trace; `emergraph trace \S+ INPUTS\.npz --model \S+` makes one"
+    ):
         store.graph().activations()
 
 
