@@ -14,6 +14,7 @@ from emergraph.graphstore.blockinfo import BlockInfo
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import LayerKind
 from emergraph.graphstore.restore import restore_tensor
+from emergraph.graphstore.text import listed
 
 ROLES = ("weight", "embedding")
 MAX_SMALL_SIDE = 8192
@@ -66,24 +67,25 @@ def weight_spectra(reader: GraphReader) -> tuple[pl.DataFrame, list[str]]:
             blocks.setdefault(block.tensor, block)
     kinds = dict(reader.layers().select("id", "kind").iter_rows())
     rows: list[dict[str, object]] = []
-    left_out: list[str] = []
+    left_out: dict[str, list[str]] = {}
     for record in tensors:
         if record["role"] not in ROLES or len(record["shape"]) < 2:
             continue
         own = blocks.get(record["name"])
         values, remark = _real_values(reader, record, own, tensors)
         if remark:
-            left_out.append(f"tensor {record['name']}: {remark}")
+            left_out.setdefault(remark, []).append(str(record["name"]))
         if values is None:
             continue
         convolution = own is not None and kinds[own.layer] == LayerKind.CONV
         found = _diagnosis(values, convolution=convolution)
         if isinstance(found, str):
-            left_out.append(f"tensor {record['name']}: {found}")
+            left_out.setdefault(found, []).append(str(record["name"]))
         elif found is not None:
             about = {"tensor": record["name"], "layer": None if own is None else own.layer}
             rows.append({**about, **found})
-    return pl.DataFrame(rows, schema=SCHEMA), left_out
+    notes = [f"tensor{'s' * (len(names) > 1)} {listed(names)}: {why}" for why, names in left_out.items()]
+    return pl.DataFrame(rows, schema=SCHEMA), notes
 
 
 def _diagnosis(values: NDArray[np.float64], *, convolution: bool) -> dict[str, object] | str | None:

@@ -5,11 +5,13 @@ import dataclasses
 import networkx as nx
 import numpy as np
 import pytest
+from clifiles import DEMO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from randomnets import image_nets, token_nets
 from tracedmodel import trace_model
 
+import emergraph
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.edgeform import removed_in_degree
 from emergraph.analysis.emergence.pathcount import path_count_emergence
@@ -22,8 +24,10 @@ from emergraph.analysis.pruning.items import PruningUnit, prunable_items
 from emergraph.analysis.pruning.measures import measure
 from emergraph.analysis.pruning.reach import reach
 from emergraph.analysis.pruning.removal import nested_removal, prune_by_scores
+from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.analysis.unitgraph import from_arrays
 from emergraph.errors import UsageError
+from emergraph.graphstore.store import open_store
 
 LEVELS = (0.0, 0.3, 0.6, 0.9)
 
@@ -173,3 +177,11 @@ def test_units_take_their_edges_with_them():
         touches = (block.src == items.edge[0]) | (block.dst == items.edge[0])
         np.testing.assert_array_equal(removal.edges[block.edges] == 0, touches)
     assert measure(removal)["kept_parameters"].to_list() == [20 - 5]
+
+
+def test_kernels_removed_as_wholes_share_a_note(tmp_path):
+    emergraph.export(DEMO / "digits_conv.onnx", tmp_path / "net.duckdb")
+    with open_store(tmp_path / "net.duckdb") as store:
+        items = prunable_items(read_edge_table(read_unit_graph(store.graph())), "parameter")
+    (note,) = items.notes
+    assert note.startswith("kernels of stem/conv2d, block/conv2d_1, wide/conv2d_2 and 1 more are removed as")

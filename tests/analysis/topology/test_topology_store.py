@@ -96,6 +96,27 @@ def test_spectra_of_quantized_tensors_are_in_real_units(tmp_path):
     assert remarks == ["tensor words_q: elements times words_scale"]
 
 
+def test_tensors_left_out_for_one_reason_share_a_note(tmp_path):
+    names = [f"w{i}" for i in range(6)]
+    nodes = [onnx.helper.make_node("MatMul", [f"x{i}", name], [f"x{i + 1}"]) for i, name in enumerate(names)]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "zeros",
+        [onnx.helper.make_tensor_value_info("x0", onnx.TensorProto.FLOAT, [1, 3])],
+        [onnx.helper.make_tensor_value_info("x6", onnx.TensorProto.FLOAT, [1, 3])],
+        [
+            onnx.numpy_helper.from_array(np.full((3, 3), value, dtype=np.float32), name)
+            for name, value in zip(names, (0, 0, 0, 0, 0, 1), strict=True)
+        ],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "z.onnx")
+    emergraph.export(tmp_path / "z.onnx", tmp_path / "z.duckdb")
+    with open_store(tmp_path / "z.duckdb") as store:
+        _, remarks = weight_spectra(store.graph())
+    assert remarks == ["tensors w0, w1, w2 and 2 more: all zero, or not finite"]
+
+
 def companion_row(name, dtype, shape, role="embedding"):
     return {"name": name, "dtype": dtype, "shape": shape, "role": role}
 
