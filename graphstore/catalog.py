@@ -67,11 +67,12 @@ def check_graph(connection: duckdb.DuckDBPyConnection, graph: int) -> int:
 
 
 def find_graph(
-    connection: duckdb.DuckDBPyConnection, sha256: str, settings: Mapping[str, object]
+    connection: duckdb.DuckDBPyConnection, sha256: str, settings: Mapping[str, object] | None = None
 ) -> int | None:
-    """Return the newest graph of a file with this checksum and settings; None when there is none."""
+    """Return the newest graph of a file with this checksum, and these settings if any; None for none."""
+    wanted = None if settings is None else to_json(settings)
     rows = connection.execute(
-        "SELECT max(id) FROM graphs WHERE sha256 = ? AND settings = ?", [sha256, to_json(settings)]
+        "SELECT max(id) FROM graphs WHERE sha256 = $1 AND ($2 IS NULL OR settings = $2)", [sha256, wanted]
     ).fetchall()
     return None if rows[0][0] is None else int(rows[0][0])
 

@@ -132,8 +132,8 @@ class Store:
         with translated_errors(self.path):
             return GraphReader(self.connection, self.path, graph_id(self.connection, name_or_id))
 
-    def find_graph(self, sha256: str, settings: Mapping[str, object]) -> int | None:
-        """Return the newest graph that was exported from a file of this checksum with these settings."""
+    def find_graph(self, sha256: str, settings: Mapping[str, object] | None = None) -> int | None:
+        """Return the newest graph of a file with this checksum, and these settings if any; None for none."""
         with translated_errors(self.path):
             return find_graph(self.connection, sha256, settings)
 

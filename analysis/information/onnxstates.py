@@ -66,9 +66,9 @@ def onnx_chain(
         InvalidInputError: The file cannot be read, or no residual stream is found.
     """
     if store is not None:
-        same = store.graphs().filter(sha256=read_onnx(path).sha256)["id"]
-        if len(same):
-            return find_chain(layers_of_graph(store.graph(int(same[-1]))))
+        same = store.find_graph(read_onnx(path).sha256)
+        if same is not None:
+            return find_chain(layers_of_graph(store.graph(same)))
     sink = ChainSink()
     dry_run(path, options=ExportOptions(run_limits=limits or RunLimits()), sink=sink)
     return find_chain(sink.chain_layers())

@@ -48,9 +48,8 @@ def save_information(
     rows = result.frame().with_columns(pl.col(pl.Float64).fill_nan(None))
     about = {key: value for key, value in result.to_dict().items() if key not in {"blocks", "seed"}}
     with open_store(path, mode="create") as store:
-        same = [] if sha256 is None else store.graphs().filter(sha256=sha256)["id"].to_list()
         return store.record_run(
-            int(same[-1]) if len(same) else None,
+            None if sha256 is None else store.find_graph(sha256),
             COMMAND,
             {**about, "model": model, "sha256": sha256},
             seed=result.options.seed,

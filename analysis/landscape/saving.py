@@ -266,8 +266,7 @@ def save_model_survey(path: str | Path, result: ModelSurvey, *, graph: str | int
 def _graph_of(store: Store, result: ModelSurvey, wanted: str | int | None) -> int | None:
     """The graph that the results belong to; None when the store has none."""
     if wanted is None:
-        same = store.graphs().filter(pl.col("sha256") == (result.sha256 or ""))["id"]
-        return int(same[-1]) if len(same) else None
+        return None if result.sha256 is None else store.find_graph(result.sha256)
     graph = store.graph(wanted).id
     moved = [layer.tensor for layer in result.survey.layers]
     if moved and not tensor_layers(store, graph).keys() & set(moved):

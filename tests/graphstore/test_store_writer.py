@@ -259,6 +259,9 @@ def test_find_graph_by_file_and_settings(store):
     assert store.find_graph("b" * 64, {"inputs": {"x": [0, 1, 2]}, "seed": 0}) == second > first
     assert store.find_graph("b" * 64, {"seed": 1}) is None
     assert store.find_graph("c" * 64, settings) is None
+    third = write_chain(store, random_chain([2, 1]), sha256="b" * 64)
+    assert store.find_graph("b" * 64) == third > second
+    assert store.find_graph("c" * 64) is None
 
 
 def test_settings_are_valid_json(store):
