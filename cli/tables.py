@@ -105,17 +105,10 @@ def rich_parts(facts: Facts, frames: "Sequence[pl.DataFrame]") -> "list[Renderab
 
 
 def _rich_table(frame: "pl.DataFrame") -> "RenderableType":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from emergraph.cli.fitted import FittedTable, TextColumn
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    columns = _columns(frame)
-    for (name, _), right in zip(columns, _numeric(frame), strict=True):
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
-    for row in zip(*(texts for _, texts in columns), strict=True):
-        table.add_row(*map(Text, row))
-    return table
+    pairs = zip(_columns(frame), _numeric(frame), strict=True)
+    return FittedTable([TextColumn(name, texts, right) for (name, texts), right in pairs])
 
 
 def _markdown_cell(text: str) -> str:
