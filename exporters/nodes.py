@@ -1,6 +1,21 @@
 """What an operation of an ONNX model says about itself."""
 
+from collections.abc import Iterator
+
 import onnx
+
+
+def normal_domain(domain: str) -> str:
+    """A domain with the two spellings of the standard one, "" and "ai.onnx", made the same."""
+    return "" if domain == "ai.onnx" else domain
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in a node's attributes, also in those that say they are something else."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:

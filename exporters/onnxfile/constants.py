@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.onnxfile.functions import normal_domain
+from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.onnxfile.tensors import LazyTensor
 from emergraph.exporters.onnxfile.traverse import Body
 

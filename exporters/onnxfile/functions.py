@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from onnx import FunctionProto, ModelProto, NodeProto
 
+from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.names import printable
@@ -20,11 +21,6 @@ FunctionKey = tuple[str, str, str]
 
 _MANY = 1 << 64
 """Counts stop here, so that they stay cheap to add."""
-
-
-def normal_domain(domain: str) -> str:
-    """Return a domain with the two spellings of the standard one made the same."""
-    return "" if domain == "ai.onnx" else domain
 
 
 def function_key(proto: FunctionProto) -> FunctionKey:

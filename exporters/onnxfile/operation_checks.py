@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
+from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.onnxfile.constants import Constants
 from emergraph.exporters.onnxfile.findings import Finding
-from emergraph.exporters.onnxfile.functions import call_key, function_key, normal_domain
+from emergraph.exporters.onnxfile.functions import call_key, function_key
 from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import Body

@@ -8,10 +8,11 @@ from onnx import (
     FunctionProto,
     GraphProto,
     ModelProto,
-    NodeProto,
     SparseTensorProto,
     TensorProto,
 )
+
+from emergraph.exporters.nodes import subgraphs
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,6 @@ class Body:
     """Index of the operation of the parent that it belongs to."""
     depth: int
     """0 for the main graph and functions."""
-
-
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """Yield the graphs in an operation's attributes."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def bodies(model: ModelProto) -> list[Body]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import onnx
 from onnx import ModelProto, OperatorSetIdProto
 
+from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.onnxfile.findings import Finding
-from emergraph.exporters.onnxfile.functions import normal_domain
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import Body
 

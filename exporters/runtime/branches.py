@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.runtime.flat_model import FlatModel, is_if, names_used, subgraphs
+from emergraph.exporters.nodes import subgraphs
+from emergraph.exporters.runtime.flat_model import FlatModel, is_if, names_used
 from emergraph.exporters.runtime.ordering import in_data_order
 from emergraph.exporters.runtime.quoting import quoted
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import onnx
 
+from emergraph.exporters.nodes import subgraphs
+
 Dimension = int | str | None
 """A declared size, the name of a dynamic one, or None where the file says nothing."""
 
@@ -70,15 +72,6 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
 def is_if(node: onnx.NodeProto) -> bool:
     """Whether a node is the standard If (one without a condition is none)."""
     return node.op_type == "If" and node.domain == "" and len(node.input) == 1
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs among the attributes of a node."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
 
 
 def walk_nodes(nodes: tuple[onnx.NodeProto, ...]) -> Iterator[onnx.NodeProto]:

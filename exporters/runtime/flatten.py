@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.runtime.constant_nodes import constant_tensor, dense_of_sparse
 from emergraph.exporters.runtime.flat_model import FlatModel, flat_input
 from emergraph.exporters.runtime.function_calls import (
@@ -16,7 +17,6 @@ from emergraph.exporters.runtime.function_calls import (
     call_bindings,
     check_versions,
     opset_versions,
-    plain_domain,
 )
 from emergraph.exporters.runtime.ordering import in_data_order
 from emergraph.exporters.runtime.quoting import quoted
@@ -85,7 +85,7 @@ class _Flattener:
         self._node_names = UniqueNames()
         self._counts: dict[str, int] = {}
         self._functions: dict[FunctionKey, onnx.FunctionProto] = {
-            (plain_domain(f.domain), f.name, f.overload): f for f in model.functions
+            (normal_domain(f.domain), f.name, f.overload): f for f in model.functions
         }
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._hoisted: dict[int, str] = {}
@@ -174,7 +174,7 @@ class _Flattener:
                 stack.pop()
             elif is_constant(node):
                 self._emit_exported_constant(node, current, out)
-            elif (key := (plain_domain(node.domain), node.op_type, node.overload)) in self._functions:
+            elif (key := (normal_domain(node.domain), node.op_type, node.overload)) in self._functions:
                 stack.append(self._enter(node, key, current, out))
             else:
                 out.append(self._flat_node(node, current, depth))
@@ -220,7 +220,7 @@ class _Flattener:
 
     def _flat_node(self, node: onnx.NodeProto, body: _Body, depth: int) -> onnx.NodeProto:
         name = self._node_name(node, body)
-        flat = onnx.NodeProto(op_type=node.op_type, domain=plain_domain(node.domain), name=name)
+        flat = onnx.NodeProto(op_type=node.op_type, domain=normal_domain(node.domain), name=name)
         flat.input.extend(body.scope.resolve_all(node.input, name))
         flat.output.extend(body.scope.resolve_all(node.output, name))
         flat.metadata_props.extend(node.metadata_props)
@@ -283,4 +283,4 @@ class _Flattener:
 
 def is_constant(node: onnx.NodeProto) -> bool:
     """Whether a node is the standard Constant."""
-    return node.op_type == "Constant" and plain_domain(node.domain) == ""
+    return node.op_type == "Constant" and normal_domain(node.domain) == ""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.runtime.quoting import plain, quoted
 
 Bindings = Mapping[str, onnx.AttributeProto]
@@ -46,7 +47,7 @@ def check_versions(function: onnx.FunctionProto, opsets: dict[str, int]) -> None
         if outer == version:
             continue
         for node in function.node:
-            if plain_domain(node.domain) == domain and _differs(node.op_type, domain, version, outer):
+            if normal_domain(node.domain) == domain and _differs(node.op_type, domain, version, outer):
                 raise InvalidInputError(
                     f"local function {quoted(function.name)} uses {plain(node.op_type)} of opset {version}, "
                     f"the model opset {outer}, and the two differ; expected one version: convert the model "
@@ -54,14 +55,9 @@ def check_versions(function: onnx.FunctionProto, opsets: dict[str, int]) -> None
                 )
 
 
-def plain_domain(domain: str) -> str:
-    """The default domain has two names; this gives the empty one."""
-    return "" if domain == "ai.onnx" else domain
-
-
 def opset_versions(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
     """Version per domain."""
-    return {plain_domain(entry.domain): int(entry.version) for entry in imports}
+    return {normal_domain(entry.domain): int(entry.version) for entry in imports}
 
 
 def _differs(op: str, domain: str, one: int, other: int) -> bool:

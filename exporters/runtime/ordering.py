@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import onnx
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.runtime.flat_model import inner_names, subgraphs, walk_nodes
+from emergraph.exporters.nodes import subgraphs
+from emergraph.exporters.runtime.flat_model import inner_names, walk_nodes
 from emergraph.exporters.runtime.quoting import quoted
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.runtime.assembly import Assembly
 
 _MESSAGE_CHARACTERS = 300
@@ -29,7 +30,7 @@ class ModelRefusedError(InvalidInputError):
 def unsupported_in(text: str, assembly: Assembly | None) -> Unsupported | None:
     """Read from onnxruntime's message which operation it lacks."""
     if found := re.search(r"Fatal error: (\S*):(\w+)\(-?\d+\) is not a registered", text):
-        return Unsupported(operation=("" if found[1] == "ai.onnx" else found[1], found[2]))
+        return Unsupported(operation=(normal_domain(found[1]), found[2]))
     if "No Op registered for" in text and (found := re.search(r'\("emn\d+", (\w+), "([^"]*)"', text)):
         return Unsupported(operation=(found[2], found[1]))
     if "Could not find an implementation" in text and (found := re.search(r"'(emn\d+)'", text)):

@@ -6,8 +6,8 @@ Every bfloat16 value is a float32 value, so only the rounding of intermediate re
 import numpy as np
 import onnx
 
+from emergraph.exporters.nodes import subgraphs
 from emergraph.exporters.runtime.bfloat16 import BFLOAT16
-from emergraph.exporters.runtime.flat_model import subgraphs
 
 FLOAT = int(onnx.TensorProto.FLOAT)
 

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.evaluate import run_node
@@ -99,8 +100,8 @@ class TraceContext:
     @property
     def op(self) -> str:
         """Operation type of the current node, with its domain if it has one."""
-        domain = self.node.domain
-        return f"{domain}::{self.node.op_type}" if domain not in ("", "ai.onnx") else self.node.op_type
+        domain = normal_domain(self.node.domain)
+        return f"{domain}::{self.node.op_type}" if domain else self.node.op_type
 
     def warn(self, text: str) -> None:
         """Keep a line for the export's summary, once."""
@@ -393,8 +394,7 @@ def registered_rules() -> Mapping[tuple[str, str], Rule]:
 
 def find_rule(node: onnx.NodeProto) -> Rule | None:
     """The rule for a node, if there is one."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return _RULES.get((domain, node.op_type))
+    return _RULES.get((normal_domain(node.domain), node.op_type))
 
 
 __all__ = [

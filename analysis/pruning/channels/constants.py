@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.runtime.flat_model import FlatModel, subgraphs
+from emergraph.exporters.nodes import subgraphs
+from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.tracing.evaluate import run_node
 
 Array = NDArray[np.generic]

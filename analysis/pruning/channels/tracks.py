@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants
-from emergraph.exporters.nodes import attributes
-from emergraph.exporters.runtime.flat_model import FlatModel, names_used, subgraphs
+from emergraph.exporters.nodes import attributes, normal_domain, subgraphs
+from emergraph.exporters.runtime.flat_model import FlatModel, names_used
 from emergraph.exporters.runtime.quoting import quoted
 
 Ids = NDArray[np.int64]
@@ -200,7 +200,7 @@ def channel_map(
 def _rule(node: onnx.NodeProto) -> Callable[[ChannelMap], None]:
     from emergraph.analysis.pruning.channels.rules import RULES
 
-    rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    rule = RULES.get(node.op_type) if not normal_domain(node.domain) else None
     if rule is None or any(True for _ in subgraphs(node)):
         raise UnfollowedError("which needs all channels")
     return rule
