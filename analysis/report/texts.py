@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from decimal import Decimal
 
 from emergraph.safetext import escape_controls, shorten
 
@@ -23,6 +24,8 @@ def cell(value: object) -> str:
             text = "yes" if value else "no"
         case int():
             text = f"{value:,}"
+        case Decimal():  # sums of integers, as DuckDB gives them
+            text = f"{int(value):,}" if value == int(value) else number(float(value))
         case float():
             text = number(value)
         case datetime():

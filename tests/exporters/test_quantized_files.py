@@ -73,3 +73,9 @@ def test_a_quantized_network_is_the_network(graphs, name):
     for column in ("l1", "weight"):
         difference = joined[column] - joined[f"{column}_q"] * factor
         assert difference.abs().max() < 0.03 * edges[column].abs().max()
+
+
+@pytest.mark.parametrize("name", ["float", "QOperator", "QDQ", "dynamic"])
+def test_integer_weights_are_told(graphs, name):
+    told = [line for line in graphs[name][0].warnings if "are integers" in line and "units.scale" in line]
+    assert len(told) == (name == "dynamic")

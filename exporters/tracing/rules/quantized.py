@@ -15,6 +15,10 @@ from emergraph.graphstore.records import TracedAs
 
 Array = NDArray[np.generic]
 MICROSOFT = "com.microsoft"
+INTEGER_WEIGHTS = (
+    "weights of MatMulInteger and ConvInteger are integers; the scale that the model applies behind them is "
+    "in units.scale: weights of different layers do not compare"
+)
 
 
 def dequantized(
@@ -80,6 +84,8 @@ def dynamic_quantize_linear(ctx: TraceContext) -> None:
 def matmul_integer(ctx: TraceContext) -> None:
     """Y = (A - a_zero) (B - b_zero) in integers; scales follow as multiplications."""
     left, right = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])
+    if left.constant is not None or right.constant is not None:
+        ctx.warn(INTEGER_WEIGHTS)
     _integer_contraction(ctx, left, right, ctx.input(2), ctx.input(3))
 
 
@@ -114,6 +120,8 @@ def _integer_contraction(
 def conv_integer(ctx: TraceContext) -> None:
     """A convolution in integers."""
     weight = dequantized(ctx, ctx.value(ctx.node.input[1]), ctx.input(3), axis=0)
+    if weight is not None:
+        ctx.warn(INTEGER_WEIGHTS)
     _convolve(ctx, ctx.value(ctx.node.input[0]), weight, None)
 
 

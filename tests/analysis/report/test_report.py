@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shlex
+from decimal import Decimal
 from pathlib import Path
 
 import jsonschema
@@ -175,6 +176,7 @@ def test_command_lines_are_quoted_for_a_shell(report):
         (None, "–"),
         (True, "yes"),
         (1234567, "1,234,567"),
+        (Decimal(104168), "104,168"),
         ([], "–"),
         ([1, "a\x00"], "1, a\\x00"),
         ({"a": 1}, '{"a": 1}'),
