@@ -66,7 +66,8 @@ def flat_input(value: onnx.ValueInfoProto) -> FlatInput:
 def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value > 0 else None
-    return dim.dim_param or None
+    # Files that write "?" for every dynamic axis do not say that those axes are equal.
+    return dim.dim_param if any(map(str.isalnum, dim.dim_param)) else None
 
 
 def is_if(node: onnx.NodeProto) -> bool:

@@ -10,6 +10,7 @@ from onnx import helper as oh
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.feeds import InputHints, input_hints, make_feeds, scalar_choices
 from emergraph.exporters.runtime.flat_model import FlatInput
+from emergraph.exporters.runtime.flat_model import flat_input as flat_input_of
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.sizes import (
     APART,
@@ -57,6 +58,16 @@ def test_sizes_that_nobody_decided_are_told():
         "--input-shape decides"
     )
     assert open_shapes((image, state), {"image": (1, 3, 64, 64)}, got) == {}
+
+
+def test_a_question_mark_is_no_name():
+    value = oh.make_tensor_value_info("image", FLOAT, ["?", 3, "?", "?"])
+    image = flat_input_of(value)
+    assert image == flat_input("image", (None, 3, None, None))
+    assert first_shapes(image) == [{"image": (1, 3, 2, 3)}]
+    assert first_shapes(image, given={"image": (1, 3, 48, 192)}) == [{"image": (1, 3, 48, 192)}]
+    named = oh.make_tensor_value_info("image", FLOAT, ["batch", 3, "h", "w"])
+    assert flat_input_of(named).shape == ("batch", 3, "h", "w")
 
 
 def test_a_size_that_follows_from_others_is_as_free_as_they_are():
