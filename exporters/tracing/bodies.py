@@ -7,10 +7,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.flat_model import FlatModel, inner_names, names_used
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.tracing.facts import BodyRun, BodyRunner, TensorFacts
 
 Array = NDArray[np.generic]
@@ -34,7 +36,10 @@ class _BodySource:
 
 
 def body_runner(flat: FlatModel, base: ModelSource, *, limits: RunLimits, seed: int = 0) -> BodyRunner:
-    """A runner for the bodies in a flat model."""
+    """A runner for the bodies in a flat model.
+
+    It raises `InvalidInputError` for a body that reads a tensor of which nothing is known.
+    """
     known: dict[tuple[str, ...], BodyRun] = {}
 
     def run(graph: onnx.GraphProto, given: Mapping[str, TensorFacts]) -> BodyRun:
@@ -59,7 +64,9 @@ def body_runner(flat: FlatModel, base: ModelSource, *, limits: RunLimits, seed: 
         for name in (*(value.name for value in graph.input), *captured):
             if name in flat.initializers:
                 continue
-            facts = given[name]
+            facts = given.get(name)
+            if facts is None:
+                raise InvalidInputError(f"the body reads {quoted(name)}, of which nothing is known")
             feeds[name] = _values(facts, seed)
             element = onnx.helper.np_dtype_to_tensor_dtype(facts.dtype)
             model.graph.input.append(onnx.helper.make_tensor_value_info(name, element, list(facts.shape)))

@@ -120,7 +120,7 @@ class _Ride:
                 break
             try:
                 run = run_graph(self.model.run_body, branch, self._facts, {})
-            except (EmergraphError, KeyError):
+            except EmergraphError:
                 continue
             self._ride_through(run, {}, depth=0)
             for name, value in zip(node.output, branch.output, strict=True):
@@ -140,7 +140,7 @@ class _Ride:
             return None
         try:
             return repeated_body(node, self.model.run_body, self._facts)
-        except (EmergraphError, KeyError):
+        except EmergraphError:
             return None
 
     def _leave(self, name: str, ids: Labels, stacked: int | None, shape: tuple[int, ...]) -> None:

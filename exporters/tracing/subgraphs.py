@@ -8,6 +8,7 @@ import onnx
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.nodes import attributes
+from emergraph.exporters.runtime.flat_model import names_used
 from emergraph.exporters.runtime.quoting import plain, quoted
 from emergraph.exporters.tracing.facts import Array, BodyRun, BodyRunner, TensorFacts
 
@@ -46,16 +47,7 @@ def body_of(node: onnx.NodeProto, key: str) -> onnx.GraphProto:
 
 def outer_names(body: onnx.GraphProto) -> set[str]:
     """Names that a body, or bodies within it, read (some of them are made inside)."""
-    names: set[str] = {value.name for value in body.output}
-    stack = list(body.node)
-    while stack:
-        node = stack.pop()
-        names.update(node.input)
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                stack.extend(graph.node)
-                names.update(value.name for value in graph.output)
-    return names
+    return names_used(body.node) | {value.name for value in body.output}
 
 
 def run_graph(

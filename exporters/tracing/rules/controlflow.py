@@ -137,7 +137,7 @@ def _prepared(ctx: TraceContext) -> RepeatedBody | None:
         return None
     try:
         body = repeated_body(ctx.node, ctx.model.run_body, lambda name: _facts_of(ctx, name))
-    except (EmergraphError, KeyError) as error:
+    except EmergraphError as error:
         ctx.make_opaque(f"a {ctx.op} whose body does not run on its own: {error}")
         return None
     if body is None:
@@ -188,7 +188,7 @@ def both_branches(ctx: TraceContext) -> None:
             continue
         try:
             run = run_graph(ctx.model.run_body, branch, lambda name: _facts_of(ctx, name), {})
-        except (EmergraphError, KeyError) as error:
+        except EmergraphError as error:
             ctx.warn(f"{ctx.name}: the {which} branch does not run on these inputs ({error})")
             continue
         ctx.branches.append(f"{ctx.node.name}:{which}")
