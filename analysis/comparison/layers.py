@@ -24,7 +24,8 @@ def compared_layers(a: GraphReader, b: GraphReader, matching: Matching, changed:
     """Return one row per layer of A, those that only B has last.
 
     Two layers stand for each other when tensors that lead into them were matched, or when they have the same
-    name. A pair is `changed` when its units differ in number or a tensor that leads into it changed.
+    name. A pair is `changed` when its units differ in number, or a tensor that leads into it changed or has
+    no counterpart.
 
     Args:
         a: The first graph.
@@ -35,7 +36,7 @@ def compared_layers(a: GraphReader, b: GraphReader, matching: Matching, changed:
     ours = {row["name"]: row for row in a.layers().iter_rows(named=True)}
     theirs = {row["name"]: row for row in b.layers().iter_rows(named=True)}
     partner: dict[str, str] = {}
-    touched = set()
+    touched: set[str | None] = set()
     for pair in matching.pairs:
         if pair.a.layer is None or pair.b.layer is None:
             continue
@@ -46,12 +47,17 @@ def compared_layers(a: GraphReader, b: GraphReader, matching: Matching, changed:
     for name in ours:
         if name not in partner and name in theirs and name not in partner.values():
             partner[name] = name
+    touched |= {weight.layer for weight in matching.only_a}
+    unmatched = {weight.layer for weight in matching.only_b}
+    touched |= {name for name, other in partner.items() if other in unmatched}
     rows = [_row(row, theirs.get(partner.get(name, "")), touched) for name, row in ours.items()]
     rows += [_row(None, row, touched) for name, row in theirs.items() if name not in partner.values()]
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def _row(a: dict[str, object] | None, b: dict[str, object] | None, touched: set[str]) -> dict[str, object]:
+def _row(
+    a: dict[str, object] | None, b: dict[str, object] | None, touched: set[str | None]
+) -> dict[str, object]:
     known = a or b or {}
     if a is None or b is None:
         state = "added" if a is None else "removed"

@@ -188,6 +188,15 @@ def test_a_layer_that_only_one_side_has(tmp_path):
     assert found.only_b
 
 
+def test_a_layer_that_reads_fewer_units_is_not_the_same(tmp_path):
+    cut = changed_model(
+        tmp_path / "cut.onnx",
+        lambda _, values: values[tuple(slice(40) if n == 48 else slice(None) for n in values.shape)],
+    )
+    states = dict(compared(tmp_path, DENSE, cut).layers.select("name_a", "state").iter_rows())
+    assert states == {"pixels": "same", "hidden1": "changed", "hidden2": "changed", "head": "same"}
+
+
 @pytest.mark.models
 def test_encodings_of_one_network_are_equal(tmp_path):
     path = tmp_path / "silero.duckdb"
