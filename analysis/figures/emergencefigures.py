@@ -102,8 +102,8 @@ LAYERS = Figure(
     title="Where emergence starts",
     command="emergraph emergence STORE",
     definition=(
-        "Share of all paths from inactive to active units that start in each layer. Layers where none "
-        "starts are left out; of the others the 24 with the largest shares are shown."
+        "Share of all paths from inactive to active units that start in each layer. Layers with less than a "
+        "hundredth of the largest share are left out; of the others the 24 with the largest shares are shown."
     ),
     queries=(
         Query(
@@ -112,7 +112,9 @@ LAYERS = Figure(
             sql="""
 WITH top AS (
     SELECT layer, max(share) AS largest FROM emergence_layers
-    WHERE run = {run} AND share > 0 GROUP BY layer ORDER BY largest DESC LIMIT 24
+    WHERE run = {run} AND share > 0
+      AND share >= 0.01 * (SELECT max(share) FROM emergence_layers WHERE run = {run})
+    GROUP BY layer ORDER BY largest DESC LIMIT 24
 )
 SELECT CASE interior WHEN 'active' THEN 'through active units only' ELSE 'through any unit' END AS paths,
        l.name AS layer, e.share, e.n_active, e.n_inactive

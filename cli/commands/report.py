@@ -107,8 +107,10 @@ def _write(text: str, form: ReportFormat, out: Path | None, talk: Output) -> Non
     from emergraph.atomic import write_atomically
 
     target = out or Path("report.html")
-    write_atomically(target, text.encode())
-    say(f"Wrote {target} ({len(text.encode()) / 1e6:.1f} MB)", talk)
+    data = text.encode()
+    write_atomically(target, data)
+    size = f"{len(data) / 1e6:.1f} MB" if len(data) >= 1e5 else f"{len(data) / 1e3:.0f} kB"
+    say(f"Wrote {target} ({size})", talk)
 
 
 def _made(source: Path, graph: str | None, making: Making, talk: Output) -> "Report":

@@ -29,7 +29,9 @@ def counted(traced):
 
 def test_a_report_of_a_store(run, counted, tmp_path):
     out = tmp_path / "r.html"
-    assert run("report", counted, "--out", out).code == 0
+    told = run("report", counted, "--out", out)
+    assert told.code == 0
+    assert re.search(rf"Wrote {re.escape(str(out))} \([1-9][0-9]* kB\)", told.err)
     page = out.read_text(encoding="utf-8")
     assert "<h1>digits_dense</h1>" in page
     assert "emergraph percolate traced.duckdb --graph digits_dense" in page

@@ -4,6 +4,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -89,6 +90,25 @@ def test_the_newest_run_is_drawn(analysed_store, tmp_path):
         drawn = require_figure(opened.graph(), figure_named("emergence-sweep"))
         assert newest_run(opened.graph(), "emergence_thresholds").id == drawn.runs[0].id
     assert set(drawn.frames["sweep"]["threshold"]) <= {0.1, 0.2, 0.3}
+
+
+def test_layers_whose_share_no_bar_would_show_are_left_out(analysed_store, tmp_path):
+    path = tmp_path / "copy.duckdb"
+    path.write_bytes(analysed_store.read_bytes())
+    with open_store(path) as opened:
+        run = newest_run(opened.graph(), "emergence_layers").id
+        layers = opened.graph().layers()["name"].to_list()
+    small, large = layers[0], layers[1]
+    with duckdb.connect(path) as connection:
+        connection.execute("UPDATE emergence_layers SET share = 0 WHERE run = ?", [run])
+        for layer, share in ((0, 0.005), (1, 0.995)):
+            connection.execute(
+                "UPDATE emergence_layers SET share = ? WHERE run = ? AND layer = ?", [share, run, layer]
+            )
+    with open_store(path) as opened:
+        drawn = require_figure(opened.graph(), figure_named("emergence-layers")).frames["layers"]
+    assert set(drawn["layer"]) == {large}
+    assert small not in set(drawn["layer"])
 
 
 def test_collapse_is_marked_at_its_level():
