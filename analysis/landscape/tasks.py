@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.directions import gaussian, normalise, perturbation_scale
 from emergraph.analysis.landscape.evaluator import Evaluator, Weights
-from emergraph.analysis.landscape.layout import Layout, Norm
+from emergraph.analysis.landscape.layout import Layout, Norm, ParameterBlock
 from emergraph.analysis.landscape.walks import WalkPlan, ou_walk
 
 
@@ -82,8 +82,7 @@ class SliceTask:
             drawn = gaussian(layout.n_params, seed=self.seed, index=self.index)
             direction = normalise(drawn, base, layout, self.norm).astype(np.float32)
             return evaluator.losses_along(base, direction, self.steps)
-        block = next(block for block in layout.blocks if block.name == self.tensor)
-        alone = Layout((replace(block, offset=0),))
+        block, alone = _tensor_alone(layout, self.tensor)
         drawn = gaussian(block.size, seed=self.seed, index=self.index)
         direction = np.zeros_like(base)
         direction[block.span] = normalise(drawn, base[block.span], alone, self.norm)
@@ -133,9 +132,8 @@ class TensorWalkTask:
 
     def run(self, evaluator: Evaluator) -> NDArray[np.float64]:
         """Evaluate; (length,)."""
-        block = next(block for block in evaluator.layout.blocks if block.name == self.tensor)
+        block, alone = _tensor_alone(evaluator.layout, self.tensor)
         scale = np.zeros_like(evaluator.base)
-        alone = Layout((replace(block, offset=0),))
         scale[block.span] = perturbation_scale(evaluator.base[block.span], alone, self.norm)
         return WalkTask(self.plan, self.walk, scale).run(evaluator)
 
@@ -219,6 +217,12 @@ class MasksTask:
                     theta[group] = 0.0
             values[at] = evaluator.loss(theta)
         return values
+
+
+def _tensor_alone(layout: Layout, tensor: str) -> tuple[ParameterBlock, Layout]:
+    """Where a tensor is, and the layout of a buffer that holds nothing else."""
+    block = next(block for block in layout.blocks if block.name == tensor)
+    return block, Layout((replace(block, offset=0),))
 
 
 def plane_tasks(rows: Weights, columns: Weights, positions: NDArray[np.float64]) -> list[LineTask]:

@@ -177,20 +177,19 @@ class Recorder:
 
     def _check(self, source: CurrentWeights, process: ModelProcess) -> None:
         """Refuse a snapshot that does not compute what the module computes; randomness is not used up."""
-        structure = self._ready()
+        structure, _ = self._ready()
         args, kwargs = self._first_samples(2)
         with require_torch().random.fork_rng(devices=[]), evaluating(self._module):
             expected = outputs_of(self._module, args, kwargs)
         compare(source, structure.feeds, expected, structure.label, process)
 
-    def _ready(self) -> ModuleStructure:
-        if self._structure is None:
+    def _ready(self) -> tuple[ModuleStructure, GivenSamples]:
+        if self._structure is None or self._samples is None:
             raise UsageError("the recorder is closed")
-        return self._structure
+        return self._structure, self._samples
 
     def _activations(self, source: CurrentWeights, process: ModelProcess) -> tuple[TraceHeader, pl.DataFrame]:
-        structure, samples = self._ready(), self._samples
-        assert samples is not None  # noqa: S101 - set together with the structure
+        structure, samples = self._ready()
         targets = [
             Target(
                 layer=layer.id,
@@ -230,9 +229,9 @@ class Recorder:
 
     def _fixed(self) -> int | None:
         """The batch that the export insists on, if it does."""
-        structure, samples = self._ready(), self._samples
+        structure, samples = self._ready()
         for value in structure.run.flat.inputs:
-            if samples is not None and samples.axes[value.name] == 0 and value.shape:
+            if samples.axes[value.name] == 0 and value.shape:
                 size = value.shape[0]
                 return size if isinstance(size, int) and size > 1 else None
         return None
@@ -245,7 +244,7 @@ class Recorder:
         trace: tuple[TraceHeader, pl.DataFrame],
         metrics: Mapping[str, float],
     ) -> int:
-        structure = self._ready()
+        structure, _ = self._ready()
         header = GraphHeader(
             name=f"{self._options.name or structure.label}-{step}",
             source=structure.label,
