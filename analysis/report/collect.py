@@ -1,5 +1,6 @@
 """From a store to a report."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -90,7 +91,8 @@ class _Collector:
         shown = tuple(table for table in (*known, *others) if table is not None)
         for run in (*(run for data in drawn for run in data.runs), *(t.run for t in shown)):
             self._remember(run)
-        missing = None if drawn or shown else self._filled(spec.command)
+        there = bool(drawn or shown)
+        tried = None if there else self._unfinished(spec.command)
         return Section(
             id=spec.id,
             title=spec.title,
@@ -98,8 +100,8 @@ class _Collector:
             figures=drawn,
             tables=shown,
             notes=self._notes(drawn, shown),
-            missing=missing,
-            why_missing=None if missing is None else self._why(spec.command),
+            missing=None if there else self._filled(spec.command) if tried is None else _unhurried(tried),
+            why_missing=None if tried is None else ": ".join(filter(None, (tried.state, tried.message))),
         )
 
     def table(self, spec: TableSpec) -> Table | None:
@@ -182,9 +184,15 @@ class _Collector:
     def _filled(self, command: str) -> str:
         return " ".join(self.words.get(word, word) for word in command.split(" "))
 
-    def _why(self, command: str) -> str | None:
+    def _unfinished(self, command: str) -> Attempt | None:
+        """What was tried of a section's command, in vain."""
         wanted = command.split(" ")[1]
         for attempt in self.attempts:
             if attempt.command.split(" ")[1:2] == [wanted] and attempt.state != "done":
-                return f"{attempt.state}: {attempt.message}" if attempt.message else attempt.state
+                return attempt
         return None
+
+
+def _unhurried(attempt: Attempt) -> str:
+    """The command line of an attempt, with its options, but without what was left of the report's budget."""
+    return re.sub(r" --budget \S+$", "", attempt.command)

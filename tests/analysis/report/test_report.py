@@ -59,14 +59,18 @@ def test_an_empty_section_names_its_command(tmp_path):
     path = tmp_path / "net.duckdb"
     api.export(dense_demo(), path, name="dense")
     attempt = Attempt(command="emergraph prune net.duckdb", state="out of time", seconds=3.0)
+    command = "emergraph landscape m.onnx --store net.duckdb --input-shape=x=1,3,8,8 --seed 0"
+    cut = Attempt(command=f"{command} --budget 6s", state="failed", seconds=3.0, message="too large")
     with open_store(path) as opened:
-        report = collect_report(opened.graph(), attempts=[attempt], budget=10.0)
+        report = collect_report(opened.graph(), attempts=[attempt, cut], budget=10.0)
     assert report.section("percolation").missing == "emergraph percolate net.duckdb --graph dense"
     assert report.section("percolation").why_missing is None
     assert report.section("pruning").why_missing == "out of time"
+    assert report.section("landscape").missing == command
+    assert report.section("landscape").why_missing == "failed: too large"
     page = html.unescape(report_page(report))
     assert "emergraph percolate net.duckdb --graph dense" in page
-    assert "Not finished in the budget of 10 s, or failed: prune." in page
+    assert "Not finished in the budget of 10 s, or failed: prune, landscape." in page
     assert "No activation trace" in page
 
 
