@@ -85,9 +85,7 @@ def save_percolation(store: Store, graph: int, result: PercolationResult, **abou
         pl.lit(value, dtype=pl.Float64).alias(name) for name, value in predictions.items()
     )
     blocks = result.layers.with_columns(
-        pl.when(pl.col("degree_threshold").is_finite())
-        .then("degree_threshold")
-        .alias("degree_threshold")
+        pl.when(pl.col("degree_threshold").is_finite()).then("degree_threshold").alias("degree_threshold")
     )
     return store.record_run(
         graph,
