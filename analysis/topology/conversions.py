@@ -1,5 +1,6 @@
 """The unit graph for other tools: igraph, networkx, GraphML, Parquet and edge lists."""
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,7 +88,7 @@ def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | No
         raise UsageError(f"{target}: the folder to write it in does not exist; make it first")
     limit = MAX_GRAPHML if max_edges is None and form == "graphml" else max_edges
     n_edges = _within(reader, limit, form)
-    partial = target.with_name(f"{target.name}.part")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if form == "graphml":
             to_igraph(reader, max_edges=n_edges).write_graphml(str(partial))

@@ -147,7 +147,10 @@ def test_graphs_for_other_tools_are_the_same_graph(path, tmp_path):
     read = igraph.Graph.Read_GraphML(str(tmp_path / "g.graphml"))
     assert read.get_edgelist() == for_igraph.get_edgelist()
     assert read.es["weight"] == pytest.approx(expected)
+    mine = tmp_path / "g.txt.part"
+    mine.write_text("somebody's")
     graph.convert(tmp_path / "g.txt", "edgelist")
+    assert mine.read_text() == "somebody's"
     lines = nx.read_weighted_edgelist(tmp_path / "g.txt", create_using=nx.DiGraph, nodetype=int)
     assert lines[0][3]["weight"] == pytest.approx(expected[0])
     graph.convert(tmp_path / "g", "parquet")
