@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from emergraph.errors import EmergraphError, LimitError, StoreError
-from emergraph.graphstore.text import printable
+from emergraph.graphstore.text import first_line, printable
 
 _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     # Of new files. Edges take 15 to 25 % less room than with DuckDB's 256 KiB, as each block of values is
@@ -120,7 +120,7 @@ def translate(error: duckdb.Error, path: Path) -> EmergraphError:
     for pattern, kind, meaning in _SAYINGS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(f"{name}: {meaning}")
-    return StoreError(f"{name}: {printable(text.strip().splitlines()[0])}")
+    return StoreError(f"{name}: {printable(first_line(error))}")
 
 
 @contextlib.contextmanager

@@ -2,9 +2,8 @@
 
 The module is copied once; the copy's parameters are views of a flat buffer, so a new weight vector costs
 one vectorised write and no parameter is ever stepped in place. Along a line the first layers add instead of
-multiplying (`entrance`). For very small nets `torch.func.vmap`
-evaluates many weight vectors at once; it loses on large matrix products and convolutions, so `fastest`
-measures both.
+multiplying (`entrance`). For very small nets `torch.func.vmap` evaluates many weight vectors at once; it
+loses on large matrix products and convolutions, so `fastest` measures both.
 """
 
 import copy
@@ -19,9 +18,9 @@ from emergraph.analysis.landscape.evaluator import Weights
 from emergraph.analysis.landscape.hessian import HessianOperator
 from emergraph.analysis.landscape.layout import Layout, ParameterBlock
 from emergraph.analysis.landscape.losses import LossKind
-from emergraph.analysis.landscape.missing_torch import require_torch
 from emergraph.analysis.landscape.tensor_losses import tensor_loss
 from emergraph.errors import InvalidInputError, UsageError
+from emergraph.exporters.pytorch.tensors import require_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

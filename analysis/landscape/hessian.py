@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.missing_torch import require_torch
 from emergraph.errors import UsageError
+from emergraph.exporters.pytorch.tensors import require_torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,11 +10,11 @@ import numpy as np
 
 from emergraph.analysis.landscape.engine_torch import TorchEvaluator, VmapEvaluator
 from emergraph.analysis.landscape.evaluator import Weights
-from emergraph.analysis.landscape.missing_torch import require_torch
 from emergraph.analysis.landscape.optima import WithOutputs
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
 from emergraph.errors import UsageError
+from emergraph.exporters.pytorch.tensors import require_torch
 
 if TYPE_CHECKING:
     import torch

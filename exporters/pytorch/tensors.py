@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 Array = NDArray[np.generic]
 
 
-def require_torch() -> Any:  # noqa: ANN401 - the module itself
+def require_torch(what: str = "this") -> Any:  # noqa: ANN401 - the module itself
     """Import torch, or say how to get it.
+
+    Args:
+        what: What needs it, as the subject of the message.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -26,9 +29,7 @@ def require_torch() -> Any:  # noqa: ANN401 - the module itself
     try:
         return importlib.import_module("torch")
     except ImportError as error:
-        raise MissingExtraError(
-            'PyTorch is needed for this; install it with: pip install "emergraph[torch]"'
-        ) from error
+        raise MissingExtraError(f'{what} needs PyTorch: pip install "emergraph[torch]"') from error
 
 
 @contextmanager

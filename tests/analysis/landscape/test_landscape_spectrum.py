@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from emergraph.analysis.landscape import missing_torch
 from emergraph.analysis.landscape.spectrum import (
     extreme_eigenvalues,
     hutch_pp_trace,
@@ -11,6 +10,7 @@ from emergraph.analysis.landscape.spectrum import (
     spectral_density,
 )
 from emergraph.errors import MissingExtraError, UsageError
+from emergraph.exporters.pytorch.tensors import require_torch
 
 torch = pytest.importorskip("torch")
 
@@ -238,5 +238,5 @@ def test_worst_case_of_a_net_is_bounded_by_the_top_eigenvalue():
 
 def test_without_torch_the_answer_is_the_pip_command(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "emergraph\[torch\]"'):
-        missing_torch.require_torch("a Hessian")
+    with pytest.raises(MissingExtraError, match=r'a Hessian needs PyTorch: pip install "emergraph\[torch\]"'):
+        require_torch("a Hessian")
