@@ -34,6 +34,9 @@ from emergraph.exporters.runtime.limits import RunLimits
 
 Array = NDArray[np.generic]
 
+TRIAL_SECONDS = 2.0
+"""How long the ways to evaluate a model are tried; a way that was asked for is tried half as long."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
@@ -241,9 +244,9 @@ def _choice(prepared: Prepared, parallelism: Parallelism | None) -> Choice:
     """The fastest way out of those that there are, or the one that was asked for with its rate."""
     if parallelism is None:
         others = [Variant(name, engine, Parallelism()) for name, engine in prepared.alternatives]
-        return fastest([*variants(prepared.evaluator), *others])
+        return fastest([*variants(prepared.evaluator), *others], seconds=TRIAL_SECONDS)
     name = str(parallelism.backend)
     if parallelism.backend is not Backend.SERIAL:
         name += f", {parallelism.n_jobs} jobs" if parallelism.n_jobs > 0 else ", a job per core"
     way = Variant(name, prepared.evaluator, parallelism)
-    return fastest([way], seconds=1.0)
+    return fastest([way], seconds=TRIAL_SECONDS / 2)

@@ -13,11 +13,18 @@ import pytest
 from clifiles import DEMO
 from onnx import TensorProto, helper, numpy_helper
 
+from emergraph.analysis.landscape import modelsurvey
 from emergraph.graphstore.store import open_store
 
 DENSE = DEMO / "digits_dense.onnx"
 ROOT = DEMO.parents[1]
 SMALL = ("--planes", "1", "--budget", "0.3s", "--backend", "serial", "--samples", "4")
+
+
+@pytest.fixture(autouse=True)
+def short_trials(monkeypatch):
+    """What a survey says does not depend on how long its speed was tried."""
+    monkeypatch.setattr(modelsurvey, "TRIAL_SECONDS", 0.2)
 
 
 @pytest.fixture
