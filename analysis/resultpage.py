@@ -44,11 +44,11 @@ def result_tables(command: str) -> list[ResultTable]:
     return [value for value in vars(module).values() if isinstance(value, ResultTable)]
 
 
-def command_of(table: str) -> str | None:
+def command_filling(table: str) -> str | None:
     """Return the command that keeps its results in a table; None for a table of no command.
 
     Example:
-        >>> command_of("information")
+        >>> command_filling("information")
         'information'
     """
     owners = (command for command in HOMES if table in {each.name for each in result_tables(command)})

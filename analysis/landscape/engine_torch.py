@@ -196,9 +196,9 @@ class TorchEvaluator:
     ) -> "AbstractContextManager[Callable[[float], None]]":
         """Let the first layers add along a line; not where batch norm is to see every pass."""
         names = self._entrances if steps >= SHORTEST and not self._recompute else ()
-        spans = dict(zip(map(id, self._module.parameters()), self._layout.blocks, strict=True))
 
         def ends(name: str) -> "tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]":
+            spans = dict(zip(map(id, self._module.parameters()), self._layout.blocks, strict=True))
             own = self._module.get_submodule(name).named_parameters(recurse=False)
             blocks = {part: spans[id(parameter)] for part, parameter in own}
             start, move = (

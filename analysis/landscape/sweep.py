@@ -205,7 +205,7 @@ def _results(
     try:
         with _configured(plan):
             if plan.backend is Backend.RAY:
-                yield from _in_batches(jobs)
+                yield from _in_batches(jobs, 4 * workers(plan))
                 return
             pool = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
             yield from pool(jobs)
@@ -215,10 +215,9 @@ def _results(
         ) from error
 
 
-def _in_batches(jobs: Iterator[Any]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _in_batches(jobs: Iterator[Any], size: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Results batch by batch: Ray's backend hands nothing out before all that it was given is done."""
     with joblib.Parallel() as pool:
-        size = 4 * joblib.effective_n_jobs(-1)
         while batch := list(itertools.islice(jobs, size)):
             yield from pool(batch)
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.directions import gaussian, normalise, perturbation_scale
 from emergraph.analysis.landscape.evaluator import Evaluator, Weights
+from emergraph.analysis.landscape.hypercube import MAX_GROUPS
 from emergraph.analysis.landscape.layout import Layout, Norm, ParameterBlock
 from emergraph.analysis.landscape.walks import WalkPlan, ou_walk
+from emergraph.errors import UsageError
 
 
 class Task(Protocol):
@@ -231,6 +233,16 @@ def plane_tasks(rows: Weights, columns: Weights, positions: NDArray[np.float64])
 
 
 def mask_tasks(groups: tuple[NDArray[np.int64], ...], *, chunk: int = 64) -> list[MasksTask]:
-    """All 2^m masks in chunks."""
-    n = 2 ** len(groups)
+    """All 2^m masks of m groups in chunks.
+
+    Raises:
+        UsageError: No groups, too many, or two that share a parameter.
+    """
+    m = len(groups)
+    if not 1 <= m <= MAX_GROUPS:
+        raise UsageError(f"mask landscape: expected 1 to {MAX_GROUPS} groups, found {m}; merge some of them")
+    together = np.concatenate(groups)
+    if np.unique(together).size != together.size:
+        raise UsageError("mask landscape: two groups share a parameter; expected non-overlapping groups")
+    n = 2**m
     return [MasksTask(groups, first, min(first + chunk, n)) for first in range(0, n, chunk)]

@@ -93,9 +93,9 @@ def _with_command(error: UsageError) -> UsageError:
     found = re.search(r"Table with name (\w+) does not exist", str(error))
     if found is None:
         return error
-    from emergraph.analysis.resultpage import command_of
+    from emergraph.analysis.resultpage import command_filling
 
-    command = command_of(found[1])
+    command = command_filling(found[1])
     if command is None:
         return error
     return UsageError(

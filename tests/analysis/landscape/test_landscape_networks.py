@@ -181,6 +181,10 @@ def test_masks_are_enumerated_and_the_weights_left_alone():
     values = np.concatenate([task.run(evaluator) for task in tasks])
     assert values.tolist() == [15.0, 14.0, 5.0, 4.0]
     assert base.tolist() == [1, 2, 4, 8]
+    with pytest.raises(UsageError, match="share"):
+        mask_tasks((np.array([0]), np.array([0])))
+    with pytest.raises(UsageError, match="14"):
+        mask_tasks(tuple(np.array([i]) for i in range(15)))
 
 
 def test_funnels_of_a_hand_made_network():
