@@ -8,6 +8,7 @@ import polars as pl
 
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.text import first_line
+from emergraph.paths import open_file
 
 
 def read_table(path: str | Path) -> pl.DataFrame:
@@ -20,11 +21,10 @@ def read_table(path: str | Path) -> pl.DataFrame:
     try:
         if name == "-":
             return pl.read_csv(io.BytesIO(sys.stdin.buffer.read()), infer_schema_length=None)
-        if Path(path).suffix.lower() in (".parquet", ".pq"):
-            return pl.read_parquet(Path(path), glob=False)
-        return pl.read_csv(Path(path), infer_schema_length=None, glob=False)
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"{name}: no such file") from error
+        with open_file(path, stream=True) as file:
+            if Path(path).suffix.lower() in (".parquet", ".pq"):
+                return pl.read_parquet(file)
+            return pl.read_csv(file, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InvalidInputError(
             f"{name}: neither Parquet nor CSV that can be read: {first_line(error)}"

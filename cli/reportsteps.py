@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError
+from emergraph.outputs import holds_database
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
@@ -177,10 +178,6 @@ def is_store(path: Path) -> bool:
     """
     if path.is_dir():
         return False
-    try:
-        with path.open("rb") as stream:
-            return stream.read(12)[8:] == b"DUCK"
-    except FileNotFoundError:
-        raise InvalidInputError(
-            f"{escape_controls(str(path))}: no such file; give a model file or a store"
-        ) from None
+    if not path.exists():
+        raise InvalidInputError(f"{escape_controls(str(path))}: no such file; give a model file or a store")
+    return holds_database(path)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import duckdb
 
+from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, LimitError, StoreError
+from emergraph.graphstore.storefile import check_opened
 from emergraph.graphstore.text import first_line, printable
 
 _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
@@ -31,11 +33,6 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
         "different configuration",
         StoreError,
         "already open in this process in another mode; close it there first",
-    ),
-    (
-        "not a valid duckdb database",
-        StoreError,
-        "not an emergraph store, not even a DuckDB file; give a file that `emergraph export` made",
     ),
     (
         "permission denied|read-only file system",
@@ -69,11 +66,21 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
 def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB file with extensions and access to other files switched off.
 
+    The caller has looked at the place with `storefile.check_place`.
+
     Raises:
         StoreError: The file is locked, not a DuckDB file, damaged, or of a newer DuckDB.
     """
     with translated_errors(path):
-        return duckdb.connect(os.fspath(path), read_only=read_only, config=_CONFIGURATION)
+        # a relative path could begin like the name of a protocol or an extension (`md:`, `sqlite:`)
+        connection = duckdb.connect(os.fspath(path.absolute()), read_only=read_only, config=_CONFIGURATION)
+        try:
+            check_opened(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    note_input(path.stat(), path)
+    return connection
 
 
 def cut_back(path: Path, size: int) -> None:

@@ -136,7 +136,7 @@ def compact(path: str | os.PathLike[str]) -> Compacted:
             )
         try:
             with (
-                open_store(fresh, mode="create", keep_empty=True) as target,
+                open_store(fresh, mode="create", keep_empty=True, any_name=True) as target,
                 translated_errors(file),
                 transaction(target.connection),
             ):

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import polars as pl
 
+from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError, StoreError, UsageError
 from emergraph.graphstore.store import open_store
-from emergraph.graphstore.text import printable
+from emergraph.graphstore.storefile import check_place
 
 GIB = 1 << 30
 _MODULE = "emergraph.graphstore.sandbox"
@@ -73,8 +74,8 @@ def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | N
         raise UsageError("limits of a query must be positive")
     request = {"path": str(Path(path).absolute()), "shown": str(path), "sql": sql, **asdict(limits)}
     file = Path(path)
-    if not file.is_file():
-        raise InvalidInputError(f"{printable(str(path))}: no such store; `emergraph export` makes one")
+    check_place(file)
+    note_input(file.stat(), file)  # a child opens it
     output, status = _run_child(json.dumps(request).encode(), limits)
     if "older" in status:
         # The child may not write, so a store of an older schema is migrated here.

@@ -10,7 +10,7 @@ from typing import Literal, Self
 import duckdb
 import polars as pl
 
-from emergraph.errors import InvalidInputError, StoreError
+from emergraph.errors import StoreError
 from emergraph.graphstore.catalog import find_graph, graph_id, unique_name
 from emergraph.graphstore.connection import connect, cut_back, transaction, translated_errors, wal_path
 from emergraph.graphstore.frames import fetch_frame
@@ -24,6 +24,7 @@ from emergraph.graphstore.schema import (
     migrations,
     stored_version,
 )
+from emergraph.graphstore.storefile import check_place
 from emergraph.graphstore.text import printable
 from emergraph.graphstore.traces import write_metrics, write_trace
 from emergraph.graphstore.writer import GraphWriter
@@ -38,6 +39,7 @@ def open_store(
     threads: int | None = None,
     memory_limit: int | None = None,
     keep_empty: bool = False,
+    any_name: bool = False,
 ) -> "Store":
     """Open the store at `path`. Use it in a `with` statement.
 
@@ -50,9 +52,11 @@ def open_store(
         threads: Threads that queries use; all by default.
         memory_limit: Bytes that DuckDB may take; 80 % of the machine's memory by default.
         keep_empty: Keep a file that was made here even when no graph gets into it.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
 
     Raises:
-        InvalidInputError: There is no such file or folder.
+        InvalidInputError: There is no such file or folder, or it is no regular file.
+        UsageError: A new store has another ending, or the path a question mark.
         StoreError: The file is locked by another process, from elsewhere, newer, or damaged.
 
     Example:
@@ -60,7 +64,7 @@ def open_store(
         ...     edges = store.graph().edges()
     """
     file = Path(path)
-    made = _check_place(file, may_make=mode == "create")
+    made = check_place(file, may_make=mode == "create", any_name=any_name)
     connection = connect(file, read_only=mode == "read")
     try:
         with translated_errors(file):
@@ -233,20 +237,6 @@ class Store:
         """Raise StoreError when the store is open for reading only."""
         if self.mode == "read":
             raise StoreError(f"{printable(str(self.path))}: opened for reading; open it with mode='write'")
-
-
-def _check_place(path: Path, *, may_make: bool) -> bool:
-    """Return whether opening will make the file; raise when there is nothing to open."""
-    name = printable(str(path))
-    if path.is_dir():
-        raise InvalidInputError(f"{name}: a folder, not a store; give a file such as net.duckdb")
-    if path.exists():
-        return False
-    if not may_make:
-        raise InvalidInputError(f"{name}: no such store; `emergraph export MODEL {name}` makes one")
-    if not path.absolute().parent.is_dir():
-        raise InvalidInputError(f"{name}: the folder to make it in does not exist; make the folder first")
-    return True
 
 
 def _migrated(

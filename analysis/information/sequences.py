@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.inputfile import read_input_file
+from emergraph.paths import open_file, read_file
 
 MAX_FILE_BYTES = 1 << 30
 LARGEST_LIST = 1 << 22
@@ -127,12 +128,7 @@ def text_sequences(
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidInputError(f"{path.name}: larger than {MAX_FILE_BYTES} bytes; take a part of it")
-        raw = path.read_bytes()
-        text = raw.decode("utf-8")
-    except OSError as error:
-        raise InvalidInputError(f"{path}: {error.strerror}") from error
+        text = read_file(path, limit=MAX_FILE_BYTES, stream=True).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{path.name}: not a text in UTF-8 (byte {error.start})") from error
     ids = text_ids(text, unit)
@@ -190,19 +186,16 @@ def _array(path: Path) -> NDArray[np.generic]:
             raise InvalidInputError(f"{path.name}: {len(arrays)} arrays; expected one, the sequences")
         return next(iter(arrays.values()))
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        with open_file(path) as file:
+            return np.asarray(np.load(file, allow_pickle=False))
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"{path.name}: no array of numpy: {error}") from error
 
 
 def _lines(path: Path) -> NDArray[np.generic]:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidInputError(f"{path.name}: larger than {MAX_FILE_BYTES} bytes; take a part of it")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path, limit=MAX_FILE_BYTES, stream=True).decode("utf-8").splitlines()
         rows = [[int(word) for word in line.replace(",", " ").split()] for line in lines if line.strip()]
-    except OSError as error:
-        raise InvalidInputError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidInputError(
             f"{path.name}: expected one sequence of ids a line, such as 5 0 7 0; for running text use --text"

@@ -27,6 +27,7 @@ from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.evaluator import Evaluator
 from emergraph.analysis.landscape.tasks import Task
 from emergraph.errors import InvalidInputError, MissingExtraError, UsageError
+from emergraph.paths import open_file
 
 SAVE_SECONDS = 5.0
 """Least time between two writes of the checkpoint; the first one comes with the first result."""
@@ -97,7 +98,7 @@ class Checkpoint:
 
     def _read(self, path: Path) -> None:
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            with open_file(path) as stream, np.load(stream, allow_pickle=False) as file:
                 found = str(file["digest"])
                 results = {int(key[1:]): file[key] for key in file.files if key != "digest"}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:

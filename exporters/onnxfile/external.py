@@ -6,7 +6,6 @@ that what is checked is what is read.
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ from emergraph.errors import EmergraphError
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import OUT_OF_RESOURCES, MappedFile, map_descriptor
+from emergraph.paths import NotRegularError, open_descriptor
 
 KNOWN_KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})
 """Keys of external data that ONNX defines, and the one that its writers add."""
 _MAX_PATH = 4096
 _MAX_DIGITS = 19
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,11 @@ class ExternalFiles:
             folder, parts = self._below_root(parts, where)
         path = folder.joinpath(*parts)
         try:
-            descriptor = _open_below(folder, parts)
-            return self._map_checked(descriptor, path, shown, where)
+            descriptor, status = _open_below(folder, parts)
+            return self._map_checked(descriptor, status, path, shown, where)
+        except NotRegularError as error:
+            message = f"{shown} is {error.kind}, not a regular file"
+            raise refusal("ONNX-EXT-SPECIAL", message, where) from None
         except (OSError, ValueError) as error:
             raise self._cannot_open(error, folder, parts, where) from None
 
@@ -102,13 +104,9 @@ class ExternalFiles:
             raise refusal("ONNX-EXT-OUTSIDE", f"{shown} leads outside {printable(str(root))}", where)
         return root, target.relative_to(root).parts
 
-    def _map_checked(self, descriptor: int, path: Path, shown: str, where: str) -> MappedFile:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise refusal(
-                "ONNX-EXT-SPECIAL", f"{shown} is a pipe, a device or a folder, not a regular file", where
-            )
+    def _map_checked(
+        self, descriptor: int, status: os.stat_result, path: Path, shown: str, where: str
+    ) -> MappedFile:
         if status.st_nlink > 1:
             os.close(descriptor)
             raise refusal(
@@ -126,17 +124,17 @@ def _is_link(path: Path) -> bool:
         return False
 
 
-def _open_below(folder: Path, parts: tuple[str, ...]) -> int:
+def _open_below(folder: Path, parts: tuple[str, ...]) -> tuple[int, os.stat_result]:
     """Open a file below a folder, one component at a time, without following links."""
     descriptor = os.open(folder, _FOLDER)
-    for index, part in enumerate(parts):
-        flags = _FILE if index == len(parts) - 1 else _FOLDER
-        parent = descriptor
-        try:
-            descriptor = os.open(part, flags | os.O_NOFOLLOW, dir_fd=parent)
-        finally:
+    try:
+        for part in parts[:-1]:
+            parent = descriptor
+            descriptor = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
             os.close(parent)
-    return descriptor
+        return open_descriptor(parts[-1], follow=False, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _checked_parts(location: str, where: str) -> tuple[str, ...]:

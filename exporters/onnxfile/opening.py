@@ -4,7 +4,6 @@ import errno
 import hashlib
 import mmap
 import os
-import stat
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.names import printable
+from emergraph.paths import NotRegularError, open_descriptor
 
 MAX_PROTOBUF_BYTES = (1 << 31) - 1
 """Bytes that a protobuf message may have."""
@@ -78,17 +78,14 @@ def map_model(path: Path) -> MappedFile:
     """
     shown = printable(str(path), 200)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor, status = open_descriptor(path)
+    except NotRegularError as error:
+        raise InvalidInputError(f"{shown} is {error.kind}; expected a model file") from None
     except FileNotFoundError:
         raise InvalidInputError(f"no such file: {shown}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidInputError(f"cannot open {shown}: {reason}") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        raise InvalidInputError(f"{shown} is {kind}; expected a model file")
     if not 0 < status.st_size <= MAX_PROTOBUF_BYTES:
         os.close(descriptor)
         if status.st_size == 0:

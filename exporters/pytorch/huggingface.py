@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.exporters.pytorch.weights import load_weights, torch_tensors
 from emergraph.exporters.weightfiles import WeightFile
+from emergraph.paths import open_file
 
 if TYPE_CHECKING:
     import torch
@@ -111,10 +113,13 @@ def _renamed(
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_BYTES:
-        raise UnsafeInputError(f"{CONFIG} has {path.stat().st_size} bytes; expected at most {_MAX_BYTES}")
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_BYTES:
+            raise UnsafeInputError(f"{CONFIG} has {size} bytes; expected at most {_MAX_BYTES}")
+        text = file.read(_MAX_BYTES)
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{CONFIG} is not JSON: {printable(str(error))}") from error
     if not isinstance(settings, dict):

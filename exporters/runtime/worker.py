@@ -9,11 +9,12 @@ import ctypes
 import json
 import os
 import resource
-import stat
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from emergraph.paths import open_descriptor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,10 +65,7 @@ class WeightFile:
         import numpy as np
 
         self.np = np
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self.file = os.fdopen(descriptor, "rb", buffering=0)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("weights are not in a regular file")
+        self.file = os.fdopen(open_descriptor(path, follow=False)[0], "rb", buffering=0)
         self.mapped: Bytes = np.memmap(self.file, np.uint8, mode="r")
 
     def bytes_at(self, offset: int, count: int, dtype: str | None) -> "Bytes":

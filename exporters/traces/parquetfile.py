@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.runtime.quoting import quoted
+from emergraph.paths import open_file
 
 MAX_VALUES = 1 << 29
 """Values that the columns may have in all, counted from the file's metadata before they are read."""
@@ -31,7 +32,7 @@ def read_parquet_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], st
         LimitError: The columns have more than `MAX_VALUES` values.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             content = pq.ParquetFile(file)
             _check_size(content.metadata, path)

@@ -1,12 +1,12 @@
 """Opening the files that a user named: regular files only, mapped read-only."""
 
 import os
-import stat
 from pathlib import Path
 
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
 from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.paths import NotRegularError, open_descriptor
 
 
 def map_file(path: Path, where: str = "") -> MappedFile:
@@ -24,20 +24,17 @@ def map_file(path: Path, where: str = "") -> MappedFile:
         InvalidInputError: it is missing, unreadable, no regular file (WEIGHTS-FILE-MISSING), or empty.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor, status = open_descriptor(path)
+    except NotRegularError as error:
+        raise refusal("WEIGHTS-FILE-MISSING", f"expected a regular file, found {error.kind}", where) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         raise refusal(
             "WEIGHTS-FILE-MISSING", f"cannot open the file: {reason}; check the path", where
         ) from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+    if status.st_size == 0:
         os.close(descriptor)
-        if stat.S_ISREG(status.st_mode):
-            raise refusal("WEIGHTS-FILE-FORMAT", "the file is empty; fetch it again", where)
-        raise refusal(
-            "WEIGHTS-FILE-MISSING", "expected a regular file, found a device, pipe or folder", where
-        )
+        raise refusal("WEIGHTS-FILE-FORMAT", "the file is empty; fetch it again", where)
     return map_descriptor(descriptor, path, status)
 
 

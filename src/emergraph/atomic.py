@@ -6,6 +6,8 @@ import stat
 from pathlib import Path
 
 from emergraph.errors import LimitError, UsageError
+from emergraph.outputs import check_output
+from emergraph.paths import own_descriptor
 from emergraph.safetext import escape_controls
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -14,22 +16,26 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to a new file beside `path`, and move it there when it is complete.
 
-    A link is followed, the permissions of an existing file stay, and what is not a regular file (a pipe,
-    /dev/stdout) is written to directly.
+    A link is followed, the permissions of an existing file stay. The caller's own streams (/dev/stdout) and
+    the null device are written to directly.
 
     Raises:
-        UsageError: The folder does not exist or cannot be written to, or `path` is a folder.
+        UsageError: The folder does not exist or cannot be written to, or `path` must not be replaced: a file
+            that the command reads, a store, a folder, a FIFO, a device.
         LimitError: The disk is full; a file that was there before is unchanged.
     """
+    check_output(path)
     target = Path(os.path.realpath(path))
     shown = escape_controls(str(path))
     try:
-        if target.exists() and not target.is_file():
-            if target.is_dir():
-                raise UsageError(f"{shown} is a folder: give the name of a file")
+        own = own_descriptor(path)
+        if own is not None:
+            with os.fdopen(os.dup(own), "wb") as stream:
+                stream.write(data)
+        elif target.exists() and not target.is_file():
             target.write_bytes(data)
-            return
-        _replace(target, data)
+        else:
+            _replace(target, data)
     except FileNotFoundError:
         raise UsageError(f"no folder {escape_controls(str(path.parent))}: create it first") from None
     except OSError as error:

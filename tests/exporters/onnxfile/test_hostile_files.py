@@ -113,7 +113,8 @@ def test_no_permission(tmp_path, monkeypatch):
     def forbid(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("emergraph.exporters.onnxfile.opening.os.open", forbid)
+    (tmp_path / "m.onnx").write_bytes(b"1")
+    monkeypatch.setattr("emergraph.paths.os.open", forbid)
     with pytest.raises(InvalidInputError, match="Permission denied"):
         read_onnx(tmp_path / "m.onnx")
 
