@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.tracing.lineage import Lineage
 from emergraph.exporters.tracing.values import Track
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,
@@ -84,6 +85,7 @@ class GraphBuilder:
         self.scores: set[int] = set()
         """Layers of attention scores, and of what masks and gates make of them."""
         self._norm_pairs: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
+        self._lineage = Lineage()
 
     def unique_name(self, wanted: str) -> str:
         """A layer name that no other layer has."""
@@ -109,6 +111,15 @@ class GraphBuilder:
         """Layer id of each unit."""
         return np.searchsorted(np.asarray(self._starts), units, side="right") - 1
 
+    def families(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Family of each unit: its layer, or one family for all steps of an unrolled recurrence."""
+        layers = self.layer_ids(units)
+        return np.full_like(layers, layers.min()) if self.are_steps(np.unique(layers)) else layers
+
+    def are_steps(self, layers: NDArray[np.int64]) -> bool:
+        """Whether some layers are different steps of an unrolled recurrence."""
+        return self._lineage.are_steps(layers.tolist())
+
     def layers_of(self, units: NDArray[np.int64]) -> list[LayerDraft]:
         """Distinct layers of some units."""
         return [self.layers[i] for i in np.unique(self.layer_ids(units))]
@@ -119,6 +130,8 @@ class GraphBuilder:
         shared = self._tensor_blocks.get(tensor) if tensor else None
         if tensor and shared is None:
             self._tensor_blocks[tensor] = self.n_blocks
+        if tensor and kind is EdgeKind.WEIGHT:
+            self._lineage.uses(layer.id, tensor)
         block = Block(
             id=self.n_blocks,
             name=name,
@@ -135,8 +148,9 @@ class GraphBuilder:
     def _deepen(self, layer: LayerDraft, sources: NDArray[np.int64], kind: EdgeKind) -> None:
         if kind in (EdgeKind.RECURRENT, EdgeKind.NORM) or sources.size == 0:
             return
-        below = max(source.depth for source in self.layers_of(sources))
-        layer.depth = max(layer.depth, below + 1)
+        above = self.layers_of(sources)
+        layer.depth = max(layer.depth, max(source.depth for source in above) + 1)
+        self._lineage.reads(layer.id, [source.id for source in above])
 
     def _follow_scores(self, layer: LayerDraft, sources: NDArray[np.int64]) -> None:
         joins = layer.kind in (LayerKind.JUNCTION, LayerKind.GATE) and sources.size > 0
@@ -221,7 +235,10 @@ class GraphBuilder:
         """
         layer = self.add_layer(name, op, LayerKind.REDUCTION, len(sets))
         members = [np.unique(np.concatenate([s, *self._behind(s)])) for s in sets]
-        layer.depth = 1 + max((d.depth for s in sets if s.size for d in self.layers_of(s)), default=-1)
+        everything = np.unique(np.concatenate([np.empty(0, np.int64), *sets]))
+        above = self.layers_of(everything) if everything.size else []
+        layer.depth = 1 + max((source.depth for source in above), default=-1)
+        self._lineage.reads(layer.id, [source.id for source in above])
         as_floats = None if weights is None else [np.asarray(w, np.float64) for w in weights]
         self.reductions[layer.id] = Reduction(layer, members, list(sets), as_floats)
         return self.reductions[layer.id]

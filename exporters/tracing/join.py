@@ -1,14 +1,23 @@
 """Element-wise operations on two or more activations: junctions, gates, and statistics that pass."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.context import TraceContext
-from emergraph.exporters.tracing.labels import Labels, distinct_tuples, look_up
+from emergraph.exporters.tracing.labels import (
+    NO_UNIT,
+    Labels,
+    compress,
+    distinct_tuples,
+    joint_core,
+    look_up,
+    units_in,
+)
+from emergraph.exporters.tracing.positionaxes import JoinedTuples, join_tuples, shared_positions
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
@@ -26,9 +35,10 @@ def join(
 ) -> None:
     """Set output 0 to the element-wise combination of several labelled values.
 
-    A new structural unit stands for each distinct tuple of labels, with an edge from each of them. No unit is
-    made where the labels agree (x * sigmoid(x)), where only one is left beside constants, and where one is a
-    statistic of the other (x - mean(x)): there the label passes, and the statistic is a `norm` hub.
+    A new structural unit stands for each distinct tuple of labels, with an edge from each of them; tuples
+    that differ by position alone are one unit, with the edges of all. No unit is made where the labels agree
+    (x * sigmoid(x)), where only one is left beside constants, and where one is a statistic of the other
+    (x - mean(x)): there the label passes, and the statistic is a `norm` hub.
 
     Args:
         ctx: The trace; its current node is the operation.
@@ -40,15 +50,18 @@ def join(
     spread = [np.broadcast_to(v.labels, shape) for v in values if v.labels is not None]
     tuples, which = distinct_tuples(spread)
     units, fresh = _resolve(ctx, tuples)
-    if fresh.size:
-        units = _new_junctions(ctx, tuples, units, fresh, kind=kind, weights=weights)
     labels = look_up(units, which)
+    if fresh.size:
+        groups = join_tuples(which, _positions(ctx, values, spread))
+        found = _contributions(tuples, units, fresh, weights)
+        labels = _new_junctions(ctx, groups, found, labels, kind=kind)
     tracks = merged_tracks(list(values))
     name = ctx.node.output[0]
     if fresh.size:
         for value in values:
             ctx.read(value)
-        ctx.set_labels(0, labels, {k: v for k, v in tracks.items() if fresh.size < len(tuples)})
+        kept = set(ctx.builder.layer_ids(units_in(labels)).tolist())
+        ctx.set_labels(0, labels, {k: v for k, v in tracks.items() if k in kept})
         ctx.did(TracedAs.JOINED)
         return
     tracks = advanced(_self_gated(ctx, values, tracks), labels, name, ctx.builder)
@@ -136,38 +149,65 @@ def _covers(members: NDArray[np.int64] | None, unit: int, behind: NDArray[np.int
     return position < members.size and int(members[position]) == unit
 
 
-def _new_junctions(
-    ctx: TraceContext,
-    tuples: Labels,
-    units: NDArray[np.int64],
-    fresh: NDArray[np.int64],
-    *,
-    kind: EdgeKind,
-    weights: Sequence[float] | None,
-) -> NDArray[np.int64]:
-    layer_kind = LayerKind.GATE if kind is EdgeKind.GATE else LayerKind.JUNCTION
-    layer = ctx.builder.add_layer(ctx.name, ctx.op, layer_kind, fresh.size)
-    src = tuples[fresh]
-    dst = np.broadcast_to(layer.units[:, None], src.shape)
-    weight = None if weights is None else np.broadcast_to(np.asarray(weights, np.float32), src.shape)
+def _positions(ctx: TraceContext, values: Sequence[Value], spread: Sequence[Labels]) -> tuple[int, ...]:
+    """Axes of the output along which it shows one unit, whatever the operands carry there."""
+    rank = spread[0].ndim
+    sizes = [(1,) * (rank - len(v.shape)) + v.shape for v in values if v.labels is not None]
+    return shared_positions([compress(s) for s in spread], sizes, range(rank), ctx.builder.families)
+
+
+@dataclass(frozen=True)
+class _Contributions:
+    """What the tuples of labels contribute to junctions."""
+
+    fresh: NDArray[np.bool_]
+    """(tuples,) whether no label passes."""
+    labels: Labels
+    """(tuples, operands); -1 where an operand contributes nothing."""
+    weights: NDArray[np.float32] | None
+
+
+def _contributions(
+    tuples: Labels, units: NDArray[np.int64], fresh: NDArray[np.int64], weights: Sequence[float] | None
+) -> _Contributions:
+    is_fresh = np.zeros(len(tuples), bool)
+    is_fresh[fresh] = True
+    # Where one label passes, it alone contributes, and not the statistic beside it.
+    labels = np.where(is_fresh[:, None] | (tuples == units[:, None]), tuples, NO_UNIT)
     # A label that stands twice in a tuple (x + y + x) is one edge with the summed weight.
-    keep = src >= 0
-    for column in range(1, src.shape[1]):
-        keep[:, column] &= ~(src[:, :column] == src[:, [column]]).any(axis=1)
-    if weight is not None:
+    totals = None
+    if weights is not None:
+        spread = np.broadcast_to(np.asarray(weights, np.float32), labels.shape)
+        columns = range(labels.shape[1])
         totals = np.stack(
-            [np.where(src == src[:, [c]], weight, 0.0).sum(axis=1) for c in range(src.shape[1])], axis=1
+            [np.where(labels == labels[:, [c]], spread, 0).sum(axis=1) for c in columns], axis=1
         )
-        weight = totals.astype(np.float32)
+    for column in range(1, labels.shape[1]):
+        labels[(labels[:, :column] == labels[:, [column]]).any(axis=1), column] = NO_UNIT
+    return _Contributions(is_fresh, labels, None if totals is None else totals.astype(np.float32))
+
+
+def _new_junctions(
+    ctx: TraceContext, groups: JoinedTuples, found: _Contributions, labels: Labels, *, kind: EdgeKind
+) -> Labels:
+    """A unit for each group with a fresh tuple; returns `labels` with these units in the groups' elements."""
+    made = np.zeros(int(groups.group_of.max()) + 1, bool)
+    made[groups.group_of[found.fresh[groups.tuple_of]]] = True
+    layer_kind = LayerKind.GATE if kind is EdgeKind.GATE else LayerKind.JUNCTION
+    layer = ctx.builder.add_layer(ctx.name, ctx.op, layer_kind, int(made.sum()))
+    unit_of = np.full(made.size, NO_UNIT, np.int64)
+    unit_of[made] = layer.units
+    src = found.labels[groups.tuple_of]
+    dst = np.broadcast_to(unit_of[groups.group_of][:, None], src.shape)
+    keep = (src >= 0) & (dst >= 0)
+    pairs, first = np.unique(np.stack([dst[keep], src[keep]], axis=1), axis=0, return_index=True)
+    weight = None if found.weights is None else found.weights[groups.tuple_of][keep][first]
     ctx.builder.edges(
-        layer,
-        name=ctx.name,
-        op=ctx.op,
-        kind=kind,
-        src=src[keep],
-        dst=dst[keep],
-        weight=None if weight is None else weight[keep],
+        layer, name=ctx.name, op=ctx.op, kind=kind, src=pairs[:, 1], dst=pairs[:, 0], weight=weight
     )
-    out = units.copy()
-    out[fresh] = layer.units
-    return out
+    joined = unit_of[groups.which]
+    if made.all():
+        return np.broadcast_to(joined, labels.shape)
+    parts = joint_core([compress(labels), np.broadcast_to(joined, labels.shape)])
+    kept, new = (np.asarray(part, np.int64) for part in parts)
+    return np.broadcast_to(np.where(new >= 0, new, kept), labels.shape)

@@ -107,8 +107,8 @@ class Contraction:
 
     plan: Plan
     sizes: dict[str, int]
-    rows: list[Labels]
-    """(free, summed) labels per batch index."""
+    labels: list[Labels]
+    """(free..., summed) labels per batch index, free axes that change nothing taken once."""
     matrices: list[KernelMatrix]
     """(summed, new) weights per batch index."""
     orientation: bool | None
@@ -130,13 +130,13 @@ def contraction(labels: Labels, values: NDArray[np.floating], x: str, w: str, ou
     moved_labels, moved_values = labels[x_index], values[w_index]
     plan = plan_of(x_kept, w_kept, out)
     sizes = dict(zip(x_kept + w_kept, [*moved_labels.shape, *moved_values.shape], strict=True))
-    rows = _rows_per_batch(moved_labels, x_kept, plan)
+    blocks = _labels_per_batch(moved_labels, x_kept, plan)
     matrices = _matrices(moved_values, w_kept, plan, sizes)
     plain = (
         not plan.batch and not plan.taps and values.ndim == 2 and len(plan.new) == 1 and len(plan.summed) == 1
     )
     orientation = w_kept[0] in plan.new if plain and plan.summed in w_kept else None
-    return Contraction(plan, sizes, rows, matrices, orientation)
+    return Contraction(plan, sizes, blocks, matrices, orientation)
 
 
 def _squeezed(
@@ -149,20 +149,17 @@ def _squeezed(
     )
 
 
-def _rows_per_batch(labels: Labels, x: str, plan: Plan) -> list[Labels]:
+def _labels_per_batch(labels: Labels, x: str, plan: Plan) -> list[Labels]:
     moved = labels.transpose([x.index(c) for c in plan.batch + plan.free + plan.summed])
-    n_batch = prod(moved.shape[: len(plan.batch)])
-    blocks = moved.reshape((n_batch, *moved.shape[len(plan.batch) :])) if plan.batch else moved[None]
-    return [_rows(block, len(plan.free)) for block in blocks]
-
-
-def _rows(block: Labels, n_free_axes: int) -> Labels:
-    """(free..., summed...) labels as a matrix; a single broadcast row where no free axis changes anything."""
-    n_free = prod(block.shape[:n_free_axes])
-    n_summed = prod(block.shape[n_free_axes:])
-    if n_free and all(block.strides[k] == 0 or block.shape[k] == 1 for k in range(n_free_axes)):
-        return np.broadcast_to(block[(0,) * n_free_axes].reshape(1, n_summed), (n_free, n_summed))
-    return block.reshape(n_free, n_summed)
+    n_batch, n_free = len(plan.batch), len(plan.free)
+    index = tuple(
+        slice(0, 1) if n_batch <= k < n_batch + n_free and stride == 0 else slice(None)
+        for k, stride in enumerate(moved.strides)
+    )
+    inner = moved[index]
+    free = inner.shape[n_batch : n_batch + n_free]
+    n_summed = prod(inner.shape[n_batch + n_free :])
+    return list(inner.reshape((prod(inner.shape[:n_batch]), *free, n_summed)))
 
 
 def _matrices(values: NDArray[np.floating], w: str, plan: Plan, sizes: dict[str, int]) -> list[KernelMatrix]:

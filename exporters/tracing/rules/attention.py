@@ -14,6 +14,7 @@ from emergraph.exporters.tracing.labels import (
     distinct_tuples,
     look_up,
 )
+from emergraph.exporters.tracing.positionaxes import close_gaps, free_positions, shared_positions
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
@@ -26,8 +27,9 @@ def contract_activations(ctx: TraceContext, left: Value, right: Value, x: str, y
     ctx.read(left)
     ctx.read(right)
     shape = ctx.out_shape()
-    sets_x, which_x = _operand_sets(left, x, out, shape)
-    sets_y, which_y = _operand_sets(right, y, out, shape)
+    mixed = _positions(ctx, left, right, x, y, out)
+    sets_x, which_x = _operand_sets(left, x, out, shape, mixed)
+    sets_y, which_y = _operand_sets(right, y, out, shape, mixed)
     pairs, which = distinct_tuples([which_x, which_y])
     alive = np.asarray([sets_x[a].size + sets_y[b].size > 0 for a, b in pairs.tolist()], bool)
     pairs = pairs[alive]
@@ -66,13 +68,46 @@ def _reads_scores(ctx: TraceContext, sets: list[NDArray[np.int64]]) -> bool:
     return not ctx.builder.scores.isdisjoint(found)
 
 
+def _positions(ctx: TraceContext, left: Value, right: Value, x: str, y: str, out: str) -> set[str]:
+    """Axes of the output, by letter, along which positions do not tell units apart."""
+    families = ctx.builder.families
+    found: set[str] = set()
+    for value, own, other in ((left, x, y), (right, y, x)):
+        free = [k for k, c in enumerate(own) if c in out and c not in other]
+        chosen = free_positions(compress(value.carried), free, families, by_weight=False)
+        found.update(own[k] for k in chosen)
+    batch = [c for c in x if c in y and c in out]
+    if batch:
+        sizes = [[v.shape[own.index(c)] for c in batch] for v, own in ((left, x), (right, y))]
+        shape = [max(pair) for pair in zip(*sizes, strict=True)]
+        aligned = []
+        for value, own in ((left, x), (right, y)):
+            rest = [k for k, c in enumerate(own) if c not in batch]
+            moved = value.carried.transpose([*(own.index(c) for c in batch), *rest])
+            aligned.append(compress(np.broadcast_to(moved, (*shape, *moved.shape[len(batch) :]))))
+        found.update(batch[k] for k in shared_positions(aligned, sizes, range(len(batch)), families))
+    return found
+
+
 def _operand_sets(
-    value: Value, own: str, out: str, out_shape: tuple[int, ...]
+    value: Value, own: str, out: str, out_shape: tuple[int, ...], mixed: set[str]
 ) -> tuple[list[NDArray[np.int64]], Labels]:
-    """Distinct label sets along an operand's summed axes, and which one each output element sees."""
-    labels = compress(value.carried)
+    """Distinct label sets along an operand's summed axes, and which one each output element sees.
+
+    Args:
+        value: The operand.
+        own: Letters of its axes.
+        out: Letters of the output.
+        out_shape: Its shape.
+        mixed: Axes of positions, which take part in the sets.
+    """
+    labels = compress(close_gaps(compress(value.carried), [k for k, c in enumerate(own) if c in mixed]))
     sizes = dict(zip(out, out_shape, strict=True))
-    kept = [c for c in own if c in out and not (value.shape[own.index(c)] == 1 and sizes[c] > 1)]
+    kept = [
+        c
+        for c in own
+        if c in out and c not in mixed and not (value.shape[own.index(c)] == 1 and sizes[c] > 1)
+    ]
     rest = [c for c in own if c not in kept]
     moved = labels.transpose([own.index(c) for c in [*kept, *rest]])
     index = tuple(

@@ -10,7 +10,6 @@ from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.labels import DistinctRows, absorb_padding, distinct_rows
 from emergraph.exporters.tracing.letters import (
     Contraction,
     Letters,
@@ -18,6 +17,7 @@ from emergraph.exporters.tracing.letters import (
     einsum_letters,
     matmul_letters,
 )
+from emergraph.exporters.tracing.positionaxes import Uses, uses_of
 from emergraph.exporters.tracing.rules.attention import contract_activations
 from emergraph.exporters.tracing.rules.pooling import mixed_labels
 from emergraph.exporters.tracing.values import Track, Value
@@ -146,14 +146,19 @@ def contract_constant(
     if alpha != 1.0:
         values = values * np.asarray(alpha, values.dtype)
     laid_out = contraction(x.carried, values, x_letters, w_letters, out)
-    distinct = [absorb_padding(distinct_rows(rows)) for rows in laid_out.rows]
-    total = sum(len(d.rows) for d in distinct) * laid_out.n_new
+    found = [uses_of(labels, ctx.builder.families) for labels in laid_out.labels]
+    total = sum(len(uses.rows) for uses in found) * laid_out.n_new
     layer = ctx.builder.add_layer(ctx.layer_name(main_root(weight, ctx)), ctx.op, LayerKind.DENSE, total)
     ctx.count_params(layer, weight)
-    labels = _write_uses(ctx, layer, weight, laid_out, distinct, whole=alpha == 1.0)
-    order = laid_out.plan.order
-    shaped = labels.reshape([laid_out.sizes[c] for c in order])
-    final = shaped.transpose([order.index(c) for c in out if c in order])
+    labels = _write_uses(ctx, layer, weight, laid_out, found, whole=alpha == 1.0)
+    plan = laid_out.plan
+    spread = labels.reshape(
+        [laid_out.sizes[c] for c in plan.batch]
+        + list(labels.shape[1 : 1 + len(plan.free)])
+        + [laid_out.sizes[c] for c in plan.new]
+    )
+    shaped = np.broadcast_to(spread, [laid_out.sizes[c] for c in plan.order])
+    final = shaped.transpose([plan.order.index(c) for c in out if c in plan.order])
     ctx.new_layer_output(0, layer, final.reshape(ctx.out_shape()))
     ctx.did(TracedAs.CONTRACTED)
 
@@ -163,24 +168,26 @@ def _write_uses(
     layer: LayerDraft,
     weight: Constant,
     laid_out: Contraction,
-    distinct: list[DistinctRows],
+    found: list[Uses],
     *,
     whole: bool,
 ) -> NDArray[np.int64]:
-    """A block for each batch index and distinct row of labels.
+    """A block for each batch index, set of units, and row of labels that feeds the set.
 
     Returns:
-        (batch * free, new) labels of the output.
+        (batch, free..., new) labels of the output; free axes along which nothing changes have length 1.
     """
     tensor, n_new = main_root(weight, ctx), laid_out.n_new
     # A constant on the left of a MatMul sums over positions, so that its units are positions of a feature.
     mixes_tokens = ctx.node.op_type == "MatMul" and ctx.value(ctx.node.input[0]).labels is None
-    several = len(distinct) > 1 or any(len(d.rows) > 1 for d in distinct)
+    several = len(found) > 1 or any(uses.n_rows > 1 for uses in found)
     first, use = layer.first, 0
     parts: list[NDArray[np.int64]] = []
-    for number, (found, matrix) in enumerate(zip(distinct, laid_out.matrices, strict=True)):
-        starts = first + np.arange(len(found.rows)) * n_new
-        for row, start in zip(found.rows, starts, strict=True):
+    for number, (uses, matrix) in enumerate(zip(found, laid_out.matrices, strict=True)):
+        starts = first + np.arange(len(uses.rows)) * n_new
+        for row, start in (
+            (row, start) for rows, start in zip(uses.rows, starts, strict=True) for row in rows
+        ):
             note = f"use {use}, batch {number}" if several else None
             if mixes_tokens:
                 note = "axis=token" if note is None else f"axis=token, {note}"
@@ -191,9 +198,11 @@ def _write_uses(
                 # The matrix is (summed, new); its root may have its axes the other way round.
                 permuted = weight.permutation == (1, 0)
                 remember_block(ctx, weight, block, transposed=laid_out.orientation != permuted)
-        parts.append(starts[found.which][:, None] + np.arange(n_new))
-        first += len(found.rows) * n_new
-    return np.concatenate(parts) if parts else np.empty((0, n_new), np.int64)
+        parts.append(starts[uses.which][..., None] + np.arange(n_new))
+        first += len(uses.rows) * n_new
+    # The batch indices may differ in which of their free axes change anything.
+    shape = np.broadcast_shapes(*(part.shape for part in parts))
+    return np.stack([np.broadcast_to(part, shape) for part in parts] or [np.empty((n_new,), np.int64)])
 
 
 __all__ = ["Letters", "add_bias", "contract", "contract_constant", "matmul_letters"]

@@ -18,7 +18,8 @@ def product(values: np.ndarray, weight: np.ndarray, x: str, w: str, out: str) ->
     laid_out = contraction(ids, weight, x, w, out)
     order = laid_out.plan.order
     parts = [
-        values.ravel()[rows] @ m.weights for rows, m in zip(laid_out.rows, laid_out.matrices, strict=True)
+        values.ravel()[labels.reshape(-1, labels.shape[-1])] @ m.weights
+        for labels, m in zip(laid_out.labels, laid_out.matrices, strict=True)
     ]
     shaped = np.concatenate(parts).reshape([laid_out.sizes[c] for c in order])
     return shaped.transpose([order.index(c) for c in out if c in order])
