@@ -1,6 +1,7 @@
 """Normalisations: the label passes, gamma and beta are columns, the group's statistic is a `norm` hub."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import Labels, compress, core, distinct_sets, reduced_rows
+from emergraph.exporters.tracing.positionaxes import close_gaps
 from emergraph.exporters.tracing.values import Track, Value
 from emergraph.graphstore.records import TracedAs
 
@@ -155,7 +157,9 @@ def softmax(ctx: TraceContext) -> None:
         axes = [ctx.attr_int("axis", -1) % rank]
     else:
         axes = list(range(ctx.attr_int("axis", 1) % rank, rank))
-    normalise(ctx, value, axes, nonlinearity=ctx.node.op_type)
+    # Beside elements that carry a unit, one that carries none (a mask) depends on it after all.
+    labels = close_gaps(compress(value.carried), axes)
+    normalise(ctx, replace(value, labels=labels), axes, nonlinearity=ctx.node.op_type)
 
 
 @rule("LpNormalization")
