@@ -8,11 +8,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from emergraph.errors import EmergraphError, UsageError
+from emergraph.errors import UsageError
 from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
+from emergraph.exporters.onnxfile.names import printable
 
 if TYPE_CHECKING:
-    from emergraph.exporters.onnxfile.findings import Finding
     from emergraph.exporters.weightfiles import WeightFile
     from emergraph.exporters.weightfiles.wiring import WiringSummary
     from emergraph.graphstore.store import Store
@@ -52,14 +52,19 @@ class SourceOptions:
 
 def source_kind(model: str | Path) -> SourceKind:
     """What a user has named: files are told by their content, everything else by its form."""
+    from emergraph.exporters.formats import Reader, format_of
     from emergraph.exporters.pytorch.huggingface import is_folder_with_config
-    from emergraph.exporters.weightfiles.files import looks_like_weights
+    from emergraph.exporters.weightfiles.files import map_file
 
     path = Path(model)
     if is_folder_with_config(path):
         return SourceKind.FOLDER
-    if path.is_dir() or (path.is_file() and looks_like_weights(path)):
+    if path.is_dir():
         return SourceKind.WEIGHTS
+    if path.is_file():
+        mapped = map_file(path, printable(path.name))
+        weights = format_of(path.name, mapped.content).reader is Reader.WEIGHTS
+        return SourceKind.WEIGHTS if weights else SourceKind.ONNX
     target, separator, attribute = str(model).partition(":")
     named = target.replace(".", "").isidentifier() and attribute.replace(".", "").isidentifier()
     if separator and named and not path.exists():
@@ -105,28 +110,6 @@ def export_any(
     if kind is SourceKind.FOLDER and source.wire is Wiring.AUTO:
         return _export_folder(Path(model), weights, store, options, source, progress)
     return _export_weights(weights, store, options, source)
-
-
-def check_any(path: str | Path, *, root: Path | None = None) -> "list[Finding]":
-    """Return what a user of a model or weight file should know; nothing in it is run.
-
-    Args:
-        path: An ONNX file, a weight file, or a folder with weights.
-        root: Folder inside which parts of the file may be symbolic links.
-
-    Raises:
-        InvalidInputError: The path names no file that can be read.
-    """
-    from emergraph.exporters.onnxfile import check_onnx
-    from emergraph.exporters.weightfiles.reader import check_weights
-
-    try:
-        kind = source_kind(Path(path))
-    except EmergraphError:  # what is wrong with the file is a finding, not the end
-        kind = SourceKind.ONNX
-    if kind in (SourceKind.WEIGHTS, SourceKind.FOLDER):
-        return check_weights(path, root=root)
-    return check_onnx(path, root=root)
 
 
 def _check_choices(kind: SourceKind, source: SourceOptions) -> None:

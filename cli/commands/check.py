@@ -32,7 +32,7 @@ def check(
     """
     import polars as pl
 
-    from emergraph.exporters.anymodel import check_any
+    from emergraph.exporters.checking import check_any
     from emergraph.exporters.onnxfile import Severity
 
     with held_to(limits):

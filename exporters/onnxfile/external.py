@@ -12,6 +12,7 @@ from pathlib import Path
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.onnxfile.findings import refusal
+from emergraph.exporters.onnxfile.links import refuse_link
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import OUT_OF_RESOURCES, MappedFile, map_descriptor
 from emergraph.paths import NotRegularError, open_descriptor
@@ -90,9 +91,10 @@ class ExternalFiles:
         if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
             message = f"cannot map {shown} beside {len(self.opened)} others: {error.strerror}; raise `ulimit`"
             return refusal("ONNX-EXT-COUNT", message, where)
-        if any(_is_link(folder.joinpath(*parts[:n])) for n in range(1, len(parts) + 1)):
-            message = f"{shown} is a symbolic link; name the folder it may lead to as root"
-            return refusal("ONNX-EXT-SYMLINK", message, where)
+        links = (folder.joinpath(*parts[:n]) for n in range(1, len(parts) + 1))
+        link = next((path for path in links if _is_link(path)), None)
+        if link is not None:
+            return refuse_link("ONNX-EXT-SYMLINK", link, where)
         reason = getattr(error, "strerror", None) or str(error)
         return refusal("ONNX-EXT-MISSING", f"cannot open {shown}: {reason}", where)
 
@@ -100,8 +102,7 @@ class ExternalFiles:
         root = Path(os.path.realpath(self.root or self.folder))
         target = Path(os.path.realpath(self.folder.joinpath(*parts)))
         if not target.is_relative_to(root) or target == root:
-            shown = printable("/".join(parts))
-            raise refusal("ONNX-EXT-OUTSIDE", f"{shown} leads outside {printable(str(root))}", where)
+            raise refuse_link("ONNX-EXT-OUTSIDE", self.folder.joinpath(*parts), where)
         return root, target.relative_to(root).parts
 
     def _map_checked(

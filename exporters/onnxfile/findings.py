@@ -16,6 +16,8 @@ class Finding:
     """One line; names out of the file are made printable."""
     where: str = ""
     """Tensor, operation or part of the file, made printable; "" for the file as a whole."""
+    root: str = ""
+    """Folder that has to be named as root for a link to be followed; "" where it is about none."""
 
     @property
     def severity(self) -> Severity:
@@ -35,12 +37,12 @@ class Finding:
         return {"id": self.id, "severity": str(self.severity), "where": self.where, "message": self.message}
 
 
-def refusal(finding_id: str, message: str, where: str = "") -> EmergraphError:
+def refusal(finding_id: str, message: str, where: str = "", *, root: str = "") -> EmergraphError:
     """Return the error to raise for a finding that stops reading.
 
     The error's class, hence the exit code, is the registry's; `finding_id` and `where` travel with it.
     """
-    finding = Finding(finding_id, message, where)
+    finding = Finding(finding_id, message, where, root)
     error_class = KINDS[finding_id].error
     if error_class is None:
         raise ValueError(f"{finding_id} does not stop reading")

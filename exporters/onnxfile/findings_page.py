@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from emergraph.exporters.onnxfile.registry import KINDS, FindingKind, Severity
+from emergraph.exporters.onnxfile.registry import FILE_KINDS, KINDS, FindingKind, Severity
 from emergraph.exporters.weightfiles.registry import WEIGHT_KINDS
 
 _INTRODUCTION = """# Findings
@@ -21,8 +21,9 @@ _HEADINGS = {
 
 def findings_page() -> str:
     """Return the page as Markdown: a table per kind of file and severity, ids in alphabetical order."""
-    onnx_kinds = [kind for id_, kind in KINDS.items() if id_ not in WEIGHT_KINDS]
-    lines = [_INTRODUCTION, "## ONNX files\n", *_tables(onnx_kinds)]
+    onnx_kinds = [kind for id_, kind in KINDS.items() if id_ not in WEIGHT_KINDS.keys() | FILE_KINDS.keys()]
+    lines = [_INTRODUCTION, "## Any file or folder\n", *_tables(FILE_KINDS.values())]
+    lines += ["## ONNX files\n", *_tables(onnx_kinds)]
     lines += ["## Weight files\n", *_tables(WEIGHT_KINDS.values())]
     return "\n".join(lines)
 
@@ -30,9 +31,11 @@ def findings_page() -> str:
 def _tables(kinds: Iterable[FindingKind]) -> Iterator[str]:
     in_order = sorted(kinds, key=lambda kind: kind.id)
     for severity in reversed(Severity):
+        chosen = [kind for kind in in_order if kind.severity is severity]
+        if not chosen:
+            continue
         yield _HEADINGS[severity]
-        for kind in in_order:
-            if kind.severity is severity:
-                code = f" {int(kind.error.exit_code)} |" if kind.error is not None else ""
-                yield f"| `{kind.id}` |{code} {kind.meaning} |"
+        for kind in chosen:
+            code = f" {int(kind.error.exit_code)} |" if kind.error is not None else ""
+            yield f"| `{kind.id}` |{code} {kind.meaning} |"
         yield ""

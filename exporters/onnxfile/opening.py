@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.formats import Reader, format_of
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.paths import NotRegularError, open_descriptor
@@ -18,22 +19,6 @@ MAX_PROTOBUF_BYTES = (1 << 31) - 1
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors of the system that a higher limit of files or address space would avoid."""
 _HASH_CHUNK = 1 << 20
-
-_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"PK\x03\x04", "a zip archive (a PyTorch file or an .npz?)"),
-    (0, b"\x1f\x8b", "gzip-compressed; unpack it first"),
-    (0, b"\x89HDF", "an HDF5 file"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"GGUF", "a GGUF file"),
-    (0, b"DUCK", "a DuckDB file"),
-    (8, b"DUCK", "a DuckDB file"),
-    (4, b"ORTM", "an ORT-format model; convert it back to .onnx"),
-    (4, b"TFL3", "a TFLite model"),
-    (0, b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
-    (0, b"\x80\x02", "a pickle (a PyTorch file?)"),
-    (0, b"\x80\x04", "a pickle (a PyTorch file?)"),
-    (8, b'{"', "a safetensors file"),
-)
 
 
 @dataclass(frozen=True)
@@ -86,14 +71,9 @@ def map_model(path: Path) -> MappedFile:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidInputError(f"cannot open {shown}: {reason}") from None
-    if not 0 < status.st_size <= MAX_PROTOBUF_BYTES:
+    if status.st_size == 0:
         os.close(descriptor)
-        if status.st_size == 0:
-            raise refusal("ONNX-FILE-EMPTY", "the file is empty; fetch it again")
-        raise refusal(
-            "ONNX-FILE-SIZE",
-            f"{status.st_size} bytes, but an ONNX file holds at most 2 GiB; save it with external data",
-        )
+        raise refusal("FILE-EMPTY", "the file is empty; fetch it again")
     try:
         mapped = map_descriptor(descriptor, path, status)
     except (OSError, ValueError) as error:
@@ -101,24 +81,15 @@ def map_model(path: Path) -> MappedFile:
         if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
             raise LimitError(f"cannot map {shown}: {reason}; raise `ulimit`") from None
         raise InvalidInputError(f"cannot map {shown}: {reason}") from None
-    refuse_other_formats(mapped.content)
-    return mapped
+    found = format_of(path.name, mapped.content)
+    if found.reader is not Reader.ONNX:
+        # what looks into files of all formats is built on this module
+        from emergraph.exporters.weightfiles.wrongformat import wrong_format
 
-
-def refuse_other_formats(content: memoryview) -> None:
-    """Name the format of a file that starts like something other than a protobuf message.
-
-    Raises:
-        InvalidInputError: The file is visibly something else.
-    """
-    head = bytes(content[:512])
-    for at, signature, name in _SIGNATURES:
-        if head[at : at + len(signature)] == signature:
-            raise refusal("ONNX-FILE-FORMAT", f"not an ONNX model but {name}")
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        raise wrong_format(found, mapped, expected="an ONNX model")
+    if mapped.size > MAX_PROTOBUF_BYTES:
         raise refusal(
-            "ONNX-FILE-FORMAT", "not an ONNX model but a web page or XML; was the download a login page?"
+            "ONNX-FILE-SIZE",
+            f"{mapped.size} bytes, but an ONNX file holds at most 2 GiB; save it with external data",
         )
-    if text.startswith(b"{") and b'"' in text:
-        raise refusal("ONNX-FILE-FORMAT", "not an ONNX model but JSON text")
+    return mapped

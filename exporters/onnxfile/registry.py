@@ -37,9 +37,12 @@ def _noted(severity: Severity, rows: dict[str, str]) -> list[FindingKind]:
     return [FindingKind(id_, severity, meaning) for id_, meaning in rows.items()]
 
 
+_ANY_FILE = {
+    "FILE-EMPTY": "The file holds no bytes.",
+    "FILE-FORMAT": "The file is something else than a model that can be read; the message names what it is.",
+}
+
 _INVALID = {
-    "ONNX-FILE-EMPTY": "The file holds no bytes.",
-    "ONNX-FILE-FORMAT": "The file is something else: a web page, an archive, a pickle, another model format.",
     "ONNX-FILE-SIZE": "The file is larger than the 2 GiB that a protobuf message may have.",
     "ONNX-WIRE-DAMAGED": "The protobuf encoding is damaged: a length past the end, or a malformed tag.",
     "ONNX-WIRE-DUPLICATE": "A field that may stand once stands twice; readers disagree which one counts.",
@@ -113,9 +116,46 @@ _INFOS = {
     "ONNX-TRAINING-INFO": "The file also holds training graphs; they are left out.",
 }
 
+_FOLDER_UNSAFE = {
+    "FOLDER-CODE": "A configuration of the folder asks for code of its own (`auto_map` and the like).",
+    "FOLDER-LINK": "A file of the folder is a symbolic link that leads out of it.",
+}
+
+_FOLDER_INVALID = {
+    "FOLDER-FILE": "Something in the folder is no regular file, or cannot be opened.",
+}
+
+_FOLDER_LIMIT = {
+    "FOLDER-LIMIT": "The folder has more files than are looked at, or a text that is larger.",
+}
+
+_FOLDER_WARNINGS = {
+    "FOLDER-SCRIPT": "The folder brings source code along, which other programs may run.",
+    "FOLDER-LIBRARY": "The folder brings a program or native library along, which other programs may load.",
+    "FOLDER-CLOSED": "The folder holds an archive that was not looked into.",
+    "FOLDER-CONFIG": "A configuration of the folder cannot be read.",
+}
+
+_FOLDER_INFOS = {
+    "FOLDER-TEMPLATE": "The folder holds a template (Jinja) that programs fill in, a small program itself.",
+}
+
+FILE_KINDS: dict[str, FindingKind] = {
+    kind.id: kind
+    for kind in (
+        *_refused(InvalidInputError, {**_ANY_FILE, **_FOLDER_INVALID}),
+        *_refused(UnsafeInputError, _FOLDER_UNSAFE),
+        *_refused(LimitError, _FOLDER_LIMIT),
+        *_noted(Severity.WARNING, _FOLDER_WARNINGS),
+        *_noted(Severity.INFO, _FOLDER_INFOS),
+    )
+}
+"""What can be found in a file of any kind, and in a folder."""
+
 KINDS: dict[str, FindingKind] = {
     kind.id: kind
     for kind in (
+        *FILE_KINDS.values(),
         *_refused(InvalidInputError, _INVALID),
         *_refused(UnsafeInputError, _UNSAFE),
         *_refused(LimitError, _LIMIT),

@@ -21,13 +21,6 @@ _STRIDED = 7
 _CLOSED = ("data/sample_inputs/", "data/aotinductor/", "data/executorch/", "extra/", "archived_inputs/")
 
 
-def is_exported_program(archive: StrictZip) -> bool:
-    """Tell whether an archive is an exported program, of today's or of the older format."""
-    if _OLD_GRAPH in archive.records:
-        return True
-    return any(name.split("/", 1)[-1] in {"archive_format", "models/model.json"} for name in archive.records)
-
-
 def read_exported_program(archive: StrictZip, contents: Contents, *, allow_missing: bool) -> None:
     """Read weights and graphs of an exported program.
 

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
 from emergraph.exporters.weightfiles.refuse import refusal
 from emergraph.paths import NotRegularError, open_descriptor
@@ -34,26 +33,5 @@ def map_file(path: Path, where: str = "") -> MappedFile:
         ) from None
     if status.st_size == 0:
         os.close(descriptor)
-        raise refusal("WEIGHTS-FILE-FORMAT", "the file is empty; fetch it again", where)
+        raise refusal("FILE-EMPTY", "the file is empty; fetch it again", where)
     return map_descriptor(descriptor, path, status)
-
-
-def looks_like_weights(path: Path) -> bool:
-    """Whether the first bytes of a file are those of a weight file, not of an ONNX model.
-
-    Zip archives (torch, npz), pickles, safetensors, and the index of a sharded file.
-
-    Raises:
-        InvalidInputError: The file cannot be read.
-    """
-    from emergraph.exporters.weightfiles.safetensorsfile import is_safetensors
-
-    if path.name.endswith(".index.json"):
-        return True
-    content = map_file(path, printable(path.name)).content
-    start = bytes(content[:4])
-    # a pickle begins with its protocol, which no ONNX file does: field 16, a submessage, comes first in none
-    return start[:2] in _ARCHIVE_OR_PICKLE or is_safetensors(content)
-
-
-_ARCHIVE_OR_PICKLE = frozenset({b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6))})

@@ -37,6 +37,10 @@ _DATA_ONLY = frozenset(
     }
 )
 """Modules of the standard library whose classes hold plain data: foreign, but no sign of an attack."""
+_DATA_LOWER = frozenset(
+    {"datetime", "date", "time", "timedelta", "timezone", "deque", "defaultdict", "namedtuple"}
+)
+"""The classes of those modules whose names begin with a small letter; their functions may run programs."""
 _DATA_CLASSES = frozenset(
     {
         "argparse Namespace",
@@ -97,7 +101,8 @@ def judge(module: str, name: str, policy: Policy, where: str) -> Verdict:
     if policy.script and (module == "__torch__" or module.startswith("__torch__.")):
         return Verdict.SCRIPT
     top = module.split(".", maxsplit=1)[0]
-    if key in _DATA_CLASSES or (top in _DATA_ONLY and "." not in name):
+    is_class = name[:1].isupper() or name in _DATA_LOWER
+    if key in _DATA_CLASSES or (top in _DATA_ONLY and is_class and "." not in name):
         return Verdict.FOREIGN
     if top == "torch":
         if module.startswith(_TORCH_CLASSES) and "." not in name and name[:1].isupper():
@@ -119,7 +124,10 @@ def refuse_foreign(foreign: dict[str, Verdict], where: str) -> Exception:
             f"{message} or export ONNX, or read the weights alone with --allow-missing-classes",
             where,
         )
-    message = f"the file needs classes from elsewhere ({listed}); save the weights alone as a state dict"
+    message = (
+        f"a pickle that would run code when it is loaded: it needs classes from elsewhere ({listed}); save "
+        "the weights alone as a state dict"
+    )
     return refusal(
         "PICKLE-FOREIGN",
         f"{message}, or read the tensors alone with --allow-missing-classes",
@@ -128,5 +136,8 @@ def refuse_foreign(foreign: dict[str, Verdict], where: str) -> Exception:
 
 
 def _code(module: str, name: str, where: str) -> Exception:
-    message = f"the pickle names {shown_name(module, name)}, which no weights need; nothing was run"
+    message = (
+        f"a pickle that would run code when it is loaded: it names {shown_name(module, name)}, which no "
+        "weights need; nothing was run"
+    )
     return refusal("PICKLE-CODE", message, where)

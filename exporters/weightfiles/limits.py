@@ -23,6 +23,8 @@ class WeightLimits:
     """Tensors of a file."""
     inflated_bytes: int = 4 << 30
     """Bytes that the compressed records of an npz file may unpack to, in all."""
+    member_bytes: int = 256 << 20
+    """Bytes that one compressed member of an archive is unpacked to where `check` looks for code."""
     inflation_ratio: int = 200
     """Bytes out per byte in, for compressed records that unpack to 16 MiB or more."""
     dense_bytes: int = 256 << 20

@@ -70,7 +70,7 @@ def _add(
     header = _read_header(archive.peek(record.name, _MAX_HEADER + 12), where)
     if header.dtype.hasobject:
         if not allow_missing:
-            message = "an array of Python objects, which is a pickle; save plain numbers"
+            message = "an array of Python objects, a pickle that can run code; save plain numbers"
             raise refusal("NPY-PICKLE", f"{message}, or leave it out with --allow-missing-classes", where)
         contents.skip(name, "an array of Python objects is a pickle; it was not opened", "PICKLE-SKIPPED")
         return

@@ -6,13 +6,12 @@ CPython ask for 32 GB, 40 nested pairs that share their halves take 2^40 steps t
 only reads; it executes nothing.
 """
 
-import pickletools
-import warnings
 from dataclasses import dataclass
 
-from emergraph.errors import InvalidInputError
+from emergraph.errors import EmergraphError, InvalidInputError
+from emergraph.exporters.formats.pickles import Window, instructions
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, refuse_foreign
+from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, judge, refuse_foreign
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.picklesketch import Sketch
 from emergraph.exporters.weightfiles.refuse import refusal
@@ -30,28 +29,6 @@ class PickleScan:
     foreign: tuple[str, ...]
     """Those of them that become placeholders."""
     opcodes: int
-
-
-class _Window:
-    """The part of a file that a pickle may occupy, with reads that never copy more than there is."""
-
-    def __init__(self, data: memoryview, start: int, limit: int) -> None:
-        self._data = data[start : start + limit]
-        self._position = 0
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, count: int) -> bytes:
-        part = bytes(self._data[self._position : self._position + max(count, 0)])
-        self._position += len(part)
-        return part
-
-    def readline(self) -> bytes:
-        text = bytes(self._data[self._position : self._position + 65_536])
-        end = text.find(b"\n") + 1 or len(text)
-        self._position += end
-        return text[:end]
 
 
 def scan_pickle(
@@ -76,23 +53,21 @@ def scan_pickle(
             built to exhaust memory or time (PICKLE-BOMB, PICKLE-OPCODE).
         LimitError: more instructions or bytes than the limits (WEIGHTS-LIMIT).
     """
-    window = _Window(data, start, limits.pickle_bytes)
+    window = Window(data, start, limits.pickle_bytes)
     sketch = Sketch(limits, where, policy)
     try:
-        with warnings.catch_warnings():
-            # text with an unknown backslash escape makes the decoder warn about the bytes
-            warnings.simplefilter("ignore", DeprecationWarning)
-            for opcode, argument, _ in pickletools.genops(window):  # type: ignore[arg-type]
-                if sketch.steps >= limits.pickle_opcodes:
-                    message = f"the pickle has more than {limits.pickle_opcodes} instructions"
-                    raise refusal("WEIGHTS-LIMIT", message, where)
-                sketch.step(opcode.name, argument)
+        for opcode, argument in instructions(window):
+            if sketch.steps >= limits.pickle_opcodes:
+                message = f"the pickle has more than {limits.pickle_opcodes} instructions"
+                raise refusal("WEIGHTS-LIMIT", message, where)
+            sketch.step(opcode.name, argument)
         if sketch.marks or len(sketch.stack) != 1:
             raise sketch.damaged("ends in the middle of an object")
     except (ValueError, UnicodeError, OverflowError) as error:
         raise _broken(sketch, error, window, data.nbytes - start) from None
-    except InvalidInputError:
-        if sketch.foreign() and not policy.allow_missing:
+    except EmergraphError as error:
+        _refuse_named_code(data, start, limits, where, policy)
+        if isinstance(error, InvalidInputError) and sketch.foreign() and not policy.allow_missing:
             raise refuse_foreign(sketch.foreign(), where) from None
         raise
     foreign = sketch.foreign()
@@ -101,7 +76,31 @@ def scan_pickle(
     return PickleScan(start + window.tell(), tuple(sketch.names), tuple(foreign), sketch.steps)
 
 
-def _broken(sketch: Sketch, error: Exception, window: _Window, available: int) -> Exception:
+def _refuse_named_code(
+    data: memoryview, start: int, limits: WeightLimits, where: str, policy: Policy
+) -> None:
+    """Look at the names in all of a pickle that is refused for another reason: those of code matter more.
+
+    Raises:
+        UnsafeInputError: it names what no weights need (PICKLE-CODE).
+    """
+    texts: list[str] = []
+    try:
+        for step, (opcode, argument) in enumerate(instructions(Window(data, start, limits.pickle_bytes))):
+            if step >= limits.pickle_opcodes:
+                return
+            if opcode.name in {"GLOBAL", "INST"}:
+                module, _, name = str(argument).partition(" ")
+                judge(module, name, policy, where)
+            elif opcode.name == "STACK_GLOBAL" and len(texts) > 1:
+                judge(texts[-2], texts[-1], policy, where)
+            elif isinstance(argument, str):
+                texts = [*texts[-1:], argument]
+    except (ValueError, UnicodeError, OverflowError):
+        return
+
+
+def _broken(sketch: Sketch, error: Exception, window: Window, available: int) -> Exception:
     """Say why the instructions could not be read to the end; a class from elsewhere matters more."""
     if sketch.foreign() and not sketch.policy.allow_missing:
         return refuse_foreign(sketch.foreign(), sketch.where)

@@ -28,6 +28,7 @@ class _Object:
     """Objects that hashing it visits."""
 
 
+_RUNS = "a pickle that would run code when it is loaded"
 _FOREIGN = frozenset({Verdict.FOREIGN, Verdict.MODULE})
 _MARK = _Object("mark")
 _ATOM = _Object("atom")
@@ -59,7 +60,7 @@ class Sketch:
         self.steps += 1
         follow = _FOLLOW.get(name)
         if follow is None:
-            raise refusal("PICKLE-OPCODE", f"the pickle uses {name}, which no weights need", self.where)
+            raise refusal("PICKLE-OPCODE", f"{_RUNS}: it uses {name}, which no weights need", self.where)
         follow(self, name, argument)
 
     def pop(self, count: int) -> list[_Object]:
@@ -165,7 +166,7 @@ def _named(sketch: Sketch, name: str, argument: object) -> None:
         return
     module_object, name_object = sketch.pop(2)
     if module_object.kind != "text" or name_object.kind != "text":
-        raise refusal("PICKLE-OPCODE", "the pickle computes the name of what it calls", sketch.where)
+        raise refusal("PICKLE-OPCODE", f"{_RUNS}: it computes the name of what it calls", sketch.where)
     sketch.name(module_object.text, name_object.text)
 
 
@@ -180,13 +181,13 @@ def _make(sketch: Sketch, name: str, argument: object) -> None:
         sketch.pop(1)
     elif name == "OBJ":
         if [item.kind for item in sketch.pop_mark()[:1]] != ["global"]:
-            raise refusal("PICKLE-OPCODE", "the pickle calls something that it has not named", sketch.where)
+            raise refusal("PICKLE-OPCODE", f"{_RUNS}: it calls something that it has not named", sketch.where)
     elif name == "BUILD":
         sketch.pop(1)
         if sketch.pop(1)[0].kind not in {"object", "container"}:
-            raise refusal("PICKLE-OPCODE", "the pickle changes a class or function", sketch.where)
+            raise refusal("PICKLE-OPCODE", f"{_RUNS}: it changes a class or function", sketch.where)
     elif sketch.pop({"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3}[name])[0].kind != "global":
-        raise refusal("PICKLE-OPCODE", "the pickle calls something that it has not named", sketch.where)
+        raise refusal("PICKLE-OPCODE", f"{_RUNS}: it calls something that it has not named", sketch.where)
     sketch.stack.append(_OBJECT)
 
 

@@ -1,44 +1,38 @@
 """Reading the weights of any supported file without running anything from it."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NoReturn
 
 import numpy as np
 
-from emergraph.errors import EmergraphError
+from emergraph.errors import EmergraphError, InvalidInputError
+from emergraph.exporters.formats import Inside, format_of
 from emergraph.exporters.onnxfile.names import has_hidden_characters, printable
 from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
-from emergraph.exporters.weightfiles.exportedprogram import is_exported_program, read_exported_program
+from emergraph.exporters.weightfiles.exportedprogram import read_exported_program
 from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.globals import Policy
 from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
 from emergraph.exporters.weightfiles.npzfile import read_npz
 from emergraph.exporters.weightfiles.refuse import Finding, finding_of, refusal
-from emergraph.exporters.weightfiles.safetensorsfile import is_safetensors, read_safetensors
+from emergraph.exporters.weightfiles.safetensorsfile import read_safetensors
 from emergraph.exporters.weightfiles.sharded import find_in_folder, read_sharded
 from emergraph.exporters.weightfiles.tensors import LazyTensor
 from emergraph.exporters.weightfiles.torchfiles import (
-    is_legacy,
     read_legacy,
     read_torch_zip,
     read_torchscript,
 )
 from emergraph.exporters.weightfiles.unpickle import unpickle
 from emergraph.exporters.weightfiles.weightfile import WeightFile
+from emergraph.exporters.weightfiles.wrongformat import refuse_code, wrong_format
 from emergraph.exporters.weightfiles.zipstrict import StrictZip, open_zip
 
 _LONG_NAME = 1_000
-_OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (257, b"ustar", "a tar archive; load it with the torch version that wrote it and save it again"),
-    (0, b"\x1f\x8b", "gzip-compressed; unpack it first"),
-    (0, b"\x89HDF", "an HDF5 file (Keras?); save the weights as safetensors or npz"),
-    (0, b"GGUF", "a GGUF file"),
-    (0, b"\x93NUMPY", "a single numpy array; save it as npz"),
-    (0, b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull`"),
-    (0, b"<", "a web page or XML; was the download a login page?"),
-)
 
 
 def read_weights(
@@ -148,7 +142,13 @@ def _look_at(tensor: LazyTensor) -> list[Finding]:
 
 def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_missing: bool) -> WeightFile:
     contents = Contents(limits)
-    kind = _dispatch(mapped.content, where, contents, allow_missing=allow_missing)
+    try:
+        kind = _dispatch(mapped, where, contents, allow_missing=allow_missing)
+    except InvalidInputError:
+        refuse_code(mapped, limits, where, allow_missing=allow_missing)
+        raise
+    if kind in _SCANNED:  # an archive may hold more than its reader opens
+        refuse_code(mapped, limits, where, allow_missing=allow_missing, known=_SCANNED[kind])
     return WeightFile(
         source=mapped.path.name,
         format=kind,
@@ -162,58 +162,59 @@ def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_mis
     )
 
 
-def _dispatch(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> str:
-    """Recognise the format by content, read it, and return its name."""
-    if bytes(data[:2]) == b"PK":
-        return _read_archive(open_zip(data, where, contents.limits), contents, allow_missing=allow_missing)
-    if is_legacy(data):
-        read_legacy(data, where, contents, contents.limits, allow_missing=allow_missing)
+def _dispatch(mapped: MappedFile, where: str, contents: Contents, *, allow_missing: bool) -> str:
+    """Recognise the format, read it, and return its name as `WeightFile.format` has it."""
+    found = format_of(mapped.path.name, mapped.content)
+    if found.inside is Inside.ZIP:
+        archive = open_zip(mapped.content, where, contents.limits)
+        reader = _ARCHIVES.get(found.name)
+        if reader is not None:
+            reader[1](archive, contents, allow_missing=allow_missing)
+            return reader[0]
+    if found.name == "legacy_torch":
+        read_legacy(mapped.content, where, contents, contents.limits, allow_missing=allow_missing)
         return "state_dict"
-    if is_safetensors(data):
-        read_safetensors(data, where, contents)
+    if found.name == "safetensors":
+        read_safetensors(mapped.content, where, contents)
         return "safetensors"
-    for start, sign, what in _OTHERS:
-        if bytes(data[start : start + len(sign)]) == sign:
-            raise refusal("WEIGHTS-FILE-FORMAT", f"expected a weight file, found {what}", where)
-    _read_plain_pickle(data, where, contents, allow_missing=allow_missing)
-    return "pickle"
+    if found.name == "pickle":
+        _read_plain_pickle(mapped.content, where, contents, allow_missing=allow_missing)
+        return "pickle"
+    raise wrong_format(found, mapped, expected="a weight file (torch, safetensors, npz)", where=where)
 
 
-def _read_archive(archive: StrictZip, contents: Contents, *, allow_missing: bool) -> str:
-    names = archive.records
-    if is_exported_program(archive):
-        read_exported_program(archive, contents, allow_missing=allow_missing)
-        return "exported_program"
-    inner = {name.split("/", 1)[-1] for name in names}
-    if ".data/extern_modules" in inner:
-        message = "a torch.package archive, which is code; save the weights alone as a state dict"
-        raise refusal("PICKLE-MODULE", message, archive.where)
-    if "data.pkl" in inner:
-        script = "constants.pkl" in inner or any(name.startswith("code/") for name in inner)
-        if script:
-            read_torchscript(archive, contents)
-            return "torchscript"
-        read_torch_zip(archive, contents, allow_missing=allow_missing)
-        return "state_dict"
-    if any(name.endswith(".npy") for name in names):
-        read_npz(archive, contents, allow_missing=allow_missing)
-        return "npz"
-    message = "expected a weight file, found a zip archive of something else"
-    raise refusal("WEIGHTS-FILE-FORMAT", message, archive.where)
+def _package(archive: StrictZip, _contents: Contents, *, allow_missing: bool) -> NoReturn:
+    del allow_missing
+    message = "a torch.package archive, which is code; save the weights alone as a state dict"
+    raise refusal("PICKLE-MODULE", message, archive.where)
+
+
+def _torchscript(archive: StrictZip, contents: Contents, *, allow_missing: bool) -> None:
+    del allow_missing  # it defines its classes itself
+    read_torchscript(archive, contents)
+
+
+_ARCHIVES: Mapping[str, tuple[str, Callable[..., None]]] = {
+    "torch_package": ("torch_package", _package),
+    "exported_program": ("exported_program", read_exported_program),
+    "torchscript": ("torchscript", _torchscript),
+    "torch_zip": ("state_dict", read_torch_zip),
+    "npz": ("npz", read_npz),
+}
+"""Readers of archives by the name of the format, with the name that they give the file."""
+_SCANNED: Mapping[str, frozenset[str]] = {
+    "torchscript": frozenset({"data.pkl", "constants.pkl"}),
+    "state_dict": frozenset({"data.pkl"}),
+}
+"""Formats of archives, with the records that their readers scan.
+
+The others say themselves which of their parts are pickles, and leave them closed.
+"""
 
 
 def _read_plain_pickle(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
-    """Read a pickle that is not torch's: dicts of numpy arrays; whatever is no pickle is no weight file."""
-    try:
-        pickled = unpickle(data, where, contents.limits, policy=Policy(allow_missing=allow_missing))
-    except EmergraphError as error:
-        finding = finding_of(error)
-        if finding is not None and finding.id == "PICKLE-DAMAGED" and bytes(data[:1]) != b"\x80":
-            message = (
-                "expected a weight file (torch, safetensors, npz), found something else, or a file cut short"
-            )
-            raise refusal("WEIGHTS-FILE-FORMAT", message, where) from None
-        raise
+    """Read a pickle that is not torch's: dicts of numpy arrays."""
+    pickled = unpickle(data, where, contents.limits, policy=Policy(allow_missing=allow_missing))
     if pickled.end != len(data):
         message = f"{len(data) - pickled.end} bytes follow the end of the pickle"
         raise refusal("PICKLE-TRAILING", message, where)

@@ -5,7 +5,7 @@ from emergraph.exporters.onnxfile.registry import KINDS, FindingKind, Severity
 
 _INVALID = {
     "WEIGHTS-FILE-MISSING": "The path leads to nothing, or to something that is no regular file.",
-    "WEIGHTS-FILE-FORMAT": "The file is no weight file: empty, cut short, a web page, another archive.",
+    "WEIGHTS-FILE-VERSION": "The file is of a version or byte order that is not read.",
     "WEIGHTS-NONE": "The file is readable but holds no weights.",
     "WEIGHTS-NAME-TWICE": "Two tensors of a file would have the same name.",
     "ZIP-DAMAGED": "The zip archive is cut short, or a record does not match its checksum.",

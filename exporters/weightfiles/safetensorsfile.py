@@ -13,16 +13,6 @@ _METADATA = "__metadata__"
 _MAX_METADATA = 1_000
 
 
-def is_safetensors(data: memoryview) -> bool:
-    """Tell whether a file looks like safetensors: a plausible length, then an opening brace."""
-    if len(data) < 9:
-        return False
-    return (
-        int.from_bytes(data[:8], "little") <= max(len(data), 1 << 40)
-        and bytes(data[8:64]).lstrip()[:1] == b"{"
-    )
-
-
 def read_safetensors(data: memoryview, where: str, contents: Contents) -> None:
     """Read a safetensors file; no value is touched.
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from emergraph.exporters.onnxfile.links import is_below, refuse_link
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.jsontext import parse_json
-from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
 from emergraph.exporters.weightfiles.weightfile import Skipped, WeightFile
 
@@ -71,6 +72,11 @@ def read_sharded(
     return _join(index, placed, parts, digest.hexdigest())
 
 
+def parts_of(index: MappedFile) -> tuple[str, ...]:
+    """Return the names of the parts of an index that was read before."""
+    return tuple(sorted(set(_weight_map(index, DEFAULT_LIMITS).values())))
+
+
 def _weight_map(index: MappedFile, limits: WeightLimits) -> dict[str, str]:
     if index.size > limits.json_bytes:
         raise refusal("WEIGHTS-LIMIT", f"the index has {index.size} bytes, the limit is {limits.json_bytes}")
@@ -99,11 +105,9 @@ def _resolve(folder: Path, name: str, root: Path | None) -> Path:
         ) from None
     if not stat.S_ISLNK(status.st_mode):
         return path
-    target = path.resolve()
-    if root is None or not target.is_relative_to(root.resolve()):
-        message = "the part is a symbolic link; name a root folder that holds its target to allow that"
-        raise refusal("SHARD-OUTSIDE", message, shown)
-    return target
+    if not is_below(path, root):
+        raise refuse_link("SHARD-OUTSIDE", path, shown)
+    return path
 
 
 def _join(

@@ -67,7 +67,9 @@ def read_torch_zip(archive: StrictZip, contents: Contents, *, allow_missing: boo
     order = f"{prefix}/byteorder"
     if order in archive.records and bytes(archive.stored(order)) != b"little":
         raise refusal(
-            "WEIGHTS-FILE-FORMAT", "the file is big-endian; save it on a little-endian machine", archive.where
+            "WEIGHTS-FILE-VERSION",
+            "the file is big-endian; save it on a little-endian machine",
+            archive.where,
         )
     _read_pickle(
         archive, f"{prefix}/data.pkl", f"{prefix}/data/", contents, Policy(allow_missing=allow_missing)
@@ -138,11 +140,6 @@ def _operations(archive: StrictZip) -> Counter[str]:
     return found
 
 
-def is_legacy(data: memoryview) -> bool:
-    """Tell whether a file starts with the magic number of torch's older format."""
-    return bytes(data[:32]).startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
-
-
 def read_legacy(
     data: memoryview, where: str, contents: Contents, limits: WeightLimits, *, allow_missing: bool
 ) -> None:
@@ -161,11 +158,11 @@ def read_legacy(
     magic, protocol, system, _, keys = (part.root for part in parts)
     if magic != MAGIC or protocol != PROTOCOL or not isinstance(keys, list):
         raise refusal(
-            "WEIGHTS-FILE-FORMAT", "the file is of an unknown version of torch's older format", where
+            "WEIGHTS-FILE-VERSION", "the file is of an unknown version of torch's older format", where
         )
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise refusal(
-            "WEIGHTS-FILE-FORMAT", "the file is big-endian; save it on a little-endian machine", where
+            "WEIGHTS-FILE-VERSION", "the file is big-endian; save it on a little-endian machine", where
         )
     placed = _place_storages(data, position, keys, parts[3].storages, where)
 

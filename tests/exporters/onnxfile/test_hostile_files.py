@@ -30,7 +30,7 @@ def test_case_19_more_than_two_gibibytes(tmp_path, refused):
 
 
 def test_case_20_empty(refused):
-    refused(b"", "ONNX-FILE-EMPTY")
+    refused(b"", "FILE-EMPTY")
 
 
 @pytest.mark.parametrize(
@@ -50,22 +50,21 @@ def test_case_20_empty(refused):
         b"\x08\x00\x00\x00ORTM",
         len(b'{"w":{}}').to_bytes(8, "little") + b'{"w":{}}',
         b"\x93NUMPY\x01\x00",
+        b"hello world, this is no model",
     ],
 )
 def test_case_20_other_formats_are_named(refused, content):
-    assert "not an ONNX model but" in refused(content, "ONNX-FILE-FORMAT")
+    assert "not an ONNX model but" in refused(content, "FILE-FORMAT")
 
 
 def test_case_20_archives_of_the_usual_makers(refused, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("archive/data.pkl", b"")
-    refused((tmp_path / "a.zip").read_bytes(), "ONNX-FILE-FORMAT")
-    refused(json.dumps({"a": 1}).encode(), "ONNX-FILE-FORMAT")
+    refused((tmp_path / "a.zip").read_bytes(), "FILE-FORMAT")
+    refused(json.dumps({"a": 1}).encode(), "FILE-FORMAT")
 
 
-@pytest.mark.parametrize(
-    "content", [b"hello world, this is no model", b"\0" * 100, b"\xff" * 100, b"\x0b\x0c", b"\x06"]
-)
+@pytest.mark.parametrize("content", [b"\0" * 100, b"\xff" * 100, b"\x0b\x0c", b"\x06"])
 def test_case_20_arbitrary_bytes(refused, content):
     refused(content, "ONNX-WIRE-DAMAGED")
 

@@ -335,7 +335,7 @@ def test_index_that_is_none(tmp_path, refused, text):
     folder.mkdir()
     path = folder / "model.safetensors.index.json"
     path.write_text(text)
-    refused(path, "SAFETENSORS-HEADER" if text else "WEIGHTS-FILE-FORMAT")
+    refused(path, "SAFETENSORS-HEADER" if text else "FILE-EMPTY")
 
 
 def test_index_with_a_duplicate_key(tmp_path, refused):

@@ -1,0 +1,58 @@
+"""The one way to refuse a file that is not what a reader expects: what it is, and what to do next."""
+
+from emergraph.errors import EmergraphError
+from emergraph.exporters.formats import Format
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.onnxfile.opening import MappedFile
+from emergraph.exporters.weightfiles.globals import Policy
+from emergraph.exporters.weightfiles.inside import CODE, code_inside
+from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.refuse import refusal
+
+
+def wrong_format(found: Format, mapped: MappedFile, *, expected: str, where: str = "") -> EmergraphError:
+    """Return the error for a file that is of another format than a reader expects.
+
+    Args:
+        found: What the file is.
+        mapped: The file.
+        expected: What it should be, with its article: "an ONNX model".
+        where: How to name it where the message does not start with its name.
+
+    Returns:
+        An error about the code in it where it is a pickle or holds one that would run code
+        (UnsafeInputError), else one that names what it is and what to do next (InvalidInputError).
+    """
+    for finding in code_inside(mapped.path.name, mapped.content, where=where):
+        if finding.id in CODE:
+            return refusal(finding.id, finding.message, finding.where)
+    step = found.step.replace("FILE", printable(mapped.path.name))
+    return refusal("FILE-FORMAT", f"not {expected} but {found.title}; {step}", where)
+
+
+def refuse_code(
+    mapped: MappedFile,
+    limits: WeightLimits,
+    where: str,
+    *,
+    allow_missing: bool,
+    known: frozenset[str] = frozenset(),
+) -> None:
+    """Refuse a file in which a pickle that would run code stands where its reader does not come to.
+
+    Args:
+        mapped: The file.
+        limits: Caps on each pickle and on what is unpacked.
+        where: How to name it where the message does not start with its name.
+        allow_missing: Let classes from elsewhere pass.
+        known: Records of a torch archive that the reader has scanned.
+
+    Raises:
+        UnsafeInputError: There is one.
+    """
+    policy = Policy(allow_missing=allow_missing)
+    for finding in code_inside(
+        mapped.path.name, mapped.content, limits=limits, policy=policy, where=where, known=known
+    ):
+        if finding.id in CODE:
+            raise refusal(finding.id, finding.message, finding.where)
