@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.parsing import parse_bytes, parse_seconds
+from emergraph.cli.supervision import announce_limits, withdraw_limits
 from emergraph.errors import LimitError
+from emergraph.memory import ran_out_of_memory
 
 _AGAIN_SECONDS = 3.0
 
@@ -56,21 +58,20 @@ def held_to(limits: Limits) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     # again after a while: what a handler raises in a finalizer or a callback is only reported, and lost
     signal.setitimer(signal.ITIMER_REAL, limits.seconds, _AGAIN_SECONDS)
+    announce_limits(limits.seconds, limits.memory_bytes)
     try:
         _set_data_limit(_lowest(limits.memory_bytes, soft, hard), hard)
         yield
     except LimitError:
         raise
-    except MemoryError:
-        raise LimitError(
-            f"more memory needed than the limit of {limits.memory_limit}: nothing was changed; raise it with"
-            " --memory-limit"
-        ) from None
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
         if expired.is_set():  # some libraries turn what a signal handler raises into an error of theirs
             raise _out_of_time(limits) from None
+        if ran_out_of_memory(error):
+            raise _out_of_memory(limits) from None
         raise
     finally:
+        withdraw_limits()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         _set_data_limit(soft, hard)
@@ -79,6 +80,13 @@ def held_to(limits: Limits) -> Iterator[None]:
 def _out_of_time(limits: Limits) -> LimitError:
     return LimitError(
         f"not done within the limit of {limits.time_limit}: nothing was changed; raise it with --time-limit"
+    )
+
+
+def _out_of_memory(limits: Limits) -> LimitError:
+    return LimitError(
+        f"more memory needed than the limit of {limits.memory_limit}: nothing was changed; raise it with"
+        " --memory-limit"
     )
 
 

@@ -1,6 +1,7 @@
 """The entry point: runs a command, and turns whatever goes wrong into one line and an exit code."""
 
 import errno
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,25 +10,39 @@ import typer
 
 from emergraph.cli import commands
 from emergraph.cli.app import app
-from emergraph.cli.output import say, use_tolerant_streams
-from emergraph.errors import EmergraphError, ExitCode
+from emergraph.cli.output import reader_may_leave, say, use_tolerant_streams
+from emergraph.cli.streams import open_closed_streams
+from emergraph.cli.supervision import OUT_OF_MEMORY_LINE, library_output, supervised
+from emergraph.errors import EmergraphError, ExitCode, LimitError, UsageError
+from emergraph.memory import OUT_OF_MEMORY, ran_out_of_memory
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+_PACKAGES = re.compile(r"/[^\s'\"]*/(?:site|dist)-packages/")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: What follows the program's name; `sys.argv[1:]` by default.
+        arguments: What follows the program's name. `sys.argv[1:]` by default, in a child process of its own
+            (see `supervision`).
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    open_closed_streams()
+    if arguments is not None:
+        return _run(list(arguments))
+    own = sys.argv[1:]
+    return supervised(lambda: _run(own), debug="--debug" in own)
+
+
+def _run(arguments: list[str]) -> int:
     use_tolerant_streams(sys.stdout, sys.stderr)
     try:
         commands.register_all()
         status = typer.main.get_command(app).main(
             arguments or ["--help"], prog_name="emergraph", standalone_mode=False
         )
+        with reader_may_leave():  # help and version are printed by typer
+            pass
     except BaseException as error:  # noqa: BLE001 - the one place where everything ends as a line and a code
         if "--debug" in arguments:
             traceback.print_exc()
@@ -35,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(error.code or 0)
         return _report(error)
     if status == ExitCode.INTERRUPTED:  # typer has caught the KeyboardInterrupt
+        if OUT_OF_MEMORY.search(library_output()):
+            return _report(KeyboardInterrupt())
         say("Interrupted; the store is as it was before the command.")
     return int(status or 0)
 
@@ -47,22 +64,38 @@ def _help_of(error: typer.TyperException) -> str:
 
 def _report(error: BaseException) -> ExitCode:
     """Say on one line what went wrong, and return the exit code for it."""
+    message, code = _line_and_code(error)
+    say(f"Error: {' '.join(message.splitlines())}")
+    return code
+
+
+def _line_and_code(error: BaseException) -> tuple[str, ExitCode]:
     match error:
-        case EmergraphError():
+        case LimitError() | UsageError():
             message, code = str(error), error.exit_code
+        case EmergraphError() if not ran_out_of_memory(error.__cause__):
+            message, code = _without_installation(str(error)), error.exit_code
         case typer.TyperException():
             message, code = f"{error.format_message()} (see {_help_of(error)})", ExitCode.USAGE
-        case KeyboardInterrupt() | typer.Abort():
+        case KeyboardInterrupt() | typer.Abort() if not OUT_OF_MEMORY.search(library_output()):
             message, code = "interrupted", ExitCode.INTERRUPTED
-        case MemoryError():
-            message, code = "out of memory: close other programs, or take a smaller model", ExitCode.LIMIT
+        case KeyboardInterrupt():  # what OpenBLAS raises in its own process when it can start no thread
+            message, code = OUT_OF_MEMORY_LINE, ExitCode.LIMIT
         case OSError(errno=number) if number in _NO_ROOM:
             message, code = f"{error.strerror}: {error.filename or 'no room left'}", ExitCode.LIMIT
         case OSError(filename=name) if name is not None:
             message, code = f"{name}: {error.strerror}", ExitCode.INVALID_INPUT
+        case _ if ran_out_of_memory(error):
+            message, code = OUT_OF_MEMORY_LINE, ExitCode.LIMIT
+        case OSError():
+            message, code = f"cannot read or write: {error.strerror or error}", ExitCode.INVALID_INPUT
         case _:
-            detail = " ".join(str(error).split())
-            message = f"unexpected {type(error).__name__}: {detail} (--debug shows where; please report it)"
-            code = ExitCode.INVALID_INPUT
-    say(f"Error: {' '.join(message.splitlines())}")
-    return code
+            detail = _without_installation(" ".join(str(error).split()))
+            line = f"unexpected {type(error).__name__}: {detail} (--debug shows where; please report it)"
+            message, code = line, ExitCode.INVALID_INPUT
+    return message, code
+
+
+def _without_installation(text: str) -> str:
+    """A message without the folders that Python's packages lie in: they say nothing to a user."""
+    return _PACKAGES.sub("", text)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from emergraph.atomic import write_atomically
+from emergraph.cli.streams import stdout_is_closed
 from emergraph.errors import ExitCode, UsageError
 from emergraph.safetext import escape_controls
 
@@ -56,6 +57,11 @@ class Output:
         False
     )
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
+
+    def __post_init__(self) -> None:
+        """Refuse, before any work, a result that has nowhere to go."""
+        if self.out is None and stdout_is_closed():
+            raise UsageError("stdout is closed, where the result would go: give --out FILE")
 
     @property
     def resolved_format(self) -> Format:
@@ -129,7 +135,7 @@ def emit(view: View, output: Output) -> None:
     if output.out is not None:
         _write(_encoded(view, output.resolved_format), output.out, output)
         return
-    with _reader_may_leave():
+    with reader_may_leave():
         _print(view, output)
 
 
@@ -143,7 +149,7 @@ def emit_text(text: str, output: Output) -> None:
     if output.out is not None:
         _write(text.encode(), output.out, output)
         return
-    with _reader_may_leave():
+    with reader_may_leave():
         sys.stdout.write(text)
 
 
@@ -153,7 +159,7 @@ def _write(data: bytes, path: Path, output: Output) -> None:
 
 
 @contextmanager
-def _reader_may_leave() -> Iterator[None]:
+def reader_may_leave() -> Iterator[None]:
     """Print to stdout; end the command well where `| head` has seen enough."""
     try:
         yield

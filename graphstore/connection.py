@@ -12,6 +12,7 @@ from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, LimitError, StoreError
 from emergraph.graphstore.storefile import check_opened
 from emergraph.graphstore.text import first_line, printable
+from emergraph.memory import OUT_OF_MEMORY
 
 _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     # Of new files. Edges take 15 to 25 % less room than with DuckDB's 256 KiB, as each block of values is
@@ -40,7 +41,7 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
         "no permission; make it and its folder writable or take a copy; analyses with --no-save only read",
     ),
     (
-        "out of memory|failed to allocate",
+        OUT_OF_MEMORY.pattern,
         LimitError,
         "out of memory; nothing was changed; raise the memory limit and try again",
     ),

@@ -24,6 +24,7 @@ from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.pooling import SampleAxis
 from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line, unsupported_in, with_names
+from emergraph.memory import OUT_OF_MEMORY
 
 SMALL_ELEMENTS = 65_536
 """Tensors up to this many elements come back with their values."""
@@ -270,17 +271,17 @@ class ModelProcess:
             _end(process)
         if code == -signal.SIGKILL:
             return LimitError(f"{doing} the model was stopped by the system, probably for want of memory")
+        self._errors.seek(0)
+        lines = self._errors.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
+        if OUT_OF_MEMORY.search("\n".join(lines)):
+            return self._memory(doing)
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             return InvalidInputError(
                 f"{doing} the model made onnxruntime crash ({name}); nothing was changed. "
                 "Convert the model with another opset, or report it to onnxruntime"
             )
-        self._errors.seek(0)
-        lines = self._errors.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
         reason = one_line(lines[-1]) if lines else f"exit code {code}"
-        if any(word in reason for word in ("MemoryError", "allocat", "memory", "failed to map")):
-            return self._memory(doing)
         return InvalidInputError(f"the process for {doing} the model ended: {reason}")
 
     def _memory(self, doing: str) -> LimitError:

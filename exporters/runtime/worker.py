@@ -228,9 +228,10 @@ MAX_REPLY_BYTES = 1 << 29
 
 def describe(error: Exception) -> dict[str, Any]:
     """An error as a message: its text and whether memory ran out."""
-    text = str(error)
-    memory = isinstance(error, MemoryError) or "bad_alloc" in text or "allocate memory" in text
-    return {"ok": False, "memory": memory, "error": text[:20000], "type": type(error).__name__}
+    from emergraph.memory import ran_out_of_memory
+
+    memory = ran_out_of_memory(error)
+    return {"ok": False, "memory": memory, "error": str(error)[:20000], "type": type(error).__name__}
 
 
 def serve(source: BinaryIO, sink: BinaryIO, max_bytes: int, folder: str) -> None:

@@ -1,0 +1,209 @@
+"""The process above a command: whatever becomes of the command, there is one line and a documented code.
+
+Native libraries end a process in ways that no handler sees: they abort when memory runs out, crash on a
+damaged file, or wait for a thread that never started; and what they write to stderr is not for users. So a
+command runs in a child, whose own lines go to stderr as ever, while the descriptor that libraries write to
+leads to a bounded buffer in memory. The parent waits, passes signals on, and says what happened where the
+child could not. It holds no library and no file.
+"""
+
+import contextlib
+import ctypes
+import io
+import mmap
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TextIO
+
+from emergraph.cli.output import say
+from emergraph.errors import ExitCode
+from emergraph.memory import OUT_OF_MEMORY
+
+OUT_OF_MEMORY_LINE = "out of memory: close other programs, raise --memory-limit, or take a smaller model"
+GRACE_SECONDS = 15.0
+"""After its limit on the clock, until a command that does not end by itself is ended."""
+MEMORY_SHARE = 0.7
+"""Share of its limit on memory that a command must have held for its crash to count as want of memory."""
+
+_NOISE_BYTES = 1 << 20
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_PR_SET_PDEATHSIG = 1
+
+
+class _Shared:
+    """What the child tells its parent: until when it may run, its limit on memory, whether it has ended."""
+
+    _FORM = struct.Struct("dd?")
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, self._FORM.size)
+        self.put()
+
+    def put(self, *, deadline: float = 0.0, memory_bytes: float = 0.0, ended: bool = False) -> None:
+        self._memory[:] = self._FORM.pack(deadline, memory_bytes, ended)
+
+    def get(self) -> tuple[float, float, bool]:
+        deadline, memory_bytes, ended = self._FORM.unpack(self._memory[:])
+        return deadline, memory_bytes, ended
+
+
+@dataclass
+class _State:
+    """Of this process; both are None where no one supervises it."""
+
+    shared: _Shared | None = None
+    noise: int | None = None
+    """Descriptor of the buffer that libraries' output goes to."""
+
+
+_state = _State()
+
+
+def announce_limits(seconds: float, memory_bytes: int) -> None:
+    """Let the parent know what the command may take, in case that it cannot stop itself."""
+    if _state.shared is not None:
+        _state.shared.put(deadline=time.monotonic() + seconds, memory_bytes=memory_bytes)
+
+
+def withdraw_limits() -> None:
+    """Let the parent know that the limits no longer hold."""
+    if _state.shared is not None:
+        _state.shared.put()
+
+
+def library_output() -> str:
+    """What libraries wrote to stderr so far, where that is kept from the user."""
+    if _state.noise is None:
+        return ""
+    length = os.lseek(_state.noise, 0, os.SEEK_CUR)
+    return os.pread(_state.noise, length, 0).decode("utf-8", "replace")
+
+
+def supervised(command: Callable[[], int], *, debug: bool = False) -> int:
+    """Run a command in a child process; return its exit code, or one that says how it ended.
+
+    Returns in both processes, in the child with the command's own code.
+
+    Args:
+        command: What to run.
+        debug: Show what libraries wrote.
+    """
+    if not hasattr(signal, "sigtimedwait") or not hasattr(os, "memfd_create"):
+        return command()  # macOS
+    _state.shared, _state.noise = _Shared(), _buffer()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, no status of a child is kept
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *_PASSED_ON})
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _leave_with(parent)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _divert(_state.noise)
+        code = command()
+        _state.shared.put(ended=True)
+        return code
+    status, timed_out = _wait(child, _state.shared)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if debug:
+        sys.stderr.write(library_output())
+    return _code(status, _state.shared, timed_out=timed_out)
+
+
+def _buffer() -> int:
+    """A buffer that takes so many bytes and no more."""
+    import fcntl
+
+    descriptor = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, _NOISE_BYTES)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return descriptor
+
+
+def _divert(buffer: int) -> None:
+    """Keep stderr for this program's own lines; what else is written to its descriptor goes to the buffer."""
+    own = os.dup(2)
+    os.dup2(buffer, 2)
+    sys.stderr = io.TextIOWrapper(
+        os.fdopen(own, "wb", 0), encoding=sys.stderr.encoding, errors="backslashreplace", write_through=True
+    )
+    warnings.showwarning = _keep_warning
+
+
+def _keep_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning where libraries write: it is about this program's code, not for its users."""
+    del file
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    with contextlib.suppress(OSError):  # the buffer may be full
+        os.write(2, text.encode("utf-8", "replace"))
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when its parent is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(ExitCode.INTERRUPTED)
+
+
+def _wait(child: int, shared: _Shared) -> tuple[int, bool]:
+    """Wait for a child, passing signals on; return its status, and whether it had to be ended."""
+    timed_out = False
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status, timed_out
+        deadline = shared.get()[0]
+        if not timed_out and 0 < deadline < time.monotonic() - GRACE_SECONDS:
+            timed_out = True
+            os.kill(child, signal.SIGKILL)
+        came = signal.sigtimedwait({signal.SIGCHLD, *_PASSED_ON}, 1.0)
+        # a terminal sends to both processes, and the kernel says so by a positive code
+        if came is not None and came.si_signo in _PASSED_ON and came.si_code <= 0:
+            os.kill(child, came.si_signo)
+
+
+def _code(status: int, shared: _Shared, *, timed_out: bool) -> int:
+    """Say what became of a child that could not, and return the exit code."""
+    code = os.waitstatus_to_exitcode(status)
+    _, memory_bytes, ended = shared.get()
+    if ended and code >= 0:
+        return code
+    if timed_out:
+        say("Error: not done within the limit of --time-limit, and ended: nothing was changed")
+        return ExitCode.LIMIT
+    if -code in _PASSED_ON:  # as asked for
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    if code == -signal.SIGKILL or _wanted_memory(memory_bytes):
+        say(f"Error: {OUT_OF_MEMORY_LINE}")
+        return ExitCode.LIMIT
+    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+    say(
+        f"Error: a library ended the command ({how}): the input is damaged, or more than the library can "
+        "take; --debug shows its last words"
+    )
+    return ExitCode.INVALID_INPUT
+
+
+def _wanted_memory(memory_bytes: float) -> bool:
+    """Whether a crash has to do with memory: by what was said, what was held, or a limit from outside."""
+    held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    from_outside = any(
+        resource.getrlimit(kind)[0] != resource.RLIM_INFINITY
+        for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    )
+    said = OUT_OF_MEMORY.search(library_output()) is not None
+    return said or from_outside or 0 < memory_bytes * MEMORY_SHARE < held

@@ -1,0 +1,153 @@
+"""Whatever becomes of a command's process, the caller gets one line and a documented code."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from clifiles import DEMO
+
+BESIDE = """
+import os, sys, time, warnings
+from emergraph.cli.commands import ls
+from emergraph.cli.main import main
+def behave(*_, **__):
+    {}
+ls.emit = behave
+sys.argv = ["emergraph", "ls", {!r}, *{!r}]
+sys.exit(main())
+"""
+
+
+def probe(store, what, *options, redirect="", **more):
+    """Run `ls` on a store, with something else where it prints; what came of it."""
+    program = BESIDE.format(what, str(store), options)
+    shell = f'exec "$0" -c "$1" {redirect}'
+    command = ["bash", "-c", shell, sys.executable, program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **more)
+
+
+def emergraph(*arguments, redirect="", before=""):
+    """Run a command in a shell, with redirections."""
+    shell = f'{before} exec "$0" -m emergraph "$@" {redirect}'
+    command = ["bash", "-c", shell, sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "words"),
+    [
+        ("os.kill(os.getpid(), 11)", 3, "a library ended the command (SIGSEGV)"),
+        ("os._exit(77)", 3, "a library ended the command (code 77)"),
+        ("os.abort()", 3, "a library ended the command (SIGABRT)"),
+        ("os.write(2, b'memory allocation of 64 bytes failed\\n' * 500); os.abort()", 6, "out of memory"),
+        ("os.write(2, b'OpenBLAS error: Memory allocation still failed'); os._exit(1)", 6, "out of memory"),
+        ("os.write(2, b'pthread_create failed'); os.kill(os.getpid(), 2); time.sleep(9)", 6, "out of memory"),
+        ("os.kill(os.getpid(), 9)", 6, "out of memory"),
+    ],
+)
+def test_a_process_that_ends_by_itself_is_one_line_and_a_code(store, what, code, words):
+    ran = probe(store, what)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (code, 1), ran.stderr
+    assert words in ran.stderr
+
+
+def test_what_libraries_write_is_shown_with_debug_alone(store):
+    noise = "os.write(2, b'[W:onnxruntime] noise' + bytes([10])); warnings.warn('odd'); print('data')"
+    ran = probe(store, noise)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "data\n", "")
+    ran = probe(store, noise, "--debug")
+    assert ran.returncode == 0
+    assert "noise" in ran.stderr
+    assert "UserWarning: odd" in ran.stderr
+
+
+def test_a_flood_of_lines_takes_no_memory_and_no_time(store):
+    flood = "any(os.write(2, bytes(1 << 16)) < 0 for _ in range(1 << 14))"
+    ran = probe(store, f"try: {flood}\n    except OSError: pass")  # a buffer that is full says so
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_command_that_does_not_stop_at_its_limit_is_ended(store, monkeypatch):
+    deaf = (
+        "from emergraph.cli import supervision; import signal;"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]);"
+        "supervision.announce_limits(-supervision.GRACE_SECONDS, 1); time.sleep(50)"
+    )
+    begun = time.monotonic()
+    ran = probe(store, deaf)
+    assert ran.returncode == 6
+    assert "--time-limit" in ran.stderr
+    assert time.monotonic() - begun < 40
+    early = deaf.replace("announce_limits(-supervision.GRACE_SECONDS", "announce_limits(5")
+    assert probe(store, early.replace("sleep(50)", "sleep(3)")).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)]
+)
+def test_signals_reach_the_command_and_its_end_is_the_caller_s(store, sent, code):
+    program = BESIDE.format("print(os.getpid(), flush=True); time.sleep(50)", str(store), ())
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        inner = int(process.stdout.readline())
+        assert inner != process.pid
+        process.send_signal(sent)
+        assert process.wait(30) == code
+        for _ in range(100):
+            try:
+                os.kill(inner, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("the command outlives the process that the caller knows")
+
+
+@pytest.mark.parametrize("command", ["ls", "export", "emergence"])
+def test_without_stdout_a_command_is_refused_before_it_does_anything(store, tmp_path, command):
+    arguments = {
+        "ls": [store],
+        "export": [DEMO / "digits_dense.onnx", tmp_path / "new.duckdb"],
+        "emergence": [store],
+    }[command]
+    ran = emergraph(command, *arguments, redirect=">&-")
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1), ran.stderr
+    assert "--out FILE" in ran.stderr
+    assert not (tmp_path / "new.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    "redirect", ["<&-", "2>&-", "<&- 2>&-", ">&- --out /dev/null", ">&- 2>&- <&- --out /dev/null"]
+)
+def test_closed_streams_change_nothing_else(tmp_path, redirect):
+    new = tmp_path / "new.duckdb"
+    ran = emergraph("export", DEMO / "digits_dense.onnx", new, "--quiet", redirect=redirect)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert emergraph("ls", new).stdout.count("digits_dense") == 2
+
+
+@pytest.mark.parametrize(("redirect", "code"), [(">/dev/full", 6), ("1</dev/null", 3)])
+@pytest.mark.parametrize("arguments", [("ls",), ("--help",)])
+def test_a_stdout_that_takes_nothing_is_a_line(store, redirect, code, arguments):
+    ran = emergraph(*arguments, *([store] if arguments == ("ls",) else []), redirect=redirect)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (code, 1), ran.stderr
+    assert "unexpected" not in ran.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere these limits do not hold")
+@pytest.mark.parametrize("limit", ["-d 400000", "-v 600000"])
+@pytest.mark.parametrize("command", ["export", "topology", "landscape"])
+def test_too_little_memory_is_6_and_one_line(store, tmp_path, limit, command):
+    arguments = {
+        "export": [DEMO / "digits_conv.onnx", tmp_path / "new.duckdb"],
+        "topology": [store],
+        "landscape": [DEMO / "digits_dense.onnx", "--directions", "2", "--walks", "2"],
+    }[command]
+    ran = emergraph(command, *arguments, before=f"ulimit {limit};")
+    assert ran.returncode == 6, ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert "memory" in ran.stderr
+    assert not (tmp_path / "new.duckdb").exists()
