@@ -105,6 +105,11 @@ def registered(name: str) -> ResultTable:
     return _registered[name]
 
 
+def registered_tables() -> tuple[ResultTable, ...]:
+    """Return the result tables of the analyses that are imported."""
+    return tuple(_registered.values())
+
+
 def ensure_table(connection: duckdb.DuckDBPyConnection, table: ResultTable) -> None:
     """Make the table in the store when it is missing; add the columns that an older version did not have."""
     present = result_columns(connection, table.name)

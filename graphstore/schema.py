@@ -1,8 +1,9 @@
 """The schema of a store: created, recognised, migrated, and described in Markdown."""
 
 import datetime as dt
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -41,6 +42,106 @@ def base_tables() -> frozenset[str]:
     return frozenset(re.findall(r"^CREATE TABLE (\w+)", schema_sql(), re.MULTILINE))
 
 
+Layout = dict[str, list[tuple[str, str, bool]]]
+"""Columns of tables, in order: name, type, whether it may be NULL."""
+
+_COLUMN = re.compile(r'^    "?(\w+)"? ([A-Z]+(?:\[\])?)( NOT NULL)?,?$', re.MULTILINE)
+
+_PRESENT = """
+SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns()
+WHERE NOT internal AND database_name = current_database() AND schema_name = 'main'
+ORDER BY table_name, column_index
+"""
+
+
+@cache
+def expected_layout() -> Layout:
+    """Return what the tables of the current schema hold."""
+    bodies = re.findall(r"^CREATE TABLE (\w+) \(\n(.*?)\n\);", schema_sql(), re.MULTILINE | re.DOTALL)
+    return {
+        table: [(name, kind, not required) for name, kind, required in _COLUMN.findall(body)]
+        for table, body in bodies
+    }
+
+
+@cache
+def view_columns() -> dict[str, list[str]]:
+    """Return the columns of the views of the current schema: each has a comment."""
+    views = re.findall(r"^CREATE VIEW (\w+)", schema_sql(), re.MULTILINE)
+    comment = r"^COMMENT ON COLUMN {}\.(\w+) IS"
+    return {view: re.findall(comment.format(view), schema_sql(), re.MULTILINE) for view in views}
+
+
+def check_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Check that a store has the tables, columns and types that this version reads.
+
+    Columns behind those of the schema are left alone, and so are tables that this process does not know.
+
+    Raises:
+        StoreError: A table or a column is missing, or holds something else; the message names it.
+    """
+    found: Layout = {}
+    for table, name, kind, nullable in connection.execute(_PRESENT).fetchall():
+        found.setdefault(table, []).append((name, kind, nullable))
+    problems = itertools.chain(
+        _problems(found, expected_layout(), complete=True),
+        _view_problems(found),
+        _problems(found, _result_layouts(), complete=False),
+    )
+    if problem := next(problems, None):
+        raise StoreError(
+            f"{printable(str(path))}: damaged, {problem}; take it from a copy or export the model again"
+        )
+
+
+def _problems(found: Layout, expected: Layout, *, complete: bool) -> Iterator[str]:
+    """Say what is wrong with tables.
+
+    Args:
+        found: What is there.
+        expected: What should be there.
+        complete: No table and no column may be missing. Result tables are made by their first run, and older
+            versions gave them fewer columns.
+    """
+    for table, columns in expected.items():
+        there = {name: (kind, nullable) for name, kind, nullable in found.get(table, ())}
+        if not there:
+            if complete:
+                yield f"table {table} is missing"
+            continue
+        for name, kind, nullable in columns:
+            if name not in there:
+                if complete:
+                    yield f"column {table}.{name} is missing"
+            elif there[name][0] != kind:
+                yield f"column {table}.{name} is {printable(there[name][0], limit=60)}, expected {kind}"
+            elif there[name][1] and not nullable:
+                yield f"column {table}.{name} may be NULL, expected NOT NULL"
+        order = [name for name, _, _ in columns]
+        if complete and [name for name, _, _ in found[table]][: len(order)] != order:
+            yield f"the columns of table {table} are in another order than {', '.join(order)}"
+
+
+def _view_problems(found: Layout) -> Iterator[str]:
+    for view, columns in view_columns().items():
+        there = [name for name, _, _ in found.get(view, ())]
+        if missing := [name for name in columns if name not in there]:
+            yield f"column {view}.{missing[0]} is missing" if there else f"view {view} is missing"
+
+
+def _result_layouts() -> Layout:
+    """The result tables that this process knows."""
+    from emergraph.graphstore.results import registered_tables  # it needs this module
+
+    return {
+        table.name: [
+            ("run", "INTEGER", False),
+            *((column.name, column.type, True) for column in table.columns),
+        ]
+        for table in registered_tables()
+    }
+
+
 def migrations() -> tuple[Migration, ...]:
     """Return all migrations in order, from files of this package such as `migration_0002_what.sql`."""
     files = resources.files("emergraph.graphstore").iterdir()
@@ -65,7 +166,7 @@ def stored_version(
     """Return the schema version of the database; None when it has no tables at all and that may be.
 
     Raises:
-        StoreError: It is not a store, is newer than this version, or lacks tables.
+        StoreError: It is not a store, is newer than this version, or is damaged (see `check_layout`).
     """
     name = printable(str(path))
     tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
@@ -87,10 +188,8 @@ def stored_version(
             f"{name}: store of schema version {version}, this emergraph knows up to {SCHEMA_VERSION}; "
             "update emergraph"
         )
-    if version == SCHEMA_VERSION and (missing := sorted(base_tables() - tables)):
-        raise StoreError(
-            f"{name}: damaged, table {missing[0]} is missing; take it from a copy or export the model again"
-        )
+    if version == SCHEMA_VERSION:
+        check_layout(connection, path)
     return version
 
 
@@ -117,6 +216,8 @@ def migrate(
         for step in needed:
             connection.execute(step.sql)
         connection.execute("UPDATE store_info SET schema_version = ?", [target])
+        if target == SCHEMA_VERSION:
+            check_layout(connection, path)
 
 
 def utc_now() -> dt.datetime:

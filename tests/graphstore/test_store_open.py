@@ -11,7 +11,10 @@ import pytest
 from storegraphs import header, make_store, random_chain, write_chain
 
 from emergraph.errors import ExitCode, InvalidInputError, StoreError
+from emergraph.graphstore import results
 from emergraph.graphstore.connection import translate
+from emergraph.graphstore.results import Column, ResultTable
+from emergraph.graphstore.schema import check_layout, expected_layout, schema_sql, view_columns
 from emergraph.graphstore.store import open_store
 
 
@@ -141,12 +144,78 @@ def test_store_of_a_newer_version(store_file, mode):
     assert_one_line(caught.value, "schema version 99", "update emergraph")
 
 
-def test_store_that_lacks_a_table(store_file):
+def tampered_with(statement):
+    """Run statements on a store behind the tool's back, and open it."""
+
+    def open_after(path, mode="read"):
+        with duckdb.connect(path) as connection:
+            connection.execute(statement)
+        with pytest.raises(StoreError) as caught:
+            open_store(path, mode=mode)
+        return caught.value
+
+    return open_after
+
+
+@pytest.mark.parametrize("table", sorted(set(expected_layout()) - {"store_info"}))
+def test_store_that_lacks_a_table(store_file, table):
+    assert_one_line(tampered_with(f"DROP TABLE {table} CASCADE")(store_file), "damaged", table, "is missing")
+
+
+@pytest.mark.parametrize("table", sorted(expected_layout()))
+def test_every_missing_or_mistyped_column_is_named(table):
+    for name, kind, _ in expected_layout()[table]:
+        drop = f'ALTER TABLE {table} DROP COLUMN "{name}"'
+        other = "DATE" if kind in ("BLOB", "TIMESTAMP") else "BLOB"
+        for statement, words in (
+            (drop, "is missing"),
+            (f'{drop}; ALTER TABLE {table} ADD COLUMN "{name}" {other}', f"is {other}, expected {kind}"),
+        ):
+            with duckdb.connect() as connection:
+                connection.execute(schema_sql())
+                check_layout(connection, Path("net.duckdb"))
+                for view in view_columns():
+                    connection.execute(f"DROP VIEW {view}")
+                connection.execute(statement)
+                with pytest.raises(StoreError) as caught:
+                    check_layout(connection, Path("net.duckdb"))
+            assert_one_line(caught.value, "net.duckdb: damaged", f"column {table}.{name} ", words)
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("ALTER TABLE graphs ALTER COLUMN name DROP NOT NULL", "column graphs.name may be NULL"),
+        ("ALTER TABLE units ALTER COLUMN layer TYPE VARCHAR", "units.layer is VARCHAR, expected INTEGER"),
+        ("CREATE OR REPLACE TABLE metrics AS SELECT value, name, graph FROM metrics", "graph may be NULL"),
+        (
+            (
+                "CREATE OR REPLACE TABLE tags (value DOUBLE, name VARCHAR NOT NULL, graph INTEGER NOT NULL);"
+                "DROP TABLE metrics; ALTER TABLE tags RENAME TO metrics"
+            ),
+            "table metrics are in another order than graph, name, value",
+        ),
+        ("DROP VIEW edges", "view edges is missing"),
+        ("DROP VIEW edges; CREATE VIEW edges AS SELECT 1 AS graph", "column edges.layer is missing"),
+        ("DROP TABLE metrics; CREATE VIEW metrics AS SELECT 1 AS graph", "column metrics.graph may be NULL"),
+        ("CREATE TABLE probes (run VARCHAR, score DOUBLE)", "column probes.run is VARCHAR, expected INTEGER"),
+        ("CREATE TABLE probes (run INTEGER NOT NULL, score VARCHAR)", "column probes.score is VARCHAR"),
+    ],
+)
+def test_store_that_was_tampered_with_names_the_place(store_file, statement, words, monkeypatch):
+    table = ResultTable("probes", "One row per probe.", (Column("score", "DOUBLE", "Any."),))
+    monkeypatch.setitem(results._registered, "probes", table)
+    assert_one_line(tampered_with(statement)(store_file), "damaged", words)
+
+
+def test_what_others_add_to_a_store_and_results_of_older_versions_are_left_alone(store_file, monkeypatch):
+    table = ResultTable("probes", "One row per probe.", (Column("score", "DOUBLE", "Any."),))
+    monkeypatch.setitem(results._registered, "probes", table)
     with duckdb.connect(store_file) as connection:
-        connection.execute("DROP TABLE metrics")
-    with pytest.raises(StoreError) as caught:
-        open_store(store_file)
-    assert_one_line(caught.value, "damaged", "metrics")
+        connection.execute("ALTER TABLE graphs ADD COLUMN mine VARCHAR; CREATE TABLE own (x INTEGER)")
+        connection.execute("CREATE TABLE probes (run INTEGER NOT NULL)")
+    with open_store(store_file) as store:
+        assert store.graph().name == "net"
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.1, 0.5])
