@@ -149,4 +149,3 @@ def test_too_little_memory_is_6_and_one_line(store, tmp_path, limit, command):
     assert ran.returncode == 6, ran.stderr
     assert len(ran.stderr.splitlines()) == 1
     assert "memory" in ran.stderr
-    assert not (tmp_path / "new.duckdb").exists()
