@@ -13,6 +13,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.counting import CountingSink
 from emergraph.exporters.onnxfile import OnnxFile, ReadLimits, read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
+from emergraph.exporters.runtime.folding import folder_of
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.summary import GraphSummary
@@ -189,10 +190,13 @@ def _trace(
         lazy = file.tensor_of(proto)
         return FileParameter(lazy.shape, lazy.dtype, lazy.array)
 
-    bodies = body_runner(run.flat, as_source(file), limits=options.run_limits, seed=options.seed)
+    source, limits = as_source(file), options.run_limits
+    bodies = body_runner(run.flat, source, limits=limits, seed=options.seed)
     if options.all_branches:
         run = replace(run, flat=open_branches(file.model, run.flat))
-    summary = trace(traced_model(run, parameter, run_body=bodies), sink, progress=progress)
+    with folder_of(run.flat, source, limits) as folder:
+        model = traced_model(run, parameter, folder=folder, run_body=bodies)
+        summary = trace(model, sink, progress=progress)
     if not summary.n_weight_edges:
         raise InvalidInputError(_nothing_understood(file.name, summary))
     return summary
@@ -204,15 +208,19 @@ def _branches(run: ConcreteRun, summary: GraphSummary) -> tuple[str, ...]:
 
 
 def _nothing_understood(name: str, summary: GraphSummary) -> str:
+    start = f"{name}: no operation with weights is understood, so there is no weighted graph to make"
     if summary.opaque:
-        ops = sorted({op.op for op in summary.opaque})
-        return (
-            f"{name}: no operation with weights is understood, so there is no weighted graph to make; "
-            f"not understood: {', '.join(ops[:5])}. emergraph reads neural networks"
-        )
+        why = {op.op: op.reason or "no reason is known" for op in reversed(summary.opaque)}
+        shown = [f"{op} ({reason})" for op, reason in sorted(why.items())[:_SHOWN]]
+        rest = len(why) - len(shown)
+        return f"{start}; not understood: {', '.join(shown)}{f' and {rest} more' if rest else ''}"
     if summary.n_parameters:
         return f"{name}: all weights of its operations are zero, so there is no weighted graph to make"
     return f"{name}: no operation of this model has weights, so there is no weighted graph to make"
+
+
+_SHOWN = 3
+"""Operations that a refusal names with their reasons."""
 
 
 def _producer(model: onnx.ModelProto) -> str:

@@ -10,6 +10,17 @@ def normal_domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
+def operation_type(node: onnx.NodeProto) -> str:
+    """The type of an operation, with its domain if that is not the standard one: `com.microsoft::QGemm`."""
+    domain = normal_domain(node.domain)
+    return f"{domain}::{node.op_type}" if domain else str(node.op_type)
+
+
+def has_subgraph(node: onnx.NodeProto) -> bool:
+    """Whether a node holds graphs of its own (If, Loop, Scan, SequenceMap)."""
+    return any(True for _ in subgraphs(node))
+
+
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs in a node's attributes, also in those that say they are something else."""
     for attribute in node.attribute:

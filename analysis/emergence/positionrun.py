@@ -24,7 +24,7 @@ from emergraph.analysis.pruning.modelruns import ModelFiles, model_of
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
-from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.traces.prepare import Prepared
 from emergraph.graphstore.reader import GraphReader
@@ -33,7 +33,6 @@ Array = NDArray[np.generic]
 Bools = NDArray[np.bool_]
 
 POSITION_RULES = (ActivityRule.MEAN, ActivityRule.MEAN_ABS, ActivityRule.ANY, ActivityRule.MAJORITY)
-_ALL = 1 << 40
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +159,7 @@ def _activity(
     n = prepared.samples.n
     for sample in range(n):
         feeds = prepared.samples.feeds([sample])
-        found = process.run(feeds, list(dict.fromkeys(fetched)), small=_ALL)
+        found = process.run(feeds, list(dict.fromkeys(fetched)), small=EVERYTHING)
         for neuron in neurons:
             tensor = feeds.get(neuron.activation)
             values = found[neuron.activation].values if tensor is None else tensor

@@ -25,14 +25,13 @@ from emergraph.exporters.runtime.feeds import input_hints, is_steering
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.quoting import closest, quoted
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.store import Store
 
 INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 12, 13})
 """Element types of ids."""
-EVERYTHING = 1 << 40
 SAME = 1e-3
 """Of the largest value: states of a sequence alone and in a batch that differ by more depend on the batch."""
 

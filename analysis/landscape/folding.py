@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.parameters import CONTRACTIONS, is_followed
 from emergraph.analysis.landscape.quantized import Rewriting
-from emergraph.exporters.tracing.evaluate import run_node
+from emergraph.exporters.runtime.flat_model import FlatModel
+from emergraph.exporters.runtime.folding import Folder
 
 Array = NDArray[np.generic]
 
@@ -38,27 +39,20 @@ def constant_producers(model: Rewriting) -> dict[str, onnx.NodeProto]:
     return producers
 
 
-def fold_composed_weights(model: Rewriting, opsets: Mapping[str, int]) -> None:
+def fold_composed_weights(model: Rewriting, flat: FlatModel) -> None:
     """Replace weights that several operations make from constants by new constants, in place.
 
     Args:
         model: The model; its operations are copied where an input changes.
-        opsets: Version per domain.
+        flat: The model before it was rewritten, for the versions of its operations.
     """
-    producers = constant_producers(model)
-    values: dict[str, Array] = {}
+    with Folder(flat.opsets, ir_version=flat.ir_version) as folder:
+        _fold_composed(model, constant_producers(model), folder)
 
-    def value(name: str) -> Array | None:
-        if not name:
-            return None
-        known = model.value(name)
-        if known is not None:
-            return known
-        if name not in values:
-            node = producers[name]
-            results = run_node(node, [value(part) for part in node.input], opsets)
-            values.update(zip(node.output, results, strict=True))
-        return values[name]
+
+def _fold_composed(model: Rewriting, producers: Mapping[str, onnx.NodeProto], folder: Folder) -> None:
+    def value(name: str) -> Array:
+        return model.read(model.constants[name])
 
     folded = 0
     for at, node in enumerate(model.nodes):
@@ -73,8 +67,8 @@ def fold_composed_weights(model: Rewriting, opsets: Mapping[str, int]) -> None:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         for i in composed:
-            made = value(node.input[i])
-            if made is not None and made.dtype.kind == "f":
+            made = folder.named(node.input[i], producers, value)
+            if made.dtype.kind == "f":
                 name = model.add(f"{node.input[i]}/folded", made)
                 origin = _largest_root(node.input[i], producers, model)
                 model.origins.setdefault(name, origin)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from emergraph.exporters.nodes import attributes, input_name
+from emergraph.exporters.runtime.quantization import dequantize
 
 Array = NDArray[np.generic]
 Reader = Callable[[str], Array]
@@ -57,32 +58,6 @@ class Rewriting:
         return self.made[key]
 
 
-def along_axis(values: Array, axis: int, rank: int, block: int, size: int) -> NDArray[np.float64]:
-    """Shape per-tensor, per-axis or blocked scales so that they broadcast against the quantized tensor."""
-    scale = np.asarray(values, dtype=np.float64)
-    if block:
-        return np.take(np.repeat(scale, block, axis=axis), np.arange(size), axis=axis)
-    if scale.ndim == 1 and scale.size > 1:
-        return scale.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
-    return scale if scale.ndim == rank else scale.reshape(())
-
-
-def dequantize(
-    q: Array, scale: Array, zero_point: Array | None, *, axis: int = 1, block: int = 0
-) -> NDArray[np.float32]:
-    """Return (q - zero_point) scale, per tensor, per axis or per block (ONNX DequantizeLinear).
-
-    Example:
-        >>> dequantize(np.array([3, 5], np.int8), np.float32(0.5), np.int8(1)).tolist()
-        [1.0, 2.0]
-    """
-    values = np.asarray(q).astype(np.float64)
-    size = values.shape[axis] if block else 0
-    if zero_point is not None:
-        values = values - along_axis(np.asarray(zero_point), axis, values.ndim, block, size)
-    return np.asarray(values * along_axis(scale, axis, values.ndim, block, size), dtype=np.float32)
-
-
 def _dequantize_linear(node: onnx.NodeProto, model: Rewriting) -> bool:
     q, scale = model.value(node.input[0]), model.value(node.input[1])
     if q is None or scale is None:
@@ -93,7 +68,7 @@ def _dequantize_linear(node: onnx.NodeProto, model: Rewriting) -> bool:
     name = model.add_weight(
         node.input[0],
         ("DequantizeLinear", *node.input[1:], str(axis), str(block)),
-        lambda: dequantize(q, scale, zero, axis=axis if q.ndim > 1 else 0, block=block),
+        lambda: dequantize(q, scale, zero, axis=axis if q.ndim > 1 else 0, block_size=block),
     )
     model.nodes.append(helper.make_node("Identity", [name], [node.output[0]], name=node.name))
     return True
@@ -115,13 +90,8 @@ def _centred(model: Rewriting, weight: str, zero_point: str, axis: int | None) -
     q = model.value(weight)
     if q is None or (zero_point and zero_point not in model.constants):
         return None
-    values = np.asarray(q).astype(np.float32)
-    if not zero_point:
-        return values
-    zero = np.asarray(model.value(zero_point)).astype(np.float32)
-    if zero.ndim == 1 and zero.size > 1 and axis is not None:
-        zero = zero.reshape([-1 if i == axis % values.ndim else 1 for i in range(values.ndim)])
-    return values - (zero.reshape(()) if zero.size == 1 else zero)
+    zero = model.value(zero_point) if zero_point else None
+    return dequantize(q, None, zero, axis=-1 if axis is None else axis)
 
 
 def _float_activation(node: onnx.NodeProto, model: Rewriting, x: str, zero: str) -> str:

@@ -77,7 +77,7 @@ def reweightable(
     """
     flat = run.flat
     rewriting = with_float_weights(flat.nodes, flat.initializers, source.array)
-    fold_composed_weights(rewriting, flat.opsets)
+    fold_composed_weights(rewriting, flat)
     everything = find_parameters(rewriting.nodes, rewriting.constants, vectors=vectors)
     found = [p for p in everything if embeddings or not p.is_embedding]
     if not found:

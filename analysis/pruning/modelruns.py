@@ -20,7 +20,7 @@ from emergraph.exporters.onnxfile import OnnxFile, read_onnx
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, assemble
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
 from emergraph.exporters.traces.record import recordable
@@ -32,7 +32,7 @@ from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
 
 Array = NDArray[np.generic]
-_ALL = 1 << 40
+
 RANDOM_SAMPLES = 4
 """Samples that are made up where none are given."""
 
@@ -303,7 +303,7 @@ def model_outputs(
         feeds = prepared.samples.feeds(indices)
         if only is not None:
             feeds = {name: array for name, array in feeds.items() if name in only}
-        fetched = process.run(feeds, list(names), small=_ALL)
+        fetched = process.run(feeds, list(names), small=EVERYTHING)
         for part, name in zip(parts, names, strict=True):
             values = fetched[name].values
             if values is None:

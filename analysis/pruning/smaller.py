@@ -25,6 +25,8 @@ from emergraph.analysis.pruning.maskedtensors import Zeroed, with_zeros
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.concrete import ConcreteRun
+from emergraph.exporters.runtime.folding import folder_of
+from emergraph.exporters.runtime.limits import RunLimits
 
 Array = NDArray[np.generic]
 
@@ -73,11 +75,15 @@ class Shrinker:
         run: A concrete run of the model.
         source: The model's values.
         file_bytes: Size of the model with all its values.
+        limits: Of the process that computes constants.
     """
 
-    def __init__(self, run: ConcreteRun, source: ModelSource, *, file_bytes: int = 0) -> None:
+    def __init__(
+        self, run: ConcreteRun, source: ModelSource, *, file_bytes: int = 0, limits: RunLimits | None = None
+    ) -> None:
         self._run, self._source, self._file_bytes = run, source, file_bytes
         self._names = constant_names(run.flat)
+        self._folder = folder_of(run.flat, source, limits)
 
     @cached_property
     def channels(self) -> ChannelMap:
@@ -111,7 +117,8 @@ class Shrinker:
             array = self._source.array(flat.initializers[name])
             return with_zeros(array, zeroed[name]) if name in zeroed else array
 
-        return ModelConstants(flat, values, self._names)
+        self._folder.renew()
+        return ModelConstants(flat, values, self._names, self._folder)
 
     def unneeded(self, zeroed: Zeroed) -> Unneeded:
         """What can go from a masked model."""

@@ -11,7 +11,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.pytorch.tensors import leaves
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.flatten import flatten
-from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 
 Array = NDArray[np.generic]
 RTOL, ATOL = 1e-3, 1e-4
@@ -61,7 +61,7 @@ def compare(
     flat = flatten(source.model, read_tensor=source.array)
     try:
         process.load(assemble(flat, flat.outputs, source))
-        results = process.run(feeds, list(flat.outputs))
+        results = process.run(feeds, list(flat.outputs), small=EVERYTHING)
     except InvalidInputError as error:
         raise InvalidInputError(
             f"torch exported {label} to an ONNX file that does not run: {error}; no graph was made"

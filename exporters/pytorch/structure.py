@@ -18,6 +18,7 @@ from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import array_of, evaluating, outputs_of
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
+from emergraph.exporters.runtime.folding import folder_of
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
@@ -112,7 +113,9 @@ class ModuleStructure:
             return FileParameter(tuple(proto.dims), dtype, lambda: source.array(proto))
 
         bodies = body_runner(self.run.flat, source, limits=self.limits, seed=0)
-        return trace(traced_model(self.run, parameter, run_body=bodies), sink)
+        with folder_of(self.run.flat, source, self.limits) as folder:
+            model = traced_model(self.run, parameter, folder=folder, run_body=bodies)
+            return trace(model, sink)
 
 
 def export_structure(

@@ -1,6 +1,7 @@
 """The parent's side of the child process that runs a model."""
 
 import json
+import math
 import os
 import selectors
 import signal
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.onnxfile.decoding import elements_from_codes, unpack_bits
+from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
 from emergraph.exporters.runtime.assembly import PLACEHOLDER, Assembly, weight_messages
 from emergraph.exporters.runtime.element_types import PLAIN, element_type_of, numpy_dtype
 from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
@@ -28,6 +31,9 @@ from emergraph.memory import OUT_OF_MEMORY
 
 SMALL_ELEMENTS = 65_536
 """Tensors up to this many elements come back with their values."""
+
+EVERYTHING = 1 << 62
+"""As `small`: all tensors come back with their values, whatever their size."""
 
 _CHUNK = 1 << 20
 
@@ -102,9 +108,13 @@ class ModelProcess:
         """Seconds until the limit on the clock is hit."""
         return self._deadline - time.monotonic()
 
-    def renew(self) -> None:
-        """Start the limit on the clock anew: the child is kept for more work."""
-        self._deadline = time.monotonic() + self._limits.wall_seconds
+    def renew(self, seconds: float | None = None) -> None:
+        """Start the limit on the clock anew: the child is kept for more work.
+
+        Args:
+            seconds: What is left of the limit; by default all of it.
+        """
+        self._deadline = time.monotonic() + (self._limits.wall_seconds if seconds is None else seconds)
 
     def close(self) -> None:
         """End the child."""
@@ -335,7 +345,12 @@ def _fetched(value: dict[str, Any], buffers: list[memoryview]) -> Fetched:
     if "pooled" in value:
         dtype, extent = np.dtype(np.float64), tuple(value["pooled"])
     values = None
-    if value["buffer"] is not None and dtype is not None and extent is not None:
+    packed = ELEMENT_TYPES.get(element_type)
+    if value["buffer"] is not None and packed is not None and packed.bits in (2, 4) and shape is not None:
+        raw = np.frombuffer(buffers[value["buffer"]], np.uint8)
+        codes = unpack_bits(raw, packed.bits, math.prod(shape))
+        values = elements_from_codes(codes, packed).reshape(shape)
+    elif value["buffer"] is not None and dtype is not None and extent is not None:
         # a copy: aligned, and without the rest of the message
         values = np.frombuffer(buffers[value["buffer"]], dtype).reshape(extent).copy()
     return Fetched(str(value["kind"]), shape, element_type, values)

@@ -1,16 +1,26 @@
 """Constants of a model: parameters, and everything that follows from parameters and shapes alone.
 
 A constant knows which parameter tensors it is made of (its roots), and whether it *is* one of them up to a
-permutation of axes, so that an edge's weight can be traced back to one parameter.
+permutation of axes, so that an edge's weight can be traced back to one parameter. Scales and zero points that
+only say how a tensor is stored are no roots of the weights: they are its coding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from emergraph.exporters.nodes import attributes
+from emergraph.exporters.runtime.folding import Folder, Made, Source
+
 Array = NDArray[np.generic]
+Layout = Callable[[Array], Array]
+
+CODES = frozenset({"int2", "uint2", "int4", "uint4", "int8", "uint8", "int16", "uint16"})
+"""Element types of stored integers that are weights once they are scaled."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,22 @@ class Constant:
     """If the constant is one root with its axes permuted: which axis of the root each axis is."""
     neutral: bool = False
     """A factor that depends on the data (a dynamic quantization scale) and is taken as 1."""
+    coding: frozenset[str] = frozenset()
+    """Names of the scales and zero points behind it."""
+    coded: bool = False
+    """Stored integers, perhaps as floats, shifted or scaled: what scales them next belongs to the coding."""
+    unmoved: Layout | None = None
+    """Takes an array laid out like this constant to the layout of its one root; None where nothing does."""
 
     @property
     def root(self) -> str | None:
         """The parameter tensor that this constant is a view of, if it is one."""
         return next(iter(self.roots)) if len(self.roots) == 1 and self.permutation is not None else None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All parameter tensors behind it: its roots and its coding."""
+        return self.roots | self.coding
 
     def floats(self) -> NDArray[np.floating]:
         """The values as float32 (float64 where the file has it)."""
@@ -43,3 +64,105 @@ class Constant:
 def literal(values: Array) -> Constant:
     """Wrap computed values that stem from no parameter."""
     return Constant(tuple(values.shape), lambda: values)
+
+
+def parameter(name: str, shape: tuple[int, ...], dtype: str, read: Callable[[], Array]) -> Constant:
+    """A parameter tensor of the file."""
+    return Constant(
+        shape,
+        read,
+        frozenset({name}),
+        tuple(range(len(shape))),
+        coded=dtype in CODES,
+        unmoved=lambda values: values,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedLoad:
+    """The values of a constant that operations make; the next operation can go on from them."""
+
+    folder: Folder
+    made: Made
+
+    def __call__(self) -> Array:
+        """Compute the values."""
+        return self.folder.values(self.made)
+
+
+def source_of(constant: Constant) -> Source:
+    """Where an operation takes a constant from: another operation's output, or values."""
+    return constant.load.made if isinstance(constant.load, FoldedLoad) else constant.load
+
+
+_CODING_INPUTS = {"DequantizeLinear": (1, 2), "QuantizeLinear": (1, 2)}
+_SCALING = frozenset({"Mul", "Div", "Add", "Sub"})
+_MOVING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+"""Operations behind which stored integers are the same integers, elsewhere."""
+
+
+def made_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tuple[frozenset[str], frozenset[str]]:
+    """Roots and coding of what an operation makes of constants.
+
+    Scales and zero points of DequantizeLinear and QuantizeLinear are coding, and so is what stored integers
+    are multiplied with and shifted by where a file writes the dequantization out (Cast, Sub, Mul).
+    """
+    positions: Sequence[int] = _CODING_INPUTS.get(node.op_type, ())
+    if (main := scaled_codes(node, given)) is not None:
+        positions = [k for k in range(len(given)) if k != main]
+    data = [c for k, c in enumerate(given) if c is not None and k not in positions]
+    coding = [c for k, c in enumerate(given) if c is not None and k in positions]
+    return (
+        _union(c.roots for c in data),
+        _union(c.coding for c in data) | _union(c.names for c in coding),
+    )
+
+
+def scaled_codes(node: onnx.NodeProto, given: Sequence[Constant | None]) -> int | None:
+    """Which input of an arithmetic operation is stored integers that the others shift or scale."""
+    if node.op_type not in _SCALING:
+        return None
+    sizes = {k: prod(c.shape) for k, c in enumerate(given) if c is not None and c.coded}
+    return max(sizes, key=lambda k: sizes[k], default=None)
+
+
+def keeps_codes(node: onnx.NodeProto, given: Sequence[Constant | None]) -> bool:
+    """Whether what an operation makes are still stored integers, moved, shifted or scaled."""
+    moved = node.op_type in _MOVING and given[0] is not None and given[0].coded
+    return moved or scaled_codes(node, given) is not None
+
+
+def permutation_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tuple[int, ...] | None:
+    """How a folded node permutes the axes of its one root, if that is all it does."""
+    source = given[0] if given else None
+    if source is None or source.permutation is None:
+        return None
+    if node.op_type == "Identity":
+        return source.permutation
+    if node.op_type == "Transpose":
+        return tuple(source.permutation[p] for p in _order(node, source))
+    return None
+
+
+def unmoved_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> Layout | None:
+    """How to take an array laid out like a node's output to the layout of its one root."""
+    source = given[scaled_codes(node, given) or 0] if given else None
+    if source is None or source.unmoved is None:
+        return None
+    before, shape = source.unmoved, source.shape
+    if node.op_type == "Transpose":
+        back = np.argsort(_order(node, source))
+        return lambda values: before(values.transpose(back))
+    if node.op_type in _MOVING:
+        return lambda values: before(values.reshape(shape))
+    # behind a scale, what is subtracted is no stored value any more
+    return before if node.op_type in ("Add", "Sub") else None
+
+
+def _order(node: onnx.NodeProto, source: Constant) -> list[int]:
+    given = attributes(node).get("perm")
+    return [int(p) for p in given] if isinstance(given, list) else list(range(len(source.shape)))[::-1]
+
+
+def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*sets)

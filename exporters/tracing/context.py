@@ -10,15 +10,25 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.nodes import normal_domain
+from emergraph.exporters.nodes import normal_domain, operation_type
+from emergraph.exporters.runtime.folding import Folder, Made, Step
+from emergraph.exporters.runtime.quantization import laid_out
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
-from emergraph.exporters.tracing.constants import Constant, literal
-from emergraph.exporters.tracing.evaluate import run_node
+from emergraph.exporters.tracing.constants import (
+    Constant,
+    FoldedLoad,
+    keeps_codes,
+    literal,
+    made_of,
+    permutation_of,
+    scaled_codes,
+    source_of,
+    unmoved_of,
+)
 from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
 from emergraph.exporters.tracing.names import operation_name, weight_layer_name
 from emergraph.exporters.tracing.values import PerUnit, Track, Value
-from emergraph.exporters.tracing.zeropoints import laid_out, of_the_root
 from emergraph.graphstore.records import EdgeKind, LayerKind, Operation, TracedAs
 
 Array = NDArray[np.generic]
@@ -53,6 +63,8 @@ class TracedModel:
     inputs: Sequence[str]
     outputs: Sequence[str]
     opsets: Mapping[str, int]
+    folder: Folder
+    """Computes what follows from parameters alone."""
     run_body: BodyRunner | None = None
     """Runs the body of a Loop, a Scan or a branch on its own; without it they are opaque."""
 
@@ -66,8 +78,8 @@ class ParameterUse:
     block: int | None = None
     """Block that restores the tensor, if one does."""
     block_transposed: bool = False
-    zero_point: Array | int | None = None
-    """For quantized tensors: the stored value that means zero."""
+    zero_point: Callable[[], Array] | None = None
+    """For quantized tensors: gives the stored values that mean zero; they broadcast to the tensor."""
 
 
 class TraceContext:
@@ -100,8 +112,7 @@ class TraceContext:
     @property
     def op(self) -> str:
         """Operation type of the current node, with its domain if it has one."""
-        domain = normal_domain(self.node.domain)
-        return f"{domain}::{self.node.op_type}" if domain else self.node.op_type
+        return operation_type(self.node)
 
     def warn(self, text: str) -> None:
         """Keep a line for the export's summary, once."""
@@ -245,19 +256,28 @@ class TraceContext:
 
     def use(self, constant: Constant | None, role: str) -> None:
         """Note that the parameters behind a constant are understood in a role."""
-        if constant is not None:
-            for root in constant.roots:
-                self.uses.setdefault(root, ParameterUse()).roles.append(role)
+        if constant is None:
+            return
+        for root in constant.roots:
+            self.uses.setdefault(root, ParameterUse()).roles.append(role)
+        for name in constant.coding:
+            self.uses.setdefault(name, ParameterUse()).roles.append("quantization")
 
-    def note_zero_point(self, stored: Constant, zero: Array) -> None:
+    def note_zero_point(self, stored: Constant, zero: Callable[[], Array]) -> None:
         """Note which stored value of a quantized tensor means zero; it broadcasts to the constant's shape."""
-        found = of_the_root(zero, stored.permutation)
-        for root in stored.roots if found is not None else ():
-            use = self.uses.setdefault(root, ParameterUse())
-            use.zero_point = found if use.zero_point is None else use.zero_point
+        back = stored.unmoved
+        if len(stored.roots) != 1 or back is None:
+            return
+        use = self.uses.setdefault(next(iter(stored.roots)), ParameterUse())
+
+        def of_the_root() -> Array:
+            values = zero()
+            return values if values.ndim == 0 else back(np.broadcast_to(values, stored.shape))
+
+        use.zero_point = use.zero_point or of_the_root
 
     def count_params(self, layer: LayerDraft, constant: Constant | None) -> None:
-        """Add a constant's parameters to a layer's count."""
+        """Add a constant's parameters to a layer's count; its coding is no parameter of the layer."""
         if constant is None:
             return
         sizes = {root: prod(self.model.initializers[root].shape) for root in constant.roots}
@@ -266,20 +286,14 @@ class TraceContext:
             layer.dtype = layer.dtype or self.model.initializers[root].dtype_name
             layer.roots.append(root)
 
-    def run(self, inputs: Sequence[Array | None]) -> list[Array]:
-        """Run the current node on arrays."""
-        return run_node(self.node, inputs, self.model.opsets)
-
     def fold(self) -> None:
         """Turn the current node, all of whose inputs are constants, into constants."""
         given = [self.input(k) for k in range(len(self.node.input))]
         constants = [None if v is None else v.constant for v in given]
-        roots = (
-            frozenset().union(*(c.roots for c in constants if c is not None)) if constants else frozenset()
-        )
+        roots, coding = made_of(self.node, constants)
         neutral = any(c is not None and c.neutral for c in constants)
-        node, opsets = self.node, self.model.opsets
-        for position, name in enumerate(node.output):
+        step = Step(self.node, tuple(None if c is None else source_of(c) for c in constants))
+        for position, name in enumerate(self.node.output):
             if not name:
                 continue
             facts = self.known(name)
@@ -287,27 +301,38 @@ class TraceContext:
                 raise InvalidInputError(
                     f"{self.name} ({self.op}): the concrete run did not reach this operation"
                 )
-
-            def load(
-                position: int = position, facts: TensorFacts = facts, known: bool = not neutral
-            ) -> Array:
-                if facts.value is not None and known:
-                    return facts.value
-                arrays = [None if c is None else c.load() for c in constants]
-                return run_node(node, arrays, opsets)[position]
-
-            self.set_constant(
-                position,
-                Constant(facts.shape, load, roots, permutation_of(node, constants, self.attrs), neutral),
+            known = None if neutral else facts.value
+            load = FoldedLoad(self.model.folder, Made(step, position)) if known is None else _giving(known)
+            constant = Constant(
+                facts.shape,
+                load,
+                roots,
+                permutation_of(self.node, constants),
+                neutral,
+                coding,
+                keeps_codes(self.node, constants),
+                unmoved_of(self.node, constants),
             )
+            self.set_constant(position, constant)
         self._note_dequantization(constants)
         self.did(TracedAs.CONSTANT)
 
     def _note_dequantization(self, constants: Sequence[Constant | None]) -> None:
-        stored, zero = (constants[k] if k < len(constants) else None for k in (0, 2))
-        if self.node.op_type == "DequantizeLinear" and stored is not None and zero is not None:
-            block, axis = self.attr_int("block_size", 0), self.attr_int("axis", 1)
-            self.note_zero_point(stored, laid_out(zero.load(), stored.shape, axis=axis, block_size=block))
+        """Note the zero point of DequantizeLinear, and of one that is written out as Sub or Add."""
+        op, main = self.node.op_type, scaled_codes(self.node, constants) or 0
+        position = {"DequantizeLinear": 2, "Sub": 1, "Add": 1 - main}.get(op, len(constants))
+        if max(position, main) >= len(constants) or position == main:
+            return
+        stored, zero = constants[main], constants[position]
+        if stored is None or zero is None or not stored.coded:
+            return
+        block, axis = self.attr_int("block_size", 0), self.attr_int("axis", 1)
+        if op == "DequantizeLinear":
+            self.note_zero_point(
+                stored, lambda: laid_out(zero.load(), stored.shape, axis=axis, block_size=block)
+            )
+        else:
+            self.note_zero_point(stored, lambda: zero.load() if op == "Sub" else -zero.floats())
 
     def make_opaque(self, reason: str) -> None:
         """Connect the node's inputs to its outputs by opaque edges, through one hub so that it costs O(n)."""
@@ -315,7 +340,7 @@ class TraceContext:
         sources = [self.read(v) for v in self.inputs() if v.labels is not None]
         for value in self.inputs():
             if value.constant is not None:
-                for root in value.constant.roots:
+                for root in value.constant.names:
                     self.uses.setdefault(root, ParameterUse()).opaque = True
         found = [units_in(v.carried) for v in sources]
         units = np.unique(np.concatenate([np.empty(0, np.int64), *found]))
@@ -351,20 +376,8 @@ class TraceContext:
             self.set_labels(position, np.broadcast_to(layer.units.reshape(spread), shape), {})
 
 
-def permutation_of(
-    node: onnx.NodeProto, constants: Sequence[Constant | None], attrs: Mapping[str, object]
-) -> tuple[int, ...] | None:
-    """How a folded node permutes the axes of its one root, if that is all it does."""
-    source = constants[0] if constants else None
-    if source is None or source.permutation is None:
-        return None
-    if node.op_type == "Identity":
-        return source.permutation
-    if node.op_type == "Transpose":
-        perm = attrs.get("perm")
-        order = [int(p) for p in perm] if perm is not None else list(range(len(source.shape)))[::-1]  # type: ignore[attr-defined]
-        return tuple(source.permutation[p] for p in order)
-    return None
+def _giving(values: Array) -> Callable[[], Array]:
+    return lambda: values
 
 
 def op_names(text: str) -> tuple[str, ...]:

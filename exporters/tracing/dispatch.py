@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from emergraph.exporters.nodes import attributes
+from emergraph.exporters.nodes import attributes, has_subgraph
+from emergraph.exporters.runtime.reference import EvaluationError
 from emergraph.exporters.tracing.context import Rule, TraceContext, find_rule
-from emergraph.exporters.tracing.evaluate import EvaluationError, has_subgraph
 from emergraph.exporters.tracing.facts import TensorFacts
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs

@@ -14,9 +14,10 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import EmergraphError
+from emergraph.exporters.nodes import has_subgraph
 from emergraph.exporters.tracing.context import TracedModel, op_names
 from emergraph.exporters.tracing.contractedaxes import CONTRACTIONS, contracted_axes
-from emergraph.exporters.tracing.evaluate import has_subgraph, move_labels
+from emergraph.exporters.tracing.evaluate import move_labels
 from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 from emergraph.exporters.tracing.positions import Positions

@@ -11,6 +11,7 @@ from emergraph.exporters.runtime.branches import literal_conditions, take_branch
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.flatten import flatten
+from emergraph.exporters.runtime.folding import Folder
 from emergraph.exporters.tracing.context import ParameterTensor, TracedModel
 from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 
@@ -34,6 +35,7 @@ def traced_model(
     run: ConcreteRun,
     parameter: Callable[[onnx.TensorProto], ParameterTensor],
     *,
+    folder: Folder,
     run_body: BodyRunner | None = None,
 ) -> TracedModel:
     """Put the flat model, its parameters and the facts of the concrete run together.
@@ -41,6 +43,7 @@ def traced_model(
     Args:
         run: The concrete run, with its control flow decided.
         parameter: Gives the tensor behind an initializer's proto.
+        folder: Computes what follows from parameters alone.
         run_body: Runs the bodies of Loops and Scans on their own.
     """
     facts: dict[str, TensorFacts] = {
@@ -58,6 +61,7 @@ def traced_model(
         inputs=[value.name for value in run.flat.inputs],
         outputs=run.flat.outputs,
         opsets=run.flat.opsets,
+        folder=folder,
         run_body=run_body,
     )
 

@@ -11,7 +11,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.ordering import outer_names_read
 from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.builder import GraphBuilder
-from emergraph.exporters.tracing.constants import Constant
+from emergraph.exporters.tracing.constants import parameter
 from emergraph.exporters.tracing.context import ParameterTensor, ParameterUse, TraceContext, TracedModel
 from emergraph.exporters.tracing.dispatch import dispatch
 from emergraph.exporters.tracing.inputs import input_units
@@ -79,9 +79,8 @@ def trace(
 
 def _set_initializers(ctx: TraceContext) -> None:
     for name, tensor in ctx.model.initializers.items():
-        rank = len(tensor.shape)
-        constant = Constant(tuple(tensor.shape), tensor.array, frozenset({name}), tuple(range(rank)))
-        ctx.values[name] = Value(tuple(tensor.shape), constant=constant)
+        constant = parameter(name, tuple(tensor.shape), tensor.dtype_name, tensor.array)
+        ctx.values[name] = Value(constant.shape, constant=constant)
 
 
 def _set_inputs(ctx: TraceContext) -> None:
@@ -170,11 +169,11 @@ def _is_parameter(ctx: TraceContext, name: str) -> bool:
 def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
     total = understood = 0
     zeros: dict[str, int] = {}
-    for name, parameter in ctx.model.initializers.items():
+    for name, stored in ctx.model.initializers.items():
         if not _is_parameter(ctx, name):
             continue
         use = ctx.uses.get(name, ParameterUse())
-        tensor = _tensor(name, parameter, use)
+        tensor = _tensor(name, stored, use)
         ctx.builder.sink.write_tensor(tensor)
         total += tensor.n_params
         understood += tensor.n_params if tensor.understood else 0
@@ -184,11 +183,11 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
     return total, understood
 
 
-def _tensor(name: str, parameter: ParameterTensor, use: ParameterUse) -> Tensor:
-    values = parameter.array()
+def _tensor(name: str, stored: ParameterTensor, use: ParameterUse) -> Tensor:
+    values = stored.array()
     n_params = int(values.size)
-    zero = 0 if use.zero_point is None else use.zero_point
-    n_zeros = int(np.count_nonzero(values == np.asarray(zero, values.dtype))) if n_params else 0
+    zero = np.zeros((), values.dtype) if use.zero_point is None else use.zero_point()
+    n_zeros = int(np.count_nonzero(values == zero)) if n_params else 0
     finite = n_params
     if not np.issubdtype(values.dtype, np.integer) and values.dtype.kind in "fVc":
         finite = int(np.isfinite(values.astype(np.float32) if values.dtype.kind == "V" else values).sum())
@@ -196,8 +195,8 @@ def _tensor(name: str, parameter: ParameterTensor, use: ParameterUse) -> Tensor:
     held = use.block is not None
     return Tensor(
         name=name,
-        dtype=parameter.dtype_name,
-        shape=tuple(parameter.shape),
+        dtype=stored.dtype_name,
+        shape=tuple(stored.shape),
         n_params=n_params,
         n_zeros=n_zeros,
         n_nonfinite=n_params - finite,

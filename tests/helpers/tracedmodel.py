@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from emergraph.exporters.runtime.folding import Folder
 from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing import tracer
 from emergraph.exporters.tracing.context import TensorFacts, TraceContext, TracedModel
@@ -79,6 +80,7 @@ def trace_model(model: onnx.ModelProto, feeds: Mapping[str, Array] | None = None
     values = run_all(flat, given)
     facts = {name: TensorFacts(v.shape, v.dtype, v if _is_small(v) else None) for name, v in values.items()}
     parameters = {t.name: Parameter(t) for t in flat.graph.initializer}
+    folder = Folder({o.domain: o.version for o in flat.opset_import}, ir_version=flat.ir_version)
     traced = TracedModel(
         nodes=list(flat.graph.node),
         initializers=parameters,
@@ -86,11 +88,12 @@ def trace_model(model: onnx.ModelProto, feeds: Mapping[str, Array] | None = None
         inputs=[i.name for i in flat.graph.input],
         outputs=outputs,
         opsets={o.domain: o.version for o in flat.opset_import},
+        folder=folder,
     )
     sink = EdgeSink()
     before = flat.SerializeToString(deterministic=True)
     labels: dict[str, NDArray[np.int64]] = {}
-    with mock.patch.object(tracer, "TraceContext", _remembering(labels)):
+    with folder, mock.patch.object(tracer, "TraceContext", _remembering(labels)):
         summary = tracer.trace(traced, sink)
     assert flat.SerializeToString(deterministic=True) == before, "tracing changed the model"
     check_graph(sink, {name: p.array() for name, p in parameters.items()}, len(flat.graph.node))

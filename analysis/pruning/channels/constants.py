@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import subgraphs
 from emergraph.exporters.runtime.flat_model import FlatModel
-from emergraph.exporters.tracing.evaluate import run_node
+from emergraph.exporters.runtime.folding import Folder
 
 Array = NDArray[np.generic]
 Keep = NDArray[np.bool_]
@@ -47,6 +47,8 @@ class ModelConstants:
     values: Callable[[str], Array]
     """Gives an initializer; masked ones with their zeros."""
     names: frozenset[str]
+    folder: Folder
+    """Computes the others."""
     added: dict[str, onnx.TensorProto] = field(default_factory=dict)
     """New initializers by name."""
     added_nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -67,10 +69,7 @@ class ModelConstants:
         if name not in self._known:
             if name in self.flat.initializers:
                 return self.values(name)
-            node = self._makers[name]
-            inputs = [self.value(i) if i else None for i in node.input]
-            for output, array in zip(node.output, run_node(node, inputs, self.flat.opsets), strict=True):
-                self._known[output] = array
+            self._known[name] = self.folder.named(name, self._makers, self.values)
         return self._known[name]
 
     def cut(self, name: str, keeps: Mapping[int, Keep]) -> str:

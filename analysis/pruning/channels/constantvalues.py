@@ -15,7 +15,7 @@ from emergraph.analysis.pruning.channels.constants import POINTWISE, ModelConsta
 from emergraph.analysis.pruning.channels.tracks import ChannelMap, Reader, Track
 from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import input_name, is_unpadded
-from emergraph.exporters.tracing.evaluate import run_node
+from emergraph.exporters.runtime.reference import run_node
 
 Floats = NDArray[np.float64]
 Weights = Callable[[Reader], Floats]

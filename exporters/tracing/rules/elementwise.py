@@ -213,7 +213,8 @@ def _total(constants: Sequence[Constant], factor: float) -> Constant | None:
         return factor * sum(arrays[1:], start=arrays[0])
 
     shape = np.broadcast_shapes(*(c.shape for c in constants))
-    return Constant(shape, load, frozenset().union(*(c.roots for c in constants)))
+    roots = frozenset().union(*(c.roots for c in constants))
+    return Constant(shape, load, roots, coding=frozenset().union(*(c.coding for c in constants)))
 
 
 def _sub(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.runtime.quantization import dequantize, laid_out
 from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.rules.contraction import add_bias, contract, matmul_letters
@@ -40,33 +41,27 @@ def dequantized(
     """
     if q.constant is None:
         return None
-    parts = [v.constant for v in (zero_point, scale) if v is not None]
-    if any(c is None for c in parts):
-        return None
     stored = q.constant
     zero, factor = (None if v is None else v.constant for v in (zero_point, scale))
+    if (zero_point is not None and zero is None) or (scale is not None and factor is None):
+        return None
     rank = len(q.shape)
     where = rank - 1 if axis is None else axis % max(rank, 1)
 
-    def along(array: Array) -> Array:
-        flat = np.asarray(array)
-        if flat.ndim == 0 or flat.size == 1:
-            return flat.reshape(())
-        return flat.reshape([-1 if k == where else 1 for k in range(rank)]) if flat.ndim == 1 else flat
-
     def load() -> Array:
-        values = stored.load().astype(np.int32)
-        if zero is not None:
-            values = values - along(zero.load()).astype(np.int32)
-        floats = values.astype(np.float32)
-        return floats if factor is None else floats * along(factor.load()).astype(np.float32)
+        points = None if zero is None else zero.load()
+        return dequantize(stored.load(), None if factor is None else factor.load(), points, axis=where)
 
     if zero is not None:
-        ctx.note_zero_point(stored, along(zero.load()))
+        ctx.note_zero_point(stored, lambda: laid_out(zero.load(), stored.shape, axis=where))
     for extra in (zero, factor):
         ctx.use(extra, "quantization")
-    roots = stored.roots.union(*(c.roots for c in (zero, factor) if c is not None))
-    return Constant(stored.shape, load, roots)
+    return Constant(stored.shape, load, stored.roots, coding=_coding(stored, zero, factor))
+
+
+def _coding(stored: Constant, *extras: Constant | None) -> frozenset[str]:
+    """Scales and zero points behind a dequantized constant."""
+    return stored.coding.union(*(c.names for c in extras if c is not None))
 
 
 @rule("DynamicQuantizeLinear")
@@ -188,8 +183,9 @@ def matmul_nbits(ctx: TraceContext) -> None:
 
     for extra in (factor, offset):
         ctx.use(extra, "quantization")
-    roots = stored.roots | factor.roots | (offset.roots if offset is not None else frozenset())
-    weight = Value((n, k), constant=Constant((n, k), load, roots))
+    weight = Value(
+        (n, k), constant=Constant((n, k), load, stored.roots, coding=_coding(stored, factor, offset))
+    )
     letters = matmul_letters(len(a.shape), 2)
     contract(ctx, a, weight, replace(letters, right="nk"))
     if bias is not None and bias.constant is not None:
@@ -252,6 +248,6 @@ def _per_direction(
     for part in parts:
         ctx.use(part, "quantization")
     if parts[1] is not None:
-        ctx.note_zero_point(q, parts[1].load().reshape(directions, 1, -1))
-    roots = q.roots.union(*(c.roots for c in parts if c is not None))
-    return Constant((directions, columns, rows), load, roots)
+        zero_point = parts[1]
+        ctx.note_zero_point(q, lambda: zero_point.load().reshape(directions, 1, -1))
+    return Constant((directions, columns, rows), load, q.roots, coding=_coding(q, *parts))

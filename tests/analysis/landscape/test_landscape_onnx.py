@@ -20,7 +20,7 @@ from emergraph.analysis.landscape.losses import (
     output_kind,
 )
 from emergraph.analysis.landscape.probes import given_inputs, probe_inputs
-from emergraph.analysis.landscape.quantized import dequantize
+from emergraph.exporters.runtime.quantization import dequantize
 from emergraph.analysis.landscape.reweight import reweightable
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.concrete import concrete_run
@@ -370,7 +370,7 @@ def test_dequantized_models_compute_what_the_quantized_ones_do(build, shape, n_p
 def test_blocked_and_per_axis_dequantization():
     q = np.arange(-6, 6, dtype=np.int8).reshape(2, 6)
     scale = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
-    blocked = dequantize(q, scale, np.ones((2, 2), np.int8), axis=1, block=3)
+    blocked = dequantize(q, scale, np.ones((2, 2), np.int8), axis=1, block_size=3)
     assert blocked.tolist() == ((q - 1.0) * np.repeat(scale, 3, axis=1)).tolist()
     assert dequantize(q, scale[:, 0], None, axis=0).tolist() == (q * scale[:, :1]).tolist()
 

@@ -10,6 +10,7 @@ from nets import Net
 from onnx import helper
 from tracedmodel import Parameter, trace_model
 
+from emergraph.exporters.runtime.folding import Folder
 from emergraph.exporters.tracing.context import TensorFacts, TracedModel
 from emergraph.exporters.tracing.tracer import trace
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
@@ -35,6 +36,7 @@ def with_custom(domain: str = "strange.domain") -> tuple[TracedModel, EdgeSink]:
         inputs=["x"],
         outputs=["y"],
         opsets={"": 17, domain: 1},
+        folder=Folder({"": 17, domain: 1}),
     )
     return model, EdgeSink()
 
