@@ -26,6 +26,7 @@ from emergraph.exporters.tracing.constants import (
     unmoved_of,
 )
 from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
+from emergraph.exporters.tracing.featureaxis import feature_axis
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
 from emergraph.exporters.tracing.names import operation_name, weight_layer_name
 from emergraph.exporters.tracing.values import PerUnit, Track, Value
@@ -338,42 +339,31 @@ class TraceContext:
         """Connect the node's inputs to its outputs by opaque edges, through one hub so that it costs O(n)."""
         self.did(TracedAs.OPAQUE, reason)
         sources = [self.read(v) for v in self.inputs() if v.labels is not None]
-        for value in self.inputs():
-            if value.constant is not None:
-                for root in value.constant.names:
-                    self.uses.setdefault(root, ParameterUse()).opaque = True
+        parameters = [v.constant for v in self.inputs() if v.constant is not None]
+        for name in frozenset().union(*(c.names for c in parameters)):
+            self.uses.setdefault(name, ParameterUse()).opaque = True
         found = [units_in(v.carried) for v in sources]
         units = np.unique(np.concatenate([np.empty(0, np.int64), *found]))
         hub = self.builder.add_layer(f"{self.name}:opaque", self.op, LayerKind.OPAQUE, 1)
-        self.builder.edges(
-            hub,
-            name=self.name,
-            op=self.op,
-            kind=EdgeKind.OPAQUE,
-            src=units,
-            dst=np.full(units.size, hub.first, np.int64),
-            note=reason,
-        )
+        self._opaque_edges(hub, units, np.full(units.size, hub.first, np.int64), reason)
+        shapes = [c.shape for c in parameters if c.roots]
         for position, name in enumerate(self.node.output):
             if not name or self.known(name) is None:
                 continue
             shape = self.out_shape(position)
-            axis = 1 if len(shape) > 1 else 0
-            count = shape[axis] if shape else 1
+            axis = feature_axis(self.node.op_type, shape, [v.carried for v in sources], shapes)
+            count = 1 if axis is None else shape[axis]
             layer = self.builder.add_layer(f"{self.name}:{position}", self.op, LayerKind.OPAQUE, count)
-            self.builder.edges(
-                layer,
-                name=self.name,
-                op=self.op,
-                kind=EdgeKind.OPAQUE,
-                src=np.full(count, hub.first, np.int64),
-                dst=layer.units,
-                note=reason,
-            )
-            spread = [1] * len(shape)
-            if shape:
-                spread[axis] = count
+            self._opaque_edges(layer, np.full(count, hub.first, np.int64), layer.units, reason)
+            spread = [count if k == axis else 1 for k in range(len(shape))]
             self.set_labels(position, np.broadcast_to(layer.units.reshape(spread), shape), {})
+
+    def _opaque_edges(
+        self, layer: LayerDraft, src: NDArray[np.int64], dst: NDArray[np.int64], reason: str
+    ) -> None:
+        self.builder.edges(
+            layer, name=self.name, op=self.op, kind=EdgeKind.OPAQUE, src=src, dst=dst, note=reason
+        )
 
 
 def _giving(values: Array) -> Callable[[], Array]:

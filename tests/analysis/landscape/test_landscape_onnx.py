@@ -20,11 +20,11 @@ from emergraph.analysis.landscape.losses import (
     output_kind,
 )
 from emergraph.analysis.landscape.probes import given_inputs, probe_inputs
-from emergraph.exporters.runtime.quantization import dequantize
 from emergraph.analysis.landscape.reweight import reweightable
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.quantization import dequantize
 from emergraph.exporters.runtime.sources import InMemorySource
 
 LIMITS = RunLimits(wall_seconds=60, threads=1)
