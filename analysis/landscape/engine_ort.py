@@ -15,6 +15,7 @@ from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.losses import LossFunction, LossKind, make_loss
 from emergraph.analysis.landscape.reweight import ReweightableModel
 from emergraph.errors import InvalidInputError, UsageError
+from emergraph.exporters.runtime.engine import onnxruntime
 from emergraph.graphstore.text import first_line
 
 Array = NDArray[np.generic]
@@ -69,8 +70,7 @@ class OrtEvaluator:
         return {slots[name]: np.ascontiguousarray(array) for name, array in batch.items()}
 
     def _open(self) -> None:
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1

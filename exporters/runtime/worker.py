@@ -89,17 +89,15 @@ class Runner:
 
     def __init__(self) -> None:
         import numpy as np
-        import onnxruntime as ort
 
         # everything is imported before the folder changes: the search path may be relative
         from emergraph.exporters.runtime import bfloat16, pooling
+        from emergraph.exporters.runtime.engine import onnxruntime
 
         self.bfloat16 = bfloat16
         self.pooling = pooling
         self.np = np
-        self.ort = ort
-        ort.disable_telemetry_events()
-        ort.set_default_logger_severity(4)
+        self.ort = onnxruntime()
         self.session: OrtSession = None
         self.kept: dict[str, OrtValue] = {}
         self.held: list[Any] = []

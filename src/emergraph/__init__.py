@@ -10,6 +10,7 @@ Example:
 import importlib
 from typing import TYPE_CHECKING
 
+from emergraph.quiet import silence
 from emergraph.version import __version__
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ __all__ = [
     "open",
     "record",
 ]
+
+silence()
 
 _HOMES = {
     "EmergraphError": ("emergraph.errors", "EmergraphError"),
