@@ -14,6 +14,9 @@ _NAMES = re.compile(r' (?:aria-[a-z]+|role|class|style)="[^"]*"')
 _EMPTY = re.compile(r'<path[^>]* d="(?:M0,0h0v0h0Z)?"[^>]*/>')
 _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 _SIZE = re.compile(r'^<svg [^>]*?width="([\d.]+)" height="([\d.]+)" viewBox="([^"]*)"[^>]*>')
+_TAG = re.compile(r'<[A-Za-z][^\s/>]*((?:\s+[\w:.-]+="[^"]*")*)')
+_ATTRIBUTE = re.compile(r'([\w:.-]+)="([^"]*)"')
+_ELSEWHERE = re.compile(r"url\((?!#)")
 _COLOUR = re.compile(r'"(#[0-9a-f]{6})"')
 
 
@@ -40,11 +43,12 @@ def render(chart: "alt.TopLevelMixin | Picture", image: ImageFormat) -> bytes:
     if isinstance(chart, Picture):
         return _render_picture(chart, image)
     spec = specification(chart)
+    svg = _closed(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
     match image:
         case ImageFormat.SVG:
-            return vl_convert.vegalite_to_svg(spec).encode()
+            return svg.encode()
         case ImageFormat.PNG:
-            return vl_convert.vegalite_to_png(spec, scale=2.0)
+            return vl_convert.svg_to_png(svg, scale=2.0)
         case ImageFormat.HTML:
             return vl_convert.vegalite_to_html(spec, bundle=True).encode()
 
@@ -52,13 +56,28 @@ def render(chart: "alt.TopLevelMixin | Picture", image: ImageFormat) -> bytes:
 def _render_picture(picture: Picture, image: ImageFormat) -> bytes:
     import vl_convert
 
+    svg = _closed(picture.svg)
     match image:
         case ImageFormat.SVG:
-            return picture.svg.encode()
+            return svg.encode()
         case ImageFormat.PNG:
-            return vl_convert.svg_to_png(picture.svg, scale=2.0)
+            return vl_convert.svg_to_png(svg, scale=2.0)
         case ImageFormat.HTML:
-            return f'<!doctype html><meta charset="utf-8"><title>emergraph</title>{picture.svg}'.encode()
+            return f'<!doctype html><meta charset="utf-8"><title>emergraph</title>{svg}'.encode()
+
+
+def _closed(svg: str) -> str:
+    """The picture, if it names no place outside itself: what turns it into pixels would fetch from there.
+
+    Raises:
+        ValueError: It does.
+    """
+    for tag in _TAG.finditer(svg):
+        for name, value in _ATTRIBUTE.findall(tag[1]):
+            points = name.rpartition(":")[2] in ("href", "src") and not value.startswith("#")
+            if points or (not name.startswith("aria-") and _ELSEWHERE.search(value)):
+                raise ValueError(f"a figure must hold all that it shows, and names {value[:80]!r}")
+    return svg
 
 
 def inline_svg(chart: "alt.TopLevelMixin | Picture", *, prefix: str, label: str) -> str:

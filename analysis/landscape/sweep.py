@@ -7,6 +7,7 @@ done is saved task by task, so an interrupted sweep goes on where it was.
 
 import itertools
 import pickle
+import tempfile
 import threading
 import time
 import zipfile
@@ -226,7 +227,10 @@ def _in_batches(jobs: Iterator[Any], size: int) -> Iterator[tuple[int, NDArray[n
 def _configured(plan: Parallelism) -> Any:  # noqa: ANN401 - joblib has no type annotations
     """The joblib configuration of a plan."""
     try:
-        return joblib.parallel_config(backend=str(plan.backend), n_jobs=plan.n_jobs)
+        # joblib would share the model through /dev/shm, beside the folder that a user has set for such files
+        return joblib.parallel_config(
+            backend=str(plan.backend), n_jobs=plan.n_jobs, temp_folder=tempfile.gettempdir()
+        )
     except (ValueError, ImportError) as error:
         if plan.backend is Backend.DASK:
             raise MissingExtraError(
