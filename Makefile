@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser fuzz docs clean
+.PHONY: help demo test lint bench study models test-models test-browser test-strace fuzz docs clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ demo: $(VENV)/.installed ## Install, then export, trace and analyse two small ne
 
 # one thread for each worker: threads of their own make the workers wait for each other
 test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
@@ -38,6 +38,10 @@ test-models: models ## Run the tests on third-party model files
 test-browser: $(VENV)/.installed-dev ## Open reports in headless Chromium, light and dark, wide and narrow
 	@command -v chromedriver >/dev/null || { echo "no chromedriver: apt-get install chromium chromium-driver, or brew install --cask chromium chromedriver"; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/browser
+
+test-strace: $(VENV)/.installed-dev ## Watch commands under strace: whom they call, and what they write where (Linux)
+	@command -v strace >/dev/null || { echo "no strace: apt-get install strace"; exit 1; }
+	$(BIN)/python -m pytest -m strace tests/security
 
 fuzz: $(VENV)/.installed-dev ## Spoil 20 000 models and see each of them read or refused (nightly)
 	$(BIN)/python tests/fuzz/fuzz_onnx.py --cases 20000 --seed "$$(date +%Y%m%d)" --real --keep fuzz-failures
