@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,23 +18,15 @@ import pyarrow as pa
 
 from emergraph.errors import EmergraphError, LimitError, UsageError
 from emergraph.graphstore.connection import connect, translate
-from emergraph.graphstore.schema import SCHEMA_VERSION, stored_version
+from emergraph.graphstore.definitions import check_foreign
+from emergraph.graphstore.schema import SCHEMA_VERSION, schema_sql, stored_version
 from emergraph.graphstore.sql import compose
+from emergraph.graphstore.sqltree import check, one_line, parse
 from emergraph.graphstore.text import printable, storable
 
 MAX_RESULT_BYTES = 1 << 28
 _BASE_BYTES = 1 << 30
 """What Python, Arrow and DuckDB's code and thread stacks take beside the query."""
-
-REVEALING = frozenset(
-    {
-        *("duckdb_databases", "duckdb_settings", "duckdb_secrets", "duckdb_logs", "duckdb_log_contexts"),
-        *("duckdb_extensions", "duckdb_temporary_files", "duckdb_external_file_cache"),
-        *("current_setting", "pragma_database_list", "pg_settings", "pg_database", "which_secret"),
-        *("query", "query_table"),
-    }
-)
-"""Functions and views that show paths and settings of the machine, or run SQL from a text."""
 
 _AS_TEXT = (
     *("INTERVAL", "UNION", "BIT", "BIGNUM", "UHUGEINT", "VARIANT", "GEOMETRY", "TIME", "DATE", "ENUM"),
@@ -84,7 +76,9 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
         if version != SCHEMA_VERSION:
             return {"older": version}
         _lock(connection, request)
-        sql = _checked(connection, storable(request["sql"]))
+        sql = storable(request["sql"])
+        check(parse(sql), check_foreign(connection, path, schema_sql()))
+        sql = str(connection.extract_statements(sql)[0].query).strip().rstrip(";")
         timer = threading.Timer(request["time"], connection.interrupt)
         timer.daemon = True
         timer.start()
@@ -111,39 +105,8 @@ def _lock(connection: duckdb.DuckDBPyConnection, request: Mapping[str, Any]) -> 
         connection.execute(f"SET threads = {int(request['threads'])}")
     connection.execute(f"SET memory_limit = '{int(request['memory'])}B'")
     connection.execute("SET max_temp_directory_size = '0B'")
+    connection.execute("SET TimeZone = 'UTC'")  # not that of the machine
     connection.execute("SET lock_configuration = true")
-
-
-def _checked(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """Return the one SELECT statement that `sql` is.
-
-    Raises:
-        UsageError: It is something else, or asks for what the sandbox hides.
-    """
-    statements = connection.extract_statements(sql)
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        found = ", ".join(statement.type.name for statement in statements) or "nothing"
-        raise UsageError(f"sql: expected one SELECT statement, found {found}")
-    tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()[0][0])
-    if tree.get("error"):
-        raise UsageError(f"sql: {_one_line(str(tree.get('error_message')))}")
-    if hidden := sorted(REVEALING & set(_names(tree))):
-        raise UsageError(f"sql: {hidden[0]} is not available here; query the tables of the store")
-    return str(statements[0].query).strip().rstrip(";")
-
-
-def _names(node: object) -> Iterator[str]:
-    """Yield the names of all functions and tables in a parsed statement."""
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, dict):
-            for key in ("function_name", "table_name"):
-                if isinstance(current.get(key), str):
-                    yield current[key].lower()
-            pending.extend(current.values())
-        elif isinstance(current, list):
-            pending.extend(current)
 
 
 def _write(connection: duckdb.DuckDBPyConnection, sql: str, rows: int, output: BinaryIO) -> bool:
@@ -207,13 +170,9 @@ def _sql_error(error: duckdb.Error, path: Path, seconds: float) -> EmergraphErro
         return LimitError(_OUT_OF_MEMORY)
     if isinstance(error, (duckdb.IOException, duckdb.FatalException, duckdb.InternalException)):
         return translate(error, path)
-    return UsageError(f"sql: {_one_line(str(error))}")
-
-
-def _one_line(text: str) -> str:
-    """Return what DuckDB said without the drawing of the statement."""
-    said, *_ = text.split("\n\nLINE ", maxsplit=1)
-    return printable("; ".join(line.strip() for line in said.splitlines() if line.strip()), limit=400)
+    if isinstance(error, duckdb.PermissionException):  # what it says may name a folder of the machine
+        return UsageError("sql: it asks for what is not available here; query the tables of the store")
+    return UsageError(f"sql: {one_line(str(error))}")
 
 
 if __name__ == "__main__":

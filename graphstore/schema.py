@@ -13,6 +13,7 @@ import duckdb
 
 from emergraph.errors import StoreError
 from emergraph.graphstore.connection import transaction
+from emergraph.graphstore.definitions import check_definitions
 from emergraph.graphstore.text import printable
 from emergraph.version import __version__
 
@@ -166,10 +167,13 @@ def stored_version(
     """Return the schema version of the database; None when it has no tables at all and that may be.
 
     Raises:
-        StoreError: It is not a store, is newer than this version, or is damaged (see `check_layout`).
+        StoreError: It is not a store, is newer than this version, defines what emergraph does not make, or is
+            damaged (see `check_layout`).
     """
     name = printable(str(path))
-    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    tables = {
+        row[0] for row in connection.execute("SELECT table_name FROM system.main.duckdb_tables()").fetchall()
+    }
     if not tables and may_be_empty:
         return None
     rows: list[tuple[object, ...]] = []
@@ -189,6 +193,7 @@ def stored_version(
             "update emergraph"
         )
     if version == SCHEMA_VERSION:
+        check_definitions(connection, path, schema_sql())
         check_layout(connection, path)
     return version
 

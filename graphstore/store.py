@@ -249,6 +249,7 @@ def _migrated(
     try:
         with translated_errors(path):
             migrate(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
+            stored_version(connection, path)
     except BaseException:
         connection.close()
         raise

@@ -1,6 +1,5 @@
 """SQL from strangers on a store: what is answered, and every way out of the sandbox that is closed."""
 
-import io
 import json
 import time
 
@@ -8,6 +7,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from lockedsql import ask, refusal
 from storegraphs import make_store, random_chain, write_chain
 
 from emergraph.errors import ExitCode, InvalidInputError, LimitError, StoreError, UsageError
@@ -21,32 +21,6 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("query") / "net.duckdb")
-
-
-def ask(path, sql, **changes):
-    """Ask the sandbox in this process: without the limits of the operating system, but quickly."""
-    request = {
-        "path": str(path),
-        "shown": path.name,
-        "sql": sql,
-        "threads": 1,
-        "memory": 1 << 28,
-        "time": 20.0,
-    }
-    output = io.BytesIO()
-    status = sandbox.answer({**request, "rows": 100, **changes}, output)
-    if "error" in status:
-        return status
-    output.seek(0)
-    return pl.read_ipc_stream(output)
-
-
-def refusal(path, sql, **changes):
-    status = ask(path, sql, **changes)
-    assert isinstance(status, dict), f"answered: {status}"
-    assert "\n" not in status["message"]
-    assert str(path) not in status["message"] or str(path) in sql
-    return status["error"], status["message"]
 
 
 FILES = {

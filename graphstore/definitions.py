@@ -1,0 +1,185 @@
+"""What a store defines beside its tables, held against what emergraph makes.
+
+A view, a macro or a trigger is SQL that its maker wrote and that runs when somebody else reads or writes the
+store. On opening, the views of the schema must be the ones that this project ships, and nothing may take the
+place of something else. Macros are refused: the defaults of their parameters are SQL that DuckDB runs but
+does not show, and a macro can stand in for `sum` or `=`. So are triggers, which run when a store is written.
+Before SQL of a user runs, all other definitions are held against the rules for that SQL.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import duckdb
+
+from emergraph.errors import StoreError, UsageError
+from emergraph.graphstore.sqltree import Names, check, parse, same
+from emergraph.graphstore.text import printable
+
+_NAME = r'(?:\w+|"(?:[^"]|"")*")'
+_VIEW = re.compile(
+    rf"CREATE VIEW (?:{_NAME}\.)*{_NAME} ?(?P<columns>\([^()]*\) ?)?AS (?P<body>.*?);?\s*", re.DOTALL
+)
+_INDEX = re.compile(
+    rf"CREATE (?:UNIQUE )?INDEX {_NAME} ON (?:{_NAME}\.)*{_NAME} ?(?:USING \w+ ?)?\((?P<body>.*)\);?\s*",
+    re.DOTALL,
+)
+
+# Names of DuckDB's own catalog are given in full: a store can define some of the same name.
+_RELATIONS = """
+SELECT 'view', schema_name, view_name, sql FROM system.main.duckdb_views() WHERE NOT internal
+UNION ALL
+SELECT 'table', schema_name, table_name, NULL FROM system.main.duckdb_tables()
+"""
+_RUNNING_BY_THEMSELVES = """
+SELECT 'macro', schema_name, function_name, NULL FROM system.main.duckdb_functions() WHERE NOT internal
+UNION ALL
+SELECT 'trigger', schema_name, trigger_name, NULL FROM system.main.duckdb_triggers()
+"""
+_COMPUTED = """
+SELECT 'column', table_name, column_name, column_default FROM system.main.duckdb_columns()
+WHERE NOT internal AND column_default IS NOT NULL
+UNION ALL
+SELECT 'index', table_name, index_name, sql FROM system.main.duckdb_indexes()
+UNION ALL
+SELECT 'constraint', table_name, constraint_text, expression FROM system.main.duckdb_constraints()
+WHERE expression IS NOT NULL
+"""
+_BUILTIN_VIEWS = """
+SELECT view_name FROM system.main.duckdb_views() WHERE internal AND schema_name <> 'information_schema'
+"""
+"""Those that are found without a schema."""
+
+
+@dataclass(frozen=True)
+class _Object:
+    """Something that a store defines."""
+
+    kind: str
+    parent: str
+    """Its schema; the table of a column or an index."""
+    name: str
+    sql: str | None
+
+
+def check_definitions(connection: duckdb.DuckDBPyConnection, path: Path, schema: str) -> None:
+    """Raise unless the schema's views are those that emergraph makes and nothing takes the place of others.
+
+    Args:
+        connection: To the store.
+        path: Of the store, for messages.
+        schema: SQL that makes a store as this version knows it.
+
+    Raises:
+        StoreError: The store defines a macro, a trigger, what DuckDB has itself, or a view of the schema in
+            another way.
+    """
+    for each in _objects(connection, _RUNNING_BY_THEMSELVES):
+        raise _refused(path, each, "emergraph makes none, and it runs SQL of whoever made it")
+    relations = _objects(connection, _RELATIONS)
+    names = _names(connection, relations)
+    shipped = _shipped_views(schema)
+    for each in relations:
+        if each.name.lower() in names.builtin:
+            raise _refused(path, each, "DuckDB has one of that name itself")
+        if _is_in(each, shipped):
+            _check_shipped(path, each, shipped[each.name])
+    present = {each.name for each in relations if each.kind == "view" and each.parent == "main"}
+    if missing := sorted(shipped.keys() - present):
+        raise StoreError(
+            f"{printable(str(path))}: damaged, view {missing[0]} is missing; take it from a copy or export "
+            "the model again"
+        )
+
+
+def check_foreign(connection: duckdb.DuckDBPyConnection, path: Path, schema: str) -> Names:
+    """Return the names that SQL of a user can refer to, if no definition reaches further than the store.
+
+    Raises:
+        StoreError: A view, or what a column, an index or a constraint computes, asks for what it may not.
+    """
+    relations = _objects(connection, _RELATIONS)
+    names = _names(connection, relations)
+    shipped = _shipped_views(schema)
+    for each in (*relations, *_objects(connection, _COMPUTED)):
+        if not _is_in(each, shipped):
+            _check_foreign(path, each, names)
+    return names
+
+
+def _is_in(each: _Object, shipped: Mapping[str, str]) -> bool:
+    return each.kind == "view" and each.parent == "main" and each.name in shipped
+
+
+def _objects(connection: duckdb.DuckDBPyConnection, sql: str) -> list[_Object]:
+    return [_Object(*row) for row in connection.execute(sql).fetchall()]
+
+
+def _names(connection: duckdb.DuckDBPyConnection, relations: Sequence[_Object]) -> Names:
+    return Names(
+        tables=frozenset(each.name.lower() for each in relations),
+        builtin=frozenset(str(row[0]).lower() for row in connection.execute(_BUILTIN_VIEWS).fetchall()),
+    )
+
+
+@cache
+def _shipped_views(schema: str) -> dict[str, str]:
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(schema)
+        rows = connection.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall()
+    return dict(rows)
+
+
+def _check_shipped(path: Path, view: _Object, expected: str) -> None:
+    if view.sql == expected:
+        return
+    found, wanted = _VIEW.fullmatch(view.sql or ""), _VIEW.fullmatch(expected)
+    # another version of DuckDB may write the same view in other words
+    if (
+        found is None
+        or wanted is None
+        or found["columns"]
+        or not same(parse(found["body"]), parse(wanted["body"]))
+    ):
+        raise StoreError(
+            f"{printable(str(path))}: its view {view.name} is not the one that emergraph makes; take the "
+            "store from a copy or export the model again"
+        )
+
+
+def _check_foreign(path: Path, each: _Object, names: Names) -> None:
+    """Check the SQL of a view, or of what a column, an index or a constraint computes.
+
+    Raises:
+        StoreError: It reaches further than the store, or cannot be read.
+    """
+    try:
+        if each.sql is not None:
+            check(parse(_query(each.kind, each.sql)), names)
+    except UsageError as error:
+        raise _refused(path, each, str(error).removeprefix("sql: ").split(";")[0]) from error
+
+
+def _query(kind: str, sql: str) -> str:
+    """The part of a definition that can ask for something, as a query; nothing where it cannot be told."""
+    pattern = {"view": _VIEW, "index": _INDEX}.get(kind)
+    if pattern is None:
+        return f"SELECT ({sql}\n)"
+    found = pattern.fullmatch(sql)
+    if found is None:
+        return ""
+    return found["body"] if kind == "view" else f"SELECT {found['body']}"
+
+
+def _refused(path: Path, each: _Object, why: str) -> StoreError:
+    name = printable(each.name, limit=60)
+    known = f"{each.kind} {name}"
+    if each.kind in {"column", "constraint"}:
+        known += f" of table {printable(each.parent, limit=60)}"
+    return StoreError(
+        f"{printable(str(path))}: defines the {known}: {why}; drop it with a DuckDB client, or take the "
+        "store from where you trust it"
+    )
