@@ -65,8 +65,23 @@ class _Object:
     sql: str | None
 
 
-def check_definitions(connection: duckdb.DuckDBPyConnection, path: Path, schema: str) -> None:
-    """Raise unless the schema's views are those that emergraph makes and nothing takes the place of others.
+def check_definitions(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raise unless nothing runs by itself and nothing takes the place of what DuckDB has.
+
+    Raises:
+        StoreError: The store defines a macro, a trigger, or a table or view named like one of DuckDB's own.
+    """
+    for each in _objects(connection, _RUNNING_BY_THEMSELVES):
+        raise _refused(path, each, "emergraph makes none, and it runs SQL of whoever made it")
+    relations = _objects(connection, _RELATIONS)
+    builtin = _names(connection, relations).builtin
+    for each in relations:
+        if each.name.lower() in builtin:
+            raise _refused(path, each, "DuckDB has one of that name itself")
+
+
+def check_views(connection: duckdb.DuckDBPyConnection, path: Path, schema: str) -> None:
+    """Raise unless the views of the schema are those that emergraph makes.
 
     Args:
         connection: To the store.
@@ -74,25 +89,16 @@ def check_definitions(connection: duckdb.DuckDBPyConnection, path: Path, schema:
         schema: SQL that makes a store as this version knows it.
 
     Raises:
-        StoreError: The store defines a macro, a trigger, what DuckDB has itself, or a view of the schema in
-            another way.
+        StoreError: A view is missing, or is defined in another way.
     """
-    for each in _objects(connection, _RUNNING_BY_THEMSELVES):
-        raise _refused(path, each, "emergraph makes none, and it runs SQL of whoever made it")
-    relations = _objects(connection, _RELATIONS)
-    names = _names(connection, relations)
     shipped = _shipped_views(schema)
-    for each in relations:
-        if each.name.lower() in names.builtin:
-            raise _refused(path, each, "DuckDB has one of that name itself")
-        if _is_in(each, shipped):
-            _check_shipped(path, each, shipped[each.name])
-    present = {each.name for each in relations if each.kind == "view" and each.parent == "main"}
-    if missing := sorted(shipped.keys() - present):
-        raise StoreError(
-            f"{printable(str(path))}: damaged, view {missing[0]} is missing; take it from a copy or export "
-            "the model again"
-        )
+    found = {each.name: each for each in _objects(connection, _RELATIONS) if _is_in(each, shipped)}
+    for name, expected in shipped.items():
+        if name not in found or not _is_same(found[name].sql or "", expected):
+            raise StoreError(
+                f"{printable(str(path))}: damaged, view {name} is not the one that emergraph makes; take it "
+                "from a copy or export the model again"
+            )
 
 
 def check_foreign(connection: duckdb.DuckDBPyConnection, path: Path, schema: str) -> Names:
@@ -133,21 +139,14 @@ def _shipped_views(schema: str) -> dict[str, str]:
     return dict(rows)
 
 
-def _check_shipped(path: Path, view: _Object, expected: str) -> None:
-    if view.sql == expected:
-        return
-    found, wanted = _VIEW.fullmatch(view.sql or ""), _VIEW.fullmatch(expected)
+def _is_same(view: str, expected: str) -> bool:
+    if view == expected:
+        return True
+    found, wanted = _VIEW.fullmatch(view), _VIEW.fullmatch(expected)
+    if found is None or wanted is None or found["columns"]:
+        return False
     # another version of DuckDB may write the same view in other words
-    if (
-        found is None
-        or wanted is None
-        or found["columns"]
-        or not same(parse(found["body"]), parse(wanted["body"]))
-    ):
-        raise StoreError(
-            f"{printable(str(path))}: its view {view.name} is not the one that emergraph makes; take the "
-            "store from a copy or export the model again"
-        )
+    return same(parse(found["body"]), parse(wanted["body"]))
 
 
 def _check_foreign(path: Path, each: _Object, names: Names) -> None:

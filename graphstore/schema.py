@@ -13,7 +13,7 @@ import duckdb
 
 from emergraph.errors import StoreError
 from emergraph.graphstore.connection import transaction
-from emergraph.graphstore.definitions import check_definitions
+from emergraph.graphstore.definitions import check_definitions, check_views
 from emergraph.graphstore.text import printable
 from emergraph.version import __version__
 
@@ -193,8 +193,9 @@ def stored_version(
             "update emergraph"
         )
     if version == SCHEMA_VERSION:
-        check_definitions(connection, path, schema_sql())
+        check_definitions(connection, path)
         check_layout(connection, path)
+        check_views(connection, path, schema_sql())
     return version
 
 

@@ -322,19 +322,22 @@ PLANTED = {
         "trigger leak: ",
     ),
     "another view of the schema": (
-        "DROP VIEW edges; CREATE VIEW edges AS SELECT 0 AS graph, 1 AS weight",
+        "ALTER VIEW edges RENAME TO old; CREATE VIEW edges AS SELECT * REPLACE (0 AS weight) FROM old",
         "view edges is not the one",
     ),
     "a table for a view of the schema": (
-        "DROP VIEW edges; CREATE TABLE edges (graph INTEGER, weight DOUBLE)",
-        "view edges is missing",
+        "CREATE TABLE copied AS FROM edges LIMIT 0; DROP VIEW edges; ALTER TABLE copied RENAME TO edges",
+        "view edges is not the one",
     ),
     "a view in other letters": (
         'DROP VIEW edges; CREATE VIEW "EDGES" AS SELECT 0 AS graph',
         "view edges is missing",
     ),
     "a view of the schema with more": (
-        "DROP VIEW unit_activations; CREATE VIEW unit_activations AS SELECT * FROM duckdb_settings()",
+        (
+            "ALTER VIEW unit_activations RENAME TO old; "
+            "CREATE VIEW unit_activations AS SELECT *, current_setting('threads') AS threads FROM old"
+        ),
         "view unit_activations is not the one",
     ),
 }
