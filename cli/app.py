@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from emergraph.cli.files import checked_files, role_of
+
 app = typer.Typer(
     name="emergraph",
     help="Turn a trained neural network into a weighted graph in a DuckDB file, and ask questions about it.",
@@ -55,13 +57,24 @@ def _flattened(function: Callable[..., None]) -> Callable[..., None]:
         groups[parameter.name] = (typing.cast("type", hint), [option.name for option in options])
         parameters.extend(options)
 
+    roles = {
+        parameter.name: role
+        for parameter in parameters
+        if (role := role_of(parameter.annotation)) is not None
+    }
+
     @functools.wraps(function)
     def flat(**values: object) -> None:
+        with checked_files(values, roles):
+            run(values)
+
+    def run(values: dict[str, object]) -> None:
         for name, (group, names) in groups.items():
             values[name] = group(**{option: values.pop(option) for option in names})
         function(**values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.file_roles = roles  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del flat.__wrapped__  # typer would look behind the new signature
     return flat

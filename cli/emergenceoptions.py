@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from emergraph.cli.files import FileRole
 from emergraph.cli.parsing import parse_numbers
 from emergraph.cli.storeargs import name_or_id
 from emergraph.errors import UsageError
@@ -92,6 +93,7 @@ class Fullness:
     model: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The model of the graph, for --positions and nulls of weights."),
+        FileRole.MODEL,
     ] = None
     inputs: Annotated[
         Path | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits
 from emergraph.cli.parsing import parse_choice, parse_seconds
@@ -46,14 +47,17 @@ class Evaluation:
         typer.Option(
             metavar="FILE", help="Weights for the module of a factory; read without running anything."
         ),
+        FileRole.MODEL,
     ] = None
     to: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Another checkpoint: is there a barrier on the line to it?"),
+        FileRole.MODEL,
     ] = None
     run: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Checkpoint of a training run, in order; repeat, 3 at least."),
+        FileRole.MODEL,
     ] = None
     budget: Annotated[
         str, typer.Option(metavar="TIME", help="Cut the survey down to about this long; 0 never cuts.")
@@ -72,6 +76,7 @@ class Evaluation:
     resume: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep results in FILE while it runs, and go on from them."),
+        FileRole.WRITES,
     ] = None
 
     def options(self, inputs: ModelInputs, limits: Limits) -> "ModelOptions":

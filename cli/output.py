@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from emergraph.atomic import write_atomically
+from emergraph.cli.files import FileRole
 from emergraph.cli.streams import stdout_is_closed
 from emergraph.errors import ExitCode, UsageError
 from emergraph.safetext import escape_controls
@@ -51,7 +52,9 @@ class Output:
         typer.Option(help="Format of the result.  [default: table, or what the name of --out says]"),
     ] = None
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout."),
+        FileRole.WRITES,
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bar on stderr.")] = (
         False

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.cli.files import FileRole
 from emergraph.cli.parsing import parse_numbers
 from emergraph.errors import UsageError
 
@@ -108,7 +109,9 @@ class PruneRuns:
     """The model behind the graph, for running and writing pruned models."""
 
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The model that the graph was exported from.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The model that the graph was exported from."),
+        FileRole.MODEL,
     ] = None
     inputs: Annotated[
         Path | None,
@@ -126,11 +129,14 @@ class PruneRuns:
         ),
     ] = None
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for the factory's module.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights for the factory's module."),
+        FileRole.MODEL,
     ] = None
     write: Annotated[
         Path | None,
         typer.Option(metavar="FILE.onnx", help="Write the pruned model; needs --model and one level."),
+        FileRole.WRITES,
     ] = None
     save_graph: Annotated[
         str | None,

@@ -38,6 +38,8 @@ class Plan:
 
     model: Path
     store: Path
+    any_name: bool
+    """Let it have a name that is not one of stores."""
     inputs: Path | None
     values: Sequence[str]
     """--input of export, trace and landscape."""
@@ -70,7 +72,8 @@ def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
     deadline = time.monotonic() + plan.budget * (1 - RESERVE)
     options = [f"--input={value}" for value in plan.values]
     options += [f"--input-shape={shape}" for shape in plan.shapes]
-    first, document = _run(["export", str(plan.model), str(plan.store), *options], deadline)
+    named = ["--any-name"] if plan.any_name else []
+    first, document = _run(["export", str(plan.model), str(plan.store), *options, *named], deadline)
     say(_line(first))
     if first.state == "out of time":
         raise LimitError(

@@ -1,16 +1,35 @@
 """Arguments that many commands share: the store and the choice of a graph."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emergraph.cli.files import FileRole
+
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store, a DuckDB file.")]
+
+AnyName = Annotated[
+    bool, typer.Option("--any-name", help="Let a new store have a name without .duckdb or .db at its end.")
+]
 
 GraphChoice = Annotated[
     str | None,
     typer.Option("--graph", metavar="NAME|ID", help="The graph, by name or id.  [default: the newest]"),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """Where a result is kept, besides being shown."""
+
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Keep the result in this store; it is made when missing."),
+        FileRole.STORES,
+    ] = None
+    any_name: AnyName = False
 
 
 def name_or_id(text: str | None) -> str | int | None:

@@ -1,5 +1,6 @@
 """Any model that a user has: an ONNX file, a weight file, a folder, or the name of a factory of a module."""
 
+import contextlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +9,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from emergraph.errors import UsageError
+from emergraph.commandfiles import note_input
+from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
 from emergraph.exporters.onnxfile.names import printable
 
@@ -53,11 +55,12 @@ class SourceOptions:
 def source_kind(model: str | Path) -> SourceKind:
     """What a user has named: files are told by their content, everything else by its form."""
     from emergraph.exporters.formats import Reader, format_of
-    from emergraph.exporters.pytorch.huggingface import is_folder_with_config
+    from emergraph.exporters.pytorch.huggingface import CONFIG, is_folder_with_config
     from emergraph.exporters.weightfiles.files import map_file
 
     path = Path(model)
     if is_folder_with_config(path):
+        note_input((path / CONFIG).stat(), path / CONFIG)
         return SourceKind.FOLDER
     if path.is_dir():
         return SourceKind.WEIGHTS
@@ -110,6 +113,22 @@ def export_any(
     if kind is SourceKind.FOLDER and source.wire is Wiring.AUTO:
         return _export_folder(Path(model), weights, store, options, source, progress)
     return _export_weights(weights, store, options, source)
+
+
+def note_files(model: Path) -> None:
+    """Note as inputs of the command all files that a model lies in, those that it names included.
+
+    For commands whose children open them. What is wrong with a model is theirs to say.
+    """
+    from emergraph.exporters.onnxfile import read_onnx
+    from emergraph.exporters.weightfiles import read_weights
+
+    with contextlib.suppress(EmergraphError):
+        kind = source_kind(model)
+        if kind is SourceKind.ONNX:
+            read_onnx(model)
+        elif kind is not SourceKind.FACTORY:
+            read_weights(model)
 
 
 def _check_choices(kind: SourceKind, source: SourceOptions) -> None:

@@ -34,7 +34,13 @@ BLOCKS = register(
 
 
 def save_information(
-    path: str | Path, result: InformationResult, *, model: str, sha256: str | None, duration: float
+    path: str | Path,
+    result: InformationResult,
+    *,
+    model: str,
+    sha256: str | None,
+    duration: float,
+    any_name: bool = False,
 ) -> int:
     """Write a run to a store, beside the model's graph if it is there; return its id.
 
@@ -44,10 +50,11 @@ def save_information(
         model: Name of the model.
         sha256: Of its file; None for a module.
         duration: Seconds.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
     """
     rows = result.frame().with_columns(pl.col(pl.Float64).fill_nan(None))
     about = {key: value for key, value in result.to_dict().items() if key not in {"blocks", "seed"}}
-    with open_store(path, mode="create") as store:
+    with open_store(path, mode="create", any_name=any_name) as store:
         return store.record_run(
             None if sha256 is None else store.find_graph(sha256),
             COMMAND,

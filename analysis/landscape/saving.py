@@ -235,13 +235,16 @@ def tensor_layers(store: Store, graph: int) -> dict[str, int]:
     return found
 
 
-def save_model_survey(path: str | Path, result: ModelSurvey, *, graph: str | int | None = None) -> int:
+def save_model_survey(
+    path: str | Path, result: ModelSurvey, *, graph: str | int | None = None, any_name: bool = False
+) -> int:
     """Write the survey of a model to a store, beside the model's graph if it is there.
 
     Args:
         path: The store; made when missing.
         result: The survey.
         graph: The model's graph in the store; by default the newest one of the same file.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
 
     Returns:
         Id of the run.
@@ -249,7 +252,7 @@ def save_model_survey(path: str | Path, result: ModelSurvey, *, graph: str | int
     Raises:
         UsageError: The store has no such graph, or it has none of the tensors that were moved.
     """
-    with open_store(path, mode="create") as store:
+    with open_store(path, mode="create", any_name=any_name) as store:
         return save_survey(
             store,
             result.survey,

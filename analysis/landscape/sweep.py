@@ -99,7 +99,7 @@ class Checkpoint:
 
     def _read(self, path: Path) -> None:
         try:
-            with open_file(path) as stream, np.load(stream, allow_pickle=False) as file:
+            with open_file(path, noted=False) as stream, np.load(stream, allow_pickle=False) as file:
                 found = str(file["digest"])
                 results = {int(key[1:]): file[key] for key in file.files if key != "digest"}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:

@@ -68,9 +68,9 @@ RECORDED = register(
 )
 
 
-def save_fit(path: str | Path, fit: SkillFit, *, source: str) -> int:
+def save_fit(path: str | Path, fit: SkillFit, *, source: str, any_name: bool = False) -> int:
     """Write a fit to a store, which is made when missing; return the id of the run."""
-    with open_store(path, mode="create") as store:
+    with open_store(path, mode="create", any_name=any_name) as store:
         return store.record_run(
             None,
             "skills fit",
@@ -84,10 +84,12 @@ def save_fit(path: str | Path, fit: SkillFit, *, source: str) -> int:
         )
 
 
-def save_simulation(path: str | Path, simulation: Simulation, *, duration: float) -> int:
+def save_simulation(
+    path: str | Path, simulation: Simulation, *, duration: float, any_name: bool = False
+) -> int:
     """Write a simulation to a store, which is made when missing; return the id of the run."""
     graphs = [graph for _, graph in simulation.snapshots]
-    with open_store(path, mode="create") as store:
+    with open_store(path, mode="create", any_name=any_name) as store:
         return store.record_run(
             graphs[0] if graphs else None,
             "skills simulate",

@@ -83,6 +83,7 @@ def simulate_parity(
     *,
     store: str | Path | None = None,
     name: str = "parity",
+    any_name: bool = False,
     progress: Progress | None = None,
 ) -> Simulation:
     """Train `f(x) = v . relu(W x + b) + c` on multitask sparse parity and record every skill's strength.
@@ -95,6 +96,7 @@ def simulate_parity(
         store: Where snapshots go, through the Recorder: their graphs, activations on probe inputs, and as
             metrics loss and skill_1, skill_2, ...
         name: Name of the snapshots.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
         progress: Called with (steps done, steps in all).
 
     Raises:
@@ -119,15 +121,17 @@ def simulate_parity(
         net = torch.nn.Sequential(
             torch.nn.Linear(tasks.width, options.width), torch.nn.ReLU(), torch.nn.Linear(options.width, 1)
         )
-    recorded = _recorder(net, store, probes, name) if options.snapshots else nullcontext(None)
+    recorded = nullcontext(None)
+    if options.snapshots:
+        recorded = _recorder(net, str(store), probes, name, any_name=any_name)
     with recorded as recorder:
         return _train(torch, net, tasks, rng, options, recorder, progress)
 
 
-def _recorder(net: Any, store: str | Path | None, probes: Any, name: str) -> Any:  # noqa: ANN401 - torch's types
-    from emergraph.exporters.pytorch.recorder import record
+def _recorder(net: Any, store: str, probes: Any, name: str, *, any_name: bool) -> Any:  # noqa: ANN401 - torch's
+    from emergraph.exporters.pytorch.recorder import RecorderOptions, record
 
-    return record(net, str(store), inputs=probes, name=name)
+    return record(net, store, inputs=probes, name=name, options=RecorderOptions(any_name=any_name))
 
 
 def _train(

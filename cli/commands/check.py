@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.output import Output, View, emit
 from emergraph.errors import ExitCode
@@ -20,7 +21,9 @@ from emergraph.errors import ExitCode
 )
 def check(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="ONNX file, weight file, or folder with weights.")
+        Path,
+        typer.Argument(metavar="FILE", help="ONNX file, weight file, or folder with weights."),
+        FileRole.MODEL,
     ],
     *,
     limits: Limits,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath
 
@@ -25,6 +26,7 @@ def convert(
     target: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="What to write; must not exist.  [default: the graph's name]"),
+        FileRole.MAKES,
     ] = None,
     graph: GraphChoice = None,
     max_edges: Annotated[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.output import Format, Output, View, emit, emit_text
 from emergraph.errors import UsageError
@@ -69,7 +70,9 @@ class Writing:
         ),
     ] = None
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout."),
+        FileRole.WRITES,
     ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
@@ -98,8 +101,12 @@ class Writing:
     """
 )
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="FILE.duckdb, FILE.duckdb:graph, or a model file.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same, for the other side.")],
+    a: Annotated[
+        str,
+        typer.Argument(metavar="A", help="FILE.duckdb, FILE.duckdb:graph, or a model file."),
+        FileRole.MODEL,
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same, for the other side."), FileRole.MODEL],
     *,
     comparing: Comparing,
     limits: Limits,

@@ -10,10 +10,12 @@ import typer
 
 from emergraph.analysis.report.texts import percent
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
+from emergraph.cli.storeargs import AnyName
 
 if TYPE_CHECKING:
     from emergraph.exporters.export import ExportSummary
@@ -63,10 +65,12 @@ class ExportChoices:
         typer.Option(
             metavar="FILE", help="Weights for the module of a factory; read without running anything."
         ),
+        FileRole.MODEL,
     ] = None
     keep_onnx: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep the ONNX file of a module, which `trace --model` needs."),
+        FileRole.WRITES,
     ] = None
     allow_missing_classes: Annotated[
         bool,
@@ -74,6 +78,7 @@ class ExportChoices:
             "--allow-missing-classes", help="Read the tensors of a pickle that holds other classes."
         ),
     ] = False
+    any_name: AnyName = False
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Write nothing; show coverage, edges and size."),
@@ -97,9 +102,12 @@ def export(
     model: Annotated[
         Path,
         typer.Argument(metavar="MODEL", help="ONNX file, weight file, folder, or package.module:factory."),
+        FileRole.MODEL,
     ],
     store: Annotated[
-        Path, typer.Argument(metavar="STORE", help="The store; it is made when it does not exist.")
+        Path,
+        typer.Argument(metavar="STORE", help="The store; it is made when it does not exist."),
+        FileRole.STORES,
     ],
     *,
     inputs: ModelInputs,
@@ -135,7 +143,7 @@ def export(
         if choices.dry_run:
             summary = export_any(model, None, options=options, source=source, progress=progress)
         else:
-            with open_store(store, mode="create") as opened:
+            with open_store(store, mode="create", any_name=choices.any_name) as opened:
                 summary = export_any(model, opened, options=options, source=source, progress=progress)
     emit(_view(summary), output)
 

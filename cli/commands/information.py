@@ -1,15 +1,16 @@
 """`emergraph information`: what the blocks of a model do to information."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.informationoptions import Estimation, SequenceSource
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
+from emergraph.cli.storeargs import Keeping
 
 if TYPE_CHECKING:
     from emergraph.analysis.information.model import ModelInformation
@@ -42,12 +43,10 @@ def information(
         typer.Argument(
             metavar="MODEL", help="ONNX file, model folder, package.module:factory, or states.npz."
         ),
+        FileRole.MODEL,
     ],
     *,
-    store: Annotated[
-        Path | None,
-        typer.Option(metavar="STORE", help="Keep the result in this store; it is made when missing."),
-    ] = None,
+    keeping: Keeping,
     source: SequenceSource,
     estimation: Estimation,
     limits: Limits,
@@ -57,6 +56,7 @@ def information(
     from emergraph.analysis.information.model import ModelOptions, measure_model
     from emergraph.analysis.information.saving import save_information
 
+    store = keeping.store
     options = ModelOptions(run=estimation.run_options(limits), estimator=estimation.estimator_options())
     with held_to(limits), progress_bar("running sequences", output) as update:
         sequences = source.chosen(estimation.seed)
@@ -64,7 +64,12 @@ def information(
         run = None
         if store is not None:
             run = save_information(
-                store, found.result, model=found.source, sha256=found.sha256, duration=found.seconds
+                store,
+                found.result,
+                model=found.source,
+                sha256=found.sha256,
+                duration=found.seconds,
+                any_name=keeping.any_name,
             )
     emit(_view(found, run), output)
 

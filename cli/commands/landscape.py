@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.landscapeoptions import Evaluation, Measures
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.output import Output, View, emit, say
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import name_or_id
+from emergraph.cli.storeargs import Keeping, name_or_id
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,13 +33,12 @@ if TYPE_CHECKING:
 )
 def landscape(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="ONNX file, or package.module:factory of a PyTorch module.")
+        str,
+        typer.Argument(metavar="MODEL", help="ONNX file, or package.module:factory of a PyTorch module."),
+        FileRole.MODEL,
     ],
     *,
-    store: Annotated[
-        Path | None,
-        typer.Option(metavar="STORE", help="Keep the result in this store; it is made when missing."),
-    ] = None,
+    keeping: Keeping,
     graph: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +55,7 @@ def landscape(
     from emergraph.analysis.landscape.modelsurvey import survey_model
     from emergraph.analysis.landscape.saving import check_store, save_model_survey
 
-    options = measures.options()
+    options, store = measures.options(), keeping.store
     if graph is not None and store is None:
         raise UsageError("--graph names a graph of --store; give that, too")
     if store is not None:
@@ -74,7 +74,9 @@ def landscape(
         result = survey_model(
             model, options, evaluation.options(inputs, limits), checkpoint=evaluation.resume, progress=moved
         )
-        run = save_model_survey(store, result, graph=name_or_id(graph)) if store is not None else None
+        run = None
+        if store is not None:
+            run = save_model_survey(store, result, graph=name_or_id(graph), any_name=keeping.any_name)
     emit(_view(result, run), output)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from emergraph.atomic import write_atomically
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.output import say
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.errors import UsageError
@@ -44,6 +45,7 @@ def plot(
         typer.Option(
             metavar="FILE", help="A file that ends in .svg, .png or .html.  [default: the figure's name, SVG]"
         ),
+        FileRole.WRITES,
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

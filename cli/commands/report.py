@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.output import Output, say
-from emergraph.cli.storeargs import GraphChoice
+from emergraph.cli.storeargs import AnyName, GraphChoice
 
 if TYPE_CHECKING:
     from emergraph.analysis.report.document import Report
@@ -42,7 +43,9 @@ class Making:
     store: Annotated[
         Path | None,
         typer.Option(metavar="STORE", help="Where to keep the graph.  [default: the model's name, .duckdb]"),
+        FileRole.STORES,
     ] = None
+    any_name: AnyName = False
     budget: Annotated[str, typer.Option(metavar="TIME", help="Wall clock for everything.")] = "60s"
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
 
@@ -60,12 +63,15 @@ def report(
     source: Annotated[
         Path,
         typer.Argument(metavar="MODEL_OR_STORE", help="A store, or a model file to analyse with defaults."),
+        FileRole.MODEL,
     ],
     *,
     graph: GraphChoice = None,
     making: Making,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write.  [default: report.html]")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write.  [default: report.html]"),
+        FileRole.WRITES,
     ] = None,
     chosen: Annotated[
         ReportFormat | None,
@@ -97,16 +103,15 @@ def report(
         from emergraph.analysis.report.html import report_page
 
         text = report_page(made)
-    _write(text, form, out, talk)
-
-
-def _write(text: str, form: ReportFormat, out: Path | None, talk: Output) -> None:
     if out is None and form is ReportFormat.JSON:
         sys.stdout.write(text)
         return
+    _write(text, out or Path("report.html"), talk)
+
+
+def _write(text: str, target: Path, talk: Output) -> None:
     from emergraph.atomic import write_atomically
 
-    target = out or Path("report.html")
     data = text.encode()
     write_atomically(target, data)
     size = f"{len(data) / 1e6:.1f} MB" if len(data) >= 1e5 else f"{len(data) / 1e3:.0f} kB"
@@ -127,6 +132,7 @@ def _made(source: Path, graph: str | None, making: Making, talk: Output) -> "Rep
     plan = Plan(
         model=source,
         store=making.store or Path(f"{source.stem}.duckdb"),
+        any_name=making.any_name,
         inputs=making.inputs,
         values=making.input or (),
         shapes=making.input_shape or (),

@@ -11,6 +11,7 @@ from emergraph.cli.app import app, command
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.parsing import parse_choice, parse_numbers
 from emergraph.cli.progress import progress_bar
+from emergraph.cli.storeargs import Keeping
 
 if TYPE_CHECKING:
     from emergraph.analysis.skills.fit import FitOptions, SkillFit
@@ -24,11 +25,6 @@ skills = typer.Typer(
     epilog="\b\nExamples:\n  emergraph skills simulate --out curves.csv\n  emergraph skills fit curves.csv",
 )
 app.add_typer(skills, name="skills")
-
-StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="STORE", help="Keep the result in this store; it is made when missing."),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +74,16 @@ def fit(
     ],
     *,
     calibration: Calibration,
-    store: StoreOption = None,
+    keeping: Keeping,
     output: Output,
 ) -> None:
     """Calibrate the model on skill 1, predict the other skills, and compare with other curves."""
     from emergraph.analysis.skills.fit import fit_skills, read_curves
     from emergraph.analysis.skills.saving import save_fit
 
+    store = keeping.store
     found = fit_skills(read_curves(file), calibration.options())
-    run = None if store is None else save_fit(store, found, source=file.name)
+    run = None if store is None else save_fit(store, found, source=file.name, any_name=keeping.any_name)
     emit(_fit_view(found, file.name, run), output)
 
 
@@ -229,18 +226,22 @@ def simulate(
     *,
     task: Task,
     name: Annotated[str, typer.Option(help="Name of the snapshots.")] = "parity",
-    store: StoreOption = None,
+    keeping: Keeping,
     output: Output,
 ) -> None:
     """Train a two-layer network on multitask sparse parity and record every skill (needs torch)."""
     from emergraph.analysis.skills.saving import save_simulation
     from emergraph.analysis.skills.simulate import simulate_parity
 
-    begin = perf_counter()
+    begin, store = perf_counter(), keeping.store
     with progress_bar("training", output) as update:
-        found = simulate_parity(task.options(), store=store, name=name, progress=update)
+        found = simulate_parity(
+            task.options(), store=store, name=name, any_name=keeping.any_name, progress=update
+        )
     seconds = perf_counter() - begin
-    run = None if store is None else save_simulation(store, found, duration=seconds)
+    run = None
+    if store is not None:
+        run = save_simulation(store, found, duration=seconds, any_name=keeping.any_name)
     emit(_simulation_view(found, seconds, run), output)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.files import FileRole
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
@@ -32,7 +33,9 @@ def trace(
     ] = None,
     *,
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The model file that the graph was exported from.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The model file that the graph was exported from."),
+        FileRole.MODEL,
     ] = None,
     graph: GraphChoice = None,
     name: Annotated[

@@ -14,6 +14,7 @@ from emergraph.exporters.pytorch.tensors import evaluating, outputs_of, require_
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.store import Store
+from emergraph.outputs import check_output
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,7 @@ def export_module(
     label = type(module).__name__ if is_module else type(module.graph_module).__name__
     with TemporaryDirectory(prefix="emergraph-") as folder:
         path = Path(folder, "model.onnx") if onnx_path is None else Path(onnx_path)
+        check_output(path)
         named = dict(kwargs or {})
         with evaluating(module):
             expected = outputs_of(module, args, named)

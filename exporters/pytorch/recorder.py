@@ -24,6 +24,7 @@ from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
 from emergraph.exporters.traces.targets import Target
 from emergraph.graphstore.records import GraphHeader, TraceHeader
 from emergraph.graphstore.store import Store, open_store
+from emergraph.graphstore.storefile import check_place
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,8 @@ class RecorderOptions:
     """Compare the outputs of each snapshot with the module's, on two probe samples."""
     patience: float = 60.0
     """Seconds to wait for a store that another process is reading."""
+    any_name: bool = False
+    """Let a new store have a name that does not end in .duckdb or .db."""
     limits: RunLimits = field(default_factory=RunLimits)
 
 
@@ -83,6 +86,7 @@ class Recorder:
         """Ids of the snapshots, oldest first."""
 
     def __enter__(self) -> Self:
+        check_place(self._path, may_make=True, any_name=self._options.any_name)
         self._folder = TemporaryDirectory(prefix="emergraph-")
         try:
             self._prepare(Path(self._folder.name))
@@ -269,7 +273,7 @@ class Recorder:
         until = time.monotonic() + self._options.patience
         while True:
             try:
-                return open_store(self._path, mode="create")
+                return open_store(self._path, mode="create", any_name=self._options.any_name)
             except StoreError as error:
                 if "locked by another process" not in str(error) or time.monotonic() >= until:
                     raise

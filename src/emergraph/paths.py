@@ -42,7 +42,7 @@ def kind_of(mode: int) -> str:
 
 
 def open_descriptor(
-    path: str | os.PathLike[str], *, follow: bool = True, dir_fd: int | None = None
+    path: str | os.PathLike[str], *, follow: bool = True, dir_fd: int | None = None, noted: bool = True
 ) -> tuple[int, os.stat_result]:
     """Open a regular file for reading, without blocking; every input of a command comes through here.
 
@@ -53,6 +53,7 @@ def open_descriptor(
         path: The file.
         follow: Whether the last part of the path may be a link.
         dir_fd: Folder that a relative path starts at.
+        noted: Whether it is an input; not so a file that the command itself keeps, to go on from.
 
     Returns:
         A descriptor, which the caller closes, and the state of the file.
@@ -70,16 +71,18 @@ def open_descriptor(
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise NotRegularError(path, kind_of(status.st_mode))
-    note_input(status, path)
+    if noted:
+        note_input(status, path)
     return descriptor, status
 
 
-def open_file(path: str | os.PathLike[str], *, stream: bool = False) -> io.BufferedReader:
+def open_file(path: str | os.PathLike[str], *, stream: bool = False, noted: bool = True) -> io.BufferedReader:
     """Open a regular file for reading; use it in a `with` statement.
 
     Args:
         path: The file.
         stream: Whether the caller's own streams will do, such as `/dev/stdin`.
+        noted: As for `open_descriptor`.
 
     Raises:
         InvalidInputError: There is no such file, it may not be read, or it is no regular file.
@@ -89,7 +92,7 @@ def open_file(path: str | os.PathLike[str], *, stream: bool = False) -> io.Buffe
         own = own_descriptor(path) if stream else None
         if own is not None:
             return os.fdopen(os.dup(own), "rb")
-        return os.fdopen(open_descriptor(path)[0], "rb")
+        return os.fdopen(open_descriptor(path, noted=noted)[0], "rb")
     except FileNotFoundError:
         raise InvalidInputError(f"{shown}: no such file") from None
     except (OSError, ValueError) as error:
@@ -112,7 +115,7 @@ def read_file(path: str | os.PathLike[str], *, limit: int, stream: bool = False)
 
 
 def read_head(path: str | os.PathLike[str], count: int) -> bytes:
-    """Return the first bytes of a regular file.
+    """Return the first bytes of a regular file, without noting it as an input.
 
     Closing any descriptor of a file gives up all locks that the process has on it, those of an open database
     included. So a file that is open already is read through the descriptor that is there.
@@ -128,7 +131,7 @@ def read_head(path: str | os.PathLike[str], count: int) -> bytes:
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), status):
                 return os.pread(descriptor, count, 0)
-    descriptor, _ = open_descriptor(path)
+    descriptor, _ = open_descriptor(path, noted=False)
     try:
         return os.pread(descriptor, count, 0)
     finally:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from emergraph.api.graph import Graph
 from emergraph.api.handle import Progress
+from emergraph.commandfiles import one_command
 from emergraph.graphstore.store import open_store as open_file
+from emergraph.graphstore.storefile import check_place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     source: "SourceOptions | None" = None,
     force: bool = False,
+    any_name: bool = False,
     limits: "RunLimits | None" = None,
     progress: Progress | None = None,
 ) -> "Graph":
@@ -50,6 +53,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         input_shapes: Shapes of such inputs.
         source: Wiring of a weight file, weights of a factory, where to keep the ONNX file of a module.
         force: Write the graph even if the store holds one of the same file and settings.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
         limits: Limits of that run.
         progress: Called with (operations done, operations in all).
 
@@ -74,7 +78,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         force=force,
         run_limits=limits or RunLimits(),
     )
-    with open_file(store, mode="create") as opened:
+    with one_command(), open_file(store, mode="create", any_name=any_name) as opened:
         if isinstance(model, str | Path):
             summary = export_any(model, opened, options=options, source=source, progress=progress)
         else:
@@ -98,6 +102,7 @@ def landscape(
     options: "SurveyOptions | None" = None,
     how: "ModelOptions | None" = None,
     store: str | Path | None = None,
+    any_name: bool = False,
     progress: "Callable[[LandscapeProgress], None] | None" = None,
 ) -> "ModelSurvey":
     """Measure how rugged the loss is around a model's own weights; see `docs/landscape.md`.
@@ -107,6 +112,7 @@ def landscape(
         options: What to measure, with the seed.
         how: On which inputs, with which loss, in what time.
         store: Keep the result there, beside the model's graph if it holds it.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
         progress: Called at the start with an estimate of the time and after every piece.
 
     Raises:
@@ -120,9 +126,11 @@ def landscape(
     from emergraph.analysis.landscape.modelsurvey import survey_model
     from emergraph.analysis.landscape.saving import save_model_survey
 
+    if store is not None:
+        check_place(Path(store), may_make=True, any_name=any_name)
     found = survey_model(model, options, how, progress=progress)
     if store is not None:
-        save_model_survey(store, found)
+        save_model_survey(store, found, any_name=any_name)
     return found
 
 
@@ -132,6 +140,7 @@ def information(
     *,
     options: "InformationOptions | None" = None,
     store: str | Path | None = None,
+    any_name: bool = False,
     progress: Progress | None = None,
 ) -> "ModelInformation":
     """Estimate the information emergence of a model's blocks; see `docs/information.md`.
@@ -141,6 +150,7 @@ def information(
         sequences: From `emergraph.analysis.information.sequences`; None for recorded states.
         options: Blocks, micro level, estimator.
         store: Where to look for the model's graph, and to keep the result.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
         progress: Called with (sequences run, sequences in all).
 
     Raises:
@@ -154,7 +164,16 @@ def information(
     from emergraph.analysis.information.model import measure_model
     from emergraph.analysis.information.saving import save_information
 
+    if store is not None:
+        check_place(Path(store), may_make=True, any_name=any_name)
     found = measure_model(model, sequences, store=store, options=options, progress=progress)
     if store is not None:
-        save_information(store, found.result, model=found.source, sha256=found.sha256, duration=found.seconds)
+        save_information(
+            store,
+            found.result,
+            model=found.source,
+            sha256=found.sha256,
+            duration=found.seconds,
+            any_name=any_name,
+        )
     return found

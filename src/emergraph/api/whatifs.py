@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emergraph.api.handle import GraphHandle
+from emergraph.commandfiles import one_command
+from emergraph.graphstore.store import Mode
 from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ class GraphWhatIfs(GraphHandle):
             with self._reader() as reader:
                 trace_id = choice.trace_id(reader)
             picked = pick(self.path, self.id, options, trace_id)
-        with open_file(self.path, mode="write" if save or keeping.graph else "read") as opened:
+        mode: Mode = "write" if save or keeping.graph else "read"
+        with one_command(), open_file(self.path, mode=mode) as opened:
             reader = opened.graph(self.id)
             result = prune_stored(
                 reader, options, activity=choice, picked=picked, files=files, gradients=gradients
