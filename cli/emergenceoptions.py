@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from emergraph.cli.files import FileRole
+from emergraph.cli.links import Links
 from emergraph.cli.parsing import parse_numbers
 from emergraph.cli.storeargs import name_or_id
 from emergraph.errors import UsageError
@@ -127,7 +128,7 @@ class Fullness:
             seed=activity.seed,
         )
 
-    def files(self) -> "ModelFiles | None":
+    def files(self, links: Links) -> "ModelFiles | None":
         """The model and its inputs; None without a model.
 
         Raises:
@@ -141,7 +142,7 @@ class Fullness:
                 raise UsageError("--inputs needs --model FILE, the file that the graph was exported from")
             return None
         inputs = None if self.inputs is None else read_input_file(self.inputs).arrays
-        return ModelFiles(model=self.model, inputs=inputs)
+        return ModelFiles(model=self.model, inputs=inputs, root=links.root)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.limits import Limits
+from emergraph.cli.links import Links
 from emergraph.cli.parsing import parse_choice, parse_values
 from emergraph.errors import UsageError
 
@@ -106,7 +107,7 @@ class Estimation:
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of mine, or random projections.")] = 1
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
 
-    def run_options(self, limits: Limits) -> "RunOptions":
+    def run_options(self, limits: Limits, links: Links) -> "RunOptions":
         """How the model is run."""
         from emergraph.analysis.information.onnxstates import RunOptions
         from emergraph.analysis.information.states import Micro
@@ -117,6 +118,7 @@ class Estimation:
             input_name=self.ids,
             inputs=parse_values(self.input or ()),
             micro=parse_choice("--micro", self.micro, Micro),
+            root=links.root,
             limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
         )
 

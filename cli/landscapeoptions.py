@@ -10,6 +10,7 @@ import typer
 from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits
+from emergraph.cli.links import Links
 from emergraph.cli.parsing import parse_choice, parse_seconds
 from emergraph.errors import UsageError
 
@@ -79,7 +80,7 @@ class Evaluation:
         FileRole.WRITES,
     ] = None
 
-    def options(self, inputs: ModelInputs, limits: Limits) -> "ModelOptions":
+    def options(self, inputs: ModelInputs, limits: Limits, links: Links) -> "ModelOptions":
         """The library's options.
 
         Raises:
@@ -108,6 +109,7 @@ class Evaluation:
             weights=self.weights,
             to=self.to,
             trajectory=tuple(self.run or ()),
+            root=links.root,
             limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
             budget=None if self.budget == "0" else parse_seconds(self.budget),
             parallelism=parallelism,

@@ -10,6 +10,7 @@ import typer
 
 from emergraph.cli import commands
 from emergraph.cli.app import app
+from emergraph.cli.links import note_arguments, refusal_text
 from emergraph.cli.output import reader_may_leave, say, use_tolerant_streams
 from emergraph.cli.streams import open_closed_streams
 from emergraph.cli.supervision import OUT_OF_MEMORY_LINE, library_output, supervised
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    note_arguments(arguments)
     use_tolerant_streams(sys.stdout, sys.stderr)
     try:
         commands.register_all()
@@ -74,7 +76,7 @@ def _line_and_code(error: BaseException) -> tuple[str, ExitCode]:
         case LimitError() | UsageError():
             message, code = str(error), error.exit_code
         case EmergraphError() if not ran_out_of_memory(error.__cause__):
-            message, code = _without_installation(str(error)), error.exit_code
+            message, code = _without_installation(refusal_text(error)), error.exit_code
         case typer.TyperException():
             message, code = f"{error.format_message()} (see {_help_of(error)})", ExitCode.USAGE
         case KeyboardInterrupt() | typer.Abort() if not OUT_OF_MEMORY.search(library_output()):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.files import FileRole
+from emergraph.cli.links import Links
 from emergraph.cli.parsing import parse_numbers
 from emergraph.errors import UsageError
 
@@ -166,7 +167,7 @@ class PruneRuns:
 
         return Keeping(write=self.write, graph=self.save_graph, smaller=self.smaller)
 
-    def files(self) -> "ModelFiles | ModuleData | None":
+    def files(self, links: Links) -> "ModelFiles | ModuleData | None":
         """The library's description of them; None without a model.
 
         Raises:
@@ -176,7 +177,7 @@ class PruneRuns:
         from emergraph.exporters.runtime.inputfile import read_input_file
 
         if self.module is not None:
-            return self._module_data()
+            return self._module_data(links)
         if self.weights is not None:
             raise UsageError("--weights needs --module PKG.MODULE:FACTORY, the module that they are for")
         if self.model is None:
@@ -190,9 +191,9 @@ class PruneRuns:
         if self.labels is not None and self.inputs is None:
             raise UsageError("--labels needs --inputs FILE.npz, the samples that they are for")
         inputs = None if self.inputs is None else read_input_file(self.inputs).arrays
-        return ModelFiles(model=self.model, inputs=inputs, labels=self._labels())
+        return ModelFiles(model=self.model, inputs=inputs, labels=self._labels(), root=links.root)
 
-    def _module_data(self) -> "ModuleData":
+    def _module_data(self, links: Links) -> "ModuleData":
         from emergraph.analysis.pruning.gradients import ModuleData
         from emergraph.exporters.runtime.inputfile import read_input_file
 
@@ -207,6 +208,7 @@ class PruneRuns:
             inputs=read_input_file(self.inputs).arrays,
             labels=self._labels(),
             weights=self.weights,
+            root=links.root,
         )
 
     def _labels(self) -> "NDArray[np.generic] | None":

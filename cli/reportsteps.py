@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emergraph.cli.links import told_by_this_command
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError
 from emergraph.outputs import holds_database
 from emergraph.safetext import escape_controls
@@ -48,6 +49,8 @@ class Plan:
     seed: int
     budget: float
     """Seconds for everything."""
+    root: Path | None = None
+    """--root of the commands that read the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
     deadline = time.monotonic() + plan.budget * (1 - RESERVE)
     options = [f"--input={value}" for value in plan.values]
     options += [f"--input-shape={shape}" for shape in plan.shapes]
+    options += [] if plan.root is None else ["--root", str(plan.root)]
     named = ["--any-name"] if plan.any_name else []
     first, document = _run(["export", str(plan.model), str(plan.store), *options, *named], deadline)
     say(_line(first))
@@ -144,6 +148,7 @@ def _run(words: list[str], deadline: float) -> "tuple[Attempt, str]":
         return Attempt(command=_shown(words), state="done", seconds=seconds), out.decode()
     lines = [line for line in err.decode(errors="replace").splitlines() if line.startswith("Error: ")]
     message = lines[-1].removeprefix("Error: ") if lines else f"exit status {child.returncode}"
+    message = told_by_this_command(message)
     failed = Attempt(command=_shown(words), state="failed", seconds=seconds, message=message)
     return failed, str(child.returncode)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.limits import Limits
+from emergraph.cli.links import Links
 from emergraph.cli.parsing import parse_axes, parse_shapes, parse_values
 from emergraph.errors import UsageError
 
@@ -61,7 +62,7 @@ class Samples:
 
         return RandomInputs(self.random, self.seed)
 
-    def options(self, name: str | None, limits: Limits) -> "TraceOptions":
+    def options(self, name: str | None, limits: Limits, links: Links) -> "TraceOptions":
         """The library's options."""
         from emergraph.exporters.runtime.limits import RunLimits
         from emergraph.exporters.traces.prepare import TraceOptions
@@ -73,5 +74,6 @@ class Samples:
             sample_axes=parse_axes(self.sample_axis or ()),
             inputs=parse_values(self.input or ()),
             input_shapes=parse_shapes(self.input_shape or ()),
+            root=links.root,
             run_limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
         )

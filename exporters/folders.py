@@ -79,7 +79,7 @@ def check_folder(folder: Path, *, root: Path | None, check_file: CheckFile) -> l
                 covered.update(entry.path.parent / name for name in parts_of(mapped))
         else:
             findings.extend(_beside(entry, mapped, known))
-    if not models:
+    if not models and not any(finding.id == "FOLDER-LINK" for finding in findings):
         findings.append(_no_model(folder, entries))
     return findings
 

@@ -87,7 +87,7 @@ def position_report(
     if rule not in POSITION_RULES:
         raise UsageError(f"positions are active by {', '.join(POSITION_RULES)}, not by rule '{rule}'")
     limit = DEFAULT_THRESHOLD if threshold is None else threshold
-    file = model_of(reader, files.model)
+    file = model_of(reader, files.model, root=files.root)
     prepared = trace_samples(file, files, trace_row(reader, trace))
     if prepared.fixed is not None:
         raise UsageError(f"positions need runs of one sample, but the model takes {prepared.fixed} at once")

@@ -73,7 +73,7 @@ class ModelActivity:
             raise UsageError(
                 f"Rule '{rule}' cannot be measured again: choose mean, mean_abs, any or majority"
             )
-        file = model_of(reader, files.model)
+        file = model_of(reader, files.model, root=files.root)
         about = trace_row(reader, trace)
         prepared = trace_samples(file, files, about)
         self._prepared, self._base = prepared, as_source(file)

@@ -77,7 +77,7 @@ def measure_model(
     elif sequences is None:
         raise UsageError("no sequences: give --sequences FILE, --text FILE or --entities N")
     elif source_kind(model) == SourceKind.ONNX:
-        sha256 = read_onnx(path).sha256
+        sha256 = read_onnx(path, root=options.run.root).sha256
         with _opened(store) as opened:
             states = onnx_states(path, sequences, store=opened, options=options.run, progress=progress)
     else:
@@ -113,7 +113,7 @@ def _of_module(
         from emergraph.exporters.pytorch.huggingface import load_folder
         from emergraph.exporters.weightfiles.reader import read_weights
 
-        module = load_folder(Path(model), read_weights(model))[0]
+        module = load_folder(Path(model), read_weights(model, root=run.root))[0]
     else:
         raise UsageError(
             f"{Path(model).name} holds weights without an architecture; name a factory, "

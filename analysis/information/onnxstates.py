@@ -49,10 +49,16 @@ class RunOptions:
     micro: Micro = Micro.ALONE
     batch: int = 64
     limits: RunLimits = field(default_factory=RunLimits)
+    root: Path | None = None
+    """Folder inside which files of the model may be symbolic links."""
 
 
 def onnx_chain(
-    path: str | Path, store: Store | None = None, *, limits: RunLimits | None = None
+    path: str | Path,
+    store: Store | None = None,
+    *,
+    limits: RunLimits | None = None,
+    root: Path | None = None,
 ) -> BlockChain:
     """Find the chain of blocks of an ONNX file, in its graph if a store has it, else by tracing it.
 
@@ -60,16 +66,17 @@ def onnx_chain(
         path: The model.
         store: Is looked up by the file's sha256.
         limits: Of the small run that tracing needs.
+        root: Folder that symbolic links of external data may lead to.
 
     Raises:
         InvalidInputError: The file cannot be read, or no residual stream is found.
     """
     if store is not None:
-        same = store.find_graph(read_onnx(path).sha256)
+        same = store.find_graph(read_onnx(path, root=root).sha256)
         if same is not None:
             return find_chain(layers_of_graph(store.graph(same)))
     sink = ChainSink()
-    dry_run(path, options=ExportOptions(run_limits=limits or RunLimits()), sink=sink)
+    dry_run(path, options=ExportOptions(run_limits=limits or RunLimits(), root=root), sink=sink)
     return find_chain(sink.chain_layers())
 
 
@@ -96,7 +103,7 @@ def onnx_states(
         LimitError: A limit was hit.
     """
     options = options or RunOptions()
-    file = read_onnx(path)
+    file = read_onnx(path, root=options.root)
     source = as_source(file)
     flat = flatten(source.model, read_tensor=source.array, overridden=frozenset(options.inputs))
     name = options.input_name or _sequence_input(file, flat, sequences)
@@ -105,7 +112,7 @@ def onnx_states(
             f"no input {quoted(name)}; there is {closest(name, [value.name for value in flat.inputs])}"
         )
     dtype = _checked_ids(file, flat, name, sequences)
-    chain = None if options.tensors else onnx_chain(path, store, limits=options.limits)
+    chain = None if options.tensors else onnx_chain(path, store, limits=options.limits, root=options.root)
     with ModelProcess(options.limits) as process:
         runner = _Runner(file, name, dtype, options, chain, process)
         notes = (

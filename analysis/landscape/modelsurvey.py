@@ -61,6 +61,8 @@ class ModelOptions:
     """Another checkpoint: measure the straight line to it."""
     trajectory: tuple[Path, ...] = ()
     """Checkpoints of a run, at least 3: measure the plane of its principal components."""
+    root: Path | None = None
+    """Folder inside which files of the model and of checkpoints may be symbolic links."""
     limits: RunLimits = field(default_factory=RunLimits)
     """Of the child process that tries the model out."""
     budget: float | None = 60.0
@@ -185,7 +187,7 @@ def _preparer(
         raise UsageError(
             "Hessians need gradients: expected package.module:factory of a PyTorch module, found an ONNX file"
         )
-    file = read_onnx(path)
+    file = read_onnx(path, root=chosen.root)
     return lambda samples: prepare_onnx(file, asked, chosen, samples)
 
 

@@ -46,7 +46,7 @@ def prepare_module(spec: str, asked: SurveyOptions, chosen: "ModelOptions", samp
         raise UsageError("--model-output goes with an ONNX file; a module's output is compared as it is")
     sha256 = None
     if chosen.weights is not None:
-        sha256 = _load(module, chosen.weights)
+        sha256 = _load(module, chosen.weights, chosen.root)
     inputs, seed = _inputs(module, example, asked, chosen, samples)
     targets = None if chosen.targets is None else torch.from_numpy(np.array(chosen.targets))
     evaluator = TorchEvaluator(module, inputs, targets, loss=chosen.loss)
@@ -60,7 +60,7 @@ def prepare_module(spec: str, asked: SurveyOptions, chosen: "ModelOptions", samp
         probes_seed=seed,
         evaluator=evaluator,
         seconds=time.perf_counter() - start,
-        between=lambda: _between(module, evaluator),
+        between=lambda: _between(module, evaluator, chosen.root),
         curved=evaluator,
         alternatives=_alternatives(module, inputs, targets, chosen, evaluator),
     )
@@ -86,12 +86,12 @@ def _alternatives(
     return (("vmap", batched),) if np.allclose(found, known, rtol=1e-4, atol=1e-6) else ()
 
 
-def _load(module: "torch.nn.Module", path: Path) -> str:
+def _load(module: "torch.nn.Module", path: Path, root: Path | None) -> str:
     """Put the weights of a file into a module without running anything; return the file's checksum."""
     from emergraph.exporters.pytorch.weights import load_weights
     from emergraph.exporters.weightfiles import read_weights
 
-    weights = read_weights(path)
+    weights = read_weights(path, root=root)
     load_weights(module, weights)
     return weights.sha256
 
@@ -138,7 +138,7 @@ def _arguments(module: "torch.nn.Module") -> list[str]:
     return list(inspect.signature(module.forward).parameters)
 
 
-def _between(module: "torch.nn.Module", evaluator: TorchEvaluator) -> Between:
+def _between(module: "torch.nn.Module", evaluator: TorchEvaluator, root: Path | None) -> Between:
     """Lines and runs: running statistics of batch norm are estimated anew at every point."""
     notes: tuple[str, ...] = ()
     if evaluator.has_batch_norm:
@@ -149,7 +149,7 @@ def _between(module: "torch.nn.Module", evaluator: TorchEvaluator) -> Between:
 
     def read(path: Path) -> Checkpoint:
         other = copy.deepcopy(module)
-        _load(other, path)
+        _load(other, path, root)
         return Checkpoint(name=path.name, weights=_flat(other))
 
     return Between(evaluator=evaluator, read=read, notes=notes)

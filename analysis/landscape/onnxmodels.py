@@ -106,7 +106,7 @@ def _between(source: ModelSource, probes: ProbeSet, chosen: "ModelOptions") -> B
     evaluator = OrtEvaluator(own, probes.batches, loss=chosen.loss, targets=chosen.targets)
 
     def read(path: Path) -> Checkpoint:
-        file = read_onnx(path)
+        file = read_onnx(path, root=chosen.root)
         theirs = as_source(file)
         run = concrete_run(theirs, inputs=dict(probes.run.inputs), limits=chosen.limits)
         other = reweightable(run, theirs, vectors=True, embeddings=True, outputs=chosen.outputs)

@@ -44,6 +44,8 @@ class ModuleData:
     """Class of each sample, or of each row of the output."""
     weights: Path | None = None
     """Weights for the module of a factory; read without running anything."""
+    root: Path | None = None
+    """Folder inside which files of those weights may be symbolic links."""
 
 
 def gradient_products(data: ModuleData) -> Products:
@@ -97,7 +99,7 @@ def _module(data: ModuleData) -> "torch.nn.Module":
         from emergraph.exporters.pytorch.weights import load_weights
         from emergraph.exporters.weightfiles import read_weights
 
-        load_weights(module, read_weights(data.weights))
+        load_weights(module, read_weights(data.weights, root=data.root))
     return module
 
 

@@ -47,6 +47,8 @@ class ModelFiles:
     labels: Array | None = None
     """(n_samples,) class of each sample."""
     limits: RunLimits = field(default_factory=RunLimits)
+    root: Path | None = None
+    """Folder that symbolic links of external data may lead to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +77,13 @@ class PrunedSource:
         return self.base.array(tensor) if found is None else found
 
 
-def model_of(reader: GraphReader, path: Path) -> OnnxFile:
-    """The file of a graph, checked.
+def model_of(reader: GraphReader, path: Path, *, root: Path | None = None) -> OnnxFile:
+    """The file of a graph, checked; links of its external data may lead to somewhere below `root`.
 
     Raises:
         InvalidInputError: It is not the file that the graph was exported from.
     """
-    file = read_onnx(path)
+    file = read_onnx(path, root=root)
     if file.sha256 != str(reader.summary["sha256"]):
         raise InvalidInputError(
             f"{printable(str(path), limit=100)} is not the model of graph "
@@ -168,7 +170,7 @@ class _Levels:
         tensor_values: TensorValues,
     ) -> None:
         self._reader, self._files = reader, files
-        file = model_of(reader, files.model)
+        file = model_of(reader, files.model, root=files.root)
         self._source = FileSource(file)
         self._prepared = prepare_samples(file, files.inputs, files.limits)
         self._flat = self._prepared.run.flat

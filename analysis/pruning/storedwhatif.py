@@ -278,17 +278,8 @@ def write_stored(
     if smaller is None:
         smaller = result.options.pruning_unit is PruningUnit.UNIT
     if smaller:
-        return write_smaller(
-            reader,
-            removal,
-            level,
-            model=files.model,
-            out=out,
-            tensor_values=values,
-            inputs=files.inputs,
-            limits=files.limits,
-        )
-    count = write_masked(reader, removal, level, model=files.model, out=out, tensor_values=values)
+        return write_smaller(reader, removal, level, files=files, out=out, tensor_values=values)
+    count = write_masked(reader, removal, level, files=files, out=out, tensor_values=values)
     return Written(zeroed_parameters=count, bytes_after=out.stat().st_size)
 
 

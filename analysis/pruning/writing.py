@@ -7,7 +7,7 @@ import onnx
 
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, with_zeros
-from emergraph.analysis.pruning.modelruns import all_zeroed, model_of
+from emergraph.analysis.pruning.modelruns import ModelFiles, all_zeroed, model_of
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
@@ -25,7 +25,7 @@ def write_masked(
     removal: Removal,
     level: int,
     *,
-    model: Path,
+    files: ModelFiles,
     out: Path,
     tensor_values: TensorValues,
 ) -> int:
@@ -35,7 +35,7 @@ def write_masked(
         reader: The graph.
         removal: The masks.
         level: Index of the level.
-        model: The file that the graph was exported from.
+        files: The file that the graph was exported from.
         out: The file to write; replaced at once when all is there. Values of external data go into it.
         tensor_values: The graph's parameter tensors.
 
@@ -47,8 +47,8 @@ def write_masked(
         UsageError: The file to write is the model itself, or parameters cannot be found in their tensors.
         LimitError: The copy would not fit one protobuf message, or not the disk.
     """
-    check_target(model, out)
-    file = model_of(reader, model)
+    check_target(files.model, out)
+    file = model_of(reader, files.model, root=files.root)
     source = FileSource(file)
     flat = concrete_run(file).flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed
 from emergraph.analysis.pruning.modelruns import (
+    ModelFiles,
     all_zeroed,
     file_bytes,
     model_of,
@@ -67,11 +68,9 @@ def write_smaller(
     removal: Removal,
     level: int,
     *,
-    model: Path,
+    files: ModelFiles,
     out: Path,
     tensor_values: TensorValues,
-    inputs: Mapping[str, Array] | None = None,
-    limits: RunLimits | None = None,
 ) -> Written:
     """Cut the channels that a pruned model does not need, compare its outputs with the masked model's, write.
 
@@ -79,21 +78,20 @@ def write_smaller(
         reader: The graph.
         removal: The masks.
         level: Index of the level.
-        model: The file that the graph was exported from.
+        files: The file that the graph was exported from, and samples to compare the two models on; without
+            them, on four random ones.
         out: The file to write; replaced at once when all is there.
         tensor_values: The graph's parameter tensors.
-        inputs: Samples to compare the two models on; None: four random ones.
-        limits: Of the runs.
 
     Raises:
         InvalidInputError: The file is not the graph's model, or the samples do not fit it.
         UsageError: The file to write is the model itself, or the two models' outputs differ.
         LimitError: The model would not fit one protobuf message, or not the disk.
     """
-    check_target(model, out)
-    file = model_of(reader, model)
+    check_target(files.model, out)
+    file = model_of(reader, files.model, root=files.root)
     source = FileSource(file)
-    prepared = prepare_samples(file, inputs, limits or RunLimits())
+    prepared = prepare_samples(file, files.inputs, files.limits)
     flat = prepared.run.flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
     zeroed = all_zeroed(TensorElements(removal, tensor_values), removal, level, flat.nodes, shapes)
@@ -102,7 +100,7 @@ def write_smaller(
     content = smaller.SerializeToString()
     if len(content) > MAX_BYTES:
         raise LimitError("the smaller model is larger than 2 GiB, which one ONNX file cannot hold")
-    difference = compare_models(prepared, source, zeroed, smaller, limits or RunLimits())
+    difference = compare_models(prepared, source, zeroed, smaller, files.limits)
     if difference > TOLERANCE:
         raise UsageError(
             f"the smaller model's outputs differ from the masked one's by {difference:.3g} of their size; "

@@ -8,6 +8,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.links import Links, with_command
 from emergraph.cli.output import Output, View, emit
 from emergraph.errors import ExitCode
 
@@ -16,22 +17,24 @@ from emergraph.errors import ExitCode
     examples="""
     emergraph check model.onnx
     emergraph check weights.pt
+    emergraph check cache/models--org--net/snapshots/main --root cache/models--org--net
     emergraph check model.onnx --format json --quiet || echo findings
     """
 )
 def check(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="ONNX file, weight file, or folder with weights."),
+        typer.Argument(metavar="FILE", help="Model file, weight file, or folder."),
         FileRole.MODEL,
     ],
     *,
+    links: Links,
     limits: Limits,
     output: Output,
 ) -> None:
     """List what a user of a model file should know; exit with 1 when there is a warning or an error.
 
-    Nothing in the file is run, and no store is needed.
+    Nothing in the file is run, and no store is needed. Of a folder, every file is looked at.
     """
     import polars as pl
 
@@ -39,7 +42,10 @@ def check(
     from emergraph.exporters.onnxfile import Severity
 
     with held_to(limits):
-        findings = [finding.to_dict() for finding in check_any(file)]
+        found = check_any(file, root=links.root)
+    findings = [
+        {**finding.to_dict(), "message": with_command(finding.message, finding.root)} for finding in found
+    ]
     schema = ["severity", "id", "where", "message"]
     rows = pl.DataFrame(findings, schema=dict.fromkeys(schema, pl.String)) if findings else pl.DataFrame()
     serious = [finding for finding in findings if finding["severity"] != Severity.INFO]

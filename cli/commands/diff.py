@@ -14,6 +14,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.links import Links
 from emergraph.cli.output import Format, Output, View, emit, emit_text
 from emergraph.errors import UsageError
 from emergraph.safetext import escape_controls
@@ -109,6 +110,7 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B", help="The same, for the other side."), FileRole.MODEL],
     *,
     comparing: Comparing,
+    links: Links,
     limits: Limits,
     writing: Writing,
 ) -> None:
@@ -122,7 +124,11 @@ def diff(
         raise UsageError(f"no view '{comparing.view}'; there is {', '.join(VIEWS)}")
     from emergraph.analysis.comparison.difference import compare
 
-    with held_to(limits), opened_graph(a, comparing) as ours, opened_graph(b, comparing) as theirs:
+    with (
+        held_to(limits),
+        opened_graph(a, comparing, links) as ours,
+        opened_graph(b, comparing, links) as theirs,
+    ):
         found = compare(ours, theirs, match=comparing.match_units, seed=comparing.seed)
         summaries = (ours.summary, theirs.summary)
     if not writing.is_page:
@@ -136,12 +142,12 @@ def diff(
         for text, summary in zip((a, b), summaries, strict=True)
     )
     page = difference_page(
-        found, first, second, command=_command(first.source, second.source, comparing, writing)
+        found, first, second, command=_command(first.source, second.source, comparing, links, writing)
     )
     emit_text(page_html(page), writing.output)
 
 
-def _command(a: str, b: str, comparing: Comparing, writing: Writing) -> str:
+def _command(a: str, b: str, comparing: Comparing, links: Links, writing: Writing) -> str:
     """The command line that makes the page again, for a shell."""
     words = ["emergraph", "diff", a, b]
     if not comparing.match_units:
@@ -152,6 +158,8 @@ def _command(a: str, b: str, comparing: Comparing, writing: Writing) -> str:
         words += ["--input", value]
     for shape in comparing.input_shape or ():
         words += ["--input-shape", shape]
+    if links.root is not None:
+        words += ["--root", links.root.name or str(links.root)]
     words += ["--format", "html", "--out", "diff.html" if writing.out is None else writing.out.name]
     return " ".join(shlex.quote(escape_controls(word)) for word in words)
 
@@ -170,7 +178,7 @@ def _shared_name(text: str) -> str:
 
 
 @contextmanager
-def opened_graph(text: str, comparing: Comparing) -> "Iterator[GraphReader]":
+def opened_graph(text: str, comparing: Comparing, links: Links) -> "Iterator[GraphReader]":
     """Open one side: a graph of a store, or a model file that is exported into a store for the moment.
 
     Raises:
@@ -193,20 +201,21 @@ def opened_graph(text: str, comparing: Comparing) -> "Iterator[GraphReader]":
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emergraph-")))
         with open_store(folder / "model.duckdb", mode="create") as store:
             options = ExportOptions(
-                inputs=_of(path, parse_values(comparing.input or ())),
-                input_shapes=_of(path, parse_shapes(comparing.input_shape or ())),
+                inputs=_of(path, links, parse_values(comparing.input or ())),
+                input_shapes=_of(path, links, parse_shapes(comparing.input_shape or ())),
+                root=links.root,
             )
             export_any(path, store, options=options)
         yield stack.enter_context(open_store(folder / "model.duckdb")).graph()
 
 
-def _of(path: Path, given: Mapping[str, T]) -> dict[str, T]:
+def _of(path: Path, links: Links, given: Mapping[str, T]) -> dict[str, T]:
     """What is given for inputs that the model has: the two sides may have different ones."""
     if not given:
         return {}
     from emergraph.exporters.onnxfile import read_onnx
 
-    names = {value.name for value in read_onnx(path).model.graph.input}
+    names = {value.name for value in read_onnx(path, root=links.root).model.graph.input}
     return {name: value for name, value in given.items() if name in names}
 
 

@@ -13,6 +13,7 @@ from emergraph.cli.emergenceviews import (
     report_view,
     sweep_view,
 )
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 from emergraph.errors import UsageError
@@ -37,6 +38,7 @@ def emergence(
     activity: Activity,
     fullness: Fullness,
     conventions: Conventions,
+    links: Links,
     save: Annotated[bool, typer.Option(help="Keep the result in the store.")] = True,
     output: Output,
 ) -> None:
@@ -47,7 +49,7 @@ def emergence(
     common: dict[str, Any] = {**activity.common(), "options": conventions.options(), "save": save}
     reference = name_or_id(fullness.reference)
     if fullness.positions:
-        files = fullness.files()
+        files = fullness.files(links)
         if files is None or fullness.full or activity.before is not None:
             raise UsageError("--positions runs the model: give --model FILE, and no --full or --before")
         view = position_view(
@@ -65,7 +67,7 @@ def emergence(
                 threshold=activity.threshold,
                 reference=reference,
                 report=fullness.options(activity),
-                files=fullness.files(),
+                files=fullness.files(links),
                 **common,
             )
         )

@@ -13,6 +13,7 @@ from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import AnyName
@@ -50,10 +51,6 @@ class ExportChoices:
         Branch,
         typer.Option(help="Of an If that the inputs decide: the branch taken, or all branches that run."),
     ] = Branch.TAKEN
-    root: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Folder that symbolic links of external weights may lead to."),
-    ] = None
     wire: Annotated[
         Wire,
         typer.Option(
@@ -112,6 +109,7 @@ def export(
     *,
     inputs: ModelInputs,
     choices: ExportChoices,
+    links: Links,
     limits: Limits,
     output: Output,
 ) -> None:
@@ -128,7 +126,7 @@ def export(
             inputs=inputs.arrays(),
             input_shapes=inputs.shapes(),
             all_branches=choices.branch is Branch.ALL,
-            root=choices.root,
+            root=links.root,
             force=choices.force,
             run_limits=run_limits,
         )

@@ -8,6 +8,7 @@ from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.informationoptions import Estimation, SequenceSource
 from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping
@@ -49,6 +50,7 @@ def information(
     keeping: Keeping,
     source: SequenceSource,
     estimation: Estimation,
+    links: Links,
     limits: Limits,
     output: Output,
 ) -> None:
@@ -57,7 +59,9 @@ def information(
     from emergraph.analysis.information.saving import save_information
 
     store = keeping.store
-    options = ModelOptions(run=estimation.run_options(limits), estimator=estimation.estimator_options())
+    options = ModelOptions(
+        run=estimation.run_options(limits, links), estimator=estimation.estimator_options()
+    )
     with held_to(limits), progress_bar("running sequences", output) as update:
         sequences = source.chosen(estimation.seed)
         found = measure_model(model, sequences, store=store, options=options, progress=update)

@@ -10,6 +10,7 @@ from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.landscapeoptions import Evaluation, Measures
 from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit, say
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping, name_or_id
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     emergraph landscape package.module:factory --weights model.safetensors --hessian 5
     """
 )
-def landscape(
+def landscape(  # noqa: PLR0913 - a parameter for each group of options
     model: Annotated[
         str,
         typer.Argument(metavar="MODEL", help="ONNX file, or package.module:factory of a PyTorch module."),
@@ -48,6 +49,7 @@ def landscape(
     inputs: ModelInputs,
     evaluation: Evaluation,
     measures: Measures,
+    links: Links,
     limits: Limits,
     output: Output,
 ) -> None:
@@ -72,7 +74,11 @@ def landscape(
             update(progress.done, progress.total)
 
         result = survey_model(
-            model, options, evaluation.options(inputs, limits), checkpoint=evaluation.resume, progress=moved
+            model,
+            options,
+            evaluation.options(inputs, limits, links),
+            checkpoint=evaluation.resume,
+            progress=moved,
         )
         run = None
         if store is not None:

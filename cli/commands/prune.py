@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
 from emergraph.cli.pruneoptions import PruneActivity, PruneRuns, Pruning
 from emergraph.cli.pruneviews import sensitivity_view, what_if_view, written_lines
@@ -32,6 +33,7 @@ def prune(
     pruning: Pruning,
     activity: PruneActivity,
     runs: PruneRuns,
+    links: Links,
     save: Annotated[bool, typer.Option(help="Keep the table in the store.")] = True,
     output: Output,
 ) -> None:
@@ -42,7 +44,7 @@ def prune(
     if pruning.sensitivity:
         runs.check_sensitivity()
         layers = chosen.prune_sensitivity(
-            pruning.options(), trace=name_or_id(activity.trace), save=save, files=runs.files()
+            pruning.options(), trace=name_or_id(activity.trace), save=save, files=runs.files(links)
         )
         emit(sensitivity_view(layers), output)
         return
@@ -52,7 +54,7 @@ def prune(
         rule=activity.rule,
         threshold=activity.threshold,
         save=save,
-        files=runs.files(),
+        files=runs.files(links),
         write=runs.keeping(),
     )
     for line in written_lines(result, runs.write):

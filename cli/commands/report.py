@@ -10,6 +10,7 @@ import typer
 
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, say
 from emergraph.cli.storeargs import AnyName, GraphChoice
 
@@ -59,7 +60,7 @@ class Making:
     emergraph report net.duckdb --format json --out vad.json
     """
 )
-def report(
+def report(  # noqa: PLR0913 - a parameter for each group of options
     source: Annotated[
         Path,
         typer.Argument(metavar="MODEL_OR_STORE", help="A store, or a model file to analyse with defaults."),
@@ -68,6 +69,7 @@ def report(
     *,
     graph: GraphChoice = None,
     making: Making,
+    links: Links,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The file to write.  [default: report.html]"),
@@ -87,7 +89,7 @@ def report(
     the store does not hold is left out, with the command that would make it.
     """
     talk = Output(quiet=quiet, debug=debug)
-    made = _made(source, graph, making, talk)
+    made = _made(source, graph, making, links, talk)
     if terminal:
         from emergraph.cli.reportterminal import print_report
 
@@ -118,7 +120,7 @@ def _write(text: str, target: Path, talk: Output) -> None:
     say(f"Wrote {target} ({size})", talk)
 
 
-def _made(source: Path, graph: str | None, making: Making, talk: Output) -> "Report":
+def _made(source: Path, graph: str | None, making: Making, links: Links, talk: Output) -> "Report":
     """The report, after running what a model needs."""
     from emergraph.analysis.report.collect import collect_report
     from emergraph.cli.reportsteps import Plan, is_store, run_plan
@@ -137,6 +139,7 @@ def _made(source: Path, graph: str | None, making: Making, talk: Output) -> "Rep
         values=making.input or (),
         shapes=making.input_shape or (),
         seed=making.seed,
+        root=links.root,
         budget=parse_seconds(making.budget),
     )
     outcome = run_plan(plan, say=lambda line: say(line, talk))

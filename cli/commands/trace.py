@@ -8,6 +8,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import GraphChoice, StorePath
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     emergraph trace net.duckdb --import activations.npz
     """
 )
-def trace(
+def trace(  # noqa: PLR0913 - a parameter for each group of options
     store: StorePath,
     inputs: Annotated[
         Path | None, typer.Argument(metavar="INPUTS", help="An .npz file with one array per input name.")
@@ -42,6 +43,7 @@ def trace(
         str | None, typer.Option(help="Name of the trace.  [default: the name of the inputs]")
     ] = None,
     samples: Samples,
+    links: Links,
     limits: Limits,
     output: Output,
 ) -> None:
@@ -62,7 +64,7 @@ def trace(
         if model is None:
             raise UsageError("--model FILE is needed: the model file that the graph was exported from")
         with held_to(limits), progress_bar(f"running {model.name}", output) as progress:
-            options = samples.options(name, limits)
+            options = samples.options(name, limits, links)
             summary = chosen.trace(given, model=model, options=options, progress=progress)
     emit(_view(summary), output)
 

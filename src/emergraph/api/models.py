@@ -37,6 +37,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
     source: "SourceOptions | None" = None,
     force: bool = False,
     any_name: bool = False,
+    root: str | Path | None = None,
     limits: "RunLimits | None" = None,
     progress: Progress | None = None,
 ) -> "Graph":
@@ -54,6 +55,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         source: Wiring of a weight file, weights of a factory, where to keep the ONNX file of a module.
         force: Write the graph even if the store holds one of the same file and settings.
         any_name: Let a new store have a name that does not end in .duckdb or .db.
+        root: Folder inside which files of the model may be symbolic links, as in a download cache.
         limits: Limits of that run.
         progress: Called with (operations done, operations in all).
 
@@ -76,6 +78,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         inputs=inputs or {},
         input_shapes=input_shapes or {},
         force=force,
+        root=None if root is None else Path(root),
         run_limits=limits or RunLimits(),
     )
     with one_command(), open_file(store, mode="create", any_name=any_name) as opened:
