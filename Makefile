@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace fuzz docs clean
+.PHONY: help demo test lint bench study models test-models test-browser test-strace fuzz golden house docs clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ test-strace: $(VENV)/.installed-dev ## Watch commands under strace: whom they ca
 
 fuzz: $(VENV)/.installed-dev ## Spoil 20 000 models and see each of them read or refused (nightly)
 	$(BIN)/python tests/fuzz/fuzz_onnx.py --cases 20000 --seed "$$(date +%Y%m%d)" --real --keep fuzz-failures
+
+golden: models ## Freeze the answers again and say what changed (explain each change in the CHANGELOG)
+	PYTHONPATH=src $(BIN)/python tests/golden/record.py
+
+house: $(VENV)/.installed-dev ## Measure how the code is laid out
+	$(BIN)/python benchmarks/house.py
 
 docs: $(VENV)/.installed-dev ## Write the pages again that are made from the code
 	$(BIN)/python -m emergraph.cli.reference > docs/cli.md
