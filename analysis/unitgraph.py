@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
-from emergraph.graphstore.records import NEURON_LAYER_KINDS, EdgeKind, IntArray, LayerKind, Role
+from emergraph.graphstore.arrays import IntArray
+from emergraph.graphstore.records import NEURON_LAYER_KINDS, EdgeKind, LayerKind, Role
 
 EdgeColumns = Mapping[str, NDArray[Any]]
 """Columns of one block's edges by name: src, dst (unit ids), weight, l1, l2, max_abs, n_params."""

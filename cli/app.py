@@ -4,12 +4,17 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 
 from emergraph.cli.files import checked_files, role_of
+from emergraph.errors import UsageError
+from emergraph.options import Option, Options, declared_options, text_of, value_of
+
+Chosen = TypeVar("Chosen", bound=Options)
 
 app = typer.Typer(
     name="emergraph",
@@ -70,7 +75,7 @@ def _flattened(function: Callable[..., None]) -> Callable[..., None]:
 
     def run(values: dict[str, object]) -> None:
         for name, (group, names) in groups.items():
-            values[name] = group(**{option: values.pop(option) for option in names})
+            values[name] = _made(group, {option: values.pop(option) for option in names})
         function(**values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -81,6 +86,9 @@ def _flattened(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option_parameters(group: type) -> list[inspect.Parameter]:
+    declared = list(declared_options(group))
+    if declared:
+        return [_parameter(option) for option in declared]
     hints = typing.get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
@@ -88,6 +96,64 @@ def _option_parameters(group: type) -> list[inspect.Parameter]:
         )
         for field in dataclasses.fields(group)
     ]
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """A parameter for typer from an option of the library: words stay words here, see `_made`."""
+    kind = option.item if option.item in _PLAIN and not option.many else str
+    default = option.default if kind is not str or option.default is None else text_of(option.default)
+    said = option.default_text
+    flags = option.flag
+    if kind is bool and option.default:
+        flags = f"{option.flag}/{option.flag.replace('--', '--no-', 1)}"
+    info = typer.Option(
+        flags,
+        help=option.help if said is None else f"{option.help}  [default: {said}]",
+        metavar=option.metavar,
+        min=option.least if kind in (int, float) else None,
+        max=option.most if kind in (int, float) else None,
+        show_default=said is None,
+    )
+    optional = kind if default is not None else kind | None
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[optional, info]
+    )
+
+
+_PLAIN = (bool, int, float, Path)
+"""Types that typer reads; every other value is a word that the option itself reads."""
+
+
+def _made(group: type, values: dict[str, object]) -> object:
+    """Return an object of a class of options from what stood on the command line."""
+    declared = {option.name: option for option in declared_options(group)}
+    return group(
+        **{
+            name: value_of(declared[name], value) if name in declared and isinstance(value, str) else value
+            for name, value in values.items()
+        }
+    )
+
+
+def parse_options(group: type[Chosen], words: Sequence[str]) -> Chosen:
+    """Return the options that words of a command line give: the inverse of `command_line`.
+
+    Raises:
+        UsageError: A word is none of the options, or a value is none that its option may have.
+    """
+    found: list[Chosen] = []
+
+    def keep(*, options: Chosen) -> None:
+        found.append(options)
+
+    keep.__annotations__ = {"options": group}
+    alone = typer.Typer(add_completion=False)
+    alone.command()(_flattened(keep))
+    try:
+        typer.main.get_command(alone).main(list(words), standalone_mode=False)
+    except typer.TyperException as error:
+        raise UsageError(error.format_message()) from None
+    return found[0]
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.records import (
     Block,
-    FloatArray,
-    IntArray,
     Kernels,
     Layer,
     MatrixKernels,

@@ -19,8 +19,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emergraph.errors import LimitError
+from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.frames import append
-from emergraph.graphstore.records import FloatArray, IntArray, Kernels, MatrixKernels
+from emergraph.graphstore.records import Kernels, MatrixKernels
 from emergraph.graphstore.sql import compose
 
 CHUNK_ROWS = 1 << 22

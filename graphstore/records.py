@@ -13,13 +13,13 @@ The rules that every exporter keeps and every analysis relies on:
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the kinds below are names on the command line, which starts without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.floating]
+    from emergraph.graphstore.arrays import FloatArray, IntArray
 
 
 class EdgeKind(StrEnum):
@@ -148,10 +148,10 @@ class UnitColumns:
 
     layer: int
     role: Role
-    bias: NDArray[np.float64] | None = None
-    scale: NDArray[np.float64] | None = None
+    bias: "NDArray[np.float64] | None" = None
+    scale: "NDArray[np.float64] | None" = None
     """Product of the element-wise factors applied to the unit (batch norm, gamma, constants)."""
-    shift: NDArray[np.float64] | None = None
+    shift: "NDArray[np.float64] | None" = None
     activation: str | None = None
     """Nonlinearity applied to the unit, e.g. "Relu"; None for linear."""
 
@@ -184,12 +184,12 @@ class Block:
 class Kernels:
     """Side columns of edges that stand for several parameters; one entry per edge."""
 
-    l1: NDArray[np.float64]
+    l1: "NDArray[np.float64]"
     """Sum of absolute values."""
-    l2: NDArray[np.float64]
+    l2: "NDArray[np.float64]"
     """Square root of the sum of squares."""
-    max_abs: NDArray[np.float64]
-    n_params: NDArray[np.int32]
+    max_abs: "NDArray[np.float64]"
+    n_params: "NDArray[np.int32]"
     """Non-zero parameters behind the edge, at least 1."""
 
 
@@ -295,9 +295,9 @@ class GraphSink(Protocol):
     def write_matrix(
         self,
         block: Block,
-        src_units: IntArray,
-        dst_units: IntArray,
-        weights: FloatArray,
+        src_units: "IntArray",
+        dst_units: "IntArray",
+        weights: "FloatArray",
         kernels: "MatrixKernels | None" = None,
     ) -> int:
         """Write the non-zero entries of `weights` (n_src, n_dst) as edges; return how many.
@@ -310,9 +310,9 @@ class GraphSink(Protocol):
     def write_edges(
         self,
         block: Block,
-        src: IntArray,
-        dst: IntArray,
-        weight: FloatArray | None = None,
+        src: "IntArray",
+        dst: "IntArray",
+        weight: "FloatArray | None" = None,
         kernels: Kernels | None = None,
     ) -> int:
         """Write the listed edges as they are (NULL weight when `weight` is None); return how many."""
@@ -339,10 +339,10 @@ class GraphSink(Protocol):
 class MatrixKernels:
     """`Kernels` for a whole matrix block: every array has the shape of the weights (n_src, n_dst)."""
 
-    l1: FloatArray
-    l2: FloatArray
-    max_abs: FloatArray
-    n_params: NDArray[np.int32]
+    l1: "FloatArray"
+    l2: "FloatArray"
+    max_abs: "FloatArray"
+    n_params: "NDArray[np.int32]"
 
 
 def matrix_restores(dtype: str, n_nonfinite: int) -> bool:

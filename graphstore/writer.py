@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import duckdb
 import polars as pl
 
+from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.catalog import next_id, unique_name
 from emergraph.graphstore.frames import insert_rows
 from emergraph.graphstore.graphrows import (
@@ -19,10 +20,8 @@ from emergraph.graphstore.ingest import EdgeLoader, as_unit_ids
 from emergraph.graphstore.layout import BlockRow, check_block, distinct, layer_starts
 from emergraph.graphstore.records import (
     Block,
-    FloatArray,
     GraphFooter,
     GraphHeader,
-    IntArray,
     Kernels,
     Layer,
     MatrixKernels,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.graphstore.records import IntArray
+from emergraph.graphstore.arrays import IntArray
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.emergence.reversepass import closed, matrix_units
 from emergraph.analysis.unitgraph import ArrayEdges, UnitBlock, UnitGraph
-from emergraph.graphstore.records import IntArray
+from emergraph.graphstore.arrays import IntArray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ from emergraph.analysis.emergence.edgesums import EdgeSums, group_edges
 from emergraph.analysis.emergence.scaled import Scaled, add, times
 from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph, UnitLayer
 from emergraph.errors import InvalidInputError
-from emergraph.graphstore.records import EdgeKind, IntArray
+from emergraph.graphstore.arrays import IntArray
+from emergraph.graphstore.records import EdgeKind
 
 Floats = NDArray[np.float64]
 Rows = IntArray | slice

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph
 from emergraph.errors import LimitError, UsageError
-from emergraph.graphstore.records import EdgeKind, IntArray
+from emergraph.graphstore.arrays import IntArray
+from emergraph.graphstore.records import EdgeKind
 
 Bools = NDArray[np.bool_]
 

@@ -12,8 +12,9 @@ from itertools import pairwise
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.counting import CountingSink
+from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.reader import GraphReader
-from emergraph.graphstore.records import Block, FloatArray, IntArray, Kernels, LayerKind, MatrixKernels
+from emergraph.graphstore.records import Block, Kernels, LayerKind, MatrixKernels
 
 ATTENTION = frozenset({LayerKind.SCORE, LayerKind.CONTEXT})
 

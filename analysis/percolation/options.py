@@ -1,11 +1,9 @@
 """Conventions of a percolation run."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
-from emergraph.errors import UsageError
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
+from emergraph.options import Options, option
 
 
 class OrderName(StrEnum):
@@ -21,41 +19,41 @@ class OrderName(StrEnum):
     """Absolute weight times mean absolute activation of the source, largest first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PercolationOptions:
+class Structure(StrEnum):
+    """Where edges without parameters are while the others are added."""
+
+    GIVEN = "given"
+    """There from the start."""
+    ABSENT = "absent"
+
+
+class OrderOptions(Options):
+    """By what edges are ordered."""
+
+    order: str = option(
+        default=OrderName.WEIGHT.value,
+        help="weight, random, degree, activity, or an SQL expression over edges; the largest first.",
+        metavar="ORDER",
+    )
+    trace: str | None = option(
+        default=None, help="The trace, for --order activity.", metavar="NAME|ID", default_text="the newest"
+    )
+
+
+class PercolationOptions(Options):
     """What is added, in which order, and how often."""
 
-    kinds: Sequence[EdgeKind | str] = PATH_KINDS
-    """Kinds of edges; those with parameters are added one by one."""
-    structure: str = "given"
-    """Edges without parameters are there from the start ("given") or left out ("absent")."""
-    seeds: int = 5
-    """Repetitions with other random orders of equal keys; one when there are no equal keys."""
-    nulls: int = 5
-    """Repetitions of each null model; 0 for none."""
-    seed: int = 0
-    """First seed of random numbers."""
-    points: int = 100
-    """Numbers of edges at which the curve is kept, spaced evenly in the logarithm."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts that make no sense.
-
-        Raises:
-            UsageError: A count is too small.
-        """
-        if self.seeds < 1 or self.nulls < 0 or self.points < 2 or self.seed < 0:
-            raise UsageError(
-                f"percolation: expected at least 1 seeds, 0 nulls, 2 points and seed 0, got {self.seeds}, "
-                f"{self.nulls}, {self.points} and {self.seed}"
-            )
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the options by name."""
-        return {
-            "kinds": [str(kind) for kind in self.kinds],
-            "structure": self.structure,
-            "seeds": self.seeds,
-            "nulls": self.nulls,
-            "points": self.points,
-        }
+    kinds: tuple[EdgeKind, ...] = option(
+        default=PATH_KINDS,
+        help="Kinds of edges; those with parameters are added one by one.",
+        metavar="KIND,...",
+    )
+    structure: Structure = option(
+        default=Structure.GIVEN, help="Edges without parameters are there from the start (given) or absent."
+    )
+    seeds: int = option(default=5, help="Random orders of equal keys; one where no keys are equal.", least=1)
+    nulls: int = option(default=5, help="Draws of each null model; 0 for none.", least=0)
+    seed: int = option(default=0, help="First seed.", least=0)
+    points: int = option(
+        default=100, help="Points of the curve that are kept, evenly in the logarithm of the edges.", least=2
+    )

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
-from emergraph.graphstore.records import EdgeKind, IntArray
+from emergraph.graphstore.arrays import IntArray
+from emergraph.graphstore.records import EdgeKind
 
 Floats = NDArray[np.float64]
 Levels = NDArray[np.uint8]

@@ -1,52 +1,33 @@
 """Conventions of a topology run."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from emergraph.errors import UsageError
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
+from emergraph.options import Options, option
 
 
-@dataclass(frozen=True, kw_only=True)
-class TopologyOptions:
+class TopologyOptions(Options):
     """What is measured on what."""
 
-    kinds: Sequence[EdgeKind | str] = PATH_KINDS
-    """Kinds of edges; those without a parameter have strength 1 in weighted measures."""
-    alpha: float = 0.05
-    """Level of the disparity filter that makes the backbone."""
-    nulls: int = 3
-    """Null draws of the modularity; 0 for none."""
-    seed: int = 0
-    max_edges: int = 1_000_000
-    """Most pairs of units for communities, cores, PageRank, assortativity and rich club; beyond, they are
-    measured on the backbone."""
-    max_paths: float = 2e9
-    """Most units times edges for betweenness, 6 to 30 s; beyond, it is left out."""
-    motifs: bool = True
-    """Count motifs of blocks."""
-    spectra: bool = True
-    """Diagnose the spectrum of every weight tensor."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that make no sense.
-
-        Raises:
-            UsageError: alpha is not in (0, 1], or a count is negative.
-        """
-        if not 0 < self.alpha <= 1:
-            raise UsageError(f"alpha {self.alpha}: expected a number in (0, 1]")
-        if min(self.nulls, self.seed, self.max_edges, self.max_paths) < 0:
-            raise UsageError("topology: nulls, seed and limits must not be negative")
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the options by name."""
-        return {
-            "kinds": [str(kind) for kind in self.kinds],
-            "alpha": self.alpha,
-            "nulls": self.nulls,
-            "max_edges": self.max_edges,
-            "max_paths": self.max_paths,
-            "motifs": self.motifs,
-            "spectra": self.spectra,
-        }
+    kinds: tuple[EdgeKind, ...] = option(
+        default=PATH_KINDS,
+        help="Kinds of edges; those without a parameter have strength 1 in weighted measures.",
+        metavar="KIND,...",
+    )
+    alpha: float = option(
+        default=0.05,
+        help="Level of the disparity filter that makes the backbone, in (0, 1].",
+        above=0,
+        most=1,
+    )
+    nulls: int = option(default=3, help="Null draws of the modularity; 0 for none.", least=0)
+    seed: int = option(default=0, help="Seed of Leiden and of the nulls.", least=0)
+    max_edges: int = option(
+        default=1_000_000,
+        help="Pairs of units beyond which communities, cores, PageRank, assortativity and rich club are "
+        "measured on the backbone.",
+        least=0,
+    )
+    max_paths: float = option(
+        default=2e9, help="Units times edges beyond which betweenness (6 to 30 s) is left out.", least=0
+    )
+    motifs: bool = option(default=True, help="Count motifs of blocks.")
+    spectra: bool = option(default=True, help="Diagnose the spectrum of every weight tensor.")

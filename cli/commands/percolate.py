@@ -1,61 +1,18 @@
 """`emergraph percolate`: what grows together as the edges of a graph are added one by one."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 from emergraph.cli.app import command
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 
 if TYPE_CHECKING:
-    from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
 
 SHOWN_POINTS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adding:
-    """Which edges are added, in which order, how often."""
-
-    order: Annotated[
-        str,
-        typer.Option(
-            metavar="ORDER",
-            help="weight, random, degree, activity, or an SQL expression over edges; the largest first.",
-        ),
-    ] = "weight"
-    trace: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|ID", help="The trace, for --order activity.  [default: the newest]"),
-    ] = None
-    kinds: Annotated[
-        str | None,
-        typer.Option(metavar="KIND,...", help="Kinds of edges.  [default: weight,identity,gate,attention]"),
-    ] = None
-    structure: Annotated[
-        str, typer.Option(help="Edges without parameters are there from the start (given) or absent.")
-    ] = "given"
-    seeds: Annotated[int, typer.Option(min=1, help="Random orders of equal keys.")] = 5
-    nulls: Annotated[int, typer.Option(min=0, help="Draws of each null model; 0 for none.")] = 5
-    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0
-    points: Annotated[int, typer.Option(min=2, help="Points of the curve that are kept.")] = 100
-
-    def options(self) -> "PercolationOptions":
-        """The library's options."""
-        from emergraph.analysis.percolation.options import PercolationOptions
-
-        chosen: dict[str, Any] = {"kinds": tuple(self.kinds.split(","))} if self.kinds is not None else {}
-        return PercolationOptions(
-            structure=self.structure,
-            seeds=self.seeds,
-            nulls=self.nulls,
-            seed=self.seed,
-            points=self.points,
-            **chosen,
-        )
 
 
 @command(
@@ -69,7 +26,8 @@ def percolate(
     store: StorePath,
     *,
     graph: GraphChoice = None,
-    adding: Adding,
+    order: OrderOptions,
+    options: PercolationOptions,
     save: Annotated[bool, typer.Option(help="Keep the result in the store.")] = True,
     output: Output,
 ) -> None:
@@ -77,9 +35,7 @@ def percolate(
     from emergraph import api
 
     chosen = api.open_store(store).graph(graph)
-    result = chosen.percolation(
-        adding.order, trace=name_or_id(adding.trace), options=adding.options(), save=save
-    )
+    result = chosen.percolation(order.order, trace=name_or_id(order.trace), options=options, save=save)
     emit(_view(result), output)
 
 

@@ -1,0 +1,131 @@
+"""Options are declared once: the command line, the docstring and the command that repeats a run follow."""
+
+import dataclasses
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
+from emergraph.analysis.topology.options import TopologyOptions
+from emergraph.cli.app import parse_options
+from emergraph.errors import UsageError
+from emergraph.options import Options, command_line, declared_options, option, repeated
+
+CLASSES = (TopologyOptions, OrderOptions, PercolationOptions)
+
+
+class Colour(StrEnum):
+    """For the tests."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Walk(Options):
+    """How a walk is drawn."""
+
+    steps: int = option(default=10, help="Steps.", least=2, most=50)
+    size: float = option(default=0.5, help="Size of a step.", above=0)
+    colours: tuple[Colour, ...] = option(default=(Colour.RED,), help="Colours.", flag="--colour")
+    shares: tuple[float, ...] | None = option(default=None, help="Shares.", default_text="all")
+    folder: Path | None = option(default=None, help="Where.", metavar="FOLDER")
+    loud: bool = option(default=False, help="Say it.")
+    drawn: bool = option(default=True, help="Draw it.")
+    note: str = "not an option"
+
+
+def values(declared):
+    """Draw a value that an option may have."""
+    kind = declared.item
+    if kind is bool:
+        return st.booleans()
+    if kind is int:
+        return st.integers(int(declared.least or 0), int(declared.most or 10**6))
+    if kind is float:
+        low = declared.least if declared.least is not None else declared.above
+        number = st.floats(low, declared.most, allow_nan=False, allow_infinity=False)
+        number = number.filter(lambda x: declared.above is None or x > declared.above)
+    elif isinstance(kind, type) and issubclass(kind, StrEnum):
+        number = st.sampled_from(list(kind))
+    elif kind is Path:
+        number = st.from_regex(r"\A[a-z]{1,5}/-?[a-z.]{1,5}\Z").map(Path)
+    else:
+        number = st.from_regex(r"\A-{0,2}[a-zA-Z0-9 '\"<>*_]{1,12}\Z")
+    return st.lists(number, min_size=1, max_size=4).map(tuple) if declared.many else number
+
+
+def objects(cls):
+    """Draw options of a class; those that do not go together are passed over."""
+    drawn = {
+        one.name: (st.none() | values(one)) if one.default is None else values(one)
+        for one in declared_options(cls)
+    }
+
+    def made(chosen):
+        try:
+            return cls(**chosen)
+        except UsageError:
+            return None
+
+    return st.fixed_dictionaries(drawn).map(made).filter(lambda found: found is not None)
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, Walk], ids=lambda cls: cls.__name__)
+@given(data=st.data())
+def test_the_command_line_of_options_gives_equal_options(cls, data):
+    chosen = data.draw(objects(cls))
+    assert parse_options(cls, command_line(chosen)) == chosen
+    assert repeated(cls, chosen.to_dict()) == command_line(chosen)
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, Walk], ids=lambda cls: cls.__name__)
+def test_defaults_need_no_words(cls):
+    assert command_line(cls()) == []
+    assert parse_options(cls, []) == cls()
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_the_docstring_lists_every_option(cls):
+    for one in declared_options(cls):
+        assert f"{one.name}: {one.help}" in cls.__doc__
+
+
+def test_options_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Walk().steps = 3
+
+
+@pytest.mark.parametrize(
+    ("given_value", "message"),
+    [
+        ({"steps": 1}, "steps: expected at least 2 and at most 50, found 1"),
+        ({"steps": 51}, "steps: expected at least 2 and at most 50, found 51"),
+        ({"size": 0}, "size: expected above 0, found 0"),
+        ({"size": float("nan")}, "size: expected above 0, found nan"),
+        ({"colours": ("green",)}, "unknown colours 'green'; available: red, blue"),
+    ],
+)
+def test_values_out_of_range_are_refused(given_value, message):
+    with pytest.raises(UsageError, match=message):
+        Walk(**given_value)
+
+
+def test_words_become_what_they_mean():
+    walk = Walk(colours=["red", "blue"], shares=[0.5, 1])
+    assert walk.colours == (Colour.RED, Colour.BLUE)
+    assert walk.shares == (0.5, 1)
+    assert command_line(walk) == ["--colour", "red,blue", "--shares", "0.5,1"]
+
+
+@pytest.mark.parametrize("words", [["--shares", "1,x"], ["--shares", "nan"], ["--size", "inf"]])
+def test_words_that_are_no_numbers_are_refused(words):
+    with pytest.raises(UsageError):
+        parse_options(Walk, words)
+
+
+def test_what_is_no_option_is_left_to_the_program():
+    assert "note" not in {one.name for one in declared_options(Walk)}
+    assert Walk(note="x").to_dict()["note"] == "x"
