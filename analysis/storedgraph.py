@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.unitgraph import (
@@ -32,7 +33,9 @@ def read_unit_graph(reader: GraphReader) -> UnitGraph:
     ]
     units = reader.units()
     codes = units["role"].replace_strict({role.value: code for code, role in enumerate(ROLES)})
-    n_params = int(str(reader.summary["n_parameters"]))
+    # scales and zero points say how weights are stored
+    weights = reader.tensors().filter(pl.col("role") != "quantization")
+    n_params = int(weights["n_params"].sum())
     return UnitGraph(
         layers=tuple(layers),
         blocks=tuple(_unit_block(info) for info in reader.blocks_info()),
@@ -40,7 +43,7 @@ def read_unit_graph(reader: GraphReader) -> UnitGraph:
         neuron=units["neuron"].to_numpy(),
         role=codes.to_numpy().astype(np.uint8),
         n_params=n_params,
-        n_nonzero=n_params - int(reader.tensors()["n_zeros"].sum()),
+        n_nonzero=n_params - int(weights["n_zeros"].sum()),
         edges=StoredEdges(reader),
         name=reader.name,
     )

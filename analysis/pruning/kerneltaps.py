@@ -70,8 +70,7 @@ def parameters_behind(
 ) -> Taps | None:
     """The non-zero elements of a tensor behind each edge of any block; None where the layout cannot be told.
 
-    Integers are accepted when they are the weights up to one factor per target, source or tensor (quantized
-    around zero): a removed parameter is then 0, too.
+    Integers around zero are accepted when they are the weights up to one factor per target, source or tensor.
 
     Args:
         block: The edges.

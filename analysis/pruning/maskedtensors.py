@@ -1,6 +1,6 @@
 """The parameter tensors of a pruned model: the model's own, with zeros where parameters were removed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from emergraph.analysis.pruning.edgetable import BlockTable
 from emergraph.analysis.pruning.items import PruningUnit, TensorValues
 from emergraph.analysis.pruning.kerneltaps import parameters_behind
 from emergraph.analysis.pruning.removal import Removal
+from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.errors import UsageError
 from emergraph.graphstore.text import printable
 
@@ -35,14 +36,14 @@ class TensorElements:
     Args:
         removal: Any removal of the sweep.
         tensor_values: The graph's parameter tensors.
+        zeros: Which of their stored values mean zero.
 
     Raises:
-        UsageError: The parameters of a block cannot be found in its tensor (quantized around another value
-            than zero, or made of several tensors).
+        UsageError: The parameters of a block cannot be found in its tensor (it is made of several tensors).
     """
 
-    def __init__(self, removal: Removal, tensor_values: TensorValues) -> None:
-        self._parts = tuple(_located(removal, tensor_values))
+    def __init__(self, removal: Removal, tensor_values: TensorValues, zeros: StoredZeros) -> None:
+        self._parts = tuple(_located(removal, tensor_values, zeros))
 
     def zeroed(self, removal: Removal, level: int) -> Zeroed:
         """The elements that are zero at a level."""
@@ -62,13 +63,14 @@ class TensorElements:
         return found
 
 
-def _located(removal: Removal, tensor_values: TensorValues) -> Iterator[_Element]:
+def _located(removal: Removal, tensor_values: TensorValues, zeros: StoredZeros) -> Iterator[_Element]:
     graph = removal.items.table.graph
     for block in removal.items.blocks:
         taps = removal.items.taps.get(block.block.id)
         if taps is None and block.block.tensor is not None:
             shared = removal.items.unit is PruningUnit.UNIT
-            taps = parameters_behind(block, graph, tensor_values(block.block.tensor), shared=shared)
+            values = zeros.weights(block.block.tensor, tensor_values(block.block.tensor))
+            taps = parameters_behind(block, graph, values, shared=shared)
         if taps is None:
             name = printable(block.block.name or str(block.block.id), limit=60)
             raise UsageError(
@@ -101,6 +103,7 @@ def follow_units(
     for node in nodes:
         for name in node.input:
             readers.setdefault(name, []).append(node)
+    stored = _stored_names(nodes, shapes)
     found: Zeroed = {}
     for block in removal.items.blocks:
         layer = graph.layers[block.target]
@@ -108,9 +111,23 @@ def follow_units(
         name = block.block.tensor
         if not len(gone) or name is None:
             continue
-        for node in readers.get(name, []):
-            for constant in _following(node, readers, shapes, layer.n_units):
+        for node in (node for made, root in stored.items() if root == name for node in readers.get(made, [])):
+            for constant in _following(node, readers, shapes, stored, layer.n_units):
                 found[constant] = np.union1d(found.get(constant, np.empty(0, np.int64)), gone)
+    return found
+
+
+_AS_IT_IS = frozenset({"DequantizeLinear", "Transpose", "Identity", "Cast"})
+"""What leads from a stored tensor to the operation that uses it."""
+_CODING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def _stored_names(nodes: Sequence[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Tensor name -> the stored tensor that it is, dequantized or turned."""
+    found = {name: name for name in shapes}
+    for node in nodes:
+        if node.op_type in _AS_IT_IS and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
     return found
 
 
@@ -118,28 +135,23 @@ def _following(
     node: onnx.NodeProto,
     readers: dict[str, list[onnx.NodeProto]],
     shapes: dict[str, tuple[int, ...]],
+    stored: Mapping[str, str],
     n_units: int,
 ) -> Iterator[str]:
-    def per_unit(name: str) -> bool:
-        return name in shapes and int(np.prod(shapes[name])) == n_units
+    def per_unit(name: str) -> str | None:
+        root = stored.get(name)
+        return root if root is not None and int(np.prod(shapes[root])) == n_units else None
 
-    if node.op_type in _BIAS_OPS and len(node.input) > 2 and per_unit(node.input[2]):
-        yield node.input[2]
+    if node.op_type in _BIAS_OPS and len(node.input) > 2 and (bias := per_unit(node.input[2])):
+        yield bias
     while len(readers.get(node.output[0], [])) == 1:
         (node,) = readers[node.output[0]]
         if node.op_type == "BatchNormalization":
-            yield from (name for name in node.input[1:3] if per_unit(name))
+            yield from (root for name in node.input[1:3] if (root := per_unit(name)))
         elif node.op_type == "Add":
-            constants = [name for name in node.input if per_unit(name)]
+            constants = [root for name in node.input if (root := per_unit(name))]
             if not constants:
                 return
             yield from constants
-        else:
+        elif node.op_type not in _CODING:
             return
-
-
-def with_zeros(values: NDArray[np.generic], elements: NDArray[np.int64]) -> NDArray[np.generic]:
-    """A copy of a tensor with zeros at some raveled places."""
-    copy = np.array(values, order="C")
-    copy.reshape(-1)[elements] = 0
-    return copy

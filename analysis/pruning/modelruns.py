@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.pruning.items import PruningUnit, TensorValues
-from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed, follow_units, with_zeros
+from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed, follow_units
 from emergraph.analysis.pruning.measures import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import Shrinker
+from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import OnnxFile, read_onnx
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, assemble
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
-from emergraph.exporters.runtime.sources import FileSource
+from emergraph.exporters.runtime.sources import FileSource, stored_array
 from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
 from emergraph.exporters.traces.record import recordable
 from emergraph.exporters.traces.running import Batching, SampleRunner
@@ -68,8 +69,7 @@ class PrunedSource:
         """The values of a tensor."""
         if id(tensor) not in self.replaced:
             return self.base.stored(tensor)
-        values = self.replaced[id(tensor)]
-        return StoredTensor(values.shape, tensor.data_type, values.tobytes())
+        return stored_array(self.replaced[id(tensor)], tensor.data_type)
 
     def array(self, tensor: onnx.TensorProto) -> Array:
         """The same as an array."""
@@ -175,7 +175,7 @@ class _Levels:
         self._prepared = prepare_samples(file, files.inputs, files.limits)
         self._flat = self._prepared.run.flat
         self._shapes = {name: tuple(t.dims) for name, t in self._flat.initializers.items()}
-        self._elements = TensorElements(removals[0], tensor_values)
+        self._elements = TensorElements(removals[0], tensor_values, stored_zeros(self._flat, self._source))
         self._shrinker = Shrinker(self._prepared.run, self._source, file_bytes=file_bytes(file))
         self._batching: Batching | None = None
 
@@ -222,11 +222,17 @@ class _Levels:
 
 def pruned_source(source: ModelSource, flat: FlatModel, zeroed: Zeroed) -> PrunedSource:
     """A model with zeros where parameters were removed."""
+    zeros = stored_zeros(flat, source)
     protos = {name: _proto(flat.initializers, name) for name in zeroed}
     return PrunedSource(
         source,
-        {id(proto): with_zeros(source.array(proto), zeroed[name]) for name, proto in protos.items()},
+        {id(proto): zeros.put(name, source.array(proto), zeroed[name]) for name, proto in protos.items()},
     )
+
+
+def stored_zeros(flat: FlatModel, source: ModelSource) -> StoredZeros:
+    """Which stored values of a model's tensors mean zero."""
+    return StoredZeros(flat, lambda name: source.array(flat.initializers[name]))
 
 
 def prepare_samples(file: OnnxFile, inputs: Mapping[str, Array] | None, limits: RunLimits) -> Prepared:

@@ -21,8 +21,9 @@ from emergraph.analysis.pruning.channels.constants import ModelConstants, consta
 from emergraph.analysis.pruning.channels.cutting import cut_model
 from emergraph.analysis.pruning.channels.tracks import ChannelMap, Reader, channel_map
 from emergraph.analysis.pruning.channels.unneeded import Groups, Unneeded, channel_groups
-from emergraph.analysis.pruning.maskedtensors import Zeroed, with_zeros
+from emergraph.analysis.pruning.maskedtensors import Zeroed
 from emergraph.analysis.pruning.removal import Removal
+from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.folding import folder_of
@@ -84,6 +85,7 @@ class Shrinker:
         self._run, self._source, self._file_bytes = run, source, file_bytes
         self._names = constant_names(run.flat)
         self._folder = folder_of(run.flat, source, limits)
+        self._zeros = StoredZeros(run.flat, lambda name: source.array(run.flat.initializers[name]))
 
     @cached_property
     def channels(self) -> ChannelMap:
@@ -115,7 +117,7 @@ class Shrinker:
 
         def values(name: str) -> Array:
             array = self._source.array(flat.initializers[name])
-            return with_zeros(array, zeroed[name]) if name in zeroed else array
+            return self._zeros.put(name, array, zeroed[name]) if name in zeroed else array
 
         self._folder.renew()
         return ModelConstants(flat, values, self._names, self._folder)

@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 
 from emergraph.analysis.pruning.items import TensorValues
-from emergraph.analysis.pruning.maskedtensors import TensorElements, with_zeros
-from emergraph.analysis.pruning.modelruns import ModelFiles, all_zeroed, model_of
+from emergraph.analysis.pruning.maskedtensors import TensorElements
+from emergraph.analysis.pruning.modelruns import ModelFiles, all_zeroed, model_of, stored_zeros
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
 from emergraph.exporters.runtime.concrete import concrete_run
-from emergraph.exporters.runtime.sources import FileSource
+from emergraph.exporters.runtime.sources import FileSource, stored_array
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
 
@@ -52,19 +52,21 @@ def write_masked(
     source = FileSource(file)
     flat = concrete_run(file).flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
-    zeroed = all_zeroed(TensorElements(removal, tensor_values), removal, level, flat.nodes, shapes)
+    zeros = stored_zeros(flat, source)
+    elements = TensorElements(removal, tensor_values, zeros)
+    zeroed = all_zeroed(elements, removal, level, flat.nodes, shapes)
     replaced = {}
     count = 0
     for name, places in zeroed.items():
         proto = flat.initializers[name]
         values = source.array(proto)
-        pruned = with_zeros(values, places)
-        count += int(np.count_nonzero(values) - np.count_nonzero(pruned))
+        pruned = zeros.put(name, values, places)
+        count += int(np.count_nonzero(values != pruned))
         replaced[id(proto)] = pruned
     total = 0
     for tensor in _tensors(file.model.graph, file.model):
         if id(tensor) in replaced:
-            raw = replaced.pop(id(tensor)).tobytes()
+            raw = bytes(stored_array(replaced.pop(id(tensor)), tensor.data_type).raw)
         elif tensor.data_location == onnx.TensorProto.EXTERNAL:
             raw = bytes(source.stored(tensor).raw)
         else:

@@ -19,9 +19,11 @@ from emergraph.analysis.pruning.modelruns import (
     model_outputs,
     prepare_samples,
     pruned_source,
+    stored_zeros,
 )
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import CutReport, Shrinker, largest_difference
+from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.analysis.pruning.writing import check_target
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
@@ -94,7 +96,9 @@ def write_smaller(
     prepared = prepare_samples(file, files.inputs, files.limits)
     flat = prepared.run.flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
-    zeroed = all_zeroed(TensorElements(removal, tensor_values), removal, level, flat.nodes, shapes)
+    zeros = stored_zeros(flat, source)
+    elements = TensorElements(removal, tensor_values, zeros)
+    zeroed = all_zeroed(elements, removal, level, flat.nodes, shapes)
     shrinker = Shrinker(prepared.run, source)
     smaller, unneeded = shrinker.smaller(zeroed)
     content = smaller.SerializeToString()
@@ -108,7 +112,10 @@ def write_smaller(
         )
     write_atomically(out, content)
     return Written(
-        zeroed_parameters=_zeros(source, flat.initializers, zeroed),
+        zeroed_parameters=sum(
+            _lost(source.array(flat.initializers[name]), name, places, zeros)
+            for name, places in zeroed.items()
+        ),
         report=shrinker.report(unneeded, removal, level),
         bytes_before=file_bytes(file),
         bytes_after=len(content),
@@ -133,8 +140,5 @@ def compare_models(
     return largest_difference(expected, found)
 
 
-def _zeros(source: ModelSource, initializers: Mapping[str, onnx.TensorProto], zeroed: Zeroed) -> int:
-    return sum(
-        int(np.count_nonzero(source.array(initializers[name]).reshape(-1)[places]))
-        for name, places in zeroed.items()
-    )
+def _lost(values: Array, name: str, places: NDArray[np.int64], zeros: StoredZeros) -> int:
+    return int(np.count_nonzero(values != zeros.put(name, values, places)))

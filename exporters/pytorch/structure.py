@@ -21,7 +21,7 @@ from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.folding import folder_of
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
-from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.runtime.sources import as_source, stored_array
 from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, traced_model
@@ -52,8 +52,7 @@ class CurrentWeights:
         values = self.values.get(tensor.name)
         if values is None:
             return self.base.stored(tensor)
-        raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-        return StoredTensor(values.shape, int(tensor.data_type), raw.data)
+        return stored_array(values, int(tensor.data_type))
 
     def array(self, tensor: onnx.TensorProto) -> Array:
         """The values of a tensor."""

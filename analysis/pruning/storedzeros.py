@@ -1,0 +1,103 @@
+"""Which stored value of each tensor of a model means zero: 0, or the zero point of a quantized tensor."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.exporters.nodes import attributes, input_name
+from emergraph.exporters.runtime.flat_model import FlatModel
+from emergraph.exporters.runtime.quantization import dequantize, laid_out
+
+Array = NDArray[np.generic]
+
+_NONE = 99
+"""The operation has no such input."""
+_CODED_INPUTS: Mapping[str, Mapping[int, tuple[int, int, int]]] = {
+    "DequantizeLinear": {0: (1, 2, 1)},
+    "QLinearMatMul": {0: (1, 2, -2), 3: (4, 5, -1)},
+    "QLinearConv": {3: (4, 5, 0)},
+    "MatMulInteger": {0: (_NONE, 2, -2), 1: (_NONE, 3, -1)},
+    "ConvInteger": {1: (_NONE, 3, 0)},
+    "QGemm": {3: (4, 5, 1)},
+    "MatMulIntegerToFloat": {1: (3, 5, -1)},
+    "DynamicQuantizeMatMul": {1: (2, 3, -1)},
+    "QAttention": {1: (4, 7, -1)},
+    "DynamicQuantizeLSTM": {1: (8, 9, -1), 2: (10, 11, -1)},
+}
+"""By operation type and input: the inputs that are its scale and its zero point, and the axis of these."""
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """How the codes of a tensor are read."""
+
+    scale: str
+    zero: str
+    axis: int
+    block_size: int = 0
+
+
+class StoredZeros:
+    """The stored zeros of a model's tensors.
+
+    Args:
+        flat: The model.
+        read: Gives the values of an initializer by name.
+    """
+
+    def __init__(self, flat: FlatModel, read: Callable[[str], Array]) -> None:
+        self._flat, self._read = flat, read
+
+    @cached_property
+    def _codings(self) -> dict[str, _Coding]:
+        """By initializer; those whose scales and zero points the model computes are left out."""
+        known: dict[str, _Coding] = {}
+        for node in self._flat.nodes:
+            for position, (scale, zero, axis) in _CODED_INPUTS.get(node.op_type, {}).items():
+                name = input_name(node, position)
+                coding = _coding(node, input_name(node, scale), input_name(node, zero), axis)
+                given = {part for part in (name, coding.scale, coding.zero) if part}
+                if given <= self._flat.initializers.keys():
+                    known.setdefault(name, coding)
+        return known
+
+    def of(self, name: str) -> Array:
+        """The stored value that means zero, such that it broadcasts to the tensor."""
+        coding = self._codings.get(name)
+        if coding is None or not coding.zero:
+            return np.zeros((), np.int8)
+        return self._spread(name, coding, coding.zero)
+
+    def weights(self, name: str, values: Array) -> Array:
+        """Codes as the weights that they stand for, as far as the model says; other tensors as they are."""
+        coding = self._codings.get(name)
+        if coding is None:
+            return values
+        scale = self._spread(name, coding, coding.scale) if coding.scale else None
+        return dequantize(values, scale, self.of(name))
+
+    def _spread(self, name: str, coding: _Coding, numbers: str) -> Array:
+        shape = tuple(int(d) for d in self._flat.initializers[name].dims)
+        found = self._read(numbers)
+        if len(shape) == 3 and found.ndim == 2 and not coding.block_size:
+            # directions and columns of a recurrent operation
+            return found.reshape(shape[0], 1, -1)
+        return laid_out(found, shape, axis=coding.axis, block_size=coding.block_size)
+
+    def put(self, name: str, values: Array, places: NDArray[np.int64]) -> Array:
+        """A copy of a tensor with its stored zero at some raveled places."""
+        copy = np.array(values, order="C")
+        zero = np.broadcast_to(self.of(name), copy.shape)
+        index = np.unravel_index(places, copy.shape)
+        copy[index] = zero[index].astype(copy.dtype)
+        return copy
+
+
+def _coding(node: onnx.NodeProto, scale: str, zero: str, axis: int) -> _Coding:
+    given = attributes(node)
+    along = int(str(given.get("axis", 0 if node.op_type == "QGemm" and given.get("transB") else axis)))
+    return _Coding(scale, zero, along, int(str(given.get("block_size", 0))))
