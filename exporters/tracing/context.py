@@ -81,6 +81,8 @@ class ParameterUse:
     block_transposed: bool = False
     zero_point: Callable[[], Array] | None = None
     """For quantized tensors: gives the stored values that mean zero; they broadcast to the tensor."""
+    packed: tuple[int, Callable[[], int]] | None = None
+    """For tensors whose elements hold several weights each: how many weights, and what counts their zeros."""
 
 
 class TraceContext:
@@ -281,11 +283,15 @@ class TraceContext:
         """Add a constant's parameters to a layer's count; its coding is no parameter of the layer."""
         if constant is None:
             return
-        sizes = {root: prod(self.model.initializers[root].shape) for root in constant.roots}
+        sizes = {root: self._n_weights(root) for root in constant.roots}
         for root in sorted(sizes, key=lambda name: (-sizes[name], name)):
             layer.n_params += sizes[root]
             layer.dtype = layer.dtype or self.model.initializers[root].dtype_name
             layer.roots.append(root)
+
+    def _n_weights(self, root: str) -> int:
+        packed = self.uses[root].packed if root in self.uses else None
+        return prod(self.model.initializers[root].shape) if packed is None else packed[0]
 
     def fold(self) -> None:
         """Turn the current node, all of whose inputs are constants, into constants."""

@@ -177,7 +177,7 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
         ctx.builder.sink.write_tensor(tensor)
         total += tensor.n_params
         understood += tensor.n_params if tensor.understood else 0
-        zeros[name] = tensor.n_zeros
+        zeros[name] = tensor.n_zeros if use.packed is None else use.packed[1]()
     for layer in ctx.builder.layers:
         layer.n_zeros = sum(zeros.get(root, 0) for root in layer.roots)
     return total, understood

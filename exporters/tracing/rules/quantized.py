@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.runtime.quantization import dequantize, laid_out
 from emergraph.exporters.tracing.constants import Constant, literal
-from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.context import ParameterUse, TraceContext, rule
 from emergraph.exporters.tracing.rules.contraction import add_bias, contract, matmul_letters
 from emergraph.exporters.tracing.rules.convolution import trace_convolution
 from emergraph.exporters.tracing.rules.recurrent import RecurrentWeights, trace_lstm
@@ -169,18 +169,26 @@ def matmul_nbits(ctx: TraceContext) -> None:
     offset = None if zero is None else zero.constant
     n_blocks = -(-k // block)
 
-    def load() -> Array:
+    def centred() -> NDArray[np.float32]:
         codes = unpack(stored.load().reshape(n, n_blocks, -1), bits)[:, :, :block].astype(np.float32)
-        by = factor.load().astype(np.float32).reshape(n, n_blocks, 1)
         middle = np.full(1, 1 << (bits - 1), np.float32)
         if offset is not None:
             raw = offset.load()
             points: Array = raw.reshape(n, -1)
             points = points if raw.dtype.kind == "f" else unpack(points, bits)
             middle = points[:, :n_blocks, None].astype(np.float32)
-        floats: NDArray[np.float32] = (codes - middle) * by
-        return floats.reshape(n, -1)[:, :k]
+        difference: NDArray[np.float32] = codes - middle
+        return difference
 
+    def load() -> Array:
+        by = factor.load().astype(np.float32).reshape(n, n_blocks, 1)
+        return (centred() * by).reshape(n, -1)[:, :k]
+
+    def n_zeros() -> int:
+        return int(np.count_nonzero(centred().reshape(n, -1)[:, :k] == 0))
+
+    if stored.root is not None:
+        ctx.uses.setdefault(stored.root, ParameterUse()).packed = (n * k, n_zeros)
     for extra in (factor, offset):
         ctx.use(extra, "quantization")
     weight = Value(

@@ -320,3 +320,52 @@ def test_zero_points_per_channel_or_block_are_the_zeros_of_the_stored_tensor(axi
     assert traced.sink.tensors["w"].n_zeros == np.count_nonzero(stored == whole)
     assert traced.sink.connections() == np.count_nonzero(stored != whole)
     assert_path_truth(traced)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_packed_weights_are_counted_one_by_one(bits):
+    net = Net(seed=4, domains={MS: 1})
+    n, k = 3, 20
+    values = net.rng.integers(0, 1 << bits, (n, 2, 16)).astype(np.uint8)
+    inputs = [net.input(2, k, name="x"), net.value(packed(values, bits)), net.param(n, 2)]
+    net.output(net.op("MatMulNBits", *inputs, domain=MS, N=n, K=k, bits=bits, block_size=16))
+    sink = trace_model(net.model()).sink
+    middle = 1 << (bits - 1)
+    assert [(la.n_params, la.n_zeros) for la in sink.layers] == [
+        (0, 0),
+        (n * k, int((values.reshape(n, -1)[:, :k] == middle).sum())),
+    ]
+
+
+@pytest.mark.parametrize("op", ["Sub", "Add"])
+@pytest.mark.parametrize("per_axis", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_dequantization_that_is_written_out_counts_as_one(op, per_axis, turned):
+    """Cast, Sub, Mul: the scale and the zero point are no weights, and a code at the zero point is a zero."""
+    net = Net(seed=5, opset=17)
+    shape = (4, 6)
+    zero = net.rng.integers(3, 9, 6 if per_axis else ()).astype(np.uint8)
+    stored = np.where(net.rng.random(shape) < 0.4, zero, net.rng.integers(0, 99, shape)).astype(np.uint8)
+    name = net.value(stored.T.copy() if turned else stored, name="w")
+    h = net.op("Transpose", name, perm=[1, 0]) if turned else name
+    h = net.op("Cast", h, to=1)
+    if op == "Sub":
+        h = net.op("Sub", h, net.op("Cast", net.value(zero), to=1))
+    else:
+        h = net.op("Add", h, net.value(-zero.astype(np.float32)))
+    h = net.op("Mul", h, net.value(np.full(6, 0.5, np.float32)))
+    net.output(net.op("MatMul", net.input(2, 4, name="x"), h))
+    sink = trace_model(net.model()).sink
+    dense = sink.layers[-1]
+    assert (dense.n_params, dense.n_zeros) == (24, int((stored == zero).sum()))
+    assert dense.dtype == "uint8"
+    assert sorted({t.role for t in sink.tensors.values()}) == ["quantization", "weight"]
+
+
+def test_gains_behind_a_dequantization_are_parameters():
+    net = Net(seed=6, opset=17)
+    stored = net.value(net.rng.integers(-9, 9, (4, 6)).astype(np.int8))
+    w = net.op("DequantizeLinear", stored, net.value(np.float32(0.5)))
+    w = net.op("Mul", w, net.param(6))
+    net.output(net.op("MatMul", net.input(2, 4, name="x"), w))
+    assert trace_model(net.model()).sink.layers[-1].n_params == 30

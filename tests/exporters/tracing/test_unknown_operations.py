@@ -63,6 +63,46 @@ def test_edges_through_an_unknown_operation_are_as_many_as_its_units():
     assert {la.kind for la in sink.layers if la.op == "strange.domain::Mystery"} == {LayerKind.OPAQUE}
 
 
+@pytest.mark.parametrize(
+    ("op", "shape", "parameter", "expected", "features"),
+    [
+        ("Mystery", (1, 9, 5), (5, 7), (1, 9, 7), 7),
+        ("Mystery", (1, 9, 5), (5,), (1, 9, 5), 5),
+        ("Mystery", (1, 7, 5), (5, 7), (1, 7, 7), 7),
+        ("MysteryConv", (1, 5, 8, 8), (6, 5, 3, 3), (1, 6, 3, 3), 6),
+        ("Mystery", (1, 2, 9, 5), (3,), (1, 2, 9, 5), 5),
+        ("Mystery", (1, 9, 5), (3,), (1, 9, 4, 4), 9),
+        ("Mystery", (4, 5), (3,), (4, 5), 5),
+        ("Mystery", (5,), (3,), (6,), 6),
+        ("Mystery", (1, 5), (3,), (), 1),
+    ],
+)
+def test_an_unknown_operation_keeps_features_not_positions(op, shape, parameter, expected, features):
+    net = Net(domains={"strange.domain": 1})
+    inner = net.param(*parameter)
+    weight = net.param(shape[-1], shape[-1])
+    nodes = [
+        helper.make_node("MatMul", ["x", weight], ["h"], name="before"),
+        helper.make_node(op, ["h", inner], ["m"], name="mystery", domain="strange.domain"),
+    ]
+    facts = {
+        name: TensorFacts(size, np.dtype(np.float32))
+        for name, size in (("x", shape), ("h", shape), ("m", expected))
+    }
+    model = TracedModel(
+        nodes=nodes,
+        initializers={t.name: Parameter(t) for t in net.initializers},
+        facts=facts,
+        inputs=["x"],
+        outputs=["m"],
+        opsets={"": 17, "strange.domain": 1},
+        folder=Folder({"": 17}),
+    )
+    sink = EdgeSink()
+    trace(model, sink)
+    assert next(la.n_units for la in sink.layers if la.name == "mystery:0") == features
+
+
 def test_the_reason_is_told_and_the_coverage_falls():
     model, sink = with_custom()
     summary = trace(model, sink)
