@@ -79,3 +79,79 @@ def test_a_quantized_network_is_the_network(graphs, name):
 def test_integer_weights_are_told(graphs, name):
     told = [line for line in graphs[name][0].warnings if "are integers" in line and "units.scale" in line]
     assert len(told) == (name == "dynamic")
+
+
+class Tokens(quantization.CalibrationDataReader):
+    """A few random sequences."""
+
+    def __init__(self):
+        self.left = iter(np.random.default_rng(0).integers(0, VOCABULARY, (3, 1, 6)))
+
+    def get_next(self):
+        ids = next(self.left, None)
+        return None if ids is None else {"ids": ids}
+
+
+VOCABULARY, WIDTH, HEADS = 4200, 16, 2
+"""The table and the head have more elements than a run gives back."""
+
+
+def normalised(net, x):
+    """A layer normalisation, written out as before opset 17."""
+    mean = {"axes": [-1]} if net.opsets[""] < 18 else {}
+    axes = [] if mean else [net.ints(-1)]
+    centred = net.op("Sub", x, net.op("ReduceMean", x, *axes, **mean))
+    variance = net.op("ReduceMean", net.op("Mul", centred, centred), *axes, **mean)
+    scaled = net.op("Div", centred, net.op("Sqrt", net.op("Add", variance, net.value(np.float32(1e-5)))))
+    return net.op("Add", net.op("Mul", scaled, net.param(WIDTH)), net.param(WIDTH))
+
+
+def transformer(opset):
+    """One block with a table of embeddings and a head."""
+    net = Net(seed=3, opset=opset)
+    x = net.op("Gather", net.param(VOCABULARY, WIDTH), net.input(1, 6, name="ids", dtype=np.int64))
+    a = normalised(net, x)
+
+    def dense(h, wide=WIDTH, fan_in=WIDTH):
+        return net.op("Add", net.op("MatMul", h, net.param(fan_in, wide)), net.param(wide))
+
+    def heads(h, perm):
+        split = net.op("Reshape", h, net.ints(1, 6, HEADS, WIDTH // HEADS))
+        return net.op("Transpose", split, perm=perm)
+
+    q, k, v = (dense(a) for _ in range(3))
+    score = net.op("MatMul", heads(q, [0, 2, 1, 3]), heads(k, [0, 2, 3, 1]))
+    mixed = net.op("MatMul", net.op("Softmax", score, axis=-1), heads(v, [0, 2, 1, 3]))
+    merged = net.op("Reshape", net.op("Transpose", mixed, perm=[0, 2, 1, 3]), net.ints(1, 6, WIDTH))
+    x = net.op("Add", x, dense(merged))
+    x = net.op("Add", x, dense(net.op("Relu", dense(normalised(net, x), 32)), WIDTH, 32))
+    net.output(net.op("MatMul", normalised(net, x), net.param(WIDTH, VOCABULARY)))
+    return net.model()
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17, 21])
+def test_a_quantized_transformer_is_the_transformer(tmp_path, opset):
+    onnx.save(transformer(opset), tmp_path / "float.onnx")
+    quantization.quantize_static(
+        tmp_path / "float.onnx", tmp_path / "qdq.onnx", Tokens(), per_channel=opset >= 13
+    )
+    assert onnx.load(tmp_path / "qdq.onnx").opset_import[0].version == opset
+    with open_store(tmp_path / "s.duckdb", mode="create") as store:
+        plain = export_onnx(tmp_path / "float.onnx", store)
+        base = store.graph()
+        quantized = export_onnx(tmp_path / "qdq.onnx", store)
+        found = store.graph()
+        assert not quantized.trace.opaque
+        assert plain.trace.coverage == quantized.trace.coverage == 1.0
+        columns = ["name", "op", "kind", "depth", "n_units", "n_params"]
+        assert found.layers().select(columns).equals(base.layers().select(columns))
+        edges = base.edges().join(found.edges(), on=["src", "dst", "kind"], how="full", suffix="_q")
+        weights = edges.filter(pl.col("weight").is_not_null())
+        assert edges["src"].is_not_null().all()
+        # what rounding made zero is no edge any more, and was small
+        largest = weights["weight"].abs().max()
+        lost = weights.filter(pl.col("weight_q").is_null())
+        assert (lost["weight"].abs() < 0.02 * largest).all()
+        assert (weights["weight"] - weights["weight_q"]).abs().max() < 0.02 * largest
+        zeros = dict(found.layers().select("name", "n_zeros").iter_rows())
+        assert sum(zeros.values()) == lost.height == edges.filter(pl.col("src_q").is_null()).height
