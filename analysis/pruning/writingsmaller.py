@@ -1,6 +1,6 @@
 """Writing the smaller model of a structured removal, after running it beside the masked one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
