@@ -7,11 +7,10 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.records import (
     Block,
     EdgeKind,
-    FloatArray,
-    IntArray,
     Kernels,
     Layer,
     MatrixKernels,
