@@ -16,8 +16,8 @@ from emergraph.paths import NotRegularError, kind_of, read_head
 
 SUFFIXES = (".duckdb", ".db")
 """Endings of new stores, unless any name is asked for."""
-_OPTIONS = "?"
-"""Where DuckDB takes the rest of a path for options, and puts the file of uncommitted changes elsewhere."""
+_MISREAD = ("?", "\\")
+"""In a path, DuckDB takes what follows the first for options, and the second for a folder's end."""
 
 
 def check_place(path: Path, *, may_make: bool = False, any_name: bool = False) -> bool:
@@ -32,13 +32,16 @@ def check_place(path: Path, *, may_make: bool = False, any_name: bool = False) -
         Whether opening will make the file.
 
     Raises:
-        UsageError: The path has a `?` in it, or a new store another ending.
+        UsageError: The path has a sign in it that DuckDB misreads, or a new store another ending.
         InvalidInputError: There is nothing to open, or a folder, FIFO, socket or device.
         StoreError: The file is not a DuckDB file; it is untouched.
     """
     name = printable(str(path))
-    if _OPTIONS in str(path.absolute()):
-        raise UsageError(f"{name}: DuckDB cannot open a path with a ? in it; rename the store or its folder")
+    for sign in _MISREAD:
+        if sign in str(path.absolute()):
+            raise UsageError(
+                f"{name}: DuckDB misreads a path with a {sign} in it; rename the store or its folder"
+            )
     if path.exists():
         _check_content(path, name)
         return False

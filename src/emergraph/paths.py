@@ -146,9 +146,10 @@ def own_descriptor(path: str | os.PathLike[str]) -> int | None:
         folder, name = os.path.split(current)
         if name.isdecimal() and os.path.realpath(folder) == streams:
             return int(name)
-        if not Path(current).is_symlink():
+        try:
+            current = os.path.normpath(os.path.join(folder, Path(current).readlink()))  # noqa: PTH118
+        except (OSError, ValueError):  # no link, or none that may be read
             return None
-        current = os.path.normpath(os.path.join(folder, Path(current).readlink()))  # noqa: PTH118
     return None
 
 
