@@ -63,7 +63,8 @@ def checked_files(values: Mapping[str, object], roles: Mapping[str, FileRole]) -
     with one_command(joining=False):
         for path in (*named[FileRole.READS], *named[FileRole.MODEL]):
             _look_at(path)
-        _look_into(named[FileRole.MODEL], named[FileRole.WRITES])
+        root = values.get("root")
+        _look_into(named[FileRole.MODEL], named[FileRole.WRITES], root if isinstance(root, Path) else None)
         for path in named[FileRole.STORES]:
             _check_store(path, any_name=bool(values.get("any_name")))
         for path in named[FileRole.WRITES]:
@@ -102,15 +103,16 @@ def _look_at(path: Path) -> None:
         raise NotRegularError(path, kind_of(status.st_mode))
 
 
-def _look_into(models: Iterable[Path], outputs: Iterable[Path]) -> None:
+def _look_into(models: Iterable[Path], outputs: Iterable[Path], root: Path | None) -> None:
     """Note the files that models name, all below their folders, where one of them could be an output."""
     there = [Path(os.path.realpath(path)) for path in outputs if path.is_file()]
     for model in models if there else ():
-        folder = Path(os.path.realpath(model if model.is_dir() else model.parent))
-        if any(path.is_relative_to(folder) for path in there):
+        folders = [Path(os.path.realpath(model if model.is_dir() else model.parent))]
+        folders += [] if root is None else [Path(os.path.realpath(root))]
+        if any(path.is_relative_to(folder) for path in there for folder in folders):
             from emergraph.exporters.anymodel import note_files
 
-            note_files(model)
+            note_files(model, root=root)
 
 
 def _check_store(path: Path, *, any_name: bool) -> None:

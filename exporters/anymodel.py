@@ -115,10 +115,11 @@ def export_any(
     return _export_weights(weights, store, options, source)
 
 
-def note_files(model: Path) -> None:
+def note_files(model: Path, *, root: Path | None = None) -> None:
     """Note as inputs of the command all files that a model lies in, those that it names included.
 
-    For commands whose children open them. What is wrong with a model is theirs to say.
+    For commands whose children open them. What is wrong with a model is theirs to say. Links lead to
+    somewhere below `root`, as for the command.
     """
     from emergraph.exporters.onnxfile import read_onnx
     from emergraph.exporters.weightfiles import read_weights
@@ -126,9 +127,9 @@ def note_files(model: Path) -> None:
     with contextlib.suppress(EmergraphError):
         kind = source_kind(model)
         if kind is SourceKind.ONNX:
-            read_onnx(model)
+            read_onnx(model, root=root)
         elif kind is not SourceKind.FACTORY:
-            read_weights(model)
+            read_weights(model, root=root)
 
 
 def _check_choices(kind: SourceKind, source: SourceOptions) -> None:

@@ -15,8 +15,14 @@ SNIFFED = 1 << 20
 """Bytes of a file that are walked over to recognise a pickle."""
 _SNIFFED_STEPS = 50_000
 _LINE = 4_096
+_ARGUMENTS = 65_536
+"""Bytes before a name that its arguments may take, where a pickle is searched for."""
+_MARKS = 64
+_PROTO = 0x80
+_BURIED_STEPS = 2_000_000
+"""Instructions that a search follows, in all."""
 _NAME = re.compile(r"[^\W\d][\w.]*", re.UNICODE)
-_NAMES = frozenset({"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"})
+_NUMBERS = frozenset({"EXT1", "EXT2", "EXT4"})
 _CALLS = frozenset({"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"})
 _BURIED = re.compile(
     rb"\x80[\x02-\x05]"  # a protocol
@@ -119,18 +125,24 @@ def instructions(window: Window) -> Iterator[tuple[pickletools.OpcodeInfo, objec
 def look(data: memoryview, start: int = 0) -> Look:
     """Walk over what may be a pickle until it ends, is none, or the window is used up."""
     window, depth, seen = Window(data, start, SNIFFED), _Depth(), Look()
+    texts, numbers, called = 0, False, False
     try:
         for opcode, argument in instructions(window):
             if not depth.step(opcode) or not _plausible(opcode.name, argument):
                 return seen
             seen.steps += 1
             seen.end = window.tell()
-            seen.names |= opcode.name in _NAMES
+            texts += isinstance(argument, str) and _NAME.fullmatch(argument) is not None
+            numbers |= opcode.name in _NUMBERS
+            called |= opcode.name in _CALLS
+            seen.names |= opcode.name in {"GLOBAL", "INST"} or (opcode.name == "STACK_GLOBAL" and texts > 1)
             seen.calls |= seen.names and opcode.name in _CALLS
             if seen.steps >= _SNIFFED_STEPS:
                 seen.ran_out = True
                 return seen
         seen.complete = depth.objects == 0 and not depth.marks
+        if seen.complete and numbers:  # what is called by number alone is believed of whole pickles only
+            seen.names, seen.calls = True, seen.calls or called
     except (ValueError, UnicodeError, OverflowError):
         seen.ran_out = window.tell() >= SNIFFED and data.nbytes - start > SNIFFED
     return seen
@@ -169,16 +181,35 @@ def buried(data: memoryview, *, tries: int, limit: int) -> Iterator[int]:
         tries: Places that are looked at more closely, at most.
         limit: Bytes that are searched, at most.
     """
-    past = 0
+    past = steps = 0
     for number, match in enumerate(_BURIED.finditer(data[:limit])):
         if number >= tries:
             return
         if match.start() < past:
             continue
-        seen = look(data, match.start())
-        if seen.calls:
-            past = match.start() + seen.end
-            yield match.start()
+        for start in _starts(data, match.start()):
+            seen = look(data, start)
+            steps += seen.steps
+            if steps > _BURIED_STEPS:
+                return
+            if seen.calls:
+                past = start + seen.end
+                yield start
+                break
+
+
+def _starts(data: memoryview, position: int) -> Iterator[int]:
+    """Where the pickle of a name may begin: there, or at a mark before it, after which arguments stand."""
+    yield position
+    if data[position] == _PROTO:
+        return
+    before = bytes(data[max(0, position - _ARGUMENTS) : position])
+    at = len(before)
+    for _ in range(_MARKS):
+        at = before.rfind(b"(", 0, at)
+        if at < 0:
+            return
+        yield position - len(before) + at
 
 
 def _plausible(name: str, argument: object) -> bool:

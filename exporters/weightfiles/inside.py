@@ -5,6 +5,7 @@ each member of an archive is looked at, also where the archive is damaged, and b
 are searched. Nothing is extracted to disk and nothing is run; what unpacks is bounded in bytes and depth.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emergraph.errors import EmergraphError
@@ -28,11 +29,18 @@ _TRIES = 20_000
 _PEEK = 4_096
 
 
+Known = Callable[[str], bool]
+
+
+def _nothing(_name: str) -> bool:
+    return False
+
+
 @dataclass
 class _Search:
     limits: WeightLimits
     policy: Policy
-    known: frozenset[str] = frozenset()
+    known: Known
     findings: list[Finding] = field(default_factory=list)
     members: int = 0
     room: int = 0
@@ -52,7 +60,7 @@ def code_inside(
     limits: WeightLimits = DEFAULT_LIMITS,
     policy: Policy | None = None,
     where: str = "",
-    known: frozenset[str] = frozenset(),
+    known: "Known | None" = None,
 ) -> list[Finding]:
     """Look for pickles that would run code anywhere in a file.
 
@@ -62,12 +70,12 @@ def code_inside(
         limits: Caps on each pickle and on what is unpacked.
         policy: Which classes may pass.
         where: How to name the file in findings.
-        known: Records of a torch archive that were scanned before, by their names within its folder.
+        known: Whether a record of the archive was scanned before, by its name within the archive's folder.
 
     Returns:
         What was found, each with where in the file it stands.
     """
-    search = _Search(limits, policy or Policy(), known, room=limits.inflated_bytes)
+    search = _Search(limits, policy or Policy(), known or _nothing, room=limits.inflated_bytes)
     _visit(search, name, content, where, 0)
     unique = {(finding.id, finding.where): finding for finding in search.findings}
     return sorted(unique.values(), key=lambda finding: finding.id not in CODE)
@@ -151,7 +159,7 @@ def _members(
         search.policy = Policy(allow_missing=outer.allow_missing, script=True)
     for member in gathered.members:
         search.members += 1
-        if depth == 0 and gathered.whole and member.name.split("/", 1)[-1] in search.known:
+        if depth == 0 and gathered.whole and search.known(member.name.split("/", 1)[-1]):
             continue
         if search.full():
             break

@@ -16,6 +16,7 @@ from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
 from emergraph.exporters.weightfiles.exportedprogram import read_exported_program
 from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.globals import Policy
+from emergraph.exporters.weightfiles.inside import Known
 from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
 from emergraph.exporters.weightfiles.npzfile import read_npz
 from emergraph.exporters.weightfiles.refuse import Finding, finding_of, refusal
@@ -202,13 +203,14 @@ _ARCHIVES: Mapping[str, tuple[str, Callable[..., None]]] = {
     "npz": ("npz", read_npz),
 }
 """Readers of archives by the name of the format, with the name that they give the file."""
-_SCANNED: Mapping[str, frozenset[str]] = {
-    "torchscript": frozenset({"data.pkl", "constants.pkl"}),
-    "state_dict": frozenset({"data.pkl"}),
+_SCANNED: Mapping[str, Known] = {
+    "torchscript": lambda name: name in {"data.pkl", "constants.pkl"},
+    "state_dict": lambda name: name == "data.pkl",
+    "npz": lambda name: name.endswith(".npy"),
 }
-"""Formats of archives, with the records that their readers scan.
+"""Formats of archives, and which of their records the readers scan.
 
-The others say themselves which of their parts are pickles, and leave them closed.
+Exported programs are not among them: their reader warns of what may be code, and leaves it closed.
 """
 
 

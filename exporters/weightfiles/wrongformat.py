@@ -5,7 +5,7 @@ from emergraph.exporters.formats import Format
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.globals import Policy
-from emergraph.exporters.weightfiles.inside import CODE, code_inside
+from emergraph.exporters.weightfiles.inside import CODE, Known, code_inside
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.refuse import refusal
 
@@ -36,7 +36,7 @@ def refuse_code(
     where: str,
     *,
     allow_missing: bool,
-    known: frozenset[str] = frozenset(),
+    known: Known | None = None,
 ) -> None:
     """Refuse a file in which a pickle that would run code stands where its reader does not come to.
 
@@ -45,7 +45,7 @@ def refuse_code(
         limits: Caps on each pickle and on what is unpacked.
         where: How to name it where the message does not start with its name.
         allow_missing: Let classes from elsewhere pass.
-        known: Records of a torch archive that the reader has scanned.
+        known: Whether the reader has dealt with a record of the archive, by its name.
 
     Raises:
         UnsafeInputError: There is one.
