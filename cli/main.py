@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
+from emergraph.atomic import together
 from emergraph.cli import commands
 from emergraph.cli.app import app
 from emergraph.cli.links import note_arguments, refusal_text
@@ -15,6 +16,7 @@ from emergraph.cli.output import reader_may_leave, say, use_tolerant_streams
 from emergraph.cli.streams import open_closed_streams
 from emergraph.cli.supervision import OUT_OF_MEMORY_LINE, library_output, supervised
 from emergraph.errors import EmergraphError, ExitCode, LimitError, UsageError
+from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY, ran_out_of_memory
 
 _PACKAGES = re.compile(r"/[^\s'\"]*/(?:site|dist)-packages/")
@@ -40,9 +42,13 @@ def _run(arguments: list[str]) -> int:
     use_tolerant_streams(sys.stdout, sys.stderr)
     try:
         commands.register_all()
-        status = typer.main.get_command(app).main(
-            arguments or ["--help"], prog_name="emergraph", standalone_mode=False
-        )
+        remove_leftovers()
+        with together() as results:
+            status = typer.main.get_command(app).main(
+                arguments or ["--help"], prog_name="emergraph", standalone_mode=False
+            )
+            if status == ExitCode.INTERRUPTED:
+                results.discard()
         with reader_may_leave():  # help and version are printed by typer
             pass
     except BaseException as error:  # noqa: BLE001 - the one place where everything ends as a line and a code

@@ -157,8 +157,7 @@ def emit_text(text: str, output: Output) -> None:
 
 
 def _write(data: bytes, path: Path, output: Output) -> None:
-    write_atomically(path, data)
-    say(f"Wrote {path}", output)
+    write_atomically(path, data, then=lambda: say(f"Wrote {path}", output))
 
 
 @contextmanager

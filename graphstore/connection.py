@@ -64,23 +64,35 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
 """What DuckDB says (a pattern), what to raise, and the rest of the line."""
 
 
-def connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def connect(
+    path: Path, *, read_only: bool, shown: Path | None = None, spill: Path | None = None
+) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB file with extensions and access to other files switched off.
 
     The caller has looked at the place with `storefile.check_place`.
 
+    Args:
+        path: The file.
+        read_only: Whether others can read it meanwhile, and nobody can write.
+        shown: What errors call it; `path` by default.
+        spill: The folder that DuckDB makes where memory is short; by default `path` with `.tmp` behind it.
+
     Raises:
         StoreError: The file is locked, not a DuckDB file, damaged, or of a newer DuckDB.
     """
-    with translated_errors(path):
+    more = {} if spill is None else {"temp_directory": os.fspath(spill)}
+    name = shown or path
+    with translated_errors(name):
         # a relative path could begin like the name of a protocol or an extension (`md:`, `sqlite:`)
-        connection = duckdb.connect(os.fspath(path.absolute()), read_only=read_only, config=_CONFIGURATION)
+        connection = duckdb.connect(
+            os.fspath(path.absolute()), read_only=read_only, config={**_CONFIGURATION, **more}
+        )
         try:
             check_opened(connection, path)
         except BaseException:
             connection.close()
             raise
-    note_input(path.stat(), path)
+    note_input(path.stat(), name)
     return connection
 
 

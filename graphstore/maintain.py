@@ -1,16 +1,15 @@
 """Looking after a store: what is in it, taking graphs out, putting stores together, giving space back."""
 
-import contextlib
 import math
 import os
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from emergraph.errors import StoreError, UsageError
+from emergraph.atomic import together
+from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.catalog import graph_id
 from emergraph.graphstore.connection import transaction, translated_errors, wal_path
 from emergraph.graphstore.copying import copy_graphs, remove_rows
@@ -126,30 +125,18 @@ def compact(path: str | os.PathLike[str]) -> Compacted:
         StoreError: The store is locked, damaged or from elsewhere.
     """
     file = Path(path).resolve()
-    fresh = file.with_name(f"{file.name}.{os.getpid()}.compact")
     # Holding the old file open for writing keeps other processes out until the new one is in place.
-    with open_store(path, mode="write") as store:
+    with open_store(path, mode="write") as store, together() as outputs:
         before = file.stat().st_size
-        if fresh.exists():
-            raise StoreError(
-                f"{printable(str(fresh))}: left from an earlier compact; remove it and try again"
-            )
-        try:
-            with (
-                open_store(fresh, mode="create", keep_empty=True, any_name=True) as target,
-                translated_errors(file),
-                transaction(target.connection),
-            ):
-                copy_graphs(store.connection, target.connection, keep_ids=True)
-            shutil.copymode(file, fresh)
-            with fresh.open("rb+") as written:
-                os.fsync(written.fileno())
-            fresh.replace(file)
-        except BaseException:
-            for left in (fresh, wal_path(fresh)):
-                with contextlib.suppress(OSError):
-                    left.unlink(missing_ok=True)
-            raise
+        fresh = outputs.stage(file)
+        with (
+            open_store(fresh, mode="create", in_place=True, any_name=True) as target,
+            translated_errors(file),
+            transaction(target.connection),
+        ):
+            copy_graphs(store.connection, target.connection, keep_ids=True)
+        if wal_path(fresh).exists():
+            raise LimitError(f"{printable(str(path))}: no room to write it anew; make room and try again")
     return Compacted(bytes_before=before, bytes_after=file.stat().st_size)
 
 

@@ -1,8 +1,10 @@
 """One DuckDB file that holds many graphs: opened, checked, and the way to its readers and writers."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -10,7 +12,8 @@ from typing import Literal, Self
 import duckdb
 import polars as pl
 
-from emergraph.errors import StoreError
+from emergraph.atomic import Outputs, current_outputs
+from emergraph.errors import EmergraphError, LimitError, StoreError, UsageError
 from emergraph.graphstore.catalog import find_graph, graph_id, unique_name
 from emergraph.graphstore.connection import connect, cut_back, transaction, translated_errors, wal_path
 from emergraph.graphstore.frames import fetch_frame
@@ -28,6 +31,7 @@ from emergraph.graphstore.storefile import check_place
 from emergraph.graphstore.text import printable
 from emergraph.graphstore.traces import write_metrics, write_trace
 from emergraph.graphstore.writer import GraphWriter
+from emergraph.leftovers import Scratch, random_name
 
 Mode = Literal["read", "write", "create"]
 
@@ -38,63 +42,96 @@ def open_store(
     mode: Mode = "read",
     threads: int | None = None,
     memory_limit: int | None = None,
-    keep_empty: bool = False,
     any_name: bool = False,
+    in_place: bool = False,
 ) -> "Store":
     """Open the store at `path`. Use it in a `with` statement.
 
     Several processes can read a store at the same time, or one can write. A store of an older schema is
-    migrated, in any mode.
+    migrated, in any mode. A store that is made appears when it is closed, complete; in a block of
+    `atomic.together`, with the other results at its end.
 
     Args:
         path: A file, by habit named `*.duckdb`.
         mode: "read"; "write" to change an existing store; "create" to change it, made when missing.
         threads: Threads that queries use; all by default.
         memory_limit: Bytes that DuckDB may take; 80 % of the machine's memory by default.
-        keep_empty: Keep a file that was made here even when no graph gets into it.
         any_name: Let a new store have a name that does not end in .duckdb or .db.
+        in_place: Make a new file under its own name at once, and keep it even when nothing gets into it: for
+            a file that is a part of something unfinished itself.
 
     Raises:
         InvalidInputError: There is no such file or folder, or it is no regular file.
-        UsageError: A new store has another ending, or the path a question mark.
+        UsageError: A new store has another ending, or the path a question mark, or a name that is too long.
         StoreError: The file is locked by another process, from elsewhere, newer, or damaged.
 
     Example:
         >>> with open_store("net.duckdb") as store:  # doctest: +SKIP
         ...     edges = store.graph().edges()
     """
-    file = Path(path)
-    made = check_place(file, may_make=mode == "create", any_name=any_name)
-    connection = connect(file, read_only=mode == "read")
+    place = _place(Path(path), mode=mode, any_name=any_name, in_place=in_place)
     try:
-        with translated_errors(file):
-            if threads is not None:
-                connection.execute(f"SET threads = {int(threads)}")
-            if memory_limit is not None:
-                connection.execute(f"SET memory_limit = '{int(memory_limit)}B'")
-            version = stored_version(connection, file, may_be_empty=mode == "create")
-            if version is None:
-                create_schema(connection)
+        connect_again = functools.partial(
+            _connected, place, mode=mode, threads=threads, memory_limit=memory_limit
+        )
+        connection, version = connect_again()
+        if mode == "read" and wal_path(place.file).exists():
+            _absorbed(connection, place)
+            connection, version = connect_again()
+        if version is not None and version < SCHEMA_VERSION:
+            connection = _migrated(connection, place, version, mode)
     except BaseException:
-        connection.close()
-        if made:
-            _remove_file(file)
+        place.give_up()
         raise
-    if version is not None and version < SCHEMA_VERSION:
-        connection = _migrated(connection, file, version, mode)
-    return Store(file, connection, mode=mode, made=made and not keep_empty)
+    return Store(place, connection, mode=mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a store is, and what has to happen to it in the end."""
+
+    path: Path
+    """As the user named it."""
+    file: Path
+    """Where it is now; elsewhere than `path` until a new store is published."""
+    made: bool = False
+    """Whether this opening makes it, to be published by `outputs`."""
+    outputs: Outputs | None = None
+    owned: bool = False
+    """Whether `outputs` are of this store alone, to be published with it."""
+    spill: Path | None = None
+    scratch: Scratch | None = None
+    """Its journal knows the folder `spill`."""
+
+    def give_up(self) -> None:
+        """Remove what was made here."""
+        if self.made and self.outputs is not None:
+            for file in (self.file, wal_path(self.file)):
+                file.unlink(missing_ok=True)
+            self.outputs.drop(self.path)
+        self.leave()
+
+    def leave(self) -> None:
+        """Remove what was for the moment."""
+        if self.owned and self.outputs is not None:
+            self.outputs.discard()
+        if self.scratch is not None:
+            self.scratch.close()
 
 
 class Store:
     """An open store; made by `open_store`."""
 
-    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, *, mode: Mode, made: bool) -> None:
-        self.path = path
+    def __init__(self, place: _Place, connection: duckdb.DuckDBPyConnection, *, mode: Mode) -> None:
+        self.path = place.path
+        """As the user named it; a new store is there when it is closed."""
         self.connection = connection
         self.mode: Mode = mode
-        self._made = made
+        self._place = place
         self._closed = False
         self._size_before_failure: int | None = None
+        self._together = False
+        self._spoiled = False
 
     def __enter__(self) -> Self:
         return self
@@ -105,22 +142,72 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file. A file that `open_store` made and that got no graph and no run is removed again."""
+        """Close the file. A file that `open_store` made and that got no graph and no run is removed again.
+
+        Raises:
+            LimitError: The disk is full; a new store is not there.
+        """
         if self._closed:
             return
         self._closed = True
-        unused = False
-        if self._made:
-            with contextlib.suppress(duckdb.Error):
-                # Runs may be about a model that has no graph here, such as a landscape.
-                used = "SELECT 1 FROM graphs UNION ALL SELECT 1 FROM runs LIMIT 1"
-                unused = not self.connection.execute(used).fetchall()
+        place = self._place
+        try:
+            keep = not place.made or self._used()
+            with translated_errors(self.path):
+                self.connection.close()
+            if not keep:
+                place.give_up()
+                return
+            if self._size_before_failure is not None:
+                cut_back(place.file, self._size_before_failure)
+            if place.file != place.path:
+                _check_complete(place)
+            if place.owned and place.outputs is not None:
+                place.outputs.publish()
+        except BaseException:
+            place.give_up()
+            raise
+        place.leave()
+
+    def _used(self) -> bool:
+        """Return whether there is anything in a new store, which is then on the disk as a whole."""
+        # Runs may be about a model that has no graph here, such as a landscape.
+        used = "SELECT 1 FROM graphs UNION ALL SELECT 1 FROM runs LIMIT 1"
+        try:
+            if not self.connection.execute(used).fetchall():
+                return False
+        except duckdb.Error:  # a write has failed so that nothing can be read any more
+            return False
         with translated_errors(self.path):
-            self.connection.close()
-        if unused:
-            _remove_file(self.path)
-        elif self._size_before_failure is not None:
-            cut_back(self.path, self._size_before_failure)
+            self.connection.execute("CHECKPOINT")
+        return True
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make all that is written in the block, graphs included, one transaction.
+
+        Raises:
+            LimitError: The disk is full; the store is as it was.
+        """
+        self.require_write()
+        size = self._place.file.stat().st_size
+        self._together, self._spoiled = True, False
+        try:
+            with translated_errors(self.path), transaction(self.connection):
+                yield
+                self._require_unspoiled()
+        except BaseException:
+            self._size_before_failure = size
+            raise
+        finally:
+            self._together = False
+
+    def _require_unspoiled(self) -> None:
+        if self._spoiled:
+            raise RuntimeError("a graph was given up, and with it all that was written together")
+
+    def _transaction(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._together else transaction(self.connection)
 
     def graphs(self) -> pl.DataFrame:
         """Return the table `graphs`, oldest first."""
@@ -155,15 +242,16 @@ class Store:
             ...     graph_id = writer.finish(footer)
         """
         self.require_write()
-        size = self.path.stat().st_size
+        size = self._place.file.stat().st_size
         with translated_errors(self.path):
-            writer = GraphWriter(self.connection, header)
+            writer = GraphWriter(self.connection, header, own_transaction=not self._together)
             try:
                 yield writer
                 if not writer.finished:
                     raise RuntimeError("GraphWriter.finish was not called")
             finally:
                 writer.roll_back()
+                self._spoiled = not writer.finished
                 self._size_before_failure = None if writer.finished else size
 
     def write_trace(self, graph: int, header: TraceHeader, frame: pl.DataFrame) -> int:
@@ -176,13 +264,13 @@ class Store:
                 mean_abs, rms, std, min, max, share_positive, n, and values (lists of float, may be missing).
         """
         self.require_write()
-        with translated_errors(self.path), transaction(self.connection):
+        with translated_errors(self.path), self._transaction():
             return write_trace(self.connection, graph, header, frame)
 
     def write_metrics(self, graph: int, metrics: Mapping[str, float]) -> None:
         """Write numbers about a graph, such as loss and accuracy; a name that exists gets the new value."""
         self.require_write()
-        with translated_errors(self.path), transaction(self.connection):
+        with translated_errors(self.path), self._transaction():
             write_metrics(self.connection, graph, metrics)
 
     def record_run(
@@ -207,7 +295,7 @@ class Store:
         """
         self.require_write()
         run = Run(graph=graph, command=command, parameters=parameters, seed=seed, duration=duration)
-        with translated_errors(self.path), transaction(self.connection):
+        with translated_errors(self.path), self._transaction():
             return record_run(self.connection, run, result_tables)
 
     def runs(self, command: str | None = None) -> pl.DataFrame:
@@ -239,29 +327,112 @@ class Store:
             raise StoreError(f"{printable(str(self.path))}: opened for reading; open it with mode='write'")
 
 
+def _place(path: Path, *, mode: Mode, any_name: bool, in_place: bool) -> _Place:
+    """Return where a store is, or where it is made; raise when there is nothing to open."""
+    together = current_outputs()
+    staged = together.staged(path) if together is not None else None
+    if staged is not None:
+        return _Place(path=path, file=staged)
+    if not check_place(path, may_make=mode == "create", any_name=any_name):
+        return _with_spill(path)
+    if in_place:
+        return _Place(path=path, file=path)
+    _check_name(path)
+    outputs = together or Outputs()
+    try:
+        file = outputs.stage(path, replace=False)
+    except UsageError as error:
+        raise StoreError(str(error)) from error
+    return _Place(path=path, file=file, made=True, outputs=outputs, owned=together is None)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse names that leave no room for DuckDB's log beside the store.
+
+    Raises:
+        UsageError: It is too long.
+    """
+    longest = os.pathconf(path.absolute().parent, "PC_NAME_MAX")
+    if len(os.fsencode(wal_path(path).name)) > longest:
+        most = longest - len(".wal")
+        raise UsageError(f"{printable(str(path))}: name longer than {most} bytes; choose a shorter one")
+
+
+def _with_spill(path: Path) -> _Place:
+    """Return the place of an existing store; the folder that DuckDB may spill into is in a journal."""
+    try:
+        scratch = Scratch()
+    except EmergraphError:  # without a journal, DuckDB takes its own name for it
+        return _Place(path=path, file=path)
+    folder = Path(os.path.realpath(path)).parent
+    name = _SPILLS.setdefault(Path(os.path.realpath(path)), random_name())
+    scratch.note(folder, name)
+    return _Place(path=path, file=path, spill=folder / name, scratch=scratch)
+
+
+_SPILLS: dict[Path, str] = {}
+"""One name for each store: connections of one process to a store must agree on it."""
+
+
+def _absorbed(connection: duckdb.DuckDBPyConnection, place: _Place) -> None:
+    """Close a store that was opened for reading, and let DuckDB take in what a killed command has left.
+
+    Without the right to write, or beside others who read, the log stays: readers see what is in it all the
+    same.
+    """
+    connection.close()
+    with contextlib.suppress(EmergraphError):
+        connect(place.file, read_only=False, spill=place.spill).close()
+
+
+def _connected(
+    place: _Place, *, mode: Mode, threads: int | None, memory_limit: int | None
+) -> tuple[duckdb.DuckDBPyConnection, int | None]:
+    """Open the file; return the connection and the version of its schema, None for one that is made here."""
+    connection = connect(place.file, read_only=mode == "read", shown=place.path, spill=place.spill)
+    try:
+        with translated_errors(place.path):
+            if threads is not None:
+                connection.execute(f"SET threads = {int(threads)}")
+            if memory_limit is not None:
+                connection.execute(f"SET memory_limit = '{int(memory_limit)}B'")
+            version = stored_version(connection, place.path, may_be_empty=mode == "create")
+            if version is None:
+                create_schema(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, version
+
+
+def _check_complete(place: _Place) -> None:
+    """Refuse to publish a new store that is not in its own file as a whole.
+
+    Raises:
+        LimitError: DuckDB could not write all of it.
+    """
+    if wal_path(place.file).exists():
+        raise LimitError(f"{printable(str(place.path))}: the disk is full; make room and try again")
+
+
 def _migrated(
-    connection: duckdb.DuckDBPyConnection, path: Path, version: int, mode: Mode
+    connection: duckdb.DuckDBPyConnection, place: _Place, version: int, mode: Mode
 ) -> duckdb.DuckDBPyConnection:
     """Return a connection to the store after bringing it to the current schema."""
     if mode == "read":
         connection.close()
-        connection = connect(path, read_only=False)
+        connection = connect(place.file, read_only=False, shown=place.path, spill=place.spill)
     try:
-        with translated_errors(path):
-            migrate(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
-            stored_version(connection, path)
+        with translated_errors(place.path):
+            migrate(connection, place.path, version=version, steps=migrations(), target=SCHEMA_VERSION)
+            stored_version(connection, place.path)
     except BaseException:
         connection.close()
         raise
     if mode == "read":
         connection.close()
-        connection = connect(path, read_only=True)
+        connection = connect(place.file, read_only=True, shown=place.path, spill=place.spill)
     return connection
-
-
-def _remove_file(path: Path) -> None:
-    for file in (path, wal_path(path)):
-        file.unlink(missing_ok=True)
 
 
 __all__: Sequence[str] = ("Mode", "Store", "open_store")

@@ -44,10 +44,14 @@ class GraphWriter:
     `records`) is checked where that is cheap; ValueError says that an exporter has broken it.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, header: GraphHeader) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, header: GraphHeader, *, own_transaction: bool = True
+    ) -> None:
         # What is written is otherwise kept as well, up to most of the machine's memory.
         connection.execute(f"SET memory_limit = '{WRITE_MEMORY_MIB}MiB'")
-        connection.execute("BEGIN TRANSACTION")
+        if own_transaction:
+            connection.execute("BEGIN TRANSACTION")
+        self._own_transaction = own_transaction
         self._connection = connection
         self._header = header
         self._open = True
@@ -198,7 +202,7 @@ class GraphWriter:
         self._metrics.update(metrics)
 
     def finish(self, footer: GraphFooter) -> int:
-        """Write what is left, commit, and return the id of the graph.
+        """Write what is left, commit (unless it is part of a larger transaction), and return the graph's id.
 
         Raises:
             ValueError: Layers or units are missing, or a block does not fit between its layers.
@@ -220,7 +224,8 @@ class GraphWriter:
         for header, frame in self._traces:
             write_trace(self._connection, self.graph, header, frame)
         write_metrics(self._connection, self.graph, self._metrics)
-        self._connection.execute("COMMIT")
+        if self._own_transaction:
+            self._connection.execute("COMMIT")
         self._connection.execute("RESET memory_limit")
         self._open = False
         self.finished = True
@@ -232,7 +237,8 @@ class GraphWriter:
             self._open = False
             # After a full disk the transaction may be gone already.
             with contextlib.suppress(duckdb.Error):
-                self._connection.execute("ROLLBACK")
+                if self._own_transaction:
+                    self._connection.execute("ROLLBACK")
                 self._connection.execute("RESET memory_limit")
 
     def _next_block(self) -> int:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.evaluator import Evaluator
 from emergraph.analysis.landscape.tasks import Task
+from emergraph.atomic import together
 from emergraph.errors import InvalidInputError, MissingExtraError, UsageError
 from emergraph.paths import open_file
 
@@ -122,11 +123,9 @@ class Checkpoint:
         """Write the file as a whole, then put it in place: a reader never sees half of one."""
         if self._path is None or not self.results:
             return
-        part = self._path.with_name(f"{self._path.name}.part")
-        with part.open("wb") as file:
-            arrays: dict[str, Any] = {f"t{i}": values for i, values in self.results.items()}
+        arrays: dict[str, Any] = {f"t{i}": values for i, values in self.results.items()}
+        with together() as outputs, outputs.stage(self._path).open("wb") as file:
             np.savez(file, digest=np.array(self._digest), **arrays)
-        part.replace(self._path)
         self._saved = time.monotonic()
 
 

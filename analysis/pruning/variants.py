@@ -1,8 +1,8 @@
 """The pruned model of one what-if as a file, and as a graph beside the one it was made from."""
 
+import contextlib
 import json
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from emergraph.analysis.pruning.modelruns import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.storedwhatif import check_one_what_if, write_stored
 from emergraph.analysis.pruning.whatif import PruningResult
+from emergraph.atomic import Outputs, joined, together
 from emergraph.errors import UsageError
 from emergraph.exporters.export import ExportOptions, export_onnx
+from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.store import Store
+from emergraph.leftovers import Scratch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +71,7 @@ def keep_variant(
     if files is None or (keeping.write is None and keeping.graph is None):
         return result
     reader = store.graph(graph)
-    with tempfile.TemporaryDirectory(prefix="emergraph-") as folder:
-        name = f"{Path(str(reader.summary['source'])).stem}-pruned.onnx"
-        out = keeping.write or Path(folder, name)
+    with _place(keeping, reader) as (outputs, out):
         written = write_stored(reader, result, files=files, out=out, smaller=keeping.smaller)
         if keeping.graph is not None:
             inputs, shapes = _as_exported(json.loads(str(reader.summary["settings"])))
@@ -82,9 +83,21 @@ def keep_variant(
                 input_shapes=shapes,
                 run_limits=files.limits,
             )
-            summary = export_onnx(out, store, options=options)
+            summary = export_onnx(outputs.staged(out) or out, store, options=options)
             written = replace(written, graph=summary.graph, graph_name=summary.name)
     return replace(result, written=written)
+
+
+@contextlib.contextmanager
+def _place(keeping: Keeping, reader: GraphReader) -> Iterator[tuple[Outputs, Path]]:
+    """Where the pruned model is written: the file that was asked for, or one for the moment."""
+    if keeping.write is not None:
+        with joined() as outputs:
+            yield outputs, keeping.write
+        return
+    name = f"{Path(str(reader.summary['source'])).stem}-pruned.onnx"
+    with Scratch() as scratch, together() as outputs:
+        yield outputs, scratch.path / name
 
 
 def _as_exported(

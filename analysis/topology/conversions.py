@@ -1,7 +1,5 @@
 """The unit graph for other tools: igraph, networkx, GraphML, Parquet and edge lists."""
 
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING
 import igraph
 import polars as pl
 
+from emergraph.atomic import joined
 from emergraph.errors import LimitError, MissingExtraError, UsageError
 from emergraph.graphstore.reader import GraphReader
 
@@ -88,26 +87,21 @@ def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | No
         raise UsageError(f"{target}: the folder to write it in does not exist; make it first")
     limit = MAX_GRAPHML if max_edges is None and form == "graphml" else max_edges
     n_edges = _within(reader, limit, form)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with joined() as outputs:
+        part = outputs.stage(target, replace=False)
         if form == "graphml":
-            to_igraph(reader, max_edges=n_edges).write_graphml(str(partial))
+            to_igraph(reader, max_edges=n_edges).write_graphml(str(part))
         elif form == "parquet":
-            _write_parquet(reader, partial)
+            _write_parquet(reader, part)
         else:
-            _write_lines(reader, partial)
-        partial.rename(target)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+            _write_lines(reader, part)
     return n_edges
 
 
 def _write_parquet(reader: GraphReader, folder: Path) -> None:
     import pyarrow.parquet as pq
 
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
     reader.units().write_parquet(folder / "units.parquet")
     reader.layers().write_parquet(folder / "layers.parquet")
     writer: pq.ParquetWriter | None = None

@@ -1,13 +1,13 @@
 """`emergraph demo`: the whole way from two model files to answers, on bundled files."""
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emergraph.atomic import together, write_atomically
 from emergraph.cli.app import command
 from emergraph.errors import UsageError
 
@@ -80,8 +80,9 @@ def demo(
 def _prepare(folder: Path, store: Path, report: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in DATA.iterdir():
-            shutil.copyfile(path, folder / path.name)
+        with together():
+            for path in DATA.iterdir():
+                write_atomically(folder / path.name, path.read_bytes())
         store.unlink(missing_ok=True)
         report.unlink(missing_ok=True)
     except OSError as error:

@@ -1,7 +1,6 @@
 """`emergraph diff`: what differs between two graphs or model files."""
 
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -191,6 +190,7 @@ def opened_graph(text: str, comparing: Comparing, links: Links) -> "Iterator[Gra
     from emergraph.exporters.anymodel import export_any
     from emergraph.exporters.export import ExportOptions
     from emergraph.graphstore.store import open_store
+    from emergraph.leftovers import Scratch
 
     path, graph = _parts(text)
     with ExitStack() as stack:
@@ -198,8 +198,8 @@ def opened_graph(text: str, comparing: Comparing, links: Links) -> "Iterator[Gra
             chosen = None if graph is None else name_or_id(graph)
             yield stack.enter_context(open_store(path)).graph(chosen)
             return
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emergraph-")))
-        with open_store(folder / "model.duckdb", mode="create") as store:
+        folder = stack.enter_context(Scratch()).path
+        with open_store(folder / "model.duckdb", mode="create", in_place=True) as store:
             options = ExportOptions(
                 inputs=_of(path, links, parse_values(comparing.input or ())),
                 input_shapes=_of(path, links, parse_shapes(comparing.input_shape or ())),

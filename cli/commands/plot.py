@@ -67,9 +67,8 @@ def plot(
         raise UsageError(f"--out {target.name}: expected a name that ends in .svg, .png or .html")
     with open_store(store) as opened:
         data = require_figure(opened.graph(graph), chosen)
-    write_atomically(target, render(data.chart(), ImageFormat(ending)))
-    if not quiet:
-        say(f"Wrote {target}")
+    image = render(data.chart(), ImageFormat(ending))
+    write_atomically(target, image, then=lambda: None if quiet else say(f"Wrote {target}"))
 
 
 def _list(store: Path, graph: str | None) -> None:

@@ -115,9 +115,8 @@ def _write(text: str, target: Path, talk: Output) -> None:
     from emergraph.atomic import write_atomically
 
     data = text.encode()
-    write_atomically(target, data)
     size = f"{len(data) / 1e6:.1f} MB" if len(data) >= 1e5 else f"{len(data) / 1e3:.0f} kB"
-    say(f"Wrote {target} ({size})", talk)
+    write_atomically(target, data, then=lambda: say(f"Wrote {target} ({size})", talk))
 
 
 def _made(source: Path, graph: str | None, making: Making, links: Links, talk: Output) -> "Report":

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from emergraph.atomic import joined
 from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.pytorch.checking import compare, feeds_of
@@ -14,6 +14,7 @@ from emergraph.exporters.pytorch.tensors import evaluating, outputs_of, require_
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.store import Store
+from emergraph.leftovers import Scratch
 from emergraph.outputs import check_output
 
 if TYPE_CHECKING:
@@ -65,13 +66,19 @@ def export_module(
     options = options or ExportOptions()
     is_module = isinstance(module, torch.nn.Module)
     label = type(module).__name__ if is_module else type(module.graph_module).__name__
-    with TemporaryDirectory(prefix="emergraph-") as folder:
-        path = Path(folder, "model.onnx") if onnx_path is None else Path(onnx_path)
-        check_output(path)
+    with Scratch() as scratch, joined() as outputs:
+        if onnx_path is None:
+            path = scratch.path / "model.onnx"
+        else:
+            check_output(onnx_path)
+            path = outputs.stage(Path(onnx_path))
         named = dict(kwargs or {})
         with evaluating(module):
             expected = outputs_of(module, args, named)
             save_onnx(module, tuple(args), named, dynamic_shapes, path, label)
+        weights = path.with_name(f"{path.name}.data")  # torch writes it for models of more than 2 GiB
+        if onnx_path is not None and weights.exists():
+            outputs.stage(Path(onnx_path).resolve().with_name(weights.name))
         file = read_onnx(path, limits=options.read_limits)
         feeds = feeds_of(as_source(file), args, named)
         with ModelProcess(options.run_limits) as process:

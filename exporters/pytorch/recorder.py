@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +24,7 @@ from emergraph.exporters.traces.targets import Target
 from emergraph.graphstore.records import GraphHeader, TraceHeader
 from emergraph.graphstore.store import Store, open_store
 from emergraph.graphstore.storefile import check_place
+from emergraph.leftovers import Scratch
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ class Recorder:
         self._options = options
         self._args, self._kwargs = _arguments(inputs)
         self._n = _sample_count([self._args, self._kwargs])
-        self._folder: TemporaryDirectory[str] | None = None
+        self._scratch: Scratch | None = None
         self._structure: ModuleStructure | None = None
         self._samples: GivenSamples | None = None
         self._batching: Batching | None = None
@@ -87,11 +87,11 @@ class Recorder:
 
     def __enter__(self) -> Self:
         check_place(self._path, may_make=True, any_name=self._options.any_name)
-        self._folder = TemporaryDirectory(prefix="emergraph-")
+        self._scratch = Scratch()
         try:
-            self._prepare(Path(self._folder.name))
+            self._prepare(self._scratch.path)
         except BaseException:
-            self._folder.cleanup()
+            self._scratch.close()
             raise
         return self
 
@@ -101,8 +101,8 @@ class Recorder:
         self._structure = self._samples = None
         if self._process is not None:
             self._process.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        if self._scratch is not None:
+            self._scratch.close()
 
     def step(self, step: int, **metrics: float) -> int | None:
         """Record the module as it is now.

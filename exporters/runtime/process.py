@@ -7,11 +7,9 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +25,7 @@ from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.pooling import SampleAxis
 from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line, unsupported_in, with_names
+from emergraph.leftovers import Scratch
 from emergraph.memory import OUT_OF_MEMORY
 
 SMALL_ELEMENTS = 65_536
@@ -88,9 +87,9 @@ class ModelProcess:
         self._deadline = time.monotonic() + limits.wall_seconds
         self._assembly: Assembly | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="emergraph-")
-        Path(self._folder.name, PLACEHOLDER).touch()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        self._scratch = Scratch()
+        (self._scratch.path / PLACEHOLDER).touch()
+        self._errors = (self._scratch.path / "errors").open("w+b")
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +119,7 @@ class ModelProcess:
         """End the child."""
         self.restart()
         self._errors.close()
-        self._folder.cleanup()
+        self._scratch.close()
 
     def restart(self) -> None:
         """End the child; the next load starts a new one."""
@@ -207,7 +206,7 @@ class ModelProcess:
         limits = {
             "memory_bytes": self._limits.memory_bytes,
             "parent": os.getpid(),
-            "folder": self._folder.name,
+            "folder": os.fspath(self._scratch.path),
         }
         # -P: a model's folder may be the current one, and must not be where modules are imported from
         command = [sys.executable, "-P", "-m", "emergraph.exporters.runtime.worker", json.dumps(limits)]

@@ -296,7 +296,7 @@ def test_new_file_without_a_graph_is_removed(tmp_path):
         store.close()
         store.close()
     assert list(tmp_path.iterdir()) == []
-    with open_store(path, mode="create", keep_empty=True):
+    with open_store(path, mode="create", in_place=True):
         pass
     assert list(tmp_path.iterdir()) == [path]
     with open_store(path, mode="create"):

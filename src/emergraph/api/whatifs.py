@@ -1,5 +1,6 @@
 """What would happen to a graph: pruning, and edges added one by one."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ class GraphWhatIfs(GraphHandle):
         from emergraph.analysis.pruning.saving import save_pruning
         from emergraph.analysis.pruning.storedwhatif import ActivityChoice, pick, prune_stored
         from emergraph.analysis.pruning.variants import Keeping, keep_variant
+        from emergraph.atomic import joined
 
         options = options or PruningOptions()
         keeping = write if isinstance(write, Keeping) else Keeping(write=Path(write) if write else None)
@@ -72,16 +74,22 @@ class GraphWhatIfs(GraphHandle):
                 trace_id = choice.trace_id(reader)
             picked = pick(self.path, self.id, options, trace_id)
         mode: Mode = "write" if save or keeping.graph else "read"
-        with one_command(), open_file(self.path, mode=mode) as opened:
-            reader = opened.graph(self.id)
+        # The file, the graph and the table come together, or none of them does.
+        with one_command(), joined(), open_file(self.path, mode=mode) as opened:
             result = prune_stored(
-                reader, options, activity=choice, picked=picked, files=files, gradients=gradients
+                opened.graph(self.id),
+                options,
+                activity=choice,
+                picked=picked,
+                files=files,
+                gradients=gradients,
             )
-            result = keep_variant(opened, self.id, result, keeping, files)
-            if save:
-                save_pruning(
-                    opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
-                )
+            with opened.together() if mode == "write" else nullcontext():
+                result = keep_variant(opened, self.id, result, keeping, files)
+                if save:
+                    save_pruning(
+                        opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
+                    )
         return result
 
     def prune_sensitivity(

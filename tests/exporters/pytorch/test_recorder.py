@@ -58,7 +58,7 @@ def test_a_snapshot_is_the_graph_of_a_file_with_the_weights_of_then(name, tmp_pa
             rec.step(step, loss=1.0 / (step + 1))
             disturb(net.module, step)
         last = rec.step(3)
-        file = onnx.load(Path(rec._folder.name, "model.onnx"))
+        file = onnx.load(rec._scratch.path / "model.onnx")
         feeds = dict(rec._structure.feeds)
     for tensor in file.graph.initializer:
         values = net.module.state_dict().get(tensor.name)
