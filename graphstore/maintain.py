@@ -109,7 +109,7 @@ def merge(store: Store, other: str | os.PathLike[str]) -> dict[int, int]:
     """
     store.require_write()
     path = Path(other)
-    if path.exists() and path.samefile(store.path):
+    if path.exists() and path.samefile(store.file):
         raise UsageError(f"{printable(str(path))}: a store cannot be merged into itself; give another one")
     with open_store(path) as source, translated_errors(store.path), transaction(store.connection):
         return copy_graphs(source.connection, store.connection)

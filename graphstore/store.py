@@ -141,6 +141,11 @@ class Store:
     ) -> None:
         self.close()
 
+    @property
+    def file(self) -> Path:
+        """Where the store is now: elsewhere than `path` until a new one is complete."""
+        return self._place.file
+
     def close(self) -> None:
         """Close the file. A file that `open_store` made and that got no graph and no run is removed again.
 
