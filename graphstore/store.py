@@ -31,7 +31,7 @@ from emergraph.graphstore.storefile import check_place
 from emergraph.graphstore.text import printable
 from emergraph.graphstore.traces import write_metrics, write_trace
 from emergraph.graphstore.writer import GraphWriter
-from emergraph.leftovers import Scratch, random_name
+from emergraph.leftovers import note_unfinished, random_name
 
 Mode = Literal["read", "write", "create"]
 
@@ -100,8 +100,7 @@ class _Place:
     owned: bool = False
     """Whether `outputs` are of this store alone, to be published with it."""
     spill: Path | None = None
-    scratch: Scratch | None = None
-    """Its journal knows the folder `spill`."""
+    """Where DuckDB may put what does not fit in memory; in a journal."""
 
     def give_up(self) -> None:
         """Remove what was made here."""
@@ -115,8 +114,6 @@ class _Place:
         """Remove what was for the moment."""
         if self.owned and self.outputs is not None:
             self.outputs.discard()
-        if self.scratch is not None:
-            self.scratch.close()
 
 
 class Store:
@@ -339,7 +336,7 @@ def _place(path: Path, *, mode: Mode, any_name: bool, in_place: bool) -> _Place:
     if staged is not None:
         return _Place(path=path, file=staged)
     if not check_place(path, may_make=mode == "create", any_name=any_name):
-        return _with_spill(path)
+        return _Place(path=path, file=path, spill=_spill_of(path))
     if in_place:
         return _Place(path=path, file=path)
     _check_name(path)
@@ -363,20 +360,20 @@ def _check_name(path: Path) -> None:
         raise UsageError(f"{printable(str(path))}: name longer than {most} bytes; choose a shorter one")
 
 
-def _with_spill(path: Path) -> _Place:
-    """Return the place of an existing store; the folder that DuckDB may spill into is in a journal."""
-    try:
-        scratch = Scratch()
-    except EmergraphError:  # without a journal, DuckDB takes its own name for it
-        return _Place(path=path, file=path)
-    folder = Path(os.path.realpath(path)).parent
-    name = _SPILLS.setdefault(Path(os.path.realpath(path)), random_name())
-    scratch.note(folder, name)
-    return _Place(path=path, file=path, spill=folder / name, scratch=scratch)
+def _spill_of(path: Path) -> Path:
+    """Return the folder beside a store that DuckDB makes when memory is short.
+
+    It has one name for each store, since connections of one process must agree on it.
+    """
+    file = Path(os.path.realpath(path))
+    key = os.getpid(), file  # a process that was forked has a journal of its own
+    if key not in _SPILLS:
+        _SPILLS[key] = file.with_name(random_name())
+        note_unfinished(file.parent, _SPILLS[key].name)
+    return _SPILLS[key]
 
 
-_SPILLS: dict[Path, str] = {}
-"""One name for each store: connections of one process to a store must agree on it."""
+_SPILLS: dict[tuple[int, Path], Path] = {}
 
 
 def _absorbed(connection: duckdb.DuckDBPyConnection, place: _Place) -> None:

@@ -279,8 +279,8 @@ def write_stored(
         smaller = result.options.pruning_unit is PruningUnit.UNIT
     if smaller:
         return write_smaller(reader, removal, level, files=files, out=out, tensor_values=values)
-    count = write_masked(reader, removal, level, files=files, out=out, tensor_values=values)
-    return Written(zeroed_parameters=count, bytes_after=out.stat().st_size)
+    count, size = write_masked(reader, removal, level, files=files, out=out, tensor_values=values)
+    return Written(zeroed_parameters=count, bytes_after=size)
 
 
 def check_one_what_if(options: PruningOptions) -> None:

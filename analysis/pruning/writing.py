@@ -28,7 +28,7 @@ def write_masked(
     files: ModelFiles,
     out: Path,
     tensor_values: TensorValues,
-) -> int:
+) -> tuple[int, int]:
     """Write a masked copy of a model: same operations and shapes, removed parameters zero.
 
     Args:
@@ -40,7 +40,7 @@ def write_masked(
         tensor_values: The graph's parameter tensors.
 
     Returns:
-        Parameters that the file has zero and the model had not.
+        Parameters that the file has zero and the model had not, and the size of the file.
 
     Raises:
         InvalidInputError: The file is not the graph's model.
@@ -77,8 +77,9 @@ def write_masked(
         _set_raw(tensor, raw)
     if replaced:
         raise UsageError("pruned tensors are not in the file under their own names; nothing was written")
-    write_atomically(out, file.model.SerializeToString())
-    return count
+    content = file.model.SerializeToString()
+    write_atomically(out, content)
+    return count, len(content)
 
 
 def check_target(model: Path, out: Path) -> None:

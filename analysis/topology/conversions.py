@@ -1,5 +1,7 @@
 """The unit graph for other tools: igraph, networkx, GraphML, Parquet and edge lists."""
 
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 FORMATS = ("graphml", "parquet", "edgelist")
 MAX_GRAPHML = 5_000_000
 """Edges that GraphML gets by default: about 250 bytes each in the file, and in memory while it is written."""
+
+_PROBE = 1 << 16
+"""Bytes behind an incomplete file that show why it is incomplete."""
 
 _EDGE_COLUMNS = ("src", "dst", "weight", "kind", "layer", "n_params")
 
@@ -90,12 +95,30 @@ def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | No
     with joined() as outputs:
         part = outputs.stage(target, replace=False)
         if form == "graphml":
-            to_igraph(reader, max_edges=n_edges).write_graphml(str(part))
+            _write_graphml(to_igraph(reader, max_edges=n_edges), part)
         elif form == "parquet":
             _write_parquet(reader, part)
         else:
             _write_lines(reader, part)
     return n_edges
+
+
+def _write_graphml(graph: igraph.Graph, file: Path) -> None:
+    """Write GraphML. igraph does not say why it failed, nor that the last bytes did not fit: ask the disk."""
+    failed: igraph.InternalError | None = None
+    try:
+        graph.write_graphml(str(file))
+    except igraph.InternalError as error:
+        failed = error
+    end = b"</graphml>\n"
+    with file.open("ab+") as stream:
+        stream.seek(max(0, stream.tell() - len(end)))
+        if failed is None and stream.read() == end:
+            return
+        stream.write(bytes(_PROBE))
+        stream.flush()
+        os.fsync(stream.fileno())
+    raise failed or OSError(errno.EIO, os.strerror(errno.EIO), str(file))
 
 
 def _write_parquet(reader: GraphReader, folder: Path) -> None:

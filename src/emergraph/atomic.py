@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emergraph.errors import EmergraphError, LimitError, UsageError
-from emergraph.leftovers import Scratch, random_name
+from emergraph.leftovers import note_unfinished, random_name
 from emergraph.outputs import check_output
 from emergraph.paths import own_descriptor
 from emergraph.safetext import escape_controls
@@ -28,6 +28,8 @@ _SAID_NO_ROOM = re.compile(
     r"no space left|file too large|quota exceeded|os error (28|27|122)\b|\berrno (28|27|122)\b", re.IGNORECASE
 )
 """What libraries say that keep the number of the error to themselves."""
+_SCARCE = 16 << 20
+"""Bytes; a disk with less is taken to be the reason where the size of a result is not known."""
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
@@ -50,7 +52,6 @@ class Outputs:
     def __init__(self) -> None:
         self._staged: dict[Path, _Staged] = {}
         self._rooms: dict[Path, Path] = {}
-        self._scratch: Scratch | None = None
         self._afterwards: list[Callable[[], None]] = []
 
     def stage(self, path: Path, *, replace: bool = True) -> Path:
@@ -116,9 +117,6 @@ class Outputs:
         for room in self._rooms.values():
             shutil.rmtree(room, ignore_errors=True)
         self._rooms.clear()
-        if self._scratch is not None:
-            self._scratch.close()
-            self._scratch = None
 
     def no_room(self, error: BaseException) -> LimitError | None:
         """Return the error to raise where a disk is full, however a library has put it; None for another."""
@@ -137,15 +135,10 @@ class Outputs:
         room = self._rooms.get(folder)
         if room is None:
             room = folder / random_name()
-            self._note(room)
+            note_unfinished(folder, room.name)
             room.mkdir(mode=0o700)
             self._rooms[folder] = room
         return room
-
-    def _note(self, room: Path) -> None:
-        with contextlib.suppress(OSError, EmergraphError):  # a full temporary folder must not stop a result
-            self._scratch = self._scratch or Scratch()
-            self._scratch.note(room.parent, room.name)
 
 
 _TOGETHER: ContextVar[Outputs | None] = ContextVar("together", default=None)
@@ -241,9 +234,10 @@ def _said(path: Path, *, size: int | None = None) -> Iterator[None]:
 def _limit(shown: str, reason: str, folder: Path | None, *, size: int | None = None) -> LimitError:
     known = [] if size is None else [f"{size / 1e6:.1f} MB to write"]
     with contextlib.suppress(OSError):
-        if folder is not None:
-            room = os.statvfs(folder)
-            known.append(f"{room.f_bavail * room.f_frsize / 1e6:.1f} MB free there")
+        state = None if folder is None else os.statvfs(folder)
+        free = 0 if state is None else state.f_bavail * state.f_frsize
+        if state is not None and free < (size or _SCARCE):  # else it is a quota, or a limit on files
+            known.append(f"{free / 1e6:.1f} MB free there")
     told = f" ({', '.join(known)})" if known else ""
     return LimitError(f"no room to write {shown}: {reason}{told}; make room and try again")
 

@@ -10,6 +10,7 @@ Nothing is recognised by its looks: what lies elsewhere has a random name that w
 to be. No link is followed, and nothing of another user is touched.
 """
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -26,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from emergraph.errors import LimitError, UsageError
+from emergraph.errors import EmergraphError, LimitError, UsageError
 from emergraph.safetext import escape_controls
 
 _MARK = b"emergraph scratch 1\n"
@@ -75,10 +76,14 @@ class Scratch:
         self.close()
 
     def note(self, folder: Path, name: str) -> None:
-        """Write down that `name` in `folder`, a file or folder with a random name, is about to be made."""
+        """Write down that `name` in `folder`, a file or folder with a random name, is about to be made.
+
+        Raises:
+            OSError: The temporary folder has no room, or there is no such folder.
+        """
         found = folder.stat()
         entry = {"folder": os.fspath(folder), "device": found.st_dev, "inode": found.st_ino, "name": name}
-        os.write(self._journal, json.dumps(entry).encode() + b"\n")
+        _append(self._journal, json.dumps(entry).encode() + b"\n")
 
     def close(self) -> None:
         """Remove the folder. What was noted must be gone or finished by now."""
@@ -95,6 +100,28 @@ class Scratch:
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
             self.close()
+
+
+def note_unfinished(folder: Path, name: str) -> bool:
+    """Write into this process's journal that `name` in `folder` is about to be made.
+
+    Returns:
+        Whether that was possible. Where the temporary folder is full or cannot be written to, a command can
+        still do its work; only what it leaves if it is killed is not found again.
+    """
+    try:
+        own = _JOURNALS.get(os.getpid())
+        if own is None:
+            own = _JOURNALS[os.getpid()] = Scratch()
+            atexit.register(own.close)
+        own.note(folder, name)
+    except (OSError, EmergraphError):
+        return False
+    return True
+
+
+_JOURNALS: dict[int, Scratch] = {}
+"""By process: one that was forked has a journal of its own."""
 
 
 def remove_leftovers() -> None:
@@ -193,6 +220,8 @@ def _begin(temporary: Path) -> tuple[int, Path, int]:
             with contextlib.suppress(OSError):
                 _empty(root, name)
             os.close(root)
+            with contextlib.suppress(OSError):
+                path.rmdir()
             raise
         else:
             fcntl.flock(root, fcntl.LOCK_UN)
@@ -205,11 +234,16 @@ def _new_journal(root: int, name: str) -> int:
     journal = os.open(f"{name}/{_JOURNAL}", flags, 0o600, dir_fd=root)
     try:
         fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(journal, _MARK)
+        _append(journal, _MARK)
     except BaseException:
         os.close(journal)
         raise
     return journal
+
+
+def _append(journal: int, data: bytes) -> None:
+    if os.write(journal, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _lock(descriptor: int, kind: int) -> bool:
@@ -323,4 +357,4 @@ def _remove(folder: int, name: str) -> None:
             os.unlink(name, dir_fd=folder)
 
 
-__all__: Sequence[str] = ("Scratch", "random_name", "remove_leftovers")
+__all__: Sequence[str] = ("Scratch", "note_unfinished", "random_name", "remove_leftovers")
