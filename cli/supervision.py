@@ -24,6 +24,7 @@ from typing import TextIO
 
 from emergraph.cli.output import say
 from emergraph.errors import ExitCode
+from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY
 
 OUT_OF_MEMORY_LINE = "out of memory: close other programs, raise --memory-limit, or take a smaller model"
@@ -110,6 +111,8 @@ def supervised(command: Callable[[], int], *, debug: bool = False) -> int:
         _state.shared.put(ended=True)
         return code
     status, timed_out = _wait(child, _state.shared)
+    if status:
+        remove_leftovers()  # a child that was ended could not
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if debug:
         sys.stderr.write(library_output())
