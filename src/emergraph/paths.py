@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import stat
+import sys
 from pathlib import Path
 
 from emergraph.commandfiles import note_input
@@ -26,6 +27,7 @@ _KINDS = (
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OWN_STREAMS = "/dev/fd"
 _MOST_LINKS = 40
+_STDERR = 2
 
 
 class NotRegularError(InvalidInputError):
@@ -145,12 +147,20 @@ def own_descriptor(path: str | os.PathLike[str]) -> int | None:
     for _ in range(_MOST_LINKS):
         folder, name = os.path.split(current)
         if name.isdecimal() and os.path.realpath(folder) == streams:
-            return int(name)
+            return _callers(int(name))
         try:
             current = os.path.normpath(os.path.join(folder, Path(current).readlink()))  # noqa: PTH118
         except (OSError, ValueError):  # no link, or none that may be read
             return None
     return None
+
+
+def _callers(number: int) -> int:
+    """The descriptor that the caller means: what libraries write to 2 may be kept from the user."""
+    if number == _STDERR:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return sys.stderr.fileno()
+    return number
 
 
 def _open_descriptors() -> list[int]:

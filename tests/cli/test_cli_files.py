@@ -239,6 +239,18 @@ def test_files_that_a_model_names_are_inputs(run, files, tmp_path, words):
     assert state(values) == before
 
 
+def test_what_links_of_a_model_lead_to_is_an_input(run, files, tmp_path):
+    model, values = model_with_values_outside(tmp_path / "model")
+    blob = values.rename(tmp_path / "blob")
+    values.symlink_to(blob)
+    before = state(blob)
+    ran = run("export", model, "net.duckdb", "--root", tmp_path, "--out", blob)
+    assert_refused(ran, 2)
+    assert "blob is a file that this command reads" in ran.err
+    assert state(blob) == before
+    assert not Path("net.duckdb").exists()
+
+
 def test_parts_of_sharded_weights_are_inputs(run, tmp_path):
     from safetensors.numpy import save_file
 
@@ -263,6 +275,7 @@ def test_the_callers_own_streams_are_allowed(files, tmp_path):
     words = ["ls", files["store"], "--format", "csv", "--quiet", "--out"]
     done = piped([*words, "/dev/stdout"], stdout=subprocess.PIPE)
     assert done.stdout.startswith(b"id,name")
+    assert piped([*words, "/dev/stderr"], stderr=subprocess.PIPE).stderr == done.stdout
     log = tmp_path / "log"
     log.write_bytes(b"kept\n")
     with log.open("ab") as stream:
