@@ -78,7 +78,9 @@ def export_module(
             save_onnx(module, tuple(args), named, dynamic_shapes, path, label)
         weights = path.with_name(f"{path.name}.data")  # torch writes it for models of more than 2 GiB
         if onnx_path is not None and weights.exists():
-            outputs.stage(Path(onnx_path).resolve().with_name(weights.name))
+            beside = Path(onnx_path).resolve().with_name(weights.name)
+            check_output(beside)
+            outputs.stage(beside)
         file = read_onnx(path, limits=options.read_limits)
         feeds = feeds_of(as_source(file), args, named)
         with ModelProcess(options.run_limits) as process:
