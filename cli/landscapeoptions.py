@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emergraph.analysis.landscape.modelsurvey import ModelOptions
-    from emergraph.analysis.landscape.options import SurveyOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,62 +143,3 @@ class Evaluation:
             there = ", ".join(sorted(arrays)) or "nothing"
             raise UsageError(f"--target {self.target}: no such array in --inputs; there is {there}")
         return arrays[self.target]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measures:
-    """What is measured."""
-
-    norm: Annotated[
-        str,
-        typer.Option(help="Scale of directions: filter, layer, element (invariant under rescaling) or none."),
-    ] = "filter"
-    radius: Annotated[float, typer.Option(help="Reach of slices and planes, in norms of the weights.")] = 1.0
-    sigma: Annotated[float, typer.Option(help="Size of walks and clouds, in norms of the weights.")] = 0.1
-    directions: Annotated[int, typer.Option(help="Random directions of slices.")] = 10
-    planes: Annotated[int, typer.Option(help="Random planes.")] = 10
-    walks: Annotated[int, typer.Option(help="Random walks.")] = 10
-    rho: Annotated[float, typer.Option(help="Radius of the ball of worst-case sharpness.")] = 0.05
-    adaptive_rho: Annotated[
-        float, typer.Option(help="Radius of the ball of adaptive sharpness, relative to the weights.")
-    ] = 0.5
-    masks: Annotated[
-        int,
-        typer.Option(min=0, max=14, help="Remove M groups of weights in all 2^M ways; 0 leaves it out."),
-    ] = 0
-    mask_tensor: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Groups of --masks are filters (or heads) of this tensor."),
-    ] = None
-    optima: Annotated[
-        int,
-        typer.Option(min=0, help="Runs of kicks and descents for the local-optima network; 0 leaves it out."),
-    ] = 0
-    hessian: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="K", help="K Hessian eigenvalues per end, trace, density, gradients; modules only."
-        ),
-    ] = 0
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
-
-    def options(self) -> "SurveyOptions":
-        """The library's options; unknown words and sizes out of range are refused."""
-        from emergraph.analysis.landscape.layout import Norm
-        from emergraph.analysis.landscape.options import SurveyOptions
-
-        return SurveyOptions(
-            norm=parse_choice("--norm", self.norm, Norm),
-            radius=self.radius,
-            sigma=self.sigma,
-            directions=self.directions,
-            planes=self.planes,
-            walks=self.walks,
-            rho=self.rho,
-            adaptive_rho=self.adaptive_rho,
-            masks=self.masks,
-            mask_tensor=self.mask_tensor,
-            optima=self.optima,
-            eigenvalues=self.hessian,
-            seed=self.seed,
-        )

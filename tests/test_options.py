@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.cli.app import parse_options
 from emergraph.errors import UsageError
 from emergraph.options import Options, command_line, declared_options, option, repeated
 
-CLASSES = (TopologyOptions, OrderOptions, PercolationOptions)
+CLASSES = (TopologyOptions, OrderOptions, PercolationOptions, SurveyOptions)
 
 
 class Colour(StrEnum):

@@ -15,8 +15,7 @@ from emergraph.analysis.landscape.descents import Differentiable
 from emergraph.analysis.landscape.directions import perturbation_scale
 from emergraph.analysis.landscape.estimate import Estimate
 from emergraph.analysis.landscape.evaluator import Weights
-from emergraph.analysis.landscape.layout import Norm
-from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.sharpness import WorstCase, keskar_sharpness, worst_case_ascent
 from emergraph.analysis.landscape.slices import axis_positions
 from emergraph.analysis.landscape.spectrum import (

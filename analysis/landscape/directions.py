@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.layout import Layout, Norm, group_ids, vector_mask
+from emergraph.analysis.landscape.layout import Layout, group_ids, vector_mask
+from emergraph.analysis.landscape.options import Norm
 from emergraph.errors import UsageError
 
 Vector = NDArray[np.float64]

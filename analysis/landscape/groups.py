@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.hypercube import MAX_GROUPS
-from emergraph.analysis.landscape.layout import Layout, Norm, group_ids
+from emergraph.analysis.landscape.layout import Layout, group_ids
+from emergraph.analysis.landscape.options import Norm
 from emergraph.errors import UsageError
 
 Groups = dict[str, NDArray[np.int64]]

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.autocorrelation import analyse_walks
 from emergraph.analysis.landscape.estimate import Estimate, estimate
-from emergraph.analysis.landscape.layout import Layout, Norm, ParameterBlock
-from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.layout import Layout, ParameterBlock
+from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.tasks import SliceTask, Task, TensorWalkTask
 from emergraph.analysis.landscape.walks import WalkPlan
 

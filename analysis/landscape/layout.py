@@ -2,27 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.landscape.options import Norm
 from emergraph.errors import UsageError
-
-
-class Norm(StrEnum):
-    """How random directions are scaled to the weights that they perturb."""
-
-    NONE = "none"
-    """Not at all: not comparable between models, depends on the scale of the weights."""
-    FILTER = "filter"
-    """Each filter of a direction gets the norm of the model's filter (arXiv 1712.09913, section 4)."""
-    LAYER = "layer"
-    """Each tensor of a direction gets the norm of the model's tensor."""
-    ELEMENT = "element"
-    """Each entry is multiplied by the absolute weight (the geometry of ASAM, arXiv 2102.11600): the only
-    one that is invariant under every function-preserving rescaling of neurons."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,8 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.engine_ort import OrtEvaluator
-from emergraph.analysis.landscape.layout import Norm
 from emergraph.analysis.landscape.losses import LossKind
-from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
 from emergraph.analysis.landscape.probes import ProbeSet, given_inputs, probe_inputs
 from emergraph.analysis.landscape.reweight import ReweightableModel, reweightable

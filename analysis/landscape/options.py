@@ -1,95 +1,113 @@
 """What a survey of a landscape measures, and how it is cut down to a budget of time."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from enum import StrEnum
 
-from emergraph.analysis.choices import choice
-from emergraph.analysis.landscape.estimate import plain
-from emergraph.analysis.landscape.layout import Norm
 from emergraph.errors import UsageError
-
-LEAST = {
-    "directions": 2,
-    "walks": 2,
-    "pairs": 2,
-    "distances": 1,
-    "planes": 0,
-    "balls": 0,
-    "layer_directions": 0,
-    "layer_walks": 0,
-    "layer_walk_length": 3,
-    "optima": 0,
-    "eigenvalues": 0,
-}
-"""Least values of the counts of a survey."""
+from emergraph.options import Options, option
 
 
-@dataclass(frozen=True, kw_only=True)
-class SurveyOptions:
+class Norm(StrEnum):
+    """How random directions are scaled to the weights that they perturb."""
+
+    NONE = "none"
+    """Not at all: not comparable between models, depends on the scale of the weights."""
+    FILTER = "filter"
+    """Each filter of a direction gets the norm of the model's filter (arXiv 1712.09913, section 4)."""
+    LAYER = "layer"
+    """Each tensor of a direction gets the norm of the model's tensor."""
+    ELEMENT = "element"
+    """Each entry is multiplied by the absolute weight (the geometry of ASAM, arXiv 2102.11600): the only
+    one that is invariant under every function-preserving rescaling of neurons."""
+
+
+class SurveyOptions(Options):
     """Sizes of a survey; directions and walks stay at ten or more by default, so that spreads mean much."""
 
-    norm: Norm = Norm.FILTER
-    radius: float = 1.0
-    """Reach of slices and planes in units of the normalised direction; 1 doubles the weights' size at
-    most."""
-    directions: int = 10
-    slice_points: int = 31
-    """Odd."""
-    planes: int = 10
-    plane_points: int = 21
-    """Per axis, odd."""
-    walks: int = 10
-    walk_length: int = 100
-    a: float = 0.9
-    """Correlation of successive positions of the walks."""
-    sigma: float = 0.1
-    """Size of walks and clouds in units of the perturbation scale."""
-    distances: int = 20
-    """Points per direction for the fitness-distance correlation, at uniform radii."""
-    pairs: int = 20
-    """Antithetic pairs for the average sharpness."""
-    balls: int = 20
-    """Antithetic pairs on the surface of each ball of the sampled worst case; 0 leaves it out."""
-    rho: float = 0.05
-    """Radius of the plain ball, in units of the weights (the default of arXiv 2010.01412)."""
-    adaptive_rho: float = 0.5
-    """Radius of the ball |e/w| <= rho, relative to the weights (the default of arXiv 2102.11600)."""
-    layer_directions: int = 10
-    """Directions per tensor for the rise of each layer; 0 leaves it out."""
-    layer_walks: int = 10
-    """Walks per tensor for the ruggedness of each layer; 0 leaves it out."""
-    layer_walk_length: int = 50
-    masks: int = 0
-    """Groups of the pruning-mask hypercube; 0 leaves it out, m costs 2^m evaluations."""
-    mask_tensor: str | None = None
-    """Take the groups from this tensor's filters (for heads: as many groups as heads); None: from all."""
-    optima: int = 0
-    """Runs of kicks and descents for the local-optima network; 0 leaves it out."""
-    eigenvalues: int = 0
-    """Hessian eigenvalues per end of the spectrum; 0 leaves out everything that needs gradients."""
-    seed: int = 0
-    level: float = 0.95
-    """Coverage of all intervals."""
+    norm: Norm = option(
+        default=Norm.FILTER,
+        help="Scale of directions: filter, layer, element (invariant under rescaling) or none.",
+    )
+    radius: float = option(
+        default=1.0,
+        help="Reach of slices and planes, in norms of the weights; 1 doubles their size at most.",
+        above=0,
+    )
+    directions: int = option(default=10, help="Random directions of slices.", least=2)
+    slice_points: int = option(default=31, help="Points of a slice; odd.", least=3)
+    planes: int = option(default=10, help="Random planes.", least=0)
+    plane_points: int = option(default=21, help="Points of a plane along each axis; odd.", least=3)
+    walks: int = option(default=10, help="Random walks.", least=2)
+    walk_length: int = option(default=100, help="Steps of a walk.", least=3)
+    a: float = option(default=0.9, help="Correlation of successive positions of the walks.")
+    sigma: float = option(default=0.1, help="Size of walks and clouds, in norms of the weights.")
+    distances: int = option(
+        default=20,
+        help="Points along each direction for the fitness-distance correlation, at uniform radii.",
+        least=1,
+    )
+    pairs: int = option(default=20, help="Antithetic pairs for the average sharpness.", least=2)
+    balls: int = option(
+        default=20,
+        help="Antithetic pairs on the surface of each ball of the sampled worst case; 0 leaves it out.",
+        least=0,
+    )
+    rho: float = option(
+        default=0.05,
+        help="Radius of the ball of worst-case sharpness, in units of the weights (the default of "
+        "arXiv 2010.01412).",
+        above=0,
+    )
+    adaptive_rho: float = option(
+        default=0.5,
+        help="Radius of the ball of adaptive sharpness |e/w| <= rho, relative to the weights (the default "
+        "of arXiv 2102.11600).",
+        above=0,
+    )
+    layer_directions: int = option(
+        default=10, help="Directions per tensor for the rise of each layer; 0 leaves it out.", least=0
+    )
+    layer_walks: int = option(
+        default=10, help="Walks per tensor for the ruggedness of each layer; 0 leaves it out.", least=0
+    )
+    layer_walk_length: int = option(default=50, help="Steps of the walks of a layer.", least=3)
+    masks: int = option(
+        default=0,
+        help="Remove M groups of weights in all 2^M ways, one evaluation each; 0 leaves it out.",
+        metavar="M",
+        least=0,
+        most=14,
+    )
+    mask_tensor: str | None = option(
+        default=None,
+        help="Groups of --masks are filters (or heads) of this tensor.",
+        metavar="NAME",
+        default_text="all tensors",
+    )
+    optima: int = option(
+        default=0,
+        help="Runs of kicks and descents for the local-optima network; 0 leaves it out.",
+        least=0,
+    )
+    eigenvalues: int = option(
+        default=0,
+        help="K Hessian eigenvalues per end, trace, density, gradients; modules only.",
+        flag="--hessian",
+        metavar="K",
+        least=0,
+    )
+    seed: int = option(default=0, help="Seed of everything that is drawn.", least=0)
+    level: float = option(default=0.95, help="Coverage of all intervals.", above=0, most=1)
 
-    def __post_init__(self) -> None:
-        """Check what would otherwise fail late.
+    def check(self) -> None:
+        """Refuse grids without a middle.
 
         Raises:
-            UsageError: A size is out of range.
+            UsageError: A number of points is even.
         """
         for name in ("slice_points", "plane_points"):
-            if getattr(self, name) < 3 or getattr(self, name) % 2 == 0:
+            if getattr(self, name) % 2 == 0:
                 raise UsageError(f"{name}: expected an odd number of at least 3, found {getattr(self, name)}")
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise UsageError(f"{name}: expected at least {least}, found {getattr(self, name)}")
-        object.__setattr__(self, "norm", choice(Norm, self.norm, "norm"))
-        for name in ("radius", "rho", "adaptive_rho"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name}: expected a positive number, found {getattr(self, name)}")
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the fields as a plain dictionary."""
-        return plain(self)
 
     def cost(self, n_tensors: int) -> int:
         """Evaluations that a survey of a model with `n_tensors` weight tensors takes; descents are extra."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from emergraph.analysis.landscape.directions import gaussian, normalise, perturbation_scale
 from emergraph.analysis.landscape.evaluator import Evaluator, Weights
 from emergraph.analysis.landscape.hypercube import MAX_GROUPS
-from emergraph.analysis.landscape.layout import Layout, Norm, ParameterBlock
+from emergraph.analysis.landscape.layout import Layout, ParameterBlock
+from emergraph.analysis.landscape.options import Norm
 from emergraph.analysis.landscape.walks import WalkPlan, ou_walk
 from emergraph.errors import UsageError
 

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
-from emergraph.cli.landscapeoptions import Evaluation, Measures
+from emergraph.cli.landscapeoptions import Evaluation
 from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit, say
@@ -48,7 +49,7 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     ] = None,
     inputs: ModelInputs,
     evaluation: Evaluation,
-    measures: Measures,
+    options: SurveyOptions,
     links: Links,
     limits: Limits,
     output: Output,
@@ -57,7 +58,7 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     from emergraph.analysis.landscape.modelsurvey import survey_model
     from emergraph.analysis.landscape.saving import check_store, save_model_survey
 
-    options, store = measures.options(), keeping.store
+    store = keeping.store
     if graph is not None and store is None:
         raise UsageError("--graph names a graph of --store; give that, too")
     if store is not None:

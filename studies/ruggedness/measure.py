@@ -9,9 +9,8 @@ from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.landscape.curvature import curvature
 from emergraph.analysis.landscape.engine_torch import TorchEvaluator
 from emergraph.analysis.landscape.extras import Extras
-from emergraph.analysis.landscape.layout import Norm
 from emergraph.analysis.landscape.optima import optima_network
-from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.layerednets import layered_net
 from ruggedness.nets import Digits, Group, activations

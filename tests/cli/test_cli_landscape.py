@@ -106,7 +106,7 @@ def test_ruggedness_of_layers_joins_with_strength_and_emergence(run, traced):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--norm", "sphere"), "expected one of none, filter, layer, element"),
+        (("--norm", "sphere"), "unknown norm 'sphere'; available: none, filter, layer, element"),
         (("--loss", "hinge"), "expected one of auto, kl, mse, cross_entropy"),
         (("--backend", "mpi"), "expected one of serial"),
         (("--target", "labels"), "no such array"),

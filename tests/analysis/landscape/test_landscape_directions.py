@@ -11,7 +11,8 @@ from emergraph.analysis.landscape.directions import (
     perturbation_scale,
     random_directions,
 )
-from emergraph.analysis.landscape.layout import Layout, Norm, ParameterBlock, group_ids, vector_mask
+from emergraph.analysis.landscape.layout import Layout, ParameterBlock, group_ids, vector_mask
+from emergraph.analysis.landscape.options import Norm
 from emergraph.errors import UsageError
 
 SHAPES = [(5, 3, 2, 2), (5,), (7, 5), (7,)]

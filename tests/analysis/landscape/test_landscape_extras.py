@@ -6,10 +6,10 @@ import pytest
 from emergraph.analysis.landscape.curvature import curvature
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.extras import Extras
-from emergraph.analysis.landscape.layout import Layout, Norm
+from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.lines import line_to
 from emergraph.analysis.landscape.optima import optima_network
-from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.trajectories import trajectory_plane
 from emergraph.errors import UsageError
 

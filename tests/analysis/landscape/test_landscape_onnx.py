@@ -9,7 +9,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.analysis.landscape.engine_ort import OrtEvaluator
-from emergraph.analysis.landscape.layout import Norm
 from emergraph.analysis.landscape.losses import (
     LossKind,
     OutputKind,
@@ -19,6 +18,7 @@ from emergraph.analysis.landscape.losses import (
     mse_to,
     output_kind,
 )
+from emergraph.analysis.landscape.options import Norm
 from emergraph.analysis.landscape.probes import given_inputs, probe_inputs
 from emergraph.analysis.landscape.reweight import reweightable
 from emergraph.errors import InvalidInputError, UsageError

@@ -11,9 +11,9 @@ from emergraph.analysis.landscape.descents import lbfgs_descent, scaled_kick
 from emergraph.analysis.landscape.escapes import position_key, sample_lon
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.groups import filter_groups, layer_groups
-from emergraph.analysis.landscape.layout import Layout, Norm
+from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.lon import summarise_lon
-from emergraph.analysis.landscape.options import SurveyOptions, fit_to_budget
+from emergraph.analysis.landscape.options import Norm, SurveyOptions, fit_to_budget
 from emergraph.analysis.landscape.saving import save_survey, survey_frames
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.sweep import Backend, Parallelism

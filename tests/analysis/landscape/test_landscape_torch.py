@@ -8,8 +8,8 @@ import pytest
 
 from emergraph.analysis.landscape.connectivity import line_barrier, sample_line
 from emergraph.analysis.landscape.directions import random_directions
-from emergraph.analysis.landscape.layout import Norm
 from emergraph.analysis.landscape.losses import LossKind
+from emergraph.analysis.landscape.options import Norm
 from emergraph.errors import InvalidInputError, UsageError
 
 torch = pytest.importorskip("torch")
