@@ -66,7 +66,7 @@ def gather(
         limits: Caps on records.
     """
     if inside is Inside.TAR:
-        return Gathered(list(_tar(content)), whole=False)
+        return Gathered(list(_tar(content)), whole=True)
     if inside is Inside.STREAM:
         unpack = _STREAMS[format_name]
         inner = name.rsplit(".", 1)[0] or "content"

@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from emergraph.errors import EmergraphError, InvalidInputError
-from emergraph.exporters.formats import Inside, format_of
+from emergraph.exporters.formats import Inside, Reader, format_of
 from emergraph.exporters.onnxfile.names import has_hidden_characters, printable
 from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.build import Builder
@@ -166,21 +166,16 @@ def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_mis
 def _dispatch(mapped: MappedFile, where: str, contents: Contents, *, allow_missing: bool) -> str:
     """Recognise the format, read it, and return its name as `WeightFile.format` has it."""
     found = format_of(mapped.path.name, mapped.content)
-    if found.inside is Inside.ZIP:
+    if found.inside is Inside.ZIP and found.reader is Reader.WEIGHTS:
         archive = open_zip(mapped.content, where, contents.limits)
-        reader = _ARCHIVES.get(found.name)
-        if reader is not None:
-            reader[1](archive, contents, allow_missing=allow_missing)
-            return reader[0]
-    if found.name == "legacy_torch":
-        read_legacy(mapped.content, where, contents, contents.limits, allow_missing=allow_missing)
-        return "state_dict"
-    if found.name == "safetensors":
-        read_safetensors(mapped.content, where, contents)
-        return "safetensors"
-    if found.name == "pickle":
-        _read_plain_pickle(mapped.content, where, contents, allow_missing=allow_missing)
-        return "pickle"
+        if found.name in _ARCHIVES:
+            gives, read_archive = _ARCHIVES[found.name]
+            read_archive(archive, contents, allow_missing=allow_missing)
+            return gives
+    elif found.name in _FILES:
+        gives, read = _FILES[found.name]
+        read(mapped.content, where, contents, allow_missing=allow_missing)
+        return gives
     raise wrong_format(found, mapped, expected="a weight file (torch, safetensors, npz)", where=where)
 
 
@@ -195,23 +190,13 @@ def _torchscript(archive: StrictZip, contents: Contents, *, allow_missing: bool)
     read_torchscript(archive, contents)
 
 
-_ARCHIVES: Mapping[str, tuple[str, Callable[..., None]]] = {
-    "torch_package": ("torch_package", _package),
-    "exported_program": ("exported_program", read_exported_program),
-    "torchscript": ("torchscript", _torchscript),
-    "torch_zip": ("state_dict", read_torch_zip),
-    "npz": ("npz", read_npz),
-}
-"""Readers of archives by the name of the format, with the name that they give the file."""
-_SCANNED: Mapping[str, Known] = {
-    "torchscript": lambda name: name in {"data.pkl", "constants.pkl"},
-    "state_dict": lambda name: name == "data.pkl",
-    "npz": lambda name: name.endswith(".npy"),
-}
-"""Formats of archives, and which of their records the readers scan.
+def _legacy(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
+    read_legacy(data, where, contents, contents.limits, allow_missing=allow_missing)
 
-Exported programs are not among them: their reader warns of what may be code, and leaves it closed.
-"""
+
+def _safetensors(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
+    del allow_missing  # it holds no classes
+    read_safetensors(data, where, contents)
 
 
 def _read_plain_pickle(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
@@ -225,3 +210,30 @@ def _read_plain_pickle(data: memoryview, where: str, contents: Contents, *, allo
         raise refusal("TENSOR-STORAGE", f"storage {printable(key)} is not in the file", where)
 
     add_checkpoint(pickled, Builder(load, contents.limits), contents)
+
+
+_ARCHIVES: Mapping[str, tuple[str, Callable[..., None]]] = {
+    "torch_package": ("torch_package", _package),
+    "exported_program": ("exported_program", read_exported_program),
+    "torchscript": ("torchscript", _torchscript),
+    "torch_zip": ("state_dict", read_torch_zip),
+    "npz": ("npz", read_npz),
+}
+"""Readers of archives by the name of the format, with the name that they give the file."""
+_FILES: Mapping[str, tuple[str, Callable[..., None]]] = {
+    "legacy_torch": ("state_dict", _legacy),
+    "safetensors": ("safetensors", _safetensors),
+    "pickle": ("pickle", _read_plain_pickle),
+}
+"""Readers of other files."""
+READERS = frozenset({"index", "zip", *_ARCHIVES, *_FILES})
+"""Formats that are read here: an index by its parts; other zip archives as far as to say what is wrong."""
+_SCANNED: Mapping[str, Known] = {
+    "torchscript": lambda name: name in {"data.pkl", "constants.pkl"},
+    "state_dict": lambda name: name == "data.pkl",
+    "npz": lambda name: name.endswith(".npy"),
+}
+"""Formats of archives, and which of their records the readers scan.
+
+Exported programs are not among them: their reader warns of what may be code, and leaves it closed.
+"""
