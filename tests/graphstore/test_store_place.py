@@ -135,7 +135,7 @@ def test_a_new_store_has_the_name_of_one_or_any_that_is_asked_for(tmp_path, stor
     with pytest.raises(UsageError, match="--any-name"):
         open_store(path, mode="create")
     assert list(tmp_path.iterdir()) == []
-    with open_store(path, mode="create", keep_empty=True, any_name=True) as store:
+    with open_store(path, mode="create", any_name=True) as store:
         assert merge(store, stored)
     assert holds_database(path)
     # from now on it is a store by its content
@@ -144,8 +144,9 @@ def test_a_new_store_has_the_name_of_one_or_any_that_is_asked_for(tmp_path, stor
 
 
 @pytest.mark.parametrize("name", ["net.duckdb", "net.db", "NET.DUCKDB", "a.b.Db"])
-def test_names_of_new_stores(tmp_path, name):
-    open_store(tmp_path / name, mode="create", keep_empty=True).close()
+def test_names_of_new_stores(tmp_path, stored, name):
+    with open_store(tmp_path / name, mode="create") as store:
+        merge(store, stored)
     assert holds_database(tmp_path / name)
 
 
@@ -175,7 +176,7 @@ MAGIC_NAMES = (
 def test_names_mean_files_of_that_name(tmp_path, monkeypatch, stored, name):
     """Whatever such a name means to DuckDB, here it is a file of the working folder."""
     monkeypatch.chdir(tmp_path)
-    with open_store(name, mode="create", keep_empty=True, any_name=True) as store:
+    with open_store(name, mode="create", any_name=True) as store:
         merge(store, stored)
     assert holds_database(tmp_path / name)
     compact(name)
