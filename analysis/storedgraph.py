@@ -34,7 +34,8 @@ def read_unit_graph(reader: GraphReader) -> UnitGraph:
     units = reader.units()
     codes = units["role"].replace_strict({role.value: code for code, role in enumerate(ROLES)})
     # scales and zero points say how weights are stored
-    weights = reader.tensors().filter(pl.col("role") != "quantization")
+    tensors = reader.tensors()
+    weights = tensors.filter(~pl.col("role").is_in(["quantization", "buffer"]))
     n_params = int(weights["n_params"].sum())
     return UnitGraph(
         layers=tuple(layers),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, UsageError
-from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
+from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx, listed
 from emergraph.exporters.onnxfile.names import printable
 
 if TYPE_CHECKING:
@@ -202,17 +202,17 @@ def _export_folder(
     from emergraph.exporters.pytorch.modules import export_module
 
     module, kwargs, unused = load_folder(folder, weights)
+    note = f"{type(module).__name__} does not use {listed(unused)} of {weights.source}"
     chosen = replace(
-        options, name=options.name or folder.resolve().name, source=weights.source, wiring="declared"
+        options,
+        name=options.name or folder.resolve().name,
+        source=weights.source,
+        wiring="declared",
+        notes=(*options.notes, *([note] if unused else [])),
     )
-    summary = export_module(
+    return export_module(
         module, (), store, kwargs=kwargs, onnx_path=source.onnx_path, options=chosen, progress=progress
     )
-    if summary.trace is None or not unused:
-        return summary
-    shown = ", ".join(unused[:3]) + (f" and {len(unused) - 3} more" if len(unused) > 3 else "")
-    note = f"{type(module).__name__} does not use {shown} of {weights.source}"
-    return replace(summary, trace=replace(summary.trace, warnings=(*summary.trace.warnings, note)))
 
 
 def _export_weights(

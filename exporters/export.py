@@ -1,6 +1,6 @@
 """Exporting an ONNX file: read it safely, run it once, trace its units, write one graph into a store."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -45,6 +45,10 @@ class ExportOptions:
     format: str = "onnx"
     wiring: str = "traced"
     """"declared" where the user named the class that weights belong to."""
+    parameters: frozenset[str] | None = None
+    """Names of the tensors that are parameters, where that is known (a module's, without its buffers)."""
+    notes: tuple[str, ...] = ()
+    """Lines for the graph's warnings."""
     step: int | None = None
     """Training step of a snapshot."""
     parent: int | None = None
@@ -195,11 +199,11 @@ def _trace(
     if options.all_branches:
         run = replace(run, flat=open_branches(file.model, run.flat))
     with folder_of(run.flat, source, limits) as folder:
-        model = traced_model(run, parameter, folder=folder, run_body=bodies)
+        model = traced_model(run, parameter, folder=folder, run_body=bodies, parameters=options.parameters)
         summary = trace(model, sink, progress=progress)
     if not summary.n_weight_edges:
         raise InvalidInputError(_nothing_understood(file.name, summary))
-    return summary
+    return replace(summary, warnings=(*summary.warnings, *options.notes))
 
 
 def _branches(run: ConcreteRun, summary: GraphSummary) -> tuple[str, ...]:
@@ -211,16 +215,19 @@ def _nothing_understood(name: str, summary: GraphSummary) -> str:
     start = f"{name}: no operation with weights is understood, so there is no weighted graph to make"
     if summary.opaque:
         why = {op.op: op.reason or "no reason is known" for op in reversed(summary.opaque)}
-        shown = [f"{op} ({reason})" for op, reason in sorted(why.items())[:_SHOWN]]
-        rest = len(why) - len(shown)
-        return f"{start}; not understood: {', '.join(shown)}{f' and {rest} more' if rest else ''}"
+        return f"{start}; not understood: {listed([f'{op} ({why[op]})' for op in sorted(why)])}"
     if summary.n_parameters:
         return f"{name}: all weights of its operations are zero, so there is no weighted graph to make"
     return f"{name}: no operation of this model has weights, so there is no weighted graph to make"
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
 _SHOWN = 3
-"""Operations that a refusal names with their reasons."""
 
 
 def _producer(model: onnx.ModelProto) -> str:

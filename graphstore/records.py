@@ -215,7 +215,7 @@ class Tensor:
     understood: bool = True
     """Whether the tracer knows what the parameters do."""
     role: str = "weight"
-    """"weight", "bias", "scale", "shift", "embedding", "quantization", "other"."""
+    """"weight", "bias", "scale", "shift", "embedding", "quantization", "buffer" (no parameter of its module), "other"."""
     data: bytes | memoryview | None = None
     block: int | None = None
     block_transposed: bool = False

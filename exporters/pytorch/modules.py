@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emergraph.atomic import joined
-from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
+from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx, listed
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import evaluating, outputs_of, require_torch
+from emergraph.exporters.pytorch.usedparameters import parameters_in
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.store import Store
@@ -82,6 +83,7 @@ def export_module(
             check_output(beside)
             outputs.stage(beside)
         file = read_onnx(path, limits=options.read_limits)
+        used, unused = parameters_in(as_source(file), module)
         feeds = feeds_of(as_source(file), args, named)
         with ModelProcess(options.run_limits) as process:
             compare(as_source(file), feeds, expected, label, process)
@@ -92,6 +94,11 @@ def export_module(
             format="module" if is_module else "exported_program",
             inputs={name: feeds[name] for name in feeds},
             input_shapes={},
+            parameters=used,
+            notes=(
+                *options.notes,
+                *([f"{label} does not use {listed(unused)} of its own"] if unused else []),
+            ),
         )
         if store is None:
             summary = dry_run(path, options=chosen, progress=progress)

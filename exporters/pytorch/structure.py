@@ -16,6 +16,7 @@ from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import array_of, evaluating, outputs_of
+from emergraph.exporters.pytorch.usedparameters import parameters_in
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.folding import folder_of
@@ -82,6 +83,8 @@ class ModuleStructure:
     """The inputs of that run."""
     replaced: tuple[str, ...]
     """Parameters and buffers of the module that the export has under the same name."""
+    parameters: frozenset[str]
+    """Those of them that are parameters."""
     layers: tuple[Layer, ...]
     producer: str
     limits: RunLimits
@@ -113,7 +116,9 @@ class ModuleStructure:
 
         bodies = body_runner(self.run.flat, source, limits=self.limits, seed=0)
         with folder_of(self.run.flat, source, self.limits) as folder:
-            model = traced_model(self.run, parameter, folder=folder, run_body=bodies)
+            model = traced_model(
+                self.run, parameter, folder=folder, run_body=bodies, parameters=self.parameters
+            )
             return trace(model, sink)
 
 
@@ -158,6 +163,7 @@ def export_structure(
         run=replace(run, values=_without_weights(run, frozenset(replaced))),
         feeds=feeds,
         replaced=replaced,
+        parameters=parameters_in(base, module)[0],
         layers=(),
         producer=f"{file.model.producer_name} {file.model.producer_version}".strip(),
         limits=limits,

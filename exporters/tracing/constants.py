@@ -107,6 +107,9 @@ def made_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tuple[fro
     Scales and zero points of DequantizeLinear and QuantizeLinear are coding, and so is what stored integers
     are multiplied with and shifted by where a file writes the dequantization out (Cast, Sub, Mul).
     """
+    if node.op_type in ("Shape", "Size"):
+        # of the sizes, nothing is in the values
+        return frozenset(), frozenset()
     positions: Sequence[int] = _CODING_INPUTS.get(node.op_type, ())
     if (main := scaled_codes(node, given)) is not None:
         positions = [k for k in range(len(given)) if k != main]

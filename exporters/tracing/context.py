@@ -53,6 +53,9 @@ class ParameterTensor(Protocol):
         ...
 
 
+_NO_PARAMETERS = ("int64", "uint64", "bool", "string")
+
+
 @dataclass(frozen=True)
 class TracedModel:
     """A flat model with the facts of one small concrete run: all that the tracer needs."""
@@ -66,8 +69,16 @@ class TracedModel:
     opsets: Mapping[str, int]
     folder: Folder
     """Computes what follows from parameters alone."""
+    parameters: frozenset[str] | None = None
+    """Initializers that are parameters, where that is known (of a module: not its buffers); None: all."""
     run_body: BodyRunner | None = None
     """Runs the body of a Loop, a Scan or a branch on its own; without it they are opaque."""
+
+    def is_parameter(self, name: str) -> bool:
+        """Whether an initializer counts as one: it is no buffer, index, shape or mask."""
+        if self.parameters is not None:
+            return name in self.parameters
+        return not self.initializers[name].dtype_name.startswith(_NO_PARAMETERS)
 
 
 @dataclass
@@ -283,7 +294,7 @@ class TraceContext:
         """Add a constant's parameters to a layer's count; its coding is no parameter of the layer."""
         if constant is None:
             return
-        sizes = {root: self._n_weights(root) for root in constant.roots}
+        sizes = {root: self._n_weights(root) for root in constant.roots if self.model.is_parameter(root)}
         for root in sorted(sizes, key=lambda name: (-sizes[name], name)):
             layer.n_params += sizes[root]
             layer.dtype = layer.dtype or self.model.initializers[root].dtype_name

@@ -37,6 +37,7 @@ def traced_model(
     *,
     folder: Folder,
     run_body: BodyRunner | None = None,
+    parameters: frozenset[str] | None = None,
 ) -> TracedModel:
     """Put the flat model, its parameters and the facts of the concrete run together.
 
@@ -45,6 +46,7 @@ def traced_model(
         parameter: Gives the tensor behind an initializer's proto.
         folder: Computes what follows from parameters alone.
         run_body: Runs the bodies of Loops and Scans on their own.
+        parameters: Names of the initializers that are parameters; None: all are.
     """
     facts: dict[str, TensorFacts] = {
         name: TensorFacts(value.shape, value.dtype if value.dtype is not None else _OBJECT, value.value)
@@ -62,6 +64,7 @@ def traced_model(
         outputs=run.flat.outputs,
         opsets=run.flat.opsets,
         folder=folder,
+        parameters=parameters,
         run_body=run_body,
     )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -174,6 +175,9 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
             continue
         use = ctx.uses.get(name, ParameterUse())
         tensor = _tensor(name, stored, use)
+        if not ctx.model.is_parameter(name):
+            ctx.builder.sink.write_tensor(replace(tensor, role="buffer"))
+            continue
         ctx.builder.sink.write_tensor(tensor)
         total += tensor.n_params
         understood += tensor.n_params if tensor.understood else 0

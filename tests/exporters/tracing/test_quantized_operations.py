@@ -369,3 +369,16 @@ def test_gains_behind_a_dequantization_are_parameters():
     w = net.op("Mul", w, net.param(6))
     net.output(net.op("MatMul", net.input(2, 4, name="x"), w))
     assert trace_model(net.model()).sink.layers[-1].n_params == 30
+
+
+def test_shapes_and_indices_behind_a_weight_are_no_parameters():
+    """A bias that is made of the weight's size, as torch exports convolutions; a sliced weight."""
+    net = Net(seed=7, opset=17)
+    weight = net.param(6, 3, 1, 1)
+    size = net.op("Gather", net.op("Shape", weight), net.ints(0))
+    net.output(net.op("Conv", net.input(1, 3, 4, 4, name="x"), weight, net.op("ConstantOfShape", size)))
+    assert trace_model(net.model()).sink.layers[-1].n_params == 18
+    net = Net(seed=8, opset=17)
+    weight = net.op("Slice", net.param(4, 6), net.ints(0), net.ints(3), net.ints(1))
+    net.output(net.op("MatMul", net.input(2, 4, name="x"), weight))
+    assert trace_model(net.model()).sink.layers[-1].n_params == 24
