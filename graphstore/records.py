@@ -215,7 +215,8 @@ class Tensor:
     understood: bool = True
     """Whether the tracer knows what the parameters do."""
     role: str = "weight"
-    """"weight", "bias", "scale", "shift", "embedding", "quantization", "buffer" (no parameter of its module), "other"."""
+    """"weight", "bias", "scale", "shift", "embedding", "quantization", "other", or "buffer": of a module, and
+    no parameter of it."""
     data: bytes | memoryview | None = None
     block: int | None = None
     block_transposed: bool = False

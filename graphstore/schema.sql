@@ -212,7 +212,7 @@ CREATE TABLE tensors (
 COMMENT ON TABLE tensors IS 'One row per parameter tensor of the model. Its values are in tensor_parts, or are the matrix of a block.';
 COMMENT ON COLUMN tensors.graph IS 'graphs.id.';
 COMMENT ON COLUMN tensors.name IS 'Unique within the graph.';
-COMMENT ON COLUMN tensors.role IS 'weight, bias, scale, shift, embedding, quantization or other.';
+COMMENT ON COLUMN tensors.role IS 'weight, bias, scale, shift, embedding, quantization, buffer (of a module, no parameter of it) or other.';
 COMMENT ON COLUMN tensors.dtype IS 'Element type by its numpy or ml_dtypes name.';
 COMMENT ON COLUMN tensors.shape IS 'Dimensions.';
 COMMENT ON COLUMN tensors.n_params IS 'Parameters.';

@@ -61,7 +61,8 @@ def _number(value: object) -> int:
 
 
 def _zeros(reader: GraphReader) -> str | None:
-    sql = "SELECT sum(n_zeros), sum(n_params) FROM tensors WHERE graph = ? AND role NOT IN ('quantization', 'buffer')"
+    sql = """SELECT sum(n_zeros), sum(n_params) FROM tensors
+    WHERE graph = ? AND role NOT IN ('quantization', 'buffer')"""
     zeros, params = reader.connection.execute(sql, [reader.id]).fetchall()[0]
     return None if not params else f"{int(zeros):,} ({percent(int(zeros), int(params))})"
 
