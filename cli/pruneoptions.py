@@ -1,4 +1,4 @@
-"""The options of `emergraph prune`: what goes, how much of it, and whose activity counts."""
+"""Options of `emergraph prune` beside those of the library: whose activity counts, and the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,6 @@ import typer
 
 from emergraph.cli.files import FileRole
 from emergraph.cli.links import Links
-from emergraph.cli.parsing import parse_numbers
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,76 +16,7 @@ if TYPE_CHECKING:
 
     from emergraph.analysis.pruning.gradients import ModuleData
     from emergraph.analysis.pruning.modelruns import ModelFiles
-    from emergraph.analysis.pruning.options import PruningOptions
     from emergraph.analysis.pruning.variants import Keeping
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pruning:
-    """What goes, and how much of it."""
-
-    criterion: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="magnitude, random, l2, activation, wanda, synflow, synflow-iterative, snip, taylor, gate, "
-            "or N:M such as 2:4. "
-            " [default: magnitude]",
-        ),
-    ] = None
-    level: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S,S,...",
-            help="Shares to remove, in [0, 1).  [default: 0,0.05,...,0.95,0.99; "
-            "with --sensitivity 0.1,0.3,...,0.9]",
-        ),
-    ] = None
-    scope: Annotated[
-        str | None,
-        typer.Option(
-            help="Compare within global, layer, block or unit.  [default: global, for wanda unit]",
-        ),
-    ] = None
-    unit: Annotated[
-        str | None,
-        typer.Option(
-            help="Remove edges (kernels as wholes), parameters or units.  [default: by the criterion]"
-        ),
-    ] = None
-    seeds: Annotated[int, typer.Option(help="Repetitions of criterion random.")] = 1
-    rounds: Annotated[int, typer.Option(help="Rounds of synflow-iterative.")] = 100
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SQL", help="Remove what this condition picks, instead of a criterion and levels."
-        ),
-    ] = None
-
-    sensitivity: Annotated[
-        bool,
-        typer.Option("--sensitivity", help="Prune each layer alone instead: a heat map, layers by levels."),
-    ] = False
-
-    def options(self) -> "PruningOptions":
-        """The library's options; unknown words are refused with the known ones."""
-        from emergraph.analysis.pruning.options import DEFAULT_LEVELS, PruningOptions
-        from emergraph.analysis.pruning.sensitivity import SENSITIVITY_LEVELS
-
-        if self.where is not None and (self.criterion or self.level or self.scope):
-            raise UsageError("--where picks what goes: leave out --criterion, --level and --scope")
-        if self.where is not None and self.sensitivity:
-            raise UsageError("--sensitivity prunes by a criterion: leave out --where")
-        default = SENSITIVITY_LEVELS if self.sensitivity else DEFAULT_LEVELS
-        return PruningOptions(
-            criterion=self.criterion or "magnitude",
-            levels=default if self.level is None else parse_numbers(self.level, "--level"),
-            scope=self.scope,
-            unit=self.unit,
-            seeds=self.seeds,
-            rounds=self.rounds,
-            where=self.where,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +37,12 @@ class PruneActivity:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRuns:
-    """The model behind the graph, for running and writing pruned models."""
+    """What is run and written: layers one by one, or models pruned as wholes."""
 
+    sensitivity: Annotated[
+        bool,
+        typer.Option("--sensitivity", help="Prune each layer alone instead: a heat map, layers by levels."),
+    ] = False
     model: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The model that the graph was exported from."),

@@ -1,55 +1,21 @@
 """Scores that decide what goes first: the lower, the sooner."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Floats
 from emergraph.analysis.pruning.flow import Strength, backward_flow, edge_shares, forward_flow
-from emergraph.analysis.pruning.items import Items, PruningUnit
-from emergraph.errors import UsageError
-
-
-class Criterion(StrEnum):
-    """How items are scored."""
-
-    MAGNITUDE = "magnitude"
-    """Absolute value of the parameter; l1 of a kernel or of a unit's incoming weights."""
-    RANDOM = "random"
-    """Uniform random numbers from a seed."""
-    L2 = "l2"
-    """L2 norm of a unit's incoming weights (structured)."""
-    ACTIVATION = "activation"
-    """Mean absolute activation of a unit on a trace (structured)."""
-    WANDA = "wanda"
-    """|w| times the root mean square of its input on a trace (arXiv 2306.11695, eq. 1)."""
-    SYNFLOW = "synflow"
-    """Share of the sum over all paths of products of |w| (arXiv 2006.05467), scored once."""
-    SYNFLOW_ITERATIVE = "synflow-iterative"
-    """The same, scored anew over an exponential schedule of rounds."""
-    SNIP = "snip"
-    """|gradient times weight| on labelled samples (arXiv 1810.02340); needs a module."""
-    TAYLOR = "taylor"
-    """(gradient times weight)**2 (arXiv 1906.10771); needs a module."""
-    GATE = "gate"
-    """|derivative of the loss by a gate on the unit| (structured); needs a module."""
-    NM = "n:m"
-    """In every group of M inputs of a unit, all but the N largest magnitudes, such as 2:4."""
-    WHERE = "where"
-    """What a predicate in SQL says."""
-
-
-NEEDS_TRACE = frozenset({Criterion.ACTIVATION, Criterion.WANDA})
-NEEDS_GRADIENTS = frozenset({Criterion.SNIP, Criterion.TAYLOR, Criterion.GATE})
-FOR_UNITS = frozenset(
-    {
-        *(Criterion.L2, Criterion.ACTIVATION, Criterion.MAGNITUDE, Criterion.RANDOM, Criterion.WHERE),
-        *(Criterion.SNIP, Criterion.TAYLOR, Criterion.GATE),
-    }
+from emergraph.analysis.pruning.items import Items
+from emergraph.analysis.pruning.options import (
+    FOR_EDGES,
+    FOR_UNITS,
+    NEEDS_TRACE,
+    Criterion,
+    PruningUnit,
 )
-FOR_EDGES = frozenset(set(Criterion) - {Criterion.L2, Criterion.ACTIVATION, Criterion.GATE})
+from emergraph.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.criteria import Criterion
 from emergraph.analysis.pruning.edgetable import BlockTable, Floats
-from emergraph.analysis.pruning.items import Items, PruningUnit, TensorValues
+from emergraph.analysis.pruning.items import Items, TensorValues
 from emergraph.analysis.pruning.kerneltaps import parameters_behind
+from emergraph.analysis.pruning.options import Criterion, PruningUnit
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.graphstore.text import first_line, printable

@@ -6,7 +6,6 @@ tensor, embedding tables left out. A weight that is exactly zero is no edge and 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from emergraph.analysis.blockmatrix import positions_in
 from emergraph.analysis.choices import choice
 from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Floats, Levels
 from emergraph.analysis.pruning.kerneltaps import Taps, kernel_taps
+from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind, Role
@@ -22,17 +22,6 @@ from emergraph.graphstore.text import listed
 
 TensorValues = Callable[[str], NDArray[np.generic]]
 """Gives a parameter tensor of the model by name."""
-
-
-class PruningUnit(StrEnum):
-    """What is removed as one."""
-
-    EDGE = "edge"
-    """An edge; a kernel is removed as a whole."""
-    PARAMETER = "parameter"
-    """A single parameter, taps of kernels included."""
-    UNIT = "unit"
-    """A hidden neuron with all edges into and out of it, its bias and its normalisation."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,9 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.edgetable import BlockTable
-from emergraph.analysis.pruning.items import PruningUnit, TensorValues
+from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.kerneltaps import parameters_behind
+from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.errors import UsageError

@@ -14,7 +14,7 @@ from emergraph.analysis.pruning.coupling import coupled_until
 from emergraph.analysis.pruning.edgetable import Levels
 from emergraph.analysis.pruning.emergencelevels import EmergenceLevels
 from emergraph.analysis.pruning.flow import forward_flow
-from emergraph.analysis.pruning.items import PruningUnit
+from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.reach import Reach, reach
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.unitgraph import ROLES

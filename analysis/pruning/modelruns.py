@@ -10,9 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.pruning.items import PruningUnit, TensorValues
+from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed, follow_units
 from emergraph.analysis.pruning.measures import COST_COLUMNS, REMEASURED, RUN_COLUMNS
+from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import Shrinker
 from emergraph.analysis.pruning.storedzeros import StoredZeros

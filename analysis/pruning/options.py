@@ -1,48 +1,138 @@
 """What a user asks of a pruning what-if."""
 
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
 
-from emergraph.analysis.choices import choice
-from emergraph.analysis.pruning.criteria import FOR_EDGES, Criterion
-from emergraph.analysis.pruning.items import PruningUnit
-from emergraph.analysis.pruning.selection import checked_levels
 from emergraph.errors import UsageError
+from emergraph.options import Options, option
 
-SCOPES = ("global", "layer", "block", "unit")
 DEFAULT_LEVELS = (*(round(0.05 * step, 2) for step in range(20)), 0.99)
+SENSITIVITY_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 _N_OF_M = re.compile(r"(\d+):(\d+)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PruningOptions:
+class Criterion(StrEnum):
+    """How items are scored."""
+
+    MAGNITUDE = "magnitude"
+    """Absolute value of the parameter; l1 of a kernel or of a unit's incoming weights."""
+    RANDOM = "random"
+    """Uniform random numbers from a seed."""
+    L2 = "l2"
+    """L2 norm of a unit's incoming weights (structured)."""
+    ACTIVATION = "activation"
+    """Mean absolute activation of a unit on a trace (structured)."""
+    WANDA = "wanda"
+    """|w| times the root mean square of its input on a trace (arXiv 2306.11695, eq. 1)."""
+    SYNFLOW = "synflow"
+    """Share of the sum over all paths of products of |w| (arXiv 2006.05467), scored once."""
+    SYNFLOW_ITERATIVE = "synflow-iterative"
+    """The same, scored anew over an exponential schedule of rounds."""
+    SNIP = "snip"
+    """|gradient times weight| on labelled samples (arXiv 1810.02340); needs a module."""
+    TAYLOR = "taylor"
+    """(gradient times weight)**2 (arXiv 1906.10771); needs a module."""
+    GATE = "gate"
+    """|derivative of the loss by a gate on the unit| (structured); needs a module."""
+    NM = "n:m"
+    """In every group of M inputs of a unit, all but the N largest magnitudes, such as 2:4."""
+    WHERE = "where"
+    """What a predicate in SQL says."""
+
+
+NEEDS_TRACE = frozenset({Criterion.ACTIVATION, Criterion.WANDA})
+NEEDS_GRADIENTS = frozenset({Criterion.SNIP, Criterion.TAYLOR, Criterion.GATE})
+FOR_UNITS = frozenset(
+    {
+        *(Criterion.L2, Criterion.ACTIVATION, Criterion.MAGNITUDE, Criterion.RANDOM, Criterion.WHERE),
+        *(Criterion.SNIP, Criterion.TAYLOR, Criterion.GATE),
+    }
+)
+FOR_EDGES = frozenset(set(Criterion) - {Criterion.L2, Criterion.ACTIVATION, Criterion.GATE})
+
+
+class PruningUnit(StrEnum):
+    """What is removed as one."""
+
+    EDGE = "edge"
+    """An edge; a kernel is removed as a whole."""
+    PARAMETER = "parameter"
+    """A single parameter, taps of kernels included."""
+    UNIT = "unit"
+    """A hidden neuron with all edges into and out of it, its bias and its normalisation."""
+
+
+MAX_LEVELS = 254
+
+
+class Scope(StrEnum):
+    """Within what items are compared."""
+
+    GLOBAL = "global"
+    LAYER = "layer"
+    BLOCK = "block"
+    UNIT = "unit"
+    """Every target unit by itself."""
+
+
+class PruningOptions(Options):
     """A sweep of what-ifs."""
 
-    criterion: str = "magnitude"
-    """A `Criterion`, or N:M such as 2:4."""
-    levels: tuple[float, ...] = DEFAULT_LEVELS
-    """Shares of items to remove, in [0, 1)."""
-    scope: str | None = None
-    """`global`, `layer`, `block` or `unit` (every target unit by itself). Default: global, for wanda unit."""
-    unit: str | None = None
-    """`edge`, `parameter` or `unit`. Default: parameter; unit for l2 and activation; edge for a predicate."""
-    seeds: int = 1
-    """Repetitions of a random criterion, with seeds 0, 1, ..."""
-    rounds: int = 100
-    """Rounds of iterative SynFlow."""
-    where: str | None = None
-    """A predicate in SQL instead of a criterion and levels."""
+    criterion: str = option(
+        default="magnitude",
+        help="magnitude, random, l2, activation, wanda, synflow, synflow-iterative, snip, taylor, gate, "
+        "or N:M such as 2:4.",
+        metavar="NAME",
+    )
+    levels: tuple[float, ...] = option(
+        default=DEFAULT_LEVELS,
+        help="Shares to remove, in [0, 1).",
+        flag="--level",
+        metavar="S,S,...",
+        default_text="0,0.05,...,0.95,0.99; with --sensitivity 0.1,0.3,...,0.9",
+    )
+    scope: Scope | None = option(
+        default=None,
+        help="Compare within global, layer, block or unit.",
+        default_text="global, for wanda unit",
+    )
+    unit: PruningUnit | None = option(
+        default=None,
+        help="Remove edges (kernels as wholes), parameters or units.",
+        default_text="parameter; unit for l2 and activation; edge for --where",
+    )
+    seeds: int = option(default=1, help="Repetitions of criterion random, with seeds 0, 1, ...", least=1)
+    rounds: int = option(default=100, help="Rounds of synflow-iterative.", least=1)
+    where: str | None = option(
+        default=None,
+        help="Remove what this condition picks, instead of a criterion and levels.",
+        metavar="SQL",
+    )
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse levels and criteria that do not exist.
+
+        Raises:
+            UsageError: A level is outside [0, 1), or there is no such criterion.
+        """
         object.__setattr__(self, "levels", checked_levels(self.levels))
-        if self.scope is not None and self.scope not in SCOPES:
-            raise UsageError(f"unknown scope '{self.scope}': expected one of {', '.join(SCOPES)}")
-        if self.unit is not None:
-            choice(PruningUnit, self.unit, "unit")
-        if self.seeds < 1 or self.rounds < 1:
-            raise UsageError(f"seeds and rounds must be at least 1, got {self.seeds} and {self.rounds}")
+        if self.where is not None and (
+            self.criterion != "magnitude" or self.levels != DEFAULT_LEVELS or self.scope is not None
+        ):
+            raise UsageError("--where picks what goes: leave out --criterion, --level and --scope")
         _ = self.kind
+
+    def for_layers(self) -> "PruningOptions":
+        """The same for pruning each layer alone, which has fewer levels by default.
+
+        Raises:
+            UsageError: There is a predicate, which ranks nothing.
+        """
+        if self.where is not None:
+            raise UsageError("--sensitivity prunes by a criterion: leave out --where")
+        return replace(self, levels=SENSITIVITY_LEVELS) if self.levels == DEFAULT_LEVELS else self
 
     @property
     def kind(self) -> Criterion:
@@ -87,9 +177,25 @@ class PruningOptions:
             return self.scope
         return "unit" if self.kind is Criterion.WANDA else "global"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        plain = asdict(self) | {"unit": str(self.pruning_unit), "scope": self.pruning_scope}
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON; unit and scope as they are decided."""
+        plain = super().to_dict() | {"unit": str(self.pruning_unit), "scope": self.pruning_scope}
         if self.kind in (Criterion.NM, Criterion.WHERE):
             plain["levels"] = None
+        if self.kind is Criterion.WHERE:
+            plain["scope"] = None
         return plain
+
+
+def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """The levels in ascending order, each once.
+
+    Raises:
+        UsageError: A level is outside [0, 1), or there are none or too many.
+    """
+    if bad := [level for level in levels if not 0 <= level < 1]:
+        raise UsageError(f"level {bad[0]:g}: expected shares to remove, from 0 up to but not 1, such as 0.5")
+    distinct = tuple(sorted({float(level) for level in levels}))
+    if not 1 <= len(distinct) <= MAX_LEVELS:
+        raise UsageError(f"{len(distinct)} levels: expected 1 to {MAX_LEVELS}")
+    return distinct

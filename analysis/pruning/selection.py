@@ -6,23 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.edgetable import Floats, Levels
-from emergraph.errors import UsageError
-
-MAX_LEVELS = 254
-
-
-def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """The levels in ascending order, each once.
-
-    Raises:
-        UsageError: A level is outside [0, 1), or there are none or too many.
-    """
-    if bad := [level for level in levels if not 0 <= level < 1]:
-        raise UsageError(f"level {bad[0]:g}: expected shares to remove, from 0 up to but not 1, such as 0.5")
-    distinct = tuple(sorted({float(level) for level in levels}))
-    if not 1 <= len(distinct) <= MAX_LEVELS:
-        raise UsageError(f"{len(distinct)} levels: expected 1 to {MAX_LEVELS}")
-    return distinct
 
 
 def removal_levels(scores: Floats, groups: NDArray[np.int64], levels: Sequence[float]) -> Levels:

@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.pruning.criteria import Criterion, scores, synflow_scores
+from emergraph.analysis.pruning.criteria import scores, synflow_scores
 from emergraph.analysis.pruning.edgetable import Floats, Levels
 from emergraph.analysis.pruning.flow import backward_flow, forward_flow
-from emergraph.analysis.pruning.items import Items, PruningUnit
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.items import Items
+from emergraph.analysis.pruning.options import Criterion, PruningOptions, PruningUnit
 from emergraph.analysis.pruning.removal import Removal, nested_removal
 from emergraph.analysis.pruning.selection import removal_levels
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import PATH_KINDS, Role
 
-SENSITIVITY_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 N_FRAGILE = 3
 MEASURES = ("accuracy_lost", "divergence_kl", "relative_mse", "flow_lost")
 """What the heat map shows: the first one that is known."""

@@ -9,14 +9,14 @@ import polars as pl
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.rules import activity_scores
 from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.pruning.criteria import NEEDS_GRADIENTS, Criterion, UnitActivations, check_criterion
+from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion
 from emergraph.analysis.pruning.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.gradients import ModuleData, Scorer, scorer_of
-from emergraph.analysis.pruning.items import PruningUnit, TensorValues, prunable_items
+from emergraph.analysis.pruning.items import TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import REMEASURED, ParameterCosts
 from emergraph.analysis.pruning.modelruns import ModelFiles, run_levels
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.options import NEEDS_GRADIENTS, Criterion, PruningOptions, PruningUnit
 from emergraph.analysis.pruning.predicate import chosen_edges, chosen_units, edge_mask
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.sensitivity import (

@@ -9,19 +9,13 @@ import polars as pl
 
 from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.options import EmergenceOptions
-from emergraph.analysis.pruning.criteria import (
-    NEEDS_GRADIENTS,
-    Criterion,
-    UnitActivations,
-    check_criterion,
-    scores,
-)
+from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion, scores
 from emergraph.analysis.pruning.edgetable import EdgeTable, Floats, Levels, read_edge_table
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.gradients import Scorer
-from emergraph.analysis.pruning.items import Items, PruningUnit, TensorValues, prunable_items
+from emergraph.analysis.pruning.items import Items, TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import ParameterCosts, measure
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.options import NEEDS_GRADIENTS, Criterion, PruningOptions, PruningUnit
 from emergraph.analysis.pruning.removal import (
     Removal,
     nested_removal,

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
+from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.cli.app import command
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
-from emergraph.cli.pruneoptions import PruneActivity, PruneRuns, Pruning
+from emergraph.cli.pruneoptions import PruneActivity, PruneRuns
 from emergraph.cli.pruneviews import sensitivity_view, what_if_view, written_lines
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 
@@ -30,7 +31,7 @@ def prune(
     store: StorePath,
     *,
     graph: GraphChoice = None,
-    pruning: Pruning,
+    options: PruningOptions,
     activity: PruneActivity,
     runs: PruneRuns,
     links: Links,
@@ -41,15 +42,15 @@ def prune(
     from emergraph import api
 
     chosen = api.open_store(store).graph(graph)
-    if pruning.sensitivity:
+    if runs.sensitivity:
         runs.check_sensitivity()
         layers = chosen.prune_sensitivity(
-            pruning.options(), trace=name_or_id(activity.trace), save=save, files=runs.files(links)
+            options.for_layers(), trace=name_or_id(activity.trace), save=save, files=runs.files(links)
         )
         emit(sensitivity_view(layers), output)
         return
     result = chosen.prune(
-        pruning.options(),
+        options,
         trace=name_or_id(activity.trace),
         rule=activity.rule,
         threshold=activity.threshold,

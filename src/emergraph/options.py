@@ -254,7 +254,8 @@ def command_line(chosen: Options) -> list[str]:
         >>> command_line(WalkOptions(walks=3))
         ['--walks', '3']
     """
-    return repeated(type(chosen), chosen.to_dict())
+    declared = declared_options(type(chosen))
+    return repeated(type(chosen), {one.name: getattr(chosen, one.name) for one in declared})
 
 
 def repeated(cls: type[Options], parameters: Mapping[str, object]) -> list[str]:

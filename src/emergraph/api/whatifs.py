@@ -116,10 +116,9 @@ class GraphWhatIfs(GraphHandle):
         from emergraph.analysis.pruning.gradients import ModuleData
         from emergraph.analysis.pruning.options import PruningOptions
         from emergraph.analysis.pruning.saving import save_sensitivity
-        from emergraph.analysis.pruning.sensitivity import SENSITIVITY_LEVELS
         from emergraph.analysis.pruning.storedwhatif import sensitivity_stored
 
-        options = options or PruningOptions(levels=SENSITIVITY_LEVELS)
+        options = options or PruningOptions().for_layers()
         gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
         with open_file(self.path, mode="write" if save else "read") as opened:
             result = sensitivity_stored(

@@ -5,11 +5,10 @@ import pytest
 
 import emergraph
 from emergraph.analysis.layerednets import layered_net
-from emergraph.analysis.pruning.criteria import Criterion
 from emergraph.analysis.pruning.edgetable import read_edge_table
 from emergraph.analysis.pruning.gradients import ModuleData, gradient_products, gradient_scores
 from emergraph.analysis.pruning.items import prunable_items
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.options import Criterion, PruningOptions
 from emergraph.errors import InvalidInputError, UsageError
 
 torch = pytest.importorskip("torch")
