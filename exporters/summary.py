@@ -1,6 +1,7 @@
 """What became of a model: counts, coverage, and what a reader should know."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from emergraph.graphstore.records import GraphFooter, Operation
 
@@ -27,6 +28,8 @@ class GraphSummary:
     warnings: tuple[str, ...]
     branches: tuple[str, ...] = ()
     """Branches of If operations, in bodies and on request, that were traced on their own."""
+    split_by: Mapping[str, int] = field(default_factory=dict)
+    """Layers that have more units than their weights have outputs, by reason."""
 
     @property
     def coverage(self) -> float:

@@ -86,6 +86,19 @@ NEURON_LAYER_KINDS = frozenset(
 """Layer kinds whose units are neurons; the units of all others are structural."""
 
 
+class SplitBy(StrEnum):
+    """Why a layer has more units than its weight has outputs: positions are units of their own."""
+
+    WEIGHTS = "weights contract over positions"
+    """Here or before: token mixing, features of a flattened sequence."""
+    POINTWISE = "positions carry distinct labels into a pointwise convolution"
+    """A dense layer or a kernel of size 1 is used at positions that are different units of one layer."""
+    IMAGE = "a flattened image"
+    """The same, of the model's input: another operation contracts its positions."""
+    STEPS = "unrolled steps"
+    """Steps of a recurrence, one behind the other."""
+
+
 class Role(StrEnum):
     """Where a unit stands between the model's inputs and outputs."""
 
@@ -140,6 +153,8 @@ class Layer:
     """Name of the tensor that holds the units' activations; None when no tensor does."""
     activation_axes: tuple[int, ...] | None = None
     """Axes of that tensor which, raveled in C order, give the index of the unit within the layer."""
+    split_by: SplitBy | None = None
+    """Why there are more units than the weight has outputs; None when there are not."""
 
 
 @dataclass(frozen=True, kw_only=True)

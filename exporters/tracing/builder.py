@@ -18,6 +18,7 @@ from emergraph.graphstore.records import (
     LayerKind,
     MatrixKernels,
     Role,
+    SplitBy,
     UnitColumns,
 )
 
@@ -40,6 +41,10 @@ class LayerDraft:
     n_zeros: int = 0
     roots: list[str] = field(default_factory=list)
     """Parameter tensors that the layer's counts are of."""
+    n_outputs: int | None = None
+    """Outputs of the layer's weight, where positions may be units besides."""
+    split_by: SplitBy | None = None
+    """Why it has more units than outputs; what structural layers are made of hands it on to them."""
     is_output: bool = False
     seen: list[Track] = field(default_factory=list)
     """How consumers read the layer, in order."""
@@ -150,7 +155,12 @@ class GraphBuilder:
             return
         above = self.layers_of(sources)
         layer.depth = max(layer.depth, max(source.depth for source in above) + 1)
+        self._made_of(layer, above)
+
+    def _made_of(self, layer: LayerDraft, above: Sequence[LayerDraft]) -> None:
         self._lineage.reads(layer.id, [source.id for source in above])
+        if layer.kind not in NEURON_LAYER_KINDS and layer.split_by is None:
+            layer.split_by = next((source.split_by for source in above if source.split_by), None)
 
     def _follow_scores(self, layer: LayerDraft, sources: NDArray[np.int64]) -> None:
         joins = layer.kind in (LayerKind.JUNCTION, LayerKind.GATE) and sources.size > 0
@@ -238,7 +248,7 @@ class GraphBuilder:
         everything = np.unique(np.concatenate([np.empty(0, np.int64), *sets]))
         above = self.layers_of(everything) if everything.size else []
         layer.depth = 1 + max((source.depth for source in above), default=-1)
-        self._lineage.reads(layer.id, [source.id for source in above])
+        self._made_of(layer, above)
         as_floats = None if weights is None else [np.asarray(w, np.float64) for w in weights]
         self.reductions[layer.id] = Reduction(layer, members, list(sets), as_floats)
         return self.reductions[layer.id]
@@ -319,6 +329,7 @@ def _layer(draft: LayerDraft) -> Layer:
         dtype=draft.dtype,
         activation_tensor=track.tensor if track is not None and neuron else None,
         activation_axes=track.axes if track is not None and neuron else None,
+        split_by=draft.split_by if neuron else None,
     )
 
 

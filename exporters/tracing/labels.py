@@ -66,17 +66,23 @@ def unit_axes(labels: Labels, first: int, count: int) -> tuple[int, ...] | None:
 
     The layer's units are `first .. first + count - 1`; the labels must be constant along all other axes.
     """
-    packed = compress(labels)
-    axes = tuple(k for k in range(packed.ndim) if packed.strides[k] != 0 and packed.shape[k] > 1)
-    inner = core(packed)
+    inner = core(compress(labels))
     if inner.size != count:
         return None
-    if not np.array_equal(inner.ravel(), np.arange(first, first + count)):
+    start = (0,) * inner.ndim
+    steps = {
+        k: int(inner[tuple(int(k == axis) for axis in range(inner.ndim))] - inner[start])
+        for k in range(inner.ndim)
+        if inner.shape[k] > 1
+    }
+    axes = tuple(sorted(steps, key=lambda k: -steps[k]))
+    rest = [k for k in range(inner.ndim) if k not in axes]
+    if not np.array_equal(inner.transpose([*axes, *rest]).ravel(), np.arange(first, first + count)):
         return None
     if axes:
         return axes
     # A single unit: any axis of length 1 would do; the channel axis where there is one.
-    return (1,) if packed.ndim > 1 and packed.shape[1] == 1 else ()
+    return (1,) if labels.ndim > 1 and labels.shape[1] == 1 else ()
 
 
 @dataclass(frozen=True)

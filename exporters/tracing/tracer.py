@@ -27,6 +27,8 @@ from emergraph.graphstore.records import (
     TracedAs,
 )
 
+_SHOWN = 3
+"""Layers that a warning names."""
 _PARAMETER_PREFIXES = ("float", "bfloat", "int8", "uint8", "int4", "uint4", "int2", "uint2")
 
 
@@ -60,6 +62,7 @@ def trace(
     n_params, n_understood = _write_tensors(ctx)
     builder.finish()
     sink.write_operations(ctx.operations)
+    split_by = _say_split(ctx)
     opaque = tuple(op for op in ctx.operations if op.traced_as is TracedAs.OPAQUE)
     return GraphSummary(
         n_layers=len(builder.layers),
@@ -75,7 +78,21 @@ def trace(
         opaque=opaque,
         warnings=tuple(ctx.warnings),
         branches=tuple(dict.fromkeys(ctx.branches)),
+        split_by=split_by,
     )
+
+
+def _say_split(ctx: TraceContext) -> dict[str, int]:
+    """Warn of layers that have more units than their weights have outputs; returns how many, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for layer in ctx.builder.layers:
+        if layer.n_outputs is not None and layer.split_by is not None and layer.count > layer.n_outputs:
+            shown = f"{layer.name} ({layer.count} for {layer.n_outputs})"
+            by_reason.setdefault(layer.split_by, []).append(shown)
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        ctx.warn(f"more units than the weight has outputs, {reason}: {', '.join(names[:_SHOWN])}{more}")
+    return {reason: len(names) for reason, names in by_reason.items()}
 
 
 def _set_initializers(ctx: TraceContext) -> None:

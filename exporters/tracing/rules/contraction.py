@@ -1,5 +1,6 @@
 """Contractions: dense layers as one einsum of letters, with constant weights or with two activations."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.join import join
+from emergraph.exporters.tracing.labels import Labels, units_in
 from emergraph.exporters.tracing.letters import (
     Contraction,
     Letters,
@@ -17,12 +19,12 @@ from emergraph.exporters.tracing.letters import (
     einsum_letters,
     matmul_letters,
 )
-from emergraph.exporters.tracing.positionaxes import Uses, uses_of
+from emergraph.exporters.tracing.positionaxes import Uses, contends, uses_of
 from emergraph.exporters.tracing.rules.attention import contract_activations
 from emergraph.exporters.tracing.rules.pooling import mixed_labels
 from emergraph.exporters.tracing.values import Track, Value
 from emergraph.exporters.tracing.weights import main_root, remember_block, restorable, write_block
-from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
+from emergraph.graphstore.records import EdgeKind, LayerKind, SplitBy, TracedAs
 
 
 @rule("MatMul")
@@ -138,8 +140,9 @@ def contract_constant(
     out: str,
     *,
     alpha: float = 1.0,
+    kind: LayerKind = LayerKind.DENSE,
 ) -> None:
-    """New units: one per distinct row of labels and column of the weight."""
+    """New units: one per column of the weight, for each set of positions that are units of their own."""
     ctx.read(x)
     ctx.use(weight, "weight")
     values = weight.floats()
@@ -148,8 +151,11 @@ def contract_constant(
     laid_out = contraction(x.carried, values, x_letters, w_letters, out)
     found = [uses_of(labels, ctx.builder.families) for labels in laid_out.labels]
     total = sum(len(uses.rows) for uses in found) * laid_out.n_new
-    layer = ctx.builder.add_layer(ctx.layer_name(main_root(weight, ctx)), ctx.op, LayerKind.DENSE, total)
+    layer = ctx.builder.add_layer(ctx.layer_name(main_root(weight, ctx)), ctx.op, kind, total)
     ctx.count_params(layer, weight)
+    layer.n_outputs = len(found) * laid_out.n_new
+    if total > layer.n_outputs:
+        layer.split_by = _why_split(ctx, laid_out.labels, found)
     labels = _write_uses(ctx, layer, weight, laid_out, found, whole=alpha == 1.0)
     plan = laid_out.plan
     spread = labels.reshape(
@@ -161,6 +167,21 @@ def contract_constant(
     final = shaped.transpose([plan.order.index(c) for c in out if c in plan.order])
     ctx.new_layer_output(0, layer, final.reshape(ctx.out_shape()))
     ctx.did(TracedAs.CONTRACTED)
+
+
+def _why_split(ctx: TraceContext, blocks: Sequence[Labels], found: Sequence[Uses]) -> SplitBy:
+    """Why positions of a contracted tensor are units of their own."""
+    labels, uses = next((b, u) for b, u in zip(blocks, found, strict=True) if len(u.rows) > 1)
+    if not contends(labels, range(labels.ndim - 1), ctx.builder.layer_ids):
+        return SplitBy.STEPS
+    above = ctx.builder.layers_of(units_in(labels))
+    inherited = next((layer.split_by for layer in above if layer.split_by), None)
+    row = uses.rows[0][0]
+    if inherited is not None:
+        return inherited
+    if np.unique(row[row >= 0]).size < np.count_nonzero(row >= 0):
+        return SplitBy.WEIGHTS
+    return SplitBy.IMAGE if all(la.kind is LayerKind.INPUT for la in above) else SplitBy.POINTWISE
 
 
 def _write_uses(

@@ -1,5 +1,7 @@
 """Convolutions of any dimension: channels are units, positions that the kernel slides over are not."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,7 +9,9 @@ from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import Labels, compress, core, units_in
+from emergraph.exporters.tracing.positionaxes import contends
 from emergraph.exporters.tracing.rules.attention import write_attention
+from emergraph.exporters.tracing.rules.contraction import add_bias, contract_constant
 from emergraph.exporters.tracing.values import Value
 from emergraph.exporters.tracing.weights import (
     KernelMatrix,
@@ -49,6 +53,9 @@ def trace_convolution(
     ctx: TraceContext, x: Value, weight: Constant, bias: Constant | None, *, group: int, transposed: bool
 ) -> None:
     """Edges of a convolution: weight (O, I/g, k...) or, transposed, (I, O/g, k...)."""
+    if group == 1 and not transposed and _is_pointwise(ctx, x, weight):
+        _multiply(ctx, x, weight, bias)
+        return
     ctx.read(x)
     ctx.use(weight, "weight")
     values = weight.floats()
@@ -69,6 +76,23 @@ def trace_convolution(
         src, dst, taps = _grouped_pairs(values, channels, labels, group, layer, transposed=transposed)
         write_pairs(ctx, layer, src, dst, taps, tensor=tensor, note=f"group={group}")
     ctx.did(TracedAs.CONTRACTED)
+
+
+def _is_pointwise(ctx: TraceContext, x: Value, weight: Constant) -> bool:
+    """Whether a kernel of size 1 is used at positions that are units of their own: a matrix product."""
+    space = range(2, len(x.shape))
+    same_size = all(size == 1 for size in weight.shape[2:]) and ctx.out_shape()[2:] == x.shape[2:]
+    return same_size and contends(compress(x.carried), space, ctx.builder.families)
+
+
+def _multiply(ctx: TraceContext, x: Value, weight: Constant, bias: Constant | None) -> None:
+    space = "".join(chr(ord("p") + k) for k in range(len(x.shape) - 2))
+    taps = space.upper()
+    contract_constant(ctx, x, weight, f"nc{space}", f"oc{taps}", f"no{space}", kind=LayerKind.CONV)
+    if bias is not None:
+        ctx.use(bias, "bias")
+        shape = (-1, *[1] * len(space))
+        add_bias(ctx, replace(bias, load=lambda: bias.load().reshape(shape), permutation=None))
 
 
 def _write_full(

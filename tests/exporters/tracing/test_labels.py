@@ -118,7 +118,8 @@ def test_unit_axes_give_the_index_within_the_layer():
     grid = np.broadcast_to(np.arange(6).reshape(1, 2, 1, 3) + 5, (4, 2, 7, 3))
     assert unit_axes(grid, 5, 6) == (1, 3)
     assert unit_axes(grid, 4, 6) is None
-    assert unit_axes(np.moveaxis(grid, 3, 1), 5, 6) is None
+    assert unit_axes(np.moveaxis(grid, 3, 1), 5, 6) == (2, 1)
+    assert unit_axes(np.broadcast_to(np.asarray([5, 7, 6])[:, None], (3, 2)), 5, 3) is None
 
 
 def test_unit_axes_of_a_single_unit_are_its_channel_axis_if_it_has_one():

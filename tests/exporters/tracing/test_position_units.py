@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from edgesink import reach
 from nets import Net
-from pathtruth import influence
-from tokennets import WIDTH, block, finish, linear, tokens
+from pathtruth import assert_path_truth, influence
+from tokennets import WIDTH, block, finish, linear, normed, tokens
 from tracedmodel import trace_model
 
-from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind
+from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind, SplitBy
 
 
 def _plain(net):
@@ -258,3 +258,166 @@ def test_single_features_side_by_side_stay_apart():
     net.output(net.op("Mul", net.op("Concat", *parts, axis=1), gate))
     traced = trace_model(net.model())
     assert next(la.n_units for la in traced.sink.layers if la.kind is LayerKind.GATE) == 3
+
+
+def _mixer(net):
+    """Two blocks of a mixer: weights contract over four tokens, then over features."""
+    x = tokens(net)
+    for k in range(2):
+        mixed = net.op("MatMul", net.param(4, 4, name=f"tokens{k}"), normed(net, x), name=f"tokens{k}")
+        x = net.op("Add", x, mixed)
+        x = net.op("Add", x, linear(net, net.op("Tanh", linear(net, x, 7, f"up{k}")), WIDTH, f"down{k}", 7))
+    return x
+
+
+def test_positions_over_which_weights_contract_are_units():
+    net = Net()
+    net.output(linear(net, _mixer(net), 2, "head"))
+    traced = trace_model(net.model())
+    found = {la.name: la for la in traced.sink.layers if la.kind is LayerKind.DENSE}
+    assert {name: la.n_units for name, la in found.items()} == {
+        "x.in": WIDTH,
+        **{f"tokens{k}": 4 * WIDTH for k in range(2)},
+        **{f"up{k}": 4 * 7 for k in range(2)},
+        **{f"down{k}": 4 * WIDTH for k in range(2)},
+        "head": 4 * 2,
+    }
+    reasons = {name: la.split_by for name, la in found.items()}
+    assert reasons == dict.fromkeys(found, SplitBy.WEIGHTS) | {"x.in": None}
+    assert traced.summary.split_by == {SplitBy.WEIGHTS: 7}
+    (warning,) = traced.summary.warnings
+    assert warning == (
+        "more units than the weight has outputs, weights contract over positions: "
+        "tokens0 (24 for 4), up0 (28 for 7), down0 (24 for 6) and 4 more"
+    )
+    assert all(la.activation_tensor for la in found.values())
+    assert_no_path_is_missing(traced)
+
+
+def test_tokens_as_channels_of_a_pointwise_convolution():
+    net = Net()
+    net.output(net.op("Conv", tokens(net), net.param(5, 4, 1), net.param(5), name="mixed"))
+    traced = trace_model(net.model())
+    layer = next(la for la in traced.sink.layers if la.kind is LayerKind.CONV)
+    assert (layer.n_units, layer.split_by) == (5 * WIDTH, SplitBy.WEIGHTS)
+    assert layer.activation_tensor == "mixed.out"
+    assert_path_truth(traced)
+
+
+def test_a_box_decoder_is_a_matrix_product():
+    """16 bins of each of 4 sides: the convolution has one output, and a unit for each side."""
+    net = Net()
+    x = net.op("Conv", net.input(1, 3, 2, 2, name="x"), net.param(8, 3, 1, 1), name="bins")
+    split = net.op("Reshape", x, net.ints(1, 4, 2, 4))
+    bins = net.op("Softmax", net.op("Transpose", split, perm=[0, 2, 1, 3]), axis=1)
+    net.output(
+        net.op("Conv", bins, net.value(np.arange(1, 3, dtype=np.float32).reshape(1, 2, 1, 1)), name="sides")
+    )
+    traced = trace_model(net.model())
+    layer = [la for la in traced.sink.layers if la.kind is LayerKind.CONV][-1]
+    assert (layer.n_units, layer.split_by) == (4, SplitBy.POINTWISE)
+    (found,) = [traced.sink.into(layer.name)]
+    assert sum(b.src.size for b in found) == 8
+
+
+def test_dense_units_laid_out_as_positions():
+    net = Net()
+    x = net.op("Reshape", linear(net, net.input(1, 3, name="x"), 8, "made", 3), net.ints(1, 4, 2))
+    net.output(linear(net, x, 5, "each", 2))
+    traced = trace_model(net.model())
+    layer = traced.sink.layer("each")
+    assert (layer.n_units, layer.split_by) == (4 * 5, SplitBy.POINTWISE)
+    assert_path_truth(traced)
+
+
+def test_a_flattened_image():
+    """Its pixels are units, as one layer contracts them all; another is used row by row."""
+    net = Net()
+    x = net.input(1, 12, name="x")
+    whole = linear(net, x, 2, "whole", 12)
+    rows = linear(net, net.op("Reshape", x, net.ints(1, 4, 3)), 5, "rows", 3)
+    net.output(whole, rows)
+    traced = trace_model(net.model())
+    layer = traced.sink.layer("rows")
+    assert (layer.n_units, layer.split_by) == (4 * 5, SplitBy.IMAGE)
+    assert traced.sink.layer("whole").split_by is None
+    assert_path_truth(traced)
+
+
+def _unrolled(net, steps):
+    """A plain recurrence written out, and its states side by side."""
+    x = net.input(1, steps, 3, name="x")
+    fed = net.op("MatMul", x, net.param(3, 4, name="in"), name="in")
+    again, states = net.param(4, 4, name="again"), []
+    for t in range(steps):
+        own = net.op("Slice", fed, net.ints(t), net.ints(t + 1), net.ints(1))
+        if states:
+            own = net.op("Add", own, net.op("MatMul", states[-1], again, name=f"again{t}"))
+        states.append(net.op("Tanh", own))
+    return net.op("Concat", *states, axis=1)
+
+
+@pytest.mark.parametrize(("steps", "n_units", "reason"), [(3, 15, SplitBy.STEPS), (2, 5, None)])
+def test_unrolled_steps(steps, n_units, reason):
+    """Steps are positions of one unit until a weight is used on what it made."""
+    net = Net()
+    net.output(net.op("MatMul", _unrolled(net, steps), net.param(4, 5, name="out"), name="out"))
+    traced = trace_model(net.model())
+    assert [la.n_units for la in traced.sink.layers if la.name.startswith("again")] == [4] * (steps - 1)
+    layer = traced.sink.layer("out")
+    assert (layer.n_units, layer.split_by) == (n_units, reason)
+    if reason:
+        assert_path_truth(traced)
+
+
+def test_uses_of_one_weight_side_by_side_are_no_steps():
+    net = Net()
+    shared = net.param(3, WIDTH, name="shared")
+    parts = [net.op("MatMul", net.input(1, 2, 3, name=f"x{k}"), shared, name=f"use{k}") for k in range(3)]
+    net.output(
+        net.op("MatMul", net.op("Concat", *parts, axis=1), net.param(WIDTH, 5, name="out"), name="out")
+    )
+    traced = trace_model(net.model())
+    assert traced.sink.layer("out").n_units == 5
+    assert [traced.sink.layer(n).n_units for n in ("x0", "x1", "x2")] == [3, 3, 3]
+    assert_path_truth(traced)
+
+
+def test_patch_merging_contracts_four_neighbours():
+    net = Net()
+    x = net.op("Reshape", tokens(net, 16), net.ints(1, 4, 4, WIDTH))
+    corners = [
+        net.op("Slice", x, net.ints(i, j), net.ints(4, 4), net.ints(1, 2), net.ints(2, 2))
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+    merged = linear(net, net.op("Concat", *corners, axis=3), 2 * WIDTH, "merge", 4 * WIDTH)
+    net.output(merged)
+    traced = trace_model(net.model())
+    layer = traced.sink.layer("merge")
+    assert (layer.n_units, layer.split_by) == (2 * WIDTH, None)
+    assert [b.n_params.tolist() for b in traced.sink.into("merge")] == [[4] * (WIDTH * 2 * WIDTH)]
+    assert_path_truth(traced)
+
+
+def test_rolled_windows_with_a_mask():
+    net = Net()
+    x = tokens(net, 8)
+    ends = [net.op("Slice", x, net.ints(a), net.ints(b), net.ints(1)) for a, b in ((3, 8), (0, 3))]
+    windows = net.op("Reshape", net.op("Concat", *ends, axis=1), net.ints(2, 4, WIDTH))
+    mask = np.zeros((2, 1, 4, 4), np.float32)
+    mask[1, :, :2, 2:] = 1
+    x = block(
+        net,
+        windows,
+        "b0",
+        scores=lambda s: net.op("Where", net.value(mask.astype(bool)), net.value(np.float32(-100)), s),
+    )
+    net.output(linear(net, x, 2, "head"))
+    traced = trace_model(net.model())
+    assert_units_are_outputs(traced)
+    assert_no_path_is_missing(traced)
+    assert [la.n_units for la in traced.sink.layers if la.kind in (LayerKind.SCORE, LayerKind.CONTEXT)] == [
+        2,
+        WIDTH,
+    ]
