@@ -78,6 +78,7 @@ def layer_columns(graph: int, layers: Sequence[Layer]) -> Columns:
         "dtype": _text([layer.dtype for layer in layers]),
         "activation_tensor": _text([layer.activation_tensor for layer in layers]),
         "activation_axes": list_array([layer.activation_axes for layer in layers], pa.int32()),
+        "split_by": _text([layer.split_by for layer in layers]),
     }
 
 

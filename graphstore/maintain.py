@@ -93,8 +93,7 @@ def remove_graph(store: Store, name_or_id: str | int) -> str:
 def merge(store: Store, other: str | os.PathLike[str]) -> dict[int, int]:
     """Copy all graphs of another store, with their traces, metrics and runs, into this one.
 
-    A graph whose name is taken gets a number behind it. The other store stays as it is, unless its schema
-    is older: then it is migrated.
+    A graph whose name is taken gets a number behind it. The other store stays as it is.
 
     Args:
         store: Open for writing.

@@ -17,7 +17,6 @@ import polars as pl
 
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError, StoreError, UsageError
-from emergraph.graphstore.store import open_store
 from emergraph.graphstore.storefile import check_place
 
 GIB = 1 << 30
@@ -77,10 +76,6 @@ def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | N
     check_place(file)
     note_input(file.stat(), file)  # a child opens it
     output, status = _run_child(json.dumps(request).encode(), limits)
-    if "older" in status:
-        # The child may not write, so a store of an older schema is migrated here.
-        open_store(file).close()
-        output, status = _run_child(json.dumps(request).encode(), limits)
     if "error" in status:
         raise _ERRORS.get(str(status["error"]), UsageError)(str(status["message"]))
     frame = pl.read_ipc_stream(output)

@@ -130,7 +130,7 @@ def result_columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[st
     rows = connection.execute(
         """
         SELECT column_name FROM duckdb_columns()
-        WHERE table_name = ? AND NOT internal ORDER BY column_index
+        WHERE table_name = ? AND NOT internal AND database_name = current_database() ORDER BY column_index
         """,
         [table],
     ).fetchall()

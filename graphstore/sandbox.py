@@ -19,7 +19,13 @@ import pyarrow as pa
 from emergraph.errors import EmergraphError, LimitError, UsageError
 from emergraph.graphstore.connection import connect, translate
 from emergraph.graphstore.definitions import check_foreign
-from emergraph.graphstore.schema import SCHEMA_VERSION, schema_sql, stored_version
+from emergraph.graphstore.schema import (
+    SCHEMA_VERSION,
+    migrations,
+    schema_sql,
+    show_as_current,
+    stored_version,
+)
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.sqltree import check, one_line, parse
 from emergraph.graphstore.text import printable, storable
@@ -54,8 +60,7 @@ def answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
         output: Where to write.
 
     Returns:
-        {"truncated": bool}, {"older": schema version} for a store that must be migrated first, or
-        {"error": class, "message": line}.
+        {"truncated": bool}, or {"error": class, "message": line}.
     """
     try:
         return _answer(request, output)
@@ -73,11 +78,12 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
     path = Path(request["path"])
     with contextlib.closing(connect(path, read_only=True)) as connection:
         version = stored_version(connection, path)
-        if version != SCHEMA_VERSION:
-            return {"older": version}
+        names = check_foreign(connection, path, schema_sql())
+        if version is not None and version < SCHEMA_VERSION:
+            show_as_current(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
         _lock(connection, request)
         sql = storable(request["sql"])
-        check(parse(sql), check_foreign(connection, path, schema_sql()))
+        check(parse(sql), names)
         sql = str(connection.extract_statements(sql)[0].query).strip().rstrip(";")
         timer = threading.Timer(request["time"], connection.interrupt)
         timer.daemon = True

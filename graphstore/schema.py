@@ -14,21 +14,25 @@ import duckdb
 from emergraph.errors import StoreError
 from emergraph.graphstore.connection import transaction
 from emergraph.graphstore.definitions import check_definitions, check_views
+from emergraph.graphstore.sql import compose, identifier
 from emergraph.graphstore.text import printable
 from emergraph.version import __version__
 
 APPLICATION = "emergraph"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _MIGRATION_FILE = re.compile(r"migration_(\d{4})_\w+\.sql")
 
 
 @dataclass(frozen=True)
 class Migration:
-    """The SQL that turns a store of the version before into one of `version`."""
+    """How a store of the version before becomes one of `version`."""
 
     version: int
     sql: str
+    """What changes it."""
+    view_sql: str = ""
+    """Temporary views that show a store of the version before, `{store}`, as if it had been changed."""
 
 
 @cache
@@ -53,6 +57,7 @@ SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns()
 WHERE NOT internal AND database_name = current_database() AND schema_name = 'main'
 ORDER BY table_name, column_index
 """
+_SHOWN = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'temp'"
 
 
 @cache
@@ -76,7 +81,8 @@ def view_columns() -> dict[str, list[str]]:
 def check_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Check that a store has the tables, columns and types that this version reads.
 
-    Columns behind those of the schema are left alone, and so are tables that this process does not know.
+    Columns behind those of the schema are left alone, and so are tables that this process does not know. What
+    temporary views show in place of an older store's tables is taken for granted.
 
     Raises:
         StoreError: A table or a column is missing, or holds something else; the message names it.
@@ -84,8 +90,14 @@ def check_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     found: Layout = {}
     for table, name, kind, nullable in connection.execute(_PRESENT).fetchall():
         found.setdefault(table, []).append((name, kind, nullable))
+    missing = set(connection.execute(_SHOWN).fetchall())
+    missing -= {(table, name) for table, columns in found.items() for name, _, _ in columns}
+    expected = {
+        table: [column for column in columns if (table, column[0]) not in missing]
+        for table, columns in expected_layout().items()
+    }
     problems = itertools.chain(
-        _problems(found, expected_layout(), complete=True),
+        _problems(found, expected, complete=True),
         _view_problems(found),
         _problems(found, _result_layouts(), complete=False),
     )
@@ -144,10 +156,18 @@ def _result_layouts() -> Layout:
 
 
 def migrations() -> tuple[Migration, ...]:
-    """Return all migrations in order, from files of this package such as `migration_0002_what.sql`."""
-    files = resources.files("emergraph.graphstore").iterdir()
-    found = [(match, file) for file in files if (match := _MIGRATION_FILE.fullmatch(file.name))]
-    steps = (Migration(int(match[1]), file.read_text(encoding="utf-8")) for match, file in found)
+    """Return all migrations in order.
+
+    They are files of this package such as `migration_0002_what.sql`, with `migration_0002_what.view.sql`
+    beside it where an older store that is only read needs views.
+    """
+    files = {file.name: file for file in resources.files("emergraph.graphstore").iterdir()}
+    steps = []
+    for name, file in files.items():
+        if match := _MIGRATION_FILE.fullmatch(name):
+            view = files.get(name.replace(".sql", ".view.sql"))
+            views = "" if view is None else view.read_text(encoding="utf-8")
+            steps.append(Migration(int(match[1]), file.read_text(encoding="utf-8"), views))
     return tuple(sorted(steps, key=lambda step: step.version))
 
 
@@ -192,11 +212,15 @@ def stored_version(
             f"{name}: store of schema version {version}, this emergraph knows up to {SCHEMA_VERSION}; "
             "update emergraph"
         )
+    check_definitions(connection, path)
     if version == SCHEMA_VERSION:
-        check_definitions(connection, path)
-        check_layout(connection, path)
-        check_views(connection, path, schema_sql())
+        _check_contents(connection, path)
     return version
+
+
+def _check_contents(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    check_layout(connection, path)
+    check_views(connection, path, schema_sql())
 
 
 def migrate(
@@ -212,18 +236,43 @@ def migrate(
     Raises:
         StoreError: A step is missing: the store is older than the oldest that can be migrated.
     """
+    needed = _steps_between(path, version=version, steps=steps, target=target)
+    with transaction(connection):
+        for step in needed:
+            connection.execute(step.sql)
+        connection.execute("UPDATE store_info SET schema_version = ?", [target])
+        if target == SCHEMA_VERSION:
+            _check_contents(connection, path)
+
+
+def show_as_current(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    *,
+    version: int,
+    steps: Sequence[Migration],
+    target: int,
+) -> None:
+    """Let a connection that only reads see a store of schema `version` as one of `target`; the file stays.
+
+    Raises:
+        StoreError: A step is missing, or the store lacks something.
+    """
+    store = identifier(str(connection.execute("SELECT current_database()").fetchall()[0][0]))
+    for step in _steps_between(path, version=version, steps=steps, target=target):
+        connection.execute(compose(step.view_sql, store=store))
+    if target == SCHEMA_VERSION:
+        _check_contents(connection, path)
+
+
+def _steps_between(path: Path, *, version: int, steps: Sequence[Migration], target: int) -> list[Migration]:
     needed = [step for step in steps if version < step.version <= target]
     if [step.version for step in needed] != list(range(version + 1, target + 1)):
         raise StoreError(
             f"{printable(str(path))}: store of schema version {version} cannot be migrated to {target}; "
             "export the model again"
         )
-    with transaction(connection):
-        for step in needed:
-            connection.execute(step.sql)
-        connection.execute("UPDATE store_info SET schema_version = ?", [target])
-        if target == SCHEMA_VERSION:
-            check_layout(connection, path)
+    return needed
 
 
 def utc_now() -> dt.datetime:

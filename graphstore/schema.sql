@@ -1,4 +1,4 @@
--- Schema of a store, version 1. Column comments are the source of docs/schema.md.
+-- Schema of a store, version 2. Column comments are the source of docs/schema.md.
 -- Ids are INTEGER and count from 0 within the store (graphs, blocks, traces, runs) or within a graph (layers, units).
 -- There are no foreign keys or indexes: the writer keeps the references, and bulk loads stay fast.
 
@@ -10,7 +10,7 @@ CREATE TABLE store_info (
 );
 COMMENT ON TABLE store_info IS 'One row that says what the file is.';
 COMMENT ON COLUMN store_info.application IS 'Always "emergraph".';
-COMMENT ON COLUMN store_info.schema_version IS 'Version of this schema; older stores are migrated when they are opened.';
+COMMENT ON COLUMN store_info.schema_version IS 'Version of this schema; older stores are migrated when they are opened for writing.';
 COMMENT ON COLUMN store_info.tool_version IS 'Version of emergraph that made the file.';
 COMMENT ON COLUMN store_info.created_at IS 'UTC.';
 
@@ -77,7 +77,8 @@ CREATE TABLE layers (
     n_zeros BIGINT NOT NULL,
     dtype VARCHAR NOT NULL,
     activation_tensor VARCHAR,
-    activation_axes INTEGER[]
+    activation_axes INTEGER[],
+    split_by VARCHAR
 );
 COMMENT ON TABLE layers IS 'One row per layer: a contiguous range of units that one operation (or input) produces.';
 COMMENT ON COLUMN layers.graph IS 'graphs.id.';
@@ -92,7 +93,8 @@ COMMENT ON COLUMN layers.n_params IS 'Parameters of the weight tensors that lead
 COMMENT ON COLUMN layers.n_zeros IS 'Exact zeros among them.';
 COMMENT ON COLUMN layers.dtype IS 'Element type of the weights in the model file, for example float32 or int8; empty without weights.';
 COMMENT ON COLUMN layers.activation_tensor IS 'Tensor of the model that holds the activations of the units; NULL when none does.';
-COMMENT ON COLUMN layers.activation_axes IS 'Axes of that tensor that give the position of a unit in the layer when raveled in C order.';
+COMMENT ON COLUMN layers.activation_axes IS 'Axes of that tensor that give the position of a unit in the layer when raveled in C order, in the order given.';
+COMMENT ON COLUMN layers.split_by IS 'Why the layer has more units than its weight has outputs: weights contract over positions; positions carry distinct labels into a pointwise convolution; a flattened image; unrolled steps. NULL when it has not, and in graphs that were exported before version 2 of the schema.';
 
 CREATE TABLE units (
     graph INTEGER NOT NULL,

@@ -25,6 +25,7 @@ from emergraph.graphstore.schema import (
     create_schema,
     migrate,
     migrations,
+    show_as_current,
     stored_version,
 )
 from emergraph.graphstore.storefile import check_place
@@ -48,7 +49,7 @@ def open_store(
     """Open the store at `path`. Use it in a `with` statement.
 
     Several processes can read a store at the same time, or one can write. A store of an older schema is
-    migrated, in any mode. A store that is made appears when it is closed, complete; in a block of
+    migrated when it is opened for changes, and read as if it had been otherwise. A store that is made appears when it is closed, complete; in a block of
     `atomic.together`, with the other results at its end.
 
     Args:
@@ -79,7 +80,7 @@ def open_store(
             _absorbed(connection, place)
             connection, version = connect_again()
         if version is not None and version < SCHEMA_VERSION:
-            connection = _migrated(connection, place, version, mode)
+            _bring_up(connection, place, version, mode)
     except BaseException:
         place.give_up()
         raise
@@ -417,24 +418,15 @@ def _check_complete(place: _Place) -> None:
         raise LimitError(f"{printable(str(place.path))}: the disk is full; make room and try again")
 
 
-def _migrated(
-    connection: duckdb.DuckDBPyConnection, place: _Place, version: int, mode: Mode
-) -> duckdb.DuckDBPyConnection:
-    """Return a connection to the store after bringing it to the current schema."""
-    if mode == "read":
-        connection.close()
-        connection = connect(place.file, read_only=False, shown=place.path, spill=place.spill)
+def _bring_up(connection: duckdb.DuckDBPyConnection, place: _Place, version: int, mode: Mode) -> None:
+    """Migrate an older store, or, where it is only read, show it as if that had been done."""
+    bring = show_as_current if mode == "read" else migrate
     try:
         with translated_errors(place.path):
-            migrate(connection, place.path, version=version, steps=migrations(), target=SCHEMA_VERSION)
-            stored_version(connection, place.path)
+            bring(connection, place.path, version=version, steps=migrations(), target=SCHEMA_VERSION)
     except BaseException:
         connection.close()
         raise
-    if mode == "read":
-        connection.close()
-        connection = connect(place.file, read_only=True, shown=place.path, spill=place.spill)
-    return connection
 
 
 __all__: Sequence[str] = ("Mode", "Store", "open_store")

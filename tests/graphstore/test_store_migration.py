@@ -1,6 +1,6 @@
 """Older stores are brought to the current schema, in one transaction, or left alone."""
 
-import re
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -8,17 +8,25 @@ from storegraphs import make_store, random_chain, write_chain
 
 from emergraph.errors import StoreError
 from emergraph.graphstore import query, schema, store
+from emergraph.graphstore.maintain import merge
 from emergraph.graphstore.schema import Migration, base_tables, migrations, schema_sql
 from emergraph.graphstore.store import open_store
 
 OLD = schema.SCHEMA_VERSION
 STEPS = (
-    Migration(OLD + 1, "ALTER TABLE graphs ADD COLUMN colour VARCHAR; UPDATE graphs SET colour = 'red';"),
+    Migration(
+        OLD + 1,
+        "ALTER TABLE graphs ADD COLUMN colour VARCHAR; UPDATE graphs SET colour = 'red';",
+        "CREATE TEMP VIEW graphs AS SELECT *, 'red' AS colour FROM {store}.main.graphs;",
+    ),
     Migration(
         OLD + 2,
         "CREATE TABLE notes (graph INTEGER, note VARCHAR); INSERT INTO notes SELECT id, name FROM graphs;",
+        "CREATE TEMP VIEW notes AS SELECT id AS graph, name AS note FROM graphs;",
     ),
 )
+VERSION_1 = Path(__file__).with_name("schemas") / "version_1.sql"
+"""What versions before the first migration made."""
 
 
 @pytest.fixture
@@ -34,8 +42,71 @@ def older_store(tmp_path, monkeypatch):
     return path, pretend
 
 
+@pytest.fixture
+def version_1(tmp_path):
+    """A store of the first schema, made by its own SQL, and one of today's with the same graph."""
+    today, path = make_store(tmp_path / "today.duckdb"), tmp_path / "old.duckdb"
+    with duckdb.connect(path) as connection:
+        connection.execute(VERSION_1.read_text(encoding="utf-8"))
+        connection.execute("INSERT INTO store_info VALUES ('emergraph', 1, '0.1.0', now()::TIMESTAMP)")
+        connection.execute(f"ATTACH '{today}' AS today (READ_ONLY)")
+        names = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'old'"
+        for table in {row[0] for row in connection.execute(names).fetchall()} - {"store_info"}:
+            columns = [row[0] for row in connection.execute(f"DESCRIBE old.{table}").fetchall()]
+            chosen = ", ".join(f'"{column}"' for column in columns)
+            connection.execute(f"INSERT INTO old.{table} SELECT {chosen} FROM today.{table}")
+    return path, today
+
+
+def test_a_store_of_version_1_is_read_as_it_is(version_1):
+    path, today = version_1
+    before = path.read_bytes()
+    path.chmod(0o444)
+    with open_store(path) as old, open_store(path) as again, open_store(today) as new:
+        assert old.graph().layers().equals(new.graph().layers())
+        assert old.graph().layers()["split_by"].to_list() == [None] * old.graph().layers().height
+        assert again.graph().edges().equals(new.graph().edges())
+    asked = query.run_query(path, "SELECT name, split_by FROM layers WHERE split_by IS NULL ORDER BY id")
+    assert asked.frame["name"].to_list() == ["layer0", "layer1", "layer2"]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", ["write", "create"])
+def test_a_store_of_version_1_that_is_changed_becomes_one_of_today(version_1, mode):
+    path, today = version_1
+    with open_store(path, mode=mode) as old, open_store(today) as new:
+        columns = "table_name, column_name, data_type, is_nullable, comment"
+        described = f"SELECT {columns} FROM duckdb_columns() ORDER BY ALL"
+        assert old.connection.execute(described).fetchall() == new.connection.execute(described).fetchall()
+        assert old.connection.execute("SELECT schema_version FROM store_info").fetchall() == [(OLD,)]
+        write_chain(old, random_chain([2, 1]), name="later")
+        assert old.graph("net").edges().equals(new.graph().edges())
+
+
+def test_merging_a_store_of_version_1_leaves_it_as_it_is(version_1):
+    path, today = version_1
+    before = path.read_bytes()
+    with open_store(today, mode="write") as target:
+        assert merge(target, path) == {0: 1}
+        assert target.graph(1).layers().equals(target.graph(0).layers())
+        copied, kept = (target.graph(k).edges().drop("block") for k in (1, 0))
+        assert copied.equals(kept)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_store_of_version_1_is_no_store_of_today(version_1):
+    path, _ = version_1
+    with duckdb.connect(path) as connection:
+        connection.execute("DROP VIEW unit_activations; ALTER TABLE units DROP COLUMN neuron")
+    for mode in ("read", "write"):
+        with pytest.raises(StoreError, match=r"damaged, column units\.neuron is missing"):
+            open_store(path, mode=mode)
+    with duckdb.connect(path) as connection:
+        assert connection.execute("SELECT schema_version FROM store_info").fetchall() == [(1,)]
+
+
 @pytest.mark.parametrize("mode", ["read", "write", "create"])
-def test_older_store_is_migrated_in_any_mode(older_store, mode):
+def test_older_store_shows_what_a_migration_makes(older_store, mode):
     path, pretend = older_store
     with open_store(path) as opened:
         edges = opened.graph().edges()
@@ -43,7 +114,8 @@ def test_older_store_is_migrated_in_any_mode(older_store, mode):
     with open_store(path, mode=mode) as opened:
         assert opened.graphs()["colour"].to_list() == ["red"]
         assert opened.connection.execute("SELECT * FROM notes").fetchall() == [(0, "net")]
-        assert opened.connection.execute("SELECT schema_version FROM store_info").fetchall() == [(OLD + 2,)]
+        stored = OLD if mode == "read" else OLD + 2
+        assert opened.connection.execute("SELECT schema_version FROM store_info").fetchall() == [(stored,)]
         assert opened.graph().edges().equals(edges)
         if mode == "read":
             with pytest.raises(StoreError):
@@ -54,7 +126,7 @@ def test_failing_migration_changes_nothing(older_store):
     path, pretend = older_store
     pretend((STEPS[0], Migration(OLD + 2, "SELECT * FROM no_such_table")), OLD + 2)
     with pytest.raises(StoreError, match="no_such_table"):
-        open_store(path)
+        open_store(path, mode="write")
     with duckdb.connect(path, read_only=True) as connection:
         assert connection.execute("SELECT schema_version FROM store_info").fetchall() == [(OLD,)]
         columns = [row[0] for row in connection.execute("DESCRIBE graphs").fetchall()]
@@ -71,31 +143,17 @@ def test_too_old_to_migrate(older_store):
 def test_migrated_store_is_refused_by_the_older_program(older_store, monkeypatch):
     path, pretend = older_store
     pretend(STEPS, OLD + 2)
-    open_store(path).close()
+    open_store(path, mode="write").close()
     pretend((), OLD)
     with pytest.raises(StoreError, match="update emergraph"):
         open_store(path)
-
-
-def test_query_of_an_older_store_migrates_it_first(older_store, monkeypatch):
-    """The child process that runs SQL may not write; its parent migrates and asks again."""
-    path, _ = older_store
-    with duckdb.connect(path) as connection:
-        connection.execute("UPDATE store_info SET schema_version = ?", [OLD - 1])
-    monkeypatch.setattr(
-        store, "migrations", lambda: (Migration(OLD, "DROP TABLE metrics; " + _table("metrics")),)
-    )
-    assert query.run_query(path, "SELECT count(*) AS n FROM metrics").frame["n"].to_list() == [0]
-
-
-def _table(name):
-    return re.search(rf"CREATE TABLE {name} \(.*?\);", schema_sql(), re.DOTALL)[0]
 
 
 def test_migrations_are_numbered_files(tmp_path, monkeypatch):
     for name in (
         "migration_0003_b.sql",
         "migration_0002_a.sql",
+        "migration_0002_a.view.sql",
         "schema.sql",
         "migration_2.sql",
         "notes.txt",
@@ -103,7 +161,7 @@ def test_migrations_are_numbered_files(tmp_path, monkeypatch):
         (tmp_path / name).write_text(f"-- {name}")
     monkeypatch.setattr(schema.resources, "files", lambda _: tmp_path)
     assert migrations() == (
-        Migration(2, "-- migration_0002_a.sql"),
+        Migration(2, "-- migration_0002_a.sql", "-- migration_0002_a.view.sql"),
         Migration(3, "-- migration_0003_b.sql"),
     )
 
