@@ -57,7 +57,7 @@ SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns()
 WHERE NOT internal AND database_name = current_database() AND schema_name = 'main'
 ORDER BY table_name, column_index
 """
-_SHOWN = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'temp'"
+_SHOWN = "SELECT table_name, column_name FROM system.main.duckdb_columns() WHERE database_name = 'temp'"
 
 
 @cache
