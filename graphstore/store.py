@@ -49,8 +49,8 @@ def open_store(
     """Open the store at `path`. Use it in a `with` statement.
 
     Several processes can read a store at the same time, or one can write. A store of an older schema is
-    migrated when it is opened for changes, and read as if it had been otherwise. A store that is made appears when it is closed, complete; in a block of
-    `atomic.together`, with the other results at its end.
+    migrated when it is opened for changes, and read as if it had been otherwise. A store that is made appears
+    when it is closed, complete; in a block of `atomic.together`, with the other results at its end.
 
     Args:
         path: A file, by habit named `*.duckdb`.
