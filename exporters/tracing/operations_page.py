@@ -17,8 +17,8 @@ only decides which or where (indices, lengths, masks) is control and carries no 
 
 _LIMITS = """## Where the graph is coarser than the model
 
-- A unit is a whole channel or feature, at all positions: that a position cannot see another one (a causal mask,
-  the border of a padded image), or carries less than the others (a class token), is not in the graph.
+- A unit is a whole channel or feature, at all positions: that a position cannot see another one (a causal
+  mask, the border of a padded image), or carries less than the others (a class token), is not in the graph.
 - `norm` edges form cycles (a unit moves its group's statistic, which moves the unit); path counts leave them
   out unless asked.
 - Regions (`RoiAlign`, `Resize` with a region) and rotary angles are control, even where activations
