@@ -132,3 +132,30 @@ def test_case_31_hostile_names_reach_the_store_as_they_are(tmp_path):
     exported(write(tmp_path, nodes, {evil: WEIGHT}))
     with open_store(tmp_path / "s.duckdb") as store:
         assert evil in store.graph().tensors()["name"].to_list()
+
+
+def test_a_file_of_which_nothing_is_understood_is_refused_with_operation_and_reason(tmp_path):
+    node = helper.make_node(
+        "MatMulNBits",
+        ["x", "packed", "scales", "", "order"],
+        ["y"],
+        domain="com.microsoft",
+        K=16,
+        N=2,
+        bits=4,
+        block_size=16,
+    )
+    constants = {
+        "packed": np.zeros((2, 1, 8), np.uint8),
+        "scales": np.ones(2, np.float32),
+        "order": np.zeros(16, np.int32),
+    }
+    path = write(tmp_path, [node], constants, shape=(1, 16))
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+    with pytest.raises(
+        InvalidInputError, match=r"not understood: MatMulNBits \(MatMulNBits with weights"
+    ) as e:
+        exported(path)
+    assert "neural networks" not in str(e.value)

@@ -1,0 +1,188 @@
+"""Both sides of the sizes at which reading, running and tracing take another path.
+
+Further ones have their tests where they belong: pieces of large models (`test_concrete_run`), constants and
+outputs that a run does not give back (`test_folding`, `test_checking`), the store (`tests/graphstore`).
+"""
+
+import numpy as np
+import onnx
+import pytest
+from nets import Net
+from onnx import TensorProto, helper, numpy_helper
+from tracedmodel import trace_model
+
+from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.onnxfile import decoding
+from emergraph.exporters.onnxfile.decoding import count_varints, decode_varints
+from emergraph.exporters.runtime import constant_nodes, feeds, flatten, frames
+from emergraph.exporters.runtime.assembly import INLINE_BYTES, INLINE_INTEGER_BYTES, assemble
+from emergraph.exporters.runtime.constant_nodes import dense_of_sparse
+from emergraph.exporters.runtime.feeds import InputHints, make_feeds
+from emergraph.exporters.runtime.flat_model import FlatInput
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.process import EVERYTHING, SMALL_ELEMENTS, ModelProcess
+from emergraph.exporters.runtime.sources import InMemorySource
+from emergraph.exporters.runtime.worker import MAX_INTEGERS
+from emergraph.exporters.tracing import builder, weights
+from emergraph.graphstore import layout
+
+
+@pytest.fixture(scope="module")
+def process():
+    with ModelProcess(RunLimits(threads=1)) as started:
+        yield started
+
+
+def sum_with(constant):
+    """x + constant, of the constant's type."""
+    kind = helper.np_dtype_to_tensor_dtype(constant.dtype)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "c"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["n"])],
+        [helper.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(constant, "c")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float32, INLINE_BYTES), (np.int64, INLINE_INTEGER_BYTES)])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_constants_travel_inside_the_model_or_beside_it(process, dtype, limit, beyond):
+    n = limit // np.dtype(dtype).itemsize + beyond
+    constant = np.arange(n).astype(dtype)
+    source = InMemorySource(sum_with(constant))
+    assembly = assemble(flatten.flatten(source.model), ["y"], source)
+    assert len(assembly.weights) == beyond
+    process.load(assembly)
+    found = process.run({"x": np.ones(n, dtype)}, ["y"], small=EVERYTHING)["y"].values
+    assert np.array_equal(found, constant + 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(np.float32, SMALL_ELEMENTS), (np.float16, SMALL_ELEMENTS), (np.int8, MAX_INTEGERS)]
+)
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_what_a_run_gives_back(process, dtype, limit, beyond):
+    n = limit + beyond
+    source = InMemorySource(sum_with(np.ones(1, dtype)))
+    process.load(assemble(flatten.flatten(source.model), ["y"], source))
+    feed = {"x": np.full(n, 2, dtype)}
+    for small, given in ((SMALL_ELEMENTS, not beyond), (EVERYTHING, True), (0, False)):
+        found = process.run(feed, ["y"], small=small)["y"]
+        assert found.shape == (n,)
+        assert (found.values is not None) == given
+        assert found.values is None or (found.values == 3).all()
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_inputs_that_are_made_up(monkeypatch, n):
+    monkeypatch.setattr(feeds, "MAX_MADE", 4)
+    inputs = [FlatInput("x", TensorProto.FLOAT, (n,))]
+
+    def make():
+        hints = InputHints({}, {})
+        return make_feeds(inputs, {"x": (n,)}, hints, scalars={}, style="counting", seed=0)
+
+    if n == 4:
+        assert make()["x"].shape == (4,)
+    else:
+        with pytest.raises(LimitError, match="at most 4 elements"):
+            make()
+
+
+@pytest.mark.parametrize("n", [8, 9])
+def test_sparse_tensors_that_are_made_dense(monkeypatch, n):
+    monkeypatch.setattr(constant_nodes, "MAX_DENSE_ELEMENTS", 8)
+    values = helper.make_tensor("s", TensorProto.FLOAT, [1], [2.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, [1], [3])
+    sparse = helper.make_sparse_tensor(values, indices, [n])
+    if n == 8:
+        dense = numpy_helper.to_array(dense_of_sparse(sparse, numpy_helper.to_array))
+        assert dense.tolist() == [0, 0, 0, 2, 0, 0, 0, 0]
+    else:
+        with pytest.raises(LimitError, match="at most 8 elements"):
+            dense_of_sparse(sparse, numpy_helper.to_array)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_subgraphs_within_subgraphs(monkeypatch, depth):
+    monkeypatch.setattr(flatten, "MAX_NESTING", 3)
+    body = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y0"])], "b", [], [helper.make_empty_tensor_value_info("y0")]
+    )
+    for level in range(1, depth + 1):
+        other = onnx.GraphProto()
+        other.CopyFrom(body)
+        node = helper.make_node("If", ["c"], [f"y{level}"], then_branch=body, else_branch=other)
+        body = helper.make_graph([node], "b", [], [helper.make_empty_tensor_value_info(f"y{level}")])
+    body.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]))
+    body.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)])
+    if depth == 3:
+        assert len(flatten.flatten(model).nodes) == 1
+    else:
+        with pytest.raises(InvalidInputError, match="at most 3 levels"):
+            flatten.flatten(model)
+
+
+def test_headers_of_messages(monkeypatch):
+    pieces = frames.pack({"a": 1}, [])
+    size = len(pieces[1])
+    monkeypatch.setattr(frames, "MAX_HEADER", size)
+    stream = b"".join(bytes(piece) for piece in frames.pack({"a": 1}, []))
+
+    def receive():
+        rest = iter([stream[: frames.PREFIX.size], stream[frames.PREFIX.size :], b""])
+        return frames.receive(lambda _: next(rest), 0)
+
+    assert receive()[0] == {"a": 1}
+    monkeypatch.setattr(frames, "MAX_HEADER", size - 1)
+    with pytest.raises(frames.FrameError, match="at most"):
+        frames.pack({"a": 1}, [])
+    with pytest.raises(frames.FrameError, match="not a message"):
+        receive()
+
+
+def dense_net():
+    net = Net(seed=1)
+    shared = net.op("Expand", net.op("MatMul", net.input(1, 3, name="x"), net.param(3, 4)), net.ints(5, 4))
+    net.output(net.op("MatMul", net.op("Reshape", shared, net.ints(1, 20)), net.param(20, 6)))
+    return net.model()
+
+
+def test_the_units_of_a_graph(monkeypatch):
+    count = trace_model(dense_net()).summary.n_units
+    monkeypatch.setattr(builder, "MAX_UNITS", count)
+    assert trace_model(dense_net()).summary.n_units == count
+    monkeypatch.setattr(builder, "MAX_UNITS", count - 1)
+    with pytest.raises(LimitError, match=f"more than {count - 1} units"):
+        trace_model(dense_net())
+
+
+@pytest.mark.parametrize("chunk", [1, 20, 39, 40, 120])
+def test_weights_that_are_summed_a_slice_of_columns_at_a_time(monkeypatch, chunk):
+    def edges():
+        blocks = trace_model(dense_net()).sink.blocks
+        return [(b.src.tolist(), b.dst.tolist(), b.weight.tolist(), b.l1.tolist()) for b in blocks]
+
+    expected = edges()
+    monkeypatch.setattr(weights, "_CHUNK_ELEMENTS", chunk)
+    assert edges() == expected
+
+
+@pytest.mark.parametrize("chunk", [10, 11, 12, 1 << 22])
+def test_integers_that_are_decoded_a_piece_at_a_time(monkeypatch, chunk):
+    numbers = [0, 127, 128, 300, (1 << 64) - 1, 5]
+    tensor = TensorProto(uint64_data=numbers).SerializeToString()
+    # one field of a two-byte head holds them all
+    stored = np.frombuffer(tensor[-(1 + 1 + 2 + 2 + 10 + 1) :], np.uint8)
+    monkeypatch.setattr(decoding, "_CHUNK", chunk)
+    assert count_varints(stored) == len(numbers)
+    assert decode_varints(stored, len(numbers)).tolist() == numbers
+
+
+@pytest.mark.parametrize("n", [(1 << 12) - 1, 1 << 12])
+def test_distinct_units_of_few_and_of_many_edges(n):
+    units = np.random.default_rng(0).integers(0, 900, n).astype(np.int32)
+    assert layout.distinct(units).tolist() == sorted(set(units.tolist()))
