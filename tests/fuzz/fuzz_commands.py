@@ -1,0 +1,412 @@
+"""Run whole commands on spoiled files, and see each of them done or refused in one line.
+
+    python tests/fuzz/fuzz_commands.py --mode processes --cases 3000 --seed 1 --state fuzz-commands/processes
+    python tests/fuzz/fuzz_commands.py --mode inside --cases 20000 --seed 1 --state fuzz-commands/inside
+    python tests/fuzz/fuzz_commands.py --seed 1 --only 1234        # one case again, with its traceback
+
+Every case is decided by the seed and its number: a format, a sound file of it that is spoiled, and a command
+that takes it (see `commandseeds` and `commandmutations`). With "processes" each command is a process as users
+start it; with "inside" many run through the same entry point in one process, which starts anew when it is
+lost. One oracle judges both, see `judged`. Failing files are kept in the folder of --state, where the next
+run with the same options goes on.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
+from commandmutations import copied, spoil
+from commandseeds import COMMANDS, WEIGHTS, make_seeds
+
+REPOSITORY = str(Path(__file__).resolve().parents[2])
+DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5, 6})
+TALK = re.compile(r"Note: |Wrote |\d+ evaluations, about ")
+"""How lines on stderr begin that are no errors."""
+FORBIDDEN = re.compile(
+    r"unexpected|please report|Traceback|\b[A-Z]\w*Warning\b|panicked|site-packages|dist-packages|\.py\b.*line "
+    f"|{re.escape(REPOSITORY)}|{re.escape(sys.prefix)}"
+)
+SECONDS = 90.0
+"""A command may take: with --budget 1s, on two busy cores."""
+MEMORY_BYTES = 3 << 30
+PER_PROCESS = 250
+"""Cases of one process of the mode "inside"."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command on a spoiled file."""
+
+    number: int
+    format: str
+    command: str
+    arguments: list[str]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    memory_bytes: int = 0
+    warned: list[str] = field(default_factory=list)
+    """Warnings of Python code, which a process keeps from its user."""
+    where: str = ""
+    """Where an error came from that is not of this project."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case."""
+
+    case: int
+    format: str
+    line: str
+    code: int
+    seconds: float
+    problems: list[str]
+
+
+def judged(ran: Ran, *, quiet: bool, check: bool) -> list[str]:
+    """Say what is not as documented about an answer.
+
+    Args:
+        ran: The answer.
+        quiet: The command had --quiet.
+        check: It was `check`, which alone may end with 1.
+    """
+    problems = []
+    if ran.code not in DOCUMENTED or (ran.code == 1 and not check):
+        problems.append(f"exit code {ran.code}")
+    if found := FORBIDDEN.search(ran.err):
+        problems.append(f"stderr: {found[0]}")
+    if found := re.search(f"{re.escape(REPOSITORY)}|{re.escape(sys.prefix)}|Traceback", ran.out):
+        problems.append(f"stdout: {found[0]}")
+    problems += _wrong_lines(ran, quiet=quiet)
+    if ran.seconds > SECONDS:
+        problems.append(f"took {ran.seconds:.0f} s")
+    if ran.memory_bytes > MEMORY_BYTES:
+        problems.append(f"took {ran.memory_bytes >> 20} MiB")
+    problems += [f"warned: {text[:300]}" for text in ran.warned[:1]]
+    if ran.where and problems:
+        problems.append(ran.where)
+    return problems
+
+
+def _wrong_lines(ran: Ran, *, quiet: bool) -> list[str]:
+    problems = []
+    lines = ran.err.splitlines()
+    errors = [line for line in lines if line.startswith("Error: ")]
+    if len(errors) != (ran.code > 1):
+        problems.append(f"{len(errors)} errors with exit code {ran.code}")
+    if other := [line for line in lines if line not in errors and (quiet or not TALK.match(line))]:
+        problems.append(f"stderr: {other[0][:200]}")
+    if any(not character.isprintable() for line in lines for character in line):
+        problems.append("stderr: characters that steer a terminal")
+    if any(len(line) > 2000 for line in errors):
+        problems.append("stderr: a line of more than 2000 characters")
+    return problems
+
+
+def prepared(number: int, seed: int, seeds: dict[str, list[Path]], folder: Path) -> Case:
+    """Write the spoiled file of a case into a folder; return the case."""
+    rng = random.Random(f"{seed}:{number}")
+    kinds = sorted(COMMANDS)
+    kind = rng.choices(kinds, [WEIGHTS.get(name, 1.0) for name in kinds])[0]
+    line = rng.choice(COMMANDS[kind])
+    path = copied(rng.choice(seeds[kind]), folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spoil(path, kind, rng)
+    outputs = folder / "out"
+    outputs.mkdir()
+    if "{s}" in line:
+        shutil.copy(seeds["store"][0], folder / "sound.duckdb")
+    sound = seeds["store"][0].parent
+    arguments = [
+        word.format(f=path, o=outputs, s=folder / "sound.duckdb", d=sound) for word in shlex.split(line)
+    ]
+    arguments += rng.choice(([], ["--quiet"], ["--quiet", "--format", "json"], ["--format", "csv"]))
+    return Case(number, kind, line, arguments)
+
+
+def as_process(arguments: list[str], seconds: float = 2 * SECONDS) -> Ran:
+    """Run a command as users do."""
+    begun = time.monotonic()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "emergraph", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        killer = threading.Timer(seconds, process.kill)
+        killer.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        killer.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode("utf-8", "replace"))
+    return Ran(process.returncode, *texts, time.monotonic() - begun, usage.ru_maxrss * 1024)
+
+
+def inside(arguments: list[str], noise: int) -> Ran:
+    """Run a command in this process; what libraries write to descriptor 2 goes to `noise`."""
+    from emergraph.cli import main as entry
+
+    where: list[str] = []
+    report = entry._report
+
+    def reported(error: BaseException) -> int:
+        frames = traceback.extract_tb(error.__traceback__)
+        where.append(" < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-4:])))
+        return report(error)
+
+    os.ftruncate(noise, 0)
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+    begun = time.monotonic()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(record=True) as warned,
+        mock.patch.object(entry, "_report", reported),
+    ):
+        warnings.simplefilter("default")
+        code = entry.main(arguments)
+    seconds = time.monotonic() - begun
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode("utf-8", "replace"))
+    said = [f"{w.category.__name__}: {w.message} ({Path(w.filename).name}:{w.lineno})" for w in warned]
+    return Ran(int(code), *texts, seconds, 0, said, where[0] if where else "")
+
+
+def run_case(number: int, options: argparse.Namespace, seeds: dict[str, list[Path]], noise: int) -> Outcome:
+    """Run one case; keep its files if it fails."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        folder = Path(name)
+        case = prepared(number, options.seed, seeds, folder)
+        processes = options.mode == "processes"
+        ran = as_process(case.arguments) if processes else inside(case.arguments, noise)
+        check = case.arguments[0] == "check"
+        problems = judged(ran, quiet="--quiet" in case.arguments, check=check)
+        if problems:
+            kept = Path(options.state) / f"case-{options.seed}-{number}"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(folder, kept, symlinks=True, ignore=shutil.ignore_patterns("out", "sound.duckdb"))
+            said = f"{shlex.join(case.arguments)}\n{problems}\n{ran.err[:5000]}"
+            (kept / "what.txt").write_text(said, errors="replace")
+    return Outcome(number, case.format, case.command, ran.code, round(ran.seconds, 2), problems)
+
+
+def work(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> None:
+    """Run a range of cases in this process; a line of JSON goes out before and after each."""
+    sys.excepthook = lambda *error: (Path(options.state) / "worker.log").write_text(
+        "".join(traceback.format_exception(*error))
+    )
+    own = os.fdopen(os.dup(1), "w")
+    noise = os.memfd_create("noise")
+    os.dup2(noise, 1)
+    os.dup2(noise, 2)
+    with _kept_model_process():
+        for number in range(options.first, options.first + options.cases):
+            print(json.dumps({"begins": number}), file=own, flush=True)
+            outcome = run_case(number, options, seeds, noise)
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            if grown > MEMORY_BYTES:
+                outcome.problems.append(f"took {grown >> 20} MiB")
+            print(json.dumps(asdict(outcome)), file=own, flush=True)
+            if grown > MEMORY_BYTES:
+                return
+
+
+@contextlib.contextmanager
+def _kept_model_process() -> Iterator[None]:
+    """Lend one child process for models again and again: starting one takes longer than most commands."""
+    from emergraph.analysis.emergence import positionrun
+    from emergraph.analysis.information import onnxstates
+    from emergraph.analysis.pruning import modelruns
+    from emergraph.exporters.pytorch import structure
+    from emergraph.exporters.runtime import concrete
+    from emergraph.exporters.runtime.limits import RunLimits
+    from emergraph.exporters.runtime.process import ModelProcess
+    from emergraph.exporters.traces import running
+
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(ModelProcess(RunLimits(wall_seconds=SECONDS)))
+        busy = threading.Lock()
+
+        @contextlib.contextmanager
+        def lend(limits: RunLimits) -> Iterator[ModelProcess]:
+            if not busy.acquire(blocking=False):
+                with ModelProcess(limits) as process:
+                    yield process
+                return
+            try:
+                kept.renew()
+                yield kept
+            except BaseException:
+                kept.restart()
+                raise
+            finally:
+                busy.release()
+
+        for module in (positionrun, onnxstates, modelruns, structure, concrete, running):
+            stack.enter_context(mock.patch.object(module, "ModelProcess", lend))
+        yield
+
+
+def supervise(options: argparse.Namespace, first: int) -> Iterator[Outcome]:
+    """Run cases in children, a new one after each loss; yield what came of them."""
+    last = options.cases
+    while first < last:
+        size = min(PER_PROCESS, last - first)
+        command = [sys.executable, __file__, "--worker", "--mode", options.mode, "--seed", str(options.seed)]
+        command += ["--state", options.state, "--first", str(first), "--cases", str(size)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+            running, lost = first, True
+            killer = threading.Timer(4 * SECONDS, child.kill)
+            killer.start()
+            for line in child.stdout or ():
+                killer.cancel()
+                killer = threading.Timer(4 * SECONDS, child.kill)
+                killer.start()
+                message = json.loads(line)
+                if "begins" in message:
+                    running, lost = message["begins"], True
+                else:
+                    yield Outcome(**message)
+                    running, lost = message["case"] + 1, False
+            killer.cancel()
+            code = child.wait()
+        if code and lost:
+            yield Outcome(running, "?", "?", code, 0.0, [f"the process was lost with {code}"])
+            running += 1
+        first = running
+
+
+def in_processes(options: argparse.Namespace, first: int, seeds: dict[str, list[Path]]) -> Iterator[Outcome]:
+    """Run each case as a process, some side by side."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for start in range(first, options.cases, 4 * options.jobs):
+            numbers = range(start, min(options.cases, start + 4 * options.jobs))
+            yield from pool.map(lambda number: run_case(number, options, seeds, -1), numbers)
+
+
+def found_seeds(folder: Path) -> dict[str, list[Path]]:
+    """The sound files of a folder, made when they are missing."""
+    listed = folder / "seeds.json"
+    if not listed.exists():
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            made = make_seeds(folder / "seeds")
+        names = {kind: [path.name for path in paths] for kind, paths in made.items()}
+        listed.write_text(json.dumps(names))
+    names = json.loads(listed.read_text())
+    return {kind: [folder / "seeds" / name for name in paths] for kind, paths in names.items()}
+
+
+def main() -> int:
+    """Run the fuzzing; 1 if anything failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mode", choices=["processes", "inside"], default="inside")
+    parser.add_argument("--cases", type=int, default=500, help="cases in all, those of earlier runs included")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--only", type=int, help="run this one case here, and show its traceback")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--state", default="fuzz-commands", help="folder of sound files, progress, failures")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    Path(options.state).mkdir(parents=True, exist_ok=True)
+    seeds = found_seeds(Path(options.state))
+    if options.worker:
+        work(options, seeds)
+        return 0
+    if options.only is not None:
+        folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+        case = prepared(options.only, options.seed, seeds, folder)
+        print("emergraph", shlex.join(case.arguments), flush=True)
+        ran = as_process([*case.arguments, "--debug"])
+        print(
+            ran.out,
+            ran.err,
+            f"exit code {ran.code}, {ran.seconds:.1f} s, {ran.memory_bytes >> 20} MiB",
+            sep="\n",
+        )
+        return 0
+    return _run(options, seeds)
+
+
+def _run(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> int:
+    """Go on where the state says, and write it after every case."""
+    path = Path(options.state) / f"{options.mode}-{options.seed}.json"
+    state = {"next": options.first, "counts": {}, "failures": [], "seconds": 0.0, "slowest": 0.0}
+    if path.exists():
+        state = json.loads(path.read_text())
+    print(
+        f"seed {options.seed}, mode {options.mode}, from case {state['next']} to {options.cases - 1}",
+        flush=True,
+    )
+    counts = Counter(state["counts"])
+    begun = time.monotonic() - state["seconds"]
+    first = state["next"]
+    outcomes = (
+        in_processes(options, first, seeds) if options.mode == "processes" else supervise(options, first)
+    )
+    for outcome in outcomes:
+        counts[f"{outcome.format} {outcome.code}"] += 1
+        if outcome.problems:
+            state["failures"].append(asdict(outcome))
+            print(f"case {outcome.case} {outcome.line}: {outcome.problems}", flush=True)
+        state |= {
+            "next": outcome.case + 1,
+            "counts": dict(sorted(counts.items())),
+            "seconds": time.monotonic() - begun,
+            "slowest": max(state["slowest"], outcome.seconds),
+        }
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(state, indent=1))
+        part.replace(path)
+    for name, count in sorted(counts.items()):
+        print(f"{name:24s} {count}")
+    print(
+        f"{len(state['failures'])} failures, slowest {state['slowest']:.1f} s, {state['seconds']:.0f} s in all"
+    )
+    return 1 if state["failures"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

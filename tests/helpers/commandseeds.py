@@ -1,0 +1,296 @@
+"""Sound files of every format that commands take, and the commands that take them; fuzzing spoils them."""
+
+import json
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import polars as pl
+from clifiles import DEMO
+from onnxseeds import own_seeds
+
+from emergraph.cli.main import main
+
+LANDSCAPE = "--directions 2 --planes 1 --walks 2 --budget 1s --backend serial"
+_DENSE = "{d}/dense.onnx"
+_WEIGHTS = (
+    "check {f}",
+    "export {f} {o}/new.duckdb --wire none",
+    "export {f} {o}/new.duckdb --wire sequential",
+    "export {f} {o}/new.duckdb --dry-run",
+    "diff {f} {d}/weights.safetensors",
+    "diff {d}/weights.safetensors {f} --view units",
+    f"landscape {_DENSE} --to {{f}} {LANDSCAPE}",
+)
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "onnx": (
+        "check {f}",
+        "export {f} {o}/new.duckdb",
+        "export {f} {o}/new.duckdb --dry-run --branch all",
+        f"landscape {{f}} {LANDSCAPE}",
+        f"landscape {{f}} --masks 3 {LANDSCAPE} --store {{o}}/new.duckdb",
+        "report {f} --terminal --budget 1s",
+        "report {f} --budget 1s --out {o}/r.html",
+        "diff {f} {d}/dense.onnx",
+        "diff {d}/dense.onnx {f} --view units",
+        "trace {s} --model {f} --random 5 --graph digits_dense",
+        "prune {s} --model {f} --level 0.5 --graph digits_dense",
+        "information {f} --text {d}/text.txt --samples 16 --repeats 0",
+        "emergence {s} --positions --model {f} --graph digits_conv",
+        f"landscape {_DENSE} --to {{f}} {LANDSCAPE}",
+    ),
+    "safetensors": (*_WEIGHTS, "trace {s} --import {f}"),
+    "torch-zip": _WEIGHTS,
+    "torch-pickle": _WEIGHTS,
+    "npz-weights": _WEIGHTS,
+    "folder": (
+        "export {f} {o}/new.duckdb",
+        "export {f} {o}/new.duckdb --dry-run",
+        "check {f}",
+        "diff {f} {d}/weights.safetensors",
+        "report {f} --terminal --budget 1s",
+        "information {f} --entities 4 --shots 2 --samples 16 --repeats 0",
+    ),
+    "store": (
+        "ls {f}",
+        "info {f}",
+        "info {f} --graph digits_conv",
+        "emergence {f}",
+        "emergence {f} --thresholds 0.01,0.1",
+        "emergence {f} --full --nulls 2 --draws 10",
+        "emergence {f} --rule per_sample --draws 10",
+        "trajectory {f} --permutations 20",
+        "prune {f} --level 0.3,0.6",
+        "prune {f} --sensitivity",
+        "percolate {f} --seeds 2",
+        "topology {f}",
+        "convert {f} --to graphml --target {o}/g.graphml",
+        "convert {f} --to parquet --target {o}/tables",
+        "convert {f} --to edgelist --target {o}/g.csv",
+        "report {f} --terminal",
+        "report {f} --out {o}/r.html",
+        "diff {f}:digits_conv {f}:digits_dense",
+        "diff {s}:digits_conv {f}:digits_conv --view measures",
+        "plot {f}",
+        "plot {f} layers --out {o}/map.html",
+        "sql {f} 'FROM edges'",
+        "sql {f} --recipe hubs",
+        "sql {f} --recipe coverage",
+        "rm {f} --graph digits_conv",
+        "merge {f} {s}",
+        "merge {s} {f}",
+        "compact {f}",
+        "trace {f} {d}/digits.npz --model {d}/conv.onnx --graph digits_conv",
+        "trace {f} --import {d}/recorded.npz --graph digits_dense",
+        "export {d}/dense.onnx {f} --force",
+        f"landscape {_DENSE} {LANDSCAPE} --store {{f}}",
+    ),
+    "pairs": ("concepts {f} --nulls 2", "concepts {f} --nulls 1 --time time --class class"),
+    "runs": ("transition {f} --draws 5",),
+    "curves": ("skills fit {f} --draws 5", "skills fit {f} --draws 5 --store {o}/new.duckdb"),
+    "inputs": (
+        "trace {s} {f} --model {d}/dense.onnx --graph digits_dense",
+        f"landscape {_DENSE} --inputs {{f}} {LANDSCAPE}",
+        f"landscape {_DENSE} --inputs {{f}} --target labels --loss cross_entropy {LANDSCAPE}",
+        "export {d}/dense.onnx {o}/new.duckdb --inputs {f}",
+        "prune {s} --graph digits_dense --model {d}/dense.onnx --inputs {f} --labels {f} --level 0.5",
+        "prune {s} --model {d}/dense.onnx --inputs {d}/pixels.npz --labels {f} --level 0.5",
+        "emergence {s} --positions --model {d}/conv.onnx --graph digits_conv --inputs {f}",
+        "report {d}/dense.onnx --inputs {f} --terminal --budget 1s",
+    ),
+    "recorded": ("trace {s} --import {f} --graph digits_dense",),
+    "states": ("information {f} --micro first --repeats 2", "information {f} --repeats 2 --estimator codes"),
+    "sequences": ("information {d}/ids.onnx --sequences {f} --samples 16 --repeats 0",),
+    "resume": (f"landscape {_DENSE} {LANDSCAPE} --resume {{f}}",),
+}
+"""Command lines by format. {f}: the file of that format; {d}: the folder of sound files; {s}: a sound store;
+{o}: a folder for outputs."""
+
+WEIGHTS = {
+    "torch-pickle": 0.6,
+    "torch-zip": 0.6,
+    "npz-weights": 0.6,
+    "store": 3.0,
+    "onnx": 2.0,
+    "folder": 0.7,
+}
+"""How often a format is drawn; 1 where it is not named."""
+
+
+def make_seeds(folder: Path) -> dict[str, list[Path]]:
+    """Write the sound files into a folder; return those of each format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in (("dense.onnx", "digits_dense.onnx"), ("conv.onnx", "digits_conv.onnx")):
+        shutil.copy(DEMO / source, folder / name)
+    shutil.copy(DEMO / "digits.npz", folder)
+    (folder / "text.txt").write_text("abcab " * 200)
+    onnx = [folder / "dense.onnx", folder / "conv.onnx"]
+    for seed in own_seeds():
+        if not seed.beside:
+            onnx.append(folder / f"own-{seed.name}.onnx")
+            onnx[-1].write_bytes(seed.content)
+    made = {"onnx": onnx, **_arrays(folder), **_weights(folder), **_tables(folder)}
+    _ids_model(folder / "ids.onnx")
+    made["folder"] = [_config_folder(folder / "vit")]
+    made["store"] = [_store(folder)]
+    resume = folder / "part.npz"
+    landscape = ["landscape", str(folder / "dense.onnx"), *LANDSCAPE.split(), "--resume", str(resume)]
+    with mock.patch.object(Path, "unlink", lambda *_, **__: None):  # a sweep that is done removes it
+        assert main([*landscape, "--quiet", "--out", "/dev/null"]) == 0
+    assert resume.exists()
+    made["resume"] = [resume]
+    return made
+
+
+def _arrays(folder: Path) -> dict[str, list[Path]]:
+    rng = np.random.default_rng(0)
+    pixels = np.load(DEMO / "digits.npz")["pixels"][:20]
+    labels = np.load(DEMO / "labels.npz")["labels"][:20]
+    np.savez(folder / "inputs.npz", pixels=pixels, labels=labels)
+    np.savez(folder / "recorded.npz", hidden1=rng.normal(size=(9, 48)), hidden2=rng.normal(size=(9, 32)))
+    states = {f"state_{k}": rng.normal(size=(40, 5, 4)).astype(np.float32) for k in range(3)}
+    alone = {f"alone_{k}": rng.normal(size=(6, 4)).astype(np.float32) for k in range(3)}
+    sequences = rng.integers(0, 6, (40, 5))
+    np.savez(folder / "states.npz", sequences=sequences, tokens=np.arange(6), **states, **alone)
+    np.save(folder / "ids.npy", sequences)
+    (folder / "ids.txt").write_text("\n".join(" ".join(map(str, row)) for row in sequences.tolist()))
+    np.savez(folder / "ids.npz", sequences=sequences)
+    recorded = pl.DataFrame(
+        {"hidden1": rng.normal(size=(9, 48))}, schema={"hidden1": pl.Array(pl.Float64, 48)}
+    )
+    recorded.with_columns(pl.col("hidden1").arr.to_list()).write_parquet(folder / "recorded.parquet")
+    return {
+        "inputs": [folder / "inputs.npz"],
+        "recorded": [folder / "recorded.npz", folder / "recorded.parquet"],
+        "states": [folder / "states.npz"],
+        "sequences": [folder / "ids.npy", folder / "ids.txt", folder / "ids.npz"],
+    }
+
+
+def _weights(folder: Path) -> dict[str, list[Path]]:
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4)
+    )
+    state = net.state_dict()
+    save_file(state, folder / "weights.safetensors")
+    torch.save(state, folder / "weights.pt")
+    torch.save(state, folder / "legacy.pt", _use_new_zipfile_serialization=False)
+    np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in state.items()})
+    return {
+        "safetensors": [folder / "weights.safetensors"],
+        "torch-zip": [folder / "weights.pt"],
+        "torch-pickle": [folder / "legacy.pt"],
+        "npz-weights": [folder / "weights.npz"],
+    }
+
+
+def _tables(folder: Path) -> dict[str, list[Path]]:
+    rng = np.random.default_rng(1)
+    pairs = pl.DataFrame(
+        {
+            "entity": [f"e{k}" for k in rng.integers(0, 12, 60)],
+            "property": [f"p{k}" for k in rng.integers(0, 8, 60)],
+            "time": np.arange(60),
+            "class": ["a"] * 60,
+        }
+    )
+    steps = np.arange(30)
+    runs = pl.concat(
+        pl.DataFrame(
+            {
+                "step": steps,
+                "metric": 1 / (1 + np.exp(-(steps - 10 - run) / 2)) + 0.01 * rng.normal(size=30),
+                "n_entities": [50 * (run + 1)] * 30,
+                "n_properties": [40] * 30,
+                "run": [run] * 30,
+            }
+        )
+        for run in range(3)
+    )
+    x = np.arange(1, 26) * 20.0
+    curves = pl.concat(
+        pl.DataFrame({"skill": [k] * 25, "x": x, "strength": 1 / (1 + np.exp(-(x - 60.0 * k) / 20))})
+        for k in (1, 2, 3)
+    )
+    made = {}
+    for name, frame in {"pairs": pairs, "runs": runs, "curves": curves}.items():
+        frame.write_csv(folder / f"{name}.csv")
+        frame.write_parquet(folder / f"{name}.parquet")
+        made[name] = [folder / f"{name}.csv", folder / f"{name}.parquet"]
+    return made
+
+
+def _ids_model(path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(2)
+    tensors = [
+        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+        for name, shape in (("table", (300, 4)), ("w", (4, 4)))
+    ]
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["embedded"]),
+        helper.make_node("MatMul", ["embedded", "w"], ["h"]),
+        helper.make_node("Add", ["h", "embedded"], ["block"]),
+        helper.make_node("MatMul", ["block", "w"], ["y"]),
+    ]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "length"])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "length", 4])
+    graph = helper.make_graph(nodes, "ids", [ids], [result], tensors)
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+    onnx.save(model, path)
+
+
+def _config_folder(folder: Path) -> Path:
+    """A tiny vision transformer in the layout of transformers."""
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = transformers.ViTConfig(
+        image_size=8, patch_size=4, architectures=["ViTForImageClassification"], **sizes
+    )
+    folder.mkdir(exist_ok=True)
+    save_file(transformers.ViTForImageClassification(config).state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), default=str))
+    return folder
+
+
+def _store(folder: Path) -> Path:
+    """A store with two graphs, a trace of each, metrics, and results of most analyses."""
+    store = folder / "store.duckdb"
+    for name in ("conv", "dense"):
+        graph = f"digits_{name}"
+        model = str(folder / f"{name}.onnx")
+        lines = [
+            ["export", model, str(store), "--name", graph],
+            ["trace", str(store), str(folder / "inputs.npz"), "--model", model, "--graph", graph],
+            ["emergence", str(store), "--graph", graph, "--thresholds", "0.01,0.1"],
+            ["prune", str(store), "--graph", graph, "--level", "0.3,0.6"],
+            ["percolate", str(store), "--graph", graph, "--seeds", "2"],
+            ["topology", str(store), "--graph", graph],
+        ]
+        if name == "dense":
+            lines.append(["landscape", model, *LANDSCAPE.split(), "--store", str(store)])
+        for line in lines:
+            if line[0] == "trace":
+                _pixels_alone(folder / "inputs.npz", folder / "pixels.npz")
+                line[2] = str(folder / "pixels.npz")
+            assert main([*line, "--quiet", "--out", "/dev/null"]) == 0, line
+    return store
+
+
+def _pixels_alone(source: Path, target: Path) -> None:
+    np.savez(target, pixels=np.load(source)["pixels"])
+
+
+__all__ = ["COMMANDS", "LANDSCAPE", "WEIGHTS", "make_seeds"]
