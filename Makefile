@@ -52,6 +52,14 @@ golden: models ## Freeze the answers again and say what changed (explain each ch
 house: $(VENV)/.installed-dev ## Measure how the code is laid out
 	$(BIN)/python benchmarks/house.py
 
+test-fuzz: $(VENV)/.installed-dev ## Run a hundred whole commands on spoiled files
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz tests/fuzz
+
+# both go on where they were stopped; failures are kept beside the state
+fuzz-commands: $(VENV)/.installed-dev ## Run 3 000 commands on spoiled files, and 20 000 within one process (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz_commands.py --mode inside --cases 20000 --seed $(or $(SEED),1) --state fuzz-failures/commands
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz_commands.py --mode processes --jobs 2 --cases 3000 --seed $(or $(SEED),2) --state fuzz-failures/commands
+
 docs: $(VENV)/.installed-dev ## Write the pages again that are made from the code
 	$(BIN)/python -m emergraph.cli.reference > docs/cli.md
 	$(BIN)/python -m emergraph.analysis.resultpage > docs/schema.md

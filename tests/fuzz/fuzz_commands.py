@@ -41,10 +41,10 @@ from commandseeds import COMMANDS, WEIGHTS, make_seeds
 
 REPOSITORY = str(Path(__file__).resolve().parents[2])
 DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5, 6})
-TALK = re.compile(r"Note: |Wrote |\d+ evaluations, about ")
+TALK = re.compile(r"Note: |Wrote |\d+ evaluations, about |[a-z ]+ in [\d.]+ s: emergraph ")
 """How lines on stderr begin that are no errors."""
 FORBIDDEN = re.compile(
-    r"unexpected|please report|Traceback|\b[A-Z]\w*Warning\b|panicked|site-packages|dist-packages|\.py\b.*line "
+    r"unexpected|please report|Traceback|\b[A-Z]\w*Warning\b|panicked|(site|dist)-packages"
     f"|{re.escape(REPOSITORY)}|{re.escape(sys.prefix)}"
 )
 SECONDS = 90.0
@@ -142,16 +142,18 @@ def prepared(number: int, seed: int, seeds: dict[str, list[Path]], folder: Path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         spoil(path, kind, rng)
-    outputs = folder / "out"
-    outputs.mkdir()
-    if "{s}" in line:
-        shutil.copy(seeds["store"][0], folder / "sound.duckdb")
-    sound = seeds["store"][0].parent
-    arguments = [
-        word.format(f=path, o=outputs, s=folder / "sound.duckdb", d=sound) for word in shlex.split(line)
-    ]
+    arguments = filled(line, path, folder, seeds)
     arguments += rng.choice(([], ["--quiet"], ["--quiet", "--format", "json"], ["--format", "csv"]))
     return Case(number, kind, line, arguments)
+
+
+def filled(line: str, path: Path, folder: Path, seeds: dict[str, list[Path]]) -> list[str]:
+    """The words of a command line of `COMMANDS` on a file, with what else it names in a folder."""
+    outputs, store, sound = folder / "out", folder / "sound.duckdb", seeds["store"][0].parent
+    outputs.mkdir()
+    if "{s}" in line:
+        shutil.copy(seeds["store"][0], store)
+    return [word.format(f=path, o=outputs, s=store, d=sound) for word in shlex.split(line)]
 
 
 def as_process(arguments: list[str], seconds: float = 2 * SECONDS) -> Ran:
@@ -367,19 +369,17 @@ def main() -> int:
             sep="\n",
         )
         return 0
-    return _run(options, seeds)
+    return run(options, seeds)
 
 
-def _run(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> int:
+def run(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> int:
     """Go on where the state says, and write it after every case."""
     path = Path(options.state) / f"{options.mode}-{options.seed}.json"
     state = {"next": options.first, "counts": {}, "failures": [], "seconds": 0.0, "slowest": 0.0}
     if path.exists():
         state = json.loads(path.read_text())
-    print(
-        f"seed {options.seed}, mode {options.mode}, from case {state['next']} to {options.cases - 1}",
-        flush=True,
-    )
+    said = f"seed {options.seed}, mode {options.mode}"
+    print(f"{said}, from case {state['next']} to {options.cases - 1}", flush=True)
     counts = Counter(state["counts"])
     begun = time.monotonic() - state["seconds"]
     first = state["next"]

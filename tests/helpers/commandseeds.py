@@ -31,8 +31,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {f} {o}/new.duckdb --dry-run --branch all",
         f"landscape {{f}} {LANDSCAPE}",
         f"landscape {{f}} --masks 3 {LANDSCAPE} --store {{o}}/new.duckdb",
-        "report {f} --terminal --budget 1s",
-        "report {f} --budget 1s --out {o}/r.html",
+        "report {f} --terminal --budget 4s",
+        "report {f} --budget 6s --out {o}/r.html",
         "diff {f} {d}/dense.onnx",
         "diff {d}/dense.onnx {f} --view units",
         "trace {s} --model {f} --random 5 --graph digits_dense",
@@ -50,7 +50,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {f} {o}/new.duckdb --dry-run",
         "check {f}",
         "diff {f} {d}/weights.safetensors",
-        "report {f} --terminal --budget 1s",
+        "report {f} --terminal --budget 4s",
         "information {f} --entities 4 --shots 2 --samples 16 --repeats 0",
     ),
     "store": (
@@ -98,7 +98,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "prune {s} --graph digits_dense --model {d}/dense.onnx --inputs {f} --labels {f} --level 0.5",
         "prune {s} --model {d}/dense.onnx --inputs {d}/pixels.npz --labels {f} --level 0.5",
         "emergence {s} --positions --model {d}/conv.onnx --graph digits_conv --inputs {f}",
-        "report {d}/dense.onnx --inputs {f} --terminal --budget 1s",
+        "report {d}/dense.onnx --inputs {f} --terminal --budget 4s",
     ),
     "recorded": ("trace {s} --import {f} --graph digits_dense",),
     "states": ("information {f} --micro first --repeats 2", "information {f} --repeats 2 --estimator codes"),
@@ -137,7 +137,7 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
     made["store"] = [_store(folder)]
     resume = folder / "part.npz"
     landscape = ["landscape", str(folder / "dense.onnx"), *LANDSCAPE.split(), "--resume", str(resume)]
-    with mock.patch.object(Path, "unlink", lambda *_, **__: None):  # a sweep that is done removes it
+    with mock.patch.object(Path, "unlink", return_value=None):  # a sweep that is done removes it
         assert main([*landscape, "--quiet", "--out", "/dev/null"]) == 0
     assert resume.exists()
     made["resume"] = [resume]
