@@ -37,6 +37,10 @@ class Evaluation:
     target: Annotated[
         str | None, typer.Option(metavar="NAME", help="Array of --inputs that holds labels or values.")
     ] = None
+    ignore_label: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Label of --target that stands for no class, such as 255 or -100."),
+    ] = None
     model_output: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Output to compare; may be repeated.  [default: all but states]"),
@@ -102,6 +106,7 @@ class Evaluation:
             input_shapes=inputs.shapes(),
             samples=self.samples if inputs.inputs is None else None,
             targets=self._target(arrays),
+            ignore_label=self.ignore_label,
             loss=parse_choice("--loss", self._loss(), [k for k in LossKind if k != LossKind.FUNCTION]),
             outputs=tuple(self.model_output) if self.model_output else None,
             embeddings=self.embeddings,

@@ -56,6 +56,10 @@ class PruneRuns:
         Path | None,
         typer.Option(metavar="FILE.npz", help="One array: the class of each sample; needs --inputs."),
     ] = None
+    ignore_label: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Label that stands for no class, such as 255 or -100."),
+    ] = None
     module: Annotated[
         str | None,
         typer.Option(
@@ -125,7 +129,13 @@ class PruneRuns:
         if self.labels is not None and self.inputs is None:
             raise UsageError("--labels needs --inputs FILE.npz, the samples that they are for")
         inputs = None if self.inputs is None else read_input_file(self.inputs).arrays
-        return ModelFiles(model=self.model, inputs=inputs, labels=self._labels(), root=links.root)
+        return ModelFiles(
+            model=self.model,
+            inputs=inputs,
+            labels=self._labels(),
+            ignore_label=self.ignore_label,
+            root=links.root,
+        )
 
     def _module_data(self, links: Links) -> "ModuleData":
         from emergraph.analysis.pruning.gradients import ModuleData
@@ -141,6 +151,7 @@ class PruneRuns:
             module=str(self.module),
             inputs=read_input_file(self.inputs).arrays,
             labels=self._labels(),
+            ignore_label=self.ignore_label,
             weights=self.weights,
             root=links.root,
         )

@@ -29,6 +29,32 @@ class Delta:
         return self.max_abs == 0.0
 
 
+def finite_values(values: Matrix) -> Matrix:
+    """Return the values with 0 for NaN and the infinities, which no sum takes.
+
+    Example:
+        >>> finite_values(np.array([[1.0, np.nan, np.inf]]))
+        array([[1., 0., 0.]])
+    """
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, 0.0)
+
+
+def finite_pair(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix, bool]:
+    """Return both with 0 where either is not finite, and whether they differ in such an entry.
+
+    Example:
+        >>> finite_pair(np.array([[1.0, np.inf]]), np.array([[1.0, 2.0]]))
+        (array([[1., 0.]]), array([[1., 0.]]), True)
+    """
+    finite = np.isfinite(a) & np.isfinite(b)
+    if finite.all():
+        return a, b, False
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    differ = bool(np.any(~finite & ~same))
+    return np.where(finite, a, 0.0), np.where(finite, b, 0.0), differ
+
+
 def delta(a: Matrix, b: Matrix) -> Delta:
     """Return the change from `a` to `b`, of one shape.
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.comparison.deltas import Delta, delta, unit_deltas
+from emergraph.analysis.comparison.deltas import Delta, delta, finite_pair, finite_values, unit_deltas
 from emergraph.analysis.comparison.layers import compared_layers, free_layers
 from emergraph.analysis.comparison.matching import MatchedBy, Matching, Pair, digest, match_weights
 from emergraph.analysis.comparison.measures import compared_measures
 from emergraph.analysis.comparison.unitmatching import Link, UnitMatching, match_units
 from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, weights_of
+from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.graphstore.reader import GraphReader
 
@@ -63,6 +64,8 @@ class Difference(ShownInNotebooks):
     only_b: tuple[str, ...]
     not_compared: tuple[str, ...]
     """Tensors of A whose values, or those of their counterparts, cannot be told: quantized without scales."""
+    not_finite: tuple[str, ...]
+    """Tensors of A that hold NaN or infinity, or whose counterparts do; measures leave those out."""
     relative_change: float | None
     """Root mean square of the change of all compared weights, over that of A's weights."""
     sign_flips: int
@@ -77,6 +80,7 @@ class Difference(ShownInNotebooks):
             name: getattr(self, name)
             for name in (
                 "a", "b", "relative_change", "sign_flips", "cosine", "only_a", "only_b", "not_compared",
+                "not_finite",
             )
         }  # fmt: skip
         plain |= {"verdict": self.verdict.value}
@@ -105,6 +109,11 @@ def compare(a: GraphReader, b: GraphReader, *, match: bool = True, seed: int = 0
     matching = match_weights(
         weights_of(a), weights_of(b), lambda w: values_of(a, w), lambda w: values_of(b, w)
     )
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of huge weights; what has none is None
+        return _compared(a, b, matching, match=match, seed=seed)
+
+
+def _compared(a: GraphReader, b: GraphReader, matching: Matching, *, match: bool, seed: int) -> Difference:
     changes, totals = _Changes(), _Totals()
     links: list[Link] = []
     for pair in matching.pairs:
@@ -117,10 +126,13 @@ def compare(a: GraphReader, b: GraphReader, *, match: bool = True, seed: int = 0
             if ours is None or theirs is None:
                 changes.not_compared.append(pair.a.name)
                 continue
+            same_digest = digest(ours) == digest(theirs)
+            ours, theirs = changes.finite(pair, ours, theirs)
             change = delta(ours, theirs)
-            reordered = not change.is_equal and digest(ours) == digest(theirs)
+            reordered = not change.is_equal and same_digest
             changes.add(pair, change, unit_deltas(ours, theirs), reordered=reordered)
         if ours is not None and theirs is not None:
+            ours, theirs = changes.finite(pair, ours, theirs)
             totals.add(ours, theirs)
             links += _links(a, pair, ours, theirs)
     verdict = _verdict(a, b, matching, changes)
@@ -140,6 +152,7 @@ def compare(a: GraphReader, b: GraphReader, *, match: bool = True, seed: int = 0
         only_a=tuple(weight.name for weight in matching.only_a),
         only_b=tuple(weight.name for weight in matching.only_b),
         not_compared=tuple(changes.not_compared),
+        not_finite=tuple(changes.not_finite),
         relative_change=totals.relative(),
         sign_flips=sum(row["sign_flips"] for row in changes.rows),
         cosine=totals.cosine(),
@@ -154,6 +167,15 @@ class _Changes:
         self.rows: list[dict[str, Any]] = []
         self.frames: list[pl.DataFrame] = []
         self.not_compared: list[str] = []
+        self.not_finite: dict[str, bool] = {}
+        """Tensors with values that are not finite, and whether A and B differ in them."""
+
+    def finite(self, pair: Pair, ours: Matrix, theirs: Matrix) -> tuple[Matrix, Matrix]:
+        """Leave entries out that are not finite in one of the two, and remember the pair."""
+        a, b, differ = finite_pair(ours, theirs)
+        if a is not ours or b is not theirs:
+            self.not_finite.setdefault(pair.a.name, differ)
+        return a, b
 
     def add(self, pair: Pair, change: Delta, units: pl.DataFrame | None, *, reordered: bool) -> None:
         self.rows.append(
@@ -197,10 +219,11 @@ class _Totals:
         self.dd += float(np.sum((b - a) ** 2))
 
     def relative(self) -> float | None:
-        return float(np.sqrt(self.dd / self.aa)) if self.aa else None
+        return finite_or_none(float(np.sqrt(self.dd / self.aa))) if self.aa else None
 
     def cosine(self) -> float | None:
-        return min(1.0, self.ab / float(np.sqrt(self.aa * self.bb))) if self.aa and self.bb else None
+        norms = float(np.sqrt(self.aa * self.bb))
+        return finite_or_none(float(np.minimum(1.0, self.ab / norms))) if norms else None
 
 
 def _oriented(a: Matrix | None, b: Matrix | None) -> tuple[Matrix | None, Matrix | None]:
@@ -208,7 +231,8 @@ def _oriented(a: Matrix | None, b: Matrix | None) -> tuple[Matrix | None, Matrix
     if a is None or b is None:
         return None, None
     if a.shape == b.shape:
-        if a.shape[0] == a.shape[1] and np.sum(a * b.T) > np.sum(a * b):
+        x, y = finite_values(a), finite_values(b)
+        if a.shape[0] == a.shape[1] and np.sum(x * y.T) > np.sum(x * y):
             return a, b.T
         return a, b
     if a.shape == b.T.shape:
@@ -236,8 +260,9 @@ def _links(reader: GraphReader, pair: Pair, a: Matrix, b: Matrix) -> list[Link]:
 def _verdict(a: GraphReader, b: GraphReader, matching: Matching, changes: _Changes) -> Verdict:
     left = [*matching.only_a, *matching.only_b]
     moved = [row for row in changes.rows if row["max_change"]]
+    differ = any(changes.not_finite.values())
     other = [row for row in moved if not row["reordered"]]
-    if other or changes.not_compared or (left and not _leftovers_equal(a, b, matching)):
+    if other or differ or changes.not_compared or (left and not _leftovers_equal(a, b, matching)):
         return Verdict.DIFFERENT if left else Verdict.CHANGED
     if _connections(a) != _connections(b):
         return Verdict.SAME_WEIGHTS
@@ -247,7 +272,7 @@ def _verdict(a: GraphReader, b: GraphReader, matching: Matching, changes: _Chang
 def _leftovers_equal(a: GraphReader, b: GraphReader, matching: Matching) -> bool:
     """Whether tensors without a counterpart hold the same numbers, cut into tensors differently."""
     ours, theirs = _sorted_values(a, matching.only_a), _sorted_values(b, matching.only_b)
-    return ours is not None and theirs is not None and bool(np.array_equal(ours, theirs))
+    return ours is not None and theirs is not None and bool(np.array_equal(ours, theirs, equal_nan=True))
 
 
 def _sorted_values(reader: GraphReader, weights: Sequence[Weight]) -> Matrix | None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from emergraph.analysis.comparison.deltas import finite_values
 from emergraph.analysis.comparison.weights import Matrix, Weight, size_of
 
 ALIKE = 0.5
@@ -140,7 +141,7 @@ def _sketches(values: Matrix | None) -> list[Matrix]:
     forms = [values, values.T] if min(values.shape) > 1 else [values]
     sketches = []
     for form in forms:
-        flat = form.reshape(-1)
+        flat = finite_values(form.reshape(-1))
         step = max(1, flat.size // SAMPLE)
         sample = flat[::step] - flat[::step].mean()
         norm = float(np.linalg.norm(sample))

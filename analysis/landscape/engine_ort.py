@@ -31,6 +31,7 @@ class OrtEvaluator:
         batches: One or more sets of inputs by the file's input names; the evaluation set, fixed for good.
         loss: What to measure; by default against the base model's own outputs.
         targets: Labels or values for one batch.
+        ignored: Label that stands for no class.
         function: The user's function of the outputs, for `LossKind.FUNCTION`.
         threads: Of onnxruntime, per evaluation; 0 for one per core.
         optimise: Let onnxruntime fuse operations.
@@ -47,6 +48,7 @@ class OrtEvaluator:
         *,
         loss: LossKind = LossKind.AUTO,
         targets: Array | None = None,
+        ignored: int | None = None,
         function: LossFunction | None = None,
         threads: int = 0,
         optimise: bool = True,
@@ -57,7 +59,7 @@ class OrtEvaluator:
             )
         self._model = model
         self._batches = [self._named(batch) for batch in batches]
-        self._loss, self._targets, self._function = loss, targets, function
+        self._loss, self._targets, self._ignored, self._function = loss, targets, ignored, function
         self._threads = threads
         self._optimise = optimise
         self._base = read_only(model.base, model.layout)
@@ -97,6 +99,7 @@ class OrtEvaluator:
                 outputs,
                 sigmoid=self._model.sigmoid,
                 targets=self._targets,
+                ignored=self._ignored,
                 function=self._function,
             )
             for outputs in base

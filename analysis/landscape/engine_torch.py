@@ -75,6 +75,7 @@ class TorchEvaluator:
         loss: `kl` and `mse` compare with the module's own outputs when there are no targets. `auto` is
             cross-entropy with integer targets, MSE with others, and `kl` without targets where the output has
             several classes on its last axis, else `mse`.
+        ignored: Label that stands for no class.
         function: Maps the module's output to a scalar tensor, for `LossKind.FUNCTION`.
         recompute_batch_norm: Estimate the running statistics anew from the inputs at every weight vector.
         threads: torch threads while evaluating; 0 leaves the setting alone.
@@ -92,6 +93,7 @@ class TorchEvaluator:
         targets: "torch.Tensor | None" = None,
         *,
         loss: LossKind = LossKind.AUTO,
+        ignored: int | None = None,
         function: "Callable[[torch.Tensor], torch.Tensor] | None" = None,
         recompute_batch_norm: bool = False,
         threads: int = 0,
@@ -114,7 +116,7 @@ class TorchEvaluator:
         with torch.no_grad():
             reference, self._entrances = run_and_watch(self._module, given)
         self._overwrites = not all(map(torch.equal, given, self._inputs))
-        self._loss_of = tensor_loss(loss, reference, targets, function)
+        self._loss_of = tensor_loss(loss, reference, targets, function, ignored=ignored)
         self.loss_name = self._loss_of.name
         start = self.loss(self._base)
         if not np.isfinite(start):

@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.labels import ClassLabels, class_labels
 from emergraph.errors import UsageError
 
 Array = NDArray[np.float64]
@@ -157,29 +158,34 @@ def mse_to(target: Outputs, *, name: str = "mse to the base model's outputs") ->
     return Loss(name, loss)
 
 
-def cross_entropy(labels: NDArray[np.integer], kind: OutputKind) -> Loss:
+def cross_entropy(labels: NDArray[np.generic], kind: OutputKind, *, ignored: int | None = None) -> Loss:
     """Mean of -log p[label] over the first output, classes on its last axis.
 
     Args:
         labels: One class per leading position of the output.
         kind: What the model's output is, see `output_kind` (of the base model's output).
+        ignored: Label that stands for no class.
 
     Returns:
-        The loss, in nats.
+        The loss, in nats. It refuses labels outside of the classes (see `class_labels`).
 
     Example:
         >>> round(cross_entropy(np.array([0]), OutputKind.SCORES)([np.zeros((1, 2))]), 4)
         0.6931
     """
-    classes = np.asarray(labels)
+    given = np.asarray(labels)
+    checked: dict[int, ClassLabels] = {}
 
     def loss(outputs: Outputs) -> float:
         logs = log_probabilities(outputs[0], kind)
-        if logs.shape[:-1] != classes.shape:
-            raise UsageError(
-                f"labels: expected shape {logs.shape[:-1]} for this output, found {classes.shape}"
-            )
-        return float(-np.mean(np.take_along_axis(logs, classes[..., None], axis=-1)))
+        if logs.ndim == 0 or logs.shape[:-1] != given.shape:
+            raise UsageError(f"labels: expected shape {logs.shape[:-1]} for this output, found {given.shape}")
+        n_classes = logs.shape[-1]
+        if n_classes not in checked:
+            checked[n_classes] = class_labels(given, n_classes, ignored=ignored)
+        wanted = checked[n_classes]
+        found = np.take_along_axis(logs, wanted.indices[..., None], axis=-1)[..., 0]
+        return float(-np.mean(found[wanted.counted]))
 
     return Loss("cross-entropy to the labels", loss)
 
@@ -190,6 +196,7 @@ def make_loss(
     *,
     sigmoid: Sequence[bool] = (),
     targets: NDArray[np.generic] | None = None,
+    ignored: int | None = None,
     function: LossFunction | None = None,
 ) -> Loss:
     """Prepare a loss from the base model's outputs and, where it needs them, targets.
@@ -199,6 +206,7 @@ def make_loss(
         outputs: Of the base weights on the evaluation set.
         sigmoid: Which outputs are known to come out of a sigmoid; none by default.
         targets: Labels for cross-entropy, values for MSE.
+        ignored: Label that stands for no class; for cross-entropy.
         function: The user's function.
 
     Returns:
@@ -218,7 +226,7 @@ def make_loss(
     if loss == LossKind.CROSS_ENTROPY:
         if targets is None:
             raise UsageError("loss cross_entropy needs labels; give them, or use kl or mse without labels")
-        return cross_entropy(np.asarray(targets).astype(np.int64), output_kind(outputs[0]))
+        return cross_entropy(targets, output_kind(outputs[0]), ignored=ignored)
     if loss == LossKind.MSE:
         return mse_to(outputs) if targets is None else mse_to([targets], name="mse to the targets")
     known = sigmoid or [False] * len(outputs)

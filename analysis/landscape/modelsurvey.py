@@ -50,6 +50,8 @@ class ModelOptions:
     """Probe inputs to make up for what is not given; None takes the given inputs as the whole set."""
     targets: Array | None = None
     """Labels or values for the given inputs."""
+    ignore_label: int | None = None
+    """Label that stands for no class, such as 255 or -100."""
     loss: LossKind = LossKind.AUTO
     outputs: tuple[str, ...] | None = None
     """Outputs to compare; all but carried states by default."""

@@ -49,7 +49,7 @@ def prepare_module(spec: str, asked: SurveyOptions, chosen: "ModelOptions", samp
         sha256 = _load(module, chosen.weights, chosen.root)
     inputs, seed = _inputs(module, example, asked, chosen, samples)
     targets = None if chosen.targets is None else torch.from_numpy(np.array(chosen.targets))
-    evaluator = TorchEvaluator(module, inputs, targets, loss=chosen.loss)
+    evaluator = TorchEvaluator(module, inputs, targets, loss=chosen.loss, ignored=chosen.ignore_label)
     start = time.perf_counter()
     evaluator.loss(evaluator.base)
     first = next((part for part in inputs if part.ndim), None)
@@ -76,7 +76,7 @@ def _alternatives(
     """Many weight vectors at once, for small nets whose operations torch can batch over their weights."""
     if evaluator.n_params > VMAP_PARAMS:
         return ()
-    batched = VmapEvaluator(module, inputs, targets, loss=chosen.loss)
+    batched = VmapEvaluator(module, inputs, targets, loss=chosen.loss, ignored=chosen.ignore_label)
     steps = np.linspace(-1e-2, 1e-2, 3)
     try:
         found = batched.losses_along(evaluator.base, evaluator.base, steps)

@@ -57,7 +57,9 @@ def prepare_onnx(
         outputs=chosen.outputs,
     )
     rehearse(model, probes.batches[0], seconds=chosen.limits.wall_seconds)
-    evaluator = OrtEvaluator(model, probes.batches, loss=chosen.loss, targets=chosen.targets)
+    evaluator = OrtEvaluator(
+        model, probes.batches, loss=chosen.loss, targets=chosen.targets, ignored=chosen.ignore_label
+    )
     start = time.perf_counter()
     evaluator.loss(evaluator.base)
     return Prepared(
@@ -102,7 +104,9 @@ def _size_notes(probes: ProbeSet, chosen: "ModelOptions") -> list[str]:
 def _between(source: ModelSource, probes: ProbeSet, chosen: "ModelOptions") -> Between:
     """An evaluator that moves everything that training moves, and a reader of other checkpoints."""
     own = reweightable(probes.run, source, vectors=True, embeddings=True, outputs=chosen.outputs)
-    evaluator = OrtEvaluator(own, probes.batches, loss=chosen.loss, targets=chosen.targets)
+    evaluator = OrtEvaluator(
+        own, probes.batches, loss=chosen.loss, targets=chosen.targets, ignored=chosen.ignore_label
+    )
 
     def read(path: Path) -> Checkpoint:
         file = read_onnx(path, root=chosen.root)

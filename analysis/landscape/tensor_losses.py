@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from emergraph.analysis.labels import class_labels
 from emergraph.analysis.landscape.losses import LossKind
 from emergraph.errors import UsageError
 
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
 
     import torch
 
+IGNORED = -100
+"""Label that torch's cross-entropy leaves out."""
 FEW_CLASSES = 48
 """torch's log-softmax along a last axis shorter than this leaves most of the processor idle."""
 
@@ -34,6 +39,8 @@ def tensor_loss(
     output: object,
     targets: "torch.Tensor | None" = None,
     function: "Callable[[torch.Tensor], torch.Tensor] | None" = None,
+    *,
+    ignored: int | None = None,
 ) -> TensorLoss:
     """Decide what `auto` means and prepare the loss: cross-entropy, MSE, KL(base || output), or the user's.
 
@@ -44,6 +51,7 @@ def tensor_loss(
         output: Of the base weights, without a graph.
         targets: Labels or values; None compares with `output`.
         function: Maps an output to a scalar tensor, for `LossKind.FUNCTION`.
+        ignored: Label that stands for no class, for cross-entropy.
 
     Raises:
         UsageError: Loss, targets and function do not fit together.
@@ -73,7 +81,7 @@ def tensor_loss(
     if loss == LossKind.CROSS_ENTROPY:
         if targets is None:
             raise UsageError(f"loss {loss} needs targets; kl and mse do without")
-        labels = targets.flatten().long()
+        labels = _labels(targets.flatten(), output, ignored)
         ready = partial(_cross_entropy, labels=labels[None] if _transposed(output) else labels)
         return TensorLoss(f"{loss} to the targets", ready)
     if loss == LossKind.MSE:
@@ -87,10 +95,25 @@ def tensor_loss(
     return TensorLoss(f"{loss} to the base model's outputs", partial(_kl, logs=logs, weights=logs.exp()))
 
 
+def _labels(targets: "torch.Tensor", output: "torch.Tensor", ignored: int | None) -> "torch.Tensor":
+    """Labels as torch wants them; what is ignored carries torch's own value."""
+    import torch
+
+    n_classes = output.shape[-1] if output.ndim else 1
+    if targets.numel() * n_classes != output.numel():
+        raise UsageError(
+            f"labels: expected {output.numel() // max(1, n_classes)}, one per row of the output, "
+            f"found {targets.numel()}"
+        )
+    found = class_labels(targets.cpu().numpy(), n_classes, ignored=ignored)
+    ready = torch.from_numpy(np.where(found.counted, found.classes, IGNORED))
+    return ready.to(targets.device)
+
+
 def _cross_entropy(output: "torch.Tensor", *, labels: "torch.Tensor") -> "torch.Tensor":
     import torch
 
-    return torch.nn.functional.cross_entropy(_classes_second(output), labels)
+    return torch.nn.functional.cross_entropy(_classes_second(output), labels, ignore_index=IGNORED)
 
 
 def _mse(output: "torch.Tensor", *, values: "torch.Tensor") -> "torch.Tensor":

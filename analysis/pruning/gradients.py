@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.labels import class_labels
 from emergraph.analysis.pruning.edgetable import BlockTable, Floats
 from emergraph.analysis.pruning.items import Items, TensorValues
 from emergraph.analysis.pruning.kerneltaps import parameters_behind
@@ -42,6 +43,8 @@ class ModuleData:
     """Samples by the name of the argument of `forward`; one array may have any name."""
     labels: Array | None = None
     """Class of each sample, or of each row of the output."""
+    ignore_label: int | None = None
+    """Label that stands for no class."""
     weights: Path | None = None
     """Weights for the module of a factory; read without running anything."""
     root: Path | None = None
@@ -65,7 +68,6 @@ def gradient_products(data: ModuleData) -> Products:
     names = list(inspect.signature(module.forward).parameters)
     arrays = {name: torch.from_numpy(np.array(array)) for name, array in data.inputs.items()}
     given = arrays if set(arrays) <= set(names) else dict(zip(names, arrays.values(), strict=False))
-    labels = torch.from_numpy(np.asarray(data.labels).astype(np.int64).reshape(-1))
     parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
     for parameter in parameters.values():
         parameter.requires_grad = True
@@ -73,7 +75,11 @@ def gradient_products(data: ModuleData) -> Products:
         with torch.enable_grad():
             output = module(**given)
             logits = output.reshape(-1, output.shape[-1])
-            loss = torch.nn.functional.cross_entropy(logits, labels)
+            wanted = class_labels(np.reshape(data.labels, -1), logits.shape[-1], ignored=data.ignore_label)
+            counted = torch.from_numpy(wanted.counted)
+            loss = torch.nn.functional.cross_entropy(
+                logits[counted], torch.from_numpy(wanted.classes)[counted]
+            )
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         said = printable(first_line(error), limit=160)

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.labels import ClassLabels, class_labels
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed, follow_units
 from emergraph.analysis.pruning.measures import COST_COLUMNS, REMEASURED, RUN_COLUMNS
@@ -48,6 +49,8 @@ class ModelFiles:
     """Samples by input name; None: the model is not run."""
     labels: Array | None = None
     """(n_samples,) class of each sample."""
+    ignore_label: int | None = None
+    """Label that stands for no class; such samples do not count for the accuracy."""
     limits: RunLimits = field(default_factory=RunLimits)
     root: Path | None = None
     """Folder that symbolic links of external data may lead to."""
@@ -151,7 +154,7 @@ def run_levels(
                 process.renew()
                 row, zeroed = levels.costs(removal, level)
                 if expected is not None:
-                    row |= compare(expected, levels.outputs(process, zeroed), files.labels)
+                    row |= compare(expected, levels.outputs(process, zeroed), levels.labels)
                     if remeasure is not None:
                         row |= remeasure(removal, level, levels.activations(process, zeroed))
                 rows.append(row)
@@ -179,12 +182,13 @@ class _Levels:
         self._elements = TensorElements(removals[0], tensor_values, stored_zeros(self._flat, self._source))
         self._shrinker = Shrinker(self._prepared.run, self._source, file_bytes=file_bytes(file))
         self._batching: Batching | None = None
+        self.labels: ClassLabels | None = None
 
     def base(self, process: ModelProcess) -> list[Array]:
         """Outputs of the model as it is; labels are checked against them."""
         process.load(assemble(self._flat, self._flat.outputs, self._source), many_runs=True)
         expected = model_outputs(process, self._prepared, self._flat.outputs)
-        _check_labels(self._files.labels, expected[0])
+        self.labels = _checked_labels(self._files, expected[0])
         return expected
 
     def costs(self, removal: Removal, level: int) -> tuple[dict[str, float | None], Zeroed]:
@@ -250,14 +254,14 @@ def file_bytes(file: OnnxFile) -> int:
 
 
 def compare(
-    expected: Sequence[Array], found: Sequence[Array], labels: Array | None = None
+    expected: Sequence[Array], found: Sequence[Array], labels: ClassLabels | None = None
 ) -> dict[str, float | None]:
     """How far outputs are from those of the base model.
 
     Args:
         expected: Outputs of the base model, samples on the first axis.
         found: Outputs of the pruned one.
-        labels: (n_samples,) classes of the first output's last axis.
+        labels: Classes of the first output's last axis, one for each of its rows.
     """
     pairs = [
         (a.astype(np.float64), b.astype(np.float64))
@@ -278,9 +282,10 @@ def compare(
         if distribution or labels is not None:
             row["divergence_kl"] = _kl(a, b, distribution=distribution)
         if labels is not None:
-            wanted = labels.reshape(-1)
-            row["accuracy"] = float((other.reshape(-1) == wanted).mean())
-            row["base_accuracy"] = float((best.reshape(-1) == wanted).mean())
+            counted = labels.counted.reshape(-1)
+            wanted = labels.classes.reshape(-1)[counted]
+            row["accuracy"] = float((other.reshape(-1)[counted] == wanted).mean())
+            row["base_accuracy"] = float((best.reshape(-1)[counted] == wanted).mean())
     return row
 
 
@@ -329,15 +334,16 @@ def _stacked(part: list[Array]) -> Array:
     return np.concatenate([array.reshape(-1) for array in part])
 
 
-def _check_labels(labels: Array | None, output: Array) -> None:
-    if labels is None:
-        return
+def _checked_labels(files: ModelFiles, output: Array) -> ClassLabels | None:
+    if files.labels is None:
+        return None
     n = int(np.prod(output.shape[:-1])) if output.ndim > 1 else 0
-    if labels.dtype.kind not in "iu" or labels.size != n:
+    if files.labels.size != n:
         raise UsageError(
-            f"labels: expected {n} whole numbers, one per row of the first output, found {labels.size} of "
-            f"{labels.dtype}"
+            f"labels: expected {n}, one per row of the first output, found {files.labels.size} of "
+            f"{files.labels.dtype}"
         )
+    return class_labels(files.labels, output.shape[-1], ignored=files.ignore_label)
 
 
 def _proto(initializers: Mapping[str, onnx.TensorProto], name: str) -> onnx.TensorProto:

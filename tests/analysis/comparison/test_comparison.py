@@ -14,11 +14,13 @@ from onnx import numpy_helper
 from emergraph import api
 from emergraph.analysis.comparison.deltas import delta, unit_deltas
 from emergraph.analysis.comparison.difference import Verdict, compare
+from emergraph.analysis.comparison.telling import difference_notes
 from emergraph.analysis.comparison.unitmatching import Link, match_units, permuted
 from emergraph.graphstore.store import open_store
 
 MODELS = Path(os.environ.get("EMERGRAPH_MODELS") or Path.home() / ".cache" / "emergraph" / "models")
 DENSE = DEMO / "digits_dense.onnx"
+FIRST = "hidden1.weight"
 
 
 def changed_model(path, change):
@@ -224,3 +226,44 @@ def test_quantization_error_of_minilm(tmp_path):
     assert matrices.height >= 36
     assert matrices["cosine"].min() > 0.99
     assert 0 < matrices["relative_change"].max() < 0.1
+
+
+def with_first_weight(path, value, *, last=0.25):
+    """The dense demo network with two weights of its first layer set."""
+
+    def change(name, values):
+        if name.startswith("hidden1.weight"):
+            values[0, 0], values[-1, -1] = value, last
+        return values
+
+    return changed_model(path, change)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict", "named"),
+    [
+        (np.nan, 0.5, Verdict.CHANGED, (FIRST,)),
+        (0.5, np.nan, Verdict.CHANGED, (FIRST,)),
+        (np.nan, np.inf, Verdict.CHANGED, (FIRST,)),
+        (np.inf, -np.inf, Verdict.CHANGED, (FIRST,)),
+        (np.inf, np.inf, Verdict.EQUAL, (FIRST,)),
+        (np.nan, np.nan, Verdict.EQUAL, (FIRST,)),
+        (0.5, 0.5, Verdict.EQUAL, ()),
+    ],
+)
+def test_weights_that_are_not_finite_are_named_and_left_out(tmp_path, first, second, verdict, named):
+    a, b = (with_first_weight(tmp_path / f"{n}.onnx", v) for n, v in (("a", first), ("b", second)))
+    found = compared(tmp_path, a, b)
+    assert (found.verdict, found.not_finite) == (verdict, named)
+    assert (found.relative_change, found.cosine) == (0.0, pytest.approx(1.0))
+    assert found.to_dict()["not_finite"] == named
+    assert any("not finite" in note for note in difference_notes(found)) == bool(named)
+
+
+def test_what_is_finite_beside_nan_is_compared(tmp_path):
+    a, b = (with_first_weight(tmp_path / f"{n}.onnx", np.nan, last=v) for n, v in (("a", 0.25), ("b", 0.75)))
+    found = compared(tmp_path, a, b)
+    row = found.tensors.filter(pl.col("tensor_a") == FIRST).row(0, named=True)
+    assert row["max_change"] == 0.5
+    assert row["rms_change"] == pytest.approx(0.5 / np.sqrt(3072))
+    assert (found.verdict, found.not_finite) == (Verdict.CHANGED, (FIRST,))
