@@ -55,7 +55,8 @@ class SourceOptions:
 def source_kind(model: str | Path) -> SourceKind:
     """What a user has named: files are told by their content, everything else by its form."""
     from emergraph.exporters.formats import Reader, format_of
-    from emergraph.exporters.pytorch.huggingface import CONFIG, is_folder_with_config
+    from emergraph.exporters.pytorch.folderconfig import CONFIG
+    from emergraph.exporters.pytorch.huggingface import is_folder_with_config
     from emergraph.exporters.weightfiles.files import map_file
 
     path = Path(model)
@@ -107,11 +108,11 @@ def export_any(
         return export_onnx(model, store, options=options, progress=progress)
     if kind is SourceKind.FACTORY:
         return _export_factory(str(model), store, options, source, progress)
+    if kind is SourceKind.FOLDER and source.wire is Wiring.AUTO:
+        return _export_folder(Path(model), store, options, source, progress)
     from emergraph.exporters.weightfiles import read_weights
 
     weights = read_weights(model, allow_missing_classes=source.allow_missing_classes, root=options.root)
-    if kind is SourceKind.FOLDER and source.wire is Wiring.AUTO:
-        return _export_folder(Path(model), weights, store, options, source, progress)
     return _export_weights(weights, store, options, source)
 
 
@@ -122,10 +123,14 @@ def note_files(model: Path, *, root: Path | None = None) -> None:
     somewhere below `root`, as for the command.
     """
     from emergraph.exporters.onnxfile import read_onnx
+    from emergraph.exporters.pytorch.folderconfig import CONFIG
     from emergraph.exporters.weightfiles import read_weights
+    from emergraph.paths import open_file
 
     with contextlib.suppress(EmergraphError):
         kind = source_kind(model)
+        if kind is SourceKind.FOLDER:
+            open_file(model / CONFIG).close()
         if kind is SourceKind.ONNX:
             read_onnx(model, root=root)
         elif kind is not SourceKind.FACTORY:
@@ -192,27 +197,32 @@ def _example_inputs(module: Any, options: ExportOptions) -> Mapping[str, Any]:  
 
 def _export_folder(
     folder: Path,
-    weights: "WeightFile",
     store: "Store | None",
     options: ExportOptions,
     source: SourceOptions,
     progress: Progress | None,
 ) -> ExportSummary:
-    from emergraph.exporters.pytorch.huggingface import load_folder
-    from emergraph.exporters.pytorch.modules import export_module
+    from emergraph.exporters.pytorch.folders import capture_folder
+    from emergraph.exporters.pytorch.modules import OnnxPlace, export_captured
 
-    module, kwargs, unused = load_folder(folder, weights)
-    note = f"{type(module).__name__} does not use {listed(unused)} of {weights.source}"
-    chosen = replace(
-        options,
-        name=options.name or folder.resolve().name,
-        source=weights.source,
-        wiring="declared",
-        notes=(*options.notes, *([note] if unused else [])),
-    )
-    return export_module(
-        module, (), store, kwargs=kwargs, onnx_path=source.onnx_path, options=chosen, progress=progress
-    )
+    note_files(folder, root=options.root)
+    with OnnxPlace.of(source.onnx_path) as place:
+        captured = capture_folder(
+            folder,
+            place.path,
+            allow_missing_classes=source.allow_missing_classes,
+            root=options.root,
+            limits=options.run_limits,
+        )
+        note = f"{captured.module.label} does not use {listed(captured.unused)} of {captured.weights}"
+        chosen = replace(
+            options,
+            name=options.name or folder.resolve().name,
+            source=captured.weights,
+            wiring="declared",
+            notes=(*options.notes, *([note] if captured.unused else [])),
+        )
+        return export_captured(captured.module, place, store, options=chosen, progress=progress)
 
 
 def _export_weights(

@@ -15,8 +15,9 @@ from emergraph.analysis.information.recordedstates import recorded_states
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import BlockStates, Progress
 from emergraph.errors import UsageError
-from emergraph.exporters.anymodel import SourceKind, source_kind
+from emergraph.exporters.anymodel import SourceKind, note_files, source_kind
 from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.runtime.offline import call_offline
 from emergraph.graphstore.store import Store, open_store
 
 RECORDED = frozenset({".npz", ".safetensors"})
@@ -103,22 +104,36 @@ def _opened(store: str | Path | None) -> Iterator[Store | None]:
 def _of_module(
     model: str | Path, sequences: Sequences, run: RunOptions, progress: Progress | None
 ) -> BlockStates:
-    module: Any
     kind = source_kind(model)
-    if kind == SourceKind.FACTORY:
-        from emergraph.exporters.pytorch.factory import load_module
-
-        module = load_module(str(model))[0]
-    elif kind == SourceKind.FOLDER:
-        from emergraph.exporters.pytorch.huggingface import load_folder
-        from emergraph.exporters.weightfiles.reader import read_weights
-
-        module = load_folder(Path(model), read_weights(model, root=run.root))[0]
-    else:
+    if kind == SourceKind.FOLDER:
+        note_files(Path(model), root=run.root)
+        return call_offline(_of_folder, Path(model), sequences, run, limits=run.limits, progress=progress)
+    if kind != SourceKind.FACTORY:
         raise UsageError(
             f"{Path(model).name} holds weights without an architecture; name a factory, "
             "package.module:callable"
         )
+    from emergraph.exporters.pytorch.factory import load_module
+
+    return _states(load_module(str(model))[0], sequences, run, progress)
+
+
+def _of_folder(
+    folder: Path, sequences: Sequences, run: RunOptions, *, progress: Progress | None = None
+) -> BlockStates:
+    """Run in a child process: libraries fetch what a folder names."""
+    from emergraph.exporters.pytorch.huggingface import load_folder
+    from emergraph.exporters.weightfiles.reader import read_weights
+
+    return _states(load_folder(folder, read_weights(folder, root=run.root))[0], sequences, run, progress)
+
+
+def _states(
+    module: Any,  # noqa: ANN401 - a torch.nn.Module
+    sequences: Sequences,
+    run: RunOptions,
+    progress: Progress | None,
+) -> BlockStates:
     return module_states(
         module, sequences, blocks=run.tensors, micro=run.micro, batch=run.batch, progress=progress
     )

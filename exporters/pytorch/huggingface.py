@@ -1,24 +1,24 @@
 """A folder in Hugging Face's layout, wired by the class that `transformers` itself has for it."""
 
 import importlib
-import json
 import logging
-import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emergraph.errors import InvalidInputError, MissingExtraError, UnsafeInputError
+from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraError, UnsafeInputError
 from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.pytorch.folderconfig import CONFIG, read_config
 from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.exporters.pytorch.weights import load_weights, torch_tensors
 from emergraph.exporters.weightfiles import WeightFile
-from emergraph.paths import open_file
+from emergraph.graphstore.text import first_line
+from emergraph.memory import ran_out_of_memory
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG = "config.json"
-_MAX_BYTES = 1 << 20
+_PLAIN = {"use_cache": False, "attn_implementation": "eager", "experts_implementation": "eager"}
 _TOKENS = 6
 _SHOWN = 3
 
@@ -33,7 +33,8 @@ def load_folder(
 ) -> "tuple[torch.nn.Module, dict[str, torch.Tensor], tuple[str, ...]]":
     """Make the model that `config.json` names, with the weights of the folder.
 
-    Only classes of the installed `transformers` are used: code that a folder brings along is never run.
+    Only classes of the installed `transformers` are used: code that a folder brings along is never run. To be
+    called where there is no network (see `runtime.offline`).
 
     Args:
         folder: With `config.json`.
@@ -43,11 +44,12 @@ def load_folder(
         The model in evaluation mode, example inputs by name, and tensors of the file that it does not have.
 
     Raises:
-        UnsafeInputError: The configuration asks for code of its own (`auto_map`).
+        UnsafeInputError: The configuration asks for code of its own (`auto_map`), or for something that would
+            have to be fetched.
         InvalidInputError: transformers has no such architecture, or the weights do not fit it.
         MissingExtraError: transformers is not installed.
     """
-    settings = _read_config(folder / CONFIG)
+    settings = read_config(folder)
     torch, transformers = require_torch(), _require_transformers()
     config_class: Any
     model_class: Any
@@ -61,11 +63,21 @@ def load_folder(
     if not fits or getattr(model_class, "config_class", None) != config_class:
         raise _unknown(folder, f"architecture {architecture!r} for model_type {kind!r}")
     try:
-        config = config_class.from_dict({**settings, "use_cache": False})
+        config = config_class.from_dict({**settings, **_PLAIN})
         model = model_class(config)
+    except EmergraphError:
+        raise
     except Exception as error:
+        if ran_out_of_memory(error):
+            raise
+        if _wanted_the_network(error):
+            raise UnsafeInputError(
+                f"{printable(folder.name)}/{CONFIG}: {architecture} would have to fetch something "
+                f"({printable(first_line(error))}), and is opened without a network; use --wire none"
+            ) from error
         raise InvalidInputError(
-            f"{printable(folder.name)}/{CONFIG} makes no {architecture}: {printable(str(error))}"
+            f"{printable(folder.name)}/{CONFIG} makes no {architecture}: "
+            f"{printable(' '.join(str(error).split()))}"
         ) from error
     try:
         unused = load_weights(model, weights, unused=True)
@@ -112,38 +124,42 @@ def _renamed(
     return model, tuple(sorted(report["unexpected_keys"]))
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _MAX_BYTES:
-            raise UnsafeInputError(f"{CONFIG} has {size} bytes; expected at most {_MAX_BYTES}")
-        text = file.read(_MAX_BYTES)
-    try:
-        settings = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{CONFIG} is not JSON: {printable(str(error))}") from error
-    if not isinstance(settings, dict):
-        raise InvalidInputError(f"{CONFIG} holds a {type(settings).__name__}; expected an object")
-    if "auto_map" in settings:
-        raise UnsafeInputError(
-            f"{CONFIG} asks for Python code of its own (auto_map), which is never run; use --wire none, or "
-            "name a factory that you trust: emergraph export package.module:factory STORE --weights FILE"
-        )
-    if "quantization_config" in settings:
-        raise InvalidInputError(
-            f"{CONFIG}: weights quantized by their library cannot be wired by transformers; use --wire none"
-        )
-    return settings
-
-
 def _require_transformers() -> Any:  # noqa: ANN401 - the module itself
+    _hide("kernels", always=True)
+    _hide("torchvision")
     try:
-        return importlib.import_module("transformers")
+        transformers = importlib.import_module("transformers")
+        hub = importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise MissingExtraError(
             'wiring a Hugging Face folder needs transformers; install it with: pip install "emergraph[hf]", '
             "or use --wire none"
         ) from error
+    # a backbone's name that passed is one of timm's, and transformers would ask the hub first
+    hub.HfApi.repo_exists = lambda *_args, **_options: False
+    return transformers
+
+
+def _hide(name: str, *, always: bool = False) -> None:
+    """Make an optional package look as if it were not installed, where it does not even import."""
+    try:
+        if not always:
+            importlib.import_module(name)
+            return
+    except Exception:  # noqa: BLE001 - a broken package raises anything
+        for part in [part for part in sys.modules if part.partition(".")[0] == name]:
+            del sys.modules[part]
+    modules: dict[str, Any] = sys.modules
+    modules[name] = None  # how Python marks what cannot be imported
+
+
+def _wanted_the_network(error: BaseException | None) -> bool:
+    """Whether the hub's library or this process refused to fetch something."""
+    while error is not None:
+        if type(error).__name__ in ("OfflineModeIsEnabled", "LocalEntryNotFoundError", "NetworkClosedError"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _unknown(folder: Path, what: str) -> InvalidInputError:

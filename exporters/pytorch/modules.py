@@ -1,16 +1,17 @@
 """PyTorch modules and exported programs: through ONNX into the tracer, checked against the module itself."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emergraph.atomic import joined
+from emergraph.atomic import Outputs, joined
 from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx, listed
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.onnxexport import save_onnx
-from emergraph.exporters.pytorch.tensors import evaluating, outputs_of, require_torch
+from emergraph.exporters.pytorch.tensors import Array, evaluating, outputs_of, require_torch
 from emergraph.exporters.pytorch.usedparameters import parameters_in
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
@@ -63,45 +64,128 @@ def export_module(
         ...     export_module(torch.nn.Linear(3, 2), (torch.zeros(1, 3),), store).graph
         0
     """
+    with OnnxPlace.of(onnx_path) as place:
+        captured = capture(module, args, place.path, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
+        return export_captured(captured, place, store, options=options, progress=progress)
+
+
+@dataclass(frozen=True)
+class OnnxPlace:
+    """Where the ONNX file of a module is written: kept by the end of the command, or gone by then."""
+
+    path: Path
+    _kept: Path | None
+    _outputs: Outputs
+
+    @staticmethod
+    @contextlib.contextmanager
+    def of(kept: str | Path | None) -> "Iterator[OnnxPlace]":
+        """Make room for a file that is kept at a path, or for one that is not.
+
+        Raises:
+            UsageError: There must not be an output at the path.
+        """
+        with Scratch() as scratch, joined() as outputs:
+            if kept is None:
+                yield OnnxPlace(scratch.path / "model.onnx", None, outputs)
+                return
+            check_output(kept)
+            yield OnnxPlace(outputs.stage(Path(kept)), Path(kept), outputs)
+
+    def keep_weights(self) -> None:
+        """Keep the second file, too, that torch writes for models of more than 2 GiB."""
+        weights = self.path.with_name(f"{self.path.name}.data")
+        if self._kept is not None and weights.exists():
+            beside = self._kept.resolve().with_name(weights.name)
+            check_output(beside)
+            self._outputs.stage(beside)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """A module in an ONNX file, with what it is and what it computes; needs no torch any more."""
+
+    label: str
+    """Class of the module."""
+    format: str
+    """"module" or "exported_program"."""
+    feeds: Mapping[str, Array]
+    """The example inputs, by the names that they have in the file."""
+    expected: tuple[Array, ...]
+    """What the module gives for them."""
+    used: frozenset[str]
+    """Names of the file's tensors that are parameters."""
+    unused: tuple[str, ...]
+    """Names of parameters that no operation reads."""
+
+
+def capture(
+    module: "torch.nn.Module | torch.export.ExportedProgram",
+    args: Sequence[Any],
+    path: Path,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,  # noqa: ANN401 - as torch.export takes it
+) -> Captured:
+    """Run a module on example inputs and write it to an ONNX file; arguments as for `export_module`.
+
+    Raises:
+        InvalidInputError: torch cannot export the module.
+        MissingExtraError: torch or onnxscript is not installed.
+    """
     torch = require_torch()
-    options = options or ExportOptions()
     is_module = isinstance(module, torch.nn.Module)
     label = type(module).__name__ if is_module else type(module.graph_module).__name__
-    with Scratch() as scratch, joined() as outputs:
-        if onnx_path is None:
-            path = scratch.path / "model.onnx"
-        else:
-            check_output(onnx_path)
-            path = outputs.stage(Path(onnx_path))
-        named = dict(kwargs or {})
-        with evaluating(module):
-            expected = outputs_of(module, args, named)
-            save_onnx(module, tuple(args), named, dynamic_shapes, path, label)
-        weights = path.with_name(f"{path.name}.data")  # torch writes it for models of more than 2 GiB
-        if onnx_path is not None and weights.exists():
-            beside = Path(onnx_path).resolve().with_name(weights.name)
-            check_output(beside)
-            outputs.stage(beside)
-        file = read_onnx(path, limits=options.read_limits)
-        used, unused = parameters_in(as_source(file), module)
-        feeds = feeds_of(as_source(file), args, named)
-        with ModelProcess(options.run_limits) as process:
-            compare(as_source(file), feeds, expected, label, process)
-        chosen = replace(
-            options,
-            name=options.name or label,
-            source=options.source or label,
-            format="module" if is_module else "exported_program",
-            inputs={name: feeds[name] for name in feeds},
-            input_shapes={},
-            parameters=used,
-            notes=(
-                *options.notes,
-                *([f"{label} does not use {listed(unused)} of its own"] if unused else []),
-            ),
-        )
-        if store is None:
-            summary = dry_run(path, options=chosen, progress=progress)
-        else:
-            summary = export_onnx(path, store, options=chosen, progress=progress)
-        return replace(summary, source=chosen.source or label)
+    named = dict(kwargs or {})
+    with evaluating(module):
+        expected = outputs_of(module, args, named)
+        save_onnx(module, tuple(args), named, dynamic_shapes, path, label)
+    source = as_source(read_onnx(path))
+    used, unused = parameters_in(source, module)
+    return Captured(
+        label=label,
+        format="module" if is_module else "exported_program",
+        feeds=feeds_of(source, args, named),
+        expected=tuple(expected),
+        used=used,
+        unused=unused,
+    )
+
+
+def export_captured(
+    captured: Captured,
+    place: OnnxPlace,
+    store: Store | None,
+    *,
+    options: ExportOptions | None = None,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Trace the ONNX file of a module, if it computes what the module computed; as for `export_module`.
+
+    Raises:
+        InvalidInputError: The export computes something else.
+    """
+    options = options or ExportOptions()
+    label, path = captured.label, place.path
+    place.keep_weights()
+    source = as_source(read_onnx(path, limits=options.read_limits))
+    with ModelProcess(options.run_limits) as process:
+        compare(source, captured.feeds, captured.expected, label, process)
+    chosen = replace(
+        options,
+        name=options.name or label,
+        source=options.source or label,
+        format=captured.format,
+        inputs=captured.feeds,
+        input_shapes={},
+        parameters=captured.used,
+        notes=(
+            *options.notes,
+            *([f"{label} does not use {listed(captured.unused)} of its own"] if captured.unused else []),
+        ),
+    )
+    if store is None:
+        summary = dry_run(path, options=chosen, progress=progress)
+    else:
+        summary = export_onnx(path, store, options=chosen, progress=progress)
+    return replace(summary, source=chosen.source or label)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from emergraph.errors import InvalidInputError
+from emergraph.errors import InvalidInputError, UnsafeInputError
+from emergraph.exporters.pytorch.folders import capture_folder
 from emergraph.exporters.pytorch.huggingface import load_folder
 from emergraph.exporters.weightfiles import read_weights
 
@@ -45,3 +46,38 @@ def test_what_is_missing_is_named(saved):
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(InvalidInputError, match=r"does not fit ViTFor.* lacks classifier\.weight$"):
         load_folder(folder, read_weights(folder))
+
+
+def test_a_torchvision_that_does_not_import_is_left_aside(saved, tmp_path, monkeypatch):
+    _, folder = saved
+    broken = tmp_path / "site" / "torchvision"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("from torchvision import ops\n")
+    (broken / "ops.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    captured = capture_folder(folder, tmp_path / "model.onnx")
+    assert (captured.module.label, captured.weights) == ("ViTForImageClassification", "model.safetensors")
+    assert captured.module.feeds["pixel_values"].shape == (1, 3, 8, 8)
+    assert (tmp_path / "model.onnx").stat().st_size > 0
+
+
+def test_the_model_is_built_where_there_is_no_network(saved, tmp_path, monkeypatch):
+    """Where the library's own class would go to the network, the child does not, and says so."""
+    _, folder = saved
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import sys, importlib.abc\n"
+        "class Late(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'transformers.models.vit.modeling_vit':\n"
+        "            import socket\n"
+        "            try:\n"
+        "                socket.getaddrinfo('phoning.invalid', 80)\n"
+        "            except OSError:\n"
+        "                pass\n"
+        "sys.meta_path.insert(0, Late())\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    with pytest.raises(UnsafeInputError, match=r"wants to reach phoning\.invalid .* without a network"):
+        capture_folder(folder, tmp_path / "model.onnx")

@@ -1,0 +1,158 @@
+"""Calls of a function in a child process that has no network: for libraries that fetch what a file names."""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import IO, Any, TypeVar
+
+from emergraph import errors
+from emergraph.errors import EmergraphError, InvalidInputError, LimitError
+from emergraph.exporters.runtime.frames import FrameError, receive
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.refusals import one_line
+from emergraph.leftovers import Scratch
+from emergraph.memory import OUT_OF_MEMORY
+from emergraph.quiet import offline_environment
+
+T = TypeVar("T")
+Report = Callable[[int, int], None]
+
+_MODULE = "emergraph.exporters.runtime.offlineworker"
+_MAX_REPLY_BYTES = 1 << 40
+_LAST_SECONDS = 10.0
+"""That a child which has closed its pipe may take to say why."""
+
+
+def call_offline(
+    function: Callable[..., T],
+    *arguments: object,
+    limits: RunLimits | None = None,
+    progress: Report | None = None,
+) -> T:
+    """Call a function in a child process: no network, caches in a folder of its own, limits.
+
+    Args:
+        function: Of a module; called with the arguments, and with `progress` if that is given.
+        arguments: Can be pickled, as can what the function returns.
+        limits: Of the child.
+        progress: Called here whenever the function calls its own.
+
+    Raises:
+        EmergraphError: What the function raised.
+        UnsafeInputError: It tried to reach the network.
+        LimitError: It took too long or too much memory.
+        InvalidInputError: It crashed or raised something else.
+    """
+    limits = limits or RunLimits()
+    request = pickle.dumps((function, arguments, progress is not None))
+    with Scratch() as scratch, tempfile.TemporaryFile(dir=scratch.path) as talk:
+        about = {"memory_bytes": limits.memory_bytes, "parent": os.getpid()}
+        # -P: a model's folder may be the current one, and must not be where modules are imported from
+        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no word from outside
+            [sys.executable, "-P", "-m", _MODULE, json.dumps(about)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=talk,
+            env=offline_environment(str(scratch.path)),
+            start_new_session=True,
+        )
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            _kill(child)
+
+        clock = threading.Timer(limits.wall_seconds, end)
+        clock.daemon = True
+        clock.start()
+        try:
+            value: T = _answer(child, request, progress)
+        except (EOFError, BrokenPipeError, FrameError) as error:
+            # its end of the pipe is closed, so it has ended or is about to
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_LAST_SECONDS)
+            _kill(child)
+            raise _death(child.wait(), talk, limits, late=late.is_set()) from error
+        else:
+            return value
+        finally:
+            clock.cancel()
+            _kill(child)
+            child.wait()
+            for stream in (child.stdin, child.stdout):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+
+
+def _answer(child: "subprocess.Popen[bytes]", request: bytes, progress: Report | None) -> Any:  # noqa: ANN401
+    if child.stdin is None or child.stdout is None:
+        raise EOFError
+    child.stdin.write(request)
+    child.stdin.close()
+    while True:
+        found, buffers = receive(_reader(child.stdout), _MAX_REPLY_BYTES)
+        reply: dict[str, Any] = found
+        if "progress" in reply:
+            done, total = reply["progress"]
+            if progress is not None:
+                progress(done, total)
+        elif reply["ok"]:
+            return pickle.loads(buffers[0])  # noqa: S301 - made by this program's own child
+        else:
+            raise _raised(reply)
+
+
+def _reader(source: IO[bytes]) -> Callable[[int], bytes]:
+    def read(count: int) -> bytes:
+        data = source.read(count)
+        if len(data) != count:
+            raise EOFError
+        return data
+
+    return read
+
+
+def _raised(reply: dict[str, Any]) -> EmergraphError:
+    kind = getattr(errors, str(reply["kind"]), InvalidInputError)
+    return kind(str(reply["message"])) if issubclass(kind, EmergraphError) else InvalidInputError()
+
+
+def _death(code: int, talk: IO[bytes], limits: RunLimits, *, late: bool) -> EmergraphError:
+    """The error for a child that ended without an answer."""
+    if late:
+        return LimitError(
+            f"building the model took longer than {limits.wall_seconds:g} s; "
+            "raise the limit with --time-limit"
+        )
+    talk.seek(0)
+    said = talk.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
+    if OUT_OF_MEMORY.search("\n".join(said)):
+        return out_of_memory(limits.memory_bytes)
+    if code < 0:
+        return InvalidInputError(
+            f"building the model crashed ({signal.Signals(-code).name}); nothing was changed"
+        )
+    return InvalidInputError(
+        f"the process that builds the model ended: {one_line(said[-1]) if said else f'exit code {code}'}"
+    )
+
+
+def out_of_memory(memory_bytes: int) -> LimitError:
+    """The error for a model that does not fit."""
+    return LimitError(
+        f"building the model needs more than {memory_bytes / (1 << 30):.3g} GiB of memory; "
+        "raise the limit with --memory-limit"
+    )
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
