@@ -52,7 +52,19 @@ def watch(words: Sequence[object], *, home: Path, temporary: Path, folder: Path,
     log = Path(mkdtemp(dir=logs)) / "calls"
     done = subprocess.run(
         [
-            *("strace", "-ff", "-qq", "-y", "-s", "4096", "-e", "trace=%network,%file", "-e", "signal=none"),
+            *(
+                "strace",
+                "-ff",
+                "--seccomp-bpf",
+                "-qq",
+                "-y",
+                "-s",
+                "4096",
+                "-e",
+                "trace=%network,%file",
+                "-e",
+                "signal=none",
+            ),
             *("-o", str(log), *map(str, words)),
         ],
         cwd=folder,
@@ -72,7 +84,9 @@ def watch(words: Sequence[object], *, home: Path, temporary: Path, folder: Path,
         for part in sorted(log.parent.iterdir())
         for line in part.read_text("utf-8", "replace").splitlines()
     ]
-    return Watched(done.returncode, done.stdout, done.stderr, tuple(_network(lines)), tuple(_written(lines)))
+    return Watched(
+        done.returncode, done.stdout, done.stderr, tuple(_network(lines)), tuple(_written(lines, folder))
+    )
 
 
 def _network(lines: Iterable[str]) -> list[str]:
@@ -88,14 +102,14 @@ def _network(lines: Iterable[str]) -> list[str]:
     return found
 
 
-def _written(lines: Iterable[str]) -> list[str]:
+def _written(lines: Iterable[str], start: Path) -> list[str]:
     found: dict[str, None] = {}
     for line in lines:
         call = _CALL.match(line)
         if call is None or not (call[1] in _CHANGES or (call[1] in _OPENS and _WRITING.search(call[2]))):
             continue
         for folder, name in _PLACE.findall(call[2]):
-            path = str(Path(folder, name))
+            path = str(Path(start, folder, name))
             if not _NOWHERE.search(path):
                 found[path] = None
     return list(found)
