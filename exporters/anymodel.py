@@ -123,14 +123,10 @@ def note_files(model: Path, *, root: Path | None = None) -> None:
     somewhere below `root`, as for the command.
     """
     from emergraph.exporters.onnxfile import read_onnx
-    from emergraph.exporters.pytorch.folderconfig import CONFIG
     from emergraph.exporters.weightfiles import read_weights
-    from emergraph.paths import open_file
 
     with contextlib.suppress(EmergraphError):
         kind = source_kind(model)
-        if kind is SourceKind.FOLDER:
-            open_file(model / CONFIG).close()
         if kind is SourceKind.ONNX:
             read_onnx(model, root=root)
         elif kind is not SourceKind.FACTORY:
