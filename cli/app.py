@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from emergraph.cli.files import checked_files, role_of
+from emergraph.cli.limits import Limits, doing, held_to
 from emergraph.errors import UsageError
 from emergraph.options import Option, Options, declared_options, text_of, value_of
 
@@ -24,10 +25,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+_LIMITS = Limits()
+_OWN_LIMITS = "limits_of_the_command"
 
 
 def command(
-    *, examples: str, name: str | None = None, group: typer.Typer | None = None
+    *,
+    examples: str,
+    name: str | None = None,
+    group: typer.Typer | None = None,
+    limits: Limits = _LIMITS,
+    held: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     r"""Register a function as a command.
 
@@ -38,18 +46,24 @@ def command(
         examples: Command lines shown at the end of the help text, one per line.
         name: Name of the command; the function's name by default.
         group: The command that this one is a part of, such as skills of `emergraph skills fit`.
+        limits: What it may take by default. Every command has the options of these; the function receives
+            them where it has a parameter of that type.
+        held: Whether it is stopped here at its limits; False where it hands the work to a child that is.
     """
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
     epilog = f"\b\nExamples:\n{lines}"
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        (group or app).command(name=name, epilog=epilog)(_flattened(function))
+        (group or app).command(name=name, epilog=epilog)(_flattened(function, limits, held=held))
         return function
 
     return register
 
 
-def _flattened(function: Callable[..., None]) -> Callable[..., None]:
+def _flattened(
+    function: Callable[..., None], limits: Limits | None = None, *, held: bool = True
+) -> Callable[..., None]:
+    """A function with options for parameters; with limits, one that has theirs, and is held to them."""
     hints = typing.get_type_hints(function, include_extras=True)
     groups: dict[str, tuple[type, list[str]]] = {}
     parameters: list[inspect.Parameter] = []
@@ -58,8 +72,13 @@ def _flattened(function: Callable[..., None]) -> Callable[..., None]:
         if not dataclasses.is_dataclass(hint):
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint))
             continue
-        options = _option_parameters(typing.cast("type", hint))
+        options = _option_parameters(typing.cast("type", hint), limits if hint is Limits else None)
         groups[parameter.name] = (typing.cast("type", hint), [option.name for option in options])
+        parameters.extend(options)
+    asked = next((name for name, (group, _) in groups.items() if group is Limits), None)
+    if asked is None and limits is not None:
+        options = _option_parameters(Limits, limits)
+        groups[_OWN_LIMITS] = (Limits, [option.name for option in options])
         parameters.extend(options)
 
     roles = {
@@ -76,7 +95,12 @@ def _flattened(function: Callable[..., None]) -> Callable[..., None]:
     def run(values: dict[str, object]) -> None:
         for name, (group, names) in groups.items():
             values[name] = _made(group, {option: values.pop(option) for option in names})
-        function(**values)
+        given = values[asked] if asked else values.pop(_OWN_LIMITS, None)
+        if not held or not isinstance(given, Limits):
+            function(**values)
+            return
+        with doing(function.__name__), held_to(given):
+            function(**values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.file_roles = roles  # type: ignore[attr-defined]
@@ -85,14 +109,17 @@ def _flattened(function: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
-def _option_parameters(group: type) -> list[inspect.Parameter]:
+def _option_parameters(group: type, defaults: object = None) -> list[inspect.Parameter]:
     declared = list(declared_options(group))
     if declared:
         return [_parameter(option) for option in declared]
     hints = typing.get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default if defaults is None else getattr(defaults, field.name),
+            annotation=hints[field.name],
         )
         for field in dataclasses.fields(group)
     ]

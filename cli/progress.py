@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from emergraph.cli.limits import doing
 from emergraph.cli.output import Output
 from emergraph.safetext import escape_controls
 
@@ -22,6 +23,11 @@ def progress_bar(label: str, output: Output) -> Iterator[Update]:
     Yields:
         The function that moves the bar.
     """
+    with doing(label):
+        yield from _bar(label, output)
+
+
+def _bar(label: str, output: Output) -> Iterator[Update]:
     if output.quiet or not sys.stderr.isatty():
         yield lambda _done, _total: None
         return

@@ -67,16 +67,20 @@ class _State:
 _state = _State()
 
 
-def announce_limits(seconds: float, memory_bytes: int) -> None:
-    """Let the parent know what the command may take, in case that it cannot stop itself."""
+def announce_limits(deadline: float, memory_bytes: float) -> None:
+    """Let the parent know what the command may take, in case that it cannot stop itself.
+
+    Args:
+        deadline: On the clock of `time.monotonic`; 0 for none.
+        memory_bytes: 0 for no limit.
+    """
     if _state.shared is not None:
-        _state.shared.put(deadline=time.monotonic() + seconds, memory_bytes=memory_bytes)
+        _state.shared.put(deadline=deadline, memory_bytes=memory_bytes)
 
 
-def withdraw_limits() -> None:
-    """Let the parent know that the limits no longer hold."""
-    if _state.shared is not None:
-        _state.shared.put()
+def announced_limits() -> tuple[float, float]:
+    """Return the deadline and the memory that were announced; zeros where none were."""
+    return (0.0, 0.0) if _state.shared is None else _state.shared.get()[:2]
 
 
 def library_output() -> str:

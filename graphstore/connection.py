@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,9 @@ _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     "allow_community_extensions": False,
     "enable_external_access": False,
 }
+
+_SHARE_OF_PROCESS = 0.6
+"""Of the memory that the process may take, DuckDB's."""
 
 _HEADER_BYTES = 3 * 4096
 """Before the first block of a DuckDB file."""
@@ -89,11 +93,19 @@ def connect(
         )
         try:
             check_opened(connection, path)
+            _hold_to_process(connection)
         except BaseException:
             connection.close()
             raise
     note_input(path.stat(), name)
     return connection
+
+
+def _hold_to_process(connection: duckdb.DuckDBPyConnection) -> None:
+    """Leave the rest of the process its share of a limit of memory: DuckDB goes by that of the machine."""
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if limit != resource.RLIM_INFINITY:
+        connection.execute(f"SET memory_limit = '{int(limit * _SHARE_OF_PROCESS)}B'")
 
 
 def cut_back(path: Path, size: int) -> None:

@@ -5,6 +5,7 @@ graph of seen pairs. Random pairs percolate at `M_c = sqrt(|E||K|)` of them; for
 of `sqrt(|E_c||K_c|)`, which for C equal classes is the same number.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def concept_percolation(
     *,
     columns: PairColumns | None = None,
     options: ConceptOptions | None = None,
+    progress: Callable[[float, float], None] | None = None,
 ) -> ConceptResult:
     """Follow which pairs become inferable as entity-property pairs are seen.
 
@@ -149,6 +151,7 @@ def concept_percolation(
         source: Parquet, CSV, "-" for CSV from standard input, a frame, or pairs that were read.
         columns: Which columns hold what.
         options: Sizes and draws.
+        progress: Called with the curves that are done, and all of them.
 
     Raises:
         UsageError: A column is missing, or a size is smaller than what was seen.
@@ -165,8 +168,12 @@ def concept_percolation(
     classes = _by_class(pairs, options)
     observed = concept_curve(classes)
     rngs = [np.random.default_rng(options.seed + i) for i in range(options.nulls)]
-    orders = [concept_curve(shuffled_pairs(classes, rng)) for rng in rngs]
-    draws = [concept_curve(random_pairs(classes, rng)) for rng in rngs]
+    orders, draws = [], []
+    for number, rng in enumerate(rngs):
+        if progress is not None:
+            progress(number, len(rngs))
+        orders.append(concept_curve(shuffled_pairs(classes, rng)))
+        draws.append(concept_curve(random_pairs(classes, rng)))
     expected = sum(own.threshold for own in classes)
     n_entities = sum(own.n_entities for own in classes)
     n_properties = sum(own.n_properties for own in classes)

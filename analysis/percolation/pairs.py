@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.tablefile import read_table
+from emergraph.analysis.tablefile import numbers, read_table
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 MAX_OBSERVATIONS = 200_000_000
@@ -74,7 +74,7 @@ def read_pairs(source: str | Path | pl.DataFrame, columns: PairColumns | None = 
         (2, 3, [1, 2])
     """
     columns = columns or PairColumns()
-    frame = source if isinstance(source, pl.DataFrame) else read_table(source)
+    frame = source if isinstance(source, pl.DataFrame) else read_table(source).frame
     wanted = {"entity": columns.entity, "property": columns.property}
     wanted |= {"time": columns.time} if columns.time is not None else {}
     wanted |= {"class": columns.of_class} if columns.of_class is not None else {}
@@ -83,7 +83,7 @@ def read_pairs(source: str | Path | pl.DataFrame, columns: PairColumns | None = 
         raise LimitError(f"pairs: {frame.height} rows, at most {MAX_OBSERVATIONS} are read")
     table = frame.select(pl.col(name).alias(role) for role, name in wanted.items())
     if columns.time is not None:
-        table = table.with_columns(_as_number(table["time"]))
+        table = table.with_columns(_as_number(frame, columns.time))
     kept = table.drop_nulls()
     if kept.is_empty():
         raise InvalidInputError("pairs: no row with an entity and a property")
@@ -134,13 +134,12 @@ def _classes_of(table: pl.DataFrame, code: str, name: str, classes: pl.Series) -
     return np.asarray(classes.search_sorted(of_each).to_numpy(), dtype=np.int64)
 
 
-def _as_number(time: pl.Series) -> pl.Series:
+def _as_number(frame: pl.DataFrame, column: str) -> pl.Series:
     """The time as floats: numbers as they are, dates and times in seconds since 1970, NaN as null."""
+    time = frame[column]
     if time.dtype.is_temporal():
         return time.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64).rename("time") / 1e6
-    if not time.dtype.is_numeric():
-        raise InvalidInputError(f"pairs: time column of type {time.dtype}, expected numbers or dates")
-    return time.cast(pl.Float64).fill_nan(None)
+    return numbers(frame, column).fill_nan(None).rename("time")
 
 
 def _check_columns(frame: pl.DataFrame, wanted: dict[str, str]) -> None:

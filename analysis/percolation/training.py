@@ -1,6 +1,6 @@
 """Training logs in, transitions and their exponent out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from emergraph.analysis.percolation.scaling import STATEMENT, Exponent, RunCurve, exponents
 from emergraph.analysis.percolation.transitions import TransitionFit, fit_transition
-from emergraph.analysis.tablefile import read_table
+from emergraph.analysis.tablefile import numbers, read_table
 from emergraph.errors import InvalidInputError, UsageError
 
 IDS = ("run", "seed")
@@ -79,6 +79,7 @@ def training_transitions(
     columns: LogColumns | None = None,
     draws: int = 500,
     seed: int = 0,
+    progress: Callable[[float, float], None] | None = None,
 ) -> TrainingResult:
     """Fit the transition of every run of a training log, and the exponent of their sizes.
 
@@ -90,24 +91,29 @@ def training_transitions(
         columns: Which columns hold what.
         draws: Bootstrap draws of the collapse.
         seed: Seed of the draws.
+        progress: Called with the runs that are fitted, and all of them.
 
     Raises:
         UsageError: A column is missing.
         InvalidInputError: No run has enough steps.
     """
     columns = columns or LogColumns()
-    frame = source if isinstance(source, pl.DataFrame) else read_table(source)
+    frame = source if isinstance(source, pl.DataFrame) else read_table(source).frame
     ids = [name for name in IDS if name in frame.columns] if columns.run is None else list(columns.run)
     sizes = [columns.n_entities, columns.n_properties]
     for name in (columns.step, columns.metric, *sizes, *ids):
         if name not in frame.columns:
             raise UsageError(f"no column '{name}'; there is {', '.join(frame.columns) or 'none'}")
-    for name in (columns.step, columns.metric, *sizes):
-        if not frame[name].dtype.is_numeric():
-            raise InvalidInputError(f"column '{name}' holds {frame[name].dtype}, expected numbers")
-    clean = frame.drop_nulls([columns.step, *sizes]).with_columns(pl.col(columns.metric).cast(pl.Float64))
+    frame = frame.with_columns(numbers(frame, name) for name in dict.fromkeys((columns.step, columns.metric)))
+    frame = frame.with_columns(numbers(frame, name).fill_nan(None) for name in dict.fromkeys(sizes))
+    clean = frame.drop_nulls([columns.step, *sizes])
     fits, curves, left_out = [], [], []
-    for key, rows in clean.sort(*sizes, *ids, columns.step).group_by([*sizes, *ids], maintain_order=True):
+    runs = clean.sort(*sizes, *ids, columns.step).partition_by(
+        [*sizes, *ids], maintain_order=True, as_dict=True
+    )
+    for number, (key, rows) in enumerate(runs.items()):
+        if progress is not None:
+            progress(number, len(runs))
         n_entities, n_properties = int(key[0]), int(key[1])
         name = " ".join(f"{column}={value}" for column, value in zip(ids, key[2:], strict=True))
         step = rows[columns.step].cast(pl.Float64).to_numpy()

@@ -9,10 +9,12 @@ from scipy.optimize import least_squares
 
 from emergraph.analysis.skills.closedforms import Floats
 from emergraph.analysis.skills.families import FAMILIES, Axis, Family
-from emergraph.analysis.tablefile import read_table
-from emergraph.errors import InvalidInputError, UsageError
+from emergraph.analysis.tablefile import numbers, read_table
+from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 COVERAGE = (2.5, 97.5)
+MAX_CELLS = 1 << 27
+"""Strengths of all runs and skills at all x."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +75,18 @@ class SkillCurves:
             raise InvalidInputError(
                 f"recorded skills: expected the columns skill, x (or step) and strength, found {there}"
             )
+        frame = frame.with_columns(
+            numbers(frame, name) for name in ("skill", "x", "strength", "frequency") if name in frame.columns
+        )
         if "run" not in frame.columns:
             frame = frame.with_columns(run=pl.lit(0))
         x = np.sort(frame["x"].unique().cast(pl.Float64).to_numpy())
         skills, runs = frame["skill"].unique().sort(), frame["run"].unique().sort()
+        if len(runs) * len(skills) * len(x) > MAX_CELLS:
+            raise LimitError(
+                f"recorded skills: {len(runs)} runs of {len(skills)} skills at {len(x)} values of x, at most "
+                f"{MAX_CELLS} strengths in all"
+            )
         values = np.full((len(runs), len(skills), len(x)), np.nan)
         places = (
             runs.to_numpy().searchsorted(frame["run"].to_numpy()),
@@ -331,14 +341,15 @@ def _emergence(
     return pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def read_curves(path: str | Path) -> SkillCurves:
-    """Read recorded curves from a CSV or Parquet file; see `read_table`.
+def read_curves(source: str | Path | pl.DataFrame) -> SkillCurves:
+    """Read recorded curves from a CSV or Parquet file (see `read_table`), or take them from a frame.
 
     Raises:
         InvalidInputError: The file is missing, of another form, or lacks columns.
+        LimitError: There are too many runs, skills and values of x.
     """
-    frame = read_table(path)
+    frame = source if isinstance(source, pl.DataFrame) else read_table(source).frame
     try:
         return SkillCurves.from_frame(frame)
     except (pl.exceptions.PolarsError, TypeError) as error:
-        raise InvalidInputError(f"{path}: columns that are no numbers: {error}") from error
+        raise InvalidInputError(f"recorded skills: columns that are no numbers: {error}") from error

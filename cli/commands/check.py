@@ -7,7 +7,6 @@ import typer
 
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
-from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.links import Links, with_command
 from emergraph.cli.output import Output, View, emit
 from emergraph.errors import ExitCode
@@ -29,7 +28,6 @@ def check(
     ],
     *,
     links: Links,
-    limits: Limits,
     output: Output,
 ) -> None:
     """List what a user of a model file should know; exit with 1 when there is a warning or an error.
@@ -41,8 +39,7 @@ def check(
     from emergraph.exporters.checking import check_any
     from emergraph.exporters.onnxfile import Severity
 
-    with held_to(limits):
-        found = check_any(file, root=links.root)
+    found = check_any(file, root=links.root)
     findings = [
         {**finding.to_dict(), "message": with_command(finding.message, finding.root)} for finding in found
     ]

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import StorePath
 
@@ -10,7 +11,8 @@ from emergraph.cli.storeargs import StorePath
 @command(
     examples="""
     emergraph compact net.duckdb
-    """
+    """,
+    limits=LONG,
 )
 def compact(store: StorePath, *, output: Output) -> None:
     """Write a store anew, without the room that removed graphs have left in the file.

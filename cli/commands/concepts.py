@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
+from emergraph.cli.progress import progress_bar
+from emergraph.cli.tableinput import TableForm
 
 if TYPE_CHECKING:
     from emergraph.analysis.percolation.concepts import ConceptOptions, ConceptResult
@@ -68,7 +71,8 @@ class Data:
     emergraph concepts pairs.parquet
     emergraph concepts stream.csv --time seen_at --class kind --format json
     emergraph concepts facts.csv --entity who --property what --entities 900 --properties 18000
-    """
+    """,
+    limits=LONG,
 )
 def concepts(
     file: Annotated[
@@ -77,12 +81,16 @@ def concepts(
     ],
     *,
     data: Data,
+    form: TableForm,
     output: Output,
 ) -> None:
     """Find which unseen pairs entity-property data connect, and where they percolate (arXiv 2408.12578)."""
     from emergraph.analysis.percolation.concepts import concept_percolation
 
-    emit(_view(concept_percolation(file, columns=data.columns(), options=data.options())), output)
+    table = form.read(file, output)
+    with progress_bar("following pairs", output) as update:
+        found = concept_percolation(table, columns=data.columns(), options=data.options(), progress=update)
+    emit(_view(found), output)
 
 
 def _view(result: "ConceptResult") -> View:

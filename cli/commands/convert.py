@@ -7,6 +7,7 @@ import typer
 
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath
 
@@ -17,7 +18,8 @@ SUFFIXES = {"graphml": ".graphml", "parquet": "", "edgelist": ".txt"}
     examples="""
     emergraph convert net.duckdb --to graphml
     emergraph convert net.duckdb --graph vad --to parquet --target edges
-    """
+    """,
+    limits=LONG,
 )
 def convert(
     store: StorePath,

@@ -9,6 +9,7 @@ import typer
 
 from emergraph.atomic import together, write_atomically
 from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
 from emergraph.errors import UsageError
 
 DATA = Path(__file__).resolve().parent.parent / "demo-data"
@@ -46,7 +47,8 @@ ORDER BY s.layer""",
     examples="""
     emergraph demo
     emergraph demo --dir /tmp/digits
-    """
+    """,
+    limits=LONG,
 )
 def demo(
     folder: Annotated[

@@ -12,7 +12,6 @@ import typer
 
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
-from emergraph.cli.limits import Limits, held_to
 from emergraph.cli.links import Links
 from emergraph.cli.output import Format, Output, View, emit, emit_text
 from emergraph.errors import UsageError
@@ -110,7 +109,6 @@ def diff(
     *,
     comparing: Comparing,
     links: Links,
-    limits: Limits,
     writing: Writing,
 ) -> None:
     """Show what differs between two graphs: layers, weights with sign flips, units, and stored measures.
@@ -124,7 +122,6 @@ def diff(
     from emergraph.analysis.comparison.difference import compare
 
     with (
-        held_to(limits),
         opened_graph(a, comparing, links) as ours,
         opened_graph(b, comparing, links) as theirs,
     ):

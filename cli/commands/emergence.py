@@ -13,6 +13,7 @@ from emergraph.cli.emergenceviews import (
     report_view,
     sweep_view,
 )
+from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
@@ -29,7 +30,8 @@ from emergraph.errors import UsageError
     emergraph emergence net.duckdb --graph pruned --reference dense
     emergraph emergence net.duckdb --thresholds 0.01,0.05,0.1,0.2 --format csv
     emergraph emergence net.duckdb --rule per_sample --draws 500 --seed 1 --format json
-    """
+    """,
+    limits=LONG,
 )
 def emergence(
     store: StorePath,

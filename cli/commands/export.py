@@ -12,7 +12,7 @@ from emergraph.analysis.report.texts import percent
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
-from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
@@ -120,7 +120,7 @@ def export(
     from emergraph.graphstore.store import open_store
 
     run_limits = RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes)
-    with held_to(limits), progress_bar(f"tracing {model.name}", output) as progress:
+    with progress_bar(f"tracing {model.name}", output) as progress:
         options = ExportOptions(
             name=choices.name,
             inputs=inputs.arrays(),

@@ -7,7 +7,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.informationoptions import Estimation, SequenceSource
-from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
@@ -62,7 +62,7 @@ def information(
     options = ModelOptions(
         run=estimation.run_options(limits, links), estimator=estimation.estimator_options()
     )
-    with held_to(limits), progress_bar("running sequences", output) as update:
+    with progress_bar("running sequences", output) as update:
         sequences = source.chosen(estimation.seed)
         found = measure_model(model, sequences, store=store, options=options, progress=update)
         run = None

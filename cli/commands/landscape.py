@@ -10,7 +10,7 @@ from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.landscapeoptions import Evaluation
-from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit, say
 from emergraph.cli.progress import progress_bar
@@ -64,7 +64,6 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     if store is not None:
         check_store(store, name_or_id(graph))
     with (
-        held_to(limits),
         evaluation.connected(),
         progress_bar(f"evaluating {Path(model).name}", output) as update,
     ):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import StorePath
 
@@ -13,7 +14,8 @@ from emergraph.cli.storeargs import StorePath
 @command(
     examples="""
     emergraph merge net.duckdb other.duckdb
-    """
+    """,
+    limits=LONG,
 )
 def merge(
     store: StorePath,

@@ -6,6 +6,7 @@ import typer
 
 from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
 
@@ -20,7 +21,8 @@ SHOWN_POINTS = 20
     emergraph percolate net.duckdb
     emergraph percolate net.duckdb --order l2 --seeds 10 --format json
     emergraph percolate net.duckdb --order activity --trace digits --nulls 20
-    """
+    """,
+    limits=LONG,
 )
 def percolate(
     store: StorePath,

@@ -9,6 +9,7 @@ import typer
 from emergraph.atomic import write_atomically
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import say
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.errors import UsageError
@@ -27,7 +28,8 @@ class Image(StrEnum):
     emergraph plot net.duckdb emergence-sweep
     emergraph plot net.duckdb percolation --graph vad --out percolation.png
     emergraph plot net.duckdb layers --out map.html
-    """
+    """,
+    limits=LONG,
 )
 def plot(
     store: StorePath,

@@ -6,6 +6,7 @@ import typer
 
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
 from emergraph.cli.pruneoptions import PruneActivity, PruneRuns
@@ -25,7 +26,8 @@ from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
     emergraph prune net.duckdb --model net.onnx --inputs test.npz --labels classes.npz --level 0.3,0.5,0.7
     emergraph prune net.duckdb --level 0.5 --model net.onnx --write pruned.onnx
     emergraph prune net.duckdb --criterion l2 --level 0.3 --model net.onnx --write small.onnx --save-graph sli
-    """
+    """,
+    limits=LONG,
 )
 def prune(
     store: StorePath,

@@ -10,6 +10,7 @@ import typer
 
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
+from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, say
 from emergraph.cli.storeargs import AnyName, GraphChoice
@@ -58,7 +59,8 @@ class Making:
     emergraph report net.duckdb --graph vad --out vad.html
     emergraph report net.duckdb --terminal
     emergraph report net.duckdb --format json --out vad.json
-    """
+    """,
+    limits=LONG,
 )
 def report(  # noqa: PLR0913 - a parameter for each group of options
     source: Annotated[

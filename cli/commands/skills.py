@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import app, command
+from emergraph.cli.limits import LONG, doing
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.parsing import parse_choice, parse_numbers
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping
+from emergraph.cli.tableinput import TableForm
 
 if TYPE_CHECKING:
     from emergraph.analysis.skills.fit import FitOptions, SkillFit
@@ -64,6 +66,7 @@ class Calibration:
     emergraph skills fit curves.csv
     emergraph skills fit curves.parquet --axis data --alpha 0.6 --store runs.duckdb
     """,
+    limits=LONG,
 )
 def fit(
     file: Annotated[
@@ -74,6 +77,7 @@ def fit(
     ],
     *,
     calibration: Calibration,
+    form: TableForm,
     keeping: Keeping,
     output: Output,
 ) -> None:
@@ -82,7 +86,9 @@ def fit(
     from emergraph.analysis.skills.saving import save_fit
 
     store = keeping.store
-    found = fit_skills(read_curves(file), calibration.options())
+    curves = read_curves(form.read(file, output))
+    with doing("fitting curves"):
+        found = fit_skills(curves, calibration.options())
     run = None if store is None else save_fit(store, found, source=file.name, any_name=keeping.any_name)
     emit(_fit_view(found, file.name, run), output)
 
@@ -144,6 +150,7 @@ class Model:
     emergraph skills predict --times 100,1000,10000 --format json
     emergraph skills predict --samples 1000,10000 --parameters 4,8,16
     """,
+    limits=LONG,
 )
 def predict(
     *,
@@ -221,6 +228,7 @@ class Task:
     emergraph skills simulate --out curves.csv
     emergraph skills simulate --steps 20000 --width 1000 --snapshots 40 --store parity.duckdb
     """,
+    limits=LONG,
 )
 def simulate(
     *,

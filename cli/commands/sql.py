@@ -8,21 +8,19 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.limits import Limits
 from emergraph.cli.output import Output, View, emit
-from emergraph.cli.parsing import parse_bytes, parse_seconds
 from emergraph.cli.storeargs import StorePath
 from emergraph.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueryChoices:
-    """What the query may take."""
+    """How much of the result is wanted."""
 
     rows: Annotated[int, typer.Option(min=0, help="Rows of the result; more are cut off, with a note.")] = (
         10_000
     )
-    time_limit: Annotated[str, typer.Option(metavar="TIME", help="Wall clock, such as 90s or 10m.")] = "60s"
-    memory_limit: Annotated[str, typer.Option(metavar="SIZE", help="Memory, such as 8GiB.")] = "2GiB"
 
 
 @command(
@@ -32,7 +30,9 @@ class QueryChoices:
     emergraph sql net.duckdb - < question.sql
     emergraph sql net.duckdb --recipe hubs
     emergraph sql net.duckdb --recipe list
-    """
+    """,
+    limits=Limits(time_limit="60s", memory_limit="2GiB"),
+    held=False,  # the query runs in a child process, which is
 )
 def sql(
     store: StorePath,
@@ -45,7 +45,8 @@ def sql(
         str | None,
         typer.Option(metavar="NAME", help="Ask a question of docs/recipes.md instead; `list` names them."),
     ] = None,
-    limits: QueryChoices,
+    choices: QueryChoices,
+    limits: Limits,
     output: Output,
 ) -> None:
     """Run one SELECT statement on a store.
@@ -59,15 +60,13 @@ def sql(
         return
     notes: list[str] = []
     text = _text(query, recipe, notes)
-    taken = QueryLimits(
-        time=parse_seconds(limits.time_limit), memory=parse_bytes(limits.memory_limit), rows=limits.rows
-    )
+    taken = QueryLimits(time=limits.seconds, memory=limits.memory_bytes, rows=choices.rows)
     try:
         result = run_query(store, text, limits=taken)
     except UsageError as error:
         raise _with_command(error) from error
     if result.truncated:
-        notes.append(f"only the first {limits.rows} rows are shown; --rows N takes more")
+        notes.append(f"only the first {choices.rows} rows are shown; --rows N takes more")
     emit(View(rows=result.frame, notes=notes), output)
 
 

@@ -6,6 +6,7 @@ import typer
 
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.errors import UsageError
@@ -21,7 +22,8 @@ VIEWS = ("layers", "blocks", "units", "spectra", "rich-club")
     emergraph topology net.duckdb
     emergraph topology net.duckdb --view spectra --format csv
     emergraph topology net.duckdb --view units --no-spectra --alpha 0.01 --out units.parquet
-    """
+    """,
+    limits=LONG,
 )
 def topology(
     store: StorePath,

@@ -7,7 +7,7 @@ import typer
 
 from emergraph.cli.app import command
 from emergraph.cli.files import FileRole
-from emergraph.cli.limits import Limits, held_to
+from emergraph.cli.limits import Limits, doing
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
@@ -57,13 +57,13 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
     if samples.import_ is not None:
         if inputs is not None or samples.random is not None or model is not None:
             raise UsageError("--import takes recorded activations: leave out INPUTS, --random and --model")
-        with held_to(limits):
+        with doing(f"reading {samples.import_.name}"):
             summary = chosen.import_trace(samples.import_, name=name, keep=samples.keep)
     else:
         given = samples.chosen(inputs)
         if model is None:
             raise UsageError("--model FILE is needed: the model file that the graph was exported from")
-        with held_to(limits), progress_bar(f"running {model.name}", output) as progress:
+        with progress_bar(f"running {model.name}", output) as progress:
             options = samples.options(name, limits, links)
             summary = chosen.trace(given, model=model, options=options, progress=progress)
     emit(_view(summary), output)

@@ -8,6 +8,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.cli.emergenceoptions import Conventions
 from emergraph.cli.emergenceviews import trajectory_view
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import StorePath
 
@@ -58,7 +59,8 @@ class Course:
     emergraph trajectory run.duckdb --graphs 'mlp-*' --metric validation_accuracy
     emergraph trajectory run.duckdb --metric loss --lower-is-better --patience 5
     emergraph trajectory run.duckdb --rule weight_change --format json
-    """
+    """,
+    limits=LONG,
 )
 def trajectory(
     store: StorePath,

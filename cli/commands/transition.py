@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
+from emergraph.cli.progress import progress_bar
+from emergraph.cli.tableinput import TableForm
 
 if TYPE_CHECKING:
     from emergraph.analysis.percolation.training import LogColumns, TrainingResult
@@ -48,7 +51,8 @@ class Log:
     examples="""
     emergraph transition log.csv --metric accuracy
     emergraph transition runs.parquet --metric type_check --run seed,batch --format json
-    """
+    """,
+    limits=LONG,
 )
 def transition(
     file: Annotated[
@@ -57,6 +61,7 @@ def transition(
     ],
     *,
     log: Log,
+    form: TableForm,
     output: Output,
 ) -> None:
     """Fit the transition of each training run, and the exponent with which it moves with |E||K|.
@@ -65,7 +70,12 @@ def transition(
     """
     from emergraph.analysis.percolation.training import training_transitions
 
-    emit(_view(training_transitions(file, columns=log.columns(), draws=log.draws, seed=log.seed)), output)
+    table = form.read(file, output)
+    with progress_bar("fitting runs", output) as update:
+        found = training_transitions(
+            table, columns=log.columns(), draws=log.draws, seed=log.seed, progress=update
+        )
+    emit(_view(found), output)
 
 
 def _view(result: "TrainingResult") -> View:

@@ -74,14 +74,14 @@ def test_a_command_that_does_not_stop_at_its_limit_is_ended(store, monkeypatch):
     deaf = (
         "from emergraph.cli import supervision; import signal;"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]);"
-        "supervision.announce_limits(-supervision.GRACE_SECONDS, 1); time.sleep(50)"
+        "supervision.announce_limits(time.monotonic() - supervision.GRACE_SECONDS, 1); time.sleep(50)"
     )
     begun = time.monotonic()
     ran = probe(store, deaf)
     assert ran.returncode == 6
     assert "--time-limit" in ran.stderr
     assert time.monotonic() - begun < 40
-    early = deaf.replace("announce_limits(-supervision.GRACE_SECONDS", "announce_limits(5")
+    early = deaf.replace("monotonic() - supervision.GRACE_SECONDS", "monotonic() + 5")
     assert probe(store, early.replace("sleep(50)", "sleep(3)")).returncode == 0
 
 

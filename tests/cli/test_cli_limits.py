@@ -1,0 +1,108 @@
+"""Every command has limits of wall clock and memory, declared in one place."""
+
+import resource
+import signal
+import threading
+import time
+
+import pytest
+import typer
+
+from emergraph.cli import commands
+from emergraph.cli.app import app
+from emergraph.cli.limits import Limits, doing, held_to
+from emergraph.errors import LimitError
+
+
+def all_commands():
+    commands.register_all()
+    pending = [(typer.main.get_command(app), "emergraph")]
+    while pending:
+        command, name = pending.pop()
+        inner = getattr(command, "commands", {})
+        pending.extend((each, f"{name} {word}") for word, each in inner.items())
+        if not inner:
+            yield name, command
+
+
+def test_every_command_has_both_limits_once():
+    found = dict(all_commands())
+    assert len(found) >= 26
+    for name, command in found.items():
+        options = [word for parameter in command.params for word in parameter.opts]
+        assert options.count("--time-limit") == 1, name
+        assert options.count("--memory-limit") == 1, name
+
+
+@pytest.mark.parametrize("option", ["--time-limit", "--memory-limit"])
+def test_every_command_reads_its_limits(run, option):
+    """A value that cannot be read stops every command before it looks at anything else."""
+    for name, command in all_commands():
+        required = [each for each in command.params if each.required]
+        needed = ["0" if each.param_type_name == "argument" else f"{each.opts[0]}=0" for each in required]
+        found = run(*name.split()[1:], *needed, option, "much")
+        assert found.code == 2, name
+        assert "is not a" in found.err, name
+
+
+def test_a_limit_of_time_says_what_ran():
+    begun = time.monotonic()
+    with (
+        pytest.raises(LimitError) as caught,
+        doing("concepts"),
+        held_to(Limits(time_limit="0.2s")),
+        doing("reading a.csv"),
+    ):
+        time.sleep(20)
+    assert time.monotonic() - begun < 5
+    assert str(caught.value) == (
+        "concepts, reading a.csv: not done within the limit of 0.2s: nothing was changed; raise it with"
+        " --time-limit, such as --time-limit 0.4s"
+    )
+
+
+def test_a_limit_of_memory_says_what_ran():
+    with (
+        pytest.raises(
+            LimitError, match=r"^trace, reading a\.npz: more memory needed than the limit"
+        ) as caught,
+        doing("trace"),
+        held_to(Limits(memory_limit="4GiB")),
+        doing("reading a.npz"),
+    ):
+        bytearray(8 << 30)
+    assert "--memory-limit 8192MiB" in str(caught.value)
+    with held_to(Limits(memory_limit="8GiB")):
+        bytearray(64 << 20)
+
+
+def test_within_other_limits_the_tighter_hold():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with (
+        pytest.raises(LimitError, match=r"limit of 0\.3s"),
+        held_to(Limits(time_limit="0.3s")),
+        held_to(Limits(time_limit="1h")),
+    ):
+        time.sleep(20)
+    with held_to(Limits(time_limit="1h")):
+        with pytest.raises(LimitError, match=r"limit of 0\.2s"), held_to(Limits(time_limit="0.2s")):
+            time.sleep(20)
+        left = signal.getitimer(signal.ITIMER_REAL)[0]
+        assert 3500 < left <= 3600
+    with held_to(Limits(memory_limit="4GiB")), held_to(Limits(memory_limit="8GiB")):
+        assert resource.getrlimit(resource.RLIMIT_DATA)[0] == 4 << 30
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_thread_has_no_clock_but_runs():
+    done = []
+
+    def work():
+        with held_to(Limits(time_limit="1h")):
+            done.append(signal.getitimer(signal.ITIMER_REAL)[0])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [0.0]
