@@ -155,9 +155,10 @@ def _out_of_time(limits: Limits, error: BaseException | None = None) -> LimitErr
 
 
 def _out_of_memory(limits: Limits, error: BaseException) -> LimitError:
+    twice = -(-2 * limits.memory_bytes // (1 << 20))
     return LimitError(
-        f"{_where(error)}more memory needed than the limit of {limits.memory_limit}: nothing was changed;"
-        f" raise it with --memory-limit, such as --memory-limit {-(-2 * limits.memory_bytes // (1 << 20))}MiB"
+        f"{_where(error)}out of memory, more is needed than the limit of {limits.memory_limit}: nothing was"
+        f" changed; raise it with --memory-limit, such as --memory-limit {twice}MiB"
     )
 
 

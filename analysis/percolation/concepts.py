@@ -22,7 +22,7 @@ from emergraph.analysis.percolation.conceptcurve import (
     theory_at,
 )
 from emergraph.analysis.percolation.pairs import ConceptPairs, PairColumns, read_pairs
-from emergraph.analysis.percolation.predictions import bipartite_giant
+from emergraph.analysis.percolation.predictions import bipartite_giants
 from emergraph.analysis.percolation.result import COVERAGE
 from emergraph.errors import UsageError
 
@@ -174,10 +174,9 @@ def concept_percolation(
             progress(number, len(rngs))
         orders.append(concept_curve(shuffled_pairs(classes, rng)))
         draws.append(concept_curve(random_pairs(classes, rng)))
-    expected = sum(own.threshold for own in classes)
-    n_entities = sum(own.n_entities for own in classes)
-    n_properties = sum(own.n_properties for own in classes)
-    n_possible = sum(own.n_entities * own.n_properties for own in classes)
+    expected = float(classes.thresholds.sum())
+    n_entities, n_properties = int(classes.n_entities.sum()), int(classes.n_properties.sum())
+    n_possible = int(classes.n_possible.sum())
     series = [("observed", [observed])]
     series += [("same pairs, random order", orders), ("random pairs", draws)] if rngs else []
     marks = np.array([curve.threshold for _, curves in series for curve in curves])
@@ -200,11 +199,11 @@ def concept_percolation(
             infer_schema_length=None,
         ),
         curve=_curve(at, observed, draws, classes, pairs, expected),
-        classes=_class_table(classes),
+        classes=_class_table(classes, observed, pairs),
     )
 
 
-def _by_class(pairs: ConceptPairs, options: ConceptOptions) -> list[ClassPairs]:
+def _by_class(pairs: ConceptPairs, options: ConceptOptions) -> ClassPairs:
     sizes = (
         (options.n_entities, len(pairs.entities), "entities"),
         (options.n_properties, len(pairs.properties), "properties"),
@@ -213,35 +212,33 @@ def _by_class(pairs: ConceptPairs, options: ConceptOptions) -> list[ClassPairs]:
         if given is not None and given < seen:
             raise UsageError(f"{given} {what} given, but the pairs name {seen}")
     if pairs.entity_class is None or pairs.property_class is None or pairs.classes is None:
-        return [
-            ClassPairs(
-                name="all",
-                n_entities=options.n_entities or len(pairs.entities),
-                n_properties=options.n_properties or len(pairs.properties),
-                entity=pairs.entity,
-                prop=pairs.prop,
-                place=np.arange(pairs.n_pairs),
-            )
-        ]
+        return ClassPairs(
+            n_entities=np.array([options.n_entities or len(pairs.entities)]),
+            n_properties=np.array([options.n_properties or len(pairs.properties)]),
+            of=np.zeros(pairs.n_pairs, dtype=np.int64),
+            entity=pairs.entity,
+            prop=pairs.prop,
+        )
     if options.n_entities is not None or options.n_properties is not None:
         raise UsageError("with classes, sizes are those of the classes: leave out the numbers of names")
-    found = []
-    of_pair = pairs.entity_class[pairs.entity]
-    for number, name in enumerate(pairs.classes.cast(pl.String).to_list()):
-        entities = np.flatnonzero(pairs.entity_class == number)
-        properties = np.flatnonzero(pairs.property_class == number)
-        place = np.flatnonzero(of_pair == number)
-        found.append(
-            ClassPairs(
-                name=name,
-                n_entities=len(entities),
-                n_properties=len(properties),
-                entity=np.searchsorted(entities, pairs.entity[place]),
-                prop=np.searchsorted(properties, pairs.prop[place]),
-                place=place,
-            )
-        )
-    return found
+    n_entities, entity = _numbered(pairs.entity_class, len(pairs.classes))
+    n_properties, prop = _numbered(pairs.property_class, len(pairs.classes))
+    return ClassPairs(
+        n_entities=n_entities,
+        n_properties=n_properties,
+        of=pairs.entity_class[pairs.entity],
+        entity=entity[pairs.entity],
+        prop=prop[pairs.prop],
+    )
+
+
+def _numbered(of: Counts, n_classes: int) -> tuple[Counts, Counts]:
+    """Members of each class, and the number of each member within its class."""
+    sizes = np.bincount(of, minlength=n_classes)
+    order = np.argsort(of, kind="stable")
+    numbers = np.empty_like(of)
+    numbers[order] = np.arange(len(of)) - (np.cumsum(sizes) - sizes)[of[order]]
+    return sizes, numbers
 
 
 def _threshold_row(
@@ -267,14 +264,12 @@ def _curve(
     at: Counts,
     observed: ConceptCurve,
     draws: list[ConceptCurve],
-    classes: list[ClassPairs],
+    classes: ClassPairs,
     pairs: ConceptPairs,
     expected: float,
 ) -> pl.DataFrame:
-    n_entities, n_properties = (
-        sum(sizes) for sizes in zip(*((own.n_entities, own.n_properties) for own in classes), strict=True)
-    )
-    n_possible = sum(own.n_entities * own.n_properties for own in classes)
+    n_entities, n_properties = int(classes.n_entities.sum()), int(classes.n_properties.sum())
+    n_possible = int(classes.n_possible.sum())
     i = observed.at(at)
     connected = observed.connected[i]
     theory_e, theory_k, theory_pairs = theory_at(classes, at)
@@ -307,25 +302,22 @@ def _curve(
     )
 
 
-def _class_table(classes: list[ClassPairs]) -> pl.DataFrame:
-    rows = []
-    for own in classes:
-        curve = concept_curve([own])
-        side_e, side_k = bipartite_giant(own.n_entities, own.n_properties, own.n_pairs)
-        rows.append(
-            {
-                "class": own.name,
-                "n_entities": own.n_entities,
-                "n_properties": own.n_properties,
-                "n_pairs": own.n_pairs,
-                "expected_threshold": own.threshold,
-                "relative": own.n_pairs / own.threshold,
-                "connected": int(curve.connected[-1]) / (own.n_entities * own.n_properties),
-                "giant_entities": int(curve.giant_entities[-1]) / own.n_entities,
-                "giant_properties": int(curve.giant_properties[-1]) / own.n_properties,
-                "theory_connected": side_e * side_k,
-                "theory_entities": side_e,
-                "theory_properties": side_k,
-            }
-        )
-    return pl.DataFrame(rows)
+def _class_table(classes: ClassPairs, observed: ConceptCurve, pairs: ConceptPairs) -> pl.DataFrame:
+    side_e, side_k = bipartite_giants(classes.n_entities, classes.n_properties, classes.n_pairs)
+    names = ["all"] if pairs.classes is None else pairs.classes.cast(pl.String).to_list()
+    return pl.DataFrame(
+        {
+            "class": names,
+            "n_entities": classes.n_entities,
+            "n_properties": classes.n_properties,
+            "n_pairs": classes.n_pairs,
+            "expected_threshold": classes.thresholds,
+            "relative": classes.n_pairs / classes.thresholds,
+            "connected": observed.ends.connected / classes.n_possible,
+            "giant_entities": observed.ends.giant_entities / classes.n_entities,
+            "giant_properties": observed.ends.giant_properties / classes.n_properties,
+            "theory_connected": side_e * side_k,
+            "theory_entities": side_e,
+            "theory_properties": side_k,
+        }
+    )

@@ -139,7 +139,10 @@ def _as_number(frame: pl.DataFrame, column: str) -> pl.Series:
     time = frame[column]
     if time.dtype.is_temporal():
         return time.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64).rename("time") / 1e6
-    return numbers(frame, column).fill_nan(None).rename("time")
+    try:
+        return numbers(frame, column).fill_nan(None).rename("time")
+    except InvalidInputError as error:
+        raise InvalidInputError(f"pairs: {error}; expected numbers or dates") from error
 
 
 def _check_columns(frame: pl.DataFrame, wanted: dict[str, str]) -> None:

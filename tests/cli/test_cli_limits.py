@@ -64,7 +64,7 @@ def test_a_limit_of_time_says_what_ran():
 def test_a_limit_of_memory_says_what_ran():
     with (
         pytest.raises(
-            LimitError, match=r"^trace, reading a\.npz: more memory needed than the limit"
+            LimitError, match=r"^trace, reading a\.npz: out of memory, more is needed than the limit"
         ) as caught,
         doing("trace"),
         held_to(Limits(memory_limit="4GiB")),
