@@ -18,8 +18,11 @@ from emergraph.cli.supervision import OUT_OF_MEMORY_LINE, library_output, superv
 from emergraph.errors import EmergraphError, ExitCode, LimitError, UsageError
 from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY, ran_out_of_memory
+from emergraph.safetext import shorten
 
 _PACKAGES = re.compile(r"/[^\s'\"]*/(?:site|dist)-packages/")
+_CHARACTERS = 1000
+"""Of an error's line: names from files, such as those of columns, may be of any length."""
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -73,7 +76,7 @@ def _help_of(error: typer.TyperException) -> str:
 def _report(error: BaseException) -> ExitCode:
     """Say on one line what went wrong, and return the exit code for it."""
     message, code = _line_and_code(error)
-    say(f"Error: {' '.join(message.splitlines())}")
+    say(f"Error: {shorten(' '.join(message.splitlines()), _CHARACTERS)}")
     return code
 
 

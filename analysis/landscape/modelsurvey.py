@@ -31,6 +31,7 @@ from emergraph.errors import UsageError
 from emergraph.exporters.anymodel import SourceKind, source_kind
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.weightfiles import read_weights
 
 Array = NDArray[np.generic]
 
@@ -137,6 +138,7 @@ def survey_model(
     if affordable is not None:
         notes.append(f"samples cut from {prepared.samples} to {affordable} to stay near {chosen.budget:g} s")
         prepared = prepare(affordable)
+    others = _read_others(prepared, chosen)
     evaluator = prepared.evaluator
     choice = _choice(prepared, chosen.parallelism)
     n_tensors = len(moved_blocks(evaluator.layout, asked.norm))
@@ -144,7 +146,6 @@ def survey_model(
     if chosen.budget is not None:
         fitted, cut = fit_to_budget(asked, n_tensors=n_tensors, rate=choice.rate, seconds=chosen.budget)
         notes += cut
-    others = _read_others(prepared, chosen)
     start = time.perf_counter()
     survey = run_survey(
         choice.variant.evaluator,
@@ -177,6 +178,8 @@ def _preparer(
     if kind is SourceKind.FACTORY:
         from emergraph.analysis.landscape.modulemodels import prepare_module
 
+        for other in _other_files(chosen):
+            read_weights(other, root=chosen.root)
         return lambda samples: prepare_module(str(path), asked, chosen, samples)
     if kind is not SourceKind.ONNX:
         raise UsageError(
@@ -189,8 +192,15 @@ def _preparer(
         raise UsageError(
             "Hessians need gradients: expected package.module:factory of a PyTorch module, found an ONNX file"
         )
+    for other in _other_files(chosen):
+        read_onnx(other, root=chosen.root)
     file = read_onnx(path, root=chosen.root)
     return lambda samples: prepare_onnx(file, asked, chosen, samples)
+
+
+def _other_files(chosen: ModelOptions) -> list[Path]:
+    """The other checkpoints: each is opened before any work, so that a wrong one is refused at once."""
+    return [*([] if chosen.to is None else [chosen.to]), *chosen.trajectory]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import pickle
 import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,7 +27,8 @@ from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.evaluator import Evaluator
 from emergraph.analysis.landscape.tasks import Task
 from emergraph.atomic import together
-from emergraph.errors import InvalidInputError, MissingExtraError, UsageError
+from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraError, UsageError
+from emergraph.graphstore.text import first_line, printable
 from emergraph.paths import open_file
 
 SAVE_SECONDS = 5.0
@@ -84,15 +84,17 @@ class Checkpoint:
     Args:
         path: The file; None keeps nothing.
         digest: Of everything that the results depend on.
+        costs: Losses of each task.
 
     Raises:
         UsageError: The file belongs to another sweep.
         InvalidInputError: The file is damaged.
     """
 
-    def __init__(self, path: Path | None, digest: str) -> None:
+    def __init__(self, path: Path | None, digest: str, costs: Sequence[int]) -> None:
         self._path = path
         self._digest = digest
+        self._costs = costs
         self._saved = float("-inf")
         self.results: dict[int, NDArray[np.float64]] = {}
         if path is not None and path.exists():
@@ -103,15 +105,25 @@ class Checkpoint:
             with open_file(path, noted=False) as stream, np.load(stream, allow_pickle=False) as file:
                 found = str(file["digest"])
                 results = {int(key[1:]): file[key] for key in file.files if key != "digest"}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise InvalidInputError(
-                f"checkpoint {path}: damaged ({error}); delete it to start anew"
-            ) from error
+        except EmergraphError:
+            raise
+        except Exception as error:  # numpy reads headers with Python's tokenizer: anything may come out
+            raise self._damaged(first_line(error)) from error
         if found != self._digest:
             raise UsageError(
                 f"checkpoint {path}: from another model, seed or setting; delete it or name another file"
             )
+        for number, values in results.items():
+            if not 0 <= number < len(self._costs) or values.dtype != np.float64:
+                raise self._damaged(f"an array t{number} of {values.dtype}")
+            if values.shape != (self._costs[number],):
+                raise self._damaged(f"array t{number} has shape {list(values.shape)}")
         self.results = results
+
+    def _damaged(self, what: str) -> InvalidInputError:
+        return InvalidInputError(
+            f"checkpoint {self._path}: damaged ({printable(what)}); delete it to start anew"
+        )
 
     def add(self, index: int, values: NDArray[np.float64]) -> None:
         """Keep one result and write the file now and then."""
@@ -163,7 +175,7 @@ def run_sweep(
     """
     plan = parallelism or Parallelism()
     digest = fingerprint(evaluator, tasks) if checkpoint is not None else ""
-    store = Checkpoint(checkpoint, digest)
+    store = Checkpoint(checkpoint, digest, [task.cost for task in tasks])
     todo = [i for i in range(len(tasks)) if i not in store.results]
     total = sum(task.cost for task in tasks)
     fresh, start = 0, time.perf_counter()

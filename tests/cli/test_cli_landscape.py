@@ -295,3 +295,21 @@ def test_a_dask_cluster_behind_the_same_switch(run):
     here = run("landscape", DENSE, *sizes, "--backend", "serial")
     assert there.code == here.code == 0
     assert json.loads(there.out)["statistics"] == json.loads(here.out)["statistics"]
+
+
+@pytest.mark.parametrize("option", ["--to", "--run"])
+@pytest.mark.parametrize("kind", ["missing", "no model", "another architecture"])
+def test_other_checkpoints_are_refused_before_any_work(run, tmp_path, monkeypatch, option, kind):
+
+    other = tmp_path / "other.onnx"
+    if kind == "no model":
+        other.write_bytes(b"\x89PNG and so on")
+    elif kind == "another architecture":
+        other.write_bytes((DEMO / "digits_conv.onnx").read_bytes())
+    too_late = "_choice" if kind == "another architecture" else "prepare_onnx"
+    monkeypatch.setattr(modelsurvey, too_late, lambda *_, **__: pytest.fail("work had begun"))
+    others = [option, other] * (3 if option == "--run" else 1)
+    result = run("landscape", DEMO / "digits_dense.onnx", *others, "--quiet")
+    assert result.code in (2, 3)
+    assert "other.onnx" in result.err
+    assert len(result.err.splitlines()) == 1

@@ -21,7 +21,6 @@ _WEIGHTS = (
     "export {f} {o}/new.duckdb --dry-run",
     "diff {f} {d}/weights.safetensors",
     "diff {d}/weights.safetensors {f} --view units",
-    f"landscape {_DENSE} --to {{f}} {LANDSCAPE}",
 )
 
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -31,8 +30,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {f} {o}/new.duckdb --dry-run --branch all",
         f"landscape {{f}} {LANDSCAPE}",
         f"landscape {{f}} --masks 3 {LANDSCAPE} --store {{o}}/new.duckdb",
-        "report {f} --terminal --budget 4s",
-        "report {f} --budget 6s --out {o}/r.html",
+        "report {f} --terminal --budget 20s",
+        "report {f} --budget 20s --out {o}/r.html",
         "diff {f} {d}/dense.onnx",
         "diff {d}/dense.onnx {f} --view units",
         "trace {s} --model {f} --random 5 --graph digits_dense",
@@ -50,8 +49,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {f} {o}/new.duckdb --dry-run",
         "check {f}",
         "diff {f} {d}/weights.safetensors",
-        "report {f} --terminal --budget 4s",
-        "information {f} --entities 4 --shots 2 --samples 16 --repeats 0",
+        "report {f} --terminal --budget 20s",
     ),
     "store": (
         "ls {f}",
@@ -96,12 +94,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "inputs": (
         "trace {s} {f} --model {d}/dense.onnx --graph digits_dense",
         f"landscape {_DENSE} --inputs {{f}} {LANDSCAPE}",
-        f"landscape {_DENSE} --inputs {{f}} --target labels --loss cross_entropy {LANDSCAPE}",
         "export {d}/dense.onnx {o}/new.duckdb --inputs {f}",
-        "prune {s} --graph digits_dense --model {d}/dense.onnx --inputs {f} --labels {f} --level 0.5",
-        "prune {s} --model {d}/dense.onnx --inputs {d}/pixels.npz --labels {f} --level 0.5",
+        "prune {s} --model {d}/dense.onnx --inputs {f} --labels {d}/labels.npz --level 0.5",
         "emergence {s} --positions --model {d}/conv.onnx --graph digits_conv --inputs {f}",
-        "report {d}/dense.onnx --inputs {f} --terminal --budget 4s",
+        "report {d}/dense.onnx --inputs {f} --terminal --budget 20s",
+    ),
+    "labels": ("prune {s} --model {d}/dense.onnx --inputs {d}/pixels.npz --labels {f} --level 0.5",),
+    "labelled": (
+        f"landscape {_DENSE} --inputs {{f}} --target labels {LANDSCAPE}",
+        f"landscape {_DENSE} --inputs {{f}} --target labels --ignore-label 3 {LANDSCAPE}",
     ),
     "recorded": ("trace {s} --import {f} --graph digits_dense",),
     "states": ("information {f} --micro first --repeats 2", "information {f} --repeats 2 --estimator codes"),
@@ -152,6 +153,8 @@ def _arrays(folder: Path) -> dict[str, list[Path]]:
     pixels = np.load(DEMO / "digits.npz")["pixels"][:20]
     labels = np.load(DEMO / "labels.npz")["labels"][:20]
     np.savez(folder / "inputs.npz", pixels=pixels, labels=labels)
+    np.savez(folder / "pixels.npz", pixels=pixels)
+    np.savez(folder / "labels.npz", labels=labels)
     np.savez(folder / "recorded.npz", hidden1=rng.normal(size=(9, 48)), hidden2=rng.normal(size=(9, 32)))
     states = {f"state_{k}": rng.normal(size=(40, 5, 4)).astype(np.float32) for k in range(3)}
     alone = {f"alone_{k}": rng.normal(size=(6, 4)).astype(np.float32) for k in range(3)}
@@ -165,7 +168,9 @@ def _arrays(folder: Path) -> dict[str, list[Path]]:
     )
     recorded.with_columns(pl.col("hidden1").arr.to_list()).write_parquet(folder / "recorded.parquet")
     return {
-        "inputs": [folder / "inputs.npz"],
+        "inputs": [folder / "pixels.npz"],
+        "labelled": [folder / "inputs.npz"],
+        "labels": [folder / "labels.npz"],
         "recorded": [folder / "recorded.npz", folder / "recorded.parquet"],
         "states": [folder / "states.npz"],
         "sequences": [folder / "ids.npy", folder / "ids.txt", folder / "ids.npz"],
@@ -276,7 +281,7 @@ def _store(folder: Path) -> Path:
         model = str(folder / f"{name}.onnx")
         lines = [
             ["export", model, str(store), "--name", graph],
-            ["trace", str(store), str(folder / "inputs.npz"), "--model", model, "--graph", graph],
+            ["trace", str(store), str(folder / "pixels.npz"), "--model", model, "--graph", graph],
             ["emergence", str(store), "--graph", graph, "--thresholds", "0.01,0.1"],
             ["prune", str(store), "--graph", graph, "--level", "0.3,0.6"],
             ["percolate", str(store), "--graph", graph, "--seeds", "2"],
@@ -285,15 +290,8 @@ def _store(folder: Path) -> Path:
         if name == "dense":
             lines.append(["landscape", model, *LANDSCAPE.split(), "--store", str(store)])
         for line in lines:
-            if line[0] == "trace":
-                _pixels_alone(folder / "inputs.npz", folder / "pixels.npz")
-                line[2] = str(folder / "pixels.npz")
             assert main([*line, "--quiet", "--out", "/dev/null"]) == 0, line
     return store
-
-
-def _pixels_alone(source: Path, target: Path) -> None:
-    np.savez(target, pixels=np.load(source)["pixels"])
 
 
 __all__ = ["COMMANDS", "LANDSCAPE", "WEIGHTS", "make_seeds"]

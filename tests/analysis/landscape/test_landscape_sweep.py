@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 
 import joblib
 import numpy as np
@@ -177,8 +178,9 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path):
 
 def test_a_checkpoint_of_another_sweep_or_a_damaged_one_is_refused(tmp_path, evaluator):
     path = tmp_path / "sweep.npz"
-    store = Checkpoint(path, fingerprint(evaluator, tasks()))
-    store.results[0] = np.zeros(5)
+    costs = [task.cost for task in tasks()]
+    store = Checkpoint(path, fingerprint(evaluator, tasks()), costs)
+    store.results[0] = np.zeros(costs[0])
     store.save()
     moved = FunctionEvaluator(bowl, BASE + 1, LAYOUT)
     with pytest.raises(UsageError, match="another model"):
@@ -186,6 +188,36 @@ def test_a_checkpoint_of_another_sweep_or_a_damaged_one_is_refused(tmp_path, eva
     with pytest.raises(UsageError, match="another model"):
         run_sweep(evaluator, tasks()[1:], checkpoint=path)
     path.write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(InvalidInputError, match="damaged"):
+        run_sweep(evaluator, tasks(), checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"t0": np.zeros(3)}, "array t0 has shape \\[3\\]"),
+        ({"t0": np.zeros(())}, "array t0 has shape \\[\\]"),
+        ({"t0": np.array(["x"])}, "an array t0 of <U1"),
+        ({"t999": np.zeros(5)}, "an array t999 of float64"),
+        ({"tx": np.zeros(5)}, "damaged"),
+        ({"t0": np.array([None], dtype=object)}, "damaged"),
+        ({"digest": None}, "damaged"),
+    ],
+)
+def test_a_checkpoint_with_other_arrays_than_it_had_is_damaged(tmp_path, evaluator, change, said):
+    path = tmp_path / "sweep.npz"
+    digest = fingerprint(evaluator, tasks())
+    arrays = {"digest": np.array(digest), **change}
+    np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
+    with pytest.raises(InvalidInputError, match=said):
+        run_sweep(evaluator, tasks(), checkpoint=path)
+
+
+def test_a_checkpoint_whose_header_is_no_header_is_damaged(tmp_path, evaluator):
+    path = tmp_path / "sweep.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (3,"
+        file.writestr("digest.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(InvalidInputError, match="damaged"):
         run_sweep(evaluator, tasks(), checkpoint=path)
 
