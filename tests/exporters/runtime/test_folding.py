@@ -218,3 +218,28 @@ def test_files_on_both_sides_of_the_size_that_stays_in_the_child(tmp_path, opset
     assert found.coverage == 1.0
     assert not found.opaque
     assert found.n_edges == 256 * n
+
+
+@pytest.mark.parametrize("n", [8, 1100])
+def test_a_file_whose_weights_onnxruntime_has_no_kernel_for_is_understood(tmp_path, n):
+    q = codes(ml_dtypes.float4_e2m1fn, (64, n))
+    stored = stored_array(q)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, n])],
+        [
+            TensorProto(name="q", data_type=stored.element_type, dims=q.shape, raw_data=bytes(stored.raw)),
+            onnx.numpy_helper.from_array(np.float32(0.5), "s"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    onnx.save(model, tmp_path / "m.onnx")
+    found = dry_run(tmp_path / "m.onnx").trace
+    assert (found.coverage, found.opaque) == (1.0, ())
+    assert found.n_edges == np.count_nonzero(q.astype(np.float32))
