@@ -12,7 +12,7 @@ from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.inside import CODE, code_inside
 from emergraph.exporters.weightfiles.reader import check_weights
 from emergraph.exporters.weightfiles.refuse import finding_of
-from emergraph.exporters.weightfiles.wrongformat import wrong_format
+from emergraph.exporters.weightfiles.wrongformat import format_message
 
 
 def check_any(path: str | Path, *, root: Path | None = None) -> list[Finding]:
@@ -54,8 +54,8 @@ def check_file(path: Path, *, root: Path | None) -> list[Finding]:
     elif found.reader is Reader.WEIGHTS:
         findings = check_weights(path, root=root)
     else:
-        refused = finding_of(wrong_format(found, mapped, expected="a model"))
-        findings = [] if refused is None else [refused]
+        message = format_message(found, path.name, expected="a model")
+        findings = [Finding("FILE-FORMAT", message)]
     return _worst_first([*findings, *_more_code(findings, mapped)])
 
 

@@ -19,6 +19,7 @@ from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.inside import code_inside
 from emergraph.exporters.weightfiles.refuse import Finding, finding_of
 from emergraph.exporters.weightfiles.sharded import parts_of
+from emergraph.exporters.weightfiles.wrongformat import format_message
 
 _MAX_FILES = 20_000
 _MAX_DEPTH = 40
@@ -150,7 +151,7 @@ def _beside(entry: _Entry, mapped: MappedFile, known: Format) -> Iterator[Findin
     elif known.name in _CLOSED:
         yield Finding("FOLDER-CLOSED", f"{known.title}, which was not looked into", entry.shown)
     elif known.name in _POINTERS and suffix in _MODEL_SUFFIXES:
-        yield Finding("FILE-FORMAT", f"not a model but {known.title}; {known.step}", entry.shown)
+        yield Finding("FILE-FORMAT", format_message(known, entry.path.name, expected="a model"), entry.shown)
     elif suffix == ".json" or known.name == "json":
         yield from _configuration(entry, mapped)
     elif suffix in {".jinja", ".j2"}:

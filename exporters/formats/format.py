@@ -28,6 +28,8 @@ class Inside(StrEnum):
     TAR = "tar"
     STREAM = "stream"
     """Compressed as a whole."""
+    NUMBERS = "numbers"
+    """Nothing but numbers, of which no loader makes anything else."""
     BYTES = "bytes"
     """No parts; a pickle or an archive may still stand somewhere in the bytes."""
 

@@ -24,12 +24,15 @@ _BURIED_STEPS = 2_000_000
 _NAME = re.compile(r"[^\W\d][\w.]*", re.UNICODE)
 _NUMBERS = frozenset({"EXT1", "EXT2", "EXT4"})
 _CALLS = frozenset({"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"})
-_BURIED = re.compile(
-    rb"\x80[\x02-\x05]"  # a protocol
-    rb"|[(]*[ci][A-Za-z_][\w.]*\r?\n[A-Za-z_][\w.]*\r?\n"  # GLOBAL or INST with two names
-    rb"|(?:\x8c.|X..\0\0)[A-Za-z_][\w.]*\x94?(?:\x8c.|X..\0\0)[A-Za-z_][\w.]*\x94?\x93",  # STACK_GLOBAL
-    re.DOTALL,
+_PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
+_STACKED = re.compile(
+    rb"(?:\x8c.|X..\0\0)[A-Za-z_][\w.]*\x94?(?:\x8c.|X..\0\0)[A-Za-z_][\w.]*\x94?\x93", re.DOTALL
 )
+"""Two names, then STACK_GLOBAL."""
+_SECOND_LINE = re.compile(rb"\n[A-Za-z_][\w.]*(?=\r?\n)")
+_FIRST_LINE = re.compile(rb"[ci][A-Za-z_][\w.]*\r?\Z")
+"""GLOBAL and INST are followed by two lines; to look for the second one first takes a tenth of the time."""
+_NAME_BYTES = 256
 
 
 class Window:
@@ -182,12 +185,12 @@ def buried(data: memoryview, *, tries: int, limit: int) -> Iterator[int]:
         limit: Bytes that are searched, at most.
     """
     past = steps = 0
-    for number, match in enumerate(_BURIED.finditer(data[:limit])):
+    for number, position in enumerate(_candidates(data[:limit])):
         if number >= tries:
             return
-        if match.start() < past:
+        if position < past:
             continue
-        for start in _starts(data, match.start()):
+        for start in _starts(data, position):
             seen = look(data, start)
             steps += seen.steps
             if steps > _BURIED_STEPS:
@@ -196,6 +199,18 @@ def buried(data: memoryview, *, tries: int, limit: int) -> Iterator[int]:
                 past = start + seen.end
                 yield start
                 break
+
+
+def _candidates(data: memoryview) -> Iterator[int]:
+    """Where a name or the protocol of a pickle may stand, in ascending order."""
+    found = [match.start() for match in _PROTOCOL.finditer(data)]
+    found += [match.start() for match in _STACKED.finditer(data)]
+    for match in _SECOND_LINE.finditer(data):
+        before = bytes(data[max(0, match.start() - _NAME_BYTES) : match.start()])
+        first = _FIRST_LINE.search(before)
+        if first is not None:
+            found.append(match.start() - len(before) + first.start())
+    yield from sorted(found)
 
 
 def _starts(data: memoryview, position: int) -> Iterator[int]:

@@ -125,7 +125,9 @@ _MODELS = (
         "save plain numbers as npz",
         Inside.ARRAY,
     ),
-    _other("npy", "a single numpy array (.npy)", signs.starts(b"\x93NUMPY"), "save it as npz"),
+    _other(
+        "npy", "a single numpy array (.npy)", signs.starts(b"\x93NUMPY"), "save it as npz", Inside.NUMBERS
+    ),
     _other(
         "hdf5",
         "an HDF5 file (Keras?)",

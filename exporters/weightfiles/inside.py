@@ -180,7 +180,7 @@ def _member(search: _Search, member: Member, where: str, depth: int) -> None:
             _pickles(search, memoryview(member.read(search.limits.pickle_bytes)), where, 0)
         return
     found = format_of(member.name, head)
-    if found.inside is Inside.BYTES and not found.searched:
+    if found.inside is Inside.NUMBERS or (found.inside is Inside.BYTES and not found.searched):
         return
     wanted = min(search.room, search.limits.member_bytes)
     data = memoryview(member.read(wanted))

@@ -145,7 +145,10 @@ def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_mis
     contents = Contents(limits)
     try:
         kind = _dispatch(mapped, where, contents, allow_missing=allow_missing)
-    except InvalidInputError:
+    except InvalidInputError as error:
+        finding = finding_of(error)
+        if finding is not None and finding.id == "FILE-FORMAT":  # `wrong_format` has looked
+            raise
         refuse_code(mapped, limits, where, allow_missing=allow_missing)
         raise
     if kind in _SCANNED:  # an archive may hold more than its reader opens

@@ -26,8 +26,18 @@ def wrong_format(found: Format, mapped: MappedFile, *, expected: str, where: str
     for finding in code_inside(mapped.path.name, mapped.content, where=where):
         if finding.id in CODE:
             return refusal(finding.id, finding.message, finding.where)
-    step = found.step.replace("FILE", printable(mapped.path.name))
-    return refusal("FILE-FORMAT", f"not {expected} but {found.title}; {step}", where)
+    return refusal("FILE-FORMAT", format_message(found, mapped.path.name, expected=expected), where)
+
+
+def format_message(found: Format, name: str, *, expected: str) -> str:
+    """Say what a file is and what to do next.
+
+    Args:
+        found: What it is.
+        name: Its name without folders.
+        expected: What it should be, with its article.
+    """
+    return f"not {expected} but {found.title}; {found.step.replace('FILE', printable(name))}"
 
 
 def refuse_code(
