@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.branches import literal_conditions, take_branches
 from emergraph.exporters.runtime.element_types import numpy_dtype
+from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
@@ -119,21 +121,36 @@ def made(flat: FlatModel) -> list[str]:
 def checked_input(value: FlatInput, array: Array) -> Array:
     """A given input with the model's element type, its rank compared with the declared one.
 
+    A single number fills an input whose declared sizes are all fixed, or 1 where they are not free.
+
     Raises:
         InvalidInputError: Another rank, or values that the model's type cannot hold.
     """
     name = value.name
     dtype = numpy_dtype(value.element_type)
-    array = np.asarray(array)
+    array = _filled(value, np.asarray(array))
     if value.shape is not None and array.ndim != len(value.shape):
-        raise InvalidInputError(
+        said = (
             f"input {quoted(name)} has shape {list(array.shape)}; the model declares {declared_text(value)}"
         )
+        raise InvalidInputError(said if array.ndim else f"{said}: give a list, such as [{array}]")
     if dtype is None or array.dtype == dtype:
         return array
     if not np.can_cast(array.dtype, dtype, "same_kind") and not _fits(array, dtype):
         raise InvalidInputError(f"input {quoted(name)} has type {array.dtype}; the model takes {dtype}")
     return array.astype(dtype)
+
+
+def _filled(value: FlatInput, array: Array) -> Array:
+    """A single number in the declared shape, where that leaves one choice."""
+    if array.ndim or not value.shape:
+        return array
+    fixed = [size for size in value.shape if isinstance(size, int)]
+    if any(size < 1 for size in fixed) or prod(fixed) > MAX_MADE:
+        return array
+    if len(fixed) < len(value.shape) and prod(fixed) != 1:
+        return array
+    return np.full([size if isinstance(size, int) else 1 for size in value.shape], array)
 
 
 class _Work:

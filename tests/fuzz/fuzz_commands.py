@@ -136,10 +136,10 @@ def _wrong_lines(ran: Ran, *, quiet: bool) -> list[str]:
     return problems
 
 
-def prepared(number: int, seed: int, seeds: dict[str, list[Path]], folder: Path) -> Case:
+def prepared(number: int, seed: int, seeds: dict[str, list[Path]], folder: Path, formats: str = "") -> Case:
     """Write the spoiled file of a case into a folder; return the case."""
     rng = random.Random(f"{seed}:{number}")
-    kinds = sorted(COMMANDS)
+    kinds = sorted(formats.split(",") if formats else COMMANDS)
     kind = rng.choices(kinds, [WEIGHTS.get(name, 1.0) for name in kinds])[0]
     line = rng.choice(COMMANDS[kind])
     path = copied(rng.choice(seeds[kind]), folder)
@@ -222,7 +222,7 @@ def run_case(number: int, options: argparse.Namespace, seeds: dict[str, list[Pat
     """Run one case; keep its files if it fails."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
-        case = prepared(number, options.seed, seeds, folder)
+        case = prepared(number, options.seed, seeds, folder, options.formats)
         processes = options.mode == "processes"
         ran = as_process(case.arguments) if processes else inside(case.arguments, noise)
         check = case.arguments[0] == "check"
@@ -299,7 +299,16 @@ def supervise(options: argparse.Namespace, first: int) -> Iterator[Outcome]:
     while first < last:
         size = min(PER_PROCESS, last - first)
         command = [sys.executable, __file__, "--worker", "--mode", options.mode, "--seed", str(options.seed)]
-        command += ["--state", options.state, "--first", str(first), "--cases", str(size)]
+        command += [
+            "--formats",
+            options.formats,
+            "--state",
+            options.state,
+            "--first",
+            str(first),
+            "--cases",
+            str(size),
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
             running, lost = first, True
@@ -355,6 +364,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--only", type=int, help="run this one case here, and show its traceback")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--formats", default="", help="some of the formats, separated by commas")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--state", default="fuzz-commands", help="folder of sound files, progress, failures")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -366,7 +376,7 @@ def main() -> int:
         return 0
     if options.only is not None:
         folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-        case = prepared(options.only, options.seed, seeds, folder)
+        case = prepared(options.only, options.seed, seeds, folder, options.formats)
         print("emergraph", shlex.join(case.arguments), flush=True)
         ran = as_process([*case.arguments, "--debug"])
         print(

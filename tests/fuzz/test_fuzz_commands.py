@@ -95,7 +95,9 @@ def test_a_case_is_decided_by_its_seed_and_number(seeds, tmp_path):
 
 @pytest.mark.fuzz
 def test_a_hundred_commands_are_done_or_refused_in_one_line(folder, seeds):
-    options = argparse.Namespace(mode="processes", cases=100, first=0, seed=14, jobs=2, state=str(folder))
+    options = argparse.Namespace(
+        mode="processes", cases=100, first=0, seed=14, jobs=2, formats="", state=str(folder)
+    )
     assert fuzz_commands.run(options, seeds) == 0, (folder / "processes-14.json").read_text()
     state = json.loads((folder / "processes-14.json").read_text())
     formats = {name.split()[0] for name in state["counts"]}
@@ -107,7 +109,9 @@ def test_a_hundred_commands_are_done_or_refused_in_one_line(folder, seeds):
 
 @pytest.mark.fuzz
 def test_the_same_cases_inside_one_process_go_on_where_they_stopped(folder, seeds):
-    options = argparse.Namespace(mode="inside", cases=20, first=0, seed=14, jobs=1, state=str(folder))
+    options = argparse.Namespace(
+        mode="inside", cases=20, first=0, seed=14, jobs=1, formats="", state=str(folder)
+    )
     assert fuzz_commands.run(options, seeds) == 0
     options.cases = 40
     assert fuzz_commands.run(options, seeds) == 0

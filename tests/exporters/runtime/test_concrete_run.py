@@ -190,6 +190,31 @@ def test_loops_stay_and_give_their_outputs():
     assert found.flat.nodes[0].op_type == "Loop"
 
 
+@pytest.mark.parametrize(
+    ("declared", "shape"),
+    [
+        ([1], (1,)),
+        ([3], (3,)),
+        ([2, 3], (2, 3)),
+        (["n"], (1,)),
+        (["n", 1], (1, 1)),
+        ([None, 1, "m"], (1, 1, 1)),
+    ],
+)
+def test_a_number_fills_an_input_whose_sizes_are_decided(declared, shape):
+    model = model_of([oh.make_node("Neg", ["x"], ["y"])], ["y"], [("x", INT64, declared)])
+    assert run(model, inputs={"x": np.array(4)}).values["y"].value.tolist() == np.full(shape, -4).tolist()
+
+
+@pytest.mark.parametrize("declared", [["n", 2], [1 << 14, 1 << 14], ["n", 3, 8, 8]])
+def test_a_number_where_sizes_are_open_or_too_many_is_refused(declared):
+    model = model_of([oh.make_node("Neg", ["x"], ["y"])], ["y"], [("x", INT64, declared)])
+    with pytest.raises(
+        InvalidInputError, match=r"has shape \[\]; the model declares .*give a list, such as \[4\]"
+    ):
+        run(model, inputs={"x": np.array(4)})
+
+
 def test_given_inputs_are_checked():
     model = model_of([oh.make_node("Neg", ["x"], ["y"])], ["y"], [("x", INT64, ["n", 2])])
     assert run(model, inputs={"x": np.array([[1.0, 2.0]])}).values["y"].value.tolist() == [[-1, -2]]
