@@ -89,6 +89,8 @@ def _flattened(
 
     @functools.wraps(function)
     def flat(**values: object) -> None:
+        if limits is not None:  # before any file is looked at
+            Limits(**{field.name: values[field.name] for field in dataclasses.fields(Limits)})  # type: ignore[arg-type]
         with checked_files(values, roles):
             run(values)
 
