@@ -40,7 +40,7 @@ CHAINS = {
         "landscape": "landscape dense.onnx --budget 3s --samples 2",
         "workers": "landscape dense.onnx --budget 2s --samples 2 --backend loky --jobs 2",
         "information": "information decoder.onnx --entities 5 --first-id 1 --shots 3 --repeats 2",
-        "report": "report conv.onnx --budget 12s --out report.html",
+        "report": "report conv.onnx --budget 30s --out report.html",
     },
 }
 """Commands by name, in their order; the two chains run side by side."""
