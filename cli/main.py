@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -15,7 +16,7 @@ from emergraph.cli.links import note_arguments, refusal_text
 from emergraph.cli.output import reader_may_leave, say, use_tolerant_streams
 from emergraph.cli.streams import open_closed_streams
 from emergraph.cli.supervision import OUT_OF_MEMORY_LINE, library_output, supervised
-from emergraph.errors import EmergraphError, ExitCode, LimitError, UsageError
+from emergraph.errors import EmergraphError, ExitCode, LimitError, StoreError, UsageError
 from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY, ran_out_of_memory
 from emergraph.safetext import shorten
@@ -92,12 +93,23 @@ def _line_and_code(error: BaseException) -> tuple[str, ExitCode]:
             message, code = "interrupted", ExitCode.INTERRUPTED
         case KeyboardInterrupt():  # what OpenBLAS raises in its own process when it can start no thread
             message, code = OUT_OF_MEMORY_LINE, ExitCode.LIMIT
+        case _:
+            message, code = _of_others(error)
+    return message, code
+
+
+def _of_others(error: BaseException) -> tuple[str, ExitCode]:
+    """The line and the code for what a library or the system raised."""
+    match error:
         case OSError(errno=number) if number in _NO_ROOM:
             message, code = f"{error.strerror}: {error.filename or 'no room left'}", ExitCode.LIMIT
         case OSError(filename=name) if name is not None:
             message, code = f"{name}: {error.strerror}", ExitCode.INVALID_INPUT
         case _ if ran_out_of_memory(error):
             message, code = OUT_OF_MEMORY_LINE, ExitCode.LIMIT
+        case _ if _is_of_duckdb(error):
+            found = _store_error(error)
+            message, code = str(found), found.exit_code
         case OSError():
             message, code = f"cannot read or write: {error.strerror or error}", ExitCode.INVALID_INPUT
         case _:
@@ -105,6 +117,20 @@ def _line_and_code(error: BaseException) -> tuple[str, ExitCode]:
             line = f"unexpected {type(error).__name__}: {detail} (--debug shows where; please report it)"
             message, code = line, ExitCode.INVALID_INPUT
     return message, code
+
+
+def _is_of_duckdb(error: BaseException) -> bool:
+    """Whether DuckDB raised it, without importing DuckDB."""
+    return any(kind.__module__ in ("duckdb", "_duckdb") for kind in type(error).__mro__)
+
+
+def _store_error(error: BaseException) -> EmergraphError:
+    """What a query on a store says that the check on opening could not foresee."""
+    import duckdb
+
+    from emergraph.graphstore.connection import translate
+
+    return translate(error, Path("the store")) if isinstance(error, duckdb.Error) else StoreError(str(error))
 
 
 def _without_installation(text: str) -> str:

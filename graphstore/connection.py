@@ -128,6 +128,16 @@ def wal_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.wal")
 
 
+def database_path(connection: duckdb.DuckDBPyConnection) -> Path:
+    """Return the file that a connection has open, for messages."""
+    with contextlib.suppress(duckdb.Error):
+        found = connection.execute(
+            "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+        ).fetchone()
+        return Path(str(found[0])) if found and found[0] else Path("the store")
+    return Path("the store")
+
+
 @contextlib.contextmanager
 def translated_errors(path: Path) -> Iterator[None]:
     """Turn what DuckDB raises about the store at `path` into this project's errors or KeyboardInterrupt."""

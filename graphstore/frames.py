@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from emergraph.graphstore.connection import database_path, translate
 from emergraph.graphstore.sql import compose
 
 _CHUNK = "emergraph_chunk"
@@ -18,10 +19,13 @@ def fetch_table(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
 ) -> pa.Table:
     """Run a query and return its rows as an Arrow table."""
-    relation = connection.sql(sql, params=list(parameters))
-    if relation is None:
-        raise ValueError(f"not a query: {sql}")
-    return relation.to_arrow_table()
+    try:
+        relation = connection.sql(sql, params=list(parameters))
+        if relation is None:
+            raise ValueError(f"not a query: {sql}")
+        return relation.to_arrow_table()
+    except duckdb.Error as error:
+        raise translate(error, database_path(connection)) from error
 
 
 def fetch_batches(

@@ -100,6 +100,7 @@ def check_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         _problems(found, expected, complete=True),
         _view_problems(found),
         _problems(found, _result_layouts(), complete=False),
+        _missing_results(connection, found),
     )
     if problem := next(problems, None):
         raise StoreError(
@@ -133,6 +134,14 @@ def _problems(found: Layout, expected: Layout, *, complete: bool) -> Iterator[st
         order = [name for name, _, _ in columns]
         if complete and [name for name, _, _ in found[table]][: len(order)] != order:
             yield f"the columns of table {table} are in another order than {', '.join(order)}"
+
+
+def _missing_results(connection: duckdb.DuckDBPyConnection, found: Layout) -> Iterator[str]:
+    """Say which tables of results that runs name are gone."""
+    named = connection.execute("SELECT DISTINCT unnest(result_tables) AS name FROM runs ORDER BY name")
+    for (name,) in named.fetchall():
+        if name not in found:
+            yield f"table {printable(str(name), limit=60)} is missing, which holds results of a run"
 
 
 def _view_problems(found: Layout) -> Iterator[str]:

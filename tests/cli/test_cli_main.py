@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import duckdb
 import pytest
 import typer
 
@@ -92,6 +93,14 @@ def test_help_shows_options_defaults_and_examples(probe, capsys):
         pytest.param(MemoryError(), 6, "out of memory", id="memory"),
         pytest.param(OSError(errno.ENOSPC, "No space left on device"), 6, "No space left", id="disk full"),
         pytest.param(FileNotFoundError(errno.ENOENT, "No file", "m.onnx"), 3, "m.onnx: No file", id="file"),
+        pytest.param(duckdb.CatalogException("Table x does not exist"), 5, "Table x does", id="store query"),
+        pytest.param(duckdb.OutOfMemoryException("Out of Memory Error"), 6, "out of memory", id="DuckDB"),
+        pytest.param(RuntimeError("std::bad_alloc"), 6, "out of memory", id="bad_alloc"),
+        pytest.param(OSError(errno.EBADF, "Bad file descriptor"), 3, "Bad file descriptor", id="closed"),
+        pytest.param(InvalidInputError("a" * 9999), 3, "a…a", id="endless"),
+        pytest.param(
+            KeyError("/x/lib/python3.11/site-packages/numpy/a.py"), 3, "KeyError: 'numpy/a.py'", id="folders"
+        ),
         pytest.param(KeyError("boom"), 3, "unexpected KeyError: 'boom' (--debug", id="bug"),
         pytest.param(RecursionError("deep"), 3, "unexpected RecursionError", id="recursion"),
         pytest.param(KeyboardInterrupt(), 130, "Interrupted", id="Ctrl-C"),

@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import duckdb
+import polars as pl
 import pytest
 from storegraphs import header, make_store, random_chain, write_chain
 
@@ -206,6 +208,17 @@ def test_store_that_was_tampered_with_names_the_place(store_file, statement, wor
     table = ResultTable("probes", "One row per probe.", (Column("score", "DOUBLE", "Any."),))
     monkeypatch.setitem(results._registered, "probes", table)
     assert_one_line(tampered_with(statement)(store_file), "damaged", words)
+
+
+def test_a_store_without_the_results_that_a_run_names(store_file):
+    with open_store(store_file, mode="write") as store:
+        frame = pl.DataFrame({"score": [0.5]})
+        table = ResultTable("probes", "One row per probe.", (Column("score", "DOUBLE", "Any."),))
+        with mock.patch.dict(results._registered, probes=table):
+            store.record_run(0, "probe", {}, result_tables={"probes": frame})
+    with open_store(store_file) as store:
+        assert store.results("probes").height == 1
+    assert_one_line(tampered_with("DROP TABLE probes")(store_file), "damaged", "table probes is missing")
 
 
 def test_what_others_add_to_a_store_and_results_of_older_versions_are_left_alone(store_file, monkeypatch):
