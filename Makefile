@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz fuzz fuzz-commands golden house docs clean
+.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills kills fuzz fuzz-commands golden house docs clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ demo: $(VENV)/.installed ## Install, then export, trace and analyse two small ne
 
 # one thread for each worker: threads of their own make the workers wait for each other
 test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
@@ -42,6 +42,12 @@ test-browser: $(VENV)/.installed-dev ## Open reports in headless Chromium, light
 test-strace: $(VENV)/.installed-dev ## Watch commands under strace: whom they call, and what they write where (Linux)
 	@command -v strace >/dev/null || { echo "no strace: apt-get install strace"; exit 1; }
 	$(BIN)/python -m pytest -m strace tests/security
+
+test-kills: $(VENV)/.installed-dev ## Kill twenty commands at random moments: contents whole, nothing left behind
+	$(BIN)/python -m pytest -m kills tests/kills
+
+kills: $(VENV)/.installed-dev ## Kill three hundred; after a break, it goes on where it was (nightly)
+	$(BIN)/python tests/kills/kill_commands.py --kills 300 --state kills.jsonl
 
 fuzz: $(VENV)/.installed-dev ## Spoil 20 000 models and see each of them read or refused (nightly)
 	$(BIN)/python tests/fuzz/fuzz_onnx.py --cases 20000 --seed "$$(date +%Y%m%d)" --real --keep fuzz-failures

@@ -17,6 +17,8 @@ import polars as pl
 
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError, StoreError, UsageError
+from emergraph.graphstore.connection import wal_path
+from emergraph.graphstore.store import open_store
 from emergraph.graphstore.storefile import check_place
 
 GIB = 1 << 30
@@ -75,6 +77,8 @@ def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | N
     file = Path(path)
     check_place(file)
     note_input(file.stat(), file)  # a child opens it
+    if wal_path(file).exists():
+        open_store(file).close()  # takes in what a killed command has left in the log; the child may not write
     output, status = _run_child(json.dumps(request).encode(), limits)
     if "error" in status:
         raise _ERRORS.get(str(status["error"]), UsageError)(str(status["message"]))

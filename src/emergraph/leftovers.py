@@ -17,6 +17,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -34,6 +35,7 @@ _MARK = b"emergraph scratch 1\n"
 """First line of a journal."""
 _JOURNAL = "journal"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OUR_NAME = re.compile(r"\.emergraph-[0-9a-f]{16}")
 _LOCK_SECONDS = 1.0
 """Locks on the folder of all scratches are held for moments; somebody who was stopped may hold one longer."""
 
@@ -144,7 +146,7 @@ def _clean_once() -> None:
 
 
 def random_name() -> str:
-    """A name that no file has by accident: short, hidden, and told apart by 64 random bits."""
+    """Return a name that no file has by accident: short, hidden, and told apart by 64 random bits."""
     return f".emergraph-{secrets.token_hex(8)}"
 
 
@@ -320,7 +322,7 @@ def _removed(path: str, device: int, inode: int, name: str) -> bool:
     try:
         found = os.fstat(folder)
         # Another folder of that name holds nothing of ours: that was in the first one, and is gone with it.
-        if (found.st_dev, found.st_ino) == (device, inode) and Path(name).name == name:
+        if (found.st_dev, found.st_ino) == (device, inode) and _OUR_NAME.fullmatch(name):
             _remove(folder, name)
     except OSError:
         return False
