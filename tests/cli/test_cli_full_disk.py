@@ -75,7 +75,7 @@ def test_wherever_a_result_is_cut_off_it_is_6_and_not_there(run, traced, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert run(*words.split(), name).code == 0
     size = size_of(tmp_path / name)
-    os.rename(tmp_path / name, tmp_path / "whole")
+    (tmp_path / name).rename(tmp_path / "whole")
     before = contents(tmp_path)
     for room in (0, size // 2, size - 1):
         code, error = limited(room, *words.split(), name, cwd=tmp_path)
@@ -93,7 +93,7 @@ def test_an_old_result_stays(run, traced, tmp_path, monkeypatch):
     assert contents(tmp_path) == before
 
 
-PRUNE = ["prune", "traced.duckdb", "--graph", "digits_dense", "--level", "0.5", "--model", "digits_dense.onnx"]
+PRUNE = "prune traced.duckdb --graph digits_dense --level 0.5 --model digits_dense.onnx".split()  # noqa: SIM905
 
 
 def graphs(run, store):

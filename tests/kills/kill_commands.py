@@ -262,7 +262,8 @@ def strangers(scenario: Scenario, work: Path, ground: Ground) -> list[str]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What is in a folder, but for the cache that torch makes for itself in the temporary one, and keeps."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_"))
 
 
 def digest(path: Path) -> str:
