@@ -7,7 +7,6 @@ done is saved task by task, so an interrupted sweep goes on where it was.
 
 import itertools
 import pickle
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from emergraph.analysis.landscape.tasks import Task
 from emergraph.atomic import together
 from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraError, UsageError
 from emergraph.graphstore.text import first_line, printable
+from emergraph.leftovers import Scratch
 from emergraph.paths import open_file
 
 SAVE_SECONDS = 5.0
@@ -216,7 +216,7 @@ def _results(
     threads = plan.threads or 1
     jobs = (joblib.delayed(_run_task)(payload, token, threads, i, tasks[i]) for i in todo)
     try:
-        with _configured(plan):
+        with Scratch() as scratch, _configured(plan, scratch.path):
             if plan.backend is Backend.RAY:
                 yield from _in_batches(jobs, 4 * workers(plan))
                 return
@@ -235,13 +235,11 @@ def _in_batches(jobs: Iterator[Any], size: int) -> Iterator[tuple[int, NDArray[n
             yield from pool(batch)
 
 
-def _configured(plan: Parallelism) -> Any:  # noqa: ANN401 - joblib has no type annotations
+def _configured(plan: Parallelism, temporary: Path | None = None) -> Any:  # noqa: ANN401 - no annotations
     """The joblib configuration of a plan."""
     try:
         # joblib would share the model through /dev/shm, beside the folder that a user has set for such files
-        return joblib.parallel_config(
-            backend=str(plan.backend), n_jobs=plan.n_jobs, temp_folder=tempfile.gettempdir()
-        )
+        return joblib.parallel_config(backend=str(plan.backend), n_jobs=plan.n_jobs, temp_folder=temporary)
     except (ValueError, ImportError) as error:
         if plan.backend is Backend.DASK:
             raise MissingExtraError(
