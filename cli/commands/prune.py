@@ -1,6 +1,6 @@
 """`emergraph prune`: what pruning a model would do, without touching it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from emergraph.cli.output import Output, emit, say
 from emergraph.cli.pruneoptions import PruneActivity, PruneRuns
 from emergraph.cli.pruneviews import sensitivity_view, what_if_view, written_lines
 from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
+
+if TYPE_CHECKING:
+    from emergraph.analysis.pruning.whatif import PruningResult
 
 
 @command(
@@ -51,6 +54,13 @@ def prune(
         )
         emit(sensitivity_view(layers), output)
         return
+
+    def show(result: "PruningResult") -> None:
+        for line in written_lines(result, runs.write):
+            say(line, output)
+        emit(what_if_view(result), output)
+
+    to_file = output.out is not None  # then it comes together with what is written
     result = chosen.prune(
         options,
         trace=name_or_id(activity.trace),
@@ -59,7 +69,7 @@ def prune(
         save=save,
         files=runs.files(links),
         write=runs.keeping(),
+        before_commit=show if to_file else None,
     )
-    for line in written_lines(result, runs.write):
-        say(line, output)
-    emit(what_if_view(result), output)
+    if not to_file:
+        show(result)

@@ -51,6 +51,7 @@ class Outputs:
 
     def __init__(self) -> None:
         self._staged: dict[Path, _Staged] = {}
+        self._synced: set[Path] = set()
         self._rooms: dict[Path, Path] = {}
         self._afterwards: list[Callable[[], None]] = []
 
@@ -86,6 +87,19 @@ class Outputs:
         """Do something when the results are in their places."""
         self._afterwards.append(action)
 
+    def sync(self) -> None:
+        """Wait until all results are on the disk: what cannot be taken back, such as a commit, comes later.
+
+        Raises:
+            LimitError: The disk is full.
+        """
+        for one in self._staged.values():
+            if one.part not in self._synced:
+                with _said(Path(one.shown)):
+                    _take_after(one)
+                    _sync(one.part)
+                self._synced.add(one.part)
+
     def publish(self) -> None:
         """Put all results in their places, when all of them are on the disk.
 
@@ -93,11 +107,8 @@ class Outputs:
             UsageError: A place is taken by now, or its folder is gone; none of the results is there.
             LimitError: The disk is full; none of the results is there.
         """
+        self.sync()
         staged = list(self._staged.values())
-        for one in staged:
-            with _said(Path(one.shown)):
-                _take_after(one)
-                _sync(one.part)
         with contextlib.ExitStack() as undo:
             for one in staged:
                 with _said(Path(one.shown)):

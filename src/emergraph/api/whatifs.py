@@ -11,6 +11,8 @@ from emergraph.graphstore.store import Mode
 from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from emergraph.analysis.emergence.activity import ActivityRule
     from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
@@ -36,6 +38,7 @@ class GraphWhatIfs(GraphHandle):
         save: bool = True,
         files: "ModelFiles | ModuleData | None" = None,
         write: "str | Path | Keeping | None" = None,
+        before_commit: "Callable[[PruningResult], None] | None" = None,
     ) -> "PruningResult":
         """Say what pruning the model would do, at many levels; the graph stays as it is.
 
@@ -50,6 +53,8 @@ class GraphWhatIfs(GraphHandle):
                 for criteria snip, taylor and gate, which then is not run.
             write: Write the pruned model of the one level there; needs `files`. A `variants.Keeping` says
                 more: a smaller or a masked model, and a name to store its graph under.
+            before_commit: Called with the result before the store is changed; what it raises takes everything
+                back, so that results written there come together with the others.
 
         Raises:
             UsageError: An option does not make sense for the graph, a trace is missing, or a predicate is
@@ -75,7 +80,7 @@ class GraphWhatIfs(GraphHandle):
             picked = pick(self.path, self.id, options, trace_id)
         mode: Mode = "write" if save or keeping.graph else "read"
         # The file, the graph and the table come together, or none of them does.
-        with one_command(), joined(), open_file(self.path, mode=mode) as opened:
+        with one_command(), joined() as outputs, open_file(self.path, mode=mode) as opened:
             result = prune_stored(
                 opened.graph(self.id),
                 options,
@@ -90,6 +95,9 @@ class GraphWhatIfs(GraphHandle):
                     save_pruning(
                         opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
                     )
+                if before_commit is not None:
+                    before_commit(result)
+                outputs.sync()
         return result
 
     def prune_sensitivity(
