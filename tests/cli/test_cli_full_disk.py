@@ -162,7 +162,7 @@ def small_disk(folder, size):
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can mount a small disk")
-@pytest.mark.parametrize("free", [0, 24 * 1024])
+@pytest.mark.parametrize("free", [0, 12 * 1024])
 def test_a_small_disk(run, tmp_path, traced, free):
     disk = tmp_path / "disk"
     with small_disk(disk, "1m"):
