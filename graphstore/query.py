@@ -78,7 +78,9 @@ def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | N
     check_place(file)
     note_input(file.stat(), file)  # a child opens it
     if wal_path(file).exists():
-        open_store(file).close()  # takes in what a killed command has left in the log; the child may not write
+        open_store(
+            file
+        ).close()  # takes in what a killed command has left in the log; the child may not write
     output, status = _run_child(json.dumps(request).encode(), limits)
     if "error" in status:
         raise _ERRORS.get(str(status["error"]), UsageError)(str(status["message"]))
