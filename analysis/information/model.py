@@ -125,7 +125,9 @@ def _of_folder(
     from emergraph.exporters.pytorch.huggingface import load_folder
     from emergraph.exporters.weightfiles.reader import read_weights
 
-    return _states(load_folder(folder, read_weights(folder, root=run.root))[0], sequences, run, progress)
+    return _states(
+        load_folder(folder, read_weights(folder, root=run.root), root=run.root)[0], sequences, run, progress
+    )
 
 
 def _states(

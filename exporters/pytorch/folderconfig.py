@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from emergraph.errors import InvalidInputError, MissingExtraError, UnsafeInputError
+from emergraph.exporters.onnxfile.links import is_below, refuse_link
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.paths import open_file
 
@@ -64,15 +65,22 @@ _TIMM = frozenset({"backbone", "architecture"})
 """Names of models of timm; transformers would look a backbone up on the hub first."""
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, *, root: Path | None = None) -> dict[str, Any]:
     """Read the settings of a model folder, without what would fetch or run something.
 
+    Args:
+        folder: Of the model.
+        root: Folder below which the file may lead as a symbolic link; inside the model's folder it always may.
+
     Raises:
-        UnsafeInputError: They ask for code, or name something that would have to be fetched.
+        UnsafeInputError: The file is another symbolic link, or the settings ask for code, or name something that would have to be fetched.
         InvalidInputError: They are no JSON object, or ask for weights quantized by a library.
         MissingExtraError: A backbone of timm, which is not installed.
     """
-    with open_file(folder / CONFIG) as file:
+    path = folder / CONFIG
+    if path.is_symlink() and not (is_below(path, folder) or is_below(path, root)):
+        raise refuse_link("FOLDER-LINK", path, CONFIG)
+    with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_BYTES:
             raise UnsafeInputError(f"{CONFIG} has {size} bytes; expected at most {_MAX_BYTES}")

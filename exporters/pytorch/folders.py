@@ -49,5 +49,5 @@ def capture_folder(
 
 def _captured(folder: Path, path: Path, allow_missing_classes: bool, root: Path | None) -> CapturedFolder:
     weights = read_weights(folder, allow_missing_classes=allow_missing_classes, root=root)
-    module, kwargs, unused = load_folder(folder, weights)
+    module, kwargs, unused = load_folder(folder, weights, root=root)
     return CapturedFolder(capture(module, (), path, kwargs=kwargs), weights.source, unused)

@@ -29,7 +29,7 @@ def is_folder_with_config(path: Path) -> bool:
 
 
 def load_folder(
-    folder: Path, weights: WeightFile
+    folder: Path, weights: WeightFile, *, root: Path | None = None
 ) -> "tuple[torch.nn.Module, dict[str, torch.Tensor], tuple[str, ...]]":
     """Make the model that `config.json` names, with the weights of the folder.
 
@@ -39,6 +39,7 @@ def load_folder(
     Args:
         folder: With `config.json`.
         weights: What `read_weights` gave for the folder.
+        root: As for `read_weights`.
 
     Returns:
         The model in evaluation mode, example inputs by name, and tensors of the file that it does not have.
@@ -49,7 +50,7 @@ def load_folder(
         InvalidInputError: transformers has no such architecture, or the weights do not fit it.
         MissingExtraError: transformers is not installed.
     """
-    settings = read_config(folder)
+    settings = read_config(folder, root=root)
     torch, transformers = require_torch(), _require_transformers()
     config_class: Any
     model_class: Any

@@ -180,7 +180,9 @@ def main():
 
     asked = close_network()
     if "--unchecked" in sys.argv:
-        huggingface.read_config = lambda folder: json.loads((folder / folderconfig.CONFIG).read_text())
+        huggingface.read_config = lambda folder, root=None: json.loads(
+            (folder / folderconfig.CONFIG).read_text()
+        )
     found = {}
     for folder in sorted(Path(sys.argv[1]).iterdir()):
         settings = json.loads((folder / "name.json").read_text())

@@ -113,3 +113,20 @@ def test_without_timm_the_line_says_how_to_get_it(monkeypatch):
 def test_a_field_that_begins_like_weights_is_a_size():
     settings = {"model_type": "swinv2", "pretrained_window_sizes": [0, 0, 0, 0]}
     assert closed_settings(settings) == settings
+
+
+def test_a_config_that_is_a_link_out_of_its_folder_is_read_below_a_root_alone(tmp_path):
+    blob, folder = tmp_path / "blobs" / "config", tmp_path / "snapshots" / "abc"
+    blob.parent.mkdir()
+    folder.mkdir(parents=True)
+    blob.write_text('{"model_type": "bert"}')
+    (folder / "config.json").symlink_to(blob)
+    with pytest.raises(UnsafeInputError, match=r"^config\.json: a symbolic link to .* --root "):
+        read_config(folder)
+    assert read_config(folder, root=tmp_path)["model_type"] == "bert"
+
+
+def test_a_config_that_is_a_link_inside_its_folder_is_read(tmp_path):
+    (tmp_path / "one.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "config.json").symlink_to("one.json")
+    assert read_config(tmp_path)["model_type"] == "bert"
