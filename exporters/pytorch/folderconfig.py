@@ -70,10 +70,11 @@ def read_config(folder: Path, *, root: Path | None = None) -> dict[str, Any]:
 
     Args:
         folder: Of the model.
-        root: Folder below which the file may lead as a symbolic link; inside the model's folder it always may.
+        root: Folder below which the file may lead as a symbolic link, beside the model's own folder.
 
     Raises:
-        UnsafeInputError: The file is another symbolic link, or the settings ask for code, or name something that would have to be fetched.
+        UnsafeInputError: The file is another symbolic link, or the settings ask for code, or name something
+            that would have to be fetched.
         InvalidInputError: They are no JSON object, or ask for weights quantized by a library.
         MissingExtraError: A backbone of timm, which is not installed.
     """
