@@ -1,6 +1,7 @@
 """A folder in Hugging Face's layout, wired by the class that `transformers` itself has for it."""
 
 import importlib
+import json
 import logging
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.pytorch.folderconfig import CONFIG, read_config
 from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.exporters.pytorch.weights import load_weights, torch_tensors
+from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.weightfiles import WeightFile
 from emergraph.graphstore.text import first_line
 from emergraph.memory import ran_out_of_memory
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _PLAIN = {"use_cache": False, "attn_implementation": "eager", "experts_implementation": "eager"}
 _TOKENS = 6
+_LARGEST = 1 << 30
+"""Of a size in a configuration."""
 _SHOWN = 3
 
 
@@ -54,12 +58,12 @@ def load_folder(
     torch, transformers = require_torch(), _require_transformers()
     config_class: Any
     model_class: Any
-    kind, architecture = settings.get("model_type"), (settings.get("architectures") or [None])[0]
+    kind, architecture = _names(folder, settings)
     mapping: Any = transformers.CONFIG_MAPPING
     if kind not in mapping:
         raise _unknown(folder, f"model_type {kind!r}")
     config_class = mapping[kind]
-    model_class = getattr(transformers, architecture, None) if isinstance(architecture, str) else None
+    model_class = None if architecture is None else getattr(transformers, architecture, None)
     fits = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
     if not fits or getattr(model_class, "config_class", None) != config_class:
         raise _unknown(folder, f"architecture {architecture!r} for model_type {kind!r}")
@@ -170,15 +174,43 @@ def _unknown(folder: Path, what: str) -> InvalidInputError:
     )
 
 
+def _names(folder: Path, settings: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The kind of model and its first architecture, as text or not there."""
+    kind, listed = settings.get("model_type"), settings.get("architectures") or [None]
+    if not (kind is None or isinstance(kind, str)):
+        raise _mistyped(folder, "model_type", kind, "a name")
+    if not isinstance(listed, list) or not (listed[0] is None or isinstance(listed[0], str)):
+        raise _mistyped(folder, "architectures", listed, "a list of names")
+    return kind, listed[0]
+
+
+def _mistyped(folder: Path, key: str, found: object, expected: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{printable(folder.name)}/{CONFIG}: {key} is {printable(json.dumps(found, default=str))}; "
+        f"expected {expected}"
+    )
+
+
+def _size(folder: Path, config: Any, key: str, default: int | None = None) -> int:  # noqa: ANN401
+    """A size that a configuration holds."""
+    size = getattr(config, key, default)
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _LARGEST:
+        raise _mistyped(folder, key, size, f"a whole number from 1 to {_LARGEST}")
+    return size
+
+
 def _example(torch: Any, model: Any, config: Any, folder: Path) -> "dict[str, torch.Tensor]":  # noqa: ANN401
     """Small inputs of the kind that the model takes first."""
     name = model.main_input_name
     if name == "input_ids" and getattr(config, "vocab_size", 0):
-        ids = torch.arange(_TOKENS).reshape(1, -1) % config.vocab_size
+        ids = torch.arange(_TOKENS).reshape(1, -1) % _size(folder, config, "vocab_size")
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if name == "pixel_values" and isinstance(getattr(config, "image_size", None), int):
-        size = (1, getattr(config, "num_channels", 3), config.image_size, config.image_size)
-        return {name: torch.zeros(size)}
+    if name == "pixel_values" and getattr(config, "image_size", None) is not None:
+        channels = _size(folder, config, "num_channels", 3)
+        sides = [_size(folder, config, "image_size")] * 2
+        if channels * sides[0] * sides[1] > MAX_MADE:
+            raise _mistyped(folder, "image_size", config.image_size, "fewer pixels")
+        return {name: torch.zeros((1, channels, *sides))}
     raise InvalidInputError(
         f"{printable(folder.name)}: no example for inputs {name!r}; make one in a factory that returns "
         "(module, arguments)"
