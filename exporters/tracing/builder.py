@@ -23,6 +23,7 @@ from emergraph.graphstore.records import (
 )
 
 MAX_UNITS = 2**31 - 1
+_FAMILY_BITS = 31
 
 
 @dataclass
@@ -41,6 +42,8 @@ class LayerDraft:
     n_zeros: int = 0
     roots: list[str] = field(default_factory=list)
     """Parameter tensors that the layer's counts are of."""
+    queries: NDArray[np.int64] | None = None
+    """Of context features that learned queries attend to: the query of each unit."""
     n_outputs: int | None = None
     """Outputs of the layer's weight, where positions may be units besides."""
     split_by: SplitBy | None = None
@@ -89,6 +92,8 @@ class GraphBuilder:
         self.reductions: dict[int, Reduction] = {}
         self.scores: set[int] = set()
         """Layers of attention scores, and of what masks and gates make of them."""
+        self.learned_scores: set[int] = set()
+        """Those that parameters make of keys: queries that do not depend on the input."""
         self._norm_pairs: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
         self._lineage = Lineage()
 
@@ -117,9 +122,17 @@ class GraphBuilder:
         return np.searchsorted(np.asarray(self._starts), units, side="right") - 1
 
     def families(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Family of each unit: its layer, or one family for all steps of an unrolled recurrence."""
+        """Family of each unit: its layer, one for each learned query, one for all steps of a recurrence."""
         layers = self.layer_ids(units)
-        return np.full_like(layers, layers.min()) if self.are_steps(np.unique(layers)) else layers
+        if self.are_steps(np.unique(layers)):
+            return np.full_like(layers, layers.min())
+        found = layers << _FAMILY_BITS
+        for layer in np.unique(layers).tolist():
+            queries = self.layers[layer].queries
+            if queries is not None:
+                here = layers == layer
+                found[here] += queries[units[here] - self.layers[layer].first]
+        return found
 
     def are_steps(self, layers: NDArray[np.int64]) -> bool:
         """Whether some layers are different steps of an unrolled recurrence."""

@@ -2,10 +2,11 @@
 
 There is one unit per index of the output axes of a layer's weight, whatever position carries it. So the label
 rows of two positions are one row, with the labels of both, unless they *contend*: unless somewhere they hold
-two different units of one family, a family being a layer, or the steps of one unrolled recurrence. Rows of
-different layers do not contend (a class token beside patches, a rotary embedding that leaves position 0
-alone, every second token through another layer), nor do labels that are missing (padding, masks, learned
-tokens). Positions that are units in truth do: weights have contracted over them, or an image was flattened.
+two different units of one family, a family being a layer, what one learned query attends to, or the steps of
+one unrolled recurrence. Rows of different layers do not contend (a class token beside patches, a rotary
+embedding that leaves position 0 alone, every second token through another layer), nor do labels that are
+missing (padding, masks, learned tokens). Positions that are units in truth do: weights have contracted over
+them, or an image was flattened.
 
 An axis that a weight does not contract is an axis of positions when nothing contends along it. Where no
 weight tells (sums and products of activations, batch axes of attention), an axis must also be seen to be none

@@ -36,6 +36,9 @@ def contract_activations(ctx: TraceContext, left: Value, right: Value, x: str, y
     kind = LayerKind.CONTEXT if _reads_scores(ctx, sets_x) or _reads_scores(ctx, sets_y) else LayerKind.SCORE
     suffix = ":scores" if kind is LayerKind.SCORE else ""
     layer = ctx.builder.add_layer(f"{ctx.name}{suffix}", ctx.op, kind, len(pairs))
+    for column, sets in enumerate((sets_x, sets_y)):
+        if _layers_of(ctx, sets) & ctx.builder.learned_scores:
+            layer.queries = pairs[:, column]
     write_attention(
         ctx, layer.units, [sets_x[int(a)] for a in pairs[:, 0]], [sets_y[int(b)] for b in pairs[:, 1]]
     )
@@ -64,8 +67,11 @@ def write_attention(
 
 
 def _reads_scores(ctx: TraceContext, sets: list[NDArray[np.int64]]) -> bool:
-    found = {layer.id for s in sets if s.size for layer in ctx.builder.layers_of(s)}
-    return not ctx.builder.scores.isdisjoint(found)
+    return not ctx.builder.scores.isdisjoint(_layers_of(ctx, sets))
+
+
+def _layers_of(ctx: TraceContext, sets: list[NDArray[np.int64]]) -> set[int]:
+    return {layer.id for s in sets if s.size for layer in ctx.builder.layers_of(s)}
 
 
 def _positions(ctx: TraceContext, left: Value, right: Value, x: str, y: str, out: str) -> set[str]:

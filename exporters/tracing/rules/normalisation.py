@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import Labels, compress, core, distinct_sets, reduced_rows
-from emergraph.exporters.tracing.positionaxes import close_gaps
+from emergraph.exporters.tracing.labels import Labels, compress, core, distinct_sets, reduced_rows, units_in
+from emergraph.exporters.tracing.positionaxes import close_gaps, is_steady
 from emergraph.exporters.tracing.values import Track, Value
-from emergraph.graphstore.records import TracedAs
+from emergraph.graphstore.records import LayerKind, TracedAs
 
 
 def add_hubs(ctx: TraceContext, labels: Labels, axes: Sequence[int]) -> None:
@@ -159,6 +160,11 @@ def softmax(ctx: TraceContext) -> None:
         axes = list(range(ctx.attr_int("axis", 1) % rank, rank))
     # Beside elements that carry a unit, one that carries none (a mask) depends on it after all.
     labels = close_gaps(compress(value.carried), axes)
+    if all(is_steady(labels, axis) for axis in axes) and prod(value.shape[axis] for axis in axes) > 1:
+        # Shares of positions. Where a weight made them, its outputs are queries that were learned.
+        made = {la.id for la in ctx.builder.layers_of(units_in(labels)) if la.kind is LayerKind.DENSE}
+        ctx.builder.scores |= made
+        ctx.builder.learned_scores |= made
     normalise(ctx, replace(value, labels=labels), axes, nonlinearity=ctx.node.op_type)
 
 

@@ -5,7 +5,7 @@ import pytest
 from edgesink import reach
 from nets import Net
 from pathtruth import assert_path_truth, influence
-from tokennets import WIDTH, block, finish, linear, normed, tokens
+from tokennets import WIDTH, block, finish, heads, linear, normed, tokens
 from tracedmodel import trace_model
 
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind, SplitBy
@@ -421,3 +421,36 @@ def test_rolled_windows_with_a_mask():
         2,
         WIDTH,
     ]
+
+
+def _learned_queries(net, n):
+    """Context of a cross-attention whose queries are parameters: (1, heads, n, features)."""
+    x = tokens(net)
+    k, v = (heads(net, linear(net, x, WIDTH, f"b.{p}")) for p in "kv")
+    scores = net.op(
+        "MatMul", net.param(1, 2, n, WIDTH // 2), net.op("Transpose", k, perm=[0, 1, 3, 2]), name="scores"
+    )
+    return net.op("MatMul", net.op("Softmax", scores, axis=-1), v, name="context")
+
+
+def test_learned_queries_are_positions_of_the_next_layer():
+    net = Net()
+    rows = net.op(
+        "Reshape", net.op("Transpose", _learned_queries(net, 3), perm=[0, 2, 1, 3]), net.ints(1, 3, WIDTH)
+    )
+    net.output(linear(net, net.op("Add", linear(net, rows, WIDTH, "o"), net.param(1, 3, WIDTH)), 2, "head"))
+    traced = trace_model(net.model())
+    found = {la.name: (la.n_units, la.kind, la.split_by) for la in traced.sink.layers}
+    assert found["context"] == (3 * WIDTH, LayerKind.CONTEXT, None)
+    assert found["o"] == (WIDTH, LayerKind.DENSE, None)
+    assert sum(b.src.size for b in traced.sink.into("o")) == 3 * WIDTH * WIDTH
+    assert_path_truth(traced)
+
+
+def test_learned_queries_side_by_side_are_features():
+    net = Net()
+    flat = net.op("Reshape", _learned_queries(net, 3), net.ints(1, 3 * WIDTH))
+    net.output(linear(net, flat, 2, "head", 3 * WIDTH))
+    traced = trace_model(net.model())
+    assert sum(b.src.size for b in traced.sink.into("head")) == 3 * WIDTH * 2
+    assert_path_truth(traced)
