@@ -25,6 +25,8 @@ def move_labels(
     Raises:
         EvaluationError: The reference implementation refuses the operation or its inputs.
     """
+    if node.op_type == "GatherElements" and inputs[0] is not None and inputs[1] is not None:
+        return [_gathered(node, inputs[0].astype(np.int64), inputs[1].astype(np.int64))]
     moved = onnx.NodeProto()
     moved.CopyFrom(node)
     del moved.attribute[:]
@@ -42,3 +44,12 @@ def move_labels(
             if attribute.name == "value":
                 attribute.f = 0.0
     return [np.asarray(result).astype(np.int64) - 1 for result in run_node(moved, arrays, versions)]
+
+
+def _gathered(
+    node: onnx.NodeProto, labels: NDArray[np.int64], indices: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """GatherElements whose indices may cover a part of the other axes, which the reference does not know."""
+    axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 0) % labels.ndim
+    part = tuple(slice(None) if k == axis else slice(0, n) for k, n in enumerate(indices.shape))
+    return np.take_along_axis(labels[part], indices, axis)

@@ -153,7 +153,10 @@ def _positions(ctx: TraceContext, values: Sequence[Value], spread: Sequence[Labe
     """Axes of the output along which it shows one unit, whatever the operands carry there."""
     rank = spread[0].ndim
     sizes = [(1,) * (rank - len(v.shape)) + v.shape for v in values if v.labels is not None]
-    return shared_positions([compress(s) for s in spread], sizes, range(rank), ctx.builder.families)
+    above = [set(ctx.builder.layer_ids(units_in(s)).tolist()) for s in spread]
+    scores = [bool(layers) and layers <= ctx.builder.scores for layers in above]
+    packed = [compress(s) for s in spread]
+    return shared_positions(packed, sizes, range(rank), ctx.builder.families, scores=scores)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,12 @@ def _not_features(
 
 
 def shared_positions(
-    operands: Sequence[Labels], sizes: Sequence[Sequence[int]], axes: Sequence[int], families: Families
+    operands: Sequence[Labels],
+    sizes: Sequence[Sequence[int]],
+    axes: Sequence[int],
+    families: Families,
+    *,
+    scores: Sequence[bool] = (),
 ) -> tuple[int, ...]:
     """Which axes that several operands share, element by element, are axes of positions.
 
@@ -117,6 +122,8 @@ def shared_positions(
         sizes: The operands' own sizes along every axis, before they were broadcast.
         axes: The axes in question.
         families: Of units.
+        scores: Whether an operand holds attention scores. Their queries and keys are positions, whatever is
+            added to them there (products with learned relative positions).
     """
     chosen: list[int] = []
     for axis in axes:
@@ -125,8 +132,13 @@ def shared_positions(
             continue
         steady = [is_steady(o, axis) for o in operands]
         seen = any(s and own[axis] > 1 for s, own in zip(steady, sizes, strict=True))
+        decided = any(
+            d and s and own[axis] > 1 for d, s, own in zip(scores, steady, sizes, strict=bool(scores))
+        )
         only_gaps = all(steady) and all(lies_elsewhere(o, families) for o in changing)
-        if (seen or only_gaps) and not any(contends(o, [*chosen, axis], families) for o in operands):
+        if decided or (
+            (seen or only_gaps) and not any(contends(o, [*chosen, axis], families) for o in operands)
+        ):
             chosen.append(axis)
     return tuple(chosen)
 

@@ -454,3 +454,44 @@ def test_learned_queries_side_by_side_are_features():
     traced = trace_model(net.model())
     assert sum(b.src.size for b in traced.sink.into("head")) == 3 * WIDTH * 2
     assert_path_truth(traced)
+
+
+def _relative_keys(net, q):
+    """Products of queries (1, heads, 4, features) with learned keys of 7 distances, laid out by distance."""
+    products = net.op("MatMul", q, net.param(1, 2, WIDTH // 2, 7))
+    distance = np.subtract.outer(np.arange(4), np.arange(4)) + 3
+    return net.op(
+        "GatherElements", products, net.value(np.broadcast_to(distance, (1, 2, 4, 4)).copy()), axis=3
+    )
+
+
+def test_learned_relative_keys():
+    net = Net()
+    found = []
+
+    def turn(t):
+        found.append(t)
+        return t
+
+    x = block(
+        net, tokens(net), "b0", turn=turn, scores=lambda s: net.op("Add", s, _relative_keys(net, found[0]))
+    )
+    net.output(linear(net, x, 2, "head"))
+    traced = trace_model(net.model())
+    by_name = {la.name: la for la in traced.sink.layers if la.kind is LayerKind.DENSE}
+    assert [la.n_units for la in by_name.values() if la.split_by] == []
+    assert [by_name[n].n_units for n in ("b0.o", "b0.down", "head")] == [WIDTH, WIDTH, 2]
+    joined = next(la for la in traced.sink.layers if la.kind is LayerKind.JUNCTION)
+    assert joined.n_units == 2
+    assert_no_path_is_missing(traced)
+
+
+def test_gathered_elements_may_cover_a_part_of_the_data():
+    net = Net()
+    x = tokens(net)
+    part = net.op("GatherElements", x, net.value(np.asarray([[[2], [0]]])), axis=2)
+    net.output(part)
+    traced = trace_model(net.model())
+    first = traced.sink.layer("x.in").first_unit
+    assert traced.labels[part].ravel().tolist() == [first + 2, first]
+    assert not traced.summary.opaque
