@@ -7,9 +7,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from emergraph.errors import StoreError
+from emergraph.graphstore.connection import database_path
 from emergraph.graphstore.frames import fetch_table
 from emergraph.graphstore.records import EdgeKind
 from emergraph.graphstore.sql import compose
+from emergraph.graphstore.text import printable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +49,7 @@ class BlockInfo:
     """(n_dst,) units of the columns in matrix order; None likewise."""
 
 
+_KINDS = frozenset(EdgeKind)
 _COLUMNS = (
     *("id", "number", "name", "kind", "layer", "src_layer", "tensor", "shared_with"),
     *("n_edges", "n_src", "n_dst", "dense", "has_kernels"),
@@ -62,6 +66,11 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
     src_units, dst_units = (_unit_arrays(table.column(name)) for name in ("src_units", "dst_units"))
     infos = []
     for row, src, dst in zip(table.select(_COLUMNS).to_pylist(), src_units, dst_units, strict=True):
+        if row["kind"] not in _KINDS:
+            raise StoreError(
+                f"{printable(str(database_path(connection)))}: damaged, blocks.kind holds "
+                f"{printable(row['kind'], limit=60)!r}; take it from a copy or export the model again"
+            )
         row["kind"] = EdgeKind(row["kind"])
         infos.append(BlockInfo(**row, src_units=src, dst_units=dst))
     return infos

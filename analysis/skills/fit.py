@@ -80,6 +80,13 @@ class SkillCurves:
         )
         if "run" not in frame.columns:
             frame = frame.with_columns(run=pl.lit(0))
+        places = ("skill", "x", "run")
+        finite = pl.col("skill", "x").cast(pl.Float64).is_finite()
+        known = pl.all_horizontal(pl.col(places).is_not_null(), finite)
+        if lacking := frame.height - frame.filter(known).height:
+            raise InvalidInputError(
+                f"recorded skills: {lacking} of {frame.height} rows lack a skill, an x or a run; take them out"
+            )
         x = np.sort(frame["x"].unique().cast(pl.Float64).to_numpy())
         skills, runs = frame["skill"].unique().sort(), frame["run"].unique().sort()
         if len(runs) * len(skills) * len(x) > MAX_CELLS:
@@ -88,12 +95,12 @@ class SkillCurves:
                 f"{MAX_CELLS} strengths in all"
             )
         values = np.full((len(runs), len(skills), len(x)), np.nan)
-        places = (
+        cells = (
             runs.to_numpy().searchsorted(frame["run"].to_numpy()),
             skills.to_numpy().searchsorted(frame["skill"].to_numpy()),
             x.searchsorted(frame["x"].cast(pl.Float64).to_numpy()),
         )
-        values[places] = frame["strength"].cast(pl.Float64).to_numpy()
+        values[cells] = frame["strength"].cast(pl.Float64).to_numpy()
         frequency = None
         if "frequency" in frame.columns:
             by_skill = frame.group_by("skill").agg(pl.col("frequency").first()).sort("skill")
@@ -208,7 +215,7 @@ def fit_skills(curves: SkillCurves, options: FitOptions | None = None) -> SkillF
     """
     options = options or FitOptions()
     shares = curves.shares(options)
-    mean = np.nanmean(curves.strength, axis=0)
+    mean = np.ma.masked_invalid(curves.strength).mean(axis=0).filled(np.nan)
     target = options.target if options.target is not None else float(np.nanmax(mean[0]))
     if not target > 0 or np.isfinite(mean[0]).sum() < 4:
         raise InvalidInputError(

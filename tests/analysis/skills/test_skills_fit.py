@@ -156,3 +156,16 @@ def test_snapshots_and_results_are_stored(tmp_path, simulation):
         assert set(metrics["name"]) == {"loss", "skill_1", "skill_2"}
         assert opened.results("skills", run).height == 2
         assert opened.results("skills_recorded").height == 6
+
+
+@pytest.mark.parametrize("column", ["skill", "x", "run"])
+def test_rows_without_a_place_are_refused(column):
+    frame = pl.DataFrame(
+        {"skill": [1, 1, 2], "x": [1.0, 2.0, 1.0], "strength": [0.1, 0.2, 0.3], "run": [0, 0, 0]}
+    )
+    odd = frame.with_columns(
+        pl.when(pl.int_range(pl.len()) == 1).then(None).otherwise(pl.col(column)).alias(column)
+    )
+    with pytest.raises(InvalidInputError, match="1 of 3 rows lack a skill, an x or a run"):
+        SkillCurves.from_frame(odd)
+    assert SkillCurves.from_frame(frame.with_columns(strength=pl.lit(None, pl.Float64))).n_skills == 2
