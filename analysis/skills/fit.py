@@ -82,6 +82,7 @@ class SkillCurves:
             frame = frame.with_columns(run=pl.lit(0))
         places = ("skill", "x", "run")
         finite = pl.col("skill", "x").cast(pl.Float64).is_finite()
+        finite = pl.col("skill", "x").cast(pl.Float64).is_finite()
         known = pl.all_horizontal(pl.col(places).is_not_null(), finite)
         if lacking := frame.height - frame.filter(known).height:
             raise InvalidInputError(
