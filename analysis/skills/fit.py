@@ -82,11 +82,11 @@ class SkillCurves:
             frame = frame.with_columns(run=pl.lit(0))
         places = ("skill", "x", "run")
         finite = pl.col("skill", "x").cast(pl.Float64).is_finite()
-        finite = pl.col("skill", "x").cast(pl.Float64).is_finite()
         known = pl.all_horizontal(pl.col(places).is_not_null(), finite)
         if lacking := frame.height - frame.filter(known).height:
             raise InvalidInputError(
-                f"recorded skills: {lacking} of {frame.height} rows lack a skill, an x or a run; take them out"
+                f"recorded skills: {lacking} of {frame.height} rows lack a skill, an x or a run; "
+                "leave them out"
             )
         x = np.sort(frame["x"].unique().cast(pl.Float64).to_numpy())
         skills, runs = frame["skill"].unique().sort(), frame["run"].unique().sort()
