@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.unitgraph import (
     ROLES,
     EdgeColumns,

@@ -16,11 +16,11 @@ from typing import TypeVar
 import networkx as nx
 import numpy as np
 
-from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
-from emergraph.analysis.emergence.options import EmergenceOptions
+from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.thresholds import default_thresholds, threshold_sweep
 from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.graphstore.reader import GraphReader

@@ -38,7 +38,7 @@ def export(model: Path, folder: Path) -> dict[str, float]:
 
 
 def emergence(_model: Path, folder: Path) -> dict[str, float]:
-    from emergraph.analysis.emergence.activity import ActivityScores
+    from emergraph.analysis.activity.scores import ActivityScores
     from emergraph.analysis.emergence.pathcount import path_count_emergence
     from emergraph.analysis.storedgraph import read_unit_graph
     from emergraph.graphstore.store import open_store

@@ -11,10 +11,10 @@ import time
 import igraph
 import numpy as np
 
+from emergraph.analysis.edgesets.forest import find_merges
+from emergraph.analysis.edgesets.ordering import descending
 from emergraph.analysis.percolation.curve import merge_curve
-from emergraph.analysis.percolation.forest import find_merges
 from emergraph.analysis.percolation.options import PercolationOptions
-from emergraph.analysis.percolation.ordering import descending
 from emergraph.analysis.percolation.percolate import percolate
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph, UnitLayer, from_arrays
 from emergraph.graphstore.records import EdgeKind, LayerKind

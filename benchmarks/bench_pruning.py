@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emergraph.analysis.emergence.activity import Activity
+from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.storedwhatif import prune_stored

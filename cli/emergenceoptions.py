@@ -14,8 +14,8 @@ from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
     from emergraph.analysis.emergence.fullreport import ReportOptions
-    from emergraph.analysis.emergence.options import EmergenceOptions
-    from emergraph.analysis.pruning.modelruns import ModelFiles
+    from emergraph.analysis.modelruns.files import ModelFiles
+    from emergraph.analysis.paths.options import EmergenceOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class Fullness:
         Raises:
             UsageError: There are inputs without a model.
         """
-        from emergraph.analysis.pruning.modelruns import ModelFiles
+        from emergraph.analysis.modelruns.files import ModelFiles
         from emergraph.exporters.runtime.inputfile import read_input_file
 
         if self.model is None:
@@ -173,7 +173,7 @@ class Conventions:
 
     def options(self) -> "EmergenceOptions":
         """The library's options; unknown words are refused with the known ones."""
-        from emergraph.analysis.emergence.options import EmergenceOptions
+        from emergraph.analysis.paths.options import EmergenceOptions
 
         choices: dict[str, Any] = asdict(self)
         kinds = choices.pop("kinds")

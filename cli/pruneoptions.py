@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.pruning.gradients import ModuleData
-    from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.variants import Keeping
 
 
@@ -111,7 +111,7 @@ class PruneRuns:
         Raises:
             UsageError: An option is there without the one that it needs.
         """
-        from emergraph.analysis.pruning.modelruns import ModelFiles
+        from emergraph.analysis.modelruns.files import ModelFiles
         from emergraph.exporters.runtime.inputfile import read_input_file
 
         if self.module is not None:

@@ -12,13 +12,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.activity.rules import activity, activity_scores
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.closedforms import layered_form
 from emergraph.analysis.emergence.intervals import bootstrap_emergence
 from emergraph.analysis.emergence.nulls import null_model
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.emergence.rules import activity, activity_scores
 from emergraph.analysis.emergence.thresholds import threshold_sweep
-from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.layerednets import dense_net, layered_net
 
 SIZES = (100, 64, 32, 10)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from emergraph.analysis.emergence.activity import Activity
-from emergraph.analysis.emergence.options import EmergenceOptions
-from emergraph.analysis.emergence.states import classify
-from emergraph.analysis.emergence.weightchange import PARAMETER_KINDS
+from emergraph.analysis.activity.scores import Activity
+from emergraph.analysis.activity.weightchange import PARAMETER_KINDS
+from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.analysis.paths.states import classify
 from emergraph.analysis.unitgraph import UnitGraph
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.grouping import group_equal_units
-from emergraph.analysis.emergence.options import EmergenceOptions
-from emergraph.analysis.emergence.reversepass import RowStates, reverse_pass
-from emergraph.analysis.emergence.scaled import Scaled, concatenate
-from emergraph.analysis.emergence.states import classify, plan
+from emergraph.analysis.paths.grouping import group_equal_units
+from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.analysis.paths.reversepass import RowStates, reverse_pass
+from emergraph.analysis.paths.scaled import Scaled, concatenate
+from emergraph.analysis.paths.states import classify, plan
 from emergraph.analysis.unitgraph import UnitGraph
 
 Bools = NDArray[np.bool_]

@@ -6,7 +6,7 @@ pruned net they count paths that are not there. `path_count_emergence` counts on
 
 from collections.abc import Sequence
 
-from emergraph.analysis.emergence.options import Interior
+from emergraph.analysis.paths.options import Interior
 from emergraph.errors import UsageError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import PATH_KINDS

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.options import EmergenceOptions
-from emergraph.analysis.emergence.reversepass import Sweep
-from emergraph.analysis.emergence.states import plan
+from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.analysis.paths.reversepass import Sweep
+from emergraph.analysis.paths.states import plan
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from emergraph.analysis.emergence.reversepass import LayerSums, RowStates, Sweep, reverse_pass
-from emergraph.analysis.emergence.scaled import LOG10_BAND, Scaled
+from emergraph.analysis.paths.reversepass import LayerSums, RowStates, Sweep, reverse_pass
+from emergraph.analysis.paths.scaled import LOG10_BAND, Scaled
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import LimitError
 

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
+from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.baselines import Baselines, baselines
 from emergraph.analysis.emergence.complexity import MINIMUM_SAMPLES, effective_complexity
 from emergraph.analysis.emergence.intervals import BootstrapResult, bootstrap_emergence
@@ -19,12 +20,11 @@ from emergraph.analysis.emergence.nulls import (
     NullResult,
     null_model,
 )
-from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.remeasure import ModelActivity
 from emergraph.analysis.emergence.result import EmergenceResult
 from emergraph.analysis.emergence.thresholds import ThresholdSweep, default_thresholds, threshold_sweep
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError

@@ -9,18 +9,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import (
+from emergraph.analysis.activity.contribution import contribution_scores
+from emergraph.analysis.activity.scores import (
     ActivityRule,
     rule_named,
     trace_scores,
 )
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.cases import count_cases
-from emergraph.analysis.emergence.contribution import contribution_scores
-from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.result import Magnitude
-from emergraph.analysis.emergence.scaled import Scaled, weighted_mean
-from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.paths.options import EmergenceOptions, Interior
+from emergraph.analysis.paths.scaled import Scaled, weighted_mean
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError

@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.edgesets.edgetable import BlockTable, read_edge_table
+from emergraph.analysis.edgesets.kernel_parameters import kernel_elements
 from emergraph.analysis.emergence.rewiring import WeightNull, is_randomised
-from emergraph.analysis.pruning.edgetable import BlockTable, read_edge_table
-from emergraph.analysis.pruning.kerneltaps import kernel_elements
 from emergraph.analysis.unitgraph import EdgeColumns, UnitGraph
 from emergraph.errors import UsageError
 from emergraph.graphstore.text import printable

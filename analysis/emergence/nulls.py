@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.choices import choice
-from emergraph.analysis.emergence.activity import Activity
 from emergraph.analysis.emergence.cases import count_cases
 from emergraph.analysis.emergence.exact import small
-from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.emergence.rewiring import WeightNull, randomised_graph
-from emergraph.analysis.emergence.scaled import Scaled, concatenate
-from emergraph.analysis.emergence.states import UnitClasses, classify
+from emergraph.analysis.paths.options import EmergenceOptions, Interior
+from emergraph.analysis.paths.scaled import Scaled, concatenate
+from emergraph.analysis.paths.states import UnitClasses, classify
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError

@@ -6,14 +6,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import Activity
+from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.emergence.exact import exact_sums, small
-from emergraph.analysis.emergence.grouping import group_equal_units
-from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.result import EmergenceResult, Magnitude, PathCount
-from emergraph.analysis.emergence.reversepass import LayerSums, RowStates, Sweep, reverse_pass
-from emergraph.analysis.emergence.scaled import Scaled
-from emergraph.analysis.emergence.states import UnitClasses, classify, edges_followed, edges_left_out, plan
+from emergraph.analysis.paths.grouping import group_equal_units
+from emergraph.analysis.paths.options import EmergenceOptions, Interior
+from emergraph.analysis.paths.reversepass import LayerSums, RowStates, Sweep, reverse_pass
+from emergraph.analysis.paths.scaled import Scaled
+from emergraph.analysis.paths.states import UnitClasses, classify, edges_followed, edges_left_out, plan
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import DEFAULT_THRESHOLD, ActivityRule, rule_named
+from emergraph.analysis.activity.rules import activity_scores
+from emergraph.analysis.activity.scores import DEFAULT_THRESHOLD, ActivityRule, rule_named
 from emergraph.analysis.emergence.closedforms import layered_form
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.positionops import Tensors
@@ -19,8 +20,7 @@ from emergraph.analysis.emergence.positions import (
 )
 from emergraph.analysis.emergence.remeasure import trace_row, trace_samples
 from emergraph.analysis.emergence.result import EmergenceResult
-from emergraph.analysis.emergence.rules import activity_scores
-from emergraph.analysis.pruning.modelruns import ModelFiles, model_of
+from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.assembly import ModelSource, assemble

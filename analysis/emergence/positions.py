@@ -16,7 +16,6 @@ import onnx
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.options import Interior
 from emergraph.analysis.emergence.positionops import (
     COMBINING,
     CONTRACTIONS,
@@ -26,6 +25,7 @@ from emergraph.analysis.emergence.positionops import (
     carried_back,
 )
 from emergraph.analysis.emergence.result import Magnitude
+from emergraph.analysis.paths.options import Interior
 from emergraph.errors import LimitError, UsageError
 
 Floats = NDArray[np.float64]

@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import Activity, ActivityRule
+from emergraph.analysis.activity.rules import activity_scores
+from emergraph.analysis.activity.scores import Activity, ActivityRule
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.movedweights import MovedWeights, with_noise
 from emergraph.analysis.emergence.nulls import MOVING_NULLS, NullKind, WeightDraw
 from emergraph.analysis.emergence.rewiring import WeightNull
-from emergraph.analysis.emergence.rules import activity_scores
-from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.pruning.modelruns import ModelFiles, PrunedSource, model_of
+from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import OnnxFile
@@ -155,7 +155,7 @@ class ModelActivity:
         statistics = {t.layer: UnitStatistics(t.n_units, kept) for t in self._targets}
         runner = SampleRunner(
             self._prepared.run,
-            PrunedSource(self._base, by_proto),
+            ReplacedSource(self._base, by_proto),
             self._prepared.samples,
             self._targets,
             self._limits,

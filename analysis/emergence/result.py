@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from emergraph.analysis.emergence.options import EmergenceOptions, Interior
-from emergraph.analysis.emergence.scaled import Scaled
 from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.paths.options import EmergenceOptions, Interior
+from emergraph.analysis.paths.scaled import Scaled
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from emergraph.analysis.emergence.activity import ActivityRule, rule_named
+from emergraph.analysis.activity.rules import activity_scores
+from emergraph.analysis.activity.scores import ActivityRule, rule_named
 from emergraph.analysis.emergence.baselines import baselines
-from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.emergence.rules import activity_scores
 from emergraph.analysis.emergence.trajectory import (
     LaggedCorrelation,
     Stopping,
@@ -21,6 +20,7 @@ from emergraph.analysis.emergence.trajectory import (
     lagged_correlations,
     stoppings,
 )
+from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable, register

@@ -12,15 +12,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
+from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
 from emergraph.analysis.emergence.cases import MEMORY, cases_per_pass, count_cases
-from emergraph.analysis.emergence.grouping import Grouped, group_equal_units
-from emergraph.analysis.emergence.options import EmergenceOptions, Interior
 from emergraph.analysis.emergence.result import Magnitude
-from emergraph.analysis.emergence.reversepass import RowStates, Sweep, reverse_pass
-from emergraph.analysis.emergence.scaled import LOG10_BAND, Scaled, concatenate
-from emergraph.analysis.emergence.states import UnitClasses, classify, plan
 from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.paths.grouping import Grouped, group_equal_units
+from emergraph.analysis.paths.options import EmergenceOptions, Interior
+from emergraph.analysis.paths.reversepass import RowStates, Sweep, reverse_pass
+from emergraph.analysis.paths.scaled import LOG10_BAND, Scaled, concatenate
+from emergraph.analysis.paths.states import UnitClasses, classify, plan
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError

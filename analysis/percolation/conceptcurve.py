@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.percolation.forest import Merges, find_merges
+from emergraph.analysis.edgesets.forest import Merges, find_merges
 from emergraph.analysis.percolation.predictions import bipartite_giants
 
 Counts = NDArray[np.int64]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.percolation.forest import Merges
+from emergraph.analysis.edgesets.forest import Merges
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ def merge_curve(merges: Merges) -> MergeCurve:
     Complexity: O(n_units α(n_units)).
 
     Example:
-        >>> from emergraph.analysis.percolation.forest import find_merges
+        >>> from emergraph.analysis.edgesets.forest import find_merges
         >>> src, dst = np.array([0, 2, 1]), np.array([1, 3, 2])
         >>> path = find_merges(src, dst, np.arange(3), np.arange(4), np.ones(4, dtype=np.int64))
         >>> merge_curve(path).giant.tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.percolation.edgelist import PercolationEdges
 from emergraph.analysis.percolation.options import OrderName
 from emergraph.errors import UsageError

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.edgesets.forest import find_merges
 from emergraph.analysis.percolation.curve import MergeCurve, merge_curve
-from emergraph.analysis.percolation.forest import find_merges
 
 Counts = NDArray[np.int64]
 

@@ -7,19 +7,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.percolation.curve import MergeCurve, merge_curve
-from emergraph.analysis.percolation.edgelist import PercolationEdges, read_edges
-from emergraph.analysis.percolation.forest import find_merges, starting_components
-from emergraph.analysis.percolation.keys import edge_keys
-from emergraph.analysis.percolation.options import OrderName, PercolationOptions
-from emergraph.analysis.percolation.ordering import (
+from emergraph.analysis.activity.unittrace import UnitTrace
+from emergraph.analysis.edgesets.forest import find_merges, starting_components
+from emergraph.analysis.edgesets.ordering import (
     KeyOrder,
     Order,
     descending,
     positions_by_block,
     shuffled_within_blocks,
 )
+from emergraph.analysis.percolation.curve import MergeCurve, merge_curve
+from emergraph.analysis.percolation.edgelist import PercolationEdges, read_edges
+from emergraph.analysis.percolation.keys import edge_keys
+from emergraph.analysis.percolation.options import OrderName, PercolationOptions
 from emergraph.analysis.percolation.predictions import (
     bipartite_threshold,
     component_degrees,

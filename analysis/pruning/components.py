@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.edgetable import Floats
+from emergraph.analysis.edgesets.edgetable import Floats
 from emergraph.analysis.pruning.reach import REACH_KINDS
 from emergraph.analysis.pruning.removal import Removal
 

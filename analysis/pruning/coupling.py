@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Levels
+from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Levels
 from emergraph.graphstore.records import EdgeKind, LayerKind
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Floats
+from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats
 from emergraph.analysis.pruning.flow import Strength, backward_flow, edge_shares, forward_flow
 from emergraph.analysis.pruning.items import Items
 from emergraph.analysis.pruning.options import (

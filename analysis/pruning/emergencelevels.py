@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import Activity
-from emergraph.analysis.emergence.options import EmergenceOptions, Interior, PathUnit
-from emergraph.analysis.emergence.states import classify
-from emergraph.analysis.pruning.edgetable import BlockTable, Floats
+from emergraph.analysis.activity.scores import Activity
+from emergraph.analysis.edgesets.edgetable import BlockTable, Floats
+from emergraph.analysis.paths.options import EmergenceOptions, Interior, PathUnit
+from emergraph.analysis.paths.states import classify
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.errors import UsageError
 

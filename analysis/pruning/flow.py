@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Floats
+from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.graphstore.records import PATH_KINDS, LayerKind, Role
 

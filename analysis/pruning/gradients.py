@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.edgesets.edgetable import BlockTable, Floats
+from emergraph.analysis.edgesets.kernel_parameters import parameters_behind
 from emergraph.analysis.labels import class_labels
-from emergraph.analysis.pruning.edgetable import BlockTable, Floats
 from emergraph.analysis.pruning.items import Items, TensorValues
-from emergraph.analysis.pruning.kerneltaps import parameters_behind
 from emergraph.analysis.pruning.options import Criterion, PruningUnit
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.pytorch.tensors import require_torch

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.blockmatrix import positions_in
 from emergraph.analysis.choices import choice
-from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Floats, Levels
-from emergraph.analysis.pruning.kerneltaps import Taps, kernel_taps
+from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats, Levels
+from emergraph.analysis.edgesets.kernel_parameters import Taps, kernel_taps
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.errors import UsageError

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.edgetable import BlockTable
+from emergraph.analysis.edgesets.edgetable import BlockTable
+from emergraph.analysis.edgesets.kernel_parameters import parameters_behind
 from emergraph.analysis.pruning.items import TensorValues
-from emergraph.analysis.pruning.kerneltaps import parameters_behind
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.storedzeros import StoredZeros

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.edgesets.edgetable import Levels
 from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.pruning.components import giant_shares
 from emergraph.analysis.pruning.coupling import coupled_until
-from emergraph.analysis.pruning.edgetable import Levels
 from emergraph.analysis.pruning.emergencelevels import EmergenceLevels
 from emergraph.analysis.pruning.flow import forward_flow
 from emergraph.analysis.pruning.options import PruningUnit

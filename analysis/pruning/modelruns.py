@@ -1,16 +1,15 @@
 """Running the pruned model: how far its outputs are from the base model's, and how often it is right."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import onnx
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.labels import ClassLabels, class_labels
+from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed, follow_units
 from emergraph.analysis.pruning.measures import COST_COLUMNS, REMEASURED, RUN_COLUMNS
@@ -19,12 +18,12 @@ from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import Shrinker
 from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.errors import InvalidInputError, UsageError
-from emergraph.exporters.onnxfile import OnnxFile, read_onnx
-from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, assemble
+from emergraph.exporters.onnxfile import OnnxFile
+from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
-from emergraph.exporters.runtime.sources import FileSource, stored_array
+from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
 from emergraph.exporters.traces.record import recordable
 from emergraph.exporters.traces.running import Batching, SampleRunner
@@ -38,62 +37,6 @@ Array = NDArray[np.generic]
 
 RANDOM_SAMPLES = 4
 """Samples that are made up where none are given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """The model behind a graph, and what to run it on."""
-
-    model: Path
-    inputs: Mapping[str, Array] | None = None
-    """Samples by input name; None: the model is not run."""
-    labels: Array | None = None
-    """(n_samples,) class of each sample."""
-    ignore_label: int | None = None
-    """Label that stands for no class; such samples do not count for the accuracy."""
-    limits: RunLimits = field(default_factory=RunLimits)
-    root: Path | None = None
-    """Folder that symbolic links of external data may lead to."""
-
-
-@dataclass(frozen=True, eq=False)
-class PrunedSource:
-    """A model file with some tensors replaced."""
-
-    base: ModelSource
-    replaced: Mapping[int, Array]
-    """By the identity of the tensor's proto."""
-
-    @property
-    def model(self) -> onnx.ModelProto:
-        """The light model of the file."""
-        return self.base.model
-
-    def stored(self, tensor: onnx.TensorProto) -> StoredTensor:
-        """The values of a tensor."""
-        if id(tensor) not in self.replaced:
-            return self.base.stored(tensor)
-        return stored_array(self.replaced[id(tensor)], tensor.data_type)
-
-    def array(self, tensor: onnx.TensorProto) -> Array:
-        """The same as an array."""
-        found = self.replaced.get(id(tensor))
-        return self.base.array(tensor) if found is None else found
-
-
-def model_of(reader: GraphReader, path: Path, *, root: Path | None = None) -> OnnxFile:
-    """The file of a graph, checked; links of its external data may lead to somewhere below `root`.
-
-    Raises:
-        InvalidInputError: It is not the file that the graph was exported from.
-    """
-    file = read_onnx(path, root=root)
-    if file.sha256 != str(reader.summary["sha256"]):
-        raise InvalidInputError(
-            f"{printable(str(path), limit=100)} is not the model of graph "
-            f"{printable(reader.name, limit=60)!r}: their SHA-256 differ; give the file that was exported"
-        )
-    return file
 
 
 def all_zeroed(
@@ -221,15 +164,15 @@ class _Levels:
         frame = pl.concat([statistics[target.layer].frame(target.first_unit) for target in targets])
         return UnitTrace.from_frame(frame, self._reader.units().height, name="measured again")
 
-    def _pruned(self, zeroed: Zeroed) -> PrunedSource:
+    def _pruned(self, zeroed: Zeroed) -> ReplacedSource:
         return pruned_source(self._source, self._flat, zeroed)
 
 
-def pruned_source(source: ModelSource, flat: FlatModel, zeroed: Zeroed) -> PrunedSource:
+def pruned_source(source: ModelSource, flat: FlatModel, zeroed: Zeroed) -> ReplacedSource:
     """A model with zeros where parameters were removed."""
     zeros = stored_zeros(flat, source)
     protos = {name: _proto(flat.initializers, name) for name in zeroed}
-    return PrunedSource(
+    return ReplacedSource(
         source,
         {id(proto): zeros.put(name, source.array(proto), zeroed[name]) for name, proto in protos.items()},
     )

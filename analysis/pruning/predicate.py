@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.edgetable import EdgeTable
+from emergraph.analysis.edgesets.edgetable import EdgeTable
 from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.query import QueryLimits, run_query
 from emergraph.graphstore.sql import compose

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emergraph.analysis.pruning.edgetable import BlockTable, EdgeTable, Levels, Side
+from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Levels, Side
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind, Role
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.edgetable import Floats, Levels
+from emergraph.analysis.edgesets.edgetable import Floats, Levels
 
 
 def removal_levels(scores: Floats, groups: NDArray[np.int64], levels: Sequence[float]) -> Levels:

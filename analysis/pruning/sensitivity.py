@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from emergraph.analysis.edgesets.edgetable import Floats, Levels
 from emergraph.analysis.pruning.criteria import scores, synflow_scores
-from emergraph.analysis.pruning.edgetable import Floats, Levels
 from emergraph.analysis.pruning.flow import backward_flow, forward_flow
 from emergraph.analysis.pruning.items import Items
 from emergraph.analysis.pruning.options import Criterion, PruningOptions, PruningUnit

@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.emergence.activity import Activity
-from emergraph.analysis.emergence.rules import activity_scores
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.activity.rules import activity_scores
+from emergraph.analysis.activity.scores import Activity
+from emergraph.analysis.activity.unittrace import UnitTrace
+from emergraph.analysis.edgesets.edgetable import EdgeTable, read_edge_table
+from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion
-from emergraph.analysis.pruning.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.gradients import ModuleData, Scorer, scorer_of
 from emergraph.analysis.pruning.items import TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import REMEASURED, ParameterCosts
-from emergraph.analysis.pruning.modelruns import ModelFiles, run_levels
+from emergraph.analysis.pruning.modelruns import run_levels
 from emergraph.analysis.pruning.options import NEEDS_GRADIENTS, Criterion, PruningOptions, PruningUnit
 from emergraph.analysis.pruning.predicate import chosen_edges, chosen_units, edge_mask
 from emergraph.analysis.pruning.removal import Removal

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.modelruns import ModelFiles
+from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.storedwhatif import check_one_what_if, write_stored
 from emergraph.analysis.pruning.whatif import PruningResult

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.emergence.activity import Activity
-from emergraph.analysis.emergence.options import EmergenceOptions
+from emergraph.analysis.activity.scores import Activity
+from emergraph.analysis.edgesets.edgetable import EdgeTable, Floats, Levels, read_edge_table
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion, scores
-from emergraph.analysis.pruning.edgetable import EdgeTable, Floats, Levels, read_edge_table
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.gradients import Scorer
 from emergraph.analysis.pruning.items import Items, TensorValues, prunable_items

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements
-from emergraph.analysis.pruning.modelruns import ModelFiles, all_zeroed, model_of, stored_zeros
+from emergraph.analysis.pruning.modelruns import all_zeroed, stored_zeros
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError

@@ -9,13 +9,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed
 from emergraph.analysis.pruning.modelruns import (
-    ModelFiles,
     all_zeroed,
     file_bytes,
-    model_of,
     model_outputs,
     prepare_samples,
     pruned_source,

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.percolation.forest import find_merges
-from emergraph.analysis.percolation.ordering import descending
+from emergraph.analysis.edgesets.forest import find_merges
+from emergraph.analysis.edgesets.ordering import descending
 
 
 def neural_persistence(

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 
 import emergraph
-from emergraph.analysis.emergence.options import EmergenceOptions
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.result import PercolationResult
 from emergraph.exporters.pytorch.recorder import RecorderOptions

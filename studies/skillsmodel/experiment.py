@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from emergraph.analysis.activity.rules import activity
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.emergence.rules import activity
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.percolate import percolate
 from emergraph.analysis.skills.fit import crossing

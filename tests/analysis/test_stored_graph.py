@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emergraph.analysis.emergence.options import EmergenceOptions
+from emergraph.analysis.activity.rules import activity
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.emergence.rules import activity
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.errors import UsageError

@@ -188,7 +188,7 @@ def test_wrong_options_are_one_line_that_says_what_there_is(run, traced_once, ar
 
 
 def test_help_names_every_rule_and_kind(run):
-    from emergraph.analysis.emergence.activity import ActivityRule
+    from emergraph.analysis.activity.scores import ActivityRule
     from emergraph.graphstore.records import PATH_KINDS
 
     text = " ".join(run("emergence", "--help").out.split())

@@ -20,12 +20,12 @@ from pathcounts.plans import QUICK
 from pathcounts.rules import RuleSetting, active_by_samples
 from scipy import stats
 
+from emergraph.analysis.activity.rules import activity
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.intervals import bootstrap_emergence
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.positionops import Tensors
 from emergraph.analysis.emergence.positions import neuron_tensors, position_count
-from emergraph.analysis.emergence.rules import activity
-from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.layerednets import layered_net
 
 SIZES = (20, 12, 8, 5)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
+    from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
     from emergraph.analysis.emergence.fullreport import EmergenceReport, ReportOptions
     from emergraph.analysis.emergence.intervals import BootstrapResult
-    from emergraph.analysis.emergence.options import EmergenceOptions
     from emergraph.analysis.emergence.positionrun import PositionReport
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
-    from emergraph.analysis.pruning.modelruns import ModelFiles
+    from emergraph.analysis.modelruns.files import ModelFiles
+    from emergraph.analysis.paths.options import EmergenceOptions
     from emergraph.analysis.unitgraph import UnitGraph
     from emergraph.graphstore.store import Store as StoreFile
 
@@ -249,7 +249,7 @@ class GraphEmergence(GraphHandle):
         save: bool,
         before: str | int | None = None,
     ) -> "Iterator[tuple[StoreFile, UnitGraph, ActivityScores, dict[str, object]]]":
-        from emergraph.analysis.emergence.rules import activity_scores
+        from emergraph.analysis.activity.rules import activity_scores
         from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 
         with open_file(self.path, mode="write" if save else "read") as opened:

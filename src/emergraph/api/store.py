@@ -13,9 +13,9 @@ from emergraph.graphstore.store import open_store as open_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from emergraph.analysis.emergence.activity import ActivityRule
-    from emergraph.analysis.emergence.options import EmergenceOptions
+    from emergraph.analysis.activity.scores import ActivityRule
     from emergraph.analysis.emergence.trajectory import Trajectory, TrajectoryOptions
+    from emergraph.analysis.paths.options import EmergenceOptions
     from emergraph.graphstore.maintain import Compacted
     from emergraph.graphstore.query import QueryLimits
 

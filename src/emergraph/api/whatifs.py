@@ -13,11 +13,11 @@ from emergraph.graphstore.store import open_store as open_file
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emergraph.analysis.emergence.activity import ActivityRule
+    from emergraph.analysis.activity.scores import ActivityRule
+    from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
     from emergraph.analysis.pruning.gradients import ModuleData
-    from emergraph.analysis.pruning.modelruns import ModelFiles
     from emergraph.analysis.pruning.options import PruningOptions
     from emergraph.analysis.pruning.sensitivity import SensitivityResult
     from emergraph.analysis.pruning.variants import Keeping

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergraph.analysis.emergence.activity import Activity, ActivityRule, majority_value, trace_scores
-from emergraph.analysis.emergence.rules import activity, activity_scores
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.activity.rules import activity, activity_scores
+from emergraph.analysis.activity.scores import Activity, ActivityRule, majority_value, trace_scores
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.layerednets import dense_net
 from emergraph.errors import InvalidInputError, UsageError
 

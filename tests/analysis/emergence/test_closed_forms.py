@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emergraph.analysis.emergence.closedforms import layered_form
-from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.errors import UsageError
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergraph.analysis.emergence.activity import trace_scores
-from emergraph.analysis.emergence.contribution import contribution_scores
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.activity.contribution import contribution_scores
+from emergraph.analysis.activity.scores import trace_scores
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import InvalidInputError

@@ -9,7 +9,7 @@ import pytest
 import emergraph
 from emergraph.analysis.emergence.fullreport import ReportOptions
 from emergraph.analysis.emergence.nulls import NullKind
-from emergraph.analysis.pruning.modelruns import ModelFiles
+from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.exporters.traces.samples import RandomInputs
 
 pytestmark = pytest.mark.models

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergraph.analysis.emergence.grouping import group_equal_units
-from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.paths.grouping import group_equal_units
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.graphstore.records import EdgeKind, LayerKind
 

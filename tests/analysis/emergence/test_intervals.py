@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from emergraph.analysis.activity.rules import activity
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.intervals import bootstrap_emergence, spread
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.emergence.rules import activity
-from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind

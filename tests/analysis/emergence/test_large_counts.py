@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from emergraph.analysis.emergence.closedforms import layered_form
 from emergraph.analysis.emergence.exact import is_prime
-from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.emergence.scaled import Scaled, add
 from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.analysis.paths.scaled import Scaled, add
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.graphstore.records import EdgeKind, LayerKind
 

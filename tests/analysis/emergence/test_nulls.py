@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from emergraph.analysis.emergence.activity import Activity
+from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.emergence.nulls import NullKind, compare, null_model
-from emergraph.analysis.emergence.options import Interior
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.emergence.scaled import Scaled
 from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.paths.options import Interior
+from emergraph.analysis.paths.scaled import Scaled
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergraph.analysis.emergence.activity import Activity
+from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.emergence.edgeform import removed_in_degree
-from emergraph.analysis.emergence.options import EmergenceOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind
 

@@ -11,7 +11,7 @@ import emergraph
 from emergraph.analysis.emergence.positionops import Tensors
 from emergraph.analysis.emergence.positionrun import by_form, position_report
 from emergraph.analysis.emergence.positions import neuron_tensors, position_count
-from emergraph.analysis.pruning.modelruns import ModelFiles
+from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.errors import UsageError
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.graphstore.store import open_store

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores, trace_scores
-from emergraph.analysis.emergence.options import EmergenceOptions
+from emergraph.analysis.activity.scores import ActivityRule, ActivityScores, trace_scores
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.thresholds import default_thresholds, threshold_sweep
-from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.analysis.layerednets import dense_net
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind
 

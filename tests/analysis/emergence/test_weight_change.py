@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emergraph.analysis.emergence.weightchange import weight_change_scores
+from emergraph.analysis.activity.weightchange import weight_change_scores
 from emergraph.analysis.layerednets import dense_net
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import UsageError

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.layerednets import dense_net, layered_net
-from emergraph.analysis.percolation.curve import merge_curve
-from emergraph.analysis.percolation.edgelist import read_edges
-from emergraph.analysis.percolation.forest import find_merges, starting_components
-from emergraph.analysis.percolation.options import PercolationOptions
-from emergraph.analysis.percolation.ordering import (
+from emergraph.analysis.activity.unittrace import UnitTrace
+from emergraph.analysis.edgesets.forest import find_merges, starting_components
+from emergraph.analysis.edgesets.ordering import (
     descending,
     positions_by_block,
     shuffled_within_blocks,
 )
+from emergraph.analysis.layerednets import dense_net, layered_net
+from emergraph.analysis.percolation.curve import merge_curve
+from emergraph.analysis.percolation.edgelist import read_edges
+from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.percolate import percolate
 from emergraph.analysis.percolation.predictions import (
     bipartite_giant,

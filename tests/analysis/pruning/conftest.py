@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from edgesink import EdgeSink
 
-from emergraph.analysis.pruning.edgetable import EdgeTable, read_edge_table
+from emergraph.analysis.edgesets.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.pruning.reach import REACH_KINDS
 from emergraph.analysis.unitgraph import ROLES, UnitBlock, UnitGraph, UnitLayer, from_arrays
 from emergraph.graphstore.records import LayerKind, Role

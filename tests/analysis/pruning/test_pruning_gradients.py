@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import emergraph
+from emergraph.analysis.edgesets.edgetable import read_edge_table
 from emergraph.analysis.layerednets import layered_net
-from emergraph.analysis.pruning.edgetable import read_edge_table
 from emergraph.analysis.pruning.gradients import ModuleData, gradient_products, gradient_scores
 from emergraph.analysis.pruning.items import prunable_items
 from emergraph.analysis.pruning.options import Criterion, PruningOptions

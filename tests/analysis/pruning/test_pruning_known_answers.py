@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from emergraph.analysis.edgesets.edgetable import read_edge_table
 from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.pruning.criteria import UnitActivations, scores
-from emergraph.analysis.pruning.edgetable import read_edge_table
 from emergraph.analysis.pruning.items import prunable_items
 from emergraph.analysis.pruning.measures import measure
 from emergraph.analysis.pruning.options import Criterion, PruningOptions, PruningUnit

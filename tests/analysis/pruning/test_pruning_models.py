@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 import emergraph
-from emergraph.analysis.pruning.modelruns import ModelFiles
+from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.smaller import largest_difference
 from emergraph.analysis.pruning.variants import Keeping

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import emergraph
-from emergraph.analysis.pruning.modelruns import ModelFiles
+from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.variants import Keeping
 from emergraph.exporters.runtime.quantization import dequantize

@@ -8,7 +8,8 @@ from clifiles import DEMO
 from onnx import numpy_helper
 
 import emergraph
-from emergraph.analysis.pruning.modelruns import ModelFiles, compare
+from emergraph.analysis.modelruns.files import ModelFiles
+from emergraph.analysis.pruning.modelruns import compare
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.variants import Keeping
 from emergraph.errors import InvalidInputError, UsageError

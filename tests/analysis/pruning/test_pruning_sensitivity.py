@@ -11,11 +11,11 @@ from randomnets import image_nets, token_nets
 from tracedmodel import trace_model
 
 import emergraph
+from emergraph.analysis.edgesets.edgetable import read_edge_table
 from emergraph.analysis.layerednets import layered_net
-from emergraph.analysis.pruning.edgetable import read_edge_table
+from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.flow import forward_flow
 from emergraph.analysis.pruning.items import prunable_items
-from emergraph.analysis.pruning.modelruns import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.sensitivity import layer_sweeps
 from emergraph.errors import UsageError

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from randomnets import image_nets, sum_nets, token_nets
 
 import emergraph
-from emergraph.analysis.pruning.modelruns import ModelFiles
+from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.smaller import Shrinker, largest_difference
 from emergraph.analysis.pruning.variants import Keeping

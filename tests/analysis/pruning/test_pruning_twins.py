@@ -12,12 +12,12 @@ from randomnets import image_nets, token_nets
 from tracedmodel import trace_model
 
 import emergraph
-from emergraph.analysis.emergence.activity import Activity
+from emergraph.analysis.activity.scores import Activity
+from emergraph.analysis.edgesets.edgetable import read_edge_table
 from emergraph.analysis.emergence.edgeform import removed_in_degree
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.pruning.components import giant_shares
-from emergraph.analysis.pruning.edgetable import read_edge_table
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.flow import forward_flow
 from emergraph.analysis.pruning.items import prunable_items

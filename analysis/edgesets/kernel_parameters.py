@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.blockmatrix import positions_in
-from emergraph.analysis.pruning.edgetable import BlockTable, Floats
+from emergraph.analysis.edgesets.edgetable import BlockTable, Floats
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import EmergraphError
 from emergraph.graphstore.records import LayerKind

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import (
+from emergraph.analysis.activity.scores import (
     DEFAULT_CONTRIBUTION_THRESHOLD,
     ActivityRule,
     ActivityScores,
 )
-from emergraph.analysis.emergence.edgesums import group_edges
-from emergraph.analysis.emergence.unittrace import UnitTrace
+from emergraph.analysis.activity.unittrace import UnitTrace
+from emergraph.analysis.paths.edgesums import group_edges
 from emergraph.analysis.unitgraph import ROLES, EdgeColumns, UnitBlock, UnitGraph
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.records import EdgeKind, Role

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.activity import ActivityRule, ActivityScores
+from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
 from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind

@@ -10,8 +10,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.choices import choice
-from emergraph.analysis.emergence.unittrace import UnitTrace
 from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]

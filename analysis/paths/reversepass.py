@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.edgesums import EdgeSums, group_edges
-from emergraph.analysis.emergence.scaled import Scaled, add, times
+from emergraph.analysis.paths.edgesums import EdgeSums, group_edges
+from emergraph.analysis.paths.scaled import Scaled, add, times
 from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph, UnitLayer
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.arrays import IntArray

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.reversepass import closed, matrix_units
+from emergraph.analysis.paths.reversepass import closed, matrix_units
 from emergraph.analysis.unitgraph import ArrayEdges, UnitBlock, UnitGraph
 from emergraph.graphstore.arrays import IntArray
 

@@ -1,15 +1,15 @@
 """Scores of any activity rule, whatever it needs."""
 
-from emergraph.analysis.emergence.activity import (
+from emergraph.analysis.activity.contribution import contribution_scores
+from emergraph.analysis.activity.scores import (
     Activity,
     ActivityRule,
     ActivityScores,
     rule_named,
     trace_scores,
 )
-from emergraph.analysis.emergence.contribution import contribution_scores
-from emergraph.analysis.emergence.unittrace import UnitTrace
-from emergraph.analysis.emergence.weightchange import weight_change_scores
+from emergraph.analysis.activity.unittrace import UnitTrace
+from emergraph.analysis.activity.weightchange import weight_change_scores
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from emergraph.analysis.percolation.ordering import Order
+from emergraph.analysis.edgesets.ordering import Order
 
 _SMALLEST_CHUNK = 1 << 14
 _LARGEST_CHUNK = 1 << 21

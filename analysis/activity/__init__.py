@@ -1,0 +1,1 @@
+"""Whose activity counts: what a trace holds of each unit, and the rules that call a unit active."""

@@ -1,0 +1,75 @@
+"""A model file and what to run it on; the file with some of its tensors replaced."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.errors import InvalidInputError
+from emergraph.exporters.onnxfile import OnnxFile, read_onnx
+from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.sources import stored_array
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.text import printable
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """The model behind a graph, and what to run it on."""
+
+    model: Path
+    inputs: Mapping[str, Array] | None = None
+    """Samples by input name; None: the model is not run."""
+    labels: Array | None = None
+    """(n_samples,) class of each sample."""
+    ignore_label: int | None = None
+    """Label that stands for no class; such samples do not count for the accuracy."""
+    limits: RunLimits = field(default_factory=RunLimits)
+    root: Path | None = None
+    """Folder that symbolic links of external data may lead to."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReplacedSource:
+    """A model file with some tensors replaced."""
+
+    base: ModelSource
+    replaced: Mapping[int, Array]
+    """By the identity of the tensor's proto."""
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The light model of the file."""
+        return self.base.model
+
+    def stored(self, tensor: onnx.TensorProto) -> StoredTensor:
+        """The values of a tensor."""
+        if id(tensor) not in self.replaced:
+            return self.base.stored(tensor)
+        return stored_array(self.replaced[id(tensor)], tensor.data_type)
+
+    def array(self, tensor: onnx.TensorProto) -> Array:
+        """The same as an array."""
+        found = self.replaced.get(id(tensor))
+        return self.base.array(tensor) if found is None else found
+
+
+def model_of(reader: GraphReader, path: Path, *, root: Path | None = None) -> OnnxFile:
+    """The file of a graph, checked; links of its external data may lead to somewhere below `root`.
+
+    Raises:
+        InvalidInputError: It is not the file that the graph was exported from.
+    """
+    file = read_onnx(path, root=root)
+    if file.sha256 != str(reader.summary["sha256"]):
+        raise InvalidInputError(
+            f"{printable(str(path), limit=100)} is not the model of graph "
+            f"{printable(reader.name, limit=60)!r}: their SHA-256 differ; give the file that was exported"
+        )
+    return file
