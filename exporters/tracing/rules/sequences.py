@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import compress
 from emergraph.exporters.tracing.rules.movement import label_array
@@ -57,12 +58,24 @@ def split_to_sequence(ctx: TraceContext) -> None:
     else:
         lengths = [int(n) for n in np.ravel(given)]
     squeeze = given is None and not ctx.attr_int("keepdims", 1)
-    parts = np.split(label_array(value), np.cumsum(lengths)[:-1], axis=axis)
-    items = []
-    for part in parts:
-        labels = compress(np.squeeze(part, axis=axis) if squeeze else part)
-        items.append(Value(labels.shape, labels=labels, tracks=value.tracks, dtype=value.dtype))
-    _set_sequence(ctx, items)
+    ends = np.cumsum(lengths).tolist()
+    spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    _set_sequence(ctx, [_part(value, axis, span, squeeze=squeeze) for span in spans])
+
+
+def _part(value: Value, axis: int, span: slice, *, squeeze: bool) -> Value:
+    """A slice of a value, whatever it is."""
+    index = (*[slice(None)] * axis, span.start if squeeze else span)
+    shape = np.broadcast_to(False, value.shape)[index].shape
+    if value.labels is not None:
+        labels = compress(value.labels[index])
+        return Value(labels.shape, labels=labels, tracks=value.tracks, dtype=value.dtype)
+    stored = value.constant
+    if stored is None:
+        return Value(shape, dtype=value.dtype)
+    return Value(
+        shape, constant=Constant(shape, lambda: stored.load()[index], stored.roots, neutral=stored.neutral)
+    )
 
 
 @rule("SequenceInsert")
@@ -116,7 +129,26 @@ def concat_from_sequence(ctx: TraceContext) -> None:
     if items is None:
         return
     axis = ctx.attr_int("axis", 0)
+    if all(item.constant is not None for item in items):
+        ctx.set_constant(
+            0, _side_by_side(ctx, [item.constant for item in items if item.constant is not None], axis)
+        )
+        ctx.did(TracedAs.CONSTANT)
+        return
+    for item in items:
+        ctx.use(item.constant, "other")
     arrays = [label_array(item) for item in items]
     labels = np.stack(arrays, axis) if ctx.attr_int("new_axis", 0) else np.concatenate(arrays, axis)
     ctx.set_labels(0, labels, merged_tracks(items))
     ctx.did(TracedAs.MOVED)
+
+
+def _side_by_side(ctx: TraceContext, parts: list[Constant], axis: int) -> Constant:
+    join = np.stack if ctx.attr_int("new_axis", 0) else np.concatenate
+    roots = frozenset().union(*(part.roots for part in parts))
+    return Constant(
+        ctx.out_shape(),
+        lambda: join([part.load() for part in parts], axis),
+        roots,
+        neutral=any(part.neutral for part in parts),
+    )

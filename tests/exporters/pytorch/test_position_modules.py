@@ -125,3 +125,35 @@ def test_every_layer_of_a_vision_transformer_is_traced(tmp_path, quiet):
         sql = "SELECT layer, count(*) FROM unit_activations WHERE n > 0 GROUP BY layer"
         counted = dict(opened.connection.execute(sql).fetchall())
     assert [counted.get(row["id"]) for row in weighted.to_dicts()] == weighted["n_units"].to_list()
+
+
+class Cross(nn.Module):
+    """Learned or given queries that attend to tokens; the packed projection is cut into a list for it."""
+
+    def __init__(self, *, learned):
+        super().__init__()
+        self.tokens, self.head = nn.Linear(3, WIDTH), nn.Linear(WIDTH, 5)
+        self.queries = nn.Parameter(torch.randn(1, 4, WIDTH)) if learned else None
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+    def forward(self, x, y):
+        q = y if self.queries is None else self.queries.expand(len(x), -1, -1)
+        keys = self.tokens(x)
+        return self.head(q + self.attention(q, keys, keys)[0])
+
+
+@pytest.mark.parametrize(("learned", "query"), [(False, 8), (True, 2 * 4)])
+def test_the_projection_of_a_cross_attention(tmp_path, quiet, learned, query):
+    """Where the queries are learned they are the weight: an output per head and query."""
+    args = (torch.randn(1, 6, 3), torch.randn(1, 4, WIDTH))
+    store, _ = exported(Cross(learned=learned), args, tmp_path, "cross", quiet)
+    with open_store(store) as opened:
+        layers = opened.graph().layers()
+        dense = layers.filter(kind="dense")
+        scores = layers.filter(kind="score")["n_units"].to_list()
+        context = layers.filter(kind="context")["n_units"].to_list()
+        known = opened.graphs().row(0, named=True)
+    assert dense["split_by"].null_count() == dense.height == 5
+    assert sorted(dense["n_units"].to_list()) == sorted([WIDTH, 16, query, WIDTH, 5])
+    assert (scores, context) == (([], [4 * WIDTH]) if learned else ([2], [WIDTH]))
+    assert known["n_parameters_understood"] == known["n_parameters"]
