@@ -14,11 +14,18 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.nodes import has_subgraph
+from emergraph.exporters.nodes import attributes, has_subgraph
 from emergraph.exporters.tracing.context import TracedModel, op_names
 from emergraph.exporters.tracing.contractedaxes import CONTRACTIONS, contracted_axes
 from emergraph.exporters.tracing.evaluate import move_labels
 from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
+from emergraph.exporters.tracing.indexing import (
+    BY_INDEX,
+    SCATTERS,
+    depends_on_values,
+    indexed_axes,
+    values_into_places,
+)
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 from emergraph.exporters.tracing.positions import Positions
 from emergraph.exporters.tracing.subgraphs import (
@@ -32,7 +39,7 @@ from emergraph.exporters.tracing.subgraphs import (
 _MOVERS = frozenset(
     op_names(
         "Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Pad DepthToSpace SpaceToDepth Slice Split "
-        "Concat Gather Identity Cast CenterCropPad ReverseSequence Trilu"
+        "Concat Gather GatherElements GatherND Identity Cast CenterCropPad ReverseSequence Trilu"
     )
 )
 _POOLS = frozenset(
@@ -73,6 +80,7 @@ class _Ride:
         self.mixed: set[str] = set()
         """Carried tensors in which other data plays a part."""
         self.dynamic = _dynamic_names(model)
+        self.steered = depends_on_values(model.nodes, model.inputs)
         self.depth = 0
         """Within how many bodies of loops the ride is."""
 
@@ -161,16 +169,18 @@ class _Ride:
         """One operation that reads at least one carried tensor."""
         op = node.op_type
         carried = [k for k, i in enumerate(node.input) if i in self.ids]
+        if op in _CUT or not set(carried) - set(BY_INDEX.get(op, ())):
+            return  # an index decides where, and carries nothing
         ids = self.ids[node.input[carried[0]]]
-        if op in _CUT:
-            return
         if op in CONTRACTIONS:
             for position in carried:
                 self._contract(node, position)
         elif op == "Concat" or (op in _MOVERS and carried[0] == 0):
             self._move(node)
+        elif op in SCATTERS:
+            self._scatter(node)
         elif op in _MOVERS:
-            return  # a shape or an index: it decides where, and carries nothing
+            return  # a shape: it decides where, too
         elif op in _POOLS and carried[0] == 0:
             self._pool(node, ids)
         else:
@@ -209,10 +219,8 @@ class _Ride:
         return bool(np.unique(last).size > 1) or self.positions.shape[-1] == 1
 
     def _move(self, node: onnx.NodeProto) -> None:
-        if node.op_type == "Gather" and self.depth and node.input[1] not in self.model.initializers:
-            # Inside a loop an index that is made there walks along its axis, like a kernel.
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            self.positions.unite_along(self.ids[node.input[0]], int(axis))
+        if self._picks_by_data(node):
+            self._unite_picked(node)
         if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
             results: list[NDArray[np.generic]] = [
                 np.reshape(self.ids[node.input[0]], self.model.facts[node.output[0]].shape)
@@ -227,6 +235,39 @@ class _Ride:
                 return
         for name, result in zip(node.output, results, strict=False):
             self._carry(name, np.asarray(result).astype(np.int64))
+
+    def _picks_by_data(self, node: onnx.NodeProto) -> bool:
+        """Whether an index from the data, or made in a loop, walks along its axes like a kernel."""
+        if node.op_type not in BY_INDEX or len(node.input) < 2:
+            return False
+        where = node.input[BY_INDEX[node.op_type][0]]
+        return where in self.steered or bool(self.depth and where not in self.model.initializers)
+
+    def _unite_picked(self, node: onnx.NodeProto) -> None:
+        ids = self.ids[node.input[0]]
+        axes = self._known(node.input[3]) if node.op_type == "Slice" and len(node.input) > 3 else None
+        for axis in indexed_axes(node.op_type, attributes(node), ids.ndim, self._shape(node.input[1]), axes):
+            self.positions.unite_along(ids, axis)
+
+    def _scatter(self, node: onnx.NodeProto) -> None:
+        """Ids of what is there pass; else those that are put there, mixed along the axes of the index."""
+        before, put = (node.input[k] for k in values_into_places(node.op_type))
+        name, shape = node.output[0], self.model.facts[node.output[0]].shape
+        if before in self.ids:
+            self._carry(name, self.ids[before])
+            self.used_as_value |= put in self.ids
+            return
+        ids = self.ids[put]
+        if node.op_type == "ScatterND":
+            axes = tuple(range(len(self._shape(node.input[1])) - 1))
+        else:
+            axes = indexed_axes(node.op_type, attributes(node), ids.ndim, self._shape(node.input[1]), None)
+        for axis in axes:
+            self.positions.unite_along(ids, axis)
+        first = ids[tuple(0 if k in axes else slice(None) for k in range(ids.ndim))]
+        if node.op_type != "ScatterND":
+            first = np.expand_dims(first, axes)
+        self._carry(name, np.broadcast_to(first, shape))
 
     def _moved_inputs(self, node: onnx.NodeProto) -> list[NDArray[np.generic] | None]:
         arrays: list[NDArray[np.generic] | None] = []

@@ -32,6 +32,7 @@ _LIMITS = """## Where the graph is coarser than the model
 
 _FAMILIES = {
     "movement": "Data movement: the operation itself runs on the labels",
+    "scatter": "Values into places: sums over neighbours, segments, caches",
     "sequences": "Sequences of tensors",
     "elementwise": "Element by element",
     "indicators": "Comparisons and one-hot codes",

@@ -18,6 +18,7 @@ from emergraph.exporters.tracing.rules import (
     quantized,
     recurrent,
     reduction,
+    scatter,
     sequences,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "quantized",
     "recurrent",
     "reduction",
+    "scatter",
     "sequences",
 ]

@@ -4,33 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.constants import literal
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
-from emergraph.exporters.tracing.evaluate import move_labels
-from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.labels import NO_UNIT, Labels, compress, units_in
-from emergraph.exporters.tracing.rules.pooling import mix_positions
+from emergraph.exporters.tracing.evaluate import Array, move_labels
+from emergraph.exporters.tracing.indexing import BY_INDEX, PICKS, SCATTERS, indexed_axes
+from emergraph.exporters.tracing.labels import Labels, compress, units_in
+from emergraph.exporters.tracing.rules.pooling import mix_positions, mixed_labels
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
-from emergraph.graphstore.records import EdgeKind, TracedAs
+from emergraph.graphstore.records import TracedAs
 
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-_BY_INDEX = {
-    "Slice": (1, 2, 3, 4),
-    "Gather": (1,),
-    "GatherElements": (1,),
-    "GatherND": (1,),
-    "Compress": (1,),
-    "ReverseSequence": (1,),
-    "TensorScatter": (2,),
-    "ScatterND": (1,),
-    "ScatterElements": (1,),
-    "Scatter": (1,),
-}
-_DATA_INPUTS = {"ScatterND": (0, 2), "ScatterElements": (0, 2), "Scatter": (0, 2), "TensorScatter": (0, 1)}
-_COMBINING = {"add": EdgeKind.IDENTITY, "mul": EdgeKind.GATE, "min": EdgeKind.GATE, "max": EdgeKind.GATE}
-"""What a scatter operation does with what it meets, by its attribute `reduction`."""
 _PLAIN = op_names("Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad")
 
 
@@ -44,14 +28,14 @@ def reshape(ctx: TraceContext) -> None:
     """Same elements in another shape: the concrete run knows it."""
     value = ctx.value(ctx.node.input[0])
     labels = np.reshape(label_array(value), ctx.out_shape())
-    _set_moved(ctx, [labels], value)
+    set_moved(ctx, [labels], value)
 
 
 @rule("Transpose")
 def transpose(ctx: TraceContext) -> None:
     """Axes in another order."""
     value = ctx.value(ctx.node.input[0])
-    _set_moved(ctx, [np.transpose(label_array(value), ctx.attr_ints("perm"))], value)
+    set_moved(ctx, [np.transpose(label_array(value), ctx.attr_ints("perm"))], value)
 
 
 @rule("Split")
@@ -60,7 +44,7 @@ def split(ctx: TraceContext) -> None:
     value = ctx.value(ctx.node.input[0])
     axis = ctx.attr_int("axis", 0)
     lengths = [ctx.out_shape(k)[axis] for k in range(len(ctx.node.output))]
-    _set_moved(ctx, np.split(label_array(value), np.cumsum(lengths)[:-1], axis=axis), value)
+    set_moved(ctx, np.split(label_array(value), np.cumsum(lengths)[:-1], axis=axis), value)
 
 
 @rule("Concat")
@@ -74,7 +58,7 @@ def concat(ctx: TraceContext) -> None:
     arrays = [label_array(v) for v in values]
     still = [k for k in range(rank) if k != axis and constant_along_all(arrays, k)]
     parts = [a[tuple(slice(0, 1) if k in still else slice(None) for k in range(rank))] for a in arrays]
-    _set_moved(ctx, [np.broadcast_to(np.concatenate(parts, axis=axis), ctx.out_shape())], *values)
+    set_moved(ctx, [np.broadcast_to(np.concatenate(parts, axis=axis), ctx.out_shape())], *values)
 
 
 def constant_along_all(arrays: Sequence[Labels], axis: int) -> bool:
@@ -82,91 +66,51 @@ def constant_along_all(arrays: Sequence[Labels], axis: int) -> bool:
     return all(a.strides[axis] == 0 or a.shape[axis] <= 1 for a in arrays)
 
 
-@rule(*_PLAIN, *(op for op in _BY_INDEX if op != "Gather"))
+@rule(*_PLAIN, *(op for op in BY_INDEX if op not in ("Gather", *SCATTERS)))
 def move(ctx: TraceContext) -> None:
     """Run the operation on the labels; positions that it fills in carry no unit."""
-    op = ctx.node.op_type
-    data = _DATA_INPUTS.get(op, (0,))
-    arrays: list[NDArray[np.generic] | None] = []
-    values: list[Value] = []
-    for position, name in enumerate(ctx.node.input):
-        if not name:
-            arrays.append(None)
-        elif position in data:
-            value = ctx.value(name)
-            values.append(value)
-            ctx.use(value.constant, "other")
-            arrays.append(label_array(value))
-        else:
-            array = ctx.concrete(name)
-            if array is None:
-                ctx.make_opaque(f"{op} whose input {name} is too large to follow")
-                return
-            arrays.append(array)
-    if not _indices_are_safe(ctx, op, values):
-        ctx.make_opaque(f"{op} picks among different units by an index that depends on the data")
-        return
-    reduction = ctx.attr_str("reduction", "none") if len(data) > 1 else "none"
-    if reduction != "none":
-        arrays[0] = np.full(values[0].shape, NO_UNIT, np.int64)
-    results = move_labels(ctx.node, arrays, data, ctx.model.opsets)
-    if reduction != "none":
-        _combine(ctx, reduction, values, results[0])
-    else:
-        _set_moved(ctx, results, *values)
+    value = ctx.value(ctx.node.input[0])
+    ctx.use(value.constant, "other")
+    steady = indices_are_constant(ctx)
+    if not steady and value.labels is not None:
+        value = _any_of(ctx, value)
+    arrays: list[Array | None] = [label_array(value)]
+    for position, name in enumerate(ctx.node.input[1:], 1):
+        array = ctx.concrete(name) if name else None
+        if not steady and ctx.node.op_type in PICKS and position == 1:
+            # Whatever the index is: along its axes there is nothing to choose.
+            array = np.zeros(ctx.value(name).shape, np.int64)
+        if name and array is None:
+            ctx.make_opaque(f"{ctx.op} whose input {name} is too large to follow")
+            return
+        arrays.append(array)
+    set_moved(ctx, move_labels(ctx.node, arrays, (0,), ctx.model.opsets), value)
 
 
-def _combine(ctx: TraceContext, reduction: str, values: Sequence[Value], scattered: Labels) -> None:
-    """A scatter that adds to (or multiplies, ...) what is there: a junction where both carry units."""
-    indices = ctx.concrete(ctx.node.input[1])
-    if indices is None or _writes_twice(ctx, indices):
-        ctx.make_opaque(f"{ctx.op} that combines several values in one place")
-        return
-    updates = Value(scattered.shape, labels=scattered, tracks=values[1].tracks)
-    both = [replace(values[0], labels=label_array(values[0])), updates]
-    kind = _COMBINING[reduction]
-    join(ctx, both, kind=kind, weights=[1.0, 1.0] if kind is EdgeKind.IDENTITY else None)
+def _any_of(ctx: TraceContext, value: Value) -> Value:
+    """What an index that depends on the data may pick: along its axes, the union of what is there."""
+    before = ctx.builder.n_units
+    labels = mixed_labels(ctx, value, index_axes(ctx, value), "none")
+    tracks = value.tracks if ctx.builder.n_units == before else {}
+    return replace(value, labels=np.broadcast_to(labels, value.shape), tracks=tracks)
 
 
-def _writes_twice(ctx: TraceContext, indices: NDArray[np.generic]) -> bool:
-    if ctx.node.op_type == "ScatterND":
-        places = indices.reshape(-1, indices.shape[-1])
-    else:
-        axis = ctx.attr_int("axis", 0) % indices.ndim
-        grid = [np.asarray(g, np.int64) for g in np.indices(indices.shape)]
-        grid[axis] = indices.astype(np.int64)
-        places = np.stack([g.ravel() for g in grid], axis=1)
-    return len(np.unique(places, axis=0)) < len(places)
+def indices_are_constant(ctx: TraceContext) -> bool:
+    """Whether what says which or where, in the current node, is the same in every run."""
+    names = [ctx.node.input[k] for k in BY_INDEX.get(ctx.node.op_type, ()) if k < len(ctx.node.input)]
+    return all(not name or ctx.value(name).constant is not None for name in names)
 
 
-def _indices_are_safe(ctx: TraceContext, op: str, values: list[Value]) -> bool:
-    """Whether the choice of indices in the concrete run cannot matter: constants, or labels that agree."""
-    names = [
-        ctx.node.input[k] for k in _BY_INDEX.get(op, ()) if k < len(ctx.node.input) and ctx.node.input[k]
-    ]
-    if all(ctx.value(name).constant is not None for name in names):
-        return True
-    packed = [compress(label_array(v)) for v in values]
-    varying = {k for p in packed for k in range(p.ndim) if p.strides[k] != 0 and p.shape[k] > 1}
-    return not (varying & _indexed_axes(ctx, op, values[0]))
+def index_axes(ctx: TraceContext, data: Value) -> tuple[int, ...]:
+    """The axes along which the current node picks or places."""
+    given = ctx.node.input
+    axes = ctx.concrete(given[3]) if ctx.node.op_type == "Slice" and len(given) > 3 and given[3] else None
+    index = ctx.value(given[1]).shape
+    return indexed_axes(ctx.node.op_type, ctx.attrs, len(data.shape), index, axes)
 
 
-def _indexed_axes(ctx: TraceContext, op: str, data: Value) -> set[int]:
-    rank = len(data.shape)
-    if op in ("Gather", "GatherElements", "ScatterElements", "Scatter", "Compress"):
-        return {ctx.attr_int("axis", 0) % max(rank, 1)}
-    if op == "Slice" and len(ctx.node.input) > 3 and ctx.node.input[3]:
-        axes = ctx.concrete(ctx.node.input[3])
-        if axes is not None:
-            return {int(a) % rank for a in np.ravel(axes)}
-    if op in ("GatherND", "ScatterND"):
-        batch = ctx.attr_int("batch_dims", 0)
-        depth = ctx.value(ctx.node.input[1]).shape[-1]
-        return set(range(batch, batch + depth))
-    return set(range(rank))
-
-
-def _set_moved(ctx: TraceContext, results: Sequence[Labels], *values: Value) -> None:
+def set_moved(ctx: TraceContext, results: Sequence[Labels], *values: Value) -> None:
+    """Set all outputs to labels that were moved; control where nothing carries units."""
     tracks: dict[int, Track] = merged_tracks(list(values))
     if all(v.labels is None for v in values):
         for position in range(len(results)):

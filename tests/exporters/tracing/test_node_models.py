@@ -43,8 +43,6 @@ OPAQUE_WITH_DATA = {
     "OneHot": "levels that are data",
     "QLinearMatMul": "a scale that is data",
     "DequantizeLinear": "a scale that is data",
-    "ScatterND": "several values in one place",
-    "ScatterElements": "several values in one place",
 }
 """Operations with a rule that may be opaque, and why."""
 

@@ -1,0 +1,64 @@
+"""Operations that pick or place by an index: which of their inputs say where, and along which axes."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+PICKS = frozenset({"Gather", "GatherElements", "GatherND"})
+"""Each element of the output is one of the data, whatever the index is."""
+SCATTERS = ("ScatterND", "ScatterElements", "Scatter", "TensorScatter")
+BY_INDEX = {
+    "Slice": (1, 2, 3, 4),
+    "Gather": (1,),
+    "GatherElements": (1,),
+    "GatherND": (1,),
+    "Compress": (1,),
+    "ReverseSequence": (1,),
+    "TensorScatter": (2,),
+    "ScatterND": (1,),
+    "ScatterElements": (1,),
+    "Scatter": (1,),
+}
+"""Inputs that say which or where."""
+
+
+def values_into_places(op: str) -> tuple[int, int]:
+    """Inputs of a scatter operation: what is there before, and what is put there."""
+    return (0, 1) if op == "TensorScatter" else (0, 2)
+
+
+def indexed_axes(
+    op: str, attrs: Mapping[str, object], rank: int, index: tuple[int, ...], axes: NDArray[np.generic] | None
+) -> tuple[int, ...]:
+    """The axes of an operation's data along which its index picks or places.
+
+    Args:
+        op: One of `BY_INDEX`.
+        attrs: Its attributes.
+        rank: Axes of the data.
+        index: Shape of input 1.
+        axes: Value of the input that lists axes (`Slice`).
+    """
+    if op in ("GatherND", "ScatterND"):
+        batch = int(str(attrs.get("batch_dims", 0)))
+        return tuple(range(batch, batch + index[-1]))
+    if op == "Slice":
+        listed = range(index[0]) if axes is None else np.ravel(axes).tolist()
+        return tuple(int(a) % rank for a in listed)
+    if op == "ReverseSequence":
+        return (int(str(attrs.get("time_axis", 0))),)
+    if op == "Compress" and "axis" not in attrs:
+        return tuple(range(rank))
+    axis = int(str(attrs.get("axis", -2 if op == "TensorScatter" else 0)))
+    return (axis % rank,) if rank else ()
+
+
+def depends_on_values(nodes: Iterable[onnx.NodeProto], inputs: Iterable[str]) -> frozenset[str]:
+    """Tensors that depend on the values of a model's inputs, and not on their shapes alone."""
+    found = set(inputs)
+    for node in nodes:
+        if node.op_type not in ("Shape", "Size") and not found.isdisjoint(node.input):
+            found.update(node.output)
+    return frozenset(found - {""})
