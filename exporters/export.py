@@ -20,6 +20,7 @@ from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, open_branches, traced_model
 from emergraph.exporters.tracing.tracer import trace
+from emergraph.exporters.trainingmode import training_warnings
 from emergraph.graphstore.records import GraphHeader, GraphSink
 from emergraph.graphstore.store import Store
 
@@ -203,7 +204,8 @@ def _trace(
         summary = trace(model, sink, progress=progress)
     if not summary.n_weight_edges:
         raise InvalidInputError(_nothing_understood(file.name, summary))
-    return replace(summary, warnings=(*summary.warnings, *options.notes))
+    training = training_warnings(run.flat.training)
+    return replace(summary, warnings=(*summary.warnings, *training, *options.notes))
 
 
 def _branches(run: ConcreteRun, summary: GraphSummary) -> tuple[str, ...]:

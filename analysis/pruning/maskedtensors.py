@@ -118,7 +118,7 @@ def follow_units(
     return found
 
 
-_AS_IT_IS = frozenset({"DequantizeLinear", "Transpose", "Identity", "Cast"})
+_AS_IT_IS = frozenset({"DequantizeLinear", "Transpose", "Identity", "Cast", "Unsqueeze", "Reshape"})
 """What leads from a stored tensor to the operation that uses it."""
 _CODING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 

@@ -11,7 +11,11 @@ from emergraph.exporters.onnxfile.constants import constants
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.limits import DEFAULT_LIMITS, ReadLimits
 from emergraph.exporters.onnxfile.name_checks import name_findings
-from emergraph.exporters.onnxfile.operation_checks import operation_findings, size_findings
+from emergraph.exporters.onnxfile.operation_checks import (
+    operation_findings,
+    size_findings,
+    training_findings,
+)
 from emergraph.exporters.onnxfile.quantization_checks import quantization_findings
 from emergraph.exporters.onnxfile.reader import OnnxFile, load
 from emergraph.exporters.onnxfile.report import Report
@@ -47,6 +51,7 @@ def check_onnx(
     for finding in chain(
         _external_findings(file),
         operation_findings(file.model, parts),
+        training_findings(file.model, known),
         size_findings(known, limits),
         quantization_findings(known),
         name_findings(file.model, parts),

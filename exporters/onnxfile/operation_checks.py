@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from emergraph.exporters.onnxfile.functions import call_key, function_key
 from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import Body
+from emergraph.exporters.trainingmode import TRAINING, trains
 
 _STANDARD_DOMAINS = frozenset(
     {"", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training"}
@@ -45,6 +47,18 @@ def operation_findings(model: ModelProto, bodies: Sequence[Body]) -> Iterator[Fi
     if depth:
         count = sum(body.depth > 0 for body in bodies)
         yield Finding("ONNX-CONTROL-FLOW", f"{count} subgraphs, nested up to {depth} deep")
+
+
+def training_findings(model: ModelProto, constants: Constants) -> Iterator[Finding]:
+    """Yield operations that run as in training: their outputs depend on the batch, or on chance."""
+    for at, body in enumerate(constants.bodies):
+        imports = getattr(body.proto, "opset_import", None) or model.opset_import
+        versions = [entry.version for entry in imports if not normal_domain(entry.domain)]
+        for node in body.proto.node:
+            small = partial(constants.numbers, at, at_most=1)
+            if versions and trains(node, versions[0], small):
+                where = f"{printable(node.op_type)} {printable(node.name or node.output[0])!r}"
+                yield Finding("ONNX-OP-TRAINING", TRAINING[node.op_type], where)
 
 
 def size_findings(constants: Constants, limits: ReadLimits) -> Iterator[Finding]:

@@ -89,6 +89,7 @@ _WARNINGS = {
     "ONNX-NAME-LONG": "A name has more than 1000 characters.",
     "ONNX-OP-CUSTOM": "An operation of a domain that nobody here knows; it is traced as opaque.",
     "ONNX-OP-PYTHON": "An operation that stands for Python code elsewhere; it is opaque here and never run.",
+    "ONNX-OP-TRAINING": "BatchNormalization or Dropout is in training mode: the batch or chance decide.",
     "ONNX-OP-UNKNOWN": "A standard domain has no operation of this name; it is traced as opaque.",
     "ONNX-QUANT-SCALE": "A quantization scale is zero, negative or not finite; such weights have no value.",
     "ONNX-QUANT-SHAPE": "A quantization scale or zero point does not fit the tensor that it belongs to.",

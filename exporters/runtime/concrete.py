@@ -330,6 +330,8 @@ class _Work:
         }
         for value in self.flat.inputs:
             known[value.name] = (value.element_type, self.feeds[value.name].shape)
+        for name, (declared, values) in self._stand_ins.items():
+            known[name] = (declared.element_type, values.shape)
         added = False
         for node in part.frontier:
             for name, (element_type, shape) in stand_in_shapes(node, self.flat, self.feeds, known).items():

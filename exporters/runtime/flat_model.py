@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx
 
 from emergraph.exporters.nodes import subgraphs
+from emergraph.exporters.trainingmode import Training
 
 Dimension = int | str | None
 """A declared size, the name of a dynamic one, or None where the file says nothing."""
@@ -44,6 +45,8 @@ class FlatModel:
     """Types that the file declares for tensors (value_info and outputs); they may lie."""
     branches: tuple[str, ...] = ()
     """Branches of If nodes that were taken, e.g. "If_0:then"."""
+    training: tuple[Training, ...] = ()
+    """Operations that the file runs as in training."""
 
     def open_conditions(self) -> tuple[str, ...]:
         """Names of the top-level tensors that decide an If node that is still there."""

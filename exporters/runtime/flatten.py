@@ -1,7 +1,8 @@
 """Flattening: local functions inlined, constants hoisted, every tensor name made unique."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx
@@ -18,12 +19,17 @@ from emergraph.exporters.runtime.function_calls import (
     check_versions,
     opset_versions,
 )
+from emergraph.exporters.runtime.oldversions import FIRST_VERSION, modernised
 from emergraph.exporters.runtime.ordering import in_data_order
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.scopes import Scope, UniqueNames
+from emergraph.exporters.trainingmode import Training, settle, trains
 
 MAX_NESTING = 120
 """Subgraphs within subgraphs; protobuf itself refuses files beyond about 33 levels, functions add some."""
+
+MAX_SETTINGS = 64
+"""Elements of a constant that may say how an operation works: one per axis or part."""
 
 TensorReader = Callable[[onnx.TensorProto], NDArray[np.generic]]
 FunctionKey = tuple[str, str, str]
@@ -90,6 +96,7 @@ class _Flattener:
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._hoisted: dict[int, str] = {}
         self._opsets = opset_versions(model.opset_import)
+        self._training: list[Training] = []
 
     def run(self, overridden: frozenset[str]) -> FlatModel:
         graph = self._model.graph
@@ -108,14 +115,55 @@ class _Flattener:
         self._emit(_Body(iter(graph.node), scope, "", {}, ()), nodes, 0)
         outputs = scope.resolve_all((value.name for value in graph.output), "the list of outputs")
         declared = {v.name: v.type for v in (*graph.value_info, *graph.output) if v.HasField("type")}
+        ordered, opsets = in_data_order(nodes), self._opsets
+        if opsets.get("", FIRST_VERSION) < FIRST_VERSION:
+            opsets = {**opsets, "": FIRST_VERSION}
+            ordered = tuple(self._modernised(ordered, opsets, declared))
         return FlatModel(
-            nodes=in_data_order(nodes),
+            nodes=ordered,
             initializers=self._initializers,
             inputs=inputs,
             outputs=tuple(outputs),
-            opsets=self._opsets,
+            opsets=opsets,
             ir_version=int(self._model.ir_version),
             declared=declared,
+            training=tuple(self._training),
+        )
+
+    def _value(self, name: str) -> NDArray[np.generic] | None:
+        """The values of a small constant by flat name."""
+        proto = self._initializers.get(name)
+        return None if proto is None or prod(proto.dims) > MAX_SETTINGS else self._read(proto)
+
+    def _claim(self, near: str) -> str:
+        return self._tensors.claim(near, "")
+
+    def _modernised(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        opsets: Mapping[str, int],
+        declared: Mapping[str, onnx.TypeProto],
+    ) -> list[onnx.NodeProto]:
+        """The nodes as operations of a version that runs."""
+        inputs = {v.name: v.type for v in self._model.graph.input if v.HasField("type")}
+        held = {
+            name: onnx.helper.make_tensor_type_proto(proto.data_type, list(proto.dims))
+            for name, proto in self._initializers.items()
+        }
+
+        def constant(values: NDArray[np.generic], near: str) -> str:
+            name = self._claim(near)
+            self._initializers[name] = onnx.numpy_helper.from_array(values, name)
+            return name
+
+        return modernised(
+            nodes,
+            self._opsets[""],
+            opsets,
+            {**declared, **inputs, **held},
+            value=self._value,
+            constant=constant,
+            claim=self._claim,
         )
 
     def _declare_initializers(
@@ -239,6 +287,9 @@ class _Flattener:
                 flat.attribute.append(onnx.helper.make_attribute(bound.name, graphs))
             else:
                 flat.attribute.append(bound)
+        version = self._opsets.get("", FIRST_VERSION)
+        if trains(flat, version, self._value):
+            self._training.append(settle(flat, version, self._claim))
         return flat
 
     def _subgraph(self, graph: onnx.GraphProto, outer: _Body, path: str, depth: int) -> onnx.GraphProto:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emergraph.exporters.runtime.element_types import element_type_of, numpy_dtype
 from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, walk_nodes
+from emergraph.exporters.runtime.inference import inferred_types
 from emergraph.exporters.runtime.ordering import outer_names_read
 from emergraph.exporters.runtime.quoting import plain, quoted
 from emergraph.exporters.runtime.refusals import Unsupported
@@ -96,7 +97,7 @@ def stand_in_shapes(
         node: The node.
         flat: The model, for what it declares.
         feeds: The inputs used.
-        known: Element type and shape of the tensors that were computed.
+        known: Element type and shape of the tensors that were computed or assumed.
 
     Returns:
         By output name; outputs for which nothing can be assumed are left out.
@@ -108,7 +109,12 @@ def stand_in_shapes(
         for axis, size in zip(value.shape, feeds[value.name].shape, strict=True)
         if isinstance(axis, str)
     }
-    inferred = _inferred(node, flat, known)
+    types = {name: onnx.helper.make_tensor_type_proto(*one) for name, one in known.items()}
+    for name in node.input:
+        if name in flat.initializers:
+            proto = flat.initializers[name]
+            types[name] = onnx.helper.make_tensor_type_proto(proto.data_type, list(proto.dims))
+    inferred = inferred_types(node, flat.opsets, types)
     first = next((known[name] for name in node.input if name in known), None)
     found: dict[str, tuple[int, tuple[int, ...]]] = {}
     for name in node.output:
@@ -132,35 +138,6 @@ def _declared(
             return None
         shape.append(int(size))
     return declared.tensor_type.elem_type or FLOAT, tuple(shape)
-
-
-def _inferred(
-    node: onnx.NodeProto, flat: FlatModel, known: Mapping[str, tuple[int, tuple[int, ...]]]
-) -> Mapping[str, onnx.TypeProto]:
-    """Shape inference of ONNX for one operation that it knows."""
-    if node.domain not in flat.opsets or not onnx.defs.has(node.op_type, node.domain):
-        return {}
-    types = {name: onnx.helper.make_tensor_type_proto(*known[name]) for name in node.input if name in known}
-    for name in node.input:
-        if name in flat.initializers:
-            proto = flat.initializers[name]
-            types[name] = onnx.helper.make_tensor_type_proto(proto.data_type, list(proto.dims))
-    try:
-        schema = onnx.defs.get_schema(node.op_type, flat.opsets[node.domain], node.domain)
-        inferred: Mapping[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
-            schema,
-            node,
-            types,
-            opset_imports=[onnx.helper.make_opsetid(*pair) for pair in flat.opsets.items()],
-        )
-    except (
-        onnx.defs.SchemaError,
-        onnx.shape_inference.InferenceError,
-        onnx.checker.ValidationError,
-        ValueError,
-    ):
-        return {}
-    return inferred
 
 
 def stand_in(element_type: int, shape: tuple[int, ...], seed: int) -> Array | None:

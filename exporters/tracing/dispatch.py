@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from emergraph.exporters.nodes import attributes, has_subgraph
+from emergraph.exporters.nodes import attributes, has_subgraph, is_drawn
 from emergraph.exporters.runtime.reference import EvaluationError
 from emergraph.exporters.tracing.context import Rule, TraceContext, find_rule
 from emergraph.exporters.tracing.facts import TensorFacts
@@ -39,7 +39,8 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
     listed = any(name in ctx.sequences for name in node.input)
     labelled = listed or any(v.labels is not None for v in given)
     whole = all(ctx.known(name) is not None for name in node.output if name)
-    if all(v.constant is not None for v in given) and whole and not has_subgraph(node):
+    fixed = all(v.constant is not None for v in given) and not is_drawn(node)
+    if fixed and whole and not has_subgraph(node):
         ctx.fold()
     elif labelled or has_subgraph(node) or not whole or _makes_units(node, given):
         if rule is None:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.nodes import subgraphs
+from emergraph.exporters.nodes import has_subgraph, is_drawn
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.folding import Folder
 
@@ -26,14 +26,12 @@ POINTWISE = frozenset(
 )
 """Operations whose outputs depend on the same element of each input, inputs broadcast."""
 
-_DRAWN = frozenset({"RandomNormal", "RandomUniform", "Multinomial", "Bernoulli"})
-
 
 def constant_names(flat: FlatModel) -> frozenset[str]:
     """Names of all tensors that do not depend on an input."""
     found = set(flat.initializers)
     for node in flat.nodes:
-        steady = node.op_type not in _DRAWN and not any(True for _ in subgraphs(node))
+        steady = not is_drawn(node) and not has_subgraph(node)
         if steady and node.input and all(name in found for name in node.input if name):
             found.update(name for name in node.output if name)
     return frozenset(found)

@@ -16,6 +16,7 @@ from emergraph.analysis.pruning.channels.tracks import ChannelMap, Reader, Track
 from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import input_name, is_unpadded
 from emergraph.exporters.runtime.reference import run_node
+from emergraph.exporters.trainingmode import trains
 
 Floats = NDArray[np.float64]
 Weights = Callable[[Reader], Floats]
@@ -131,6 +132,9 @@ def _ridden(
         scale, shift, mean, variance = (
             constants.value(node.input[k]).astype(np.float64) for k in (1, 2, 3, 4)
         )
+        if trains(node, channels.flat.opsets.get("", 1), lambda _: None):
+            # a constant is its own mean
+            return np.where(np.isnan(known[node.input[0]]), np.nan, shift)
         epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
         return np.asarray((known[node.input[0]] - mean) / np.sqrt(variance + epsilon) * scale + shift)
     if node.op_type in POINTWISE:

@@ -12,6 +12,7 @@ from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import Labels, compress, core, distinct_sets, reduced_rows, units_in
 from emergraph.exporters.tracing.positionaxes import close_gaps, is_steady
 from emergraph.exporters.tracing.values import Track, Value
+from emergraph.exporters.trainingmode import trains
 from emergraph.graphstore.records import LayerKind, TracedAs
 
 
@@ -76,9 +77,15 @@ def _carried(ctx: TraceContext) -> Value | None:
 
 @rule("BatchNormalization")
 def batch_normalization(ctx: TraceContext) -> None:
-    """Y = gamma (x - mean) / sqrt(var + eps) + beta with stored statistics, per channel."""
+    """Y = gamma (x - mean) / sqrt(var + eps) + beta with stored statistics, per channel.
+
+    In training mode the statistics are those of the batch, and only gamma and beta are columns.
+    """
     value = _carried(ctx)
     if value is None:
+        return
+    if trains(ctx.node, ctx.opset(), lambda _: None):
+        _batch_statistics(ctx, value)
         return
     gamma, beta, mean, var = (
         _parameter(ctx, k, role, value)
@@ -93,6 +100,22 @@ def batch_normalization(ctx: TraceContext) -> None:
         ctx.warn(f"{ctx.name}: batch normalisation with a negative or NaN variance")
     rank = len(value.shape)
     normalise(ctx, value, [], scale=_per_channel(scale, rank), shift=_per_channel(beta - mean * scale, rank))
+
+
+def _batch_statistics(ctx: TraceContext, value: Value) -> None:
+    """Statistics over the batch and all positions of each channel: no hub while a channel is one unit."""
+    rank = len(value.shape)
+    normalise(
+        ctx,
+        value,
+        [0, *range(2, rank)],
+        scale=_per_channel(_parameter(ctx, 1, "scale", value), rank),
+        shift=_per_channel(_parameter(ctx, 2, "shift", value), rank),
+    )
+    for position in (3, 4):
+        ctx.use(ctx.value(ctx.node.input[position]).constant, "other")
+    for position in range(1, len(ctx.node.output)):
+        ctx.set_control(position)
 
 
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")

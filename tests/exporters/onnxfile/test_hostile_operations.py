@@ -207,3 +207,55 @@ def test_untyped_attributes_of_old_files_are_fine(make, save):
     old = node("LeakyRelu", ["x"], ["y"], alpha=0.5)
     old.attribute[0].ClearField("type")
     assert check_onnx(save(make.with_nodes([old]))) == []
+
+
+def _training_nodes(opset):
+    norm, drop = (helper.make_node(op, ["x"], ["y"], name=op) for op in ("BatchNormalization", "Dropout"))
+    if opset >= 14:
+        norm.attribute.append(helper.make_attribute("training_mode", 1))
+    elif opset >= 7:
+        norm.output.extend(["a", "b", "c", "d"])
+    else:
+        norm.attribute.append(helper.make_attribute("is_test", 0))
+    if opset >= 12:
+        drop.input.extend(["", "on"])
+    return norm, drop
+
+
+@pytest.mark.parametrize("opset", [6, 7, 11, 12, 13, 14, 21])
+def test_operations_in_training_mode(make, opset):
+    on = numpy_helper.from_array(np.asarray(True), "on")
+    for node in _training_nodes(opset):
+        found = check_onnx_of(make, make.with_nodes([node], [on], opset=opset))
+        said = [one.where for one in found if one.id == "ONNX-OP-TRAINING"]
+        never = node.op_type == "Dropout" and 7 <= opset < 12
+        assert said == ([] if never else [f"{node.op_type} '{node.op_type}'"])
+
+
+@pytest.mark.parametrize("opset", [6, 7, 11, 12, 13, 14, 21])
+def test_operations_in_inference_mode(make, opset):
+    off = numpy_helper.from_array(np.asarray(False), "off")
+    settings = {"is_test": 1} if opset < 7 else {}
+    inputs = ["x"] if opset < 12 else ["x", "", "off"]
+    for node in (
+        helper.make_node("BatchNormalization", ["x"], ["y"], **settings),
+        helper.make_node("Dropout", inputs, ["y"], **settings),
+        helper.make_node("InstanceNormalization", ["x"], ["y"]),
+    ):
+        found = check_onnx_of(make, make.with_nodes([node], [off], opset=opset))
+        assert "ONNX-OP-TRAINING" not in {one.id for one in found}
+
+
+def test_training_mode_inside_a_branch_and_from_a_constant_operation(make):
+    inner = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["on"], value=numpy_helper.from_array(np.asarray(True))),
+            helper.make_node("Dropout", ["x", "", "on"], ["z"], name="inner"),
+        ],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+    )
+    node = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    found = check_onnx_of(make, make.with_nodes([node]))
+    assert [one.where for one in found if one.id == "ONNX-OP-TRAINING"] == ["Dropout 'inner'"] * 2
