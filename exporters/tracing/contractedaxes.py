@@ -79,4 +79,4 @@ def _of_einsum(equation: str, position: int, rank: int) -> tuple[int, ...]:
     named = own.replace("...", "")
     axes = [k if k < len(before) else rank - len(named) + k for k in range(len(named))]
     summed = tuple(axis for axis, letter in zip(axes, named, strict=True) if letter not in out)
-    return summed or (rank - 1,)
+    return summed or (() if not rank else (rank - 1,))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from string import ascii_letters
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,21 +53,22 @@ def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]
 
     Example:
         >>> einsum_letters("...ij,jk", [3, 2])
-        (['Jij', 'jk'], 'Jik')
+        (['Aij', 'jk'], 'Aik')
     """
     terms, arrow, out = equation.replace(" ", "").partition("->")
     operands = terms.split(",")
     widths = [
         r - len(t.replace("...", "")) if "..." in t else 0 for t, r in zip(operands, ranks, strict=True)
     ]
-    widest = max(widths, default=0)
+    unused = [c for c in _BATCH + ascii_letters if c not in equation][: max(widths, default=0)]
     if not arrow:
         letters = terms.replace(",", "").replace(".", "")
         out = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     spelled = [
-        t.replace("...", _BATCH[len(_BATCH) - width :]) for t, width in zip(operands, widths, strict=True)
+        t.replace("...", "".join(unused[len(unused) - width :]))
+        for t, width in zip(operands, widths, strict=True)
     ]
-    return spelled, out.replace("...", _BATCH[len(_BATCH) - widest :])
+    return spelled, out.replace("...", "".join(unused))
 
 
 @dataclass(frozen=True)

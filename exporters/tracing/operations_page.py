@@ -37,6 +37,7 @@ _FAMILIES = {
     "elementwise": "Element by element",
     "indicators": "Comparisons and one-hot codes",
     "contraction": "Contractions",
+    "einsum": "Einsum",
     "convolution": "Convolutions",
     "recurrent": "Recurrent layers, expanded into their gates",
     "embedding": "Embeddings",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.exporters.tracing.affine import shifted
+from emergraph.exporters.tracing.affine import advanced, shifted
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
@@ -16,7 +16,6 @@ from emergraph.exporters.tracing.letters import (
     Contraction,
     Letters,
     contraction,
-    einsum_letters,
     matmul_letters,
 )
 from emergraph.exporters.tracing.positionaxes import Uses, contends, uses_of
@@ -79,56 +78,49 @@ def add_bias(ctx: TraceContext, constant: Constant, beta: float = 1.0) -> None:
     ctx.values[out] = replace(value, tracks=tracks)
 
 
-@rule("Einsum")
-def einsum(ctx: TraceContext) -> None:
-    """Any contraction of one or two operands that an equation can say."""
-    equation = ctx.attr_str("equation", "")
-    values = ctx.inputs()
-    operands, out = einsum_letters(equation, [len(v.shape) for v in values])
-    diagonal = any(len(set(term)) < len(term) for term in operands)
-    if len(operands) == 1 and not diagonal:
-        _einsum_alone(ctx, values[0], operands[0], out)
-    elif len(operands) == 2 and not diagonal:
-        contract(ctx, values[0], values[1], Letters(operands[0], operands[1], out))
-    else:
-        ctx.make_opaque(f"Einsum of {len(operands)} operands or with a diagonal: {equation}")
-
-
-def _einsum_alone(ctx: TraceContext, value: Value, term: str, out: str) -> None:
-    """Axes in another order, or summed."""
-    if all(c in out for c in term):
-        labels = value.carried.transpose([term.index(c) for c in out])
-        ctx.set_labels(0, labels, value.tracks)
-        ctx.did(TracedAs.MOVED)
-        return
-    gone = [k for k, c in enumerate(term) if c not in out]
-    kept = [c for c in term if c in out]
-    labels = mixed_labels(ctx, value, gone, "sum").reshape([value.shape[term.index(c)] for c in kept])
-    ctx.set_labels(0, labels.transpose([kept.index(c) for c in out]), {})
-    ctx.did(TracedAs.REDUCED)
-
-
 def contract(ctx: TraceContext, left: Value, right: Value, letters: Letters, *, alpha: float = 1.0) -> None:
     """Trace a contraction of two operands.
 
     With a constant operand: new neurons, one per column of the weight for each distinct row of labels. With
-    two activations: attention. With none that carries units: control.
+    two activations: attention. With data that carries no unit (codes of routes, of tokens): a choice, of
+    labels or of rows of the constant. Without parameters or units: control.
     """
+    pairs = ((left, right, letters), (right, left, Letters(letters.right, letters.left, letters.out)))
     if left.labels is not None and right.labels is not None:
         contract_activations(ctx, left, right, letters.left, letters.right, letters.out)
-    elif left.labels is not None and right.constant is not None:
-        contract_constant(ctx, left, right.constant, letters.left, letters.right, letters.out, alpha=alpha)
-    elif right.labels is not None and left.constant is not None:
-        contract_constant(ctx, right, left.constant, letters.right, letters.left, letters.out, alpha=alpha)
-    elif left.labels is None and right.labels is None:
-        for value in (left, right):
-            if value.constant is not None and value.constant.roots:
-                ctx.make_opaque("parameters are contracted with data that carries no unit")
-                return
-        ctx.set_control(0)
-        ctx.did(TracedAs.CONTROL)
-    else:
-        ctx.make_opaque("one operand depends on the data without carrying units")
+        return
+    for x, other, where in pairs:
+        if x.labels is not None and other.constant is not None:
+            contract_constant(ctx, x, other.constant, where.left, where.right, where.out, alpha=alpha)
+            return
+        if x.labels is not None:
+            _choose(ctx, x, where)
+            return
+    for codes, other, where in pairs:
+        if codes.constant is None and other.constant is not None and other.constant.roots:
+            name = ctx.layer_name(main_root(other.constant, ctx))
+            table = ctx.builder.add_layer(f"{name}:table", ctx.op, LayerKind.EMBEDDING, 1)
+            chosen = replace(codes, labels=np.broadcast_to(table.first, codes.shape))
+            contract_constant(ctx, chosen, other.constant, where.left, where.right, where.out, alpha=alpha)
+            ctx.did(TracedAs.EMBEDDED)
+            return
+    ctx.set_control(0)
+    ctx.did(TracedAs.CONTROL)
+
+
+def _choose(ctx: TraceContext, x: Value, letters: Letters) -> None:
+    """Data that carries no unit says what is summed: the union of what stands along the summed axes."""
+    before = ctx.builder.n_units
+    gone = [k for k, c in enumerate(letters.left) if c not in letters.out]
+    mixed = mixed_labels(ctx, x, gone, "none")
+    kept = [c for c in letters.left if c in letters.out]
+    rest = mixed.reshape([n for k, n in enumerate(mixed.shape) if k not in gone])
+    moved = rest.transpose([kept.index(c) for c in letters.out if c in kept])
+    spread = moved[tuple(slice(None) if c in kept else None for c in letters.out)]
+    labels = np.broadcast_to(spread, ctx.out_shape())
+    is_fresh = ctx.builder.n_units > before
+    ctx.set_labels(0, labels, {} if is_fresh else advanced(x.tracks, labels, ctx.node.output[0], ctx.builder))
+    ctx.did(TracedAs.REDUCED)
 
 
 def contract_constant(
