@@ -1,6 +1,7 @@
 """Reading the weights of any supported file without running anything from it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn
@@ -11,6 +12,7 @@ from emergraph.errors import EmergraphError, InvalidInputError
 from emergraph.exporters.formats import Inside, Reader, format_of
 from emergraph.exporters.onnxfile.names import has_hidden_characters, printable
 from emergraph.exporters.onnxfile.opening import MappedFile
+from emergraph.exporters.weightfiles.beside import read_beside
 from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
 from emergraph.exporters.weightfiles.exportedprogram import read_exported_program
@@ -123,7 +125,7 @@ def _read(path: Path, limits: WeightLimits, root: Path | None, *, allow_missing:
     if not weights.tensors:
         message = "the file holds no weights" + (": " + weights.skipped[0].reason if weights.skipped else "")
         raise refusal("WEIGHTS-NONE", message)
-    return weights
+    return replace(weights, config=MappingProxyType(read_beside(chosen, root)))
 
 
 def _look_at(tensor: LazyTensor) -> list[Finding]:

@@ -39,6 +39,8 @@ class WeightFile:
     """Plain values beside the weights: epoch, hyperparameters, `__metadata__`, operations of the code."""
     programs: Mapping[str, object] = field(default_factory=dict)
     """Graphs of an exported program as parsed JSON, by record name."""
+    config: Mapping[str, object] = field(default_factory=dict)
+    """Settings that stand beside the file: "quantization_config", "adapter_config"."""
     skipped: Sequence[Skipped] = ()
     findings: Sequence[Finding] = ()
 

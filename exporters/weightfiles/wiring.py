@@ -1,7 +1,9 @@
 """A weight file as a graph: separate bipartite layers, or a chain where order and shapes leave no choice."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +15,9 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.weightfiles.dtypes import FLOATING
+from emergraph.exporters.weightfiles.encodings import Parameter, Part
+from emergraph.exporters.weightfiles.encodings.parameter import COUNTED, count_values
+from emergraph.exporters.weightfiles.plainarrays import ORIENTATION
 from emergraph.exporters.weightfiles.tensors import LazyTensor
 from emergraph.exporters.weightfiles.weightfile import WeightFile
 from emergraph.exporters.weightfiles.wiring_blocks import (
@@ -83,7 +88,11 @@ def weights_header(weights: WeightFile, *, wire: Wire = Wire.NONE, name: str | N
         sha256=weights.sha256,
         format=weights.format,
         wiring="none" if wire is Wire.NONE else "inferred",
-        settings={"wire": wire.value, "tied": tied},
+        settings={
+            "wire": wire.value,
+            "tied": tied,
+            **({"beside": _digest(weights.config)} if weights.config else {}),
+        },
     )
 
 
@@ -110,15 +119,15 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
         >>> export_weights(weights, CountingSink()).n_edges  # doctest: +SKIP
         10764288
     """
-    modules = group_modules(parameters(weights))
-    if not any(module.kind not in {ModuleKind.OTHER, ModuleKind.NORM} for module in modules):
-        message = "no tensor is recognised as the weight of a layer, so there is no weighted graph to make"
-        raise InvalidInputError(f"{printable(weights.source)}: {message}")
+    found = parameters(weights)
+    modules, notes = _modules(weights, found)
+    if not _n_layers(modules):
+        raise InvalidInputError(f"{printable(weights.source)}: {_nothing(modules)}")
     wiring = Wiring(GraphBuilder(sink))
     joins = _separate(wiring, modules) if wire is Wire.NONE else _joined(wiring, modules, weights)
     wiring.builder.finish()
-    n_parameters, n_understood = _write_tensors(wiring, weights, sink)
-    operations = tuple(_operation(index, module) for index, module in enumerate(modules))
+    n_parameters, n_understood = _write_tensors(wiring, weights, found, sink)
+    operations = tuple(_operation(wiring, index, module) for index, module in enumerate(modules))
     opaque = tuple(op for op in operations if op.traced_as is TracedAs.OPAQUE)
     sink.write_operations(operations)
     layers = wiring.builder.layers
@@ -136,13 +145,58 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
         n_operations=len(operations),
         n_operations_understood=len(operations) - len(opaque),
         opaque=opaque,
-        warnings=_warnings(weights, wire, joins),
+        warnings=(*_warnings(weights, wire, joins), *notes, *_decoded(found)),
     )
+
+
+def _digest(settings: Mapping[str, object]) -> str:
+    """What tells settings apart: they decide the weights, and may be long."""
+    return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()
+
+
+_PLAIN_FORMATS = frozenset({"npz", "pickle"})
+"""Formats of plain arrays, whose names follow no framework."""
+
+
+def _modules(weights: WeightFile, found: Mapping[str, Parameter]) -> tuple[list[Module], tuple[str, ...]]:
+    """The modules of a file, and what was assumed of matrices whose names say nothing."""
+    modules = group_modules(found)
+    if weights.format in _PLAIN_FORMATS:
+        plain = group_modules(found, plain=True)
+        if _n_layers(plain) > _n_layers(modules):
+            return plain, (ORIENTATION,)
+    return modules, ()
+
+
+def _n_layers(modules: Sequence[Module]) -> int:
+    return sum(module.kind not in {ModuleKind.OTHER, ModuleKind.NORM} for module in modules)
+
+
+def _nothing(modules: Sequence[Module]) -> str:
+    """Why no layer was found: weights whose encoding is not defined are named."""
+    message = "no tensor is recognised as the weight of a layer, so there is no weighted graph to make"
+    for module in modules:
+        problem = next((part.problem for part in module.parts.values() if part.problem), "")
+        if problem:
+            return f"{message}; {printable(module.name)} is not understood: {problem}"
+    return message
+
+
+def _decoded(found: Mapping[str, Parameter]) -> tuple[str, ...]:
+    """What was computed from what is stored, by scheme."""
+    schemes = Counter(
+        parameter.encoding.scheme
+        for parameter in found.values()
+        if parameter.encoding is not None and parameter.encoding.decode is not None
+    )
+    return tuple(f"weights computed from what is stored: {n} of {scheme}" for scheme, n in schemes.items())
 
 
 def _separate(wiring: Wiring, modules: Sequence[Module]) -> list[Join]:
     """Every layer by itself; packed parts read the same inputs."""
-    for module in modules:
+    last: dict[str, LayerDraft] = {}
+    read = {module.reads for module in modules}
+    for module in _in_order(modules):
         if module.kind is ModuleKind.NORM:
             understand_norm(wiring, module)
             continue
@@ -151,12 +205,30 @@ def _separate(wiring: Wiring, modules: Sequence[Module]) -> list[Join]:
         if module.kind is ModuleKind.EMBEDDING:
             made = [write_embedding(wiring, module)]
         else:
-            sources = wiring.source(module.name, input_size(module))
+            first = last.get(module.reads) if module.reads is not None else None
+            sources = wiring.source(module.name, input_size(module)) if first is None else first
             groups = input_size(module) if module.depthwise else 1
             made = _write(wiring, module, sources, groups=groups)
+        last[module.name] = made[-1]
         for layer in made:
-            layer.is_output = True
+            layer.is_output = module.name not in read
     return []
+
+
+def _in_order(modules: Sequence[Module]) -> list[Module]:
+    """The modules in file order, but each behind the one that it reads."""
+    waiting: dict[str, list[Module]] = {}
+    names = {module.name for module in modules}
+    seen: set[str] = set()
+    ordered: list[Module] = []
+    for module in modules:
+        if module.reads is not None and module.reads in names - seen:
+            waiting.setdefault(module.reads, []).append(module)
+            continue
+        placed = [module, *waiting.pop(module.name, [])]
+        ordered.extend(placed)
+        seen.update(one.name for one in placed)
+    return ordered
 
 
 def _joined(wiring: Wiring, modules: Sequence[Module], weights: WeightFile) -> list[Join]:
@@ -189,9 +261,9 @@ def _write(
     return [write_recurrent(wiring, module, sources.units)]
 
 
-def _operation(index: int, module: Module) -> Operation:
+def _operation(wiring: Wiring, index: int, module: Module) -> Operation:
     op, traced = _OPERATIONS[module.kind]
-    counted = sum(part.tensor.n_elements for part in module.parts.values() if _is_parameter(part.tensor))
+    counted = sum(_n_counted(wiring, parameter) for parameter in module.parts.values())
     if traced is TracedAs.OPAQUE and not counted:
         traced = TracedAs.CONSTANT  # counters, indices, empty buffers: no weights whose use could be unknown
     return Operation(
@@ -199,28 +271,52 @@ def _operation(index: int, module: Module) -> Operation:
     )
 
 
-def _is_parameter(tensor: LazyTensor) -> bool:
-    """Floating-point tensors and stored quantized weights; not counters, indices and masks."""
-    return tensor.dtype in FLOATING or tensor.dtype in {"int8", "uint8"} or tensor.quantization is not None
+def _n_counted(wiring: Wiring, parameter: Parameter) -> int:
+    """Parameters that the weights are, with those of an adapter or a norm that they are made from."""
+    if not _is_parameter(parameter):
+        return 0
+    parts = sum(wiring.part_counts(part).n_params for part in parameter.parts)
+    return (parameter.n_elements if not parameter.problem else parameter.tensor.n_elements) + parts
 
 
-def _write_tensors(wiring: Wiring, weights: WeightFile, sink: GraphSink) -> tuple[int, int]:
+def _is_parameter(parameter: Parameter) -> bool:
+    """Floating-point tensors and quantized weights; not counters, indices and masks."""
+    tensor = parameter.tensor
+    return not parameter.is_plain or tensor.dtype in FLOATING or tensor.dtype in {"int8", "uint8"}
+
+
+def _write_tensors(
+    wiring: Wiring, weights: WeightFile, found: Mapping[str, Parameter], sink: GraphSink
+) -> tuple[int, int]:
     """Write every tensor once; return how many parameters there are and how many of them are understood."""
     total = understood = 0
-    for tensor in weights.tensors.values():
+    holding = {parameter.tensor.name: parameter for parameter in found.values()}
+    parts = {
+        part.tensor.alias_of or part.tensor.name: part
+        for parameter in found.values()
+        for part in parameter.parts
+    }
+    for name, tensor in weights.tensors.items():
         if tensor.alias_of is not None:
             continue
-        record = _tensor(wiring, tensor)
+        record = _tensor(wiring, tensor, holding.get(name), parts.get(name))
         sink.write_tensor(record)
         total += record.n_params
         understood += record.n_params if record.understood else 0
     return total, understood
 
 
-def _tensor(wiring: Wiring, tensor: LazyTensor) -> Tensor:
-    counts, held = wiring.counts(tensor), wiring.held.get(tensor.name)
-    counted = _is_parameter(tensor)
+def _tensor(wiring: Wiring, tensor: LazyTensor, parameter: Parameter | None, part: Part | None) -> Tensor:
+    """The record of a stored tensor: of the weights that it holds, or of its part in those of another."""
+    held = wiring.held.get(tensor.name)
+    if parameter is None and part is not None and part.role in COUNTED:
+        counted, counts = True, wiring.part_counts(part)
+    elif parameter is not None:
+        counted, counts = _is_parameter(parameter), wiring.counts(parameter)
+    else:
+        counted, counts = False, count_values(tensor)
     data = _bytes(tensor)
+    role = wiring.roles.get(tensor.name, "other" if part is None or parameter is not None else part.role)
     return Tensor(
         name=tensor.name,
         dtype=tensor.dtype,
@@ -229,7 +325,7 @@ def _tensor(wiring: Wiring, tensor: LazyTensor) -> Tensor:
         n_zeros=counts.n_zeros if counted else 0,
         n_nonfinite=counts.n_nonfinite,
         understood=not counted or tensor.name in wiring.roles,
-        role=wiring.roles.get(tensor.name, "other"),
+        role=role,
         data=None if held else data,
         block=held.block if held else None,
         block_transposed=held.transposed if held else False,

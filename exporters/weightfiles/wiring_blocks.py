@@ -8,9 +8,15 @@ from numpy.typing import NDArray
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.tracing.values import Track
 from emergraph.exporters.tracing.weights import KernelMatrix, kernel_matrix
-from emergraph.exporters.weightfiles.tensors import LazyTensor
+from emergraph.exporters.weightfiles.encodings import Parameter, Part
+from emergraph.exporters.weightfiles.encodings.parameter import (
+    COUNTED,
+    Counts,
+    count_parameter,
+    count_values,
+)
 from emergraph.exporters.weightfiles.wiring_modules import Module, ModuleKind
-from emergraph.exporters.weightfiles.wiring_parameters import Counts, Parameter, column_kernels, count_values
+from emergraph.exporters.weightfiles.wiring_parameters import column_kernels
 from emergraph.graphstore.records import EdgeKind, Kernels, LayerKind, matrix_restores
 
 IntArray = NDArray[np.int64]
@@ -38,28 +44,34 @@ class Wiring:
     held: dict[str, Held] = field(default_factory=dict)
     _counts: dict[str, Counts] = field(default_factory=dict)
 
-    def counts(self, tensor: LazyTensor) -> Counts:
-        """Zeros and the like of a tensor, counted once."""
-        name = tensor.alias_of or tensor.name
+    def counts(self, parameter: Parameter) -> Counts:
+        """Zeros and the like of a parameter's weights, counted once."""
+        if parameter.canonical not in self._counts:
+            self._counts[parameter.canonical] = count_parameter(parameter)
+        return self._counts[parameter.canonical]
+
+    def part_counts(self, part: Part) -> Counts:
+        """The same of a tensor that takes part in making weights; none unless it is a parameter itself."""
+        if part.role not in COUNTED:
+            return Counts(n_params=0, n_zeros=0, n_nonfinite=0)
+        name = part.tensor.alias_of or part.tensor.name
         if name not in self._counts:
-            zero = tensor.quantization.zero_point[0] if tensor.quantization is not None else 0.0
-            self._counts[name] = count_values(tensor, zero)
+            self._counts[name] = count_values(part.tensor)
         return self._counts[name]
 
     def understand(self, parameter: Parameter, role: str) -> None:
-        """Note what a parameter, with its scales, is used for."""
+        """Note what a parameter, with its parts, is used for."""
         self.roles.setdefault(parameter.canonical, role)
-        for part in (parameter.scale, parameter.zero_point):
-            if part is not None:
-                self.roles.setdefault(part.alias_of or part.name, "quantization")
+        for part in parameter.parts:
+            self.roles.setdefault(part.tensor.alias_of or part.tensor.name, part.role)
 
     def count(self, layer: LayerDraft, *parameters: Parameter | None) -> None:
         """Add parameters to a layer's counts."""
         for parameter in parameters:
             if parameter is not None:
-                counts = self.counts(parameter.tensor)
-                layer.n_params += counts.n_params
-                layer.n_zeros += counts.n_zeros
+                for counts in (self.counts(parameter), *(self.part_counts(part) for part in parameter.parts)):
+                    layer.n_params += counts.n_params
+                    layer.n_zeros += counts.n_zeros
                 layer.dtype = layer.dtype or parameter.tensor.dtype
 
     def source(self, name: str, count: int) -> LayerDraft:
@@ -98,7 +110,7 @@ class Wiring:
         """Note that a block's matrix is the whole tensor, if it can restore it bit for bit."""
         tensor = parameter.tensor
         plain = len(tensor.shape) == 2 and parameter.is_plain
-        if plain and matrix_restores(tensor.dtype, self.counts(tensor).n_nonfinite):
+        if plain and matrix_restores(tensor.dtype, self.counts(parameter).n_nonfinite):
             self.held.setdefault(parameter.canonical, Held(block, transposed))
 
 

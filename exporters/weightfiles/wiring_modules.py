@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from emergraph.exporters.weightfiles.dtypes import FLOATING
-from emergraph.exporters.weightfiles.wiring_parameters import Parameter
+from emergraph.exporters.weightfiles.encodings import Parameter
+from emergraph.exporters.weightfiles.plainarrays import plain_groups
 
 
 class ModuleKind(StrEnum):
@@ -42,6 +43,8 @@ class Module:
     """Blocks of equal size that the outputs consist of: 3 for query | key | value."""
     why: str = ""
     """What told the kind, or why it is not known."""
+    reads: str | None = None
+    """The module whose units it reads, where the names say so: the first matrix of a low-rank pair."""
 
     @property
     def weight(self) -> Parameter:
@@ -61,14 +64,19 @@ _DEPTHWISE = re.compile(r"(.*[._])?(dw|depth_?wise)(_?conv)?([._].*)?", re.IGNOR
 _TRANSPOSED = re.compile(r".*(transpose|deconv|upconv|conv_?tr\b).*", re.IGNORECASE)
 _FILTERS = re.compile(r"(forward_)?basis(_buffer)?|filters?|filter_bank")
 """A fixed filter bank, such as a Fourier transform that is written as a convolution."""
+_SECOND = re.compile(r"(?P<start>.*[._]lora_(embedding_)?)(?P<side>B|up)(?P<end>(\.[^.]+)?)")
+"""The second matrix of a low-rank pair; the first one is A or down."""
+_FIRST = {"B": "A", "up": "down"}
+_TABLE = re.compile(r".*\.lora_embedding_A(\.[^.]+)?")
 _PACKED = re.compile(r"(.*[._])?(in_proj|c_attn|qkv|to_qkv|qkv_proj|wqkv)", re.IGNORECASE)
 
 
-def group_modules(found: Mapping[str, Parameter]) -> list[Module]:
+def group_modules(found: Mapping[str, Parameter], *, plain: bool = False) -> list[Module]:
     """Group parameters by what their names have in common, and recognise what each group is.
 
     Args:
         found: Parameters by name, in file order.
+        plain: Whether matrices are layers whatever their names, as in a file of plain arrays.
 
     Returns:
         Modules in the order in which the file first names one of their parameters; every parameter is in
@@ -80,8 +88,27 @@ def group_modules(found: Mapping[str, Parameter]) -> list[Module]:
         key, role = _key(path, leaf)
         group = groups.setdefault(key, {})
         group[role if role not in group else leaf] = parameter
+    named = groups
+    if plain:
+        groups = plain_groups(groups)
     inputs_first = _inputs_first_names(groups)
-    return [_recognise(name, parts, inputs_first) for name, parts in groups.items()]
+    modules = {name: _recognise(name, parts, inputs_first) for name, parts in groups.items()}
+    for name, module in modules.items():
+        if module.kind is ModuleKind.EMBEDDING and groups[name] != named[name]:
+            modules[name] = replace(module, kind=ModuleKind.DENSE, why="weight (outputs, inputs)")
+    return [replace(module, reads=_first_of_pair(module, modules)) for module in modules.values()]
+
+
+def _first_of_pair(module: Module, modules: Mapping[str, Module]) -> str | None:
+    match = _SECOND.fullmatch(module.name)
+    if match is None or module.kind not in {ModuleKind.DENSE, ModuleKind.CONV}:
+        return None
+    first = modules.get(match["start"] + _FIRST[match["side"]] + match["end"])
+    if first is None or first.kind not in {ModuleKind.DENSE, ModuleKind.CONV, ModuleKind.EMBEDDING}:
+        return None
+    given = first.weight.shape[1 if first.kind is ModuleKind.EMBEDDING else 0]
+    plain = not (module.inputs_first or module.transposed or first.inputs_first or first.transposed)
+    return first.name if plain and given == module.weight.shape[1] else None
 
 
 def _key(path: str, leaf: str) -> tuple[str, str]:
@@ -116,6 +143,9 @@ def _inputs_first_names(groups: Mapping[str, Mapping[str, Parameter]]) -> set[st
 
 
 def _recognise(name: str, parts: Mapping[str, Parameter], inputs_first: set[str]) -> Module:
+    problem = next((part.problem for part in parts.values() if part.problem), "")
+    if problem:
+        return Module(name=name, kind=ModuleKind.OTHER, parts=parts, why=problem)
     if "weight_ih" in parts and "weight_hh" in parts:
         return _recurrent(name, parts)
     weight, bias = parts.get("weight"), parts.get("bias")
@@ -124,15 +154,11 @@ def _recognise(name: str, parts: Mapping[str, Parameter], inputs_first: set[str]
         why = "statistics of a batch norm" if norm else "the file does not show what the values are used for"
         return Module(name=name, kind=ModuleKind.NORM if norm else ModuleKind.OTHER, parts=parts, why=why)
     rank = len(weight.shape)
-    if (
-        rank
-        and weight.tensor.n_elements > 1
-        and (rank == 1 or (bias is not None and bias.shape == weight.shape))
-    ):
+    if rank and weight.n_elements > 1 and (rank == 1 or (bias is not None and bias.shape == weight.shape)):
         fits = bias is None or bias.shape == weight.shape
         why = "one factor per feature" if fits else "weight and bias do not fit each other"
         return Module(name=name, kind=ModuleKind.NORM if fits else ModuleKind.OTHER, parts=parts, why=why)
-    if rank < 2 or not weight.tensor.n_elements:
+    if rank < 2 or not weight.n_elements:
         why = "a single value" if rank < 2 else "no elements"
         return Module(name=name, kind=ModuleKind.OTHER, parts=parts, why=why)
     return _matrix(name, parts, inputs_first) if rank == 2 else _convolution(name, parts)
@@ -168,7 +194,8 @@ def _matrix(name: str, parts: Mapping[str, Parameter], inputs_first: set[str]) -
     weight, bias = parts["weight"], parts.get("bias")
     rows, columns = weight.shape
     last = name.rpartition(".")[2]
-    if bias is None and _EMBEDDING.fullmatch(name):
+    low_rank = _SECOND.fullmatch(name) is not None or ".lora_A" in name
+    if bias is None and (_TABLE.fullmatch(name) or (_EMBEDDING.fullmatch(name) and not low_rank)):
         return Module(name=name, kind=ModuleKind.EMBEDDING, parts=parts, why="a table, by its name")
     if bias is not None and bias.shape not in {(rows,), (columns,)}:
         return Module(

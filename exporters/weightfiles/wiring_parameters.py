@@ -1,159 +1,53 @@
-"""Parameters as modules see them: a tensor with its scales where it is quantized; statistics of values."""
-
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+"""The parameters of a file as modules see them, and statistics of tables."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.exporters.weightfiles.tensors import LazyTensor
+from emergraph.exporters.weightfiles.encodings import (
+    Parameter,
+    adapters,
+    bitsandbytes,
+    hqq,
+    packedwords,
+    reparametrised,
+    scales,
+    unknown,
+)
+from emergraph.exporters.weightfiles.encodings.stored import Stored
 from emergraph.exporters.weightfiles.weightfile import WeightFile
 from emergraph.graphstore.records import MatrixKernels
 
 FloatArray = NDArray[np.floating]
 
 _CHUNK = 1 << 22
-_NUMPY_FLOATS = frozenset({"float16", "float32", "float64"})
-_QUANTIZED = frozenset(
-    {"int8", "uint8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
-)
-_SCALE_SUFFIXES = ("_scale", ".scale", "_scale_inv", ".scales", "_scales")
-_ZERO_SUFFIXES = ("_zero_point", ".zero_point", ".zero_points", "_zero_points")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Parameter:
-    """A tensor in the role that its name gives it."""
-
-    name: str
-    """Name of the parameter: for `layer.weight.qweight` this is `layer.weight`."""
-    tensor: LazyTensor
-    scale: LazyTensor | None = None
-    """Multiplies the stored values, broadcast against them from the front."""
-    zero_point: LazyTensor | None = None
-    """Taken off the stored values before."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Dimensions."""
-        return self.tensor.shape
-
-    @property
-    def canonical(self) -> str:
-        """Name of the stored tensor; of tied ones the first."""
-        return self.tensor.alias_of or self.tensor.name
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the stored values are the weights."""
-        return self.scale is None and self.tensor.quantization is None
-
-    def floats(self) -> FloatArray:
-        """Return the weights: the stored values themselves, or (q - zero_point) * scale in float32."""
-        values = self.tensor.array()
-        given = self.tensor.quantization
-        if given is not None:
-            shape = (
-                ()
-                if given.axis is None
-                else tuple(-1 if axis == given.axis else 1 for axis in range(values.ndim))
-            )
-            scale = np.array(given.scale).reshape(shape)
-            return _dequantized(values, scale, np.array(given.zero_point).reshape(shape))
-        if self.scale is not None:
-            zero = np.zeros(()) if self.zero_point is None else _spread(self.zero_point.array(), values.ndim)
-            return _dequantized(values, _spread(self.scale.array(), values.ndim), zero)
-        plain: FloatArray = values if self.tensor.dtype in _NUMPY_FLOATS else values.astype(np.float32)  # type: ignore[assignment]
-        return plain
-
-
-def _dequantized(
-    values: NDArray[np.generic], scale: NDArray[np.float64], zero: NDArray[np.float64]
-) -> FloatArray:
-    result: FloatArray = ((values.astype(np.float64) - zero) * scale).astype(np.float32)
-    return result
+_SCHEMES = (bitsandbytes.find, packedwords.find, hqq.find, scales.find, unknown.find)
+"""In the order in which they take tensors; the last one names what is left."""
 
 
 def parameters(weights: WeightFile) -> dict[str, Parameter]:
-    """Pair quantized tensors with their scales and give every other tensor as it is.
+    """Return the weights of a file by name, whatever they are stored as.
 
-    Known spellings: `x.qweight` with `x.scale`, and integers or 8-bit floats `x` with `x_scale`, `x.scale`,
-    `x_scale_inv` (which multiplies all the same) or their plurals, each with an optional `zero_point`. A
-    scale counts where it broadcasts against the values.
+    Quantized tensors are decoded with their scales; then masks, norms and adapters are applied. What the file
+    does not define has a `problem`.
 
     Args:
         weights: The file.
 
     Returns:
-        Parameters by name, in file order; scales and zero points are part of theirs and do not stand alone.
+        Parameters by name, in file order; tensors that take part in others do not stand alone.
     """
-    names = weights.tensors
-    used: set[str] = set()
+    stored = Stored(weights)
+    for find in _SCHEMES:
+        find(stored)
     found: dict[str, Parameter] = {}
-    for name, tensor in names.items():
-        base = name.removesuffix(".qweight")
-        if tensor.dtype not in _QUANTIZED:
-            continue
-        stems = (base, base.removesuffix(".weight")) if name.endswith((".qweight", ".weight")) else (base,)
-        scale = _partner(names, stems, _SCALE_SUFFIXES, tensor)
-        if scale is None:
-            continue
-        zero = _partner(names, stems, _ZERO_SUFFIXES, tensor)
-        used.update(part.name for part in (tensor, scale, zero) if part is not None)
-        found[name] = Parameter(name=base, tensor=tensor, scale=scale, zero_point=zero)
-    result: dict[str, Parameter] = {}
-    for name, tensor in names.items():
-        if name in found:
-            result[found[name].name] = found[name]
-        elif name not in used:
-            result[name] = Parameter(name=name, tensor=tensor)
-    return result
-
-
-def _partner(
-    names: Mapping[str, LazyTensor], stems: tuple[str, ...], suffixes: tuple[str, ...], tensor: LazyTensor
-) -> LazyTensor | None:
-    for stem in stems:
-        for suffix in suffixes:
-            other = names.get(stem + suffix)
-            if other is not None and _broadcasts(other.shape, tensor.shape):
-                return other
-    return None
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    """Whether a scale fits: one value, or the leading axes of the weight (trailing ones may be left out)."""
-    padded = shape + (1,) * (len(target) - len(shape))
-    return len(shape) <= len(target) and (
-        shape in {(), (1,)} or all(a in {1, b} for a, b in zip(padded, target, strict=True))
-    )
-
-
-def _spread(values: NDArray[np.generic], ndim: int) -> NDArray[np.float64]:
-    wide = values.astype(np.float64)
-    return wide.reshape(()) if wide.size == 1 else wide.reshape(wide.shape + (1,) * (ndim - wide.ndim))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Counts over the stored values of a tensor."""
-
-    n_params: int
-    n_zeros: int
-    n_nonfinite: int
-
-
-def count_values(tensor: LazyTensor, zero_point: float = 0.0) -> Counts:
-    """Count a tensor's values, zeros (values at the zero point) and non-finite values, a part at a time."""
-    values = tensor.array().reshape(-1) if tensor.n_elements else np.empty(0, np.float32)
-    zeros = bad = 0
-    floating = values.dtype.kind not in "biu" and not re.fullmatch(r"u?int\d", values.dtype.name)
-    for start in range(0, values.size, _CHUNK):
-        part = values[start : start + _CHUNK]
-        zeros += part.size - int(np.count_nonzero(part != np.asarray(zero_point).astype(part.dtype)))
-        bad += part.size - int(np.count_nonzero(np.isfinite(part))) if floating else 0
-    return Counts(n_params=values.size, n_zeros=zeros, n_nonfinite=bad)
+    for name, tensor in weights.tensors.items():
+        made = stored.found.get(name)
+        if made is not None:
+            found[made.name if made.name not in weights.tensors else name] = made
+        elif name not in stored.taken:
+            found[name] = Parameter(name=name, tensor=tensor)
+    config = weights.config.get("adapter_config")
+    return adapters.apply(reparametrised.apply(found), config if isinstance(config, dict) else {})
 
 
 def column_kernels(values: FloatArray) -> tuple[NDArray[np.float64], MatrixKernels]:

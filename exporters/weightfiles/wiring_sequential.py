@@ -88,7 +88,7 @@ def _join(previous: Module | None, module: Module) -> Join | None:
     """How a module can read the one before it; None where the sizes do not fit."""
     found: tuple[str, int, int] | None
     if module.kind is ModuleKind.NORM:
-        size = next(iter(module.parts.values())).tensor.n_elements
+        size = next(iter(module.parts.values())).n_elements
         fits = previous is not None and output_size(previous) == size
         found = (f"one factor for each of its {size} outputs", 1, 1) if fits else None
     elif previous is None:
@@ -187,7 +187,7 @@ def _unfit(previous: Module | None, module: Module, source: str) -> EmergraphErr
         found = f"{target} cannot be the first layer of a chain"
     else:
         given = f"{printable(previous.name)} gives {output_size(previous)}"
-        needed = next(iter(module.parts.values())).tensor.n_elements
+        needed = next(iter(module.parts.values())).n_elements
         needed = needed if module.kind is ModuleKind.NORM else input_size(module)
         found = f"{target} needs {needed} inputs, {given}"
     return _ambiguous(found, source)

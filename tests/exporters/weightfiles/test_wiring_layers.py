@@ -302,10 +302,13 @@ def test_eight_bit_floats_with_scales(wired):
     np.testing.assert_array_equal(sink.dense("a", "a:in"), [[0.75], [-1.0]])
 
 
-def test_a_scale_of_the_wrong_shape_is_no_scale(wired):
+def test_integers_whose_scale_does_not_fit_are_not_understood(wired):
     q = torch.ones(2, 3, dtype=torch.int8)
-    _, summary = wired({"a.weight": q, "a.weight_scale": torch.ones(5)})
-    assert [op.name for op in summary.opaque] == ["a.weight_scale"]
+    sink, summary = wired({"a.weight": q, "a.weight_scale": torch.ones(5), "b.weight": torch.ones(2, 3)})
+    ((name, reason),) = [(op.name, op.reason) for op in summary.opaque]
+    assert (name, "scales of shape (5,)" in reason) == ("a", True)
+    assert (summary.n_parameters, summary.n_parameters_understood) == (12, 6)
+    assert not sink.tensors["a.weight"].understood
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization.*", "ignore::UserWarning")
