@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+ZOO_VENV ?= .venv-zoo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills kills fuzz fuzz-commands golden house docs clean
+.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills kills fuzz fuzz-commands golden house zoo test-zoo docs clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +67,13 @@ fuzz-commands: $(VENV)/.installed-dev ## Run 3 000 commands on spoiled files, an
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz_commands.py --mode inside --cases 20000 --seed $(or $(SEED),1) --state fuzz-failures/commands
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz_commands.py --mode processes --jobs 2 --cases 3000 --seed $(or $(SEED),2) --state fuzz-failures/commands
 
+# goes on where it was stopped; one thread each
+zoo: $(ZOO_VENV)/.installed ## Judge the graphs of two hundred architectures and write docs/architectures.md (an hour)
+	OMP_NUM_THREADS=1 $(ZOO_VENV)/bin/python benchmarks/architectures.py --jobs 2 --page
+
+test-zoo: $(ZOO_VENV)/.installed ## Judge the graphs of the few architectures that CI has time for
+	OMP_NUM_THREADS=1 $(ZOO_VENV)/bin/python benchmarks/architectures.py --ci --again --jobs 2 --state build/zoo-ci.jsonl
+
 docs: $(VENV)/.installed-dev ## Write the pages again that are made from the code
 	$(BIN)/python -m emergraph.cli.reference > docs/cli.md
 	$(BIN)/python -m emergraph.analysis.resultpage > docs/schema.md
@@ -73,7 +81,7 @@ docs: $(VENV)/.installed-dev ## Write the pages again that are made from the cod
 	$(BIN)/python -c "from emergraph.exporters.tracing.operations_page import operations_page; print(operations_page(), end='')" > docs/operations.md
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(ZOO_VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # pip before 25.1 does not know dependency groups
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -85,4 +93,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --constraint constraints.txt --editable ".[torch]" --group dev
+	@touch $@
+
+$(ZOO_VENV)/.installed: pyproject.toml constraints.txt benchmarks/zoo-constraints.txt
+	$(PYTHON) -m venv $(ZOO_VENV)
+	$(ZOO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(ZOO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint benchmarks/zoo-constraints.txt --editable ".[hf]" networkx timm torchvision
 	@touch $@

@@ -68,7 +68,7 @@ def influence(
     tensors = [
         t for t in dict.fromkeys(home.values()) if traced.values[t].dtype.kind == "f" and t not in set(frozen)
     ]
-    runner = Runner(_intercepted(traced.model, traced.values, tensors, tuple(frozen)))
+    runner = Runner(intercepted(traced.model, traced.values, tensors, tuple(frozen)))
     plain = Runner(traced.model)
     n = traced.sink.n_units
     changed = np.zeros((n, n), bool)
@@ -145,7 +145,7 @@ def _equal(a: Array, b: Array) -> NDArray[np.bool_]:
     return same | ((a != a) & (b != b)) if a.dtype.kind == "f" else same
 
 
-def _intercepted(
+def intercepted(
     model: onnx.ModelProto, values: Mapping[str, Array], tensors: Sequence[str], frozen: Sequence[str]
 ) -> onnx.ModelProto:
     """A copy in which `delta:t` is added to every tensor t of a list, and frozen tensors are inputs."""
