@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -61,24 +61,28 @@ def command(
 
 
 def _flattened(
-    function: Callable[..., None], limits: Limits | None = None, *, held: bool = True
-) -> Callable[..., None]:
+    function: Callable[..., object], limits: Limits | None = None, *, held: bool = True
+) -> Callable[..., object]:
     """A function with options for parameters; with limits, one that has theirs, and is held to them."""
     hints = typing.get_type_hints(function, include_extras=True)
-    groups: dict[str, tuple[type, list[str]]] = {}
+    plain = [name for name, hint in hints.items() if not dataclasses.is_dataclass(hint)]
+    groups: dict[str, tuple[type, dict[str, str]]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(function).parameters.values():
         hint = hints[parameter.name]
         if not dataclasses.is_dataclass(hint):
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint))
             continue
-        options = _option_parameters(typing.cast("type", hint), limits if hint is Limits else None)
-        groups[parameter.name] = (typing.cast("type", hint), [option.name for option in options])
+        fields = _option_parameters(typing.cast("type", hint), limits if hint is Limits else None)
+        taken = {*plain, *(one.name for one in parameters)}
+        options = [_apart(field, parameter.name, taken) for field in fields]
+        names = {option.name: field.name for option, field in zip(options, fields, strict=True)}
+        groups[parameter.name] = (typing.cast("type", hint), names)
         parameters.extend(options)
     asked = next((name for name, (group, _) in groups.items() if group is Limits), None)
     if asked is None and limits is not None:
         options = _option_parameters(Limits, limits)
-        groups[_OWN_LIMITS] = (Limits, [option.name for option in options])
+        groups[_OWN_LIMITS] = (Limits, {option.name: option.name for option in options})
         parameters.extend(options)
 
     roles = {
@@ -88,27 +92,31 @@ def _flattened(
     }
 
     @functools.wraps(function)
-    def flat(**values: object) -> None:
+    def flat(**values: object) -> object:
         if limits is not None:  # before any file is looked at
             Limits(**{field.name: values[field.name] for field in dataclasses.fields(Limits)})  # type: ignore[arg-type]
         with checked_files(values, roles):
-            run(values)
+            return run(values)
 
-    def run(values: dict[str, object]) -> None:
+    def run(values: dict[str, object]) -> object:
         for name, (group, names) in groups.items():
-            values[name] = _made(group, {option: values.pop(option) for option in names})
+            values[name] = _made(group, {field: values.pop(option) for option, field in names.items()})
         given = values[asked] if asked else values.pop(_OWN_LIMITS, None)
         if not held or not isinstance(given, Limits):
-            function(**values)
-            return
+            return function(**values)
         with doing(function.__name__), held_to(given):
-            function(**values)
+            return function(**values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.file_roles = roles  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del flat.__wrapped__  # typer would look behind the new signature
     return flat
+
+
+def _apart(field: inspect.Parameter, group: str, taken: Collection[str]) -> inspect.Parameter:
+    """The parameter of a field, with another name where its own is taken: the option has its flag anyway."""
+    return field.replace(name=f"{group}_{field.name}") if field.name in taken else field
 
 
 def _option_parameters(group: type, defaults: object = None) -> list[inspect.Parameter]:
@@ -129,14 +137,17 @@ def _option_parameters(group: type, defaults: object = None) -> list[inspect.Par
 
 def _parameter(option: Option) -> inspect.Parameter:
     """A parameter for typer from an option of the library: words stay words here, see `_made`."""
-    kind = option.item if option.item in _PLAIN and not option.many else str
-    default = option.default if kind is not str or option.default is None else text_of(option.default)
+    kind: Any = option.item if option.item in _PLAIN and option.form is None else str
+    if option.many and not (option.repeatable and kind is Path):
+        kind = str
+    default = option.default
+    if option.repeatable:
+        kind, default = list[kind], list(default) if isinstance(default, tuple) and default else None
+    elif kind is str and default is not None:
+        default = (text_of if option.form is None else option.form.write)(default)
     said = option.default_text
-    flags = option.flag
-    if kind is bool and option.default:
-        flags = f"{option.flag}/{option.flag.replace('--', '--no-', 1)}"
     info = typer.Option(
-        flags,
+        f"{option.flag}/{option.off}" if kind is bool and option.off else option.flag,
         help=option.help if said is None else f"{option.help}  [default: {said}]",
         metavar=option.metavar,
         min=option.least if kind in (int, float) else None,
@@ -144,8 +155,9 @@ def _parameter(option: Option) -> inspect.Parameter:
         show_default=said is None,
     )
     optional = kind if default is not None else kind | None
+    notes = (info,) if option.role is None else (info, option.role)
     return inspect.Parameter(
-        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[optional, info]
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[optional, *notes]
     )
 
 
@@ -156,12 +168,16 @@ _PLAIN = (bool, int, float, Path)
 def _made(group: type, values: dict[str, object]) -> object:
     """Return an object of a class of options from what stood on the command line."""
     declared = {option.name: option for option in declared_options(group)}
-    return group(
-        **{
-            name: value_of(declared[name], value) if name in declared and isinstance(value, str) else value
-            for name, value in values.items()
-        }
-    )
+    return group(**{name: _value(declared.get(name), value) for name, value in values.items()})
+
+
+def _value(option: Option | None, value: object) -> object:
+    """What a user means by what typer has read."""
+    if option is None:
+        return value
+    if option.repeatable:
+        return option.default if value is None else value
+    return value_of(option, value) if isinstance(value, str) else value
 
 
 def parse_options(group: type[Chosen], words: Sequence[str]) -> Chosen:
@@ -170,19 +186,24 @@ def parse_options(group: type[Chosen], words: Sequence[str]) -> Chosen:
     Raises:
         UsageError: A word is none of the options, or a value is none that its option may have.
     """
-    found: list[Chosen] = []
+    try:
+        found = _parser(typing.cast("Hashable", group)).main(list(words), standalone_mode=False)
+    except typer.TyperException as error:
+        raise UsageError(error.format_message()) from None
+    return typing.cast("Chosen", found)
 
-    def keep(*, options: Chosen) -> None:
-        found.append(options)
+
+@functools.cache
+def _parser(group: Hashable) -> "typer.core.TyperCommand":
+    """A command that has the options of a class and returns an object of it."""
+
+    def keep(*, options: Options) -> Options:
+        return options
 
     keep.__annotations__ = {"options": group}
     alone = typer.Typer(add_completion=False)
     alone.command()(_flattened(keep))
-    try:
-        typer.main.get_command(alone).main(list(words), standalone_mode=False)
-    except typer.TyperException as error:
-        raise UsageError(error.format_message()) from None
-    return found[0]
+    return typing.cast("typer.core.TyperCommand", typer.main.get_command(alone))
 
 
 def _print_version(wanted: bool) -> None:

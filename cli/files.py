@@ -9,29 +9,14 @@ import os
 import stat
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum, auto
 from pathlib import Path
 
 from emergraph.commandfiles import note_input, noted_as, one_command
 from emergraph.errors import UsageError
+from emergraph.options import FileRole
 from emergraph.outputs import check_output
 from emergraph.paths import NotRegularError, kind_of, own_descriptor
 from emergraph.safetext import escape_controls
-
-
-class FileRole(Enum):
-    """What a command does with a path."""
-
-    READS = auto()
-    """Opens it; also texts that may name a file, such as `FILE.duckdb:graph`."""
-    MODEL = auto()
-    """Reads a model there, which may name other files."""
-    WRITES = auto()
-    """Replaces it as a whole."""
-    MAKES = auto()
-    """Writes what must not be there yet; the command itself says so."""
-    STORES = auto()
-    """Keeps results in a store, which is made when missing."""
 
 
 def role_of(annotation: object) -> FileRole | None:

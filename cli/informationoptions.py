@@ -8,8 +8,9 @@ import typer
 
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
-from emergraph.cli.parsing import parse_choice, parse_values
+from emergraph.cli.parsing import parse_values
 from emergraph.errors import UsageError
+from emergraph.options import member
 
 if TYPE_CHECKING:
     from emergraph.analysis.information.measure import EstimatorOptions
@@ -61,7 +62,7 @@ class SequenceSource:
         if self.sequences is not None:
             return read_sequences(self.sequences, n=self.samples, seed=seed)
         if self.text is not None:
-            unit = parse_choice("--tokens", self.tokens, TextUnit)
+            unit = member(TextUnit, self.tokens, "tokens")
             return text_sequences(self.text, length=self.length, unit=unit, n=self.samples, seed=seed)
         if self.entities is None:
             return None
@@ -117,7 +118,7 @@ class Estimation:
             tensors=None if self.blocks is None else self.blocks.split(","),
             input_name=self.ids,
             inputs=parse_values(self.input or ()),
-            micro=parse_choice("--micro", self.micro, Micro),
+            micro=member(Micro, self.micro, "micro"),
             root=links.root,
             limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
         )
@@ -128,9 +129,9 @@ class Estimation:
         from emergraph.analysis.information.projection import Projection
 
         return EstimatorOptions(
-            estimator=parse_choice("--estimator", self.estimator, EstimatorName),
+            estimator=member(EstimatorName, self.estimator, "estimator"),
             dimensions=self.dimensions,
-            projection=parse_choice("--projection", self.projection, Projection),
+            projection=member(Projection, self.projection, "projection"),
             repeats=self.repeats,
             seeds=self.seeds,
             seed=self.seed,

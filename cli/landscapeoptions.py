@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
-from emergraph.cli.parsing import parse_choice, parse_seconds
 from emergraph.errors import UsageError
+from emergraph.optionforms import parse_seconds
+from emergraph.options import FileRole, member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ class Evaluation:
         arrays = inputs.arrays()
         parallelism = None
         if self.backend is not None:
-            backend = parse_choice("--backend", self.backend, Backend)
+            backend = member(Backend, self.backend, "backend")
             parallelism = Parallelism(backend=backend, n_jobs=self.jobs)
         return ModelOptions(
             inputs={name: array for name, array in arrays.items() if name != self.target},
@@ -107,7 +107,7 @@ class Evaluation:
             samples=self.samples if inputs.inputs is None else None,
             targets=self._target(arrays),
             ignore_label=self.ignore_label,
-            loss=parse_choice("--loss", self._loss(), [k for k in LossKind if k != LossKind.FUNCTION]),
+            loss=member(LossKind, self._loss(), "loss"),
             outputs=tuple(self.model_output) if self.model_output else None,
             embeddings=self.embeddings,
             weights=self.weights,

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
-from emergraph.cli.parsing import parse_bytes, parse_seconds
 from emergraph.cli.supervision import announce_limits, announced_limits
 from emergraph.errors import LimitError
 from emergraph.memory import ran_out_of_memory
+from emergraph.optionforms import parse_bytes, parse_seconds
 from emergraph.safetext import escape_controls
 
 _AGAIN_SECONDS = 3.0

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from emergraph.atomic import write_atomically
-from emergraph.cli.files import FileRole
 from emergraph.cli.streams import stdout_is_closed
 from emergraph.errors import ExitCode, UsageError
+from emergraph.options import FileRole
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:

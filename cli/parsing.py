@@ -1,70 +1,14 @@
-"""Option values that are more than a text: choices, sizes, durations, `NAME=VALUE`, lists of numbers."""
+"""Values of inputs on the command line: `NAME=VALUE` for shapes, arrays and axes."""
 
 import json
-import re
-from collections.abc import Iterable, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Choice = TypeVar("Choice", bound=StrEnum)
-
-_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "H": 3600.0}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
-
-
-def parse_choice(option: str, word: str, known: Iterable[Choice]) -> Choice:
-    """Return the choice that a word names.
-
-    Args:
-        option: The option that the word was given for, such as "--norm".
-        word: What was given.
-        known: An enumeration, or some of its members.
-
-    Raises:
-        UsageError: There is no such choice.
-    """
-    choices = {str(choice): choice for choice in known}
-    if word not in choices:
-        raise UsageError(f"{option} {word}: expected one of {', '.join(choices)}")
-    return choices[word]
-
-
-def parse_bytes(text: str) -> int:
-    """Return a size in bytes: "8GiB" is 8 * 2**30, "500MB" is 500 * 10**6, a bare number is bytes.
-
-    Raises:
-        UsageError: The text is not a size.
-    """
-    number, unit = _quantity(text)
-    if unit.upper() not in _BYTES:
-        raise UsageError(f"'{text}' is not a size: expected a number with MB, GB, MiB or GiB, such as 8GiB")
-    return int(number * _BYTES[unit.upper()])
-
-
-def parse_seconds(text: str) -> float:
-    """Return a duration in seconds: "90" and "90s" are 90, "5m" is 300, "1h" is 3600.
-
-    Raises:
-        UsageError: The text is not a duration.
-    """
-    number, unit = _quantity(text)
-    if unit.upper() not in _SECONDS:
-        raise UsageError(f"'{text}' is not a duration: expected a number with s, m or h, such as 90s or 5m")
-    return number * _SECONDS[unit.upper()]
-
-
-def _quantity(text: str) -> tuple[float, str]:
-    match = _QUANTITY.fullmatch(text.strip())
-    if match is None or float(match[1]) == 0:
-        return 0.0, "?"  # no unit has this name, so that the caller says what it expected
-    return float(match[1]), match[2]
 
 
 def parse_shapes(entries: Sequence[str]) -> "dict[str, tuple[int, ...]]":
@@ -127,18 +71,3 @@ def _name_and_value(entry: str, form: str, seen: object) -> tuple[str, str]:
     if isinstance(seen, dict) and name in seen:
         raise UsageError(f"'{entry}': {name} is given twice")
     return name, text.strip()
-
-
-def parse_numbers(text: str, option: str) -> tuple[float, ...]:
-    """Return the numbers of a comma-separated list.
-
-    Raises:
-        UsageError: The list is empty or holds something that is not a finite number.
-    """
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or not all(abs(number) < float("inf") for number in numbers):
-        raise UsageError(f"{option} {text}: expected numbers separated by commas, such as 0.01,0.05,0.1")
-    return numbers

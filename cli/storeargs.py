@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emergraph.cli.files import FileRole
+from emergraph.options import FileRole
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store, a DuckDB file.")]
 

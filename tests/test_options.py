@@ -5,22 +5,42 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emergraph.analysis.activity.options import ActivityOptions, RuleOptions
+from emergraph.analysis.emergence.options import (
+    ExtentOptions,
+    ReportOptions,
+    SnapshotOptions,
+    TrajectoryOptions,
+)
 from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions, RunOptions
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.cli.app import parse_options
 from emergraph.errors import UsageError
+from emergraph.optionforms import BUDGET, GRID, NAME_OR_ID
 from emergraph.options import Options, command_line, declared_options, option, repeated
 
-CLASSES = (TopologyOptions, OrderOptions, PercolationOptions, PruningOptions, SurveyOptions)
+CLASSES = (
+    *(TopologyOptions, OrderOptions, PercolationOptions, SurveyOptions),
+    *(PruningOptions, ActivityChoice, RunOptions, Keeping),
+    *(RuleOptions, ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
+    *(SnapshotOptions, TrajectoryOptions),
+)
 
 
 WORDS = {"criterion": ["magnitude", "wanda", "l2", "random", "2:4"], "levels": [(0.1,), (0.25, 0.5)]}
 """Values of options whose words no type lists."""
+FORMS = {
+    NAME_OR_ID: st.integers(0, 99) | st.from_regex(r"\A[a-z][a-z0-9 =]{0,9}\Z"),
+    GRID: st.just("all") | st.integers(2, 999) | st.lists(st.floats(-1, 1), min_size=1).map(tuple),
+    BUDGET: st.none() | st.integers(1, 10**6).map(float),
+}
+"""Values that are written in a form of their own."""
 
 
 class Colour(StrEnum):
@@ -40,6 +60,10 @@ class Walk(Options):
     folder: Path | None = option(default=None, help="Where.", metavar="FOLDER")
     loud: bool = option(default=False, help="Say it.")
     drawn: bool = option(default=True, help="Draw it.")
+    wide: bool | None = option(default=None, help="How wide.", off="--narrow")
+    names: tuple[str, ...] = option(default=(), help="Names.", flag="--name", repeatable=True)
+    files: tuple[Path, ...] | None = option(default=None, help="Files.", flag="--file", repeatable=True)
+    budget: float | None = option(default=60.0, help="Time.", form=BUDGET)
     note: str = "not an option"
 
 
@@ -52,6 +76,8 @@ def other_values(declared):
     """Draw a value that the declaration allows."""
     if declared.name in WORDS:
         return st.sampled_from(WORDS[declared.name])
+    if declared.form is not None:
+        return FORMS[declared.form]
     kind = declared.item
     if kind is bool:
         return st.booleans()
@@ -67,6 +93,7 @@ def other_values(declared):
         number = st.from_regex(r"\A[a-z]{1,5}/-?[a-z.]{1,5}\Z").map(Path)
     else:
         number = st.from_regex(r"\A-{0,2}[a-zA-Z0-9 '\"<>*_]{1,12}\Z")
+        number = number.map(str.strip).filter(bool) if declared.many else number
     return st.lists(number, min_size=1, max_size=4).map(tuple) if declared.many else number
 
 
@@ -84,6 +111,7 @@ def objects(cls):
 
 
 @pytest.mark.parametrize("cls", [*CLASSES, Walk], ids=lambda cls: cls.__name__)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_the_command_line_of_options_gives_equal_options(cls, data):
     chosen = data.draw(objects(cls))

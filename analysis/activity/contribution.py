@@ -10,11 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.activity.scores import (
-    DEFAULT_CONTRIBUTION_THRESHOLD,
-    ActivityRule,
-    ActivityScores,
-)
+from emergraph.analysis.activity.options import ActivityRule
+from emergraph.analysis.activity.scores import DEFAULT_CONTRIBUTION_THRESHOLD, ActivityScores
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.paths.edgesums import group_edges
 from emergraph.analysis.unitgraph import ROLES, EdgeColumns, UnitBlock, UnitGraph

@@ -1,13 +1,8 @@
 """Scores of any activity rule, whatever it needs."""
 
 from emergraph.analysis.activity.contribution import contribution_scores
-from emergraph.analysis.activity.scores import (
-    Activity,
-    ActivityRule,
-    ActivityScores,
-    rule_named,
-    trace_scores,
-)
+from emergraph.analysis.activity.options import ActivityRule
+from emergraph.analysis.activity.scores import Activity, ActivityScores, rule_named, trace_scores
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.activity.weightchange import weight_change_scores
 from emergraph.analysis.unitgraph import UnitGraph

@@ -5,36 +5,17 @@ together it does not say, so every reading has a name here and a report says whi
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.unittrace import UnitTrace
-from emergraph.analysis.choices import choice
 from emergraph.errors import UsageError
+from emergraph.options import member
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-
-class ActivityRule(StrEnum):
-    """How a unit's activity is decided; all but the last two look only at the trace."""
-
-    MEAN = "mean"
-    """The mean over samples is above the threshold."""
-    MEAN_ABS = "mean_abs"
-    """The mean absolute value over samples is above the threshold."""
-    ANY = "any"
-    """Some sample is above the threshold."""
-    MAJORITY = "majority"
-    """More than half of the samples are above the threshold."""
-    PER_SAMPLE = "per_sample"
-    """Each sample has its own activity; emergence is counted for each."""
-    CONTRIBUTION = "contribution"
-    """The unit contributes more than threshold times the average to some target."""
-    WEIGHT_CHANGE = "weight_change"
-    """The unit's incoming weights changed by more than threshold times their norm between two snapshots."""
 
 
 DEFAULT_THRESHOLD = 0.05
@@ -171,4 +152,4 @@ def rule_named(rule: ActivityRule | str) -> ActivityRule:
     Raises:
         UsageError: There is none.
     """
-    return choice(ActivityRule, rule, "activity rule")
+    return member(ActivityRule, rule, "activity rule")

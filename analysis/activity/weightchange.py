@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
+from emergraph.analysis.activity.options import ActivityRule
+from emergraph.analysis.activity.scores import ActivityScores
 from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind

@@ -1,25 +1,22 @@
 """Everything that is said about one E at once: sweep, interval, null models, baselines, edge form."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
+from emergraph.analysis.activity.options import ActivityRule
+from emergraph.analysis.activity.scores import ActivityScores
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.baselines import Baselines, baselines
 from emergraph.analysis.emergence.complexity import MINIMUM_SAMPLES, effective_complexity
 from emergraph.analysis.emergence.intervals import BootstrapResult, bootstrap_emergence
-from emergraph.analysis.emergence.nulls import (
-    ACTIVITY_NULLS,
-    NullKind,
-    NullResult,
-    null_model,
-)
+from emergraph.analysis.emergence.nulls import NullResult, null_model
+from emergraph.analysis.emergence.options import ACTIVITY_NULLS, NullKind, ReportOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.remeasure import ModelActivity
 from emergraph.analysis.emergence.result import EmergenceResult
@@ -30,34 +27,8 @@ from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
-Grid = Sequence[float] | int | Literal["all"]
 OpenModel = Callable[[], AbstractContextManager[ModelActivity]]
 """Opens the model for weight nulls; closed when they are done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """How much of everything a full report takes."""
-
-    thresholds: Grid = 100
-    """Of the sweep: numbers, how many to choose, or "all"."""
-    draws: int = 200
-    """Bootstrap draws over samples."""
-    nulls: tuple[NullKind, ...] = (NullKind.ACTIVITY_IN_LAYERS, NullKind.ACTIVITY_OVER_NET)
-    null_draws: int = 100
-    """Draws of each null of activity."""
-    weight_draws: int = 10
-    """Draws of each null of weights: each runs the model again."""
-    noise: float = 0.1
-    """Of weight_noise: standard deviation, relative to the root mean square of each tensor."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("draws", "null_draws", "weight_draws"):
-            if getattr(self, name) < 2:
-                raise UsageError(f"{name} must be at least 2, got {getattr(self, name)}")
-        if not self.noise > 0:
-            raise UsageError(f"noise must be above 0, got {self.noise}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,7 +89,7 @@ def full_report(
     """
     options, report = options or EmergenceOptions(), report or ReportOptions()
     activity = scores.above(threshold)
-    grid = report.thresholds
+    grid = report.grid
     if isinstance(grid, int):
         grid = default_thresholds(scores, n=grid).tolist()
     left_out: dict[str, str] = {}
@@ -135,14 +106,15 @@ def full_report(
             scores.rule,
             threshold=threshold,
             options=options,
-            n_draws=report.draws,
+            n_draws=report.n_draws,
             seed=report.seed,
         )
     nulls: list[NullResult] = []
     if single:
-        runs_model = open_model is not None and not ACTIVITY_NULLS.issuperset(report.nulls)
+        kinds = report.null_kinds(runs_model=False)
+        runs_model = open_model is not None and not ACTIVITY_NULLS.issuperset(kinds)
         with open_model() if runs_model and open_model is not None else nullcontext() as measure:
-            for kind in report.nulls:
+            for kind in kinds:
                 found = _null_of(graph, kind, scores, threshold, options, report, measure, left_out)
                 nulls += [] if found is None else [found]
     else:

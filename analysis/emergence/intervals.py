@@ -10,11 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.activity.contribution import contribution_scores
-from emergraph.analysis.activity.scores import (
-    ActivityRule,
-    rule_named,
-    trace_scores,
-)
+from emergraph.analysis.activity.options import ActivityRule
+from emergraph.analysis.activity.scores import rule_named, trace_scores
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.cases import count_cases
 from emergraph.analysis.emergence.result import Magnitude

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.activity.scores import Activity
-from emergraph.analysis.choices import choice
 from emergraph.analysis.emergence.cases import count_cases
 from emergraph.analysis.emergence.exact import small
+from emergraph.analysis.emergence.options import ACTIVITY_NULLS, MOVING_NULLS, NullKind
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.emergence.rewiring import WeightNull, randomised_graph
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
@@ -22,30 +21,10 @@ from emergraph.analysis.paths.states import UnitClasses, classify
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
+from emergraph.options import member
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-
-
-class NullKind(StrEnum):
-    """What a null model draws at random."""
-
-    ACTIVITY_IN_LAYERS = "activity_in_layers"
-    """Activity shuffled among the units of each layer that count."""
-    ACTIVITY_OVER_NET = "activity_over_net"
-    """Activity shuffled among all units that count."""
-    WEIGHTS_IN_BLOCKS = "weights_in_blocks"
-    """The entries of each block's matrix shuffled, zeros included."""
-    REWIRED = "rewired"
-    """Edges of each block rewired with all degrees kept (masked graphs)."""
-    WEIGHT_NOISE = "weight_noise"
-    """Gaussian noise on the weights; the graph stays, the activity is measured again."""
-
-
-ACTIVITY_NULLS = frozenset({NullKind.ACTIVITY_IN_LAYERS, NullKind.ACTIVITY_OVER_NET})
-
-MOVING_NULLS = frozenset({NullKind.WEIGHTS_IN_BLOCKS, NullKind.REWIRED})
-"""Nulls that put weights elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +217,7 @@ def null_kind(kind: NullKind | str) -> NullKind:
     Raises:
         UsageError: There is none.
     """
-    return choice(NullKind, kind, "null model")
+    return member(NullKind, kind, "null model")
 
 
 def _weight_draw(

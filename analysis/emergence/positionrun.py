@@ -7,17 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.rules import activity_scores
-from emergraph.analysis.activity.scores import DEFAULT_THRESHOLD, ActivityRule, rule_named
+from emergraph.analysis.activity.scores import DEFAULT_THRESHOLD, rule_named
 from emergraph.analysis.emergence.closedforms import layered_form
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.positionops import Tensors
-from emergraph.analysis.emergence.positions import (
-    NeuronTensor,
-    PositionCount,
-    neuron_tensors,
-    position_count,
-)
+from emergraph.analysis.emergence.positions import NeuronTensor, PositionCount, neuron_tensors, position_count
 from emergraph.analysis.emergence.remeasure import trace_row, trace_samples
 from emergraph.analysis.emergence.result import EmergenceResult
 from emergraph.analysis.modelruns.files import ModelFiles, model_of

@@ -10,11 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.rules import activity_scores
-from emergraph.analysis.activity.scores import Activity, ActivityRule
+from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.movedweights import MovedWeights, with_noise
-from emergraph.analysis.emergence.nulls import MOVING_NULLS, NullKind, WeightDraw
+from emergraph.analysis.emergence.nulls import WeightDraw
+from emergraph.analysis.emergence.options import MOVING_NULLS, NullKind
 from emergraph.analysis.emergence.rewiring import WeightNull
 from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
 from emergraph.analysis.unitgraph import UnitGraph
@@ -201,8 +203,8 @@ def trace_samples(file: OnnxFile, files: ModelFiles, about: dict[str, object]) -
         UsageError: Inputs are missing.
     """
     options = TraceOptions(run_limits=files.limits)
-    if files.inputs is not None:
-        return given_samples(file, files.inputs, options)
+    if files.arrays is not None:
+        return given_samples(file, files.arrays, options)
     if about["kind"] != "random":
         raise UsageError(
             f"Trace '{about['name']}' was made on inputs of a file: give it (--inputs FILE.npz), "

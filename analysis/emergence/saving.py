@@ -232,7 +232,7 @@ def _interval_rows(result: BootstrapResult) -> Rows:
     return {INTERVALS.name: _frame(INTERVALS, rows)}
 
 
-def save_report(store: Store, graph: int, report: EmergenceReport, *, seed: int, **about: object) -> int:
+def save_report(store: Store, graph: int, report: EmergenceReport, **about: object) -> int:
     """Write everything of a full report as one run; return its id. Arguments as in `save_emergence`."""
     tables = _sweep_rows(report.sweep)
     if report.result is not None:
@@ -260,7 +260,10 @@ def save_report(store: Store, graph: int, report: EmergenceReport, *, seed: int,
             pl.col("layer").cast(pl.Int32), "unexplained", "status"
         )
     parameters = {"activity": report.sweep.rule, **report.sweep.options.to_dict(), **about}
-    return store.record_run(graph, COMMAND, parameters, seed=seed, result_tables=tables)
+    seed = about.get("seed")
+    return store.record_run(
+        graph, COMMAND, parameters, seed=int(str(seed)) if seed is not None else None, result_tables=tables
+    )
 
 
 def save_positions(store: Store, graph: int, report: PositionReport, **about: object) -> int:

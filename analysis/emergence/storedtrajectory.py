@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.rules import activity_scores
-from emergraph.analysis.activity.scores import ActivityRule, rule_named
+from emergraph.analysis.activity.scores import rule_named
 from emergraph.analysis.emergence.baselines import baselines
+from emergraph.analysis.emergence.options import TrajectoryOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.trajectory import (
     LaggedCorrelation,
     Stopping,
     Trajectory,
-    TrajectoryOptions,
     change,
     lagged_correlations,
     stoppings,

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
+from emergraph.analysis.activity.options import ActivityRule
+from emergraph.analysis.activity.scores import ActivityScores
 from emergraph.analysis.emergence.cases import MEMORY, cases_per_pass, count_cases
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.finite import finite_or_none

@@ -13,47 +13,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.emergence.options import TrajectoryOptions
 from emergraph.analysis.emergence.rankcorrelation import RankCorrelation, rank_correlation
-from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
 
 MINIMUM_PAIRS = 4
 """Fewest pairs that a correlation is taken of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrajectoryOptions:
-    """What is asked of a trajectory."""
-
-    metric: str = "accuracy"
-    """Metric whose change is explained."""
-    higher_is_better: bool = True
-    window: int = 3
-    """Steps of the trailing mean that smooths the metric."""
-    max_lag: int = 3
-    """Largest lag: E at step t against the change that follows step t + lag."""
-    n_permutations: int = 9999
-    seed: int = 0
-    patience: int = 3
-    """Steps without improvement after which ordinary early stopping stops; and steps for which a rule on E
-    must hold."""
-    min_delta: float = 0.0
-    """What counts as an improvement of the metric."""
-    tolerance: float = 0.01
-    """Rule `settled`: E changes by at most this share."""
-    share: float = 0.01
-    """Rule `near_zero`: E is at most this share of its largest value so far."""
-
-    def __post_init__(self) -> None:
-        if min(self.window, self.patience, self.n_permutations) < 1 or self.max_lag < 0:
-            raise UsageError("window, patience and permutations must be at least 1, max_lag at least 0")
-        if self.tolerance < 0 or not 0 <= self.share < 1 or self.min_delta < 0:
-            raise UsageError("tolerance and min_delta must not be negative, share must be in [0, 1)")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

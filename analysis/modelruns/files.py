@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.analysis.modelruns.samples import LabelledSamples, kept_name
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile import OnnxFile, read_onnx
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
@@ -20,19 +21,17 @@ Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """The model behind a graph, and what to run it on."""
+class ModelFiles(LabelledSamples):
+    """The model behind a graph, and what to run it on; without inputs it is not run."""
 
     model: Path
-    inputs: Mapping[str, Array] | None = None
-    """Samples by input name; None: the model is not run."""
-    labels: Array | None = None
-    """(n_samples,) class of each sample."""
-    ignore_label: int | None = None
-    """Label that stands for no class; such samples do not count for the accuracy."""
     limits: RunLimits = field(default_factory=RunLimits)
     root: Path | None = None
     """Folder that symbolic links of external data may lead to."""
+
+    def kept(self) -> dict[str, object]:
+        """Return what a run keeps of them."""
+        return {"model": kept_name(self.model), **super().kept()}
 
 
 @dataclass(frozen=True, eq=False)

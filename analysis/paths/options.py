@@ -1,12 +1,10 @@
 """The conventions of a path count: a number that depends on one names it."""
 
-from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
 
-from emergraph.analysis.choices import choice
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
+from emergraph.options import Options, option
 
 
 class Interior(StrEnum):
@@ -56,60 +54,61 @@ class Unmeasured(StrEnum):
     ACTIVE = "active"
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmergenceOptions:
+class EmergenceOptions(Options):
     """Conventions of a path count; the defaults are those of the documentation."""
 
-    endpoints: Endpoints = Endpoints.NEURONS
-    layers: LayerChoice = LayerChoice.ALL
-    paths: PathUnit = PathUnit.UNITS
-    unmeasured: Unmeasured = Unmeasured.TRANSPARENT
-    interiors: tuple[Interior, ...] = INTERIORS
-    kinds: tuple[EdgeKind, ...] = PATH_KINDS
-    """Edge kinds that paths follow. `recurrent` and `norm` may close cycles and need `unroll` >= 2."""
-    unroll: int = 1
-    """Time steps: the count is taken on that many copies of the graph. Recurrent edges lead from each copy to
-    the next, and so do `norm` edges that do not lead to a higher layer."""
-    exact: bool = False
-    """Also return exact integers beyond 2**53 (one or more further passes)."""
-    by_end_layer: bool = False
-    """Also split the count by the layer in which paths end (as costly as one threshold per layer)."""
-    dense_params: int | None = None
-    """Parameters before pruning, for `per_dense_param` and `per_density`; default: all that the graph has,
-    zeros included."""
+    paths: PathUnit = option(
+        default=PathUnit.UNITS, help="An edge counts once (units) or once per parameter (weights)."
+    )
+    endpoints: Endpoints = option(
+        default=Endpoints.NEURONS, help="Paths start and end at neurons, or at all units."
+    )
+    layers: LayerChoice = option(
+        default=LayerChoice.ALL, help="Inputs and outputs count (all), or hidden units only (hidden)."
+    )
+    unmeasured: Unmeasured = option(
+        default=Unmeasured.TRANSPARENT,
+        help="Units without a measured activity are transparent, inactive or active.",
+    )
+    interiors: tuple[Interior, ...] = option(
+        default=INTERIORS,
+        help="Paths run through active units only (active), or through any.",
+        metavar="I,...",
+    )
+    kinds: tuple[EdgeKind, ...] = option(
+        default=PATH_KINDS,
+        help="Kinds of edges that paths follow; recurrent and norm may close cycles and need --unroll.",
+        metavar="KIND,...",
+    )
+    unroll: int = option(
+        default=1,
+        help="Time steps: copies of the graph; recurrent edges lead from each to the next, and so do norm "
+        "edges that do not lead to a higher layer.",
+        least=1,
+    )
+    exact: bool = option(default=False, help="Exact integers beyond 2**53, too.")
+    by_end_layer: bool = option(default=False, help="Split the count by the layer in which paths end, too.")
+    dense_params: int | None = option(
+        default=None,
+        help="Parameters before pruning, for per_dense_param and per_density.",
+        metavar="N",
+        default_text="all of the graph, zeros included",
+        least=1,
+    )
 
-    def __post_init__(self) -> None:
-        for name, kind in _ENUMS.items():
-            object.__setattr__(self, name, choice(kind, getattr(self, name), name))
-        object.__setattr__(self, "interiors", tuple(choice(Interior, i, "interior") for i in self.interiors))
-        object.__setattr__(self, "kinds", tuple(choice(EdgeKind, k, "kind of edges") for k in self.kinds))
+    def check(self) -> None:
+        """Refuse interiors that are no set, and cycles that are not unrolled.
+
+        Raises:
+            UsageError: An option makes no sense.
+        """
         if not self.interiors or len(set(self.interiors)) < len(self.interiors):
             raise UsageError(
                 f"interiors must name each of active, any at most once, got {list(self.interiors)}"
             )
-        if self.unroll < 1:
-            raise UsageError(f"unroll must be at least 1, got {self.unroll}")
         cyclic = [kind.value for kind in self.kinds if kind in (EdgeKind.RECURRENT, EdgeKind.NORM)]
         if cyclic and self.unroll == 1:
             raise UsageError(
                 f"Paths over {' and '.join(cyclic)} edges may run in cycles: "
                 "give the number of steps with unroll >= 2"
             )
-        if self.dense_params is not None and self.dense_params < 1:
-            raise UsageError(f"dense_params must be at least 1, got {self.dense_params}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        plain = asdict(self)
-        return {
-            name: [str(v) for v in value] if isinstance(value, tuple) else value
-            for name, value in plain.items()
-        }
-
-
-_ENUMS: dict[str, type[StrEnum]] = {
-    "endpoints": Endpoints,
-    "layers": LayerChoice,
-    "paths": PathUnit,
-    "unmeasured": Unmeasured,
-}

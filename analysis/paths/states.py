@@ -5,13 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.paths.options import (
-    EmergenceOptions,
-    Endpoints,
-    LayerChoice,
-    PathUnit,
-    Unmeasured,
-)
+from emergraph.analysis.paths.options import EmergenceOptions, Endpoints, LayerChoice, PathUnit, Unmeasured
 from emergraph.analysis.paths.reversepass import Sweep
 from emergraph.analysis.unitgraph import ROLES, UnitBlock, UnitGraph
 from emergraph.errors import InvalidInputError

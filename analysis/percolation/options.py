@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
+from emergraph.optionforms import NAME_OR_ID
 from emergraph.options import Options, option
 
 
@@ -35,8 +36,12 @@ class OrderOptions(Options):
         help="weight, random, degree, activity, or an SQL expression over edges; the largest first.",
         metavar="ORDER",
     )
-    trace: str | None = option(
-        default=None, help="The trace, for --order activity.", metavar="NAME|ID", default_text="the newest"
+    trace: str | int | None = option(
+        default=None,
+        help="The trace, for --order activity.",
+        metavar="NAME|ID",
+        default_text="the newest",
+        form=NAME_OR_ID,
     )
 
 

@@ -8,13 +8,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats
 from emergraph.analysis.pruning.flow import Strength, backward_flow, edge_shares, forward_flow
 from emergraph.analysis.pruning.items import Items
-from emergraph.analysis.pruning.options import (
-    FOR_EDGES,
-    FOR_UNITS,
-    NEEDS_TRACE,
-    Criterion,
-    PruningUnit,
-)
+from emergraph.analysis.pruning.options import FOR_EDGES, FOR_UNITS, NEEDS_TRACE, Criterion, PruningUnit
 from emergraph.errors import UsageError
 
 

@@ -9,7 +9,7 @@ sum (arXiv 1611.06440, eq. 5, on pre-activations).
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.edgesets.edgetable import BlockTable, Floats
 from emergraph.analysis.edgesets.kernel_parameters import parameters_behind
 from emergraph.analysis.labels import class_labels
+from emergraph.analysis.modelruns.samples import IN_MEMORY, LabelledSamples, kept_name
 from emergraph.analysis.pruning.items import Items, TensorValues
 from emergraph.analysis.pruning.options import Criterion, PruningUnit
 from emergraph.errors import InvalidInputError, UsageError
@@ -33,22 +34,24 @@ Products = Mapping[str, Floats]
 """Parameter tensor -> gradient times value, element by element."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModuleData:
-    """A module that the graph was exported from, and labelled samples: what gradients are taken of."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModuleData(LabelledSamples):
+    """A module that the graph was exported from, and labelled samples: what gradients are taken of.
+
+    Samples have the names of the arguments of `forward`; one array may have any name.
+    """
 
     module: "str | torch.nn.Module"
     """The module, or "package.module:factory", whose code runs."""
-    inputs: Mapping[str, Array] = field(default_factory=dict)
-    """Samples by the name of the argument of `forward`; one array may have any name."""
-    labels: Array | None = None
-    """Class of each sample, or of each row of the output."""
-    ignore_label: int | None = None
-    """Label that stands for no class."""
     weights: Path | None = None
     """Weights for the module of a factory; read without running anything."""
     root: Path | None = None
     """Folder inside which files of those weights may be symbolic links."""
+
+    def kept(self) -> dict[str, object]:
+        """Return what a run keeps of them."""
+        module = self.module if isinstance(self.module, str) else IN_MEMORY
+        return {"module": module, "weights": kept_name(self.weights), **super().kept()}
 
 
 def gradient_products(data: ModuleData) -> Products:
@@ -60,13 +63,13 @@ def gradient_products(data: ModuleData) -> Products:
         InvalidInputError: The samples do not fit the module, or labels its output.
     """
     torch = require_torch()
-    if data.labels is None or not data.inputs:
+    if data.classes is None or not data.arrays:
         raise UsageError(
             "criteria of gradients need the loss: give samples and their classes with --inputs and --labels"
         )
     module = _module(data).eval()
     names = list(inspect.signature(module.forward).parameters)
-    arrays = {name: torch.from_numpy(np.array(array)) for name, array in data.inputs.items()}
+    arrays = {name: torch.from_numpy(np.array(array)) for name, array in data.arrays.items()}
     given = arrays if set(arrays) <= set(names) else dict(zip(names, arrays.values(), strict=False))
     parameters = {name: p for name, p in module.named_parameters() if p.is_floating_point()}
     for parameter in parameters.values():
@@ -75,7 +78,7 @@ def gradient_products(data: ModuleData) -> Products:
         with torch.enable_grad():
             output = module(**given)
             logits = output.reshape(-1, output.shape[-1])
-            wanted = class_labels(np.reshape(data.labels, -1), logits.shape[-1], ignored=data.ignore_label)
+            wanted = class_labels(np.reshape(data.classes, -1), logits.shape[-1], ignored=data.ignore_label)
             counted = torch.from_numpy(wanted.counted)
             loss = torch.nn.functional.cross_entropy(
                 logits[counted], torch.from_numpy(wanted.classes)[counted]

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.blockmatrix import positions_in
-from emergraph.analysis.choices import choice
 from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats, Levels
 from emergraph.analysis.edgesets.kernel_parameters import Taps, kernel_taps
 from emergraph.analysis.pruning.options import PruningUnit
@@ -19,6 +18,7 @@ from emergraph.analysis.unitgraph import ROLES
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind, Role
 from emergraph.graphstore.text import listed
+from emergraph.options import member
 
 TensorValues = Callable[[str], NDArray[np.generic]]
 """Gives a parameter tensor of the model by name."""
@@ -105,7 +105,7 @@ def prunable_items(
     Raises:
         UsageError: The graph has nothing of the kind, or the unit is unknown.
     """
-    unit = choice(PruningUnit, unit, "unit")
+    unit = member(PruningUnit, unit, "unit")
     everything = [block for block in table.blocks if _is_prunable(table, block)]
     leaders, copies, notes = _shared(everything)
     n_params = sum(_size(block, tensor_sizes) for block in leaders)

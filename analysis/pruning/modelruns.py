@@ -91,7 +91,7 @@ def run_levels(
     rows: list[dict[str, float | None]] = []
     n_models = sum(removal.n_levels for removal in removals)
     with ModelProcess(files.limits) as process:
-        expected = levels.base(process) if files.inputs is not None else None
+        expected = levels.base(process) if files.arrays is not None else None
         for removal in removals:
             for level in range(removal.n_levels):
                 process.renew()
@@ -119,7 +119,7 @@ class _Levels:
         self._reader, self._files = reader, files
         file = model_of(reader, files.model, root=files.root)
         self._source = FileSource(file)
-        self._prepared = prepare_samples(file, files.inputs, files.limits)
+        self._prepared = prepare_samples(file, files.arrays, files.limits)
         self._flat = self._prepared.run.flat
         self._shapes = {name: tuple(t.dims) for name, t in self._flat.initializers.items()}
         self._elements = TensorElements(removals[0], tensor_values, stored_zeros(self._flat, self._source))
@@ -278,15 +278,15 @@ def _stacked(part: list[Array]) -> Array:
 
 
 def _checked_labels(files: ModelFiles, output: Array) -> ClassLabels | None:
-    if files.labels is None:
+    if files.classes is None:
         return None
     n = int(np.prod(output.shape[:-1])) if output.ndim > 1 else 0
-    if files.labels.size != n:
+    if files.classes.size != n:
         raise UsageError(
-            f"labels: expected {n}, one per row of the first output, found {files.labels.size} of "
-            f"{files.labels.dtype}"
+            f"labels: expected {n}, one per row of the first output, found {files.classes.size} of "
+            f"{files.classes.dtype}"
         )
-    return class_labels(files.labels, output.shape[-1], ignored=files.ignore_label)
+    return class_labels(files.classes, output.shape[-1], ignored=files.ignore_label)
 
 
 def _proto(initializers: Mapping[str, onnx.TensorProto], name: str) -> onnx.TensorProto:

@@ -4,9 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 
+from emergraph.analysis.activity.options import ActivityRule, RuleOptions
 from emergraph.errors import UsageError
-from emergraph.options import Options, option
+from emergraph.optionforms import NAME_OR_ID
+from emergraph.options import FileRole, Options, option
 
 DEFAULT_LEVELS = (*(round(0.05 * step, 2) for step in range(20)), 0.99)
 SENSITIVITY_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -148,7 +151,7 @@ class PruningOptions(Options):
         if self.criterion in (set(Criterion) - {Criterion.NM, Criterion.WHERE}):
             return Criterion(self.criterion)
         known = ", ".join(c for c in Criterion if c not in (Criterion.NM, Criterion.WHERE))
-        raise UsageError(f"unknown criterion '{self.criterion}': expected one of {known}, or N:M such as 2:4")
+        raise UsageError(f"unknown criterion '{self.criterion}'; available: {known}, or N:M such as 2:4")
 
     @property
     def n_of_m(self) -> tuple[int, int] | None:
@@ -185,6 +188,101 @@ class PruningOptions(Options):
         if self.kind is Criterion.WHERE:
             plain["scope"] = None
         return plain
+
+
+class ActivityChoice(RuleOptions):
+    """Whose activity E and the criteria take."""
+
+    rule: ActivityRule = option(
+        default=ActivityRule.MEAN, help="Activity rule of E: mean, mean_abs, any, majority, contribution."
+    )
+    trace: str | int | None = option(
+        default=None,
+        help="The activation trace.",
+        metavar="NAME|ID",
+        default_text="the newest, if there is one",
+        form=NAME_OR_ID,
+    )
+
+
+class RunOptions(Options):
+    """What is run: layers one by one, or pruned models as wholes."""
+
+    sensitivity: bool = option(
+        default=False, help="Prune each layer alone instead: a heat map, layers by levels."
+    )
+    model: Path | None = option(
+        default=None,
+        help="The model that the graph was exported from.",
+        metavar="FILE",
+        role=FileRole.MODEL,
+    )
+    inputs: Path | None = option(
+        default=None, help="Run the pruned models on these samples; needs --model.", metavar="FILE.npz"
+    )
+    labels: Path | None = option(
+        default=None, help="One array: the class of each sample; needs --inputs.", metavar="FILE.npz"
+    )
+    ignore_label: int | None = option(
+        default=None, help="Label that stands for no class, such as 255 or -100.", metavar="N"
+    )
+    module: str | None = option(
+        default=None,
+        help="The module behind the graph, for snip, taylor and gate; its code runs.",
+        metavar="PKG.MODULE:FACTORY",
+    )
+    weights: Path | None = option(
+        default=None, help="Weights for the factory's module.", metavar="FILE", role=FileRole.MODEL
+    )
+
+    def check(self) -> None:
+        """Refuse an option without the one that it needs.
+
+        Raises:
+            UsageError: There is one.
+        """
+        if self.module is not None:
+            if self.model is not None:
+                raise UsageError("--module gives scores only: leave out --model, or run once for each")
+            if self.inputs is None or self.labels is None:
+                raise UsageError("--module needs --inputs and --labels: scores of gradients come from a loss")
+            return
+        if self.weights is not None:
+            raise UsageError("--weights needs --module PKG.MODULE:FACTORY, the module that they are for")
+        for name in ("inputs", "labels"):
+            if self.model is None and getattr(self, name) is not None:
+                raise UsageError(f"--{name} needs --model FILE, the file that the graph was exported from")
+        if self.labels is not None and self.inputs is None:
+            raise UsageError("--labels needs --inputs FILE.npz, the samples that they are for")
+
+
+class Keeping(Options):
+    """What to keep of the pruned model of a single what-if."""
+
+    write: Path | None = option(
+        default=None,
+        help="Write the pruned model; needs --model and one level.",
+        metavar="FILE.onnx",
+        role=FileRole.WRITES,
+    )
+    graph: str | None = option(
+        default=None,
+        help="Store the pruned model's graph, too, with the pruned one as its parent; a name that is taken "
+        "gets a number.",
+        flag="--save-graph",
+        metavar="NAME",
+    )
+    smaller: bool | None = option(
+        default=None,
+        help="Write a model without the channels that nothing needs any more, or one with zeros.",
+        off="--masked",
+        default_text="smaller for --unit unit",
+    )
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is something to keep."""
+        return self.write is not None or self.graph is not None
 
 
 def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:

@@ -1,6 +1,6 @@
 """What-ifs of a graph in a store, with its traces and tensors."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,13 @@ from emergraph.analysis.pruning.gradients import ModuleData, Scorer, scorer_of
 from emergraph.analysis.pruning.items import TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import REMEASURED, ParameterCosts
 from emergraph.analysis.pruning.modelruns import run_levels
-from emergraph.analysis.pruning.options import NEEDS_GRADIENTS, Criterion, PruningOptions, PruningUnit
+from emergraph.analysis.pruning.options import (
+    NEEDS_GRADIENTS,
+    ActivityChoice,
+    Criterion,
+    PruningOptions,
+    PruningUnit,
+)
 from emergraph.analysis.pruning.predicate import chosen_edges, chosen_units, edge_mask
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.sensitivity import (
@@ -37,29 +43,25 @@ from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.tensors import element_type
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActivityChoice:
-    """Whose activity E and the criteria take."""
+def trace_id(reader: GraphReader, trace: str | int | None) -> int | None:
+    """Id of a trace by name or id, or of the newest; None where none is named and there is none.
 
-    trace: str | int | None = None
-    """Name or id; None: the newest, if there is one."""
-    rule: str = "mean"
-    threshold: float | None = None
+    Raises:
+        UsageError: The graph has no trace of that name.
+    """
+    traces = reader.traces()
+    if trace is None:
+        return int(traces["id"][-1]) if traces.height else None
+    reader.activations(trace)  # raises where there is none
+    chosen = traces.filter((traces["name"] == str(trace)) | (traces["id"].cast(pl.String) == str(trace)))
+    return int(chosen["id"][-1])
 
-    def trace_id(self, reader: GraphReader) -> int | None:
-        """Id of the trace; None where none is named and there is none.
 
-        Raises:
-            UsageError: The graph has no trace of that name.
-        """
-        traces = reader.traces()
-        if self.trace is None:
-            return int(traces["id"][-1]) if traces.height else None
-        reader.activations(self.trace)  # raises where there is none
-        chosen = traces.filter(
-            (traces["name"] == str(self.trace)) | (traces["id"].cast(pl.String) == str(self.trace))
-        )
-        return int(chosen["id"][-1])
+def trace_name(reader: GraphReader, trace: str | int | None) -> str | None:
+    """Name of the same trace, as runs keep it."""
+    found = trace_id(reader, trace)
+    traces = reader.traces()
+    return None if found is None else str(traces.filter(traces["id"] == found)["name"][0])
 
 
 def pick(store: Path, graph: int, options: PruningOptions, trace: int | None) -> np.ndarray:
@@ -182,7 +184,7 @@ def sensitivity_stored(
     around = Surroundings(activations=activations, scorer=_scorer(reader, options, gradients))
     sweeps = layer_sweeps(items, options, scored=item_scores(options.kind, items, around))
     ran = None
-    if files is not None and files.inputs is not None:
+    if files is not None and files.arrays is not None:
         removals = [sweep.removal for sweep in sweeps]
         rows = run_levels(reader, removals, files, values)
         n = len(options.levels)

@@ -3,14 +3,14 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.options import Keeping, PruningOptions
 from emergraph.analysis.pruning.storedwhatif import check_one_what_if, write_stored
 from emergraph.analysis.pruning.whatif import PruningResult
 from emergraph.atomic import Outputs, joined, together
@@ -21,32 +21,21 @@ from emergraph.graphstore.store import Store
 from emergraph.leftovers import Scratch
 
 
-@dataclass(frozen=True, kw_only=True)
-class Keeping:
-    """What to keep of the pruned model of a single what-if."""
+def check_keeping(keeping: Keeping, options: PruningOptions, files: ModelFiles | None) -> None:
+    """Refuse to keep what cannot be made, before anything is computed.
 
-    write: Path | None = None
-    """The file to write."""
-    graph: str | None = None
-    """Name of the graph to store, with the pruned one as its parent; a name that is taken gets a number."""
-    smaller: bool | None = None
-    """Cut out channels that nothing needs; False: same shapes, with zeros. None: smaller for units."""
-
-    def check(self, options: PruningOptions, files: ModelFiles | None) -> None:
-        """Refuse what cannot be done, before anything is computed.
-
-        Raises:
-            UsageError: There are several what-ifs, no model, or nothing to keep.
-        """
-        if self.write is None and self.graph is None:
-            if self.smaller is not None:
-                raise UsageError(
-                    "smaller or masked is about a model that is written: give --write or --save-graph"
-                )
-            return
-        check_one_what_if(options)
-        if files is None:
-            raise UsageError("a pruned model is made from the model: give its file with --model")
+    Raises:
+        UsageError: There are several what-ifs, no model, or nothing to keep.
+    """
+    if not keeping.keeps:
+        if keeping.smaller is not None:
+            raise UsageError(
+                "smaller or masked is about a model that is written: give --write or --save-graph"
+            )
+        return
+    check_one_what_if(options)
+    if files is None:
+        raise UsageError("a pruned model is made from the model: give its file with --model")
 
 
 def keep_variant(

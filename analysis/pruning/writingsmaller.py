@@ -92,7 +92,7 @@ def write_smaller(
     check_target(files.model, out)
     file = model_of(reader, files.model, root=files.root)
     source = FileSource(file)
-    prepared = prepare_samples(file, files.inputs, files.limits)
+    prepared = prepare_samples(file, files.arrays, files.limits)
     flat = prepared.run.flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
     zeros = stored_zeros(flat, source)

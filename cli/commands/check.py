@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.links import Links, with_command
 from emergraph.cli.output import Output, View, emit
 from emergraph.errors import ExitCode
+from emergraph.options import FileRole
 
 
 @command(

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath
+from emergraph.options import FileRole
 
 SUFFIXES = {"graphml": ".graphml", "parquet": "", "edgelist": ".txt"}
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.links import Links
 from emergraph.cli.output import Format, Output, View, emit, emit_text
 from emergraph.errors import UsageError
+from emergraph.options import FileRole
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:

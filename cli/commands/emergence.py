@@ -1,11 +1,14 @@
 """`emergraph emergence`: path-count emergence of a graph under an activation trace."""
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from emergraph.analysis.activity.options import ActivityOptions, ActivityRule
+from emergraph.analysis.emergence.options import ExtentOptions, ReportOptions
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.cli.app import command
-from emergraph.cli.emergenceoptions import Activity, Conventions, Fullness
 from emergraph.cli.emergenceviews import (
     count_view,
     interval_view,
@@ -16,8 +19,11 @@ from emergraph.cli.emergenceviews import (
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
-from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
+from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from emergraph.analysis.modelruns.files import ModelFiles
 
 
 @command(
@@ -33,13 +39,14 @@ from emergraph.errors import UsageError
     """,
     limits=LONG,
 )
-def emergence(
+def emergence(  # noqa: PLR0913 - a parameter for each group of options
     store: StorePath,
     *,
     graph: GraphChoice = None,
-    activity: Activity,
-    fullness: Fullness,
-    conventions: Conventions,
+    activity: ActivityOptions,
+    report: ReportOptions,
+    extent: ExtentOptions,
+    conventions: EmergenceOptions,
     links: Links,
     save: Annotated[bool, typer.Option(help="Keep the result in the store.")] = True,
     output: Output,
@@ -47,45 +54,65 @@ def emergence(
     """Count the paths from inactive to active units (path-count emergence, arXiv 2409.01568)."""
     from emergraph import api
 
+    _check(activity, report, extent)
     chosen = api.open_store(store).graph(graph)
-    common: dict[str, Any] = {**activity.common(), "options": conventions.options(), "save": save}
-    reference = name_or_id(fullness.reference)
-    if fullness.positions:
-        files = fullness.files(links)
-        if files is None or fullness.full or activity.before is not None:
-            raise UsageError("--positions runs the model: give --model FILE, and no --full or --before")
-        view = position_view(
-            chosen.emergence_positions(
-                files,
-                rule=activity.rule,
-                threshold=activity.threshold,
-                trace=name_or_id(activity.trace),
-                save=save,
-            )
+    about: dict[str, Any] = {"rule": activity.rule, "trace": activity.trace, "save": save}
+    single: dict[str, Any] = {"threshold": activity.threshold}
+    common = {**about, "before": activity.before, "options": conventions}
+    if extent.positions:
+        view = position_view(chosen.emergence_positions(_needed(extent, links), **single, **about))
+    elif extent.full:
+        kinds = report.null_kinds(runs_model=extent.model is not None)
+        found = chosen.emergence_report(
+            reference=extent.reference,
+            report=replace(report, nulls=kinds),
+            files=_files(extent, links),
+            **single,
+            **common,
         )
-    elif fullness.full:
-        view = report_view(
-            chosen.emergence_report(
-                threshold=activity.threshold,
-                reference=reference,
-                report=fullness.options(activity),
-                files=fullness.files(links),
-                **common,
-            )
-        )
-    elif fullness.model is not None or fullness.nulls is not None:
-        raise UsageError("--model and --nulls are for null models: add --full")
-    elif activity.thresholds is not None:
-        if activity.draws or activity.threshold is not None:
-            raise UsageError("--thresholds sweeps: leave out --threshold and --draws, or add --full")
-        view = sweep_view(chosen.emergence_sweep(activity.grid(), **common))
-    elif activity.draws or activity.rule == "per_sample":
-        if common.pop("before") is not None:
-            raise UsageError("--draws needs samples, and weight_change has none: leave it out")
-        draws, seed = activity.draws or 200, activity.seed
-        view = interval_view(
-            chosen.emergence_interval(threshold=activity.threshold, draws=draws, seed=seed, **common)
-        )
+        view = report_view(found)
+    elif report.thresholds is not None:
+        view = sweep_view(chosen.emergence_sweep(report.grid, **common))
+    elif _has_interval(activity, report):
+        drawn: dict[str, Any] = {"draws": report.n_draws, "seed": report.seed}
+        view = interval_view(chosen.emergence_interval(options=conventions, **drawn, **single, **about))
     else:
-        view = count_view(chosen.emergence(threshold=activity.threshold, reference=reference, **common))
+        view = count_view(chosen.emergence(reference=extent.reference, **single, **common))
     emit(view, output)
+
+
+def _has_interval(activity: ActivityOptions, report: ReportOptions) -> bool:
+    return report.draws is not None or activity.rule is ActivityRule.PER_SAMPLE
+
+
+def _check(activity: ActivityOptions, report: ReportOptions, extent: ExtentOptions) -> None:
+    """Refuse options that do not go together."""
+    if extent.positions:
+        if extent.full or activity.before is not None:
+            raise UsageError("--positions runs the model: give --model FILE, and no --full or --before")
+        return
+    if extent.full:
+        return
+    if extent.model is not None or report.nulls is not None:
+        raise UsageError("--model and --nulls are for null models: add --full")
+    if report.thresholds is not None:
+        if report.draws is not None or activity.threshold is not None:
+            raise UsageError("--thresholds sweeps: leave out --threshold and --draws, or add --full")
+    elif _has_interval(activity, report) and activity.before is not None:
+        raise UsageError("--draws needs samples, and weight_change has none: leave it out")
+
+
+def _needed(extent: ExtentOptions, links: Links) -> "ModelFiles":
+    files = _files(extent, links)
+    if files is None:
+        raise UsageError("--positions runs the model: give --model FILE, and no --full or --before")
+    return files
+
+
+def _files(extent: ExtentOptions, links: Links) -> "ModelFiles | None":
+    """The model and its inputs; None without a model."""
+    from emergraph.analysis.modelruns.files import ModelFiles
+
+    if extent.model is None:
+        return None
+    return ModelFiles(model=extent.model, inputs=extent.inputs, root=links.root)

@@ -10,13 +10,13 @@ import typer
 
 from emergraph.analysis.report.texts import percent
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import AnyName
+from emergraph.options import FileRole
 
 if TYPE_CHECKING:
     from emergraph.exporters.export import ExportSummary

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.informationoptions import Estimation, SequenceSource
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping
+from emergraph.options import FileRole
 
 if TYPE_CHECKING:
     from emergraph.analysis.information.model import ModelInformation

@@ -7,7 +7,6 @@ import typer
 
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.landscapeoptions import Evaluation
 from emergraph.cli.limits import Limits
@@ -16,6 +15,7 @@ from emergraph.cli.output import Output, View, emit, say
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping, name_or_id
 from emergraph.errors import UsageError
+from emergraph.options import FileRole
 
 if TYPE_CHECKING:
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey

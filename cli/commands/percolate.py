@@ -8,7 +8,7 @@ from emergraph.analysis.percolation.options import OrderOptions, PercolationOpti
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
-from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
+from emergraph.cli.storeargs import GraphChoice, StorePath
 
 if TYPE_CHECKING:
     from emergraph.analysis.percolation.result import PercolationResult
@@ -37,7 +37,7 @@ def percolate(
     from emergraph import api
 
     chosen = api.open_store(store).graph(graph)
-    result = chosen.percolation(order.order, trace=name_or_id(order.trace), options=options, save=save)
+    result = chosen.percolation(order.order, trace=order.trace, options=options, save=save)
     emit(_view(result), output)
 
 

@@ -8,11 +8,11 @@ import typer
 
 from emergraph.atomic import write_atomically
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import say
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.errors import UsageError
+from emergraph.options import FileRole
 
 
 class Image(StrEnum):

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions, RunOptions
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
-from emergraph.cli.pruneoptions import PruneActivity, PruneRuns
+from emergraph.cli.pruneoptions import check_together, given_files
 from emergraph.cli.pruneviews import sensitivity_view, what_if_view, written_lines
-from emergraph.cli.storeargs import GraphChoice, StorePath, name_or_id
+from emergraph.cli.storeargs import GraphChoice, StorePath
 
 if TYPE_CHECKING:
     from emergraph.analysis.pruning.whatif import PruningResult
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     """,
     limits=LONG,
 )
-def prune(
+def prune(  # noqa: PLR0913 - a parameter for each group of options
     store: StorePath,
     *,
     graph: GraphChoice = None,
     options: PruningOptions,
-    activity: PruneActivity,
-    runs: PruneRuns,
+    activity: ActivityChoice,
+    runs: RunOptions,
+    keeping: Keeping,
     links: Links,
     save: Annotated[bool, typer.Option(help="Keep the table in the store.")] = True,
     output: Output,
@@ -46,29 +47,29 @@ def prune(
     """Say what pruning would do to sparsity, paths, dead units and emergence, level by level."""
     from emergraph import api
 
+    check_together(runs, keeping)
     chosen = api.open_store(store).graph(graph)
     if runs.sensitivity:
-        runs.check_sensitivity()
         layers = chosen.prune_sensitivity(
-            options.for_layers(), trace=name_or_id(activity.trace), save=save, files=runs.files(links)
+            options.for_layers(), trace=activity.trace, save=save, files=given_files(runs, links)
         )
         emit(sensitivity_view(layers), output)
         return
 
     def show(result: "PruningResult") -> None:
-        for line in written_lines(result, runs.write):
+        for line in written_lines(result, keeping.write):
             say(line, output)
         emit(what_if_view(result), output)
 
     to_file = output.out is not None  # then it comes together with what is written
     result = chosen.prune(
         options,
-        trace=name_or_id(activity.trace),
+        trace=activity.trace,
         rule=activity.rule,
         threshold=activity.threshold,
         save=save,
-        files=runs.files(links),
-        write=runs.keeping(),
+        files=given_files(runs, links),
+        write=keeping,
         before_commit=show if to_file else None,
     )
     if not to_file:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, say
 from emergraph.cli.storeargs import AnyName, GraphChoice
+from emergraph.options import FileRole
 
 if TYPE_CHECKING:
     from emergraph.analysis.report.document import Report
@@ -130,7 +130,7 @@ def _made(source: Path, graph: str | None, making: Making, links: Links, talk: O
     if is_store(source):
         with open_store(source) as opened:
             return collect_report(opened.graph(graph))
-    from emergraph.cli.parsing import parse_seconds
+    from emergraph.optionforms import parse_seconds
 
     plan = Plan(
         model=source,

@@ -10,10 +10,11 @@ import typer
 from emergraph.cli.app import app, command
 from emergraph.cli.limits import LONG, doing
 from emergraph.cli.output import Output, View, emit
-from emergraph.cli.parsing import parse_choice, parse_numbers
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping
 from emergraph.cli.tableinput import TableForm
+from emergraph.optionforms import parse_numbers
+from emergraph.options import member
 
 if TYPE_CHECKING:
     from emergraph.analysis.skills.fit import FitOptions, SkillFit
@@ -50,7 +51,7 @@ class Calibration:
         from emergraph.analysis.skills.fit import FitOptions
 
         return FitOptions(
-            axis=parse_choice("--axis", self.axis, Axis),
+            axis=member(Axis, self.axis, "axis"),
             alpha=self.alpha,
             target=self.target,
             share=self.share,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.files import FileRole
 from emergraph.cli.limits import Limits, doing
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
@@ -14,6 +13,7 @@ from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.cli.traceoptions import Samples
 from emergraph.errors import UsageError
+from emergraph.options import FileRole
 
 if TYPE_CHECKING:
     from emergraph.exporters.traces.record import TraceSummary

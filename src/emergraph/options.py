@@ -14,15 +14,48 @@ Nothing else repeats a default or a help text.
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
+from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
 from emergraph.errors import UsageError
 
 _KEY = "emergraph option"
 Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class FileRole(Enum):
+    """What a command does with a path."""
+
+    READS = auto()
+    """Opens it; also texts that may name a file, such as `FILE.duckdb:graph`."""
+    MODEL = auto()
+    """Reads a model there, which may name other files."""
+    WRITES = auto()
+    """Replaces it as a whole."""
+    MAKES = auto()
+    """Writes what must not be there yet; the command itself says so."""
+    STORES = auto()
+    """Keeps results in a store, which is made when missing."""
+
+
+def text_of(value: object) -> str:
+    """Return the word of the command line that means a value; the inverse of `value_of`."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(text_of, value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a value is written as a word of the command line, where its type alone does not say so."""
+
+    read: Callable[[str], object]
+    """The value that a word means; raises UsageError for a word that means none."""
+    write: Callable[[Any], str] = text_of
+    """The word that means a value: the inverse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +81,18 @@ class Option:
     """Largest value."""
     default_text: str | None
     """What the help calls the default, where the value itself does not say it."""
+    off: str | None
+    """The option that turns a flag off, such as "--no-save"; None where the flag is off by default."""
+    form: Form | None
+    """How values are written; None: by their type."""
+    repeatable: bool
+    """Each value of a tuple is an option of its own, which is given again for the next."""
+    role: FileRole | None
+    """What a path is for; None: it is read."""
 
     @property
     def many(self) -> bool:
-        """Whether the value is a tuple: on the command line, words separated by commas."""
+        """Whether the value is a tuple: on the command line, words separated by commas, unless repeatable."""
         return typing.get_origin(self.hint) is tuple
 
     @property
@@ -60,7 +101,7 @@ class Option:
         return typing.get_args(self.hint)[0] if self.many else self.hint
 
 
-def option(
+def option(  # noqa: PLR0913 - what there is to say about an option, all by keyword
     *,
     default: Any,  # noqa: ANN401 - and the only name under which type checkers find it
     help: str,  # noqa: A002 - what typer and argparse call it
@@ -70,6 +111,10 @@ def option(
     above: float | None = None,
     most: float | None = None,
     default_text: str | None = None,
+    off: str | None = None,
+    form: Form | None = None,
+    repeatable: bool = False,
+    role: FileRole | None = None,
 ) -> Any:  # noqa: ANN401 - stands where a value of the field's type is expected
     """Declare a field of a class of options.
 
@@ -82,6 +127,10 @@ def option(
         above: The value is larger than this.
         most: Largest value.
         default_text: What the help calls the default, where the value itself does not say it.
+        off: Of a flag: the option that turns it off; by default, where it is on, its name after "--no-".
+        form: How values are written on the command line, where the type does not say it.
+        repeatable: Of a tuple: each value is given with the option again, instead of with commas.
+        role: What a path is for, unless it is read.
     """
     declared = {
         "help": help,
@@ -91,6 +140,10 @@ def option(
         "above": above,
         "most": most,
         "default_text": default_text,
+        "off": off,
+        "form": form,
+        "repeatable": repeatable,
+        "role": role,
     }
     return field(default=default, metadata={_KEY: declared})
 
@@ -134,16 +187,16 @@ class Options:
 
 def declared_options(cls: type) -> Iterator[Option]:
     """Yield the options that a class declares, in order; other fields are no options."""
-    hints = typing.get_type_hints(cls)
     for one in fields(cls):
         if _KEY in one.metadata:
             declared = one.metadata[_KEY]
             flag = declared["flag"] or f"--{one.name.replace('_', '-')}"
+            off = declared["off"] or (flag.replace("--", "--no-", 1) if one.default is True else None)
             yield Option(
                 name=one.name,
-                hint=_without_none(hints[one.name]),
+                hint=_without_none(one.type),
                 default=one.default,
-                **{**declared, "flag": flag},
+                **{**declared, "flag": flag, "off": off},
             )
 
 
@@ -172,6 +225,10 @@ def _checked_item(declared: Option, value: object) -> object:
     kind = declared.item
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return member(kind, str(value), declared.name.replace("_", " "))
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(value, list):
+        return tuple(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and not _in_range(declared, value):
         raise UsageError(f"{declared.name}: expected {_range(declared)}, found {value:g}")
     return value
@@ -216,6 +273,8 @@ def value_of(declared: Option, text: str) -> object:
     Raises:
         UsageError: It means none that the option may have.
     """
+    if declared.form is not None:
+        return checked(declared, declared.form.read(text))
     if not declared.many:
         return checked(declared, _item_of(declared, text))
     return checked(declared, [_item_of(declared, part.strip()) for part in text.split(",")])
@@ -233,13 +292,6 @@ def _item_of(declared: Option, text: str) -> object:
         what = "numbers separated by commas" if declared.many else "a number"
         raise UsageError(f"{declared.flag} {text}: expected {what}")
     return number
-
-
-def text_of(value: object) -> str:
-    """Return the word of the command line that means a value; the inverse of `value_of`."""
-    if isinstance(value, tuple | list):
-        return ",".join(map(text_of, value))
-    return repr(value) if isinstance(value, float) else str(value)
 
 
 def command_line(chosen: Options) -> list[str]:
@@ -268,12 +320,14 @@ def repeated(cls: type[Options], parameters: Mapping[str, object]) -> list[str]:
     words: list[str] = []
     for declared in declared_options(cls):
         value = parameters.get(declared.name, declared.default)
-        if value is None or _plain(value) == _plain(declared.default):
+        if _plain(value) == _plain(declared.default) or (value is None and declared.form is None):
             continue
-        if isinstance(value, bool):
-            words.append(declared.flag if value else declared.flag.replace("--", "--no-", 1))
-        else:
-            text = text_of(value)
+        if isinstance(value, bool) and declared.form is None:
+            words.append(declared.flag if value or declared.off is None else declared.off)
+            continue
+        write = text_of if declared.form is None else declared.form.write
+        each = value if declared.repeatable and isinstance(value, tuple | list) else (value,)
+        for text in map(write, each):
             words += [f"{declared.flag}={text}"] if text.startswith("-") else [declared.flag, text]
     return words
 
@@ -281,4 +335,4 @@ def repeated(cls: type[Options], parameters: Mapping[str, object]) -> list[str]:
 def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, StrEnum) else value
+    return str(value) if isinstance(value, StrEnum | Path) else value

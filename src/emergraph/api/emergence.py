@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emergraph.analysis.activity.scores import ActivityRule, ActivityScores
-    from emergraph.analysis.emergence.fullreport import EmergenceReport, ReportOptions
+    from emergraph.analysis.activity.options import ActivityRule
+    from emergraph.analysis.activity.scores import ActivityScores
+    from emergraph.analysis.emergence.fullreport import EmergenceReport
     from emergraph.analysis.emergence.intervals import BootstrapResult
+    from emergraph.analysis.emergence.options import ReportOptions
     from emergraph.analysis.emergence.positionrun import PositionReport
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
@@ -63,7 +65,7 @@ class GraphEmergence(GraphHandle):
             removed = _removed(store, graph, reference, options)
             result = path_count_emergence(graph, scores.above(threshold), options=options, removed=removed)
             if save:
-                save_emergence(store, self.id, result, **about)
+                save_emergence(store, self.id, result, reference=reference, **about)
         return result
 
     def emergence_sweep(
@@ -97,7 +99,8 @@ class GraphEmergence(GraphHandle):
             grid = default_thresholds(scores, n=thresholds) if isinstance(thresholds, int) else thresholds
             sweep = threshold_sweep(graph, scores, grid, options=options)
             if save:
-                save_sweep(store, self.id, sweep, **about)
+                asked = thresholds if isinstance(thresholds, int | str) else [float(t) for t in thresholds]
+                save_sweep(store, self.id, sweep, thresholds=asked, **about)
         return sweep
 
     def emergence_interval(
@@ -127,6 +130,7 @@ class GraphEmergence(GraphHandle):
         """
         from emergraph.analysis.emergence.intervals import bootstrap_emergence
         from emergraph.analysis.emergence.saving import save_intervals
+        from emergraph.analysis.paths.options import EmergenceOptions
         from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 
         with open_file(self.path, mode="write" if save else "read") as opened:
@@ -142,7 +146,9 @@ class GraphEmergence(GraphHandle):
                 seed=seed,
             )
             if save:
-                save_intervals(opened, self.id, result, rule=str(rule), trace=measured.name)
+                conventions = (options or EmergenceOptions()).to_dict()
+                about = {"rule": str(rule), "trace": measured.name, "threshold": threshold, "draws": draws}
+                save_intervals(opened, self.id, result, **conventions, **about)
         return result
 
     def emergence_report(  # noqa: PLR0913 - the options of one call, all by keyword
@@ -176,7 +182,8 @@ class GraphEmergence(GraphHandle):
             UsageError: The graph has no such trace, or an option does not make sense.
             InvalidInputError: The model is not the graph's, or the inputs are not the trace's.
         """
-        from emergraph.analysis.emergence.fullreport import ReportOptions, full_report
+        from emergraph.analysis.emergence.fullreport import full_report
+        from emergraph.analysis.emergence.options import ReportOptions
         from emergraph.analysis.emergence.remeasure import ModelActivity
         from emergraph.analysis.emergence.saving import save_report
         from emergraph.analysis.storedgraph import read_unit_trace
@@ -202,7 +209,10 @@ class GraphEmergence(GraphHandle):
                 open_model=None if files is None else open_model,
             )
             if save:
-                save_report(store, self.id, found, seed=report.seed, threshold=threshold, **about)
+                kinds = [str(kind) for kind in report.null_kinds(runs_model=False)]
+                asked = {"full": True, "threshold": threshold, "reference": reference, **report.to_dict()}
+                ran = {} if files is None else files.kept()
+                save_report(store, self.id, found, **{**about, **asked, "nulls": kinds, **ran})
         return found
 
     def emergence_positions(
@@ -231,13 +241,16 @@ class GraphEmergence(GraphHandle):
             LimitError: Counts are beyond float64, or the model hit a limit.
         """
         from emergraph.analysis.emergence.positionrun import position_report
+        from emergraph.analysis.emergence.remeasure import trace_row
         from emergraph.analysis.emergence.saving import save_positions
 
         with open_file(self.path, mode="write" if save else "read") as opened:
             reader = opened.graph(self.id)
             report = position_report(reader, files, rule=rule, threshold=threshold, trace=trace)
             if save:
-                save_positions(opened, self.id, report, trace=trace)
+                save_positions(
+                    opened, self.id, report, trace=trace_row(reader, trace)["name"], **files.kept()
+                )
         return report
 
     @contextmanager

@@ -13,8 +13,9 @@ from emergraph.graphstore.store import open_store as open_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from emergraph.analysis.activity.scores import ActivityRule
-    from emergraph.analysis.emergence.trajectory import Trajectory, TrajectoryOptions
+    from emergraph.analysis.activity.options import ActivityRule
+    from emergraph.analysis.emergence.options import TrajectoryOptions
+    from emergraph.analysis.emergence.trajectory import Trajectory
     from emergraph.analysis.paths.options import EmergenceOptions
     from emergraph.graphstore.maintain import Compacted
     from emergraph.graphstore.query import QueryLimits
@@ -80,13 +81,16 @@ class Store:
             UsageError: The graphs make no trajectory, lack a trace, or none has the metric.
         """
         from emergraph.analysis.emergence.storedtrajectory import save_trajectory, stored_trajectory
+        from emergraph.analysis.paths.options import EmergenceOptions
 
         with open_file(self.path, mode="write" if save else "read") as opened:
             result = stored_trajectory(
                 opened, graphs, rule=rule, threshold=threshold, options=options, trajectory=trajectory
             )
             if save:
-                save_trajectory(opened, result, rule=str(rule), threshold=threshold, graphs=list(graphs))
+                conventions = (options or EmergenceOptions()).to_dict()
+                about = {"rule": str(rule), "threshold": threshold, "graphs": list(graphs)}
+                save_trajectory(opened, result, **conventions, **about)
         return result
 
     def remove(self, name_or_id: str | int) -> str:

@@ -3,24 +3,24 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emergraph.api.handle import GraphHandle
 from emergraph.commandfiles import one_command
 from emergraph.graphstore.store import Mode
 from emergraph.graphstore.store import open_store as open_file
+from emergraph.options import member
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emergraph.analysis.activity.scores import ActivityRule
+    from emergraph.analysis.activity.options import ActivityRule
     from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.percolation.options import PercolationOptions
     from emergraph.analysis.percolation.result import PercolationResult
     from emergraph.analysis.pruning.gradients import ModuleData
-    from emergraph.analysis.pruning.options import PruningOptions
+    from emergraph.analysis.pruning.options import Keeping, PruningOptions
     from emergraph.analysis.pruning.sensitivity import SensitivityResult
-    from emergraph.analysis.pruning.variants import Keeping
     from emergraph.analysis.pruning.whatif import PruningResult
 
 
@@ -51,7 +51,7 @@ class GraphWhatIfs(GraphHandle):
             save: Keep the table in the store.
             files: The model and inputs to run the pruned models on, with labels; or a `gradients.ModuleData`
                 for criteria snip, taylor and gate, which then is not run.
-            write: Write the pruned model of the one level there; needs `files`. A `variants.Keeping` says
+            write: Write the pruned model of the one level there; needs `files`. An `options.Keeping` says
                 more: a smaller or a masked model, and a name to store its graph under.
             before_commit: Called with the result before the store is changed; what it raises takes everything
                 back, so that results written there come together with the others.
@@ -61,23 +61,25 @@ class GraphWhatIfs(GraphHandle):
                 wrong or matches nothing.
             InvalidInputError: The model is not the graph's, or the inputs do not fit it.
         """
+        from emergraph.analysis.activity.options import ActivityRule
         from emergraph.analysis.pruning.gradients import ModuleData
-        from emergraph.analysis.pruning.options import PruningOptions
+        from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions
         from emergraph.analysis.pruning.saving import save_pruning
-        from emergraph.analysis.pruning.storedwhatif import ActivityChoice, pick, prune_stored
-        from emergraph.analysis.pruning.variants import Keeping, keep_variant
+        from emergraph.analysis.pruning.storedwhatif import pick, prune_stored, trace_id, trace_name
+        from emergraph.analysis.pruning.variants import check_keeping, keep_variant
         from emergraph.atomic import joined
 
         options = options or PruningOptions()
         keeping = write if isinstance(write, Keeping) else Keeping(write=Path(write) if write else None)
+        ran = {} if files is None else files.kept()
         gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
-        keeping.check(options, files)
-        choice = ActivityChoice(trace=trace, rule=str(rule), threshold=threshold)
+        check_keeping(keeping, options, files)
+        choice = ActivityChoice(trace=trace, rule=member(ActivityRule, rule, "rule"), threshold=threshold)
         picked = None
         if options.where is not None:
             with self._reader() as reader:
-                trace_id = choice.trace_id(reader)
-            picked = pick(self.path, self.id, options, trace_id)
+                number = trace_id(reader, trace)
+            picked = pick(self.path, self.id, options, number)
         mode: Mode = "write" if save or keeping.graph else "read"
         # The file, the graph and the table come together, or none of them does.
         with one_command(), joined() as outputs, open_file(self.path, mode=mode) as opened:
@@ -92,9 +94,9 @@ class GraphWhatIfs(GraphHandle):
             with opened.together() if mode == "write" else nullcontext():
                 result = keep_variant(opened, self.id, result, keeping, files)
                 if save:
-                    save_pruning(
-                        opened, self.id, result, trace=choice.trace, rule=choice.rule, threshold=threshold
-                    )
+                    about: dict[str, Any] = choice.to_dict() | ran
+                    about["trace"] = trace_name(opened.graph(self.id), trace)
+                    save_pruning(opened, self.id, result, **about)
                 if before_commit is not None:
                     before_commit(result)
                 outputs.sync()
@@ -124,16 +126,19 @@ class GraphWhatIfs(GraphHandle):
         from emergraph.analysis.pruning.gradients import ModuleData
         from emergraph.analysis.pruning.options import PruningOptions
         from emergraph.analysis.pruning.saving import save_sensitivity
-        from emergraph.analysis.pruning.storedwhatif import sensitivity_stored
+        from emergraph.analysis.pruning.storedwhatif import sensitivity_stored, trace_name
 
         options = options or PruningOptions().for_layers()
+        ran = {} if files is None else files.kept()
         gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
         with open_file(self.path, mode="write" if save else "read") as opened:
             result = sensitivity_stored(
                 opened.graph(self.id), options, trace=trace, files=files, gradients=gradients
             )
             if save:
-                save_sensitivity(opened, self.id, result, trace=trace)
+                save_sensitivity(
+                    opened, self.id, result, trace=trace_name(opened.graph(self.id), trace), **ran
+                )
         return result
 
     def percolation(

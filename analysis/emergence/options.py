@@ -1,0 +1,172 @@
+"""What is said beside E: sweeps, intervals, null models, positions; and what is asked of a trajectory."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from emergraph.errors import UsageError
+from emergraph.optionforms import GRID, NAME_OR_ID
+from emergraph.options import FileRole, Options, option
+
+Grid = Sequence[float] | int | Literal["all"]
+"""Thresholds: numbers, how many to choose, or all values where a unit changes."""
+DEFAULT_DRAWS = 200
+"""Bootstrap draws over samples."""
+DEFAULT_THRESHOLDS = 100
+"""Thresholds to choose for a sweep."""
+
+
+class NullKind(StrEnum):
+    """What a null model draws at random."""
+
+    ACTIVITY_IN_LAYERS = "activity_in_layers"
+    """Activity shuffled among the units of each layer that count."""
+    ACTIVITY_OVER_NET = "activity_over_net"
+    """Activity shuffled among all units that count."""
+    WEIGHTS_IN_BLOCKS = "weights_in_blocks"
+    """The entries of each block's matrix shuffled, zeros included."""
+    REWIRED = "rewired"
+    """Edges of each block rewired with all degrees kept (masked graphs)."""
+    WEIGHT_NOISE = "weight_noise"
+    """Gaussian noise on the weights; the graph stays, the activity is measured again."""
+
+
+ACTIVITY_NULLS = frozenset({NullKind.ACTIVITY_IN_LAYERS, NullKind.ACTIVITY_OVER_NET})
+
+MOVING_NULLS = frozenset({NullKind.WEIGHTS_IN_BLOCKS, NullKind.REWIRED})
+"""Nulls that put weights elsewhere."""
+
+
+class ReportOptions(Options):
+    """How much of everything a full report takes; of a sweep, its thresholds, of an interval, its draws."""
+
+    thresholds: Grid | None = option(
+        default=None,
+        help="Sweep: these thresholds, N chosen ones, or all values where a unit changes.",
+        metavar="T,T,...|N|all",
+        default_text=f"none; with --full {DEFAULT_THRESHOLDS} chosen ones",
+        form=GRID,
+    )
+    draws: int | None = option(
+        default=None,
+        help="Bootstrap draws over samples, for an interval.",
+        default_text=f"none; {DEFAULT_DRAWS} with --full and for per_sample",
+        least=2,
+    )
+    nulls: tuple[NullKind, ...] | None = option(
+        default=None,
+        help="Null models of --full: activity_in_layers, activity_over_net, weights_in_blocks, rewired, "
+        "weight_noise.",
+        metavar="KIND,...",
+        default_text="those of activity; all with --model",
+    )
+    null_draws: int = option(default=100, help="Draws of each null model of activity.", least=2)
+    weight_draws: int = option(
+        default=10, help="Draws of each null model of weights: each runs the model again.", least=2
+    )
+    noise: float = option(
+        default=0.1, help="Size of weight_noise, relative to each tensor's root mean square.", above=0
+    )
+    seed: int = option(default=0, help="Seed of the draws.", least=0)
+
+    @property
+    def grid(self) -> Grid:
+        """The thresholds of the sweep."""
+        return DEFAULT_THRESHOLDS if self.thresholds is None else self.thresholds
+
+    @property
+    def n_draws(self) -> int:
+        """Draws of the interval."""
+        return DEFAULT_DRAWS if self.draws is None else self.draws
+
+    def null_kinds(self, *, runs_model: bool) -> tuple[NullKind, ...]:
+        """The null models that were named; otherwise those that can be drawn, with or without the model."""
+        if self.nulls is not None:
+            return self.nulls
+        return tuple(kind for kind in NullKind if runs_model or kind in ACTIVITY_NULLS)
+
+
+class ExtentOptions(Options):
+    """What is said beside E, and the model for what needs it to run."""
+
+    full: bool = option(
+        default=False, help="Sweep, interval, null models and baselines too; with --model nulls of weights."
+    )
+    positions: bool = option(
+        default=False, help="Count between all positions of a convolutional network; needs --model."
+    )
+    model: Path | None = option(
+        default=None,
+        help="The model of the graph, for --positions and nulls of weights.",
+        metavar="FILE",
+        role=FileRole.MODEL,
+    )
+    inputs: Path | None = option(
+        default=None, help="The inputs of the trace, unless they were random.", metavar="FILE.npz"
+    )
+    reference: str | int | None = option(
+        default=None,
+        help="Also the edge form: the paths behind the edges that this graph has and the other has not; "
+        "full: behind all zeros of its matrices.",
+        metavar="NAME|ID|full",
+        form=NAME_OR_ID,
+    )
+
+    def check(self) -> None:
+        """Refuse inputs without a model that takes them.
+
+        Raises:
+            UsageError: There is none.
+        """
+        if self.inputs is not None and self.model is None:
+            raise UsageError("--inputs needs --model FILE, the file that the graph was exported from")
+
+
+class TrajectoryOptions(Options):
+    """What is asked of a trajectory."""
+
+    metric: str = option(default="accuracy", help="Recorded metric whose change E is compared with.")
+    higher_is_better: bool = option(
+        default=True,
+        help="Whether the metric is one to be large, or small as a loss.",
+        off="--lower-is-better",
+    )
+    window: int = option(default=3, help="Steps of the trailing mean that smooths the metric.", least=1)
+    max_lag: int = option(
+        default=3, help="Largest lag: E at step t against the change that follows step t + lag.", least=0
+    )
+    n_permutations: int = option(
+        default=9999, help="Draws behind each p value.", flag="--permutations", least=1
+    )
+    seed: int = option(default=0, help="Seed of the permutations.", least=0)
+    patience: int = option(
+        default=3,
+        help="Steps without improvement after which ordinary early stopping stops, and for which a rule on E "
+        "must hold.",
+        least=1,
+    )
+    min_delta: float = option(default=0.0, help="What counts as an improvement of the metric.", least=0)
+    tolerance: float = option(
+        default=0.01, help="E has settled when a step changes it by at most this share.", least=0
+    )
+    share: float = option(
+        default=0.01, help="E is near zero at this share of its largest value so far, below 1.", least=0
+    )
+
+    def check(self) -> None:
+        """Refuse a share that every value is below.
+
+        Raises:
+            UsageError: It is.
+        """
+        if self.share >= 1:
+            raise UsageError(f"share: expected at least 0 and below 1, found {self.share:g}")
+
+
+class SnapshotOptions(Options):
+    """Which graphs a trajectory goes through."""
+
+    graphs: tuple[str, ...] = option(
+        default=("*",), help="Snapshots by name, id or pattern, such as 'mlp-*'.", metavar="NAME,..."
+    )
