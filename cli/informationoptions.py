@@ -8,8 +8,8 @@ import typer
 
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
-from emergraph.cli.parsing import parse_values
 from emergraph.errors import UsageError
+from emergraph.exporters.runtime.inputwords import parse_values
 from emergraph.options import member
 
 if TYPE_CHECKING:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from emergraph.cli.links import told_by_this_command
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError
+from emergraph.exporters.runtime.inputwords import InputWords
+from emergraph.options import command_line
 from emergraph.outputs import holds_database
 from emergraph.safetext import escape_controls
 
@@ -42,10 +44,8 @@ class Plan:
     any_name: bool
     """Let it have a name that is not one of stores."""
     inputs: Path | None
-    values: Sequence[str]
-    """--input of export, trace and landscape."""
-    shapes: Sequence[str]
-    """--input-shape of the same."""
+    words: InputWords
+    """--input and --input-shape of export, trace and landscape."""
     seed: int
     budget: float
     """Seconds for everything."""
@@ -73,8 +73,7 @@ def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
         EmergraphError: The model could not be exported; the message and exit code are those of `export`.
     """
     deadline = time.monotonic() + plan.budget * (1 - RESERVE)
-    options = [f"--input={value}" for value in plan.values]
-    options += [f"--input-shape={shape}" for shape in plan.shapes]
+    options = command_line(plan.words)
     options += [] if plan.root is None else ["--root", str(plan.root)]
     named = ["--any-name"] if plan.any_name else []
     first, document = _run(["export", str(plan.model), str(plan.store), *options, *named], deadline)
@@ -116,18 +115,19 @@ def _next(words: list[str], deadline: float) -> "Attempt":
     if left < LEAST:
         return Attempt(command=_shown(words), state="left out", message="the budget was spent")
     if words[0] == "landscape":
-        words = [*words, "--budget", f"{max(1.0, left / 2):.0f}s"]
+        return _run(words, deadline, held_to=("--budget", f"{max(1.0, left / 2):.0f}s"))[0]
     return _run(words, deadline)[0]
 
 
-def _run(words: list[str], deadline: float) -> "tuple[Attempt, str]":
+def _run(words: list[str], deadline: float, *, held_to: Sequence[str] = ()) -> "tuple[Attempt, str]":
     """Run one command until the deadline; return how it went and what it printed."""
     from emergraph.analysis.report.document import Attempt
 
     begin = time.monotonic()
+    about = {"command": _shown(words), "held_to": shlex.join(held_to)}
     # Only this interpreter and this package run; every word is an argument of its own, no shell reads it.
     child = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-m", "emergraph", *words, "--quiet", "--format", "json"],
+        [sys.executable, "-P", "-m", "emergraph", *words, *held_to, "--quiet", "--format", "json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -139,17 +139,17 @@ def _run(words: list[str], deadline: float) -> "tuple[Attempt, str]":
     except subprocess.TimeoutExpired:
         _end(child)
         spent = time.monotonic() - begin
-        return Attempt(command=_shown(words), state="out of time", seconds=round(spent, 1)), ""
+        return Attempt(**about, state="out of time", seconds=round(spent, 1)), ""
     except BaseException:
         _end(child)
         raise
     seconds = round(time.monotonic() - begin, 1)
     if child.returncode == 0:
-        return Attempt(command=_shown(words), state="done", seconds=seconds), out.decode()
+        return Attempt(**about, state="done", seconds=seconds), out.decode()
     lines = [line for line in err.decode(errors="replace").splitlines() if line.startswith("Error: ")]
     message = lines[-1].removeprefix("Error: ") if lines else f"exit status {child.returncode}"
     message = told_by_this_command(message)
-    failed = Attempt(command=_shown(words), state="failed", seconds=seconds, message=message)
+    failed = Attempt(**about, state="failed", seconds=seconds, message=message)
     return failed, str(child.returncode)
 
 
@@ -175,7 +175,8 @@ def _shown(words: Sequence[str]) -> str:
 def _line(attempt: "Attempt") -> str:
     took = "" if attempt.seconds is None else f" in {attempt.seconds:.1f} s"
     told = f": {attempt.message}" if attempt.message else ""
-    return f"{attempt.state}{took}: {attempt.command}{told}"
+    command = " ".join(filter(None, (attempt.command, attempt.held_to)))
+    return f"{attempt.state}{took}: {command}{told}"
 
 
 def is_store(path: Path) -> bool:

@@ -8,8 +8,8 @@ import typer
 
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
-from emergraph.cli.parsing import parse_axes, parse_shapes, parse_values
 from emergraph.errors import UsageError
+from emergraph.exporters.runtime.inputwords import InputWords, parse_axes
 
 if TYPE_CHECKING:
     from emergraph.exporters.traces.prepare import TraceOptions
@@ -33,14 +33,6 @@ class Samples:
         ),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of random samples.")] = 0
-    input: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An input that all samples share; may be repeated."),
-    ] = None
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1,3,64,64", help="Shape of one random sample; may be repeated."),
-    ] = None
     sample_axis: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,7 +54,7 @@ class Samples:
 
         return RandomInputs(self.random, self.seed)
 
-    def options(self, name: str | None, limits: Limits, links: Links) -> "TraceOptions":
+    def options(self, name: str | None, words: InputWords, limits: Limits, links: Links) -> "TraceOptions":
         """The library's options."""
         from emergraph.exporters.runtime.limits import RunLimits
         from emergraph.exporters.traces.prepare import TraceOptions
@@ -72,8 +64,8 @@ class Samples:
             batch_size=self.batch,
             n_values=self.keep,
             sample_axes=parse_axes(self.sample_axis or ()),
-            inputs=parse_values(self.input or ()),
-            input_shapes=parse_shapes(self.input_shape or ()),
+            inputs=words.values(),
+            input_shapes=words.shapes(),
             root=links.root,
             run_limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
         )

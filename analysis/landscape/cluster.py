@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from emergraph.analysis.landscape.sweep import Backend, cores
+from emergraph.analysis.landscape.options import Backend
+from emergraph.analysis.landscape.sweep import cores
 from emergraph.errors import MissingExtraError, UsageError
 
 

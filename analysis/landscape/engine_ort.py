@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.evaluator import Weights, read_only
 from emergraph.analysis.landscape.layout import Layout
-from emergraph.analysis.landscape.losses import LossFunction, LossKind, make_loss
+from emergraph.analysis.landscape.losses import LossFunction, make_loss
+from emergraph.analysis.landscape.options import LossKind
 from emergraph.analysis.landscape.reweight import ReweightableModel
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.engine import onnxruntime

@@ -17,7 +17,7 @@ from emergraph.analysis.landscape.entrance import SHORTEST, on_a_line, run_and_w
 from emergraph.analysis.landscape.evaluator import Weights
 from emergraph.analysis.landscape.hessian import HessianOperator
 from emergraph.analysis.landscape.layout import Layout, ParameterBlock
-from emergraph.analysis.landscape.losses import LossKind
+from emergraph.analysis.landscape.options import LossKind
 from emergraph.analysis.landscape.tensor_losses import tensor_loss
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.pytorch.tensors import require_torch

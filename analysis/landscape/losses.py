@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.labels import ClassLabels, class_labels
+from emergraph.analysis.landscape.options import LossKind
 from emergraph.errors import UsageError
 
 Array = NDArray[np.float64]
@@ -22,21 +23,6 @@ LossFunction = Callable[[Outputs], float]
 
 TINY = 1e-30
 """Smallest probability that enters a logarithm."""
-
-
-class LossKind(StrEnum):
-    """What is measured."""
-
-    AUTO = "auto"
-    """`kl` where the outputs are probabilities, else `mse`; against the base model's outputs."""
-    KL = "kl"
-    """KL(base || perturbed) in nats per sample."""
-    MSE = "mse"
-    """Mean squared difference to the base model's outputs, or to targets."""
-    CROSS_ENTROPY = "cross_entropy"
-    """Against class labels, in nats per sample."""
-    FUNCTION = "function"
-    """A user's function of the outputs."""
 
 
 class OutputKind(StrEnum):

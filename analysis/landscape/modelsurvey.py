@@ -5,8 +5,8 @@ model with its weights as inputs is opened in a process of its own before this o
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,62 +16,25 @@ from emergraph.analysis.landscape.curvature import curvature
 from emergraph.analysis.landscape.extras import Extras
 from emergraph.analysis.landscape.layers import moved_blocks
 from emergraph.analysis.landscape.lines import line_to
-from emergraph.analysis.landscape.losses import LossKind
 from emergraph.analysis.landscape.onnxmodels import prepare_onnx
 from emergraph.analysis.landscape.optima import optima_network
-from emergraph.analysis.landscape.options import SurveyOptions, fit_to_budget
+from emergraph.analysis.landscape.options import Backend, ModelOptions, SurveyOptions, fit_to_budget
 from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
 from emergraph.analysis.landscape.speed import Choice, Variant, fastest, variants
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.surveyresult import Survey
-from emergraph.analysis.landscape.sweep import Backend, Parallelism, Progress
+from emergraph.analysis.landscape.sweep import Parallelism, Progress
 from emergraph.analysis.landscape.trajectories import trajectory_plane
 from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.errors import UsageError
 from emergraph.exporters.anymodel import SourceKind, source_kind
 from emergraph.exporters.onnxfile import read_onnx
-from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.weightfiles import read_weights
 
 Array = NDArray[np.generic]
 
 TRIAL_SECONDS = 2.0
 """How long the ways to evaluate a model are tried; a way that was asked for is tried half as long."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """How a model file is evaluated; `SurveyOptions` say what is measured."""
-
-    inputs: Mapping[str, Array] = field(default_factory=dict)
-    """The evaluation set, or with `samples` inputs that are fixed; empty: probe inputs are made up."""
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Shapes of inputs that are made up."""
-    samples: int | None = 16
-    """Probe inputs to make up for what is not given; None takes the given inputs as the whole set."""
-    targets: Array | None = None
-    """Labels or values for the given inputs."""
-    ignore_label: int | None = None
-    """Label that stands for no class, such as 255 or -100."""
-    loss: LossKind = LossKind.AUTO
-    outputs: tuple[str, ...] | None = None
-    """Outputs to compare; all but carried states by default."""
-    embeddings: bool = False
-    """Also perturb embedding tables of an ONNX file."""
-    weights: Path | None = None
-    """Weights for the module of a factory."""
-    to: Path | None = None
-    """Another checkpoint: measure the straight line to it."""
-    trajectory: tuple[Path, ...] = ()
-    """Checkpoints of a run, at least 3: measure the plane of its principal components."""
-    root: Path | None = None
-    """Folder inside which files of the model and of checkpoints may be symbolic links."""
-    limits: RunLimits = field(default_factory=RunLimits)
-    """Of the child process that tries the model out."""
-    budget: float | None = 60.0
-    """Seconds that the survey is cut down to; None never cuts."""
-    parallelism: Parallelism | None = None
-    """How to spread the evaluations; None tries the ways out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +58,12 @@ class ModelSurvey(ShownInNotebooks):
     seconds: float
     """That the survey took, setting up not counted."""
     survey: Survey
+    how: ModelOptions
+    """On what it was made."""
 
     def to_dict(self) -> dict[str, object]:
         """Return everything but the sampled losses as nested plain dictionaries."""
-        about = {name: value for name, value in vars(self).items() if name != "survey"}
+        about = {name: value for name, value in vars(self).items() if name not in ("survey", "how")}
         return about | self.survey.to_dict()
 
 
@@ -167,6 +132,7 @@ def survey_model(
         expected_seconds=fitted.cost(n_tensors) / choice.rate,
         seconds=time.perf_counter() - start,
         survey=survey,
+        how=chosen,
     )
 
 

@@ -19,7 +19,7 @@ from emergraph.exporters.pytorch.tensors import require_torch
 if TYPE_CHECKING:
     import torch
 
-    from emergraph.analysis.landscape.modelsurvey import ModelOptions
+    from emergraph.analysis.landscape.options import ModelOptions
 
 VMAP_PARAMS = 20_000
 """Parameters up to which evaluating many weight vectors at once may win."""

@@ -13,8 +13,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.engine_ort import OrtEvaluator
-from emergraph.analysis.landscape.losses import LossKind
-from emergraph.analysis.landscape.options import Norm, SurveyOptions
+from emergraph.analysis.landscape.options import LossKind, Norm, SurveyOptions
 from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
 from emergraph.analysis.landscape.probes import ProbeSet, given_inputs, probe_inputs
 from emergraph.analysis.landscape.reweight import ReweightableModel, reweightable
@@ -27,7 +26,7 @@ from emergraph.exporters.runtime.sizes import open_shapes, open_shapes_note
 from emergraph.exporters.runtime.sources import as_source
 
 if TYPE_CHECKING:
-    from emergraph.analysis.landscape.modelsurvey import ModelOptions
+    from emergraph.analysis.landscape.options import ModelOptions
 
 Array = NDArray[np.generic]
 

@@ -1,10 +1,21 @@
 """What a survey of a landscape measures, and how it is cut down to a budget of time."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import field, replace
 from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emergraph.errors import UsageError
-from emergraph.options import Options, option
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.optionforms import BUDGET
+from emergraph.options import FileRole, Options, option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emergraph.analysis.landscape.sweep import Parallelism
 
 
 class Norm(StrEnum):
@@ -19,6 +30,36 @@ class Norm(StrEnum):
     ELEMENT = "element"
     """Each entry is multiplied by the absolute weight (the geometry of ASAM, arXiv 2102.11600): the only
     one that is invariant under every function-preserving rescaling of neurons."""
+
+
+class LossKind(StrEnum):
+    """What is measured."""
+
+    AUTO = "auto"
+    """`kl` where the outputs are probabilities, else `mse`; against the base model's outputs."""
+    KL = "kl"
+    """KL(base || perturbed) in nats per sample."""
+    MSE = "mse"
+    """Mean squared difference to the base model's outputs, or to targets."""
+    CROSS_ENTROPY = "cross_entropy"
+    """Against class labels, in nats per sample."""
+    FUNCTION = "function"
+    """A user's function of the outputs."""
+
+
+class Backend(StrEnum):
+    """Where tasks run."""
+
+    SERIAL = "serial"
+    """In this thread; the engine may use several threads inside an operation."""
+    THREADING = "threading"
+    """Python threads: engines release the interpreter lock while they compute."""
+    PROCESSES = "loky"
+    """Worker processes of joblib; a model that crashes takes a worker, not this process."""
+    DASK = "dask"
+    """The dask cluster that the current `distributed.Client` is connected to."""
+    RAY = "ray"
+    """The ray cluster that this process is connected to; register joblib's ray backend first."""
 
 
 class SurveyOptions(Options):
@@ -121,6 +162,124 @@ class SurveyOptions(Options):
             + (2**self.masks if self.masks else 0)
             + 3
         )
+
+
+class ModelOptions(Options):
+    """How a model file is evaluated; `SurveyOptions` say what is measured."""
+
+    samples: int | None = option(
+        default=16,
+        help="Probe inputs to make up where --inputs gives no evaluation set.",
+        least=1,
+    )
+    loss: LossKind = option(
+        default=LossKind.AUTO,
+        help="auto, kl or mse to the model's own outputs; with --target cross_entropy or mse.",
+    )
+    ignore_label: int | None = option(
+        default=None,
+        help="Label of --target that stands for no class, such as 255 or -100.",
+        metavar="N",
+    )
+    outputs: tuple[str, ...] | None = option(
+        default=None,
+        help="Output to compare; may be repeated.",
+        flag="--model-output",
+        metavar="NAME",
+        default_text="all but states",
+        repeatable=True,
+    )
+    embeddings: bool = option(default=False, help="Move embedding tables of an ONNX file, too.")
+    weights: Path | None = option(
+        default=None,
+        help="Weights for the module of a factory; read without running anything.",
+        metavar="FILE",
+        role=FileRole.MODEL,
+    )
+    to: Path | None = option(
+        default=None,
+        help="Another checkpoint: is there a barrier on the line to it?",
+        metavar="FILE",
+        role=FileRole.MODEL,
+    )
+    trajectory: tuple[Path, ...] = option(
+        default=(),
+        help="Checkpoint of a training run, in order; repeat, 3 at least.",
+        flag="--run",
+        metavar="FILE",
+        repeatable=True,
+        role=FileRole.MODEL,
+    )
+    budget: float | None = option(
+        default=60.0,
+        help="Cut the survey down to about this long; 0 never cuts.",
+        metavar="TIME",
+        form=BUDGET,
+        above=0,
+    )
+    inputs: "Mapping[str, NDArray[np.generic]]" = field(default_factory=dict)
+    """The evaluation set, or with `samples` inputs that are fixed; empty: probe inputs are made up."""
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of inputs that are made up."""
+    targets: "NDArray[np.generic] | None" = None
+    """Labels or values for the given inputs."""
+    root: Path | None = None
+    """Folder inside which files of the model and of checkpoints may be symbolic links."""
+    limits: RunLimits = field(default_factory=RunLimits)
+    """Of the child process that tries the model out."""
+    parallelism: "Parallelism | None" = None
+    """How to spread the evaluations; None tries the ways out."""
+    source: Mapping[str, object] = field(default_factory=dict)
+    """What inputs and targets were read from, for the record of the run; see `InputOptions`."""
+
+    def check(self) -> None:
+        """Refuse a run of too few checkpoints.
+
+        Raises:
+            UsageError: There are one or two.
+        """
+        if 0 < len(self.trajectory) < 3:
+            raise UsageError(f"--run: expected at least 3 checkpoints, found {len(self.trajectory)}")
+
+
+class ParallelOptions(Options):
+    """Where evaluations run, and what is kept of them meanwhile."""
+
+    backend: Backend | None = option(
+        default=None,
+        help="serial, threading, loky, dask or ray.",
+        default_text="the fastest of a short trial",
+    )
+    cluster: str | None = option(
+        default=None,
+        help="Cluster of --backend dask or ray.",
+        metavar="ADDRESS",
+        default_text="one on this machine",
+    )
+    jobs: int = option(default=-1, help="Workers for --backend; -1 is one per core.")
+    resume: Path | None = option(
+        default=None,
+        help="Keep results in FILE while it runs, and go on from them.",
+        metavar="FILE",
+        role=FileRole.WRITES,
+    )
+
+    def check(self) -> None:
+        """Refuse a cluster that nothing runs on.
+
+        Raises:
+            UsageError: There is one.
+        """
+        if self.cluster is not None and self.backend not in (Backend.DASK, Backend.RAY):
+            raise UsageError("--cluster goes with --backend dask or ray")
+
+
+class TargetOptions(Options):
+    """What the outputs are compared with, beside the model's own."""
+
+    target: str | None = option(
+        default=None, help="Array of --inputs that holds labels or values.", metavar="NAME"
+    )
 
 
 LADDER: tuple[dict[str, int], ...] = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from emergraph.analysis.landscape.extras import Extras
 from emergraph.analysis.landscape.hypercube import attractors, main_effects, pair_effects
 from emergraph.analysis.landscape.modelsurvey import ModelSurvey
 from emergraph.analysis.landscape.networks import edge_rows, node_rows, survey_networks
+from emergraph.analysis.landscape.options import ModelOptions
 from emergraph.analysis.landscape.resulttables import (
     CURVES,
     LAYERS,
@@ -25,8 +27,10 @@ from emergraph.analysis.landscape.resulttables import (
     STATISTICS,
 )
 from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
+from emergraph.analysis.modelruns.samples import IN_MEMORY, kept_name
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import Store, open_store
+from emergraph.options import text_of
 
 COMMAND = "landscape"
 
@@ -217,7 +221,7 @@ def save_survey(
     return store.record_run(
         graph,
         COMMAND,
-        {**survey.options.to_dict(), "loss": survey.loss_name, "notes": list(survey.notes), **about},
+        {**survey.options.kept(), "notes": list(survey.notes), **about},
         seed=survey.options.seed,
         duration=duration,
         result_tables=survey_frames(survey, {} if graph is None else tensor_layers(store, graph)),
@@ -258,12 +262,26 @@ def save_model_survey(
             result.survey,
             graph=_graph_of(store, result, graph),
             duration=result.seconds,
-            model=result.source,
-            sha256=result.sha256,
-            samples=result.samples,
-            probes_seed=result.probes_seed,
-            variant=result.variant,
+            **{
+                **_kept(result.how),
+                "model": result.source,
+                "sha256": result.sha256,
+                "samples": result.samples,
+                "probes_seed": result.probes_seed,
+                "variant": result.variant,
+            },
         )
+
+
+def _kept(how: ModelOptions) -> dict[str, Any]:
+    """What a run keeps of how a model was evaluated; its options are those that are left after any cut."""
+    kept: dict[str, Any] = {**how.kept(), "budget": None, **how.source}
+    if how.parallelism is not None:
+        kept |= {"backend": str(how.parallelism.backend), "jobs": how.parallelism.n_jobs}
+    if not how.source:
+        kept |= {"inputs": IN_MEMORY if how.inputs else None, "target": kept_name(how.targets)}
+        kept["input_shape"] = [f"{name}={text_of(shape)}" for name, shape in how.input_shapes.items()]
+    return kept
 
 
 def _graph_of(store: Store, result: ModelSurvey, wanted: str | int | None) -> int | None:

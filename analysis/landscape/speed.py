@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from emergraph.analysis.landscape.evaluator import Evaluator
-from emergraph.analysis.landscape.sweep import Backend, Parallelism, cores, run_sweep, workers
+from emergraph.analysis.landscape.options import Backend
+from emergraph.analysis.landscape.sweep import Parallelism, cores, run_sweep, workers
 from emergraph.analysis.landscape.tasks import LineTask, Task
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.evaluator import Evaluator
+from emergraph.analysis.landscape.options import Backend
 from emergraph.analysis.landscape.tasks import Task
 from emergraph.atomic import together
 from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraError, UsageError
@@ -33,21 +33,6 @@ from emergraph.paths import open_file
 
 SAVE_SECONDS = 5.0
 """Least time between two writes of the checkpoint; the first one comes with the first result."""
-
-
-class Backend(StrEnum):
-    """Where tasks run."""
-
-    SERIAL = "serial"
-    """In this thread; the engine may use several threads inside an operation."""
-    THREADING = "threading"
-    """Python threads: engines release the interpreter lock while they compute."""
-    PROCESSES = "loky"
-    """Worker processes of joblib; a model that crashes takes a worker, not this process."""
-    DASK = "dask"
-    """The dask cluster that the current `distributed.Client` is connected to."""
-    RAY = "ray"
-    """The ray cluster that this process is connected to; register joblib's ray backend first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emergraph.analysis.labels import class_labels
-from emergraph.analysis.landscape.losses import LossKind
+from emergraph.analysis.landscape.options import LossKind
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """From a store to a report."""
 
-import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -20,8 +19,6 @@ from emergraph.version import __version__
 
 ROWS = 24
 """Rows of a result table that has no figure and no table of its own."""
-FEW = 12
-"""Thresholds of a sweep that a command line names one by one."""
 _FIRST = "SELECT {columns} FROM {table} WHERE run = {run} LIMIT {rows}"
 _SHOWN = """
 SELECT list_distinct(flatten(list(result_tables))) FROM runs
@@ -65,11 +62,6 @@ def _texts(value: object) -> list[str]:
     return [str(entry) for entry in value] if isinstance(value, list) else []
 
 
-def _filled_tables(reader: GraphReader, run: int) -> set[str]:
-    rows = reader.connection.execute("SELECT result_tables FROM runs WHERE id = ?", [run]).fetchall()
-    return set(rows[0][0])
-
-
 class _Collector:
     """Fills sections, and remembers the command lines of the runs that they show."""
 
@@ -100,7 +92,7 @@ class _Collector:
             figures=drawn,
             tables=shown,
             notes=self._notes(drawn, shown),
-            missing=None if there else self._filled(spec.command) if tried is None else _unhurried(tried),
+            missing=None if there else self._filled(spec.command) if tried is None else tried.command,
             why_missing=None if tried is None else ": ".join(filter(None, (tried.state, tried.message))),
         )
 
@@ -148,32 +140,7 @@ class _Collector:
 
     def _remember(self, run: Run | None) -> None:
         if run is not None and run.id not in self.commands:
-            self.commands[run.id] = command_of(
-                run, store=self.words["STORE"], graph=self.words["GRAPH"], extra=self._extra(run)
-            )
-
-    def _extra(self, run: Run) -> list[str]:
-        """Options of a path count that its parameters do not hold."""
-        if run.command != "emergence":
-            return []
-        filled = _filled_tables(self.reader, run.id)
-        words: list[str] = []
-        if "threshold" in run.parameters and run.parameters["threshold"] is not None:
-            words += ["--threshold", f"{run.parameters['threshold']:g}"]
-        if "emergence_nulls" in filled:
-            words.append("--full")
-        if "emergence_thresholds" in filled:
-            words += ["--thresholds", self._thresholds(run.id)]
-        if "emergence_intervals" in filled:
-            sql = "SELECT max(n_draws) FROM emergence_intervals WHERE run = ?"
-            words += ["--draws", str(self.reader.connection.execute(sql, [run.id]).fetchall()[0][0])]
-        return words
-
-    def _thresholds(self, run: int) -> str:
-        """The thresholds themselves where they are few, else how many."""
-        sql = "SELECT DISTINCT threshold FROM emergence_thresholds WHERE run = ? ORDER BY threshold"
-        values = [row[0] for row in self.reader.connection.execute(sql, [run]).fetchall()]
-        return ",".join(f"{value!r}" for value in values) if len(values) <= FEW else str(len(values))
+            self.commands[run.id] = command_of(run, store=self.words["STORE"], graph=self.words["GRAPH"])
 
     def _notes(self, figures: Sequence[FigureData], shown: Sequence[Table]) -> tuple[str, ...]:
         runs = {run.id: run for data in figures for run in data.runs}
@@ -191,8 +158,3 @@ class _Collector:
             if attempt.command.split(" ")[1:2] == [wanted] and attempt.state != "done":
                 return attempt
         return None
-
-
-def _unhurried(attempt: Attempt) -> str:
-    """The command line of an attempt, with its options, but without what was left of the report's budget."""
-    return re.sub(r" --budget \S+$", "", attempt.command)

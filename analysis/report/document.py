@@ -48,13 +48,15 @@ class Attempt:
     """A command that ran, or was to run, to make a report."""
 
     command: str
-    """Command line, without the program's folder."""
+    """Command line, without the program's folder; it takes the time that it takes."""
     state: str
     """done, failed, out of time or left out."""
     seconds: float | None = None
     """Wall clock; None where it did not run."""
     message: str = ""
     """What it said when it failed, or why it was left out."""
+    held_to: str = ""
+    """What was added to the command line so that it stays within the report's budget."""
 
 
 @dataclass(frozen=True, kw_only=True)

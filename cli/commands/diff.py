@@ -14,7 +14,8 @@ from emergraph.cli.app import command
 from emergraph.cli.links import Links
 from emergraph.cli.output import Format, Output, View, emit, emit_text
 from emergraph.errors import UsageError
-from emergraph.options import FileRole
+from emergraph.exporters.runtime.inputwords import InputWords
+from emergraph.options import FileRole, command_line
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
@@ -37,14 +38,6 @@ class Comparing:
         bool, typer.Option(help="Seek which hidden unit of A stands for which of B (arXiv 2209.04836).")
     ] = True
     seed: Annotated[int, typer.Option(min=0, help="Seed of that search.")] = 0
-    input: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Value of one input of model files; may be repeated."),
-    ] = None
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1,3,64,64", help="Shape of one input of model files; may be repeated."),
-    ] = None
 
 
 class DiffFormat(StrEnum):
@@ -108,6 +101,7 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B", help="The same, for the other side."), FileRole.MODEL],
     *,
     comparing: Comparing,
+    inputs: InputWords,
     links: Links,
     writing: Writing,
 ) -> None:
@@ -122,8 +116,8 @@ def diff(
     from emergraph.analysis.comparison.difference import compare
 
     with (
-        opened_graph(a, comparing, links) as ours,
-        opened_graph(b, comparing, links) as theirs,
+        opened_graph(a, inputs, links) as ours,
+        opened_graph(b, inputs, links) as theirs,
     ):
         found = compare(ours, theirs, match=comparing.match_units, seed=comparing.seed)
         summaries = (ours.summary, theirs.summary)
@@ -138,22 +132,19 @@ def diff(
         for text, summary in zip((a, b), summaries, strict=True)
     )
     page = difference_page(
-        found, first, second, command=_command(first.source, second.source, comparing, links, writing)
+        found, first, second, command=_command(first.source, second.source, comparing, inputs, links, writing)
     )
     emit_text(page_html(page), writing.output)
 
 
-def _command(a: str, b: str, comparing: Comparing, links: Links, writing: Writing) -> str:
+def _command(a: str, b: str, comparing: Comparing, inputs: InputWords, links: Links, writing: Writing) -> str:
     """The command line that makes the page again, for a shell."""
     words = ["emergraph", "diff", a, b]
     if not comparing.match_units:
         words.append("--no-match-units")
     if comparing.seed:
         words += ["--seed", str(comparing.seed)]
-    for value in comparing.input or ():
-        words += ["--input", value]
-    for shape in comparing.input_shape or ():
-        words += ["--input-shape", shape]
+    words += command_line(inputs)
     if links.root is not None:
         words += ["--root", links.root.name or str(links.root)]
     words += ["--format", "html", "--out", "diff.html" if writing.out is None else writing.out.name]
@@ -174,14 +165,13 @@ def _shared_name(text: str) -> str:
 
 
 @contextmanager
-def opened_graph(text: str, comparing: Comparing, links: Links) -> "Iterator[GraphReader]":
+def opened_graph(text: str, inputs: InputWords, links: Links) -> "Iterator[GraphReader]":
     """Open one side: a graph of a store, or a model file that is exported into a store for the moment.
 
     Raises:
         InvalidInputError: There is no such file, or it is not a model.
         UsageError: The store has no such graph.
     """
-    from emergraph.cli.parsing import parse_shapes, parse_values
     from emergraph.cli.reportsteps import is_store
     from emergraph.cli.storeargs import name_or_id
     from emergraph.exporters.anymodel import export_any
@@ -198,8 +188,8 @@ def opened_graph(text: str, comparing: Comparing, links: Links) -> "Iterator[Gra
         folder = stack.enter_context(Scratch()).path
         with open_store(folder / "model.duckdb", mode="create", in_place=True) as store:
             options = ExportOptions(
-                inputs=_of(path, links, parse_values(comparing.input or ())),
-                input_shapes=_of(path, links, parse_shapes(comparing.input_shape or ())),
+                inputs=_of(path, links, inputs.values()),
+                input_shapes=_of(path, links, inputs.shapes()),
                 root=links.root,
             )
             export_any(path, store, options=options)

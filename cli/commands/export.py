@@ -10,12 +10,12 @@ import typer
 
 from emergraph.analysis.report.texts import percent
 from emergraph.cli.app import command
-from emergraph.cli.inputs import ModelInputs
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import AnyName
+from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def export(
         FileRole.STORES,
     ],
     *,
-    inputs: ModelInputs,
+    inputs: InputOptions,
     choices: ExportChoices,
     links: Links,
     limits: Limits,

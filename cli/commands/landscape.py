@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
 from emergraph.cli.app import command
-from emergraph.cli.inputs import ModelInputs
-from emergraph.cli.landscapeoptions import Evaluation
+from emergraph.cli.landscapeoptions import connected, evaluation
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, View, emit, say
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping, name_or_id
 from emergraph.errors import UsageError
+from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
@@ -47,8 +47,10 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
             metavar="NAME", help="Graph of the store that the model is.  [default: the one of the same file]"
         ),
     ] = None,
-    inputs: ModelInputs,
-    evaluation: Evaluation,
+    inputs: InputOptions,
+    target: TargetOptions,
+    how: ModelOptions,
+    parallel: ParallelOptions,
     options: SurveyOptions,
     links: Links,
     limits: Limits,
@@ -64,7 +66,7 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     if store is not None:
         check_store(store, name_or_id(graph))
     with (
-        evaluation.connected(),
+        connected(parallel),
         progress_bar(f"evaluating {Path(model).name}", output) as update,
     ):
 
@@ -76,8 +78,8 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
         result = survey_model(
             model,
             options,
-            evaluation.options(inputs, limits, links),
-            checkpoint=evaluation.resume,
+            evaluation(how, inputs, target, parallel, limits=limits, links=links),
+            checkpoint=parallel.resume,
             progress=moved,
         )
         run = None

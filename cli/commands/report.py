@@ -13,6 +13,7 @@ from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, say
 from emergraph.cli.storeargs import AnyName, GraphChoice
+from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
@@ -33,14 +34,6 @@ class Making:
     inputs: Annotated[
         Path | None,
         typer.Option(metavar="FILE.npz", help="Inputs to trace the model on.  [default: 64 random samples]"),
-    ] = None
-    input: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Value of one input of the model; may be repeated."),
-    ] = None
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1,3,64,64", help="Shape of one input of the model; may be repeated."),
     ] = None
     store: Annotated[
         Path | None,
@@ -71,6 +64,7 @@ def report(  # noqa: PLR0913 - a parameter for each group of options
     *,
     graph: GraphChoice = None,
     making: Making,
+    words: InputWords,
     links: Links,
     out: Annotated[
         Path | None,
@@ -91,7 +85,7 @@ def report(  # noqa: PLR0913 - a parameter for each group of options
     the store does not hold is left out, with the command that would make it.
     """
     talk = Output(quiet=quiet, debug=debug)
-    made = _made(source, graph, making, links, talk)
+    made = _made(source, graph, making, words, links, talk)
     if terminal:
         from emergraph.cli.reportterminal import print_report
 
@@ -121,7 +115,9 @@ def _write(text: str, target: Path, talk: Output) -> None:
     write_atomically(target, data, then=lambda: say(f"Wrote {target} ({size})", talk))
 
 
-def _made(source: Path, graph: str | None, making: Making, links: Links, talk: Output) -> "Report":
+def _made(
+    source: Path, graph: str | None, making: Making, words: InputWords, links: Links, talk: Output
+) -> "Report":
     """The report, after running what a model needs."""
     from emergraph.analysis.report.collect import collect_report
     from emergraph.cli.reportsteps import Plan, is_store, run_plan
@@ -137,8 +133,7 @@ def _made(source: Path, graph: str | None, making: Making, links: Links, talk: O
         store=making.store or Path(f"{source.stem}.duckdb"),
         any_name=making.any_name,
         inputs=making.inputs,
-        values=making.input or (),
-        shapes=making.input_shape or (),
+        words=words,
         seed=making.seed,
         root=links.root,
         budget=parse_seconds(making.budget),

@@ -13,6 +13,7 @@ from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.cli.traceoptions import Samples
 from emergraph.errors import UsageError
+from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
         str | None, typer.Option(help="Name of the trace.  [default: the name of the inputs]")
     ] = None,
     samples: Samples,
+    words: InputWords,
     links: Links,
     limits: Limits,
     output: Output,
@@ -64,7 +66,7 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
         if model is None:
             raise UsageError("--model FILE is needed: the model file that the graph was exported from")
         with progress_bar(f"running {model.name}", output) as progress:
-            options = samples.options(name, limits, links)
+            options = samples.options(name, words, limits, links)
             summary = chosen.trace(given, model=model, options=options, progress=progress)
     emit(_view(summary), output)
 

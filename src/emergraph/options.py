@@ -181,8 +181,13 @@ class Options:
         """
 
     def to_dict(self) -> dict[str, object]:
-        """Return the values by name, as a run keeps them: plain, for JSON."""
+        """Return the values by name: plain, for JSON."""
         return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+
+    def kept(self) -> dict[str, object]:
+        """Return the options as a run keeps them: plain, and of files the names without folders."""
+        found = {one.name: getattr(self, one.name) for one in declared_options(type(self))}
+        return {name: _plain(_without_folders(value)) for name, value in found.items()}
 
 
 def declared_options(cls: type) -> Iterator[Option]:
@@ -330,6 +335,12 @@ def repeated(cls: type[Options], parameters: Mapping[str, object]) -> list[str]:
         for text in map(write, each):
             words += [f"{declared.flag}={text}"] if text.startswith("-") else [declared.flag, text]
     return words
+
+
+def _without_folders(value: object) -> object:
+    if isinstance(value, tuple):
+        return tuple(map(_without_folders, value))
+    return value.name if isinstance(value, Path) else value
 
 
 def _plain(value: object) -> object:

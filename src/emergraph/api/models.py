@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from emergraph.analysis.information.model import ModelInformation
     from emergraph.analysis.information.model import ModelOptions as InformationOptions
     from emergraph.analysis.information.sequences import Sequences
-    from emergraph.analysis.landscape.modelsurvey import ModelOptions, ModelSurvey
-    from emergraph.analysis.landscape.options import SurveyOptions
+    from emergraph.analysis.landscape.modelsurvey import ModelSurvey
+    from emergraph.analysis.landscape.options import ModelOptions, SurveyOptions
     from emergraph.analysis.landscape.sweep import Progress as LandscapeProgress
     from emergraph.exporters.anymodel import SourceOptions
     from emergraph.exporters.runtime.limits import RunLimits

@@ -60,7 +60,7 @@ def test_an_empty_section_names_its_command(tmp_path):
     api.export(dense_demo(), path, name="dense")
     attempt = Attempt(command="emergraph prune net.duckdb", state="out of time", seconds=3.0)
     command = "emergraph landscape m.onnx --store net.duckdb --input-shape=x=1,3,8,8 --seed 0"
-    cut = Attempt(command=f"{command} --budget 6s", state="failed", seconds=3.0, message="too large")
+    cut = Attempt(command=command, held_to="--budget 6s", state="failed", seconds=3.0, message="too large")
     with open_store(path) as opened:
         report = collect_report(opened.graph(), attempts=[attempt, cut], budget=10.0)
     assert report.section("percolation").missing == "emergraph percolate net.duckdb --graph dense"

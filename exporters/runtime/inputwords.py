@@ -1,14 +1,62 @@
-"""Values of inputs on the command line: `NAME=VALUE` for shapes, arrays and axes."""
+"""Inputs of a model on the command line: files, and `NAME=VALUE` for values, shapes and axes."""
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emergraph.errors import UsageError
+from emergraph.options import Options, option
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+class InputWords(Options):
+    """Values and shapes of single inputs."""
+
+    input: tuple[str, ...] = option(
+        default=(),
+        help="Value of one input: a number or a list; may be repeated.",
+        metavar="NAME=VALUE",
+        repeatable=True,
+    )
+    input_shape: tuple[str, ...] = option(
+        default=(),
+        help="Shape of one input; may be repeated.",
+        metavar="NAME=1,3,64,64",
+        repeatable=True,
+    )
+
+    def values(self) -> "dict[str, NDArray[np.generic]]":
+        """The values by input name."""
+        return parse_values(self.input)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes by input name."""
+        return parse_shapes(self.input_shape)
+
+
+class InputOptions(InputWords):
+    """Values and shapes of inputs; what is not given is made up, small."""
+
+    inputs: Path | None = option(
+        default=None, help="Values of inputs, one array per input name.", metavar="FILE.npz"
+    )
+
+    def arrays(self) -> "dict[str, NDArray[np.generic]]":
+        """The values by input name; --input wins over --inputs.
+
+        Raises:
+            InvalidInputError: The file of --inputs is missing, damaged, or of another format.
+        """
+        given = self.values()
+        if self.inputs is None:
+            return given
+        from emergraph.exporters.runtime.inputfile import read_input_file
+
+        return {**read_input_file(self.inputs).arrays, **given}
 
 
 def parse_shapes(entries: Sequence[str]) -> "dict[str, tuple[int, ...]]":

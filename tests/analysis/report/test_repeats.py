@@ -1,0 +1,164 @@
+"""The command that a report prints for a run gives the same numbers again, whatever options the run had."""
+
+import importlib
+import json
+import shlex
+import typing
+
+import numpy as np
+import onnx
+import pytest
+from clifiles import DEMO
+from onnx import numpy_helper
+from polars.testing import assert_frame_equal
+
+from emergraph import api
+from emergraph.analysis.figures.figure import Run
+from emergraph.analysis.pruning.options import Keeping
+from emergraph.analysis.report.commands import OPTIONS, command_of
+from emergraph.cli.main import main
+from emergraph.exporters.export import ExportOptions, export_onnx
+from emergraph.exporters.traces.record import record_trace
+from emergraph.exporters.traces.samples import RandomInputs
+from emergraph.graphstore.frames import fetch_frame
+from emergraph.graphstore.sql import compose
+from emergraph.graphstore.store import open_store
+from emergraph.options import Options
+
+SMALL = "--budget 0 --backend serial --directions 2 --slice-points 5 --walks 2 --walk-length 9 --pairs 2"
+OUTPUT = onnx.load(DEMO / "digits_dense.onnx").graph.output[0].name
+LABELLED = f"--inputs both.npz --target labels --ignore-label 3 --model-output {OUTPUT}"
+MOVED = (
+    "--distances 2 --layer-directions 2 --layer-walks 2 --layer-walk-length 5 --radius 0.5 --sigma 0.2 --a 0.8"
+    " --adaptive-rho 0.3 --level 0.9 --samples 3 --to digits_dense.onnx"
+)
+STOPPING = (
+    "--window 2 --max-lag 1 --permutations 99 --seed 3 --patience 1 --min-delta 0.01 --tolerance 0.2"
+    " --share 0.3 --kinds weight"
+)
+RUNS = {
+    "emergence": [
+        "",
+        "--rule any --threshold 0.123456789 --paths weights --layers hidden --interiors any --exact",
+        "--reference full --kinds weight,identity --endpoints all --unmeasured active",
+        "--thresholds 0.01,0.05,0.1 --rule mean_abs",
+        "--thresholds 5",
+        "--thresholds all --trace few",
+        "--draws 11 --seed 3 --threshold 0.07 --layers hidden",
+        "--rule per_sample --draws 7",
+        "--rule weight_change --before before",
+        "--full --thresholds 7 --draws 9 --null-draws 5 --seed 2 --nulls activity_over_net",
+        "--full --model digits_dense.onnx --inputs few.npz --draws 4 --null-draws 4 --weight-draws 2 --noise 0.3 --trace few",
+        "--positions --model digits_dense.onnx --inputs few.npz --threshold 0.2 --trace few",
+    ],
+    "prune": [
+        "",
+        "--criterion synflow-iterative --rounds 3 --level 0.1234567,0.5",
+        "--criterion random --seeds 3 --scope layer --level 0.5",
+        "--criterion 2:4",
+        "--criterion wanda --trace few --level 0.3",
+        "--criterion l2 --level 0.3 --rule any --threshold 0.2",
+        "--where 'abs(weight) < 0.1'",
+        "--unit unit --where 'mean < 0.02'",
+        "--sensitivity --level 0.25",
+        "--model digits_dense.onnx --inputs few.npz --labels classes.npz --ignore-label 3 --level 0.5",
+        "--sensitivity --criterion random --model digits_dense.onnx --inputs few.npz --level 0.5",
+    ],
+    "percolate": [
+        "",
+        "--order activity --trace few --seeds 2 --nulls 1 --structure absent --points 9 --seed 4",
+        "--order l2*weight --seeds 2 --nulls 1",
+    ],
+    "topology": ["", "--alpha 0.2 --nulls 2 --max-edges 50 --no-motifs --seed 5 --kinds weight"],
+    "landscape": [
+        f"{SMALL} {MOVED} --planes 1 --plane-points 5 --rho 0.1 --balls 2 --seed 7 --norm layer --masks 3",
+        f"{SMALL} --planes 0 --balls 0 --layer-directions 0 --layer-walks 0 {LABELLED}",
+    ],
+    "trajectory": [f"--graphs 'step*' --metric loss --lower-is-better --rule any --threshold 0.1 {STOPPING}"],
+}
+"""Options of runs, by command; each class of options has some that are not at their default."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a model, its samples, and a store of its graph, an earlier one and snapshots."""
+    place = tmp_path_factory.mktemp("repeats")
+    model, store = place / "digits_dense.onnx", place / "net.duckdb"
+    model.write_bytes((DEMO / "digits_dense.onnx").read_bytes())
+    earlier = onnx.load(model)
+    weight = earlier.graph.initializer[0]
+    changed = numpy_helper.to_array(weight) * np.float32(1.5)
+    weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
+    onnx.save(earlier, place / "before.onnx")
+    rng = np.random.default_rng(0)
+    pixels = rng.random((12, 1, 8, 8), dtype=np.float32)
+    labels = rng.integers(0, 10, 12)
+    np.savez(place / "few.npz", pixels=pixels)
+    np.savez(place / "classes.npz", labels=labels)
+    np.savez(place / "both.npz", pixels=pixels, labels=labels)
+    with open_store(store, mode="create") as opened:
+        export_onnx(place / "before.onnx", opened)
+        for step in range(6):
+            options = ExportOptions(name=f"step-{step}", step=step, force=True)
+            graph = export_onnx(model, opened, options=options).graph
+            opened.write_metrics(graph, {"loss": 1 / (1 + step)})
+            record_trace(opened, graph, model, RandomInputs(4, step))
+        export_onnx(model, opened, options=ExportOptions(force=True))
+    graph = api.open_store(store).graph()
+    graph.trace(place / "few.npz", model=model)
+    graph.trace(RandomInputs(9, 1), model=model)
+    return place
+
+
+def last_run(folder):
+    """The newest run of the store, and what it wrote."""
+    with open_store(folder / "net.duckdb") as store:
+        row = store.connection.execute(
+            "SELECT id, command, parameters, seed, result_tables FROM runs ORDER BY id DESC LIMIT 1"
+        ).fetchall()[0]
+        frames = {
+            name: fetch_frame(
+                store.connection, compose("SELECT * EXCLUDE (run) FROM {t} WHERE run = {r}", t=name, r=row[0])
+            )
+            for name in row[4]
+        }
+    run = Run(id=row[0], command=row[1], parameters=json.loads(row[2]), seed=row[3], tool_version="")
+    return run, frames
+
+
+def words_of(command, options):
+    """The command line of a run."""
+    argument = ["digits_dense.onnx", "--store", "net.duckdb"] if command == "landscape" else ["net.duckdb"]
+    return [command, *argument, *shlex.split(options)]
+
+
+@pytest.mark.parametrize(
+    ("command", "options"), [(command, one) for command, many in RUNS.items() for one in many]
+)
+def test_the_command_of_a_run_repeats_it(command, options, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert main([*words_of(command, options), "--quiet", "--out", "/dev/null"]) == 0
+    run, frames = last_run(folder)
+    line = command_of(run, store="net.duckdb", graph="digits_dense")
+    assert main([*shlex.split(line)[1:], "--quiet", "--out", "/dev/null"]) == 0
+    again, repeated = last_run(folder)
+    assert again.id == run.id + 1
+    assert again.seed == run.seed
+    assert repeated.keys() == frames.keys()
+    for name, frame in frames.items():
+        assert_frame_equal(repeated[name], frame, check_row_order=True, rel_tol=1e-9, abs_tol=0)
+    ways = {"budget", "notes"}
+    assert {**again.parameters, **dict.fromkeys(ways)} == {**run.parameters, **dict.fromkeys(ways)}, line
+    assert any(frame.height for frame in frames.values())
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_classes_are_those_of_the_command(command):
+    """What decides numbers is declared with the command; the rest is where results go."""
+    function = getattr(importlib.import_module(f"emergraph.cli.commands.{command}"), command)
+    taken = {
+        hint
+        for hint in typing.get_type_hints(function).values()
+        if isinstance(hint, type) and issubclass(hint, Options)
+    }
+    assert taken - {Keeping} == set(OPTIONS[command])
