@@ -27,10 +27,11 @@ from emergraph.options import Options
 
 SMALL = "--budget 0 --backend serial --directions 2 --slice-points 5 --walks 2 --walk-length 9 --pairs 2"
 OUTPUT = onnx.load(DEMO / "digits_dense.onnx").graph.output[0].name
+RUN = "--model digits_dense.onnx --inputs few.npz --trace few"
 LABELLED = f"--inputs both.npz --target labels --ignore-label 3 --model-output {OUTPUT}"
 MOVED = (
-    "--distances 2 --layer-directions 2 --layer-walks 2 --layer-walk-length 5 --radius 0.5 --sigma 0.2 --a 0.8"
-    " --adaptive-rho 0.3 --level 0.9 --samples 3 --to digits_dense.onnx"
+    "--distances 2 --layer-directions 2 --layer-walks 2 --layer-walk-length 5 --radius 0.5 --sigma 0.2"
+    " --a 0.8 --adaptive-rho 0.3 --level 0.9 --samples 3 --to digits_dense.onnx"
 )
 STOPPING = (
     "--window 2 --max-lag 1 --permutations 99 --seed 3 --patience 1 --min-delta 0.01 --tolerance 0.2"
@@ -48,8 +49,8 @@ RUNS = {
         "--rule per_sample --draws 7",
         "--rule weight_change --before before",
         "--full --thresholds 7 --draws 9 --null-draws 5 --seed 2 --nulls activity_over_net",
-        "--full --model digits_dense.onnx --inputs few.npz --draws 4 --null-draws 4 --weight-draws 2 --noise 0.3 --trace few",
-        "--positions --model digits_dense.onnx --inputs few.npz --threshold 0.2 --trace few",
+        f"--full {RUN} --draws 4 --null-draws 4 --weight-draws 2 --noise 0.3",
+        f"--positions {RUN} --threshold 0.2",
     ],
     "prune": [
         "",
