@@ -6,7 +6,7 @@ ZOO_VENV ?= .venv-zoo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills kills fuzz fuzz-commands golden house zoo test-zoo docs clean
+.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ golden: models ## Freeze the answers again and say what changed (explain each ch
 
 house: $(VENV)/.installed-dev ## Measure how the code is laid out
 	$(BIN)/python benchmarks/house.py
+
+operators: $(VENV)/.installed-dev ## Export every operator test of the onnx package and count what became of it (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/operators/classify.py
 
 test-fuzz: $(VENV)/.installed-dev ## Run a hundred whole commands on spoiled files
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz tests/fuzz

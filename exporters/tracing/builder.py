@@ -150,6 +150,8 @@ class GraphBuilder:
             self._tensor_blocks[tensor] = self.n_blocks
         if tensor and kind is EdgeKind.WEIGHT:
             self._lineage.uses(layer.id, tensor)
+        if tensor is None and kind is EdgeKind.WEIGHT:
+            note = note or "fixed weights, of no parameter"
         block = Block(
             id=self.n_blocks,
             name=name,

@@ -1,6 +1,8 @@
 """Which axes of an operand an operation contracts as features or channels."""
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import attributes
 from emergraph.exporters.tracing.context import op_names
@@ -15,16 +17,26 @@ _DENSE = frozenset(
 _RECURRENT = frozenset(op_names("LSTM GRU RNN DynamicQuantizeLSTM"))
 _HEADS = frozenset(op_names("Attention MultiHeadAttention GroupQueryAttention LinearAttention"))
 _RIGHT_OPERAND = {"QLinearMatMul": 3, "QGemm": 3}
-CONTRACTIONS = _SLIDING | _DENSE | _RECURRENT | _HEADS | {"Einsum"}
+_TRANSFORMS = frozenset(op_names("DFT STFT"))
+CONTRACTIONS = _SLIDING | _DENSE | _RECURRENT | _HEADS | _TRANSFORMS | {"Einsum"}
 
 
-def contracted_axes(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
+def contracted_axes(
+    node: onnx.NodeProto,
+    position: int,
+    rank: int,
+    *,
+    axis: NDArray[np.generic] | None = None,
+    opset: int = 20,
+) -> tuple[int, ...] | None:
     """The axes of an input over which an operation sums different features or channels.
 
     Args:
         node: An operation out of `CONTRACTIONS`.
         position: Which of its inputs.
         rank: Axes of that input.
+        axis: Value of the input that names an axis (`DFT`).
+        opset: Of the model.
 
     Returns:
         The axes, or None when the input is not contracted (a kernel, a length, a mask).
@@ -42,7 +54,17 @@ def contracted_axes(node: onnx.NodeProto, position: int, rank: int) -> tuple[int
         return _of_heads(node, position, rank)
     if op == "Einsum":
         return _of_einsum(str(attrs.get("equation", "")), position, rank)
-    return _of_dense(node, position, rank)
+    if op in _TRANSFORMS and position == 0:
+        # The window of a short-time transform slides, like a kernel.
+        return (rank - 1,) if op == "STFT" else (transformed_axis(node, rank, axis, opset), rank - 1)
+    return None if op in _TRANSFORMS else _of_dense(node, position, rank)
+
+
+def transformed_axis(node: onnx.NodeProto, rank: int, given: NDArray[np.generic] | None, opset: int) -> int:
+    """The axis of a `DFT`: an attribute before opset 20, input 2 from it on."""
+    usual = 1 if opset < 20 else -2
+    named = attributes(node).get("axis", usual) if given is None else np.ravel(given)[0]
+    return int(str(named)) % rank
 
 
 def _of_dense(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, ...] | None:

@@ -194,7 +194,8 @@ class _Ride:
 
     def _contract(self, node: onnx.NodeProto, position: int) -> None:
         ids = self.ids[node.input[position]]
-        axes = contracted_axes(node, position, ids.ndim)
+        given = self._known(node.input[2]) if node.op_type == "DFT" and len(node.input) > 2 else None
+        axes = contracted_axes(node, position, ids.ndim, axis=given, opset=self.model.opsets.get("", 1))
         if axes is None:
             return
         others = [name for k, name in enumerate(node.input[:2]) if k != position]

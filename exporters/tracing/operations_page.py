@@ -24,7 +24,7 @@ _LIMITS = """## Where the graph is coarser than the model
 - Regions (`RoiAlign`, `Resize` with a region) and rotary angles are control, even where activations
   made them.
 - The scale that a dynamic quantization takes from its data counts as a constant.
-- Of operations without a rule, these have weights of their own or carry many units: `DFT`, `STFT`, `Det`,
+- Of operations without a rule, these have weights of their own or carry many units: `Det`,
   `CausalConvWithState`, `MoE`, `QMoE`, `GatherBlockQuantized`, `MatMulBnb4` and tree ensembles are opaque.
 - The running matrix of linear attention counts as one unit per value feature, whatever the key feature.
 - The peephole of an LSTM's output gate reads the present cell and is `recurrent` all the same.
@@ -39,6 +39,7 @@ _FAMILIES = {
     "contraction": "Contractions",
     "einsum": "Einsum",
     "convolution": "Convolutions",
+    "fourier": "Fourier transforms: linear, with the weights that the operation defines",
     "recurrent": "Recurrent layers, expanded into their gates",
     "embedding": "Embeddings",
     "heads": "Attention",

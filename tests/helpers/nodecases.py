@@ -42,9 +42,14 @@ def _plain(value: object) -> bool:
     return isinstance(value, np.ndarray | np.generic)
 
 
+def node_cases(*, tensors_only: bool = True) -> tuple[NodeCase, ...]:
+    """The models of the node tests; those that have other inputs than tensors on request, without feeds."""
+    return tuple(case for case, is_plain in _collected() if is_plain or not tensors_only)
+
+
 @cache
-def node_cases() -> tuple[NodeCase, ...]:
-    """The models of the node tests that have tensors as inputs."""
+def _collected() -> tuple[tuple[NodeCase, bool], ...]:
+    """Each model, and whether its inputs are tensors."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases
@@ -54,10 +59,10 @@ def node_cases() -> tuple[NodeCase, ...]:
             if not case.data_sets or case.model is None:
                 continue
             values = case.data_sets[0][0]
-            if all(_plain(v) for v in values):
-                names = [i.name for i in case.model.graph.input]
-                feeds = {n: np.asarray(v) for n, v in zip(names, values, strict=False)}
-                found.append(NodeCase(case.name, case.model, feeds))
+            is_plain = all(_plain(v) for v in values)
+            names = [i.name for i in case.model.graph.input] if is_plain else []
+            feeds = {n: np.asarray(v) for n, v in zip(names, values, strict=False)}
+            found.append((NodeCase(case.name, case.model, feeds), is_plain))
     return tuple(found)
 
 
@@ -70,6 +75,13 @@ def stored_cases() -> Iterator[NodeCase]:
             feeds = _stored_feeds(path.parent / "test_data_set_0", model)
             if feeds is not None:
                 yield NodeCase(path.parent.name, model, feeds)
+
+
+def light_models() -> Iterator[NodeCase]:
+    """The networks of the onnx package, whose weights are made by operations."""
+    root = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    for path in sorted(root.glob("*.onnx")):
+        yield NodeCase(path.stem, onnx.load(path), {})
 
 
 def _stored_feeds(folder: Path, model: onnx.ModelProto) -> Feeds | None:

@@ -71,7 +71,7 @@ def trace_convolution(
     channels, labels = channel_labels(x.carried)
     if group == 1:
         oriented = values if transposed else np.swapaxes(values, 0, 1)
-        _write_full(ctx, layer, weight, oriented, channels, labels, tensor, transposed=transposed)
+        write_kernels(ctx, layer, weight, oriented, channels, labels, tensor, transposed=transposed)
     else:
         src, dst, taps = _grouped_pairs(values, channels, labels, group, layer, transposed=transposed)
         write_pairs(ctx, layer, src, dst, taps, tensor=tensor, note=f"group={group}")
@@ -95,7 +95,7 @@ def _multiply(ctx: TraceContext, x: Value, weight: Constant, bias: Constant | No
         add_bias(ctx, replace(bias, load=lambda: bias.load().reshape(shape), permutation=None))
 
 
-def _write_full(
+def write_kernels(
     ctx: TraceContext,
     layer: LayerDraft,
     weight: Constant,

@@ -143,7 +143,7 @@ def shape_of(ctx: TraceContext) -> None:
 @rule(
     *op_names(
         "ArgMax ArgMin NonZero NonMaxSuppression Unique Multinomial Bernoulli RandomNormalLike "
-        "RandomUniformLike EyeLike"
+        "RandomUniformLike EyeLike ConstantOfShape Range HannWindow HammingWindow BlackmanWindow"
     )
 )
 def control(ctx: TraceContext) -> None:
