@@ -72,7 +72,7 @@ class ExportChoices:
     allow_missing_classes: Annotated[
         bool,
         typer.Option(
-            "--allow-missing-classes", help="Read the tensors of a pickle that holds other classes."
+            "--allow-missing-classes", help="Read tensors inside objects of classes from elsewhere."
         ),
     ] = False
     any_name: AnyName = False

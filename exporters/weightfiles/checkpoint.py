@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.collect import Collected, Leaf, Path, collect, strip_wrappers
+from emergraph.exporters.weightfiles.globals import refuse_foreign
 from emergraph.exporters.weightfiles.inert import NoData, SparseRef, TensorRef
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
@@ -58,6 +59,8 @@ def add_checkpoint(
         InvalidInputError, UnsafeInputError: see `collect` and `Builder`.
     """
     found = collect(pickled.root, contents.limits, _SHARING * pickled.opcodes + 1_000)
+    if pickled.around and (found.inside or not found.leaves):
+        raise refuse_foreign(dict(pickled.around), "pickle")
     wrappers, leaves = strip_wrappers(found.leaves)
     room = contents.limits.pickle_bytes
     for path, leaf in leaves.items():
@@ -72,6 +75,7 @@ def add_checkpoint(
         if wrappers:
             contents.metadata["weights under"] = ".".join(printable(key) for key in wrappers)
         _report_opaque(found, contents)
+        _report_named(pickled, found, contents)
         _report_several(leaves, contents)
 
 
@@ -106,6 +110,17 @@ def _report_opaque(found: Collected, contents: Contents) -> None:
         name = ".".join(paths[0])
         contents.skipped.append(Skipped(name=name, reason=reason))
         contents.findings.append(Finding("PICKLE-SKIPPED", reason, printable(name)))
+
+
+def _report_named(pickled: Unpickled, found: Collected, contents: Contents) -> None:
+    """Classes from elsewhere of which no object was met: values of a configuration, keys."""
+    for key in pickled.around:
+        if key.replace(" ", ".") not in found.opaque:
+            reason = (
+                f"the class {printable(key.replace(' ', '.'))} from elsewhere is named; nothing of it was run"
+            )
+            contents.skipped.append(Skipped(name="", reason=reason))
+            contents.findings.append(Finding("PICKLE-SKIPPED", reason))
 
 
 def _report_several(leaves: dict[Path, Leaf], contents: Contents) -> None:

@@ -44,6 +44,8 @@ class Collected:
     metadata: dict[str, object] = field(default_factory=dict)
     opaque: dict[str, list[Path]] = field(default_factory=dict)
     """Where objects of classes from elsewhere stand, by class."""
+    inside: bool = False
+    """Whether weights stand inside such objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,10 @@ def collect(root: object, limits: WeightLimits, visits: int) -> Collected:
         LimitError: more tensors than the limit (WEIGHTS-LIMIT).
     """
     found = Collected()
-    stack: list[tuple[Path, object, Path | None]] = [((), root, None)]
+    stack: list[tuple[Path, object, Path | None, bool]] = [((), root, None, False)]
     open_containers: set[int] = set()
     while stack:
-        path, value, state = stack.pop()
+        path, value, state, inside = stack.pop()
         if isinstance(value, _Leave):
             open_containers.discard(value.container)
             continue
@@ -82,6 +84,7 @@ def collect(root: object, limits: WeightLimits, visits: int) -> Collected:
             raise refusal("PICKLE-BOMB", "the pickle nests or shares objects without end")
         if isinstance(value, _LEAVES):
             _keep(found, path, value, state)
+            found.inside = found.inside or (inside and path in found.leaves)
             if len(found.leaves) > limits.tensors:
                 raise refusal("WEIGHTS-LIMIT", f"the file has more than {limits.tensors} tensors")
         elif not isinstance(value, (dict, list, tuple, Opaque)):
@@ -89,11 +92,13 @@ def collect(root: object, limits: WeightLimits, visits: int) -> Collected:
         elif id(value) not in open_containers:
             if isinstance(value, Opaque):
                 found.opaque.setdefault(type(value).type_name, []).append(path)
+                inside = True
             if state is None and _is_state(path, value):
                 state = path
             open_containers.add(id(value))
-            stack.append(((), _Leave(id(value)), None))
-            stack.extend(((*path, *key), child, state) for key, child in reversed(list(_children(value))))
+            stack.append(((), _Leave(id(value)), None, False))
+            children = reversed(list(_children(value)))
+            stack.extend(((*path, *key), child, state, inside) for key, child in children)
     return found
 
 

@@ -16,8 +16,10 @@ class Verdict(Enum):
     """It is on the list and has an inert stand-in."""
     SCRIPT = "script"
     """A class that a TorchScript archive defines itself; its objects become placeholders."""
+    CLASS = "class"
+    """A class from elsewhere: a placeholder where no weight needs it or where that was asked for."""
     FOREIGN = "foreign"
-    """A class from elsewhere: refused, or a placeholder where that was asked for."""
+    """A function from elsewhere: refused, or a placeholder where that was asked for."""
     MODULE = "module"
     """A class of torch's modules: the file holds a whole network with its code."""
 
@@ -45,7 +47,6 @@ _DATA_CLASSES = frozenset(
     {
         "argparse Namespace",
         "types SimpleNamespace",
-        "functools partial",
         "copyreg _reconstructor",
         "copy_reg _reconstructor",
         "builtins slice",
@@ -64,7 +65,10 @@ _TORCH_CLASSES = (
     "torch.quantization",
     "torch.utils.data",
     "torch.distributions",
+    "torch.torch_version",
 )
+_CALLERS = frozenset({"functools partial"})
+"""Classes that call what they are given: as foreign as a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,21 @@ class Policy:
 
     allow_missing: bool = False
     """Turn objects of classes from elsewhere into placeholders."""
+    around: frozenset[Verdict] = frozenset()
+    """What from elsewhere is read around; whoever asks for it refuses weights that stand inside."""
     script: bool = False
     """Accept the classes that a TorchScript archive defines."""
 
+    def passes(self, verdict: Verdict) -> bool:
+        """Whether what was named may pass as a placeholder."""
+        if verdict in {Verdict.ALLOWED, Verdict.SCRIPT} or self.allow_missing:
+            return True
+        return verdict in self.around
+
 
 DEFAULT_POLICY = Policy()
+NOT_NEEDED = frozenset({Verdict.CLASS, Verdict.MODULE})
+"""What a reader of weights reads around."""
 
 
 def judge(module: str, name: str, policy: Policy, where: str) -> Verdict:
@@ -103,14 +117,21 @@ def judge(module: str, name: str, policy: Policy, where: str) -> Verdict:
     top = module.split(".", maxsplit=1)[0]
     is_class = name[:1].isupper() or name in _DATA_LOWER
     if key in _DATA_CLASSES or (top in _DATA_ONLY and is_class and "." not in name):
+        return Verdict.CLASS
+    if key in _CALLERS:
         return Verdict.FOREIGN
     if top == "torch":
         if module.startswith(_TORCH_CLASSES) and "." not in name and name[:1].isupper():
-            return Verdict.MODULE if module.startswith("torch.nn.modules") else Verdict.FOREIGN
+            return Verdict.MODULE if module.startswith("torch.nn.modules") else Verdict.CLASS
         raise _code(module, name, where)
     if top in _SYSTEM or not module or not name:
         raise _code(module, name, where)
-    return Verdict.FOREIGN
+    return Verdict.CLASS if _is_class(name) else Verdict.FOREIGN
+
+
+def _is_class(name: str) -> bool:
+    """Whether a name, and every class around it, is written as those of classes are."""
+    return all(part.lstrip("_")[:1].isupper() for part in name.split("."))
 
 
 def refuse_foreign(foreign: dict[str, Verdict], where: str) -> Exception:

@@ -6,7 +6,7 @@ are searched. Nothing is extracted to disk and nothing is run; what unpacks is b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.formats import Format, Inside, Sample, format_of
@@ -156,7 +156,7 @@ def _members(
     gathered = gather(Inside.ZIP if appended else found.inside, found.name, name, content, search.limits)
     outer = search.policy
     if found.name == "torchscript" or any("/code/" in member.name for member in gathered.members):
-        search.policy = Policy(allow_missing=outer.allow_missing, script=True)
+        search.policy = replace(outer, script=True)
     for member in gathered.members:
         search.members += 1
         if depth == 0 and gathered.whole and search.known(member.name.split("/", 1)[-1]):

@@ -6,12 +6,13 @@ CPython ask for 32 GB, 40 nested pairs that share their halves take 2^40 steps t
 only reads; it executes nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emergraph.errors import EmergraphError, InvalidInputError
 from emergraph.exporters.formats.pickles import Window, instructions
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, judge, refuse_foreign
+from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, Verdict, judge, refuse_foreign
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.picklesketch import Sketch
 from emergraph.exporters.weightfiles.refuse import refusal
@@ -26,7 +27,7 @@ class PickleScan:
     """First byte after the pickle."""
     globals: tuple[str, ...]
     """Every class or function that it names, "module name", in order of appearance."""
-    foreign: tuple[str, ...]
+    foreign: Mapping[str, Verdict]
     """Those of them that become placeholders."""
     opcodes: int
 
@@ -71,9 +72,9 @@ def scan_pickle(
             raise refuse_foreign(sketch.foreign(), where) from None
         raise
     foreign = sketch.foreign()
-    if foreign and not policy.allow_missing:
+    if not all(policy.passes(verdict) for verdict in foreign.values()):
         raise refuse_foreign(foreign, where)
-    return PickleScan(start + window.tell(), tuple(sketch.names), tuple(foreign), sketch.steps)
+    return PickleScan(start + window.tell(), tuple(sketch.names), foreign, sketch.steps)
 
 
 def _refuse_named_code(

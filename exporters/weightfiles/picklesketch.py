@@ -29,7 +29,7 @@ class _Object:
 
 
 _RUNS = "a pickle that would run code when it is loaded"
-_FOREIGN = frozenset({Verdict.FOREIGN, Verdict.MODULE})
+_FOREIGN = frozenset({Verdict.CLASS, Verdict.FOREIGN, Verdict.MODULE})
 _MARK = _Object("mark")
 _ATOM = _Object("atom")
 _CONTAINER = _Object("container")

@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 
 from emergraph.errors import EmergraphError, InvalidInputError
-from emergraph.exporters.formats import Inside, Reader, format_of
+from emergraph.exporters.formats import Format, Inside, Reader, format_of
 from emergraph.exporters.onnxfile.names import has_hidden_characters, printable
 from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.beside import read_beside
@@ -145,16 +145,18 @@ def _look_at(tensor: LazyTensor) -> list[Finding]:
 
 def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_missing: bool) -> WeightFile:
     contents = Contents(limits)
+    found = format_of(mapped.path.name, mapped.content)
     try:
-        kind = _dispatch(mapped, where, contents, allow_missing=allow_missing)
+        kind = _dispatch(found, mapped, where, contents, allow_missing=allow_missing)
     except InvalidInputError as error:
         finding = finding_of(error)
         if finding is not None and finding.id == "FILE-FORMAT":  # `wrong_format` has looked
             raise
-        refuse_code(mapped, limits, where, allow_missing=allow_missing)
+        refuse_code(mapped, limits, where, policy=Policy(allow_missing=allow_missing))
         raise
-    if kind in _SCANNED:  # an archive may hold more than its reader opens
-        refuse_code(mapped, limits, where, allow_missing=allow_missing, known=_SCANNED[kind])
+    if kind in _SCANNED:  # an archive may hold more than its reader opens, a file more than its pickles
+        policy = Policy(allow_missing=allow_missing, around=found.inside is Inside.PICKLE)
+        refuse_code(mapped, limits, where, policy=policy, known=_SCANNED[kind])
     return WeightFile(
         source=mapped.path.name,
         format=kind,
@@ -168,9 +170,10 @@ def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_mis
     )
 
 
-def _dispatch(mapped: MappedFile, where: str, contents: Contents, *, allow_missing: bool) -> str:
+def _dispatch(
+    found: Format, mapped: MappedFile, where: str, contents: Contents, *, allow_missing: bool
+) -> str:
     """Recognise the format, read it, and return its name as `WeightFile.format` has it."""
-    found = format_of(mapped.path.name, mapped.content)
     if found.inside is Inside.ZIP and found.reader is Reader.WEIGHTS:
         archive = open_zip(mapped.content, where, contents.limits)
         if found.name in _ARCHIVES:
@@ -206,7 +209,7 @@ def _safetensors(data: memoryview, where: str, contents: Contents, *, allow_miss
 
 def _read_plain_pickle(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
     """Read a pickle that is not torch's: dicts of numpy arrays."""
-    pickled = unpickle(data, where, contents.limits, policy=Policy(allow_missing=allow_missing))
+    pickled = unpickle(data, where, contents.limits, policy=Policy(allow_missing=allow_missing, around=True))
     if pickled.end != len(data):
         message = f"{len(data) - pickled.end} bytes follow the end of the pickle"
         raise refusal("PICKLE-TRAILING", message, where)

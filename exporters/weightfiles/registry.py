@@ -28,7 +28,7 @@ _UNSAFE = {
     "ZIP-NAME": "A record's name leads out of the archive, or reads differently on different systems.",
     "ZIP-COMPRESSED": "A record that torch never compresses is compressed; it may unpack to gigabytes.",
     "ZIP-BOMB": "A record unpacks to far more bytes than it takes in the file.",
-    "PICKLE-FOREIGN": "The pickle needs a class from elsewhere, whose code loading would run.",
+    "PICKLE-FOREIGN": "Weights need a class or function from elsewhere, whose code loading would run.",
     "PICKLE-CODE": "The pickle calls something that no weights need, such as a function of the system.",
     "PICKLE-MODULE": "The file holds a whole module, which needs its code; only weights can be read.",
     "PICKLE-OPCODE": "The pickle uses instructions that no weights need.",
@@ -47,7 +47,7 @@ _LIMIT = {
 }
 
 _WARNINGS = {
-    "PICKLE-SKIPPED": "Objects of a class from elsewhere were left out, as asked; nothing of them was run.",
+    "PICKLE-SKIPPED": "A class from elsewhere that no weight needs was left out; loading the file elsewhere imports it.",
     "TENSOR-NO-DATA": "A tensor is a mere description (device meta): it has no values.",
     "TENSOR-UNREADABLE": "A tensor is of a kind that is not decoded; it is left out.",
     "TENSOR-NONFINITE": "A tensor holds NaN or infinite values.",

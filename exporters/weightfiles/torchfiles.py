@@ -7,7 +7,7 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
 from emergraph.exporters.weightfiles.dtypes import stored_bytes
-from emergraph.exporters.weightfiles.globals import Policy
+from emergraph.exporters.weightfiles.globals import NOT_NEEDED, Policy
 from emergraph.exporters.weightfiles.inert import StorageRef
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
@@ -72,7 +72,11 @@ def read_torch_zip(archive: StrictZip, contents: Contents, *, allow_missing: boo
             archive.where,
         )
     _read_pickle(
-        archive, f"{prefix}/data.pkl", f"{prefix}/data/", contents, Policy(allow_missing=allow_missing)
+        archive,
+        f"{prefix}/data.pkl",
+        f"{prefix}/data/",
+        contents,
+        Policy(allow_missing=allow_missing, around=NOT_NEEDED),
     )
 
 
@@ -149,7 +153,7 @@ def read_legacy(
         InvalidInputError: damaged or of an unknown version.
         UnsafeInputError: see `unpickle` and `Builder`; or bytes after the last storage (PICKLE-TRAILING).
     """
-    policy = Policy(allow_missing=allow_missing)
+    policy = Policy(allow_missing=allow_missing, around=NOT_NEEDED)
     position = 0
     parts: list[Unpickled] = []
     for _ in range(5):

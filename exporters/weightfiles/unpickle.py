@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, Verdict, judge, refuse_foreign
@@ -50,6 +51,8 @@ class Unpickled:
     """Instructions of the pickle, which bound the objects that it makes."""
     storages: dict[str, StorageRef]
     """The storages that it refers to, by key."""
+    around: Mapping[str, Verdict]
+    """Classes from elsewhere that may be left out only where no weight needs them."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -70,7 +73,7 @@ class _Unpickler(pickle.Unpickler):
         verdict = judge(module, name, self._policy, self._where)
         if verdict is Verdict.ALLOWED:
             return self._metered(key)
-        if verdict is not Verdict.SCRIPT and not self._policy.allow_missing:
+        if not self._policy.passes(verdict):
             raise refuse_foreign({key: verdict}, self._where)
         if key not in self._opaque:
             self._opaque[key] = opaque_type(key.replace(" ", "."))
@@ -147,7 +150,8 @@ def unpickle(
     try:
         content = bytes(data[start : scan.end])
         unpickler = _Unpickler(content, policy, where, budget=_COPIES * len(content) + (1 << 20))
-        return Unpickled(unpickler.load(), scan.end, scan.opcodes, unpickler.storages)
+        around = {} if policy.allow_missing else scan.foreign
+        return Unpickled(unpickler.load(), scan.end, scan.opcodes, unpickler.storages, around)
     except _MALFORMED as error:
         message = f"the pickle is malformed ({type(error).__name__}); fetch the file again"
         raise refusal("PICKLE-DAMAGED", message, where) from None

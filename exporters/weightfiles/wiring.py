@@ -346,5 +346,6 @@ def _warnings(weights: WeightFile, wire: Wire, joins: Sequence[Join]) -> tuple[s
         found = ["the layers were joined as a chain by order and size; the file does not say so"]
         for join in joins:
             found.append(f"{printable(join.source or 'inputs')} -> {printable(join.target)}: {join.reason}")
-    found.extend(f"{printable(entry.name)} was left out: {entry.reason}" for entry in weights.skipped)
+    for entry in weights.skipped:
+        found.append(f"{printable(entry.name)} was left out: {entry.reason}" if entry.name else entry.reason)
     return tuple(found)

@@ -45,7 +45,7 @@ def refuse_code(
     limits: WeightLimits,
     where: str,
     *,
-    allow_missing: bool,
+    policy: Policy,
     known: Known | None = None,
 ) -> None:
     """Refuse a file in which a pickle that would run code stands where its reader does not come to.
@@ -54,13 +54,12 @@ def refuse_code(
         mapped: The file.
         limits: Caps on each pickle and on what is unpacked.
         where: How to name it where the message does not start with its name.
-        allow_missing: Let classes from elsewhere pass.
+        policy: Which classes from elsewhere may pass.
         known: Whether the reader has dealt with a record of the archive, by its name.
 
     Raises:
         UnsafeInputError: There is one.
     """
-    policy = Policy(allow_missing=allow_missing)
     for finding in code_inside(
         mapped.path.name, mapped.content, limits=limits, policy=policy, where=where, known=known
     ):

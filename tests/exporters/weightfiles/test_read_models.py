@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emergraph.errors import UnsafeInputError
 from emergraph.exporters.weightfiles.dtypes import FLOATING
 from emergraph.exporters.weightfiles.reader import check_weights, read_weights
 
@@ -23,7 +22,7 @@ FOREIGN = "pesto/weights/mir-1k_g7.ckpt"
 
 def open_entry(entry):
     path = MODELS / entry["package"] / entry["path"]
-    return path, read_weights(path, allow_missing_classes=entry["path"] == FOREIGN)
+    return path, read_weights(path)
 
 
 def flat(value, prefix=""):
@@ -88,15 +87,13 @@ def test_values_equal_the_library_s_bit_for_bit(entry):
         assert bytes(tensor.raw()) == bytes(value.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
-def test_foreign_classes_are_refused_by_name():
+def test_foreign_classes_are_read_around_and_named():
     (entry,) = [entry for entry in ENTRIES if entry["path"] == FOREIGN]
-    path = MODELS / entry["package"] / entry["path"]
-    with pytest.raises(UnsafeInputError, match=r"omegaconf\.listconfig\.ListConfig") as caught:
-        read_weights(path)
-    assert caught.value.finding.id == "PICKLE-FOREIGN"
-    weights = read_weights(path, allow_missing_classes=True)
-    assert any("omegaconf" in entry.reason for entry in weights.skipped)
-    assert [finding.id for finding in check_weights(path)] == ["PICKLE-FOREIGN"]
+    path, weights = open_entry(entry)
+    assert any("omegaconf.listconfig.ListConfig" in entry.reason for entry in weights.skipped)
+    found = [finding for finding in check_weights(path) if finding.id == "PICKLE-SKIPPED"]
+    assert any("omegaconf" in finding.message for finding in found)
+    assert {finding.severity for finding in found} == {"warning"}
 
 
 def test_the_reader_of_torch_refuses_the_foreign_file_too():

@@ -1,18 +1,26 @@
 """What torch writes is read bit for bit: types, layouts, nesting; TorchScript and exported programs."""
 
+import argparse
 import collections
+import datetime as dt
+import decimal
+import enum
+import functools
 import io
 import json
 import pickle
 import struct
+import types
+import uuid
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from emergraph.errors import EmergraphError
+from emergraph.errors import EmergraphError, UnsafeInputError
 from emergraph.exporters.weightfiles.reader import check_weights, read_weights
 
 torch = pytest.importorskip("torch")
@@ -172,14 +180,90 @@ class Settings:
         self.parent = self
 
 
-def test_foreign_class_is_refused_by_name_and_read_around(saved, refused, tmp_path):
+class Holder:
+    def __init__(self):
+        self.weight = torch.ones(2)
+
+
+class Mode(enum.Enum):
+    FAST = 1
+
+
+def test_a_foreign_class_that_weights_need_is_refused_by_name(saved, refused, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = saved({"state_dict": {"w": torch.ones(2)}, "held": Holder()}, "model/m.pt")
+    message = refused(path, "PICKLE-FOREIGN")
+    assert f"{__name__}.Holder" in message
+    assert "--allow-missing-classes" in message
+    weights = read_weights(path, allow_missing_classes=True)
+    assert sorted(weights.tensors) == ["held.weight", "state_dict.w"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.torch_version.TorchVersion("2.1"),
+        argparse.Namespace(rate=0.1, path=Path("a/b")),
+        types.SimpleNamespace(rate=1),
+        Mode.FAST,
+        Mode,
+        Path("runs/1"),
+        dt.datetime(2024, 1, 2, tzinfo=dt.UTC),
+        collections.deque([1, 2]),
+        decimal.Decimal("1.5"),
+        uuid.UUID(int=3),
+        torch.nn.Softmax,
+        Settings(),
+        [{"deep": (Settings(), 1)}],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_class_that_no_weight_needs_is_read_around(value, legacy, tmp_path):
+    """Its name is a note and a warning of `check`; nothing is run and no option is needed."""
+    path = tmp_path / "m.pt"
+    state = {"state_dict": {"w": torch.ones(2)}, "value": value}
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    weights = read_weights(path)
+    assert_equal(weights, {"w": torch.ones(2)})
+    shown = [entry.reason for entry in weights.skipped]
+    assert all("from elsewhere" in reason and "nothing of it was run" in reason for reason in shown)
+    named = value if isinstance(value, type) else type(value)
+    if not isinstance(value, (list, Path)):
+        assert any(named.__name__ in reason for reason in shown)
+    assert {finding.id for finding in check_weights(path)} == {"PICKLE-SKIPPED"}
+
+
+def test_a_module_without_weights_is_read_around_and_one_with_weights_is_not(tmp_path):
+    state = {"state_dict": {"w": torch.ones(2)}, "activation": torch.nn.ReLU()}
+    torch.save(state, tmp_path / "m.pt")
+    assert_equal(read_weights(tmp_path / "m.pt"), {"w": torch.ones(2)})
+    torch.save({**state, "activation": torch.nn.PReLU()}, tmp_path / "m.pt")
+    with pytest.raises(UnsafeInputError, match="PICKLE-MODULE"):
+        read_weights(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize(
+    "value", [functools.partial(print, 1), functools.partial(Settings), assert_equal, np.random.default_rng]
+)
+def test_functions_are_never_read_around(value, saved, refused, tmp_path):
+    (tmp_path / "model").mkdir()
+    path = saved({"state_dict": {"w": torch.ones(2)}, "value": value}, "model/m.pt")
+    with pytest.raises(UnsafeInputError, match="would run code"):
+        read_weights(path)
+
+
+def test_classes_without_any_weights_are_no_checkpoint(saved, refused, tmp_path):
+    (tmp_path / "model").mkdir()
+    refused(saved({"settings": Settings()}, "model/m.pt"), "PICKLE-FOREIGN")
+
+
+def test_foreign_class_is_read_around(saved, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     path = saved({"state_dict": {"w": torch.ones(2)}, "settings": Settings()}, "model/m.pt")
-    message = refused(path, "PICKLE-FOREIGN")
-    assert f"{__name__}.Settings" in message
-    assert "--allow-missing-classes" in message
-    weights = read_weights(path, allow_missing_classes=True)
+    weights = read_weights(path)
     assert_equal(weights, {"w": torch.ones(2)})
     assert [entry.name for entry in weights.skipped] == ["settings"]
     assert "Settings" in weights.skipped[0].reason
