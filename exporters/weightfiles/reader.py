@@ -17,7 +17,7 @@ from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
 from emergraph.exporters.weightfiles.exportedprogram import read_exported_program
 from emergraph.exporters.weightfiles.files import map_file
-from emergraph.exporters.weightfiles.globals import Policy
+from emergraph.exporters.weightfiles.globals import NOT_NEEDED, Policy
 from emergraph.exporters.weightfiles.inside import Known
 from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
 from emergraph.exporters.weightfiles.npzfile import read_npz
@@ -155,7 +155,8 @@ def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_mis
         refuse_code(mapped, limits, where, policy=Policy(allow_missing=allow_missing))
         raise
     if kind in _SCANNED:  # an archive may hold more than its reader opens, a file more than its pickles
-        policy = Policy(allow_missing=allow_missing, around=found.inside is Inside.PICKLE)
+        around = NOT_NEEDED if found.inside is Inside.PICKLE else frozenset()
+        policy = Policy(allow_missing=allow_missing, around=around)
         refuse_code(mapped, limits, where, policy=policy, known=_SCANNED[kind])
     return WeightFile(
         source=mapped.path.name,
@@ -209,7 +210,9 @@ def _safetensors(data: memoryview, where: str, contents: Contents, *, allow_miss
 
 def _read_plain_pickle(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
     """Read a pickle that is not torch's: dicts of numpy arrays."""
-    pickled = unpickle(data, where, contents.limits, policy=Policy(allow_missing=allow_missing, around=True))
+    pickled = unpickle(
+        data, where, contents.limits, policy=Policy(allow_missing=allow_missing, around=NOT_NEEDED)
+    )
     if pickled.end != len(data):
         message = f"{len(data) - pickled.end} bytes follow the end of the pickle"
         raise refusal("PICKLE-TRAILING", message, where)

@@ -4,10 +4,14 @@ from emergraph.errors import EmergraphError
 from emergraph.exporters.formats import Format
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile
-from emergraph.exporters.weightfiles.globals import Policy
+from emergraph.exporters.weightfiles.globals import Policy, Verdict
 from emergraph.exporters.weightfiles.inside import CODE, Known, code_inside
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.refuse import refusal
+
+
+_CHECKPOINTS = frozenset({"torch_zip", "legacy_torch"})
+"""Formats whose further classes are read around by their reader, which the message points to."""
 
 
 def wrong_format(found: Format, mapped: MappedFile, *, expected: str, where: str = "") -> EmergraphError:
@@ -23,7 +27,9 @@ def wrong_format(found: Format, mapped: MappedFile, *, expected: str, where: str
         An error about the code in it where it is a pickle or holds one that would run code
         (UnsafeInputError), else one that names what it is and what to do next (InvalidInputError).
     """
-    for finding in code_inside(mapped.path.name, mapped.content, where=where):
+    around = frozenset({Verdict.CLASS}) if found.name in _CHECKPOINTS else frozenset()
+    policy = Policy(around=around)
+    for finding in code_inside(mapped.path.name, mapped.content, policy=policy, where=where):
         if finding.id in CODE:
             return refusal(finding.id, finding.message, finding.where)
     return refusal("FILE-FORMAT", format_message(found, mapped.path.name, expected=expected), where)
