@@ -9,7 +9,6 @@ from emergraph.exporters.weightfiles.inside import CODE, Known, code_inside
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.refuse import refusal
 
-
 _CHECKPOINTS = frozenset({"torch_zip", "legacy_torch"})
 """Formats whose further classes are read around by their reader, which the message points to."""
 
