@@ -47,7 +47,7 @@ _LIMIT = {
 }
 
 _WARNINGS = {
-    "PICKLE-SKIPPED": "A class from elsewhere that no weight needs was left out; loading the file elsewhere imports it.",
+    "PICKLE-SKIPPED": "A class from elsewhere was left out; nothing of it was run. Other loaders import it.",
     "TENSOR-NO-DATA": "A tensor is a mere description (device meta): it has no values.",
     "TENSOR-UNREADABLE": "A tensor is of a kind that is not decoded; it is left out.",
     "TENSOR-NONFINITE": "A tensor holds NaN or infinite values.",
