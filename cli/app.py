@@ -143,6 +143,8 @@ def _parameter(option: Option) -> inspect.Parameter:
     default = option.default
     if option.repeatable:
         kind, default = list[kind], list(default) if isinstance(default, tuple) and default else None
+    elif kind is str and default == ():
+        default = None
     elif kind is str and default is not None:
         default = (text_of if option.form is None else option.form.write)(default)
     said = option.default_text
@@ -175,8 +177,8 @@ def _value(option: Option | None, value: object) -> object:
     """What a user means by what typer has read."""
     if option is None:
         return value
-    if option.repeatable:
-        return option.default if value is None else value
+    if value is None:
+        return option.default
     return value_of(option, value) if isinstance(value, str) else value
 
 

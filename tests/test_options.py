@@ -15,13 +15,27 @@ from emergraph.analysis.emergence.options import (
     SnapshotOptions,
     TrajectoryOptions,
 )
-from emergraph.analysis.landscape.options import SurveyOptions
+from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
 from emergraph.analysis.paths.options import EmergenceOptions
-from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
+from emergraph.analysis.percolation.options import (
+    CollapseOptions,
+    ConceptOptions,
+    LogColumns,
+    OrderOptions,
+    PairColumns,
+    PercolationOptions,
+)
 from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions, RunOptions
+from emergraph.analysis.skills.options import (
+    FitOptions,
+    ModelParameters,
+    PredictionOptions,
+    SimulationOptions,
+)
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.cli.app import parse_options
 from emergraph.errors import UsageError
+from emergraph.exporters.runtime.inputwords import InputOptions, InputWords
 from emergraph.optionforms import BUDGET, GRID, NAME_OR_ID
 from emergraph.options import Options, command_line, declared_options, option, repeated
 
@@ -30,6 +44,9 @@ CLASSES = (
     *(PruningOptions, ActivityChoice, RunOptions, Keeping),
     *(RuleOptions, ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
     *(SnapshotOptions, TrajectoryOptions),
+    *(ModelOptions, ParallelOptions, TargetOptions, InputOptions, InputWords),
+    *(FitOptions, ModelParameters, PredictionOptions, SimulationOptions),
+    *(PairColumns, ConceptOptions, LogColumns, CollapseOptions),
 )
 
 

@@ -6,7 +6,7 @@ of `sqrt(|E_c||K_c|)`, which for C equal classes is the same number.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,39 +21,13 @@ from emergraph.analysis.percolation.conceptcurve import (
     shuffled_pairs,
     theory_at,
 )
-from emergraph.analysis.percolation.pairs import ConceptPairs, PairColumns, read_pairs
+from emergraph.analysis.percolation.options import ConceptOptions, PairColumns
+from emergraph.analysis.percolation.pairs import ConceptPairs, read_pairs
 from emergraph.analysis.percolation.predictions import bipartite_giants
 from emergraph.analysis.percolation.result import COVERAGE
 from emergraph.errors import UsageError
 
 Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConceptOptions:
-    """Sizes that the data alone do not tell, and how often chance is asked."""
-
-    n_entities: int | None = None
-    """|E| with the entities that were never seen; those that were by default."""
-    n_properties: int | None = None
-    """|K| with the properties that were never seen."""
-    nulls: int = 20
-    """Draws of each null model."""
-    seed: int = 0
-    points: int = 60
-    """Numbers of pairs at which the curve is kept, spaced evenly in the logarithm."""
-
-    def __post_init__(self) -> None:
-        """Refuse counts that make no sense.
-
-        Raises:
-            UsageError: A count is too small.
-        """
-        if self.nulls < 0 or self.seed < 0 or self.points < 2:
-            raise UsageError(
-                f"concepts: expected at least 0 nulls, seed 0 and 2 points, got {self.nulls}, {self.seed} "
-                f"and {self.points}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +88,7 @@ class ConceptResult:
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values."""
         return {
-            "options": asdict(self.options),
+            "options": self.options.to_dict(),
             "n_observations": self.n_observations,
             "n_left_out": self.n_left_out,
             "n_pairs": self.n_pairs,

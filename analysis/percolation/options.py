@@ -62,3 +62,72 @@ class PercolationOptions(Options):
     points: int = option(
         default=100, help="Points of the curve that are kept, evenly in the logarithm of the edges.", least=2
     )
+
+
+class PairColumns(Options):
+    """Which columns of a table of pairs hold what."""
+
+    entity: str = option(default="entity", help="Column of the entity.", metavar="COLUMN")
+    property: str = option(default="property", help="Column of the property.", metavar="COLUMN")
+    time: str | None = option(
+        default=None,
+        help="Numbers or dates that order the rows.",
+        metavar="COLUMN",
+        default_text="as they stand",
+    )
+    of_class: str | None = option(
+        default=None,
+        help="Class of both; pairs across classes cannot be.",
+        flag="--class",
+        metavar="COLUMN",
+    )
+
+
+class ConceptOptions(Options):
+    """Sizes that the data alone do not tell, and how often chance is asked."""
+
+    n_entities: int | None = option(
+        default=None,
+        help="|E|, with those never seen.",
+        flag="--entities",
+        metavar="N",
+        default_text="those seen",
+        least=1,
+    )
+    n_properties: int | None = option(
+        default=None,
+        help="|K|, with those never seen.",
+        flag="--properties",
+        metavar="N",
+        default_text="those seen",
+        least=1,
+    )
+    nulls: int = option(default=20, help="Draws of each null model; 0 for none.", least=0)
+    seed: int = option(default=0, help="First seed of the draws.", least=0)
+    points: int = option(
+        default=60, help="Points of the curve that are kept, evenly in the logarithm of the pairs.", least=2
+    )
+
+
+class LogColumns(Options):
+    """Which columns of a training log hold what."""
+
+    metric: str = option(default="metric", help="Column of the metric.", metavar="COLUMN")
+    step: str = option(default="step", help="Column of the training step.", metavar="COLUMN")
+    n_entities: str = option(default="n_entities", help="Column of |E|.", flag="--entities", metavar="COLUMN")
+    n_properties: str = option(
+        default="n_properties", help="Column of |K|.", flag="--properties", metavar="COLUMN"
+    )
+    run: tuple[str, ...] | None = option(
+        default=None,
+        help="Columns that tell runs of one size apart.",
+        metavar="COLUMN,...",
+        default_text="run and seed, if there",
+    )
+
+
+class CollapseOptions(Options):
+    """How often chance is asked about an exponent."""
+
+    draws: int = option(default=500, help="Bootstrap draws of the collapse.", least=2)
+    seed: int = option(default=0, help="Seed of the draws.", least=0)

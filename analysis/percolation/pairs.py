@@ -7,23 +7,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.percolation.options import PairColumns
 from emergraph.analysis.tablefile import numbers, read_table
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 MAX_OBSERVATIONS = 200_000_000
 """Rows of a table that are read: about 40 bytes each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairColumns:
-    """Which columns of a table hold what."""
-
-    entity: str = "entity"
-    property: str = "property"
-    time: str | None = None
-    """Numbers or dates that order the rows; without it, the order is that of the rows."""
-    of_class: str | None = None
-    """Class of the row's entity and property; pairs of different classes are not expected at all."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

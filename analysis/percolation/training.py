@@ -1,12 +1,13 @@
 """Training logs in, transitions and their exponent out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from emergraph.analysis.percolation.options import LogColumns
 from emergraph.analysis.percolation.scaling import STATEMENT, Exponent, RunCurve, exponents
 from emergraph.analysis.percolation.transitions import TransitionFit, fit_transition
 from emergraph.analysis.tablefile import numbers, read_table
@@ -14,18 +15,6 @@ from emergraph.errors import InvalidInputError, UsageError
 
 IDS = ("run", "seed")
 """Columns that tell runs apart, where a table has them, beside the sizes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogColumns:
-    """Which columns of a training log hold what."""
-
-    step: str = "step"
-    metric: str = "metric"
-    n_entities: str = "n_entities"
-    n_properties: str = "n_properties"
-    run: Sequence[str] | None = None
-    """Columns that tell runs apart beside the sizes; by default those of run and seed that are there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

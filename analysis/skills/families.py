@@ -6,23 +6,15 @@ parameters that are calibrated on skill 1 alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from emergraph.analysis.skills.closedforms import Floats, linear_strength, multilinear_strength
+from emergraph.analysis.skills.options import Axis
 from emergraph.analysis.skills.shots import data_by_definition, data_from_loss, parameter_strength
 
 Curve = Callable[[Floats, float, int, Floats], Floats]
 """(x, s, k, parameters) -> share of the target."""
-
-
-class Axis(StrEnum):
-    """What a curve is against."""
-
-    TIME = "time"
-    DATA = "data"
-    PARAMETERS = "parameters"
 
 
 @dataclass(frozen=True)

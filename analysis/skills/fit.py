@@ -8,45 +8,14 @@ import polars as pl
 from scipy.optimize import least_squares
 
 from emergraph.analysis.skills.closedforms import Floats
-from emergraph.analysis.skills.families import FAMILIES, Axis, Family
+from emergraph.analysis.skills.families import FAMILIES, Family
+from emergraph.analysis.skills.options import FitOptions
 from emergraph.analysis.tablefile import numbers, read_table
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 COVERAGE = (2.5, 97.5)
 MAX_CELLS = 1 << 27
 """Strengths of all runs and skills at all x."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """How curves are read and predicted."""
-
-    axis: Axis = Axis.TIME
-    alpha: float | None = None
-    """Exponent of the frequencies; None takes those of the curves."""
-    target: float | None = None
-    """S; None takes the largest mean strength of skill 1."""
-    share: float = 0.5
-    """A skill has emerged where it reaches this share of the target."""
-    draws: int = 200
-    """Calibrations behind an interval: over runs drawn with replacement, or over residuals."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense.
-
-        Raises:
-            UsageError: A number is out of its range.
-        """
-        if not 0 < self.share < 1 or self.draws < 0 or self.seed < 0:
-            raise UsageError(
-                f"skills: expected a share in (0, 1), draws and seed from 0, got {self.share}, "
-                f"{self.draws} and {self.seed}"
-            )
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the options by name."""
-        return {"axis": str(self.axis), "alpha": self.alpha, "share": self.share, "draws": self.draws}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

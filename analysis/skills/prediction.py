@@ -13,6 +13,7 @@ from emergraph.analysis.skills.closedforms import (
     multilinear_strength,
     skill_frequencies,
 )
+from emergraph.analysis.skills.options import ModelParameters
 from emergraph.analysis.skills.scaling import (
     PowerLaw,
     compute_law,
@@ -22,60 +23,10 @@ from emergraph.analysis.skills.scaling import (
     time_loss,
 )
 from emergraph.analysis.skills.shots import (
-    PARAMETERS_PER_SKILL,
-    SAMPLES_PER_SKILL,
     data_by_definition,
     data_from_loss,
     parameter_strength,
 )
-from emergraph.errors import UsageError
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelParameters:
-    """The solvable model."""
-
-    n_skills: int = 5
-    alpha: float = 0.6
-    target: float = 5.0
-    """S."""
-    start: float = 0.01
-    """R(0)."""
-    rate: float = 0.05
-    """eta."""
-    time_factor: float = 1.0
-    """What slows a network down beside the model: 1/22 for the paper's two-layer network."""
-    per_skill: float = PARAMETERS_PER_SKILL
-    """N_c."""
-    samples_per_skill: float = SAMPLES_PER_SKILL
-    """D_c."""
-    share: float = 0.05
-    """A skill emerges at this share of the target."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range.
-
-        Raises:
-            UsageError: One is.
-        """
-        positive = (
-            self.target,
-            self.start,
-            self.rate,
-            self.time_factor,
-            self.per_skill,
-            self.samples_per_skill,
-        )
-        if min(positive) <= 0 or self.start >= self.target or not 0 < self.share < 0.5:
-            raise UsageError(
-                "skills: expected numbers above 0, a start below the target, and a share in (0, 0.5)"
-            )
-        skill_frequencies(self.n_skills, self.alpha)
-
-    @property
-    def speed(self) -> float:
-        """Eta times the time factor."""
-        return self.rate * self.time_factor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,11 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from emergraph.analysis.skills.closedforms import Floats
-
-PARAMETERS_PER_SKILL = 4
-"""N_c of the paper."""
-SAMPLES_PER_SKILL = 800
-"""D_c of the paper."""
+from emergraph.analysis.skills.options import PARAMETERS_PER_SKILL, SAMPLES_PER_SKILL
 
 
 def parameter_strength(

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from emergraph.analysis.skills.options import SimulationOptions
 from emergraph.analysis.skills.parity import ParityTasks
 from emergraph.errors import UsageError
 from emergraph.exporters.pytorch.tensors import require_torch
@@ -16,45 +17,6 @@ from emergraph.exporters.pytorch.tensors import require_torch
 Progress = Callable[[int, int], None]
 PROBES = 256
 """Probe inputs of a recorded snapshot."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimulationOptions:
-    """The task, the network and its training; the defaults are those of the paper but for width and batch."""
-
-    n_skills: int = 5
-    alpha: float = 0.6
-    bits: int = 32
-    relevant: int = 3
-    """m."""
-    target: float = 5.0
-    """S."""
-    width: int = 256
-    rate: float = 0.05
-    """Learning rate of plain gradient descent."""
-    batch: int = 2000
-    steps: int = 4000
-    points: int = 80
-    """Steps at which strengths are measured, evenly spaced."""
-    snapshots: int = 0
-    """Steps at which the network itself goes to a store, evenly spaced; needs one."""
-    evaluation: int = 1000
-    """Inputs of each skill that strengths are measured on."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that make no sense.
-
-        Raises:
-            UsageError: A size is below 1.
-        """
-        sizes = (self.width, self.batch, self.steps, self.points, self.evaluation, self.relevant)
-        if min(sizes) < 1 or self.snapshots < 0 or self.seed < 0 or self.rate <= 0 or self.target <= 0:
-            raise UsageError("skills simulate: expected sizes of at least 1, and a rate and target above 0")
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the options by name."""
-        return {name: value for name, value in asdict(self).items() if name != "seed"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

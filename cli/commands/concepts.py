@@ -1,11 +1,11 @@
 """`emergraph concepts`: which entity-property pairs can be inferred from those that were seen."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.analysis.percolation.options import ConceptOptions, PairColumns
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
@@ -13,57 +13,9 @@ from emergraph.cli.progress import progress_bar
 from emergraph.cli.tableinput import TableForm
 
 if TYPE_CHECKING:
-    from emergraph.analysis.percolation.concepts import ConceptOptions, ConceptResult
-    from emergraph.analysis.percolation.pairs import PairColumns
+    from emergraph.analysis.percolation.concepts import ConceptResult
 
 SHOWN_POINTS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """Which columns hold what, and how many names there are."""
-
-    entity: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the entity.")] = "entity"
-    property: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the property.")] = "property"
-    time: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Numbers or dates that order the rows.  [default: as they stand]"
-        ),
-    ] = None
-    of_class: Annotated[
-        str | None,
-        typer.Option("--class", metavar="COLUMN", help="Class of both; pairs across classes cannot be."),
-    ] = None
-    entities: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="|E|, with those never seen.  [default: those seen]"),
-    ] = None
-    properties: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="|K|, with those never seen.  [default: those seen]"),
-    ] = None
-    nulls: Annotated[int, typer.Option(min=0, help="Draws of each null model; 0 for none.")] = 20
-    seed: Annotated[int, typer.Option(min=0, help="First seed of the draws.")] = 0
-    points: Annotated[int, typer.Option(min=2, help="Points of the curve that are kept.")] = 60
-
-    def columns(self) -> "PairColumns":
-        """The library's columns."""
-        from emergraph.analysis.percolation.pairs import PairColumns
-
-        return PairColumns(entity=self.entity, property=self.property, time=self.time, of_class=self.of_class)
-
-    def options(self) -> "ConceptOptions":
-        """The library's options."""
-        from emergraph.analysis.percolation.concepts import ConceptOptions
-
-        return ConceptOptions(
-            n_entities=self.entities,
-            n_properties=self.properties,
-            nulls=self.nulls,
-            seed=self.seed,
-            points=self.points,
-        )
 
 
 @command(
@@ -80,7 +32,8 @@ def concepts(
         typer.Argument(metavar="FILE", help="Parquet or CSV, one row per pair seen; - for CSV on stdin."),
     ],
     *,
-    data: Data,
+    columns: PairColumns,
+    options: ConceptOptions,
     form: TableForm,
     output: Output,
 ) -> None:
@@ -89,7 +42,7 @@ def concepts(
 
     table = form.read(file, output)
     with progress_bar("following pairs", output) as update:
-        found = concept_percolation(table, columns=data.columns(), options=data.options(), progress=update)
+        found = concept_percolation(table, columns=columns, options=options, progress=update)
     emit(_view(found), output)
 
 

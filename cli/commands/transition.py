@@ -1,11 +1,11 @@
 """`emergraph transition`: when training runs make their jump, and how that moves with the data's size."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.analysis.percolation.options import CollapseOptions, LogColumns
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
@@ -13,38 +13,7 @@ from emergraph.cli.progress import progress_bar
 from emergraph.cli.tableinput import TableForm
 
 if TYPE_CHECKING:
-    from emergraph.analysis.percolation.training import LogColumns, TrainingResult
-
-
-@dataclass(frozen=True, kw_only=True)
-class Log:
-    """Which columns hold what, and how often chance is asked."""
-
-    metric: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the metric.")] = "metric"
-    step: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the training step.")] = "step"
-    entities: Annotated[str, typer.Option(metavar="COLUMN", help="Column of |E|.")] = "n_entities"
-    properties: Annotated[str, typer.Option(metavar="COLUMN", help="Column of |K|.")] = "n_properties"
-    run: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN,...",
-            help="Columns that tell runs of one size apart.  [default: run and seed, if there]",
-        ),
-    ] = None
-    draws: Annotated[int, typer.Option(min=2, help="Bootstrap draws of the collapse.")] = 500
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0
-
-    def columns(self) -> "LogColumns":
-        """The library's columns."""
-        from emergraph.analysis.percolation.training import LogColumns
-
-        return LogColumns(
-            step=self.step,
-            metric=self.metric,
-            n_entities=self.entities,
-            n_properties=self.properties,
-            run=None if self.run is None else tuple(self.run.split(",")),
-        )
+    from emergraph.analysis.percolation.training import TrainingResult
 
 
 @command(
@@ -60,7 +29,8 @@ def transition(
         typer.Argument(metavar="FILE", help="Parquet or CSV, one row per run and step; - for CSV on stdin."),
     ],
     *,
-    log: Log,
+    columns: LogColumns,
+    options: CollapseOptions,
     form: TableForm,
     output: Output,
 ) -> None:
@@ -73,7 +43,7 @@ def transition(
     table = form.read(file, output)
     with progress_bar("fitting runs", output) as update:
         found = training_transitions(
-            table, columns=log.columns(), draws=log.draws, seed=log.seed, progress=update
+            table, columns=columns, draws=options.draws, seed=options.seed, progress=update
         )
     emit(_view(found), output)
 
