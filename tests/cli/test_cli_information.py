@@ -78,7 +78,7 @@ def test_recorded_states_need_no_sequences(tmp_path, capsys):
         (["--entities", "5", "--estimator", "guess"], 2, "gaussian, ksg, mine, codes"),
         (["--entities", "5", "--estimator", "ksg", "--dimensions", "3"], 2, "at most 2"),
         (["--entities", "30"], 3, "rows"),
-        (["--text", "missing.txt"], 3, "No such file"),
+        (["--text", "missing.txt"], 3, "no such file"),
         (["--entities", "5", "--blocks", "a,b"], 2, "no tensor"),
     ],
 )
