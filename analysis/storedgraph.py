@@ -15,6 +15,7 @@ from emergraph.analysis.unitgraph import (
     UnitLayer,
     layer_positions,
 )
+from emergraph.exporters.summary import MUST_BE_FINITE
 from emergraph.graphstore.blockinfo import BlockInfo
 from emergraph.graphstore.reader import GraphReader
 
@@ -47,6 +48,7 @@ def read_unit_graph(reader: GraphReader) -> UnitGraph:
         n_nonzero=n_params - int(weights["n_zeros"].sum()),
         edges=StoredEdges(reader),
         name=reader.name,
+        n_nonfinite=int(weights.filter(pl.col("role").is_in(MUST_BE_FINITE))["n_nonfinite"].sum()),
     )
 
 

@@ -134,6 +134,8 @@ class UnitGraph:
     """Parameters that are not exactly zero."""
     edges: EdgeSource
     name: str = ""
+    n_nonfinite: int = 0
+    """Parameters that are NaN or infinite."""
 
     @property
     def n_units(self) -> int:

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from emergraph.graphstore.records import GraphFooter, Operation
+from emergraph.graphstore.text import listed
+
+MUST_BE_FINITE = ("weight", "bias", "scale", "embedding")
+"""Roles of tensors whose values have to be finite; what is added may be a mask, infinite on purpose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class GraphSummary:
     """Branches of If operations, in bodies and on request, that were traced on their own."""
     split_by: Mapping[str, int] = field(default_factory=dict)
     """Layers that have more units than their weights have outputs, by reason."""
+    n_nonfinite: int = 0
+    """Parameters that are NaN or infinite."""
 
     @property
     def coverage(self) -> float:
@@ -50,3 +56,17 @@ class GraphSummary:
             n_operations_understood=self.n_operations_understood,
             warnings=self.warnings,
         )
+
+
+def nonfinite_warnings(not_finite: Mapping[str, int], n_parameters: int) -> list[str]:
+    """What to say of parameters that are NaN or infinite; nothing where none is.
+
+    Args:
+        not_finite: How many of them each tensor has.
+        n_parameters: Of all tensors.
+    """
+    names = [f"{name}: {count}" for name, count in not_finite.items() if count]
+    if not names:
+        return []
+    said = f"{sum(not_finite.values())} of {n_parameters} parameters are NaN or infinite ({listed(names)})"
+    return [f"{said}; such weights stay edges, and measures of their size leave them out"]

@@ -236,7 +236,7 @@ def _agrees(block: BlockTable, kernels: Floats) -> bool:
     magnitude = np.abs(kernels)
     counts = np.count_nonzero(kernels, axis=1)
     return bool(
-        np.allclose(magnitude.sum(axis=1), block.l1, rtol=TOLERANCE, atol=0)
-        and np.allclose(np.sqrt((kernels**2).sum(axis=1)), block.l2, rtol=TOLERANCE, atol=0)
+        np.allclose(magnitude.sum(axis=1), block.l1, rtol=TOLERANCE, atol=0, equal_nan=True)
+        and np.allclose(np.sqrt((kernels**2).sum(axis=1)), block.l2, rtol=TOLERANCE, atol=0, equal_nan=True)
         and np.array_equal(counts, block.parameters)
     )

@@ -86,6 +86,7 @@ def path_count_emergence(
         n_unmeasured=int(classes.unmeasured.sum()),
         n_params=options.dense_params or graph.n_params,
         n_nonzero=graph.n_nonzero,
+        n_nonfinite=graph.n_nonfinite,
         edges_followed=edges_followed(graph, options),
         edges_left_out=edges_left_out(graph, options),
     )

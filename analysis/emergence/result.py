@@ -97,6 +97,8 @@ class EmergenceResult(ShownInNotebooks):
     n_nonzero: int
     edges_followed: dict[EdgeKind, int]
     edges_left_out: dict[EdgeKind, int]
+    n_nonfinite: int = 0
+    """Parameters that are NaN or infinite."""
 
     @property
     def active(self) -> PathCount:
@@ -134,6 +136,8 @@ class EmergenceResult(ShownInNotebooks):
         if self.edges_left_out:
             kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.edges_left_out.items()))
             notes.append(f"Edges that paths do not follow: {kinds}.")
+        if self.n_nonfinite:
+            notes.append(f"{self.n_nonfinite} parameters are NaN or infinite; their edges count as all do.")
         if self.options.unroll > 1:
             notes.append(f"Counted on {self.options.unroll} time steps, with a copy of every unit in each.")
         return notes

@@ -10,8 +10,9 @@ FLOATING = {
     int(onnx.TensorProto.FLOAT): "float32",
     int(onnx.TensorProto.FLOAT16): "float16",
     int(onnx.TensorProto.BFLOAT16): "bfloat16",
+    int(onnx.TensorProto.DOUBLE): "float64",
 }
-"""Element types that are perturbed; their values are exact in float32."""
+"""Element types that are perturbed, in float32; only float64 values are rounded to it."""
 
 CONTRACTIONS: Mapping[str, Mapping[int, tuple[int, ...]]] = {
     "Conv": {1: (0,)},

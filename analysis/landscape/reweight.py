@@ -16,7 +16,7 @@ from onnx import helper
 
 from emergraph.analysis.landscape.folding import fold_composed_weights
 from emergraph.analysis.landscape.layout import Layout, ParameterBlock
-from emergraph.analysis.landscape.parameters import Parameter, find_parameters
+from emergraph.analysis.landscape.parameters import FLOATING, Parameter, find_parameters
 from emergraph.analysis.landscape.quantized import FLOAT, with_float_weights
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 from emergraph.exporters.runtime.assembly import Assembly, ModelSource, assemble
@@ -111,8 +111,21 @@ def reweightable(
         output_slots=tuple(assembly.slots[name] for name in wanted),
         output_names=tuple(wanted),
         sigmoid=tuple(_is_sigmoid(name, rewriting.nodes) for name in wanted),
-        notes=(*rewriting.notes, *_left_out(everything, found)),
+        notes=(*rewriting.notes, *_left_out(everything, found), *_of_other_types(found)),
     )
+
+
+_SAID = {
+    "float16": "weights of float16 move in float32 and are rounded to float16 for each run",
+    "bfloat16": "the model is of bfloat16; it runs in float32",
+    "float64": "weights of float64 move in float32",
+}
+
+
+def _of_other_types(found: Sequence[Parameter]) -> list[str]:
+    """What is computed in another type than the file's."""
+    types = {FLOATING[parameter.element_type] for parameter in found}
+    return [said for name, said in _SAID.items() if name in types]
 
 
 def _as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -34,7 +34,8 @@ class Flow:
 def forward_flow(table: EdgeTable, strength: Strength) -> Flow:
     """Sum over all paths from inputs of the product of strengths, for every unit.
 
-    Follows the path kinds (`weight`, `identity`, `gate`, `attention`), not recurrent edges.
+    Follows the path kinds (`weight`, `identity`, `gate`, `attention`), not recurrent edges. Weights that are
+    NaN or infinite are left out.
 
     Args:
         table: The edges.
@@ -55,7 +56,9 @@ def forward_flow(table: EdgeTable, strength: Strength) -> Flow:
         weighted = np.zeros((graph.n_units, 1))
         for block, rows in zip(into, sources, strict=True):
             weighted[block.rows, 0] = value[block.rows] * np.exp(scale[rows] - top)
-            total[block.columns - layer.first_unit] += block.sums(strength(block), weighted, "dst")[:, 0]
+            total[block.columns - layer.first_unit] += block.sums(_finite(strength(block)), weighted, "dst")[
+                :, 0
+            ]
         largest = total.max(initial=0.0)
         if largest > 0:
             value[layer.units] = total / largest
@@ -86,7 +89,7 @@ def backward_flow(table: EdgeTable, strength: Strength, flow: Flow) -> Floats:
         for block in blocks[position]:
             rows = graph.unit_layer[block.rows]
             factor = np.exp(scale[rows] - scale[position])
-            back[block.rows, 0] += factor * block.sums(strength(block), back, "src")[:, 0]
+            back[block.rows, 0] += factor * block.sums(_finite(strength(block)), back, "src")[:, 0]
     return np.asarray(back[:, 0])
 
 
@@ -97,7 +100,11 @@ def edge_shares(
     with np.errstate(invalid="ignore"):
         factor = np.exp(flow.log_scale[layer_of[block.src]] - flow.log_scale[block.target])
     factor = np.nan_to_num(factor, nan=0.0, posinf=0.0)
-    return np.asarray(flow.value[block.src] * strength * factor * back[block.dst])
+    return np.asarray(flow.value[block.src] * _finite(strength) * factor * back[block.dst])
+
+
+def _finite(strength: Floats) -> Floats:
+    return np.nan_to_num(strength, nan=0.0, posinf=0.0)
 
 
 def starting_units(table: EdgeTable) -> np.ndarray:

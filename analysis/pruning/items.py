@@ -4,7 +4,7 @@ Prunable are the weights that lead into neurons: blocks of kind `weight` or `rec
 tensor, embedding tables left out. A weight that is exactly zero is no edge and nothing that could be removed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,8 @@ from emergraph.options import member
 
 TensorValues = Callable[[str], NDArray[np.generic]]
 """Gives a parameter tensor of the model by name."""
+LeftAlone = Callable[[Iterable[BlockTable]], Mapping[int, str]]
+"""Says which of some blocks cannot be pruned in the model: block id -> why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,7 @@ def prunable_items(
     *,
     tensor_values: TensorValues | None = None,
     tensor_sizes: Mapping[str, int] | None = None,
+    left_alone: LeftAlone | None = None,
 ) -> Items:
     """List what can be removed.
 
@@ -101,6 +104,7 @@ def prunable_items(
         tensor_values: Raw parameter tensors, for the taps of kernels with `parameter`; None: kernels are
             removed as wholes, and the notes say so.
         tensor_sizes: Parameters per tensor, exact zeros included; None: what the blocks' matrices hold.
+        left_alone: Says of prunable blocks which ones stay as they are, and why; the notes name them.
 
     Raises:
         UsageError: The graph has nothing of the kind, or the unit is unknown.
@@ -108,9 +112,14 @@ def prunable_items(
     unit = member(PruningUnit, unit, "unit")
     everything = [block for block in table.blocks if _is_prunable(table, block)]
     leaders, copies, notes = _shared(everything)
+    alone = {} if left_alone is None else dict(left_alone(leaders))
+    stay = [block for block in leaders if block.block.id in alone]
+    notes += _said(stay, alone)
+    leaders = [block for block in leaders if block.block.id not in alone]
+    copies = {number: one for number, one in copies.items() if one[0].block.id not in alone}
     n_params = sum(_size(block, tensor_sizes) for block in leaders)
     if unit is PruningUnit.UNIT:
-        return _unit_items(table, everything, leaders, copies, n_params, notes)
+        return _unit_items(table, everything, leaders, copies, n_params, notes, stay)
     parts, taps, whole = [], {}, []
     for block in leaders:
         found = None
@@ -127,8 +136,9 @@ def prunable_items(
             "from the graph"
         )
     if not parts:
-        raise UsageError("the graph has no weights that could be pruned")
+        raise UsageError("; ".join(["the graph has no weights that could be pruned", *notes]))
     dst = np.concatenate([part.dst for part in parts])
+    magnitude = np.concatenate([part.magnitude for part in parts])
     sizes = [len(part.edge) for part in parts]
     return Items(
         table=table,
@@ -136,7 +146,7 @@ def prunable_items(
         blocks=tuple(leaders),
         copies=copies,
         edge=np.concatenate([part.edge for part in parts]),
-        magnitude=np.concatenate([part.magnitude for part in parts]),
+        magnitude=magnitude,
         parameters=np.concatenate([part.parameters for part in parts]),
         group={
             "global": np.zeros(len(dst), dtype=np.int64),
@@ -146,7 +156,7 @@ def prunable_items(
         },
         n_params=n_params,
         taps=taps,
-        notes=tuple(notes),
+        notes=(*notes, *_not_finite(magnitude)),
     )
 
 
@@ -167,6 +177,23 @@ class _Part:
         return cls(
             taps.edge + block.first, block.dst[taps.edge], taps.magnitude, np.ones(len(taps.edge), np.int64)
         )
+
+
+def _not_finite(magnitude: Floats) -> list[str]:
+    """A note on items with weights that are NaN or infinite."""
+    count = int((~np.isfinite(magnitude)).sum())
+    if not count:
+        return []
+    what = f"{count} of {len(magnitude)} items have weights that are NaN or infinite"
+    return [f"{what}: path norms and flows leave those weights out"]
+
+
+def _said(blocks: Sequence[BlockTable], why: Mapping[int, str]) -> list[str]:
+    """One note for each reason why blocks are left alone."""
+    by_reason: dict[str, list[str]] = {}
+    for block in blocks:
+        by_reason.setdefault(why[block.block.id], []).append(str(block.block.name or block.block.id))
+    return [f"left alone: {listed(names)} ({reason})" for reason, names in by_reason.items()]
 
 
 def _is_prunable(table: EdgeTable, block: BlockTable) -> bool:
@@ -245,6 +272,7 @@ def _unit_items(
     copies: dict[int, tuple[BlockTable, NDArray[np.intp]]],
     n_params: int,
     notes: list[str],
+    stay: list[BlockTable],
 ) -> Items:
     graph = table.graph
     l1, count = np.zeros(graph.n_units), np.zeros(graph.n_units, dtype=np.int64)
@@ -257,15 +285,14 @@ def _unit_items(
     weighted = np.zeros(len(graph.layers), dtype=bool)
     weighted[[block.target for block in everything]] = True
     hidden = graph.neuron & (graph.role == ROLES.index(Role.HIDDEN)) & weighted[graph.unit_layer]
+    for block in stay:
+        # what leads into such a unit could not be removed
+        hidden[block.dst] = False
     units = np.flatnonzero(hidden & ~gates)
     if gates.any():
-        notes = [] if not len(units) else notes
         notes.append("units of recurrent cells are kept: their gates could only go together")
     if not len(units):
-        only = (
-            "; units of recurrent cells are kept: their gates could only go together" if gates.any() else ""
-        )
-        raise UsageError(f"the graph has no hidden neurons that could be pruned{only}")
+        raise UsageError("; ".join(["the graph has no hidden neurons that could be pruned", *notes]))
     return Items(
         table=table,
         unit=PruningUnit.UNIT,
@@ -282,5 +309,5 @@ def _unit_items(
         },
         n_params=n_params,
         taps={},
-        notes=tuple(notes),
+        notes=(*notes, *_not_finite(l1[units])),
     )

@@ -1,6 +1,6 @@
 """The parameter tensors of a pruned model: the model's own, with zeros where parameters were removed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,12 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.edgetable import BlockTable
-from emergraph.analysis.edgesets.kernel_parameters import parameters_behind
+from emergraph.analysis.edgesets.kernel_parameters import Taps, parameters_behind
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.storedzeros import StoredZeros
+from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 from emergraph.graphstore.text import printable
 
@@ -31,20 +32,69 @@ class _Element:
     element: NDArray[np.int64]
 
 
+TOLD_APART = "its parameters cannot be told apart in its tensor"
+
+
+class ParameterPlaces:
+    """Where in a model's tensors the parameters of a graph's blocks are; each block is looked for once.
+
+    Args:
+        graph: The graph.
+        tensor_values: The graph's parameter tensors.
+        zeros: Which of their stored values mean zero.
+        there: Names of the tensors that the model has as it runs.
+        shared: Accept that several units stand behind the same parameters, see `parameters_behind`.
+    """
+
+    def __init__(
+        self,
+        graph: UnitGraph,
+        tensor_values: TensorValues,
+        zeros: StoredZeros,
+        there: Container[str],
+        *,
+        shared: bool,
+    ) -> None:
+        self._graph, self._values, self._zeros, self._there = graph, tensor_values, zeros, there
+        self._shared = shared
+        self._known: dict[int, Taps | str] = {}
+
+    def of(self, block: BlockTable) -> Taps | str:
+        """The parameters behind each edge of a block, or why they cannot be found."""
+        number = block.block.id
+        if number not in self._known:
+            self._known[number] = self._found(block)
+        return self._known[number]
+
+    def unknown(self, blocks: Iterable[BlockTable]) -> dict[int, str]:
+        """Block id -> why its parameters cannot be found, for those where that is so."""
+        found = {block.block.id: self.of(block) for block in blocks}
+        return {number: one for number, one in found.items() if isinstance(one, str)}
+
+    def _found(self, block: BlockTable) -> Taps | str:
+        name = block.block.tensor
+        if name is None:
+            return "its weights are made of several tensors"
+        if name not in self._there:
+            return "its tensor is not in the model as it runs"
+        values = self._zeros.weights(name, self._values(name))
+        taps = parameters_behind(block, self._graph, values, shared=self._shared)
+        return TOLD_APART if taps is None else taps
+
+
 class TensorElements:
     """Which element of which tensor every prunable parameter is; found once, used for every level.
 
     Args:
         removal: Any removal of the sweep.
-        tensor_values: The graph's parameter tensors.
-        zeros: Which of their stored values mean zero.
+        places: Where parameters are; blocks that it does not find must have been left alone.
 
     Raises:
-        UsageError: The parameters of a block cannot be found in its tensor (it is made of several tensors).
+        UsageError: The parameters of a block cannot be found.
     """
 
-    def __init__(self, removal: Removal, tensor_values: TensorValues, zeros: StoredZeros) -> None:
-        self._parts = tuple(_located(removal, tensor_values, zeros))
+    def __init__(self, removal: Removal, places: ParameterPlaces) -> None:
+        self._parts = tuple(_located(removal, places))
 
     def zeroed(self, removal: Removal, level: int) -> Zeroed:
         """The elements that are zero at a level."""
@@ -64,20 +114,12 @@ class TensorElements:
         return found
 
 
-def _located(removal: Removal, tensor_values: TensorValues, zeros: StoredZeros) -> Iterator[_Element]:
-    graph = removal.items.table.graph
+def _located(removal: Removal, places: ParameterPlaces) -> Iterator[_Element]:
     for block in removal.items.blocks:
-        taps = removal.items.taps.get(block.block.id)
-        if taps is None and block.block.tensor is not None:
-            shared = removal.items.unit is PruningUnit.UNIT
-            values = zeros.weights(block.block.tensor, tensor_values(block.block.tensor))
-            taps = parameters_behind(block, graph, values, shared=shared)
-        if taps is None:
+        taps = removal.items.taps.get(block.block.id) or places.of(block)
+        if isinstance(taps, str):
             name = printable(block.block.name or str(block.block.id), limit=60)
-            raise UsageError(
-                f"the parameters of {name!r} cannot be told apart in its tensor, so no pruned model can be "
-                "run or written; the what-ifs of the graph alone need no --model"
-            )
+            raise UsageError(f"{name} cannot be pruned in the model: {taps}")
         yield _Element(block, taps.edge, taps.element)
 
 

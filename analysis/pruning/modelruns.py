@@ -11,12 +11,18 @@ from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.labels import ClassLabels, class_labels
 from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
 from emergraph.analysis.pruning.items import TensorValues
-from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed, follow_units
+from emergraph.analysis.pruning.maskedtensors import (
+    ParameterPlaces,
+    TensorElements,
+    Zeroed,
+    follow_units,
+)
 from emergraph.analysis.pruning.measures import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import Shrinker
 from emergraph.analysis.pruning.storedzeros import StoredZeros
+from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
@@ -58,11 +64,52 @@ Remeasure = Callable[[Removal, int, UnitTrace], Mapping[str, float | None]]
 """Columns that follow from the pruned model's own activations at a level."""
 
 
+class PrunableModel:
+    """The model behind a graph, opened and run once, and where in it parameters are.
+
+    Args:
+        reader: The graph.
+        graph: The same with its edges.
+        files: Model, inputs and labels.
+        tensor_values: The graph's parameter tensors.
+        unit: What is removed as one.
+
+    Raises:
+        InvalidInputError: The file is not the graph's model, or the samples do not fit it.
+    """
+
+    def __init__(
+        self,
+        reader: GraphReader,
+        graph: UnitGraph,
+        files: ModelFiles,
+        tensor_values: TensorValues,
+        unit: PruningUnit,
+    ) -> None:
+        self.reader, self.files = reader, files
+        file = model_of(reader, files.model, root=files.root)
+        self.source = FileSource(file)
+        self.file_bytes = file_bytes(file)
+        self.prepared = prepare_samples(file, files.arrays, files.limits)
+        self.places = parameter_places(self.prepared.run.flat, self.source, graph, tensor_values, unit)
+
+
+def parameter_places(
+    flat: FlatModel, source: ModelSource, graph: UnitGraph, tensor_values: TensorValues, unit: PruningUnit
+) -> ParameterPlaces:
+    """Where in a model the parameters of a graph are."""
+    return ParameterPlaces(
+        graph,
+        tensor_values,
+        stored_zeros(flat, source),
+        flat.initializers,
+        shared=unit is PruningUnit.UNIT,
+    )
+
+
 def run_levels(
-    reader: GraphReader,
+    model: PrunableModel,
     removals: Sequence[Removal],
-    files: ModelFiles,
-    tensor_values: TensorValues,
     *,
     remeasure: Remeasure | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -70,10 +117,8 @@ def run_levels(
     """Run the base model and every pruned one on the same samples, in a child process; count their FLOPs.
 
     Args:
-        reader: The graph.
+        model: The model. Without inputs nothing is run but one small sample, for the FLOPs.
         removals: The masks, as in `PruningResult.removals`.
-        files: Model, inputs and labels. Without inputs nothing is run but one small sample, for the FLOPs.
-        tensor_values: The graph's parameter tensors.
         remeasure: Gets the activations of every pruned model on the samples; None: they are not recorded.
         progress: Called with (models done, models in all).
 
@@ -87,7 +132,7 @@ def run_levels(
         InvalidInputError: The file is not the graph's model, or the samples do not fit it.
         UsageError: Parameters cannot be found in their tensors, or labels do not fit.
     """
-    levels = _Levels(reader, removals, files, tensor_values)
+    levels, files = _Levels(model, removals), model.files
     rows: list[dict[str, float | None]] = []
     n_models = sum(removal.n_levels for removal in removals)
     with ModelProcess(files.limits) as process:
@@ -109,21 +154,13 @@ def run_levels(
 class _Levels:
     """One model with many masks."""
 
-    def __init__(
-        self,
-        reader: GraphReader,
-        removals: Sequence[Removal],
-        files: ModelFiles,
-        tensor_values: TensorValues,
-    ) -> None:
-        self._reader, self._files = reader, files
-        file = model_of(reader, files.model, root=files.root)
-        self._source = FileSource(file)
-        self._prepared = prepare_samples(file, files.arrays, files.limits)
+    def __init__(self, model: PrunableModel, removals: Sequence[Removal]) -> None:
+        self._reader, self._files = model.reader, model.files
+        self._source, self._prepared = model.source, model.prepared
         self._flat = self._prepared.run.flat
         self._shapes = {name: tuple(t.dims) for name, t in self._flat.initializers.items()}
-        self._elements = TensorElements(removals[0], tensor_values, stored_zeros(self._flat, self._source))
-        self._shrinker = Shrinker(self._prepared.run, self._source, file_bytes=file_bytes(file))
+        self._elements = TensorElements(removals[0], model.places)
+        self._shrinker = Shrinker(self._prepared.run, self._source, file_bytes=model.file_bytes)
         self._batching: Batching | None = None
         self.labels: ClassLabels | None = None
 

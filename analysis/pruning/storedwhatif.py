@@ -16,7 +16,7 @@ from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.gradients import ModuleData, Scorer, scorer_of
 from emergraph.analysis.pruning.items import TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import REMEASURED, ParameterCosts
-from emergraph.analysis.pruning.modelruns import run_levels
+from emergraph.analysis.pruning.modelruns import PrunableModel, run_levels
 from emergraph.analysis.pruning.options import (
     NEEDS_GRADIENTS,
     ActivityChoice,
@@ -114,27 +114,28 @@ def prune_stored(
         measured = read_unit_trace(reader, choice.trace)
         active = _activity(activity_scores(choice.rule, graph, trace=measured).above(choice.threshold))
     table = read_edge_table(graph)
+    values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
+    model = None if files is None else PrunableModel(reader, graph, files, values, options.pruning_unit)
     result = prune_graph(
         graph,
         options,
         surroundings=Surroundings(
             activity=active,
             activations=activations,
-            tensor_values=lambda name: restore_tensor(reader, name),
+            tensor_values=values,
             tensor_sizes=_tensor_sizes(reader),
             costs=_costs(reader),
             scorer=_scorer(reader, options, gradients),
+            left_alone=None if model is None else model.places.unknown,
             chosen=None if picked is None else _chosen(table, options, picked),
         ),
         table=table,
     )
-    if files is None:
+    if model is None:
         return result
     ran = run_levels(
-        reader,
+        model,
         result.removals,
-        files,
-        lambda name: restore_tensor(reader, name),
         remeasure=lambda removal, level, trace: _emergence_again(removal, level, trace, choice),
     )
     notes = tuple(note for note in result.notes if not note.startswith("FLOPs"))
@@ -175,18 +176,22 @@ def sensitivity_stored(
         activations = _activations(reader, choice, graph.n_units)
     check_criterion(options.kind, options.pruning_unit, activations)
     values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
+    model = None
+    if files is not None and files.arrays is not None:
+        model = PrunableModel(reader, graph, files, values, options.pruning_unit)
     items = prunable_items(
         read_edge_table(graph),
         options.pruning_unit,
         tensor_values=values,
         tensor_sizes=_tensor_sizes(reader),
+        left_alone=None if model is None else model.places.unknown,
     )
     around = Surroundings(activations=activations, scorer=_scorer(reader, options, gradients))
     sweeps = layer_sweeps(items, options, scored=item_scores(options.kind, items, around))
     ran = None
-    if files is not None and files.arrays is not None:
+    if model is not None:
         removals = [sweep.removal for sweep in sweeps]
-        rows = run_levels(reader, removals, files, values)
+        rows = run_levels(model, removals)
         n = len(options.levels)
         ran = [rows.slice(n * k, n).drop(*REMEASURED) for k in range(len(sweeps))]
     frame = sensitivity_frame(sweeps, ran)

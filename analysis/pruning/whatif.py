@@ -13,7 +13,7 @@ from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion, scores
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.gradients import Scorer
-from emergraph.analysis.pruning.items import Items, TensorValues, prunable_items
+from emergraph.analysis.pruning.items import Items, LeftAlone, TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import ParameterCosts, measure
 from emergraph.analysis.pruning.options import NEEDS_GRADIENTS, Criterion, PruningOptions, PruningUnit
 from emergraph.analysis.pruning.removal import (
@@ -44,6 +44,8 @@ class Surroundings:
     costs: ParameterCosts = field(default_factory=ParameterCosts)
     scorer: Scorer | None = None
     """For criteria of gradients, see `gradients.scorer_of`."""
+    left_alone: LeftAlone | None = None
+    """Where a model is pruned, too: what cannot be pruned in it."""
     chosen: Any = None
     """For a predicate: (n_edges,) or (n_units,) bool, what to remove."""
 
@@ -118,6 +120,7 @@ def prune_graph(
         options.pruning_unit,
         tensor_values=around.tensor_values,
         tensor_sizes=around.tensor_sizes,
+        left_alone=around.left_alone,
     )
     notes = [*items.notes, *_notes(items, options, around)]
     frames, removals = [], []

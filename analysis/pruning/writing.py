@@ -4,15 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements
-from emergraph.analysis.pruning.modelruns import all_zeroed, stored_zeros
+from emergraph.analysis.pruning.modelruns import all_zeroed, parameter_places, stored_zeros
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
 from emergraph.exporters.runtime.concrete import concrete_run
+from emergraph.exporters.runtime.flatten import is_constant
 from emergraph.exporters.runtime.sources import FileSource, stored_array
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
@@ -54,7 +56,8 @@ def write_masked(
     flat = concrete_run(file).flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
     zeros = stored_zeros(flat, source)
-    elements = TensorElements(removal, tensor_values, zeros)
+    where = parameter_places(flat, source, removal.items.table.graph, tensor_values, removal.items.unit)
+    elements = TensorElements(removal, where)
     zeroed = all_zeroed(elements, removal, level, flat.nodes, shapes)
     replaced = {}
     count = 0
@@ -76,11 +79,27 @@ def write_masked(
         if total > MAX_BYTES:
             raise LimitError("the model is larger than 2 GiB, which one ONNX file cannot hold")
         _set_raw(tensor, raw)
-    if replaced:
+    made = {name: id(flat.initializers[name]) for name in zeroed}
+    if not all(_put(file.model.graph, name, replaced[made[name]]) for name in made if made[name] in replaced):
         raise UsageError("pruned tensors are not in the file under their own names; nothing was written")
     content = file.model.SerializeToString()
     write_atomically(out, content)
     return count, len(content)
+
+
+def _put(graph: onnx.GraphProto, name: str, values: NDArray[np.generic]) -> bool:
+    """Put a plain tensor where the main graph has a sparse one or a Constant; False: it has neither."""
+    for position, sparse in enumerate(graph.sparse_initializer):
+        if sparse.values.name == name:
+            del graph.sparse_initializer[position]
+            graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+            return True
+    for node in graph.node:
+        if is_constant(node) and list(node.output) == [name]:
+            del node.attribute[:]
+            node.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(values)))
+            return True
+    return False
 
 
 def check_target(model: Path, out: Path) -> None:

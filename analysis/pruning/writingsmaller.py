@@ -16,6 +16,7 @@ from emergraph.analysis.pruning.modelruns import (
     all_zeroed,
     file_bytes,
     model_outputs,
+    parameter_places,
     prepare_samples,
     pruned_source,
     stored_zeros,
@@ -96,7 +97,8 @@ def write_smaller(
     flat = prepared.run.flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
     zeros = stored_zeros(flat, source)
-    elements = TensorElements(removal, tensor_values, zeros)
+    places = parameter_places(flat, source, removal.items.table.graph, tensor_values, removal.items.unit)
+    elements = TensorElements(removal, places)
     zeroed = all_zeroed(elements, removal, level, flat.nodes, shapes)
     shrinker = Shrinker(prepared.run, source)
     smaller, unneeded = shrinker.smaller(zeroed)

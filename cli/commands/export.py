@@ -163,6 +163,8 @@ def _view(summary: "ExportSummary") -> View:
             "operations understood": percent(trace.n_operations_understood, trace.n_operations),
             "inputs": [f"{name} {list(shape)}" for name, shape in summary.input_shapes.items()],
         }
+        if trace.n_nonfinite:
+            facts["parameters not finite"] = trace.n_nonfinite
         if trace.split_by:
             facts["layers with units by position"] = [f"{n}: {why}" for why, n in trace.split_by.items()]
         if summary.branches:

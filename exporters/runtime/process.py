@@ -25,6 +25,7 @@ from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.pooling import SampleAxis
 from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line, unsupported_in, with_names
+from emergraph.exporters.runtime.widening import widened
 from emergraph.leftovers import Scratch
 from emergraph.memory import OUT_OF_MEMORY
 
@@ -320,9 +321,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _sendable(array: NDArray[np.generic]) -> NDArray[np.generic]:
     """The array in C order, bfloat16 as float32 (see `widening`)."""
-    if array.dtype.name == "bfloat16":
-        array = array.astype(np.float32)
-    return np.ascontiguousarray(array).reshape(array.shape)
+    return np.ascontiguousarray(widened(array)).reshape(array.shape)
 
 
 def _feed(slot: str, array: NDArray[np.generic]) -> dict[str, object]:

@@ -5,6 +5,7 @@ Every bfloat16 value is a float32 value, so only the rounding of intermediate re
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import subgraphs
 from emergraph.exporters.runtime.bfloat16 import BFLOAT16
@@ -18,6 +19,11 @@ TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 def widened_type(element_type: int) -> int:
     """float32 for bfloat16, everything else as it is."""
     return FLOAT if element_type == BFLOAT16 else element_type
+
+
+def widened(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """An array of bfloat16 as float32, every other one as it is."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def widen_node(node: onnx.NodeProto) -> None:

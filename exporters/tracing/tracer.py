@@ -10,7 +10,7 @@ import onnx
 import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.ordering import outer_names_read
-from emergraph.exporters.summary import GraphSummary
+from emergraph.exporters.summary import MUST_BE_FINITE, GraphSummary, nonfinite_warnings
 from emergraph.exporters.tracing.builder import GraphBuilder
 from emergraph.exporters.tracing.constants import parameter
 from emergraph.exporters.tracing.context import ParameterTensor, ParameterUse, TraceContext, TracedModel
@@ -59,10 +59,11 @@ def trace(
         if progress is not None:
             progress(index + 1, len(model.nodes))
     _set_outputs(ctx)
-    n_params, n_understood = _write_tensors(ctx)
+    n_params, n_understood, not_finite = _write_tensors(ctx)
     builder.finish()
     sink.write_operations(ctx.operations)
     split_by = _say_split(ctx)
+    ctx.warnings += nonfinite_warnings(not_finite, n_params)
     opaque = tuple(op for op in ctx.operations if op.traced_as is TracedAs.OPAQUE)
     return GraphSummary(
         n_layers=len(builder.layers),
@@ -79,6 +80,7 @@ def trace(
         warnings=tuple(ctx.warnings),
         branches=tuple(dict.fromkeys(ctx.branches)),
         split_by=split_by,
+        n_nonfinite=sum(not_finite.values()),
     )
 
 
@@ -184,9 +186,11 @@ def _is_parameter(ctx: TraceContext, name: str) -> bool:
     return dtype.startswith(("int32", "complex")) and any(r in ("weight", "bias", "embedding") for r in roles)
 
 
-def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
+def _write_tensors(ctx: TraceContext) -> tuple[int, int, dict[str, int]]:
+    """Write the parameter tensors; counts all, the understood ones, and NaN and infinite ones by tensor."""
     total = understood = 0
     zeros: dict[str, int] = {}
+    not_finite: dict[str, int] = {}
     for name, stored in ctx.model.initializers.items():
         if not _is_parameter(ctx, name):
             continue
@@ -197,11 +201,13 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int]:
             continue
         ctx.builder.sink.write_tensor(tensor)
         total += tensor.n_params
+        # what is added may be a mask, infinite on purpose
+        not_finite[name] = tensor.n_nonfinite if tensor.role in MUST_BE_FINITE else 0
         understood += tensor.n_params if tensor.understood else 0
         zeros[name] = tensor.n_zeros if use.packed is None else use.packed[1]()
     for layer in ctx.builder.layers:
         layer.n_zeros = sum(zeros.get(root, 0) for root in layer.roots)
-    return total, understood
+    return total, understood, not_finite
 
 
 def _tensor(name: str, stored: ParameterTensor, use: ParameterUse) -> Tensor:

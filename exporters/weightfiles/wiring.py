@@ -12,7 +12,7 @@ import numpy as np
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.summary import GraphSummary
+from emergraph.exporters.summary import GraphSummary, nonfinite_warnings
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.weightfiles.dtypes import FLOATING
 from emergraph.exporters.weightfiles.encodings import Parameter, Part
@@ -126,7 +126,7 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
     wiring = Wiring(GraphBuilder(sink))
     joins = _separate(wiring, modules) if wire is Wire.NONE else _joined(wiring, modules, weights)
     wiring.builder.finish()
-    n_parameters, n_understood = _write_tensors(wiring, weights, found, sink)
+    n_parameters, n_understood, not_finite = _write_tensors(wiring, weights, found, sink)
     operations = tuple(_operation(wiring, index, module) for index, module in enumerate(modules))
     opaque = tuple(op for op in operations if op.traced_as is TracedAs.OPAQUE)
     sink.write_operations(operations)
@@ -145,7 +145,13 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
         n_operations=len(operations),
         n_operations_understood=len(operations) - len(opaque),
         opaque=opaque,
-        warnings=(*_warnings(weights, wire, joins), *notes, *_decoded(found)),
+        warnings=(
+            *_warnings(weights, wire, joins),
+            *notes,
+            *_decoded(found),
+            *nonfinite_warnings(not_finite, n_parameters),
+        ),
+        n_nonfinite=sum(not_finite.values()),
     )
 
 
@@ -287,9 +293,10 @@ def _is_parameter(parameter: Parameter) -> bool:
 
 def _write_tensors(
     wiring: Wiring, weights: WeightFile, found: Mapping[str, Parameter], sink: GraphSink
-) -> tuple[int, int]:
-    """Write every tensor once; return how many parameters there are and how many of them are understood."""
+) -> tuple[int, int, dict[str, int]]:
+    """Write every tensor once; counts all parameters, the understood ones, and by tensor those not finite."""
     total = understood = 0
+    not_finite: dict[str, int] = {}
     holding = {parameter.tensor.name: parameter for parameter in found.values()}
     parts = {
         part.tensor.alias_of or part.tensor.name: part
@@ -303,7 +310,8 @@ def _write_tensors(
         sink.write_tensor(record)
         total += record.n_params
         understood += record.n_params if record.understood else 0
-    return total, understood
+        not_finite[record.name] = record.n_nonfinite if record.n_params else 0
+    return total, understood, not_finite
 
 
 def _tensor(wiring: Wiring, tensor: LazyTensor, parameter: Parameter | None, part: Part | None) -> Tensor:

@@ -1,0 +1,55 @@
+"""Landscapes in half and double precision: the losses of the float32 model, and a note that says so."""
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from emergraph.analysis.landscape.engine_ort import OrtEvaluator
+from emergraph.analysis.landscape.reweight import reweightable
+from emergraph.exporters.runtime.concrete import concrete_run
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.sources import InMemorySource
+
+
+def evaluator(dtype):
+    """An evaluator of a small net whose numbers every type holds."""
+    rng = np.random.default_rng(0)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    weights = [np.round(rng.standard_normal(shape) * 8) / 16 for shape in ((6, 8), (8, 3))]
+    x = (np.round(rng.standard_normal((16, 6)) * 4) / 8).astype(dtype)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "A"], ["a"]),
+            helper.make_node("Relu", ["a"], ["r"]),
+            helper.make_node("MatMul", ["r", "B"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["N", 6])],
+        [helper.make_tensor_value_info("y", kind, ["N", 3])],
+        [numpy_helper.from_array(w.astype(dtype), n) for w, n in zip(weights, "AB", strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    source = InMemorySource(onnx.ModelProto.FromString(model.SerializeToString()))
+    run = concrete_run(source, inputs={"x": x}, limits=RunLimits(wall_seconds=60, threads=1))
+    return OrtEvaluator(reweightable(run, source), [{"x": x}], threads=1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "note", "tolerance"),
+    [
+        (np.float16, "weights of float16 move in float32 and are rounded to float16 for each run", 2e-2),
+        (ml_dtypes.bfloat16, "the model is of bfloat16; it runs in float32", 5e-2),
+        (np.float64, "weights of float64 move in float32", 1e-5),
+    ],
+    ids=["float16", "bfloat16", "float64"],
+)
+def test_other_types_give_the_losses_of_float32(dtype, note, tolerance):
+    single, other = evaluator(np.float32), evaluator(dtype)
+    assert single.notes == ()
+    assert other.notes == (note,)
+    np.testing.assert_array_equal(single.base, other.base)
+    moved = single.base + np.random.default_rng(1).standard_normal(single.n_params).astype(np.float32) * 0.2
+    assert single.loss(moved) > 1e-3
+    assert other.loss(moved) == pytest.approx(single.loss(moved), rel=tolerance)
