@@ -126,11 +126,12 @@ def _outputs_by_parameter(module: nn.Module) -> dict[str, int]:
 
 
 def _outputs(owner: nn.Module, own: str, shape: tuple[int, ...]) -> int | None:
-    if own not in ("weight", "in_proj_weight") or not shape:
+    """Of the weight of an ordinary layer that is used whole; packed projections of attention are cut up."""
+    if own != "weight" or not shape:
         return None
     if isinstance(owner, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         return shape[1] * owner.groups
     if isinstance(owner, nn.Embedding | nn.EmbeddingBag) or type(owner).__name__ == "Conv1D":
         return shape[1]
-    plain = nn.Linear | nn.Bilinear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.MultiheadAttention
+    plain = nn.Linear | nn.Bilinear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     return shape[0] if isinstance(owner, plain) else None

@@ -87,7 +87,7 @@ def _row(row: Row) -> str:
     if "error" in row:
         return f"{start} | not exported | | | | | |"
     numbers, layers, oracle = row["parameters"], row["layers"], row["oracle"]
-    split = "; ".join(f"{n} {reason}" for reason, n in layers["split"].items())
+    split = "; ".join(f"{reason}: {n}" for reason, n in layers["split"].items())
     share = 100 * numbers["understood"] / numbers["graph"] if numbers["graph"] else 100.0
     shown = f"{layers['equal']}/{layers['weighted']}" + (f" ({split})" if split else "")
     lost = "; ".join(f"{what}: {n:,}" for what, n in oracle["explained"].items())
