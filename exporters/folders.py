@@ -18,7 +18,7 @@ from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.inside import code_inside
 from emergraph.exporters.weightfiles.refuse import Finding, finding_of
-from emergraph.exporters.weightfiles.sharded import parts_of
+from emergraph.exporters.weightfiles.sharded import checkpoint_in_parts, parts_of
 from emergraph.exporters.weightfiles.wrongformat import format_message
 
 _MAX_FILES = 20_000
@@ -186,12 +186,9 @@ def _configuration(entry: _Entry, mapped: MappedFile) -> Iterator[Finding]:
 
 def _no_model(folder: Path, entries: list[_Entry]) -> Finding:
     names = {entry.path.name for entry in entries}
-    shown = printable(folder.name or str(folder))
-    if any(name.endswith(".distcp") for name in names):
-        what = (
-            "a distributed checkpoint of torch; join it: python -m torch.distributed.checkpoint.format_utils "
-        )
-        return Finding("FILE-FORMAT", f"not a model but {what}dcp_to_torch {shown} weights.pt")
+    in_parts = checkpoint_in_parts(folder)
+    if in_parts is not None:
+        return Finding("FILE-FORMAT", in_parts)
     if "saved_model.pb" in names:
         return Finding("FILE-FORMAT", "not a model but a TensorFlow SavedModel; convert it to ONNX")
     if not entries:

@@ -1,5 +1,6 @@
 """Weights out of any supported file into a module, without torch.load."""
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.exporters.weightfiles import WeightFile
+from emergraph.exporters.weightfiles.wiring_parameters import parameters
 from emergraph.graphstore.text import first_line
 
 if TYPE_CHECKING:
@@ -18,7 +20,28 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-def torch_tensors(weights: WeightFile) -> "dict[str, torch.Tensor]":
+def decoded_tensors(weights: WeightFile) -> "dict[str, torch.Tensor]":
+    """The tensors of a weight file, with weights in the place of what they are computed from.
+
+    Raises:
+        InvalidInputError: An element type that torch does not have, or weights whose encoding is not defined.
+    """
+    torch = require_torch()
+    made = [parameter for parameter in parameters(weights).values() if parameter.encoding is not None]
+    for parameter in made:
+        if parameter.problem:
+            raise InvalidInputError(
+                f"{printable(weights.source)}: {printable(parameter.name)} is not understood: {parameter.problem}"
+            )
+    taken = {part.tensor.name for parameter in made for part in parameter.parts}
+    taken.update(parameter.tensor.name for parameter in made)
+    found = torch_tensors(weights, without=taken)
+    for parameter in made:
+        found[parameter.name] = torch.from_numpy(np.array(parameter.floats()))
+    return found
+
+
+def torch_tensors(weights: WeightFile, *, without: Set[str] = frozenset()) -> "dict[str, torch.Tensor]":
     """The tensors of a weight file; names of one storage share one tensor.
 
     Raises:
@@ -27,6 +50,8 @@ def torch_tensors(weights: WeightFile) -> "dict[str, torch.Tensor]":
     torch = require_torch()
     found: dict[str, Any] = {}
     for name, tensor in weights.tensors.items():
+        if name in without:
+            continue
         if tensor.alias_of in found:
             found[name] = found[tensor.alias_of]
             continue
@@ -58,6 +83,8 @@ def load_weights(module: "torch.nn.Module", weights: WeightFile, *, unused: bool
     """
     expected = module.state_dict()
     given = _renamed(torch_tensors(weights), expected)
+    if given.keys() != expected.keys():
+        given = _renamed(decoded_tensors(weights), expected)
     for name in expected.keys() & given.keys():
         ours, theirs = list(expected[name].shape), list(given[name].shape)
         if ours != theirs:

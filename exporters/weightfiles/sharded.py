@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from emergraph.exporters.onnxfile.links import is_below, refuse_link
@@ -39,8 +41,60 @@ def find_in_folder(folder: Path, root: Path | None) -> Path:
         if (folder / name).is_symlink() or (folder / name).exists():
             _resolve(folder, name, root)
             return folder / name
+    in_parts = checkpoint_in_parts(folder)
+    if in_parts is not None:
+        raise refusal("WEIGHTS-FILE-MISSING", in_parts)
     message = f"the folder holds none of {', '.join(_IN_FOLDER)}; name the weight file itself"
     raise refusal("WEIGHTS-FILE-MISSING", message)
+
+
+def checkpoint_in_parts(folder: Path) -> str | None:
+    """Say what to do with a folder in which training left a checkpoint in parts; None for any other one.
+
+    Each process of a distributed run saves its share of every tensor (`.distcp` of torch, `zero_pp_rank_*` of
+    DeepSpeed); the libraries that wrote them have commands that join them. Where DeepSpeed did not split the
+    weights, one file holds them all.
+
+    Args:
+        folder: The folder; DeepSpeed's are looked for in the folders of its steps, too.
+    """
+    shown = printable(folder.name or str(folder))
+    names, inner = _names(folder)
+    for folder_name, inside in inner.items():
+        names |= {f"{folder_name}/{name}" for name in inside}
+    if any(name.endswith(".distcp") for name in names):
+        where = next(name for name in sorted(names) if name.endswith(".distcp")).rpartition("/")[0]
+        place = f"{shown}/{printable(where)}" if where else shown
+        command = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {place} weights.pt"
+        return f"not a model but a distributed checkpoint of torch; join it: {command}"
+    last = {name.rpartition("/")[2]: name for name in sorted(names)}
+    parts = [name for name in last if _SPLIT.fullmatch(name)]
+    whole = [name for name in last if _WHOLE.fullmatch(name)]
+    if not parts and not (whole and "latest" in names):
+        return None
+    start = "not a model but a checkpoint of DeepSpeed"
+    if len(whole) == 1:
+        return f"{start}; its weights are in {printable(last[whole[0]])}: name that file"
+    return f"{start} in parts; join them: python -m deepspeed.utils.zero_to_fp32 {shown} joined"
+
+
+_SPLIT = re.compile(r"(bf16_)?zero_pp_rank_\d+_mp_rank_\d+_(model|optim)_states\.pt")
+_WHOLE = re.compile(r"mp_rank_\d+_model_states\.pt")
+_MAX_NAMES = 10_000
+
+
+def _names(folder: Path) -> tuple[set[str], dict[str, set[str]]]:
+    """The names in a folder, and those in the folders right below it; not of links, and not without end."""
+    names: set[str] = set()
+    inner: dict[str, set[str]] = {}
+    try:
+        for path in islice(folder.iterdir(), _MAX_NAMES):
+            names.add(path.name)
+            if path.is_dir() and not path.is_symlink():
+                inner[path.name] = {below.name for below in islice(path.iterdir(), _MAX_NAMES)}
+    except OSError:
+        return set(), {}
+    return names, inner
 
 
 def read_sharded(
