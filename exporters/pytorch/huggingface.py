@@ -11,7 +11,7 @@ from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraErro
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.pytorch.folderconfig import CONFIG, read_config
 from emergraph.exporters.pytorch.tensors import require_torch
-from emergraph.exporters.pytorch.weights import load_weights, torch_tensors
+from emergraph.exporters.pytorch.weights import decoded_tensors, load_weights
 from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.weightfiles import WeightFile
 from emergraph.graphstore.text import first_line
@@ -112,7 +112,7 @@ def _renamed(
         transformers.utils.logging.disable_progress_bar()
         # no path and no name: nothing is fetched or opened
         model, report = model_class.from_pretrained(
-            None, config=config, state_dict=torch_tensors(weights), output_loading_info=True
+            None, config=config, state_dict=decoded_tensors(weights), output_loading_info=True
         )
     except Exception as reason:
         raise error from reason

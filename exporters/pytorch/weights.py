@@ -1,6 +1,6 @@
 """Weights out of any supported file into a module, without torch.load."""
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +30,8 @@ def decoded_tensors(weights: WeightFile) -> "dict[str, torch.Tensor]":
     made = [parameter for parameter in parameters(weights).values() if parameter.encoding is not None]
     for parameter in made:
         if parameter.problem:
-            raise InvalidInputError(
-                f"{printable(weights.source)}: {printable(parameter.name)} is not understood: {parameter.problem}"
-            )
+            name = f"{printable(weights.source)}: {printable(parameter.name)}"
+            raise InvalidInputError(f"{name} is not understood: {parameter.problem}")
     taken = {part.tensor.name for parameter in made for part in parameter.parts}
     taken.update(parameter.tensor.name for parameter in made)
     found = torch_tensors(weights, without=taken)
@@ -41,7 +40,9 @@ def decoded_tensors(weights: WeightFile) -> "dict[str, torch.Tensor]":
     return found
 
 
-def torch_tensors(weights: WeightFile, *, without: Set[str] = frozenset()) -> "dict[str, torch.Tensor]":
+def torch_tensors(
+    weights: WeightFile, *, without: AbstractSet[str] = frozenset()
+) -> "dict[str, torch.Tensor]":
     """The tensors of a weight file; names of one storage share one tensor.
 
     Raises:
