@@ -15,6 +15,8 @@ from emergraph.graphstore.records import TracedAs
 _FROM_INDICES = frozenset(
     {
         "Gather",
+        "GatherElements",
+        "GatherND",
         "MatMul",
         "Gemm",
         "Einsum",

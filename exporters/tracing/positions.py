@@ -29,6 +29,8 @@ class Positions:
 
     def unite(self, groups: Labels, axes: Sequence[int]) -> None:
         """Positions are one unit when they differ only along axes other than these."""
+        if not groups.size:
+            return
         kept = [a % groups.ndim for a in axes]
         rest = [k for k in range(groups.ndim) if k not in kept]
         flat = groups.transpose([*kept, *rest]).reshape(int(np.prod([groups.shape[k] for k in kept])), -1)
@@ -64,6 +66,8 @@ class Positions:
 
     def classes(self) -> Labels:
         """Connected positions are one unit; without a contraction, the channel axis decides."""
+        if not self.size:
+            return np.empty(self.shape, np.int64)
         if not self.pairs:
             ids = np.arange(self.size).reshape(self.shape)
             self.unite(ids, [1] if len(self.shape) > 1 else list(range(len(self.shape))))

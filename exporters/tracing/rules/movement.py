@@ -66,7 +66,7 @@ def constant_along_all(arrays: Sequence[Labels], axis: int) -> bool:
     return all(a.strides[axis] == 0 or a.shape[axis] <= 1 for a in arrays)
 
 
-@rule(*_PLAIN, *(op for op in BY_INDEX if op not in ("Gather", *SCATTERS)))
+@rule(*_PLAIN, *(op for op in BY_INDEX if op not in (*PICKS, *SCATTERS)))
 def move(ctx: TraceContext) -> None:
     """Run the operation on the labels; positions that it fills in carry no unit."""
     value = ctx.value(ctx.node.input[0])
