@@ -23,6 +23,8 @@ from emergraph.errors import UsageError
 
 DEFAULT_DIMENSIONS = 8
 """Of each state, where nobody asked for another number and the samples allow it."""
+LARGEST = 1e100
+"""Magnitude of the values of samples: far beyond it, squares and their sums leave the range of floats."""
 
 
 class EstimatorName(StrEnum):
@@ -137,7 +139,8 @@ def measure(
         The estimate with interval, ceiling and diagnostics. A sample without variance has information 0.
 
     Raises:
-        UsageError: x and y have other numbers of samples, or too few.
+        UsageError: x and y have other numbers of samples, or too few; or values that are not real, not
+            finite, or beyond `LARGEST`.
         MissingExtraError: mine without torch.
 
     Example:
@@ -152,8 +155,7 @@ def measure(
         raise UsageError(f"samples of shapes {x.shape} and {y.shape}: expected (n, p) and (n, q)")
     if len(x) < 4:
         raise UsageError(f"{len(x)} samples; expected at least 4")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise UsageError("samples that are not finite: mutual information needs finite states")
+    x, y = _real(x), _real(y)
     about: dict[str, object] = {"distinct_inputs": inputs.distinct}
     if is_constant(x) or is_constant(y):
         about["constant"] = True
@@ -165,6 +167,17 @@ def measure(
         return _estimate(code_information(a, b), deviations, inputs, options, len(x), about)
     raws, deviations, told = _repeated(x, y, inputs, options)
     return _estimate(float(np.mean(raws)), deviations, inputs, options, len(x), about | told)
+
+
+def _real(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Samples that can be computed with: real, finite, within range; truth values as 0 and 1."""
+    if values.dtype.kind == "c":
+        raise UsageError("samples of complex numbers: mutual information needs real states")
+    if not np.isfinite(values).all():
+        raise UsageError("samples that are not finite: mutual information needs finite states")
+    if np.abs(values).max(initial=0) > LARGEST:
+        raise UsageError(f"samples with values beyond {LARGEST:g}: mutual information needs smaller states")
+    return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
 def is_constant(values: NDArray[np.generic]) -> bool:

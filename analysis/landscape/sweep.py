@@ -31,6 +31,8 @@ from emergraph.graphstore.text import first_line, printable
 from emergraph.leftovers import Scratch
 from emergraph.paths import open_file
 
+LARGEST_LOSS = 1e100
+"""Magnitude beyond which a loss counts as infinite: its square and sums of squares would leave floats' range."""
 SAVE_SECONDS = 5.0
 """Least time between two writes of the checkpoint; the first one comes with the first result."""
 
@@ -89,7 +91,7 @@ class Checkpoint:
         try:
             with open_file(path, noted=False) as stream, np.load(stream, allow_pickle=False) as file:
                 found = str(file["digest"])
-                results = {int(key[1:]): file[key] for key in file.files if key != "digest"}
+                results = {int(key[1:]): np.asarray(file[key]) for key in file.files if key != "digest"}
         except EmergraphError:
             raise
         except Exception as error:  # numpy reads headers with Python's tokenizer: anything may come out
@@ -151,7 +153,7 @@ def run_sweep(
         progress: Called at the start and after every task.
 
     Returns:
-        One array per task.
+        One array per task; losses beyond `LARGEST_LOSS` are infinite.
 
     Raises:
         InvalidInputError: A worker process died (a model can crash its engine), or the checkpoint is damaged.
@@ -185,7 +187,11 @@ def run_sweep(
         raise
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return [store.results[i] for i in range(len(tasks))]
+    return [_within_range(store.results[i]) for i in range(len(tasks))]
+
+
+def _within_range(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.abs(losses) > LARGEST_LOSS, np.copysign(np.inf, losses), losses)
 
 
 def _results(

@@ -14,7 +14,7 @@ from emergraph.analysis.information.gaussian import (
     whitened_information,
 )
 from emergraph.analysis.information.ksg import ksg_information
-from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions, Inputs, measure
+from emergraph.analysis.information.measure import LARGEST, EstimatorName, EstimatorOptions, Inputs, measure
 from emergraph.analysis.information.mine import MineOptions, bound, mine_information
 from emergraph.analysis.information.projection import Projection, affordable_dimensions, project
 from emergraph.errors import UsageError
@@ -259,3 +259,30 @@ def test_samples_that_do_not_fit_are_refused():
         measure(np.zeros((5, 2)), np.zeros((6, 2)))
     with pytest.raises(UsageError, match="finite"):
         measure(np.full((50, 2), np.nan), np.zeros((50, 2)))
+
+
+@pytest.mark.parametrize("estimator", [EstimatorName.GAUSSIAN, EstimatorName.KSG, EstimatorName.CODES])
+@pytest.mark.parametrize("factor", [1e-90, 1e90])
+def test_the_scale_of_samples_changes_nothing(estimator, factor):
+    options = EstimatorOptions(estimator=estimator, dimensions=1, repeats=4)
+    x, y = correlated(200, 3, 0.8)
+    expected = measure(x, y, options=options).value
+    assert measure(factor * x, y, options=options).value == pytest.approx(expected, rel=1e-6)
+
+
+def test_samples_out_of_range_are_refused():
+    x, y = correlated(50, 2, 0.5)
+    x[0, 0] = LARGEST
+    assert np.isfinite(measure(x, y).value)
+    x[0, 0] = -1.01 * LARGEST
+    with pytest.raises(UsageError, match="beyond 1e"):
+        measure(x, y)
+    with pytest.raises(UsageError, match="complex"):
+        measure(y, y.astype(complex))
+
+
+def test_truth_values_are_0_and_1():
+    x, y = correlated(200, 2, 0.9)
+    expected = measure((x > 0).astype(float), y).value
+    assert measure(x > 0, y).value == pytest.approx(expected)
+    assert measure(np.zeros((50, 2), bool), y[:50]).value == 0

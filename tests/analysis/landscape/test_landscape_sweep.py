@@ -12,7 +12,14 @@ from emergraph.analysis.landscape.cluster import cluster
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.speed import Variant, fastest, measure, variants
-from emergraph.analysis.landscape.sweep import Backend, Checkpoint, Parallelism, fingerprint, run_sweep
+from emergraph.analysis.landscape.sweep import (
+    LARGEST_LOSS,
+    Backend,
+    Checkpoint,
+    Parallelism,
+    fingerprint,
+    run_sweep,
+)
 from emergraph.analysis.landscape.tasks import (
     LineTask,
     MasksTask,
@@ -263,3 +270,21 @@ def test_opening_workers_is_not_part_of_the_speed(evaluator):
 def test_masks_are_evaluated_in_order(evaluator):
     whole = MasksTask((np.array([1]), np.array([2])), 0, 4).run(evaluator)
     assert whole.tolist() == [0, 1, 4, 5]
+
+
+def test_a_kept_result_that_is_no_array_is_damage(tmp_path, evaluator):
+    kept, digest = tmp_path / "kept.npz", fingerprint(evaluator, tasks())
+    np.savez(kept, digest=np.array(digest))
+    with zipfile.ZipFile(kept, "a") as file:
+        file.writestr("t0", b"no array")  # numpy gives the bytes of a member without a name ending in .npy
+    with pytest.raises(InvalidInputError, match="damaged"):
+        run_sweep(evaluator, tasks(), checkpoint=kept)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_losses_that_squares_cannot_hold_count_as_infinite(sign):
+    losses = iter([sign * LARGEST_LOSS, sign * LARGEST_LOSS * 1.01, 1.0, float("nan"), 0.0])
+    huge = FunctionEvaluator(lambda t: next(losses), BASE, LAYOUT)
+    found = run_sweep(huge, [LineTask(directions()[0], np.linspace(-1, 1, 5))])[0]
+    expected = [sign * LARGEST_LOSS, sign * np.inf, 1.0, np.nan, 0.0]
+    assert np.array_equal(found, expected, equal_nan=True)
