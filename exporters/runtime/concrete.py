@@ -138,7 +138,11 @@ def checked_input(value: FlatInput, array: Array) -> Array:
         return array
     if not np.can_cast(array.dtype, dtype, "same_kind") and not _fits(array, dtype):
         raise InvalidInputError(f"input {quoted(name)} has type {array.dtype}; the model takes {dtype}")
-    return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if np.isfinite(cast).sum() != np.isfinite(array).sum():
+        raise InvalidInputError(f"input {quoted(name)} has values beyond the range of the model's {dtype}")
+    return cast
 
 
 def _filled(value: FlatInput, array: Array) -> Array:

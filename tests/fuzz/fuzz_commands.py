@@ -13,6 +13,7 @@ run with the same options goes on.
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import os
@@ -29,7 +30,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -37,7 +38,8 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 from commandmutations import copied, spoil
-from commandseeds import COMMANDS, WEIGHTS, make_seeds
+from commandseeds import COMMANDS, SHARES, WEIGHTS, make_seeds
+from warmchildren import ADDRESS, forked_from, reap_orphans, warm_children
 
 REPOSITORY = str(Path(__file__).resolve().parents[2])
 DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5, 6})
@@ -53,7 +55,7 @@ PATIENCE = 6 * SECONDS
 """On the clock, until a command counts as one that never ends."""
 MEMORY_BYTES = 3 << 30
 _DEPRECATIONS = re.compile("/(transformers|torch)/")
-PER_PROCESS = 250
+PER_PROCESS = 1000
 """Cases of one process of the mode "inside"."""
 
 
@@ -141,7 +143,8 @@ def prepared(number: int, seed: int, seeds: dict[str, list[Path]], folder: Path,
     rng = random.Random(f"{seed}:{number}")
     kinds = sorted(formats.split(",") if formats else COMMANDS)
     kind = rng.choices(kinds, [WEIGHTS.get(name, 1.0) for name in kinds])[0]
-    line = rng.choice(COMMANDS[kind])
+    lines = COMMANDS[kind]
+    line = rng.choices(lines, [SHARES.get(text.split()[0], 1.0) for text in lines])[0]
     path = copied(rng.choice(seeds[kind]), folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -168,7 +171,6 @@ def as_process(arguments: list[str]) -> Ran:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         killer = threading.Timer(PATIENCE, process.kill)
         killer.start()
@@ -245,10 +247,11 @@ def work(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> None:
     noise = os.memfd_create("noise")
     os.dup2(noise, 1)
     os.dup2(noise, 2)
-    with _kept_model_process():
+    with fast_commands(os.environ[ADDRESS]):
         for number in range(options.first, options.first + options.cases):
             print(json.dumps({"begins": number}), file=own, flush=True)
             outcome = run_case(number, options, seeds, noise)
+            reap_orphans()
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             if grown > MEMORY_BYTES:
                 outcome.problems.append(f"took {grown >> 20} MiB")
@@ -258,78 +261,48 @@ def work(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> None:
 
 
 @contextlib.contextmanager
-def _kept_model_process() -> Iterator[None]:
-    """Lend one child process for models again and again: starting one takes longer than most commands."""
-    from emergraph.analysis.emergence import positionrun
-    from emergraph.analysis.information import onnxstates
-    from emergraph.analysis.pruning import modelruns
-    from emergraph.exporters.pytorch import structure
-    from emergraph.exporters.runtime import concrete
-    from emergraph.exporters.runtime.limits import RunLimits
-    from emergraph.exporters.runtime.process import ModelProcess
-    from emergraph.exporters.traces import running
+def fast_commands(address: str) -> Iterator[None]:
+    """Save what all commands in a process have in common: the start of children, and the command line."""
+    import typer
 
-    with contextlib.ExitStack() as stack:
-        kept = stack.enter_context(ModelProcess(RunLimits(wall_seconds=PATIENCE)))
-        busy = threading.Lock()
-
-        @contextlib.contextmanager
-        def lend(limits: RunLimits) -> Iterator[ModelProcess]:
-            if not busy.acquire(blocking=False):
-                with ModelProcess(limits) as process:
-                    yield process
-                return
-            try:
-                kept.renew()
-                yield kept
-            except BaseException:
-                kept.restart()
-                raise
-            finally:
-                busy.release()
-
-        for module in (positionrun, onnxstates, modelruns, structure, concrete, running):
-            stack.enter_context(mock.patch.object(module, "ModelProcess", lend))
+    get_command = functools.cache(typer.main.get_command)
+    with forked_from(address), mock.patch.object(typer.main, "get_command", get_command):
         yield
 
 
 def supervise(options: argparse.Namespace, first: int) -> Iterator[Outcome]:
     """Run cases in children, a new one after each loss; yield what came of them."""
-    last = options.cases
-    while first < last:
-        size = min(PER_PROCESS, last - first)
-        command = [sys.executable, __file__, "--worker", "--mode", options.mode, "--seed", str(options.seed)]
-        command += [
-            "--formats",
-            options.formats,
-            "--state",
-            options.state,
-            "--first",
-            str(first),
-            "--cases",
-            str(size),
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
-            running, lost = first, True
+    words = ["--mode", options.mode, "--seed", str(options.seed), "--formats", options.formats]
+    with warm_children():
+        words += ["--state", options.state]
+        while first < options.cases:
+            size = min(PER_PROCESS, options.cases - first)
+            first = yield from _worked([*words, "--first", str(first), "--cases", str(size)], first)
+
+
+def _worked(words: list[str], first: int) -> Generator[Outcome, None, int]:
+    """Run cases in one child; yield what came of them, and return the number of the next case."""
+    command = [sys.executable, __file__, "--worker", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        running, lost = first, True
+        killer = threading.Timer(PATIENCE, child.kill)
+        killer.start()
+        for line in child.stdout or ():
+            killer.cancel()
             killer = threading.Timer(PATIENCE, child.kill)
             killer.start()
-            for line in child.stdout or ():
-                killer.cancel()
-                killer = threading.Timer(PATIENCE, child.kill)
-                killer.start()
-                message = json.loads(line)
-                if "begins" in message:
-                    running, lost = message["begins"], True
-                else:
-                    yield Outcome(**message)
-                    running, lost = message["case"] + 1, False
-            killer.cancel()
-            code = child.wait()
-        if code and lost:
-            yield Outcome(running, "?", "?", code, 0.0, [f"the process was lost with {code}"])
-            running += 1
-        first = running
+            message = json.loads(line)
+            if "begins" in message:
+                running, lost = message["begins"], True
+            else:
+                yield Outcome(**message)
+                running, lost = message["case"] + 1, False
+        killer.cancel()
+        code = child.wait()
+    if code and lost:
+        yield Outcome(running, "?", "?", code, 0.0, [f"the process was lost with {code}"])
+        running += 1
+    return running
 
 
 def in_processes(options: argparse.Namespace, first: int, seeds: dict[str, list[Path]]) -> Iterator[Outcome]:
@@ -369,6 +342,7 @@ def main() -> int:
     parser.add_argument("--state", default="fuzz-commands", help="folder of sound files, progress, failures")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     Path(options.state).mkdir(parents=True, exist_ok=True)
     seeds = found_seeds(Path(options.state))
     if options.worker:

@@ -30,17 +30,18 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {f} {o}/new.duckdb --dry-run --branch all",
         f"landscape {{f}} {LANDSCAPE}",
         f"landscape {{f}} --masks 3 {LANDSCAPE} --store {{o}}/new.duckdb",
-        "report {f} --terminal --budget 20s",
-        "report {f} --budget 20s --out {o}/r.html",
+        "report {f} --terminal --budget 60s",
+        "report {f} --budget 60s --out {o}/r.html",
         "diff {f} {d}/dense.onnx",
         "diff {d}/dense.onnx {f} --view units",
         "trace {s} --model {f} --random 5 --graph digits_dense",
-        "prune {s} --model {f} --level 0.5 --graph digits_dense",
-        "information {f} --text {d}/text.txt --samples 16 --repeats 0",
-        "emergence {s} --positions --model {f} --graph digits_conv",
         f"landscape {_DENSE} --to {{f}} {LANDSCAPE}",
     ),
-    "safetensors": (*_WEIGHTS, "trace {s} --import {f}"),
+    "onnx-ids": (
+        "information {f} --text {d}/text.txt --samples 16 --repeats 0",
+        "information {f} --sequences {d}/ids.npy --samples 16 --repeats 0",
+    ),
+    "safetensors": _WEIGHTS,
     "torch-zip": _WEIGHTS,
     "torch-pickle": _WEIGHTS,
     "npz-weights": _WEIGHTS,
@@ -49,7 +50,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {f} {o}/new.duckdb --dry-run",
         "check {f}",
         "diff {f} {d}/weights.safetensors",
-        "report {f} --terminal --budget 20s",
+        "report {f} --terminal --budget 60s",
     ),
     "store": (
         "ls {f}",
@@ -57,7 +58,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "info {f} --graph digits_conv",
         "emergence {f}",
         "emergence {f} --thresholds 0.01,0.1",
-        "emergence {f} --full --nulls 2 --draws 10",
+        "emergence {f} --full --nulls rewired --draws 10",
         "emergence {f} --rule per_sample --draws 10",
         "trajectory {f} --permutations 20",
         "prune {f} --level 0.3,0.6",
@@ -97,7 +98,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {d}/dense.onnx {o}/new.duckdb --inputs {f}",
         "prune {s} --model {d}/dense.onnx --inputs {f} --labels {d}/labels.npz --level 0.5",
         "emergence {s} --positions --model {d}/conv.onnx --graph digits_conv --inputs {f}",
-        "report {d}/dense.onnx --inputs {f} --terminal --budget 20s",
+        "report {d}/dense.onnx --inputs {f} --terminal --budget 60s",
     ),
     "labels": ("prune {s} --model {d}/dense.onnx --inputs {d}/pixels.npz --labels {f} --level 0.5",),
     "labelled": (
@@ -116,11 +117,14 @@ WEIGHTS = {
     "torch-pickle": 0.6,
     "torch-zip": 0.6,
     "npz-weights": 0.6,
+    "onnx-ids": 0.5,
     "store": 3.0,
     "onnx": 2.0,
-    "folder": 0.7,
+    "folder": 0.4,
 }
 """How often a format is drawn; 1 where it is not named."""
+SHARES = {"report": 0.15, "landscape": 0.4}
+"""How often a command of a format is drawn, by its name; 1 where it is not named: others take less time."""
 
 
 def make_seeds(folder: Path) -> dict[str, list[Path]]:
@@ -135,7 +139,13 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
         if not seed.beside:
             onnx.append(folder / f"own-{seed.name}.onnx")
             onnx[-1].write_bytes(seed.content)
-    made = {"onnx": onnx, **_arrays(folder), **_weights(folder), **_tables(folder)}
+    made = {
+        "onnx": onnx,
+        "onnx-ids": [folder / "ids.onnx"],
+        **_arrays(folder),
+        **_weights(folder),
+        **_tables(folder),
+    }
     _ids_model(folder / "ids.onnx")
     made["folder"] = [_config_folder(folder / "vit")]
     made["store"] = [_store(folder)]
@@ -149,6 +159,8 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
 
 
 def _arrays(folder: Path) -> dict[str, list[Path]]:
+    from safetensors.numpy import save_file
+
     rng = np.random.default_rng(0)
     pixels = np.load(DEMO / "digits.npz")["pixels"][:20]
     labels = np.load(DEMO / "labels.npz")["labels"][:20]
@@ -166,12 +178,13 @@ def _arrays(folder: Path) -> dict[str, list[Path]]:
     recorded = pl.DataFrame(
         {"hidden1": rng.normal(size=(9, 48))}, schema={"hidden1": pl.Array(pl.Float64, 48)}
     )
+    save_file(dict(np.load(folder / "recorded.npz")), folder / "recorded.safetensors")
     recorded.with_columns(pl.col("hidden1").arr.to_list()).write_parquet(folder / "recorded.parquet")
     return {
         "inputs": [folder / "pixels.npz"],
         "labelled": [folder / "inputs.npz"],
         "labels": [folder / "labels.npz"],
-        "recorded": [folder / "recorded.npz", folder / "recorded.parquet"],
+        "recorded": [folder / f"recorded.{kind}" for kind in ("npz", "parquet", "safetensors")],
         "states": [folder / "states.npz"],
         "sequences": [folder / "ids.npy", folder / "ids.txt", folder / "ids.npz"],
     }
@@ -185,7 +198,8 @@ def _weights(folder: Path) -> dict[str, list[Path]]:
     net = torch.nn.Sequential(
         torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4)
     )
-    state = net.state_dict()
+    # without the counter, which a safetensors file would hold first: layers are wired as they come
+    state = {name: value for name, value in net.state_dict().items() if value.ndim}
     save_file(state, folder / "weights.safetensors")
     torch.save(state, folder / "weights.pt")
     torch.save(state, folder / "legacy.pt", _use_new_zipfile_serialization=False)
@@ -294,4 +308,4 @@ def _store(folder: Path) -> Path:
     return store
 
 
-__all__ = ["COMMANDS", "LANDSCAPE", "WEIGHTS", "make_seeds"]
+__all__ = ["COMMANDS", "LANDSCAPE", "SHARES", "WEIGHTS", "make_seeds"]
