@@ -16,13 +16,16 @@ import resource
 import signal
 import struct
 import sys
+import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
 from emergraph.cli.output import say
+from emergraph.cli.standstill import Standstill, family
 from emergraph.errors import ExitCode
 from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY
@@ -141,6 +144,7 @@ def _divert(buffer: int) -> None:
         os.fdopen(own, "wb", 0), encoding=sys.stderr.encoding, errors="backslashreplace", write_through=True
     )
     warnings.showwarning = _keep_warning
+    threading.excepthook = _keep_error
 
 
 def _keep_warning(
@@ -153,7 +157,15 @@ def _keep_warning(
 ) -> None:
     """Write a warning where libraries write: it is about this program's code, not for its users."""
     del file
-    text = warnings.formatwarning(message, category, filename, lineno, line)
+    _keep(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+def _keep_error(args: threading.ExceptHookArgs) -> None:
+    """Write where libraries write how a thread of theirs ended: the main thread tells the user."""
+    _keep("".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)))
+
+
+def _keep(text: str) -> None:
     with contextlib.suppress(OSError):  # the buffer may be full
         os.write(2, text.encode("utf-8", "replace"))
 
@@ -167,7 +179,7 @@ def _leave_with(parent: int) -> None:
 
 def _wait(child: int, shared: _Shared) -> tuple[int, bool]:
     """Wait for a child, passing signals on; return its status, and whether it had to be ended."""
-    timed_out = False
+    timed_out, standstill = False, Standstill(child, _lacks_memory)
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -175,11 +187,20 @@ def _wait(child: int, shared: _Shared) -> tuple[int, bool]:
         deadline = shared.get()[0]
         if not timed_out and 0 < deadline < time.monotonic() - GRACE_SECONDS:
             timed_out = True
-            os.kill(child, signal.SIGKILL)
+            _end(child)
         came = signal.sigtimedwait({signal.SIGCHLD, *_PASSED_ON}, 1.0)
+        if came is None and standstill.reached():
+            _end(child)
         # a terminal sends to both processes, and the kernel says so by a positive code
         if came is not None and came.si_signo in _PASSED_ON and came.si_code <= 0:
             os.kill(child, came.si_signo)
+
+
+def _end(child: int) -> None:
+    """End a child and what it has started, which would keep the caller's pipes open."""
+    for process in list(family(child)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _code(status: int, shared: _Shared, *, timed_out: bool) -> int:
@@ -205,6 +226,11 @@ def _code(status: int, shared: _Shared, *, timed_out: bool) -> int:
     return ExitCode.INVALID_INPUT
 
 
+def _lacks_memory() -> bool:
+    """Whether a library has said that memory ran out."""
+    return OUT_OF_MEMORY.search(library_output()) is not None
+
+
 def _wanted_memory(memory_bytes: float) -> bool:
     """Whether a crash has to do with memory: by what was said, what was held, or a limit from outside."""
     held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
@@ -212,5 +238,4 @@ def _wanted_memory(memory_bytes: float) -> bool:
         resource.getrlimit(kind)[0] != resource.RLIM_INFINITY
         for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
     )
-    said = OUT_OF_MEMORY.search(library_output()) is not None
-    return said or from_outside or 0 < memory_bytes * MEMORY_SHARE < held
+    return _lacks_memory() or from_outside or 0 < memory_bytes * MEMORY_SHARE < held

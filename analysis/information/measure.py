@@ -175,7 +175,7 @@ def _real(values: NDArray[np.generic]) -> NDArray[np.generic]:
         raise UsageError("samples of complex numbers: mutual information needs real states")
     if not np.isfinite(values).all():
         raise UsageError("samples that are not finite: mutual information needs finite states")
-    if np.abs(values).max(initial=0) > LARGEST:
+    if float(np.abs(values).max(initial=0)) > LARGEST:
         raise UsageError(f"samples with values beyond {LARGEST:g}: mutual information needs smaller states")
     return values.astype(np.uint8) if values.dtype.kind == "b" else values
 

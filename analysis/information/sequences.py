@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.inputfile import read_input_file
-from emergraph.paths import open_file, read_file
+from emergraph.exporters.weightfiles.npzfile import read_npy
+from emergraph.paths import read_file
 
 MAX_FILE_BYTES = 1 << 30
 LARGEST_LIST = 1 << 22
@@ -185,11 +186,7 @@ def _array(path: Path) -> NDArray[np.generic]:
         if len(arrays) != 1:
             raise InvalidInputError(f"{path.name}: {len(arrays)} arrays; expected one, the sequences")
         return next(iter(arrays.values()))
-    try:
-        with open_file(path) as file:
-            return np.asarray(np.load(file, allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path.name}: no array of numpy: {error}") from error
+    return read_npy(read_file(path, limit=MAX_FILE_BYTES), path.name)
 
 
 def _lines(path: Path) -> NDArray[np.generic]:

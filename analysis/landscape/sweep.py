@@ -32,7 +32,7 @@ from emergraph.leftovers import Scratch
 from emergraph.paths import open_file
 
 LARGEST_LOSS = 1e100
-"""Magnitude beyond which a loss counts as infinite: its square and sums of squares would leave floats' range."""
+"""Magnitude beyond which a loss counts as infinite: sums of squares would leave the range of floats."""
 SAVE_SECONDS = 5.0
 """Least time between two writes of the checkpoint; the first one comes with the first result."""
 

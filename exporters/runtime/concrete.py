@@ -374,5 +374,7 @@ def declared_input(flat: FlatModel, name: str) -> FlatInput:
 
 def _fits(array: Array, dtype: np.dtype[np.generic]) -> bool:
     """Whether every value survives the conversion (16000.0 for an integer input does)."""
+    if array.dtype.kind == "c":
+        return False
     with np.errstate(all="ignore"):
         return bool((array.astype(dtype).astype(array.dtype) == array).all())

@@ -79,27 +79,58 @@ def _add(
             name, f"elements of type {printable(header.dtype.name)} are no numbers", "TENSOR-UNREADABLE"
         )
         return
-    check_shape(header.shape, header.dtype.name, where)
-    needed = math.prod(header.shape) * header.dtype.itemsize
-    if header.length + needed != record.size:
-        message = f"{record.size - header.length} bytes of values, its shape and type take {needed}"
-        raise refusal("TENSOR-STORAGE", f"{message}; fetch the file again", where)
-    if not needed:
+    if not _checked_size(header, record.size, where):
         contents.findings.append(Finding("TENSOR-EMPTY", f"shape {header.shape} has no elements", where))
     reader = _reader(archive, record, header)
     contents.add_tensor(LazyTensor(name=name, dtype=header.dtype.name, shape=header.shape, _read=reader))
 
 
+def read_npy(content: bytes, where: str) -> Array:
+    """Read the array of a .npy file; nothing is unpickled.
+
+    Args:
+        content: Of the whole file.
+        where: The file's name, for messages.
+
+    Raises:
+        InvalidInputError: A malformed header (NPY-HEADER), a wrong size (TENSOR-STORAGE), or no numbers.
+        UnsafeInputError: An array of Python objects (NPY-PICKLE).
+    """
+    where = printable(where)
+    header = _read_header(content[: _MAX_HEADER + 12], where)
+    if header.dtype.hasobject:
+        raise refusal("NPY-PICKLE", "an array of Python objects, a pickle that can run code", where)
+    if header.dtype.name not in DECODED:
+        message = f"elements of type {printable(header.dtype.name)} are no numbers"
+        raise refusal("TENSOR-UNREADABLE", message, where)
+    _checked_size(header, len(content), where)
+    return _values(content, header)
+
+
+def _checked_size(header: _Header, size: int, where: str) -> int:
+    """The bytes that the values take, which must be all that follows the header."""
+    check_shape(header.shape, header.dtype.name, where)
+    needed = math.prod(header.shape) * header.dtype.itemsize
+    if header.length + needed != size:
+        message = f"{size - header.length} bytes of values, its shape and type take {needed}"
+        raise refusal("TENSOR-STORAGE", f"{message}; fetch the file again", where)
+    return needed
+
+
 def _reader(archive: StrictZip, record: ZipRecord, header: _Header) -> Callable[[], Array]:
     def read() -> Array:
-        if 0 in header.shape:
-            return np.empty(header.shape, header.dtype)
         data = archive.unpack(record.name, record.size) if record.compressed else record.data
-        flat: Array = np.frombuffer(data, header.dtype, offset=header.length)
-        values = flat.reshape(header.shape, order="F" if header.fortran else "C")
-        return values.astype(header.dtype.newbyteorder("<"), copy=False)
+        return _values(data, header)
 
     return read
+
+
+def _values(data: bytes | memoryview, header: _Header) -> Array:
+    if 0 in header.shape:
+        return np.empty(header.shape, header.dtype)
+    flat: Array = np.frombuffer(data, header.dtype, offset=header.length)
+    values = flat.reshape(header.shape, order="F" if header.fortran else "C")
+    return values.astype(header.dtype.newbyteorder("<"), copy=False)
 
 
 def _read_header(start: bytes, where: str) -> _Header:

@@ -204,3 +204,18 @@ def test_recorded_skills_of_many_values(monkeypatch):
     monkeypatch.setattr("emergraph.analysis.skills.fit.MAX_CELLS", 3)
     with pytest.raises(LimitError, match="recorded skills"):
         SkillCurves.from_frame(frame)
+
+
+def test_a_parquet_that_makes_the_reader_panic_is_a_line(tmp_path):
+    path = tmp_path / "runs.parquet"
+    pl.DataFrame({"step": range(90), "run": ["a", "b", "c"] * 30}).write_parquet(
+        path, compression="uncompressed"
+    )
+    content, answers = path.read_bytes(), set()
+    for at in range(4, len(content) - 8):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x3F]) + content[at + 1 :])
+        try:
+            read_table(path)
+        except InvalidInputError as error:
+            answers.add(type(error.__cause__))
+    assert pl.exceptions.PanicException in answers

@@ -64,6 +64,27 @@ def test_what_libraries_write_is_shown_with_debug_alone(store):
     assert "UserWarning: odd" in ran.stderr
 
 
+def test_how_a_thread_of_a_library_ended_is_not_for_the_user(store):
+    thread = (
+        "import threading; t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join(); print('data')"
+    )
+    ran = probe(store, thread)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "data\n", "")
+    assert "ZeroDivisionError" in probe(store, thread, "--debug").stderr
+
+
+def test_what_an_ended_command_has_started_ends_with_it(store, tmp_path):
+    hangs = (
+        "import subprocess, threading; os.write(2, b'bad_alloc'); print('x', flush=True);"
+        "child = subprocess.Popen(['sleep', '300'], start_new_session=True);"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); time.sleep(300)"
+    )
+    ran = probe(store, hangs)  # which waits until nobody holds the pipes
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (6, 1), ran.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_a_flood_of_lines_takes_no_memory_and_no_time(store):
     flood = "any(os.write(2, bytes(1 << 16)) < 0 for _ in range(1 << 14))"
     ran = probe(store, f"try: {flood}\n    except OSError: pass")  # a buffer that is full says so
@@ -138,12 +159,23 @@ def test_a_stdout_that_takes_nothing_is_a_line(store, redirect, code, arguments)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere these limits do not hold")
-@pytest.mark.parametrize("limit", ["-d 250000", "-v 600000"])
-@pytest.mark.parametrize("command", ["export", "landscape"])
+@pytest.mark.parametrize(
+    ("command", "limit"),
+    [
+        ("export", "-d 250000"),
+        ("export", "-v 600000"),
+        ("landscape", "-d 250000"),
+        ("landscape", "-v 600000"),
+        ("report", "-d 200000"),
+        ("topology", "-v 600000"),
+    ],
+)
 def test_too_little_memory_is_6_and_one_line(store, tmp_path, limit, command):
     arguments = {
         "export": [DEMO / "digits_conv.onnx", tmp_path / "new.duckdb"],
         "landscape": [DEMO / "digits_dense.onnx", "--directions", "2", "--walks", "2"],
+        "report": [DEMO / "digits_dense.onnx", "--terminal"],
+        "topology": [store],
     }[command]
     ran = emergraph(command, *arguments, before=f"ulimit {limit};")
     assert ran.returncode == 6, ran.stderr

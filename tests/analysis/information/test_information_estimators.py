@@ -274,6 +274,7 @@ def test_samples_out_of_range_are_refused():
     x, y = correlated(50, 2, 0.5)
     x[0, 0] = LARGEST
     assert np.isfinite(measure(x, y).value)
+    assert np.isfinite(measure(x.clip(-3, 3).astype(np.float32), y.astype(np.float16)).value)
     x[0, 0] = -1.01 * LARGEST
     with pytest.raises(UsageError, match="beyond 1e"):
         measure(x, y)

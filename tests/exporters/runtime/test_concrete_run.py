@@ -487,3 +487,21 @@ def test_a_small_run_exists_for_every_real_model(path):
         value = found.values[name].value
         assert value.shape == expected.shape
         np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([[1e38, -3e38]], ""),
+        ([[1e39, 0.0]], "values beyond the range of the model's float32"),
+        ([[1 + 0j, 0j]], "type complex128; the model takes float32"),
+        ([[np.inf, np.nan]], ""),
+    ],
+)
+def test_values_that_the_type_of_an_input_cannot_hold(values, said):
+    model = model_of([oh.make_node("Neg", ["x"], ["y"])], ["y"], [("x", FLOAT, ["n", 2])])
+    if said:
+        with pytest.raises(InvalidInputError, match=said):
+            run(model, inputs={"x": np.array(values)})
+    else:
+        assert run(model, inputs={"x": np.array(values)}).values["y"].value.shape == (1, 2)

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from emergraph.errors import EmergraphError
 from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.npzfile import read_npy
 from emergraph.exporters.weightfiles.reader import check_weights, read_weights
 
 
@@ -164,3 +166,29 @@ def test_records_that_are_no_arrays(tmp_path):
     weights = read_weights(tmp_path / "m.npz")
     assert list(weights.tensors) == ["a"]
     assert [entry.name for entry in weights.skipped] == ["readme.txt"]
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_a_single_array(version):
+    for array in (np.arange(6.0).reshape(2, 3).T, np.arange(3, dtype=">i2"), np.zeros((0, 4)), np.array(7)):
+        found = read_npy(npy(array, version=version), "a.npy")
+        assert found.tolist() == array.tolist()
+        assert found.shape == array.shape
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "NPY-HEADER"),
+        (b"\x93NUMPY\x01\x00", "NPY-HEADER"),
+        (header("{'descr': '<i8', 'fortran_order': False, 'shape': (1, 2"), "NPY-HEADER"),
+        (header("{'descr': '<i8', 'fortran_order': False, 'shape': (9000000000000,)}"), "TENSOR-STORAGE"),
+        (npy(np.arange(9))[:-1], "TENSOR-STORAGE"),
+        (npy(np.arange(9)) + b"x", "TENSOR-STORAGE"),
+        (npy(np.array(["a"])), "TENSOR-UNREADABLE"),
+        (npy(np.array([None]), allow_pickle=True), "NPY-PICKLE"),
+    ],
+)
+def test_what_a_single_array_is_refused_for(content, code):
+    with pytest.raises(EmergraphError, match=code):
+        read_npy(content, "a.npy")
