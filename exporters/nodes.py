@@ -18,7 +18,7 @@ def operation_type(node: onnx.NodeProto) -> str:
 
 def has_subgraph(node: onnx.NodeProto) -> bool:
     """Whether a node holds graphs of its own (If, Loop, Scan, SequenceMap)."""
-    return any(True for _ in subgraphs(node))
+    return bool(node.attribute) and any(True for _ in subgraphs(node))
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

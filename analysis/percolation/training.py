@@ -13,6 +13,8 @@ from emergraph.analysis.percolation.transitions import TransitionFit, fit_transi
 from emergraph.analysis.tablefile import numbers, read_table
 from emergraph.errors import InvalidInputError, UsageError
 
+LARGEST_SIZE = 1e15
+"""Entities or properties that a run may have: floats below it are told apart by one."""
 IDS = ("run", "seed")
 """Columns that tell runs apart, where a table has them, beside the sizes."""
 
@@ -84,7 +86,7 @@ def training_transitions(
 
     Raises:
         UsageError: A column is missing.
-        InvalidInputError: No run has enough steps.
+        InvalidInputError: No run has enough steps, or numbers of entities or properties are none.
     """
     columns = columns or LogColumns()
     frame = source if isinstance(source, pl.DataFrame) else read_table(source).frame
@@ -95,6 +97,10 @@ def training_transitions(
             raise UsageError(f"no column '{name}'; there is {', '.join(frame.columns) or 'none'}")
     frame = frame.with_columns(numbers(frame, name) for name in dict.fromkeys((columns.step, columns.metric)))
     frame = frame.with_columns(numbers(frame, name).fill_nan(None) for name in dict.fromkeys(sizes))
+    for name in sizes:
+        outside = frame[name].filter(~frame[name].is_between(1, LARGEST_SIZE))
+        if not outside.is_empty():
+            raise InvalidInputError(f"column '{name}': {outside[0]:g}; expected whole numbers from 1")
     clean = frame.drop_nulls([columns.step, *sizes])
     fits, curves, left_out = [], [], []
     runs = clean.sort(*sizes, *ids, columns.step).partition_by(

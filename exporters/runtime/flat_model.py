@@ -84,8 +84,9 @@ def walk_nodes(nodes: tuple[onnx.NodeProto, ...]) -> Iterator[onnx.NodeProto]:
     while stack:
         node = stack.pop()
         yield node
-        for graph in subgraphs(node):
-            stack.extend(graph.node)
+        if node.attribute:  # most have none
+            for graph in subgraphs(node):
+                stack.extend(graph.node)
 
 
 def inner_names(nodes: tuple[onnx.NodeProto, ...]) -> set[str]:

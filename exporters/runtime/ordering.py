@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import onnx
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.nodes import subgraphs
+from emergraph.exporters.nodes import has_subgraph, subgraphs
 from emergraph.exporters.runtime.flat_model import inner_names, walk_nodes
 from emergraph.exporters.runtime.quoting import quoted
 
@@ -59,6 +59,6 @@ def names_read(node: onnx.NodeProto) -> set[str]:
 
 def outer_names_read(node: onnx.NodeProto) -> set[str]:
     """Names that a node or the nodes of its subgraphs read from outside the node."""
-    if not any(True for _ in subgraphs(node)):
+    if not has_subgraph(node):
         return {name for name in node.input if name}
     return names_read(node) - inner_names((node,))

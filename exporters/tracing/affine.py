@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
-from emergraph.exporters.tracing.labels import Labels, compress, joint_core, unit_axes
+from emergraph.exporters.tracing.labels import Labels, compress, joint_core, spread, unit_axes
 from emergraph.exporters.tracing.values import PerUnit, Track
 from emergraph.graphstore.records import LayerKind
 
@@ -25,8 +25,8 @@ def per_unit(labels: Labels, factor: NDArray[np.generic], layer: LayerDraft) -> 
     Returns:
         (layer.count,) float64; NaN for units over which the constant varies or that do not occur.
     """
-    spread = np.broadcast_to(np.asarray(factor, dtype=np.float64), labels.shape)
-    packed, values = joint_core([compress(labels), spread])
+    everywhere = spread(np.asarray(factor, dtype=np.float64), labels.shape)
+    packed, values = joint_core([compress(labels), everywhere])
     index = packed.ravel().astype(np.int64) - layer.first
     inside = (index >= 0) & (index < layer.count)
     index, flat = index[inside], values.ravel()[inside].astype(np.float64)

@@ -8,6 +8,7 @@ stride 0, so that a convolution's output costs as much as its channels.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +18,41 @@ Labels = NDArray[np.int64]
 
 NO_UNIT = -1
 
+Number = TypeVar("Number", bound=np.generic)
+
 
 def compress(labels: Labels) -> Labels:
     """Return equal labels in which every axis along which they do not change has stride 0."""
     labels = np.asarray(labels)
     inner = core(labels)
     for axis in range(inner.ndim):
-        if inner.shape[axis] <= 1:
+        if inner.shape[axis] <= 1 or _corners_differ(inner, axis):
             continue
         first, last = (np.take(inner, [k], axis=axis) for k in (0, -1))
         if np.array_equal(first, last) and bool((inner == first).all()):
             inner = first
-    return np.broadcast_to(inner, labels.shape)
+    return spread(inner, labels.shape)
+
+
+def _corners_differ(labels: Labels, axis: int) -> bool:
+    """Whether the first and the last element along an axis differ: most axes that change are told so."""
+    if labels.size == 0:
+        return False
+    start = [0] * labels.ndim
+    end = start.copy()
+    end[axis] = labels.shape[axis] - 1
+    return labels.item(*start) != labels.item(*end)
+
+
+def spread(array: NDArray[Number], shape: tuple[int, ...]) -> NDArray[Number]:
+    """`numpy.broadcast_to`, which takes its time also where nothing has to be done."""
+    return array if array.shape == shape else np.broadcast_to(array, shape)
 
 
 def core(labels: Labels) -> Labels:
     """Return the labels with every stride-0 axis reduced to length 1: as much as is really different."""
+    if 0 not in labels.strides:
+        return labels
     index = tuple(
         slice(0, 1) if stride == 0 and size > 1 else slice(None)
         for stride, size in zip(labels.strides, labels.shape, strict=True)
@@ -42,7 +62,7 @@ def core(labels: Labels) -> Labels:
 
 def look_up(table: NDArray[np.int64], which: NDArray[np.int64]) -> Labels:
     """table[which], with stride 0 along the axes along which `which` has stride 0."""
-    return np.broadcast_to(table[core(which)], which.shape)
+    return spread(table[core(which)], which.shape)
 
 
 def joint_core(arrays: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import onnx
@@ -138,7 +139,7 @@ def _forget(ctx: TraceContext, index: int, node: onnx.NodeProto, last_use: dict[
 
 
 def _step(ctx: TraceContext, index: int, node: onnx.NodeProto) -> None:
-    before = set(ctx.uses)
+    before = len(ctx.uses)
     dispatch(ctx, node)
     ctx.operations.append(
         Operation(
@@ -153,8 +154,9 @@ def _step(ctx: TraceContext, index: int, node: onnx.NodeProto) -> None:
     )
 
 
-def _count_new(ctx: TraceContext, before: set[str]) -> int:
-    return sum(_n_elements(ctx, name) for name in set(ctx.uses) - before)
+def _count_new(ctx: TraceContext, before: int) -> int:
+    new = islice(reversed(ctx.uses), len(ctx.uses) - before)  # they are kept in the order in which they came
+    return sum(_n_elements(ctx, name) for name in new)
 
 
 def _n_elements(ctx: TraceContext, name: str) -> int:

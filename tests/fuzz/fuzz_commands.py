@@ -43,7 +43,9 @@ from warmchildren import ADDRESS, forked_from, reap_orphans, warm_children
 
 REPOSITORY = str(Path(__file__).resolve().parents[2])
 DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5, 6})
-TALK = re.compile(r"Note: |Wrote |\d+ evaluations, about |[a-z ]+( in [\d.]+ s)?: emergraph ")
+TALK = re.compile(
+    r"Note: |Wrote |\d+ evaluations, about |[a-z ]+( in [\d.]+ s)?: emergraph |.*: read as separated by "
+)
 """How lines on stderr begin that are no errors."""
 FORBIDDEN = re.compile(
     r"unexpected|please report|Traceback|\b[A-Z]\w*Warning\b|panicked|(site|dist)-packages"

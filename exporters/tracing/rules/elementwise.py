@@ -10,7 +10,7 @@ from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
 from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.labels import Labels
+from emergraph.exporters.tracing.labels import Labels, compress, spread
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, TracedAs
 
@@ -37,10 +37,10 @@ def pass_one(
     add: Constant | float | None = None,
 ) -> None:
     """Set output 0 to an element-wise function of one activation and constants."""
-    labels = np.broadcast_to(value.labels, ctx.out_shape()) if value.labels is not None else None
-    if labels is None:
+    if value.labels is None:
         ctx.set_control(0)
         return
+    labels = compress(spread(value.labels, ctx.out_shape()))
     tracks: dict[int, Track] = dict(value.tracks)
     if multiply is not None:
         factor = _array(ctx, multiply, "scale")
@@ -53,7 +53,7 @@ def pass_one(
             ctx.count_params(ctx.builder.layers[next(iter(value.tracks))], constant)
     tracks = advanced(tracks, labels, ctx.node.output[0], ctx.builder, nonlinearity=nonlinearity)
     _remember_bias(ctx, tracks)
-    ctx.set_labels(0, labels, tracks)
+    ctx.set_labels(0, labels, tracks, packed=multiply is None)
     ctx.did(TracedAs.ELEMENTWISE)
 
 

@@ -152,3 +152,20 @@ def test_logs_and_their_refusals():
         training_transitions(log.head(3))
     joined = training_transitions(log, columns=LogColumns(run=()), draws=5)
     assert [fit.n_properties for fit in joined.fits] == [200, 400, 800, 1600]
+
+
+@pytest.mark.parametrize(
+    ("size", "sound"),
+    [(1.0, True), (0.0, False), (-3.0, False), (float("inf"), False), (1e15, True), (1.01e15, False)],
+)
+def test_sizes_of_runs_are_counts(size, sound):
+    steps = np.arange(30)
+    metric = 1 / (1 + np.exp(-(steps - 10) / 2))
+    log = pl.DataFrame(
+        {"step": steps, "metric": metric, "n_entities": [size] * 30, "n_properties": [40] * 30}
+    )
+    if sound:
+        assert training_transitions(log, draws=2).fits
+    else:
+        with pytest.raises(InvalidInputError, match="'n_entities': .*expected whole numbers from 1"):
+            training_transitions(log, draws=2)
