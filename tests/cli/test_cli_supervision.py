@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from clifiles import DEMO
@@ -81,8 +82,8 @@ def test_what_an_ended_command_has_started_ends_with_it(store, tmp_path):
     )
     ran = probe(store, hangs)  # which waits until nobody holds the pipes
     assert (ran.returncode, len(ran.stderr.splitlines())) == (6, 1), ran.stderr
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+    status = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    assert not status.exists() or " Z " in status.read_text()  # nobody may have asked how it ended
 
 
 def test_a_flood_of_lines_takes_no_memory_and_no_time(store):
