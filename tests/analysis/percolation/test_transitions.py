@@ -167,5 +167,5 @@ def test_sizes_of_runs_are_counts(size, sound):
     if sound:
         assert training_transitions(log, draws=2).fits
     else:
-        with pytest.raises(InvalidInputError, match="'n_entities': .*expected whole numbers from 1"):
+        with pytest.raises(InvalidInputError, match=r"'n_entities': .*expected whole numbers from 1"):
             training_transitions(log, draws=2)
