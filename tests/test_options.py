@@ -1,10 +1,13 @@
 """Options are declared once: the command line, the docstring and the command that repeats a run follow."""
 
 import dataclasses
+import importlib
+import typing
 from enum import StrEnum
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +53,11 @@ CLASSES = (
 )
 
 
-WORDS = {"criterion": ["magnitude", "wanda", "l2", "random", "2:4"], "levels": [(0.1,), (0.25, 0.5)]}
+WORDS = {
+    "loss": ["auto", "kl", "mse", "cross_entropy"],
+    "criterion": ["magnitude", "wanda", "l2", "random", "2:4"],
+    "levels": [(0.1,), (0.25, 0.5)],
+}
 """Values of options whose words no type lists."""
 FORMS = {
     NAME_OR_ID: st.integers(0, 99) | st.from_regex(r"\A[a-z][a-z0-9 =]{0,9}\Z"),
@@ -185,3 +192,29 @@ def test_words_that_are_no_numbers_are_refused(words):
 def test_what_is_no_option_is_left_to_the_program():
     assert "note" not in {one.name for one in declared_options(Walk)}
     assert Walk(note="x").to_dict()["note"] == "x"
+
+
+COMMANDS = (
+    *("emergence", "trajectory", "prune", "percolate", "topology", "landscape", "concepts", "transition"),
+    *("skills.fit", "skills.predict", "skills.simulate"),
+)
+OF_THE_COMMAND_LINE = {
+    *("graph", "save", "store", "any_name", "view", "name", "separator", "root", "out", "format", "quiet"),
+    *("debug", "time_limit", "memory_limit"),
+}
+"""What a command may declare itself: where results go and how they look, which tables are read, limits."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_restates_an_option_of_the_library(command):
+    module, _, name = command.partition(".")
+    function = getattr(importlib.import_module(f"emergraph.cli.commands.{module}"), name or module)
+    own = set()
+    for parameter, hint in typing.get_type_hints(function, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, Options):
+            assert hint in CLASSES, "add the class to CLASSES"
+        elif dataclasses.is_dataclass(hint):
+            own |= {field.name for field in dataclasses.fields(hint)}
+        elif any(isinstance(note, typer.models.OptionInfo) for note in typing.get_args(hint)):
+            own.add(parameter)
+    assert own <= OF_THE_COMMAND_LINE

@@ -233,11 +233,14 @@ class ModelOptions(Options):
     """What inputs and targets were read from, for the record of the run; see `InputOptions`."""
 
     def check(self) -> None:
-        """Refuse a run of too few checkpoints.
+        """Refuse a run of too few checkpoints, and a loss that needs a function of the user.
 
         Raises:
-            UsageError: There are one or two.
+            UsageError: There are one or two, or it is such a loss.
         """
+        if self.loss is LossKind.FUNCTION:
+            known = ", ".join(kind for kind in LossKind if kind is not LossKind.FUNCTION)
+            raise UsageError(f"unknown loss '{self.loss}'; available: {known}")
         if 0 < len(self.trajectory) < 3:
             raise UsageError(f"--run: expected at least 3 checkpoints, found {len(self.trajectory)}")
 

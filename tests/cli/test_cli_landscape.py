@@ -107,8 +107,8 @@ def test_ruggedness_of_layers_joins_with_strength_and_emergence(run, traced):
     ("arguments", "message"),
     [
         (("--norm", "sphere"), "unknown norm 'sphere'; available: none, filter, layer, element"),
-        (("--loss", "hinge"), "expected one of auto, kl, mse, cross_entropy"),
-        (("--backend", "mpi"), "expected one of serial"),
+        (("--loss", "hinge"), "available: auto, kl, mse, cross_entropy"),
+        (("--backend", "mpi"), "available: serial"),
         (("--target", "labels"), "no such array"),
         (("--radius", "0"), "radius"),
         (("--model-output", "nope"), "no output 'nope'"),
