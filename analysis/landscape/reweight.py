@@ -22,6 +22,7 @@ from emergraph.errors import InvalidInputError, LimitError, UsageError
 from emergraph.exporters.runtime.assembly import Assembly, ModelSource, assemble
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import FlatInput
+from emergraph.graphstore.text import printable
 
 MAX_MODEL_BYTES = (1 << 31) - 1
 """What one protobuf message may hold."""
@@ -93,7 +94,7 @@ def reweightable(
             slot = f"{parameter.name}/float32"
             casts.append(helper.make_node("Cast", [slot], [parameter.name], to=parameter.element_type))
         slots.append(slot)
-    values = [_as_float32(source.array(rewriting.constants[p.name])) for p in found]
+    values = [_as_float32(source.array(rewriting.constants[p.name]), p.name) for p in found]
     promoted = {parameter.name for parameter in found}
     rest = {name: proto for name, proto in rewriting.constants.items() if name not in promoted}
     weights = [FlatInput(slot, FLOAT, p.shape) for slot, p in zip(slots, found, strict=True)]
@@ -128,11 +129,13 @@ def _of_other_types(found: Sequence[Parameter]) -> list[str]:
     return [said for name, said in _SAID.items() if name in types]
 
 
-def _as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
+def _as_float32(values: NDArray[np.generic], name: str) -> NDArray[np.float32]:
     array = np.asarray(values).astype(np.float32)
     if not np.all(np.isfinite(array)):
         bad = int(np.sum(~np.isfinite(array)))
-        raise InvalidInputError(f"{bad} weights are NaN or infinite; expected finite weights to perturb")
+        raise InvalidInputError(
+            f"{bad} weights of {printable(name, limit=60)} are NaN or infinite; expected finite ones to perturb"
+        )
     return array
 
 

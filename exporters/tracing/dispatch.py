@@ -66,6 +66,8 @@ def _follow(ctx: TraceContext, node: onnx.NodeProto, rule: Rule) -> None:
         # A damaged or unusual file: sizes that contradict each other, inputs that nobody takes.
         ctx.node, ctx.attrs = node, attributes(node)
         reason = f"{ctx.op} does not fit its tracing rule ({type(error).__name__}: {error})"
+        if any(0 in known.shape for name in (*node.input, *node.output) if (known := ctx.known(name))):
+            reason = f"{ctx.op} sees nothing in the concrete run: a tensor of it is empty; give other inputs"
         ctx.warn(f"{ctx.name}: {reason}")
         ctx.make_opaque(reason)
 

@@ -178,7 +178,7 @@ def _slice_settings(
         steps = np.ones(len(starts), dtype=np.int64)
     else:
         track = m.track(0)
-        axes = integers(m.value(3)) if m.name(3) else np.arange(rank)
+        axes = integers(m.value(3)) if m.name(3) else np.arange(m.shape(m.name(1))[0])
         if track is not None and track.axis not in axes % rank:
             starts = ends = steps = np.ones(len(axes), dtype=np.int64)
         else:

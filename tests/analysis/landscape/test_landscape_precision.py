@@ -8,16 +8,19 @@ from onnx import helper, numpy_helper
 
 from emergraph.analysis.landscape.engine_ort import OrtEvaluator
 from emergraph.analysis.landscape.reweight import reweightable
+from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import InMemorySource
 
 
-def evaluator(dtype):
+def evaluator(dtype, broken=None):
     """An evaluator of a small net whose numbers every type holds."""
     rng = np.random.default_rng(0)
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     weights = [np.round(rng.standard_normal(shape) * 8) / 16 for shape in ((6, 8), (8, 3))]
+    if broken is not None:
+        weights[0][0, 0] = broken
     x = (np.round(rng.standard_normal((16, 6)) * 4) / 8).astype(dtype)
     graph = helper.make_graph(
         [
@@ -53,3 +56,9 @@ def test_other_types_give_the_losses_of_float32(dtype, note, tolerance):
     moved = single.base + np.random.default_rng(1).standard_normal(single.n_params).astype(np.float32) * 0.2
     assert single.loss(moved) > 1e-3
     assert other.loss(moved) == pytest.approx(single.loss(moved), rel=tolerance)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(value):
+    with pytest.raises(InvalidInputError, match="1 weights of A are NaN or infinite"):
+        evaluator(np.float32, broken=value)

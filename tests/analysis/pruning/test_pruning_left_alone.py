@@ -152,3 +152,15 @@ def test_weights_stored_in_another_form_are_pruned_as_well(tmp_path):
     kept = np.count_nonzero(tensors["sparse"]) + np.count_nonzero(tensors["plain"])
     assert kept == result.frame["kept_parameters"][0]
     assert not onnx.load(out).graph.sparse_initializer
+
+
+def test_a_slice_of_the_first_axes_alone_is_followed(tmp_path):
+    # Without axes, a Slice is of as many axes as it has starts.
+    net = Net(seed=4)
+    h = net.op("Relu", net.op("MatMul", net.input(1, 6, name="x"), net.value(normal(net, 6, 4))))
+    net.output(net.op("MatMul", net.op("Slice", h, net.ints(0), net.ints(1)), net.value(normal(net, 4, 3))))
+    path = tmp_path / "net.onnx"
+    onnx.save(net.model(), path)
+    graph = emergraph.export(path, tmp_path / "s.duckdb")
+    result = graph.prune(PruningOptions(unit="unit", levels=(0.5,)), files=ModelFiles(model=path), save=False)
+    assert result.frame["flops_if_removed"][0] < result.frame["flops"][0] + 1
