@@ -134,7 +134,7 @@ def _as_float32(values: NDArray[np.generic], name: str) -> NDArray[np.float32]:
     if not np.all(np.isfinite(array)):
         bad = int(np.sum(~np.isfinite(array)))
         raise InvalidInputError(
-            f"{bad} weights of {printable(name, limit=60)} are NaN or infinite; expected finite ones to perturb"
+            f"{bad} weights of {printable(name, limit=60)} are NaN or infinite; expected finite ones"
         )
     return array
 
