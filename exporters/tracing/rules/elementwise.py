@@ -98,7 +98,8 @@ def linear(ctx: TraceContext) -> None:
         _fold_cast(ctx)
         return
     values = split_inputs(ctx)[0]
-    if value is None or not values:
+    is_cast = ctx.node.op_type == "CastLike"  # only the type of its second input counts
+    if value is None or not values or (is_cast and value.labels is None):
         ctx.set_control(0)
         ctx.did(TracedAs.CONTROL)
         return
