@@ -8,13 +8,19 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from emergraph.errors import UsageError
+from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.blockinfo import BlockInfo, read_blocks_info
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.edgereading import EdgeArrays, EdgeSource
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.records import EdgeKind
 from emergraph.graphstore.text import printable
+
+_PARTS = {
+    "n_parameters_understood": "n_parameters",
+    "n_operations_understood": "n_operations",
+}
+"""Counts of a graph, and the counts that they are parts of."""
 
 
 class GraphReader:
@@ -29,7 +35,15 @@ class GraphReader:
     @cached_property
     def summary(self) -> dict[str, object]:
         """The graph's row of the table `graphs`."""
-        return self._frame("SELECT * FROM graphs WHERE id = ?").row(0, named=True)
+        row = self._frame("SELECT * FROM graphs WHERE id = ?").row(0, named=True)
+        for part, whole in _PARTS.items():
+            if not 0 <= row[part] <= row[whole]:
+                held = f"graphs.{part} holds {row[part]} and graphs.{whole} {row[whole]}"
+                raise StoreError(
+                    f"{printable(str(self.path))}: damaged, {held}; take it from a copy or export the model "
+                    "again"
+                )
+        return row
 
     @property
     def name(self) -> str:

@@ -71,7 +71,8 @@ def _micro(
     if micro != Micro.ALONE:
         places = slice(0, 1) if micro == Micro.FIRST else slice(None)
         return tuple(array[:, places] for array in states), token_numbers(ids.reshape(-1)).reshape(ids.shape)
-    if tokens is None or len(alone) != len(states) or any(len(array) != len(tokens) for array in alone):
+    fits = tokens is not None and tokens.ndim == 1 and len(alone) == len(states)
+    if tokens is None or not fits or any(a.ndim != 2 or len(a) != len(tokens) for a in alone):
         raise InvalidInputError(
             f"{shown}: for tokens fed alone expected tokens (m,) and alone_0, alone_1, ... (m, width), one "
             "per state; or take another micro level: first or positions"

@@ -1,6 +1,7 @@
 """Opening stores: what is refused, with one line each, and what that leaves on the disk."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -208,6 +209,25 @@ def test_store_that_was_tampered_with_names_the_place(store_file, statement, wor
     table = ResultTable("probes", "One row per probe.", (Column("score", "DOUBLE", "Any."),))
     monkeypatch.setitem(results._registered, "probes", table)
     assert_one_line(tampered_with(statement)(store_file), "damaged", words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("n_parameters = 4", "graphs.n_parameters 4"),
+        ("n_parameters_understood = -1", "graphs.n_parameters_understood holds -1"),
+        ("n_operations_understood = n_operations + 1", "graphs.n_operations_understood"),
+    ],
+)
+def test_counts_that_cannot_be_are_damage(store_file, change, words):
+    with duckdb.connect(store_file) as connection:
+        connection.execute("UPDATE graphs SET n_parameters_understood = 5, n_parameters = 5")
+    with open_store(store_file) as store:
+        assert store.graph(0).summary["n_parameters"] == 5
+    with duckdb.connect(store_file) as connection:
+        connection.execute(f"UPDATE graphs SET {change}")
+    with open_store(store_file) as store, pytest.raises(StoreError, match=f"damaged.*{re.escape(words)}"):
+        _ = store.graph(0).summary
 
 
 def test_a_store_without_the_results_that_a_run_names(store_file):

@@ -204,6 +204,13 @@ def test_recorded_states(tmp_path):
     np.savez(path, sequences=ids, **states)
     with pytest.raises(InvalidInputError, match="another micro level"):
         recorded_states(path)
+    for tokens in (np.array(3), np.array([[5], [3], [4]])):
+        np.savez(path, sequences=ids, tokens=tokens, **states, **alone)
+        with pytest.raises(InvalidInputError, match="another micro level"):
+            recorded_states(path)
+    np.savez(path, sequences=ids, tokens=np.array([5, 3, 4]), **states, **alone | {"alone_1": np.array(1.0)})
+    with pytest.raises(InvalidInputError, match="another micro level"):
+        recorded_states(path)
     np.savez(path, sequences=ids[:5], **states)
     with pytest.raises(InvalidInputError, match="expected"):
         recorded_states(path)
