@@ -43,7 +43,7 @@ BACKBONE = {
     "depths": [1, 1, 1, 1],
     "out_features": ["stage4"],
 }
-HOW = {"_attn_implementation": "eager", "_experts_implementation": "eager"}
+HOW = {"_attn_implementation": "eager", "_experts_implementation": "batched_mm"}
 """What can be exported of the several ways in which these models compute the same."""
 
 MODELS: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
