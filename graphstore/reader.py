@@ -38,12 +38,13 @@ class GraphReader:
         row = self._frame("SELECT * FROM graphs WHERE id = ?").row(0, named=True)
         for part, whole in _PARTS.items():
             if not 0 <= row[part] <= row[whole]:
-                held = f"graphs.{part} holds {row[part]} and graphs.{whole} {row[whole]}"
-                raise StoreError(
-                    f"{printable(str(self.path))}: damaged, {held}; take it from a copy or export the model "
-                    "again"
-                )
+                raise self._damaged(f"graphs.{part} holds {row[part]} and graphs.{whole} {row[whole]}")
         return row
+
+    def _damaged(self, what: str) -> StoreError:
+        return StoreError(
+            f"{printable(str(self.path))}: damaged, {what}; take it from a copy or export the model again"
+        )
 
     @property
     def name(self) -> str:
@@ -55,8 +56,16 @@ class GraphReader:
         return self._frame("SELECT * EXCLUDE (graph) FROM layers WHERE graph = ? ORDER BY id")
 
     def units(self) -> pl.DataFrame:
-        """Return the units by id."""
-        return self._frame("SELECT * EXCLUDE (graph) FROM units WHERE graph = ? ORDER BY id")
+        """Return the units by id.
+
+        Raises:
+            StoreError: There are other units than the layers have.
+        """
+        units = self._frame("SELECT * EXCLUDE (graph) FROM units WHERE graph = ? ORDER BY id")
+        expected = int(self.layers()["n_units"].sum())
+        if not units["id"].equals(pl.int_range(expected, eager=True).cast(units["id"].dtype)):
+            raise self._damaged(f"the layers have units 0 to {expected - 1}, and the table units has others")
+        return units
 
     def blocks(self) -> pl.DataFrame:
         """Return the blocks by id."""

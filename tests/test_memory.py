@@ -13,6 +13,8 @@ SAID = [
     RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 4096"),
     RuntimeError("can't start new thread"),
     ImportError("libparquet.so.2600: failed to map segment from shared object"),
+    ImportError("libarrow_compute.so.2600: cannot map zero-fill pages"),
+    ImportError("libstdc++.so.6: cannot change memory protections"),
     ImportError("libgomp.so.1: cannot allocate memory in static TLS block"),
     OSError(12, "Cannot allocate memory"),
     Exception("Out of Memory Error: failed to allocate data of size 16.0 MiB"),

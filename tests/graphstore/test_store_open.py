@@ -230,6 +230,25 @@ def test_counts_that_cannot_be_are_damage(store_file, change, words):
         _ = store.graph(0).summary
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO units FROM units",
+        "DELETE FROM units WHERE id = 1",
+        "DELETE FROM units",
+        "UPDATE units SET id = 99 WHERE id = 0",
+        "UPDATE layers SET n_units = n_units + 1",
+    ],
+)
+def test_other_units_than_the_layers_have_are_damage(store_file, statement):
+    with open_store(store_file) as store:
+        assert store.graph(0).units().height > 1
+    with duckdb.connect(store_file) as connection:
+        connection.execute(statement)
+    with open_store(store_file) as store, pytest.raises(StoreError, match="damaged, the layers have units"):
+        store.graph(0).units()
+
+
 def test_a_store_without_the_results_that_a_run_names(store_file):
     with open_store(store_file, mode="write") as store:
         frame = pl.DataFrame({"score": [0.5]})
