@@ -105,9 +105,8 @@ def _ours(words: Any) -> bool:
     return str(words[1]).endswith("fuzz_commands.py")
 
 
-def serve(address: str) -> None:
+def serve(address: str, parent: int) -> None:
     """Listen, and fork for whoever asks; returns in each child alone, when it has done what was asked for."""
-    parent = os.getppid()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(f"{address}.part")
     listener.listen()
@@ -165,7 +164,7 @@ def _run(request: dict[str, Any], descriptors: list[int], address: str) -> None:
     # a script may want such children itself, and only a child of its own can give it any
     os.environ[ADDRESS] = f"{address}-{os.getpid()}"
     if os.fork() == 0:
-        serve(os.environ[ADDRESS])
+        serve(os.environ[ADDRESS], os.getppid())
         return
     while not Path(os.environ[ADDRESS]).exists():
         time.sleep(0.0005)
@@ -182,7 +181,8 @@ def _preload() -> None:
 
 
 if __name__ == "__main__":
+    asker = os.getppid()
     _preload()
-    serve(sys.argv[1])
+    serve(sys.argv[1], asker)
 
 __all__ = ["ADDRESS", "forked_from", "reap_orphans", "warm_children"]
