@@ -76,7 +76,7 @@ def test_capped_samples_are_named_in_the_text():
 
 def test_unknown_and_incomplete_rules_are_refused():
     net = dense_net([2, 1])
-    with pytest.raises(UsageError, match="expected one of mean, mean_abs"):
+    with pytest.raises(UsageError, match="available: mean, mean_abs"):
         activity_scores("median", net)
     with pytest.raises(UsageError, match="make a trace"):
         activity_scores("mean", net)

@@ -124,7 +124,7 @@ def test_the_hook_measures_activity_of_every_draw(small):
         ({"kind": "weight_noise", "noise": 0.1}, "measured again"),
         ({"kind": "weight_noise", "measure_activity": lambda _: None}, "size above 0"),
         ({"kind": "rewired", "noise": 0.1}, "no noise size"),
-        ({"kind": "nothing"}, "expected one of activity_in_layers"),
+        ({"kind": "nothing"}, "available: activity_in_layers"),
         ({"kind": "rewired", "n_draws": 1}, "at least 2 draws"),
     ],
     ids=lambda x: str(x) if isinstance(x, str) else "",

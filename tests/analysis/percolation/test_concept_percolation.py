@@ -189,5 +189,5 @@ def test_files_and_their_refusals(tmp_path):
         concept_percolation(
             classed, columns=PairColumns(of_class="class"), options=ConceptOptions(n_entities=9)
         )
-    with pytest.raises(UsageError, match="at least 0 nulls"):
+    with pytest.raises(UsageError, match="nulls: expected at least 0"):
         ConceptOptions(nulls=-1)

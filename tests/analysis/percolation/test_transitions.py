@@ -146,7 +146,7 @@ def test_logs_and_their_refusals():
     assert "seed=7" in training_transitions(short, draws=5).left_out[0]
     with pytest.raises(UsageError, match="no column 'accuracy'; there is"):
         training_transitions(log, columns=LogColumns(metric="accuracy"))
-    with pytest.raises(InvalidInputError, match="expected numbers"):
+    with pytest.raises(InvalidInputError, match="is not a number"):
         training_transitions(log.with_columns(pl.lit("high").alias("metric")))
     with pytest.raises(InvalidInputError, match="no run can be fitted"):
         training_transitions(log.head(3))
