@@ -8,6 +8,7 @@ from clifiles import DEMO
 from onnx import numpy_helper
 
 import emergraph
+from emergraph.analysis.labels import class_labels
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.modelruns import compare
 from emergraph.analysis.pruning.options import PruningOptions
@@ -45,7 +46,7 @@ def test_written_model_is_the_one_that_was_run(tmp_path, name, options):
     result = graph.prune(PruningOptions(**options), files=files, write=out)
     row = result.frame.row(0, named=True)
     onnx.checker.check_model(onnx.load(out))
-    expected = compare(outputs(model), outputs(out), LABELS)
+    expected = compare(outputs(model), outputs(out), class_labels(LABELS, 10))
     for column, value in expected.items():
         assert row[column] == pytest.approx(value, rel=1e-3, abs=1e-6)
     assert row["relative_mse"] > 0
@@ -94,7 +95,7 @@ def test_no_pruning_changes_nothing(tmp_path):
 
 def test_compare_by_hand():
     base, pruned = np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([[0.25, 0.75], [0.75, 0.25]])
-    row = compare([base], [pruned], np.array([1, 1]))
+    row = compare([base], [pruned], class_labels(np.array([1, 1]), base.shape[-1]))
     kl = np.mean([0.5 * np.log(2) + 0.5 * np.log(2 / 3), 0.25 * np.log(1 / 3) + 0.75 * np.log(3)])
     assert row["divergence_kl"] == pytest.approx(kl)
     assert row["relative_mse"] == pytest.approx((2 * 0.0625 + 2 * 0.25) / (0.25 * 2 + 0.0625 + 0.5625))
