@@ -422,7 +422,7 @@ def test_models_without_weights_and_broken_weights_are_refused():
     with pytest.raises(InvalidInputError, match="no weights to perturb"):
         promoted(proto)
     broken = with_constants(mlp(), w1=np.full((6, 4), np.nan, np.float32))
-    with pytest.raises(InvalidInputError, match="24 weights are NaN"):
+    with pytest.raises(InvalidInputError, match="24 weights of w1 are NaN"):
         promoted(broken)
 
 

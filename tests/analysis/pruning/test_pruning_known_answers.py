@@ -149,7 +149,7 @@ def test_units_go_by_the_norm_of_their_incoming_weights():
     [
         ({"levels": (1.0,)}, "level 1"),
         ({"levels": (-0.1,)}, "level -0.1"),
-        ({"levels": (float("nan"),)}, "level nan"),
+        ({"levels": (float("nan"),)}, "levels: expected a finite number, found nan"),
         ({"levels": ()}, "0 levels"),
         ({"criterion": "magic"}, "unknown criterion"),
         ({"criterion": "4:2"}, "0 < N < M"),
