@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -77,8 +78,9 @@ def run(options: SimulationOptions, seeds: int, results: Path, cache: Path, say,
     curves, snapshots = [], []
     cache.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
-        chosen = SimulationOptions(**options.to_dict(), seed=seed)
-        key = hashlib.sha256(json.dumps([chosen.to_dict(), seed, MEASURES]).encode()).hexdigest()[:12]
+        chosen = replace(options, seed=seed)
+        sizes = {name: value for name, value in chosen.to_dict().items() if name != "seed"}
+        key = hashlib.sha256(json.dumps([sizes, seed, MEASURES]).encode()).hexdigest()[:12]
         tables = [cache / f"{key}-{kind}.parquet" for kind in ("curves", "snapshots")]
         if not tables[1].exists():
             if jobs == 0:

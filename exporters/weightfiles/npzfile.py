@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.checkpoint import Contents
 from emergraph.exporters.weightfiles.dtypes import DECODED
@@ -101,8 +102,7 @@ def read_npy(content: bytes, where: str) -> Array:
     if header.dtype.hasobject:
         raise refusal("NPY-PICKLE", "an array of Python objects, a pickle that can run code", where)
     if header.dtype.name not in DECODED:
-        message = f"elements of type {printable(header.dtype.name)} are no numbers"
-        raise refusal("TENSOR-UNREADABLE", message, where)
+        raise InvalidInputError(f"{where}: elements of type {printable(header.dtype.name)} are not numbers")
     _checked_size(header, len(content), where)
     return _values(content, header)
 

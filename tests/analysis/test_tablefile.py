@@ -206,16 +206,13 @@ def test_recorded_skills_of_many_values(monkeypatch):
         SkillCurves.from_frame(frame)
 
 
-def test_a_parquet_that_makes_the_reader_panic_is_a_line(tmp_path):
+def test_a_parquet_that_makes_the_reader_panic_is_a_line(tmp_path, monkeypatch):
     path = tmp_path / "runs.parquet"
-    pl.DataFrame({"step": range(90), "run": ["a", "b", "c"] * 30}).write_parquet(
-        path, compression="uncompressed"
-    )
-    content, answers = path.read_bytes(), set()
-    for at in range(4, len(content) - 8):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 0x3F]) + content[at + 1 :])
-        try:
-            read_table(path)
-        except InvalidInputError as error:
-            answers.add(type(error.__cause__))
-    assert pl.exceptions.PanicException in answers
+    pl.DataFrame({"step": [1, 2]}).write_parquet(path)
+
+    def panics(*_arguments, **_options):
+        raise pl.exceptions.PanicException("offset out of range")
+
+    monkeypatch.setattr("emergraph.analysis.tablefile._from_file", panics)
+    with pytest.raises(InvalidInputError, match=r"neither Parquet nor CSV .*offset out of range"):
+        read_table(path)

@@ -137,7 +137,7 @@ def test_the_network_learns_skills_as_the_model_predicts(simulation):
 def test_a_simulation_is_repeated_by_its_seed(simulation):
     few = SimulationOptions(**{**SMALL.to_dict(), "steps": 40, "points": 4})
     assert simulate_parity(few).curves.equals(simulate_parity(few).curves)
-    other = SimulationOptions(**{**SMALL.to_dict(), "steps": 40, "points": 4}, seed=1)
+    other = SimulationOptions(**{**SMALL.to_dict(), "steps": 40, "points": 4, "seed": 1})
     assert not simulate_parity(few).curves.equals(simulate_parity(other).curves)
 
 
