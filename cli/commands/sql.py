@@ -64,7 +64,10 @@ def sql(
     try:
         result = run_query(store, text, limits=taken)
     except UsageError as error:
-        raise _with_command(error) from error
+        told = _with_command(error)
+        if told is error:
+            raise
+        raise told from error
     if result.truncated:
         notes.append(f"only the first {choices.rows} rows are shown; --rows N takes more")
     emit(View(rows=result.frame, notes=notes), output)

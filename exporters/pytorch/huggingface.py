@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraError, UnsafeInputError
+from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraError, UnsafeInputError, chain_of
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.pytorch.folderconfig import CONFIG, read_config
 from emergraph.exporters.pytorch.tensors import require_torch
@@ -160,11 +160,8 @@ def _hide(name: str, *, always: bool = False) -> None:
 
 def _wanted_the_network(error: BaseException | None) -> bool:
     """Whether the hub's library or this process refused to fetch something."""
-    while error is not None:
-        if type(error).__name__ in ("OfflineModeIsEnabled", "LocalEntryNotFoundError", "NetworkClosedError"):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    refused = ("OfflineModeIsEnabled", "LocalEntryNotFoundError", "NetworkClosedError")
+    return any(type(one).__name__ in refused for one in chain_of(error))
 
 
 def _unknown(folder: Path, what: str) -> InvalidInputError:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from emergraph.errors import InvalidInputError, MissingExtraError
+from emergraph.errors import InvalidInputError, MissingExtraError, chain_of
 from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.graphstore.text import first_line
 
@@ -81,6 +81,5 @@ def _is_torchs(name: str) -> bool:
 
 def _reason(error: BaseException) -> str:
     """What torch says at the bottom of its chain of errors, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return _COLOURS.sub("", first_line(error))
+    *_, bottom = chain_of(error, context=False)
+    return _COLOURS.sub("", first_line(bottom))

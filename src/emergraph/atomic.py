@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from emergraph.errors import EmergraphError, LimitError, UsageError
+from emergraph.errors import EmergraphError, LimitError, UsageError, chain_of
 from emergraph.leftovers import note_unfinished, random_name
 from emergraph.outputs import check_output
 from emergraph.paths import own_descriptor
@@ -255,8 +255,7 @@ def _limit(shown: str, reason: str, folder: Path | None, *, size: int | None = N
 
 def _no_room_in(error: BaseException) -> tuple[str, str | None] | None:
     """Return what was said about a full disk, and the file, in an error or in what it was raised from."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in chain_of(error, context=False):
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             name = cause.filename
             return os.strerror(cause.errno), None if name is None else os.fsdecode(name)
@@ -264,7 +263,6 @@ def _no_room_in(error: BaseException) -> tuple[str, str | None] | None:
             said = _SAID_NO_ROOM.search(str(cause))
             if said is not None:
                 return "the disk is full, or the file reached its size limit", None
-        cause = cause.__cause__
     return None
 
 

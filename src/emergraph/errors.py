@@ -5,6 +5,7 @@ do next. The command line prints it on stderr and exits with `exit_code`; librar
 `EmergraphError`.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum
 
 
@@ -71,3 +72,23 @@ class MissingExtraError(EmergraphError):
     """An optional dependency is needed; the message holds the pip command."""
 
     exit_code = ExitCode.USAGE
+
+
+def chain_of(error: BaseException | None, *, context: bool = True) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from, and so on; each once, since such chains can be circles.
+
+    Args:
+        error: The outermost one.
+        context: Also follow what was being handled where nothing was named as the cause.
+
+    Example:
+        >>> error = ValueError("a")
+        >>> error.__cause__ = error
+        >>> list(chain_of(error))
+        [ValueError('a')]
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (error.__context__ if context else None)

@@ -6,7 +6,7 @@ error because a shared object could not be mapped, a thread that could not be st
 
 import re
 
-from emergraph.errors import EmergraphError
+from emergraph.errors import EmergraphError, chain_of
 
 OUT_OF_MEMORY = re.compile(
     r"bad_alloc|out of memory|MemoryError|alloc\w* of (size )?\d+( bytes)? failed|allocation (still )?failed"
@@ -17,9 +17,6 @@ OUT_OF_MEMORY = re.compile(
 )
 """What DuckDB, numpy, OpenBLAS, onnxruntime, Arrow, polars, torch, igraph and the dynamic linker say."""
 
-_DEPTH = 16
-"""Causes of an error that are looked at."""
-
 
 def ran_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that there was too little memory.
@@ -28,13 +25,10 @@ def ran_out_of_memory(error: BaseException | None) -> bool:
         >>> ran_out_of_memory(RuntimeError("std::bad_alloc")), ran_out_of_memory(RuntimeError("bad shape"))
         (True, False)
     """
-    for _ in range(_DEPTH):
-        if error is None:
-            return False
-        if isinstance(error, MemoryError):
+    for one in chain_of(error):
+        if isinstance(one, MemoryError):
             return True
         # names from files may hold such words, and messages of this project hold names
-        if not isinstance(error, EmergraphError) and OUT_OF_MEMORY.search(str(error)):
+        if not isinstance(one, EmergraphError) and OUT_OF_MEMORY.search(str(one)):
             return True
-        error = error.__cause__ or error.__context__
     return False

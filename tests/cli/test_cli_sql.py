@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from emergraph.errors import ExitCode, chain_of
+
 
 def test_rows_come_back_in_every_format(run, exported):
     query = "SELECT name, n_edges FROM graphs ORDER BY id"
@@ -129,3 +131,13 @@ def test_a_store_that_another_process_writes_to_is_locked(run, store):
             assert str(holder.pid) in result.err
         holder.stdin.close()
     assert run("ls", store).code == 0
+
+
+def test_an_error_of_the_query_is_what_it_is_and_nothing_behind_it(run, exported, monkeypatch):
+    """An error that was its own cause made whoever walks along causes walk for ever."""
+    ended = []
+    monkeypatch.setattr(
+        "emergraph.cli.main._report", lambda error: ended.append(list(chain_of(error))) or ExitCode.USAGE
+    )
+    assert run("sql", exported, "SELECT nothing_of_the_kind FROM layers").code == ExitCode.USAGE
+    assert [error.__cause__ for error in ended[0]] == [None]
