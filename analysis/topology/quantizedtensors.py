@@ -16,9 +16,9 @@ def scaled_values(
 ) -> tuple[NDArray[np.float64], str] | None:
     """Multiply an integer tensor by the scale that belongs to it.
 
-    That is the one floating-point tensor that quantizes others (its role), has one number per row, per column
-    or in all, and whose name begins like the integer tensor's (at least half of it, and more than any other).
-    An integer tensor found in the same way is the zero point.
+    That is the one floating-point tensor whose role is to quantize others (in a weight file, the same role)
+    that has one number per row, per column or in all, and whose name begins like the integer tensor's (at
+    least half of it, and more than any other). An integer tensor found in the same way is the zero point.
 
     Args:
         reader: A graph of a store.
@@ -48,7 +48,8 @@ def _companion(record: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict
         fits = len(own) <= len(shape) and all(n in (1, m) for n, m in zip(padded, shape, strict=True))
         letters = zip(name, str(other["name"]), strict=False)
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], letters))
-        if other["role"] == "quantization" and fits and own != shape and 2 * common >= len(name):
+        its = other["role"] in ("quantization", record["role"])  # a weight file does not say what a scale is
+        if its and fits and own != shape and 2 * common >= len(name):
             near.append((common, other))
     near.sort(key=lambda entry: -entry[0])
     if not near or (len(near) > 1 and near[0][0] == near[1][0]):

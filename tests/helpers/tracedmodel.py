@@ -221,7 +221,9 @@ class Runner:
         """All outputs."""
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)
-            results: Any = self._session.run(self.names, dict(feeds))
+            results: Any = self._session.run(
+                self.names, {name: np.asarray(value) for name, value in feeds.items()}
+            )
         return {n: np.asarray(r) for n, r in zip(self.names, results, strict=True)}
 
 
