@@ -191,13 +191,14 @@ def assert_path_truth(
     draws: int = 3,
     feeds: Sequence[Mapping[str, Array]] = (),
     size: float = 1.0,
+    noise: float = 0.0,
 ) -> NDArray[np.bool_]:
     """Assert that the graph, with edges of these kinds, tells exactly what perturbing a unit changes.
 
     Returns:
         (units, units) reachability.
     """
-    found = influence(traced, frozen=frozen, draws=draws, feeds=feeds, size=size)
+    found = influence(traced, frozen=frozen, draws=draws, feeds=feeds, size=size, noise=noise)
     expected = reach(traced.sink, kinds)
     assert found.sources
     _compare(traced, found, expected, expected)

@@ -75,7 +75,9 @@ def _check(case: NodeCase, name: str, data: set[str]) -> Traced:
         assert_norm_truth(traced)
     else:
         draws = 16 if elements < 200 else 4
-        assert_path_truth(traced, WITH_STATE, feeds=[chosen.feeds], draws=draws, size=4.0)
+        # fast transforms add in another order: where a term is zero, its rounding is left
+        noise = 1e-4 if case.op_types & {"DFT", "STFT"} else 0.0
+        assert_path_truth(traced, WITH_STATE, feeds=[chosen.feeds], draws=draws, size=4.0, noise=noise)
     return traced
 
 
