@@ -5,9 +5,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emergraph.analysis.emergence import edgesums, rewiring
+from emergraph.analysis.edgesets import forest
+from emergraph.analysis.emergence import rewiring
 from emergraph.analysis.layerednets import layered_net
-from emergraph.analysis.percolation import edgelist, forest, pairs
+from emergraph.analysis.paths import edgesums
+from emergraph.analysis.percolation import edgelist, pairs
 from emergraph.analysis.pruning import options
 from emergraph.analysis.pruning.channels import movement
 from emergraph.analysis.pruning.channels.tracks import Track
