@@ -45,7 +45,7 @@ WITH sides AS (
 )
 SELECT side, strength, rank / n AS share FROM ranked
 WHERE rank = 1 OR rank = n OR rank % greatest(1, n // 400) = 0
-ORDER BY side, strength""",
+ORDER BY side, strength, share DESC""",
         ),
     ),
     draw=draw_strengths,
