@@ -63,7 +63,7 @@ operators: $(VENV)/.installed-dev ## Export every operator test of the onnx pack
 	OMP_NUM_THREADS=1 $(BIN)/python tests/operators/classify.py
 
 test-fuzz: $(VENV)/.installed-dev ## Run a hundred whole commands on spoiled files
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz tests/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz tests/fuzz -k hundred
 
 # both go on where they were stopped; failures are kept beside the state
 fuzz-commands: $(VENV)/.installed-dev ## Run 3 000 commands on spoiled files, and 20 000 within one process (hours)
