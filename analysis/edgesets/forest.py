@@ -33,6 +33,40 @@ class Merges:
     """(n_components,) units of each component before the first edge."""
 
 
+def join_components(
+    merges: Merges, sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Carry out the merges, the smaller component into the larger one.
+
+    Args:
+        merges: Which components join, in order.
+        sizes: (n_components,) size of each before the first merge, in any measure that adds up.
+
+    Returns:
+        (n_merges,) size of the component that is taken in; (n_merges,) size of what comes out;
+        (n_components,) the starting component that stands for each one's final component.
+    """
+    size = sizes.tolist()
+    parent = list(range(len(size)))
+    taken, made = [], []
+    for a, b in zip(merges.a.tolist(), merges.b.tolist(), strict=True):
+        root, other = a, b
+        while parent[root] != root:
+            parent[root] = root = parent[parent[root]]
+        while parent[other] != other:
+            parent[other] = other = parent[parent[other]]
+        if size[root] < size[other]:
+            root, other = other, root
+        parent[other] = root
+        taken.append(size[other])
+        size[root] += size[other]
+        made.append(size[root])
+    roots = np.array(parent, dtype=np.int64)
+    while not np.array_equal(roots, roots[roots]):  # doubles the steps each time
+        roots = roots[roots]
+    return np.array(taken, dtype=np.int64), np.array(made, dtype=np.int64), roots
+
+
 def starting_components(
     n_units: int, src: NDArray[np.integer], dst: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

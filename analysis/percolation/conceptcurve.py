@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.edgesets.forest import Merges, find_merges
+from emergraph.analysis.edgesets.forest import Merges, find_merges, join_components
 from emergraph.analysis.percolation.predictions import bipartite_giants
 
 Counts = NDArray[np.int64]
@@ -169,26 +169,8 @@ class _Grown:
 
 def _joined(merges: Merges, n_entities: int) -> tuple[_Grown, Counts]:
     """What each merge makes, and the final root of each unit."""
-    n = len(merges.sizes)
-    size = [_ENTITY] * n_entities + [1] * (n - n_entities)
-    parent = list(range(n))
-    before, after = [], []
-    for a, b in zip(merges.a.tolist(), merges.b.tolist(), strict=True):
-        root, other = a, b
-        while parent[root] != root:
-            parent[root] = root = parent[parent[root]]
-        while parent[other] != other:
-            parent[other] = other = parent[parent[other]]
-        if size[root] < size[other]:
-            root, other = other, root
-        parent[other] = root
-        before.append(size[other])
-        size[root] += size[other]
-        after.append(size[root])
-    roots = np.array(parent, dtype=np.int64)
-    while not np.array_equal(roots, roots[roots]):  # doubles the steps each time
-        roots = roots[roots]
-    made, joined = np.array(after, dtype=np.int64), np.array(before, dtype=np.int64)
+    entities = np.arange(len(merges.sizes)) < n_entities
+    joined, made, roots = join_components(merges, np.where(entities, _ENTITY, 1))
     kept = made - joined
     e, k = joined >> _BITS, joined & (_ENTITY - 1)
     other_e, other_k = kept >> _BITS, kept & (_ENTITY - 1)

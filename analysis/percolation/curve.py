@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.edgesets.forest import Merges
+from emergraph.analysis.edgesets.forest import Merges, join_components
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +64,8 @@ def merge_curve(merges: Merges) -> MergeCurve:
         [1, 2, 2, 4]
     """
     sizes = merges.sizes
-    grown, gains, roots = _union(merges)
+    taken, grown, roots = join_components(merges, merges.sizes)
+    gains = 2 * (grown - taken) * taken  # of the sum of squares
     core = int(np.argmax(np.bincount(roots, weights=sizes)))
     starts_in_core = roots == core
     in_core = starts_in_core[merges.a]
@@ -82,26 +83,3 @@ def merge_curve(merges: Merges) -> MergeCurve:
         core_giant=running(int(core_sizes.max()), np.where(in_core, grown, 0), np.maximum),
         core_squares=running(int((core_sizes**2).sum()), np.where(in_core, gains, 0), np.add),
     )
-
-
-def _union(merges: Merges) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Size after each merge; what it adds to the sum of squares; final root of each starting component."""
-    size = merges.sizes.tolist()
-    parent = list(range(len(size)))
-    grown, gains = [], []
-    for a, b in zip(merges.a.tolist(), merges.b.tolist(), strict=True):
-        root, other = a, b
-        while parent[root] != root:
-            parent[root] = root = parent[parent[root]]
-        while parent[other] != other:
-            parent[other] = other = parent[parent[other]]
-        if size[root] < size[other]:
-            root, other = other, root
-        parent[other] = root
-        gains.append(2 * size[root] * size[other])
-        size[root] += size[other]
-        grown.append(size[root])
-    roots = np.array(parent, dtype=np.int64)
-    while not np.array_equal(roots, roots[roots]):  # doubles the steps each time
-        roots = roots[roots]
-    return np.array(grown, dtype=np.int64), np.array(gains, dtype=np.int64), roots
