@@ -18,7 +18,7 @@ from emergraph.graphstore.store import open_store
 
 DENSE = DEMO / "digits_dense.onnx"
 ROOT = DEMO.parents[1]
-SMALL = ("--planes", "1", "--budget", "0.3s", "--backend", "serial", "--samples", "4")
+SMALL = ("--planes", "1", "--budget", "0.02s", "--backend", "serial", "--samples", "4")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_a_survey_is_a_table_with_intervals_and_nulls_and_makes_a_store(run, tmp
     assert "excess_ruggedness" in result.out
     assert "mse to the base model's outputs" in result.out
     assert "evaluations, about" in result.err
-    assert "to stay near 0.3 s" in result.err
+    assert "to stay near 0.02 s" in result.err  # less than any machine needs
     with open_store(path) as opened:
         assert opened.results("landscape").height > 10
         assert opened.runs("landscape")["graph"].to_list() == [None]
