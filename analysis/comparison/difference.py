@@ -14,8 +14,8 @@ from emergraph.analysis.comparison.matching import MatchedBy, Matching, Pair, di
 from emergraph.analysis.comparison.measures import compared_measures
 from emergraph.analysis.comparison.unitmatching import Link, UnitMatching, match_units
 from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, weights_of
-from emergraph.analysis.finite import finite_or_none
-from emergraph.analysis.shown import ShownInNotebooks
+from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.graphstore.reader import GraphReader
 
 LARGEST = 2048

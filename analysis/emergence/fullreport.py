@@ -21,8 +21,8 @@ from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.remeasure import ModelActivity
 from emergraph.analysis.emergence.result import EmergenceResult
 from emergraph.analysis.emergence.thresholds import ThresholdSweep, default_thresholds, threshold_sweep
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions
-from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 

@@ -15,10 +15,10 @@ from emergraph.analysis.activity.scores import rule_named, trace_scores
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.cases import count_cases
 from emergraph.analysis.emergence.result import Magnitude
-from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.paths.scaled import Scaled, weighted_mean
-from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 

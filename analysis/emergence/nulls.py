@@ -15,10 +15,10 @@ from emergraph.analysis.emergence.exact import small
 from emergraph.analysis.emergence.options import ACTIVITY_NULLS, MOVING_NULLS, NullKind
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.emergence.rewiring import WeightNull, randomised_graph
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.paths.scaled import Scaled, concatenate
 from emergraph.analysis.paths.states import UnitClasses, classify
-from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 from emergraph.options import member

@@ -14,9 +14,9 @@ from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.rules import activity_scores
 from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.activity.unittrace import UnitTrace
-from emergraph.analysis.emergence.movedweights import MovedWeights, with_noise
 from emergraph.analysis.emergence.nulls import WeightDraw
 from emergraph.analysis.emergence.options import MOVING_NULLS, NullKind
+from emergraph.analysis.emergence.resampled_weights import MovedWeights, with_noise
 from emergraph.analysis.emergence.rewiring import WeightNull
 from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
 from emergraph.analysis.unitgraph import UnitGraph

@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.paths.scaled import Scaled
-from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind
 

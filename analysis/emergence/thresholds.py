@@ -16,13 +16,13 @@ from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.scores import ActivityScores
 from emergraph.analysis.emergence.cases import MEMORY, cases_per_pass, count_cases
 from emergraph.analysis.emergence.result import Magnitude
-from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.paths.grouping import Grouped, group_equal_units
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.paths.reversepass import RowStates, Sweep, reverse_pass
 from emergraph.analysis.paths.scaled import LOG10_BAND, Scaled, concatenate
 from emergraph.analysis.paths.states import UnitClasses, classify, plan
-from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 

@@ -15,9 +15,9 @@ from emergraph.analysis.information.recordedstates import recorded_states
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import BlockStates, Progress
 from emergraph.errors import UsageError
-from emergraph.exporters.anymodel import SourceKind, note_files, source_kind
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.runtime.offline import call_offline
+from emergraph.exporters.sources import SourceKind, note_files, source_kind
 from emergraph.graphstore.store import Store, open_store
 
 RECORDED = frozenset({".npz", ".safetensors"})

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.landscape.hypercube import exact_autocorrelation
 from emergraph.analysis.landscape.surveyresult import Survey
+from emergraph.analysis.nulls_for_json import finite_or_none
 
 CurvePoint = tuple[str, int, float, float | None]
 """Curve, number, x, y."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.entrance import SHORTEST, on_a_line, run_and_watch
 from emergraph.analysis.landscape.evaluator import Weights
 from emergraph.analysis.landscape.hessian import HessianOperator
 from emergraph.analysis.landscape.layout import Layout, ParameterBlock
+from emergraph.analysis.landscape.linear_inputs import SHORTEST, on_a_line, run_and_watch
 from emergraph.analysis.landscape.options import LossKind
 from emergraph.analysis.landscape.tensor_losses import tensor_loss
 from emergraph.errors import InvalidInputError, UsageError

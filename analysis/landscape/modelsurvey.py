@@ -25,10 +25,10 @@ from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.surveyresult import Survey
 from emergraph.analysis.landscape.sweep import Parallelism, Progress
 from emergraph.analysis.landscape.trajectories import trajectory_plane
-from emergraph.analysis.shown import ShownInNotebooks
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.errors import UsageError
-from emergraph.exporters.anymodel import SourceKind, source_kind
 from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.sources import SourceKind, source_kind
 from emergraph.exporters.weightfiles import read_weights
 
 Array = NDArray[np.generic]

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from emergraph.analysis.landscape.basin_hopping import SampledLon, matching_key, sample_lon
 from emergraph.analysis.landscape.descents import Differentiable, lbfgs_descent, scaled_kick
 from emergraph.analysis.landscape.directions import perturbation_scale, random_directions
-from emergraph.analysis.landscape.escapes import SampledLon, matching_key, sample_lon
 from emergraph.analysis.landscape.evaluator import Evaluator, Weights
 from emergraph.analysis.landscape.lon import LonSummary, summarise_lon
 from emergraph.analysis.landscape.options import SurveyOptions

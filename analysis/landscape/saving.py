@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.finite import finite_or_none
 from emergraph.analysis.landscape.curves import curve_points
 from emergraph.analysis.landscape.estimate import Estimate
 from emergraph.analysis.landscape.extras import Extras
@@ -28,6 +27,7 @@ from emergraph.analysis.landscape.resulttables import (
 )
 from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
 from emergraph.analysis.modelruns.samples import IN_MEMORY, kept_name
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import Store, open_store
 from emergraph.options import text_of

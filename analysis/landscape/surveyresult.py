@@ -18,7 +18,7 @@ from emergraph.analysis.landscape.merge_tree import MergeTree, Persistence
 from emergraph.analysis.landscape.neutrality import Neutrality
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.landscape.slices import PlaneConvexity, SliceSummary
-from emergraph.analysis.shown import ShownInNotebooks
+from emergraph.analysis.notebook import ShownInNotebooks
 
 Array = NDArray[np.float64]
 

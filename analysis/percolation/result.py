@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.percolation.curve import MergeCurve
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.reach import NEVER
-from emergraph.analysis.shown import ShownInNotebooks
 
 COVERAGE = (2.5, 97.5)
 """Percentiles over seeds that bound an interval."""

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.percolation.result import PercolationResult
 from emergraph.graphstore.results import Column, ResultTable, register
 from emergraph.graphstore.store import Store

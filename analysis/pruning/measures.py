@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.edgetable import Levels
-from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.pruning.components import giant_shares
 from emergraph.analysis.pruning.coupling import coupled_until
 from emergraph.analysis.pruning.emergencelevels import EmergenceLevels

@@ -9,6 +9,7 @@ import polars as pl
 
 from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.edgesets.edgetable import EdgeTable, Floats, Levels, read_edge_table
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion, scores
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
@@ -23,7 +24,6 @@ from emergraph.analysis.pruning.removal import (
     prune_by_synflow,
     prune_n_of_m,
 )
-from emergraph.analysis.shown import ShownInNotebooks
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from emergraph.analysis.comparison.difference import Difference
-from emergraph.analysis.comparison.telling import MEANING, changed_tensors, difference_facts, difference_notes
+from emergraph.analysis.comparison.summary import MEANING, changed_tensors, difference_facts, difference_notes
 from emergraph.analysis.report.document import Caption, Page, Section, Table
 from emergraph.version import __version__
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from emergraph.analysis.figures.figure import FigureData, Query, Run
-from emergraph.analysis.shown import ShownInNotebooks
+from emergraph.analysis.notebook import ShownInNotebooks
 
 FORM = "emergraph-report/1"
 """Name and version of the JSON form; see docs/report.schema.json."""

@@ -6,7 +6,7 @@ import igraph
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.shown import ShownInNotebooks
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.topology.backbone import backbone
 from emergraph.analysis.topology.communities import Communities, find_communities
 from emergraph.analysis.topology.motifs import block_motifs

@@ -4,7 +4,7 @@ import igraph
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.finite import finite_or_none
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.topology.seeding import seeded
 from emergraph.analysis.topology.weightededges import WeightedEdges, igraph_of
 from emergraph.analysis.unitgraph import UnitGraph

@@ -174,8 +174,8 @@ def opened_graph(text: str, inputs: InputWords, links: Links) -> "Iterator[Graph
     """
     from emergraph.cli.reportsteps import is_store
     from emergraph.cli.storeargs import name_or_id
-    from emergraph.exporters.anymodel import export_any
     from emergraph.exporters.export import ExportOptions
+    from emergraph.exporters.sources import export_any
     from emergraph.graphstore.store import open_store
     from emergraph.leftovers import Scratch
 
@@ -208,7 +208,7 @@ def _of(path: Path, links: Links, given: Mapping[str, T]) -> dict[str, T]:
 
 def diff_view(found: "Difference", view: str) -> View:
     """The facts of a difference with one of its tables."""
-    from emergraph.analysis.comparison.telling import difference_facts, difference_notes
+    from emergraph.analysis.comparison.summary import difference_facts, difference_notes
 
     shown = {
         "tensors": ("tensor_a", "matched_by", "n_params", "relative_change", "sign_flips", "cosine"),

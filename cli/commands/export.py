@@ -114,9 +114,9 @@ def export(
     output: Output,
 ) -> None:
     """Trace the units of a model and write its graph into a store."""
-    from emergraph.exporters.anymodel import SourceKind, SourceOptions, Wiring, export_any, source_kind
     from emergraph.exporters.export import ExportOptions
     from emergraph.exporters.runtime.limits import RunLimits
+    from emergraph.exporters.sources import SourceKind, SourceOptions, Wiring, export_any, source_kind
     from emergraph.graphstore.store import open_store
 
     run_limits = RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes)

@@ -16,7 +16,6 @@ from emergraph.exporters.onnxfile.attributes import node_findings
 from emergraph.exporters.onnxfile.external import KNOWN_KEYS, ExternalFiles
 from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
 from emergraph.exporters.onnxfile.functions import function_findings
-from emergraph.exporters.onnxfile.light import LightModel, lighten
 from emergraph.exporters.onnxfile.limits import DEFAULT_LIMITS, ReadLimits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile, map_model
@@ -28,6 +27,7 @@ from emergraph.exporters.onnxfile.tensors import LazyTensor
 from emergraph.exporters.onnxfile.texts import text_findings
 from emergraph.exporters.onnxfile.traverse import Body, bodies, body_tensors
 from emergraph.exporters.onnxfile.versions import version_findings
+from emergraph.exporters.onnxfile.weightless_model import LightModel, lighten
 
 _MANY_ELEMENTS = 1 << 31
 

@@ -9,11 +9,11 @@ from onnx import SparseTensorProto, TensorProto
 from emergraph.exporters.onnxfile.dtypes import RAW_DATA
 from emergraph.exporters.onnxfile.external import ExternalFiles
 from emergraph.exporters.onnxfile.findings import refusal
-from emergraph.exporters.onnxfile.light import MAPPED_LOCATION, MappedValues
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.sparse import SparseTensor, checked_sparse
 from emergraph.exporters.onnxfile.stored import Stored, in_file, inline_values
 from emergraph.exporters.onnxfile.tensors import LazyTensor, check_declared, checked_tensor
+from emergraph.exporters.onnxfile.weightless_model import MAPPED_LOCATION, MappedValues
 
 
 @dataclass(frozen=True)

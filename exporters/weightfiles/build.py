@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.collect import Leaf
 from emergraph.exporters.weightfiles.dtypes import DECODED, stored_bytes
-from emergraph.exporters.weightfiles.inert import NoData, SparseRef, StorageRef, TensorRef, wrong_value
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.numpyobjects import NumpyArray
+from emergraph.exporters.weightfiles.placeholders import NoData, SparseRef, StorageRef, TensorRef, wrong_value
 from emergraph.exporters.weightfiles.quantized import quantization
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
 from emergraph.exporters.weightfiles.sparse import sparse_reader

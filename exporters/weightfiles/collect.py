@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.weightfiles.inert import (
+from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.numpyobjects import NumpyArray
+from emergraph.exporters.weightfiles.placeholders import (
     Function,
     Named,
     NoData,
@@ -14,8 +16,6 @@ from emergraph.exporters.weightfiles.inert import (
     StorageRef,
     TensorRef,
 )
-from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.numpyobjects import NumpyArray
 from emergraph.exporters.weightfiles.refuse import refusal
 
 Leaf = TensorRef | SparseRef | NoData | NumpyArray

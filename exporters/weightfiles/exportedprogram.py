@@ -8,8 +8,8 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.checkpoint import Contents, add_built
 from emergraph.exporters.weightfiles.dtypes import PT2_DTYPES
-from emergraph.exporters.weightfiles.inert import StorageRef, TensorRef
 from emergraph.exporters.weightfiles.jsontext import parse_json
+from emergraph.exporters.weightfiles.placeholders import StorageRef, TensorRef
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
 from emergraph.exporters.weightfiles.torchfiles import archive_prefix, read_torch_zip, refuse_compressed
 from emergraph.exporters.weightfiles.zipstrict import StrictZip, open_zip

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.exporters.weightfiles.inert import Function, Named, integers, wrong_value
+from emergraph.exporters.weightfiles.placeholders import Function, Named, integers, wrong_value
 
 _KINDS = frozenset("biufc")
 

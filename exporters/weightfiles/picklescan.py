@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from emergraph.errors import EmergraphError, InvalidInputError
 from emergraph.exporters.formats.pickles import Window, instructions
 from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.weightfiles.abstract_stack import Sketch
 from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, Verdict, judge, refuse_foreign
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.picklesketch import Sketch
 from emergraph.exporters.weightfiles.refuse import refusal
 from emergraph.graphstore.text import first_line
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emergraph.exporters.weightfiles.inert import Named, TensorRef, wrong_value
+from emergraph.exporters.weightfiles.placeholders import Named, TensorRef, wrong_value
 from emergraph.exporters.weightfiles.tensors import Array, Quantization
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from emergraph.exporters.weightfiles.dtypes import TORCH_DTYPES, TORCH_STORAGES
-from emergraph.exporters.weightfiles.inert import (
+from emergraph.exporters.weightfiles.numpyobjects import NUMPY_GLOBALS
+from emergraph.exporters.weightfiles.placeholders import (
     Function,
     InertDict,
     Named,
@@ -14,7 +15,6 @@ from emergraph.exporters.weightfiles.inert import (
     integers,
     wrong_value,
 )
-from emergraph.exporters.weightfiles.numpyobjects import NUMPY_GLOBALS
 
 Tensorish = TensorRef | SparseRef | NoData
 _MAX_KEY_ITEMS = 64

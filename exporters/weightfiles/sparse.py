@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.exporters.weightfiles.inert import wrong_value
+from emergraph.exporters.weightfiles.placeholders import wrong_value
 from emergraph.exporters.weightfiles.tensors import Array, check_shape
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, Verdict, judge, refuse_foreign
-from emergraph.exporters.weightfiles.inert import (
+from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.picklescan import scan_pickle
+from emergraph.exporters.weightfiles.placeholders import (
     Function,
     Named,
     Opaque,
@@ -14,8 +16,6 @@ from emergraph.exporters.weightfiles.inert import (
     opaque_type,
     wrong_value,
 )
-from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.picklescan import scan_pickle
 from emergraph.exporters.weightfiles.rebuild import ALLOWED
 from emergraph.exporters.weightfiles.refuse import refusal
 
@@ -44,7 +44,7 @@ class Unpickled:
     """The inert image of a pickle."""
 
     root: object
-    """Dicts, lists, plain values and the descriptions of `inert`."""
+    """Dicts, lists, plain values and the descriptions of `placeholders`."""
     end: int
     """First byte after the pickle."""
     opcodes: int

@@ -8,10 +8,10 @@ from clifiles import DEMO
 from torchnets import GatedMlp
 
 from emergraph.errors import UsageError
-from emergraph.exporters.anymodel import SourceKind, SourceOptions, Wiring, export_any, source_kind
 from emergraph.exporters.export import ExportOptions
 from emergraph.exporters.pytorch.factory import load_factory, load_module
 from emergraph.exporters.pytorch.weights import load_weights
+from emergraph.exporters.sources import SourceKind, SourceOptions, Wiring, export_any, source_kind
 from emergraph.exporters.weightfiles import read_weights
 from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.store import open_store

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from emergraph.errors import UnsafeInputError
 from emergraph.exporters import folders
-from emergraph.exporters.anymodel import export_any
 from emergraph.exporters.checking import check_any
+from emergraph.exporters.sources import export_any
 from emergraph.exporters.weightfiles.inside import CODE
 
 

@@ -10,9 +10,9 @@ import torch
 from picklecases import BURIED, CALLS, CONTAINERS, PROTOCOLS, tarred, zipped
 
 from emergraph.errors import EmergraphError, ExitCode
-from emergraph.exporters.anymodel import export_any
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.formats.pickles import SNIFFED
+from emergraph.exporters.sources import export_any
 from emergraph.exporters.weightfiles import WeightLimits, inside
 from emergraph.exporters.weightfiles.inside import CODE, code_inside
 

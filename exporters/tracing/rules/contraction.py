@@ -10,14 +10,14 @@ from emergraph.exporters.tracing.affine import advanced, shifted
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.labels import Labels, units_in
-from emergraph.exporters.tracing.letters import (
+from emergraph.exporters.tracing.contraction_axes import (
     Contraction,
     Letters,
     contraction,
     matmul_letters,
 )
+from emergraph.exporters.tracing.join import join
+from emergraph.exporters.tracing.labels import Labels, units_in
 from emergraph.exporters.tracing.positionaxes import Uses, contends, uses_of
 from emergraph.exporters.tracing.rules.attention import contract_activations
 from emergraph.exporters.tracing.rules.pooling import mixed_labels

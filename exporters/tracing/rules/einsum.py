@@ -9,9 +9,9 @@ from onnx import helper
 
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import Array, TraceContext, rule
+from emergraph.exporters.tracing.contraction_axes import Letters, einsum_letters
 from emergraph.exporters.tracing.dispatch import expand
 from emergraph.exporters.tracing.join import join
-from emergraph.exporters.tracing.letters import Letters, einsum_letters
 from emergraph.exporters.tracing.rules.contraction import contract
 from emergraph.exporters.tracing.rules.elementwise import pass_one
 from emergraph.exporters.tracing.rules.reduction import reduce_labels

@@ -21,7 +21,7 @@ class Graph(GraphContents, GraphEmergence, GraphWhatIfs, GraphNetwork, GraphView
     """What the export understood; only on the graph that `export` returns."""
 
     def _repr_html_(self) -> str:
-        from emergraph.analysis.shown import html_of
+        from emergraph.analysis.notebook import html_of
 
         about = {name.removeprefix("n_").replace("_", " "): value for name, value in self.info.items()}
         columns = ("id", "name", "op", "kind", "n_units", "n_params")

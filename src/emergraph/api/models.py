@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey
     from emergraph.analysis.landscape.options import ModelOptions, SurveyOptions
     from emergraph.analysis.landscape.sweep import Progress as LandscapeProgress
-    from emergraph.exporters.anymodel import SourceOptions
     from emergraph.exporters.runtime.limits import RunLimits
+    from emergraph.exporters.sources import SourceOptions
 
 
 def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
@@ -69,9 +69,9 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         StoreError: The store is locked, foreign, newer or damaged.
         MissingExtraError: The model needs an optional library; the message holds the pip command.
     """
-    from emergraph.exporters.anymodel import SourceOptions, export_any
     from emergraph.exporters.export import ExportOptions
     from emergraph.exporters.runtime.limits import RunLimits
+    from emergraph.exporters.sources import SourceOptions, export_any
 
     options = ExportOptions(
         name=name,

@@ -118,7 +118,7 @@ class Store:
         return compact(self.path)
 
     def _repr_html_(self) -> str:
-        from emergraph.analysis.shown import html_of
+        from emergraph.analysis.notebook import html_of
 
         columns = ("id", "name", "source", "format", "n_layers", "n_units", "n_edges", "n_parameters")
         return html_of(f"Store {self.path.name}", {"graphs": self.graphs.select(columns).to_dicts()})

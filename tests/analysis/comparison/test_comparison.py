@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from emergraph import api
 from emergraph.analysis.comparison.deltas import delta, unit_deltas
 from emergraph.analysis.comparison.difference import Verdict, compare
-from emergraph.analysis.comparison.telling import difference_notes
+from emergraph.analysis.comparison.summary import difference_notes
 from emergraph.analysis.comparison.unitmatching import Link, match_units, permuted
 from emergraph.graphstore.store import open_store
 

@@ -8,9 +8,9 @@ from onnx import numpy_helper
 
 import emergraph
 from emergraph.analysis.activity.rules import activity
-from emergraph.analysis.emergence.movedweights import MovedWeights, with_noise
 from emergraph.analysis.emergence.nulls import NullKind, WeightDraw, null_model
 from emergraph.analysis.emergence.remeasure import ModelActivity
+from emergraph.analysis.emergence.resampled_weights import MovedWeights, with_noise
 from emergraph.analysis.emergence.rewiring import WeightNull, randomised_graph
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nk import expected_rho, nk_landscape
 from scipy.optimize import minimize
 
-from emergraph.analysis.landscape.escapes import matching_key, position_key, sample_lon
+from emergraph.analysis.landscape.basin_hopping import matching_key, position_key, sample_lon
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.hypercube import (
     attractors,

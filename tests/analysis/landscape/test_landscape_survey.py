@@ -7,8 +7,8 @@ import duckdb
 import numpy as np
 import pytest
 
+from emergraph.analysis.landscape.basin_hopping import position_key, sample_lon
 from emergraph.analysis.landscape.descents import lbfgs_descent, scaled_kick
-from emergraph.analysis.landscape.escapes import position_key, sample_lon
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.groups import filter_groups, layer_groups
 from emergraph.analysis.landscape.layout import Layout

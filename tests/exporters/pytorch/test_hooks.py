@@ -8,8 +8,8 @@ from torch import nn
 from torchnets import Branching
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.anymodel import export_any
 from emergraph.exporters.pytorch.hooks import trace_module
+from emergraph.exporters.sources import export_any
 from emergraph.graphstore.store import open_store
 
 

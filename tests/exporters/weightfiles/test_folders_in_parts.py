@@ -3,7 +3,7 @@
 import pytest
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.anymodel import export_any
+from emergraph.exporters.sources import export_any
 from emergraph.exporters.weightfiles.reader import read_weights
 
 torch = pytest.importorskip("torch")

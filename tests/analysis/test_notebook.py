@@ -12,11 +12,11 @@ from emergraph.analysis.emergence.intervals import BootstrapResult
 from emergraph.analysis.emergence.result import EmergenceResult
 from emergraph.analysis.emergence.thresholds import ThresholdSweep
 from emergraph.analysis.landscape.surveyresult import Survey
+from emergraph.analysis.notebook import ROWS, ShownInNotebooks, html_of
 from emergraph.analysis.percolation.percolate import PercolationResult
 from emergraph.analysis.pruning.whatif import PruningResult
 from emergraph.analysis.report.collect import collect_report
 from emergraph.analysis.report.document import Report
-from emergraph.analysis.shown import ROWS, ShownInNotebooks, html_of
 from emergraph.analysis.topology.topology import TopologyResult
 from emergraph.graphstore.store import open_store
 

@@ -12,7 +12,7 @@ from emergraph.analysis.landscape.losses import LossKind
 
 torch = pytest.importorskip("torch")
 
-from emergraph.analysis.landscape import entrance  # noqa: E402 - needs torch
+from emergraph.analysis.landscape import linear_inputs  # noqa: E402 - needs torch
 from emergraph.analysis.landscape.engine_torch import TorchEvaluator  # noqa: E402 - needs torch
 
 nn = torch.nn
@@ -114,7 +114,7 @@ def test_equals_a_fresh_copy_per_point(name):
     make, layers = NETS[name]
     torch.manual_seed(0)
     net, x = make(), torch.randn(20, 6)
-    _, entered = entrance.run_and_watch(copy.deepcopy(net), (x.clone(),))
+    _, entered = linear_inputs.run_and_watch(copy.deepcopy(net), (x.clone(),))
     assert list(entered) == layers
     found, direction, along, expected = line_of(net, (x,))
     assert along == pytest.approx(expected, rel=1e-5)
@@ -180,7 +180,7 @@ def test_products_of_the_first_layer_are_made_twice_for_a_whole_line(monkeypatch
 
 
 def test_large_outputs_are_not_kept(monkeypatch):
-    monkeypatch.setattr(entrance, "LARGEST", 20 * 8 - 1)
+    monkeypatch.setattr(linear_inputs, "LARGEST", 20 * 8 - 1)
     torch.manual_seed(0)
     _, _, along, expected = line_of(NETS["mlp"][0](), (torch.randn(20, 6),))
     assert along == pytest.approx(expected, rel=1e-5)
