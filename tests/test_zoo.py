@@ -9,27 +9,45 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    """A small network through the zoo: (judge, traced, row of the whole)."""
+def torch():
+    """torch, with the zoo's modules in reach."""
     torch = pytest.importorskip("torch")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        import architectures
-        from zoomodels import measure
-        from zoomodels.oracle import judge
-        from zoomodels.spec import Built
-        from zoomodels.tracing import traced_module
+        yield torch
 
-        torch.manual_seed(0)
-        module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).eval()
-        built = Built(module=module, args=(torch.tensor([[0.5, -0.3, 0.2]]),))
-        traced = traced_module(built, tmp_path_factory.mktemp("zoo"))
-        row = {
-            **measure._understood(traced, module),
-            "layers": measure._layers(traced, module),
-            "oracle": vars(judge(traced)),
-        }
-        yield judge, traced, row, architectures.problems
+
+@pytest.fixture(scope="module")
+def judged(torch, tmp_path_factory):
+    """A small network through the zoo: (judge, traced, row of the whole)."""
+    import architectures
+    from zoomodels import measure
+    from zoomodels.oracle import judge
+    from zoomodels.spec import Built
+    from zoomodels.tracing import traced_module
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).eval()
+    built = Built(module=module, args=(torch.tensor([[0.5, -0.3, 0.2]]),))
+    traced = traced_module(built, tmp_path_factory.mktemp("zoo"))
+    row = {
+        **measure._understood(traced, module),
+        "layers": measure._layers(traced, module),
+        "oracle": vars(judge(traced)),
+    }
+    return judge, traced, row, architectures.problems
+
+
+@pytest.fixture(scope="module")
+def traced_of(torch, tmp_path_factory):
+    """Traces a module with an example input."""
+    from zoomodels.spec import Built
+    from zoomodels.tracing import traced_module
+
+    def traced(module, *args):
+        return traced_module(Built(module=module.eval(), args=args), tmp_path_factory.mktemp("zoo"))
+
+    return traced
 
 
 def test_a_right_graph_is_right(judged):
@@ -92,3 +110,37 @@ def test_what_is_wrong_is_told(judged, change, told):
     for key, value in change.items():
         wrong[key] = {**row[key], **value} if isinstance(value, dict) else value
     assert [found for found in problems(wrong) if told in found] == problems(wrong) != []
+
+
+def test_rounding_that_double_precision_does_not_show_is_no_missing_path(torch, traced_of, monkeypatch):
+    """What a Fourier transform rounds in its small bins, a normalisation makes large."""
+    from zoomodels import oracle
+
+    class Mixing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.norm, self.head = (
+                torch.nn.Linear(3, 8),
+                torch.nn.LayerNorm(8),
+                torch.nn.Linear(8, 2),
+            )
+
+        def forward(self, x):
+            return self.head(self.norm(torch.fft.fft(torch.fft.fft(self.embed(x), dim=-1), dim=-2).real))
+
+    torch.manual_seed(0)
+    traced = traced_of(Mixing(), torch.randn(1, 6, 3) + 50)
+    assert oracle.judge(traced).missing == 0
+    monkeypatch.setattr(oracle, "in_double", lambda traced: 1 / 0)
+    assert oracle.judge(traced).missing > 0
+
+
+def test_choices_stay_as_in_the_run_that_the_graph_is_of(torch, traced_of, monkeypatch):
+    from routednets import GatheredExperts
+    from zoomodels import oracle
+
+    torch.manual_seed(0)
+    traced = traced_of(GatheredExperts(), torch.randn(1, 4, 3))
+    assert oracle.judge(traced).missing == 0
+    monkeypatch.setattr(oracle, "_choices", lambda traced: [])
+    assert oracle.judge(traced).missing > 0

@@ -1,7 +1,8 @@
 """The numeric oracle on a sample of units: what a change of each changes, against what the graph reaches.
 
 The same questions as `tests/helpers/pathtruth.py`, for models that are too large to ask them of all units: a
-few units spread over all layers, differences above a share of each tensor's scale, sparse reachability.
+few units spread over all layers, differences above a share of each tensor's scale, sparse reachability. What
+the model chooses (integers that carry no unit: the experts of a token, the best places) stays chosen.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pathtruth import WITH_STATE, carriers, intercepted
 from scipy import sparse
 from tracedmodel import Array, Feeds, Runner
+from zoomodels.doubles import in_double
 from zoomodels.tracing import ZooTrace
 
 from emergraph.graphstore.records import EdgeKind, Layer, LayerKind
@@ -51,17 +53,16 @@ def judge(traced: ZooTrace) -> Verdict:
     chosen = _sample(traced, home)
     if not chosen:
         return Verdict()
-    tensors = list(dict.fromkeys(home[unit] for unit in chosen))
-    runner = Runner(intercepted(traced.model, traced.values, tensors, ()))
     n = traced.sink.n_units
     observed = np.zeros(n + 1, bool)
     observed[list(home)] = True
     changed = {unit: np.zeros(n + 1, bool) for unit in chosen}
-    probe = _Probe(traced, runner, tensors, home)
+    probe = _probe(traced, chosen, home)
     draws = sum(probe.into(changed, chosen, draw, 1.0, THRESHOLD) for draw in range(DRAWS))
     least = _reached(traced, chosen, WITH_STATE)
     most = _reached(traced, chosen, (*WITH_STATE, EdgeKind.NORM, EdgeKind.OPAQUE))
     verdict = Verdict(len(chosen), len({traced.layer_of(unit).id for unit in chosen}), draws)
+    _look_again_in_double(traced, home, {unit: changed[unit] & ~most[unit] for unit in chosen}, changed)
     excess: dict[int, LABELS] = {}
     for unit in chosen:
         found = changed[unit] & observed
@@ -106,13 +107,60 @@ def _is_inner(layer: Layer) -> bool:
     )
 
 
+def _probe(traced: ZooTrace, units: Sequence[int], home: Mapping[int, str]) -> "_Probe":
+    tensors = list(dict.fromkeys(home[unit] for unit in units))
+    choices = _choices(traced)
+    moving = Runner(intercepted(traced.model, traced.values, tensors, choices))
+    return _Probe(traced, moving, Runner(traced.model) if choices else None, tensors, choices, home)
+
+
+def _choices(traced: ZooTrace) -> list[str]:
+    """Integers that operations on units make and that carry none: which expert, which place."""
+    return [
+        name
+        for node in traced.model.graph.node
+        if any(given in traced.labels for given in node.input)
+        for name in node.output
+        if name in traced.values and name not in traced.labels and traced.values[name].dtype.kind in "iu"
+    ]
+
+
+def _look_again_in_double(
+    traced: ZooTrace,
+    home: Mapping[int, str],
+    suspects: Mapping[int, NDArray[np.bool_]],
+    changed: dict[int, NDArray[np.bool_]],
+) -> None:
+    """Take back those changes that the graph denies and that double precision does not show either.
+
+    What single precision rounds in one place, a normalisation of small values makes large in another. Where the
+    model does not run in double precision, all stay.
+    """
+    units = [unit for unit, found in suspects.items() if found.any()]
+    if not units:
+        return
+    exact = {unit: np.zeros_like(suspects[unit]) for unit in units}
+    try:
+        probe = _probe(in_double(traced), units, home)
+        for draw in range(DRAWS):
+            probe.into(exact, units, draw, 1.0, THRESHOLD)
+    except Exception:  # noqa: BLE001 - neither runtime has every operation for every type
+        return
+    for unit in units:
+        changed[unit] &= ~suspects[unit] | exact[unit]
+
+
 @dataclass
 class _Probe:
     """Runs the model with changes."""
 
     traced: ZooTrace
     runner: Runner
+    plain: Runner | None
+    """Says what the model chooses, where it chooses anything."""
     tensors: Sequence[str]
+    choices: Sequence[str]
+    """Tensors that keep the value of the unchanged run: a graph is of the choices that it was made from."""
     home: Mapping[int, str]
 
     def into(
@@ -128,6 +176,9 @@ class _Probe:
         quiet = {f"delta:{t}": np.zeros_like(self.traced.values[t]) for t in self.tensors if t not in given}
         rng = np.random.default_rng(1000 + draw)
         try:
+            if self.plain is not None:
+                chosen = self.plain.run(given)
+                quiet |= {name: chosen[name] for name in self.choices}
             base = {**given, **self.runner.run({**given, **quiet})}
         except Exception:
             if draw == 0:

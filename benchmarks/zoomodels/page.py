@@ -17,7 +17,8 @@ continuous integration has time for.
   have more for a reason that `layers.split_by` names.
 - **missing**: pairs of units of which the second changed when the first was changed (by more than 10⁻⁶ of its tensor's scale, in
   one of three draws), and the graph has no path. At least 30 units, spread over all layers, are changed in each architecture that
-  has as many.
+  has as many. Where rounding alone could be what changed, double precision decides. What a model chooses (the experts of a
+  token, the best places) stays chosen: a graph is of the choices of the run that it was made from.
 - **excess**: pairs that the graph has a path for and no draw showed a change, of all such pairs. The last column says where
   the changes were lost, after a second look with larger changes at every bit.
 """
