@@ -12,6 +12,7 @@ from emergraph.analysis.landscape.options import (
     ParallelOptions,
     TargetOptions,
 )
+from emergraph.choices import unknown
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.errors import UsageError
@@ -78,6 +79,5 @@ def _target(name: str | None, arrays: "dict[str, NDArray[np.generic]]") -> "NDAr
     if name is None:
         return None
     if name not in arrays:
-        there = ", ".join(sorted(arrays)) or "nothing"
-        raise UsageError(f"--target {name}: no such array in --inputs; there is {there}")
+        raise UsageError(unknown("--target", name, sorted(arrays)))
     return arrays[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from emergraph.choices import unknown
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx, listed
@@ -185,9 +186,9 @@ def _example_inputs(module: Any, options: ExportOptions) -> Mapping[str, Any]:  
             f"{names}, or let the factory return (module, arguments)"
         )
     takes_any = any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in known.values())
-    unknown = sorted(found.keys() - known.keys())
-    if unknown and forward is not None and not takes_any:
-        raise UsageError(f"{type(module).__name__} has no input {unknown[0]!r}; its inputs are: {names}")
+    extra = sorted(found.keys() - known.keys())
+    if extra and forward is not None and not takes_any:
+        raise UsageError(unknown(f"input of {type(module).__name__}", extra[0], known))
     return found
 
 

@@ -1,6 +1,5 @@
 """Which graphs a store holds: ids, names, and whether a file is there already."""
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import duckdb
 import numpy as np
 
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.graphstore.sql import compose
-from emergraph.graphstore.text import printable, storable
+from emergraph.graphstore.text import storable
 
 
 def next_id(connection: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -48,10 +48,8 @@ def graph_id(connection: duckdb.DuckDBPyConnection, name_or_id: str | int | None
         return int(by_name[name_or_id])
     if str(name_or_id).isdecimal() and int(name_or_id) in by_name.values():
         return int(name_or_id)
-    wanted = str(name_or_id)
-    close = difflib.get_close_matches(wanted, list(by_name), n=3, cutoff=0.4) or list(by_name)[-3:]
-    hint = ", ".join(f"{printable(name, limit=60)} (id {by_name[name]})" for name in close)
-    raise UsageError(f"no graph {printable(wanted, limit=60)!r} in the store; there is {hint}")
+    newest_first = [f"{name} (id {number})" for number, name in reversed(rows)]
+    raise UsageError(unknown("graph", name_or_id, newest_first))
 
 
 def check_graph(connection: duckdb.DuckDBPyConnection, graph: int) -> int:

@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.blockinfo import BlockInfo
 from emergraph.graphstore.connection import translated_errors
@@ -48,8 +49,8 @@ class EdgeSource:
             UsageError: A column is unknown.
             StoreError: The store holds more or fewer edges than its blocks say.
         """
-        if unknown := [name for name in columns if name not in EDGE_COLUMNS]:
-            raise UsageError(f"no edge column {unknown[0]!r}; there is {', '.join(EDGE_COLUMNS)}")
+        if missing := [name for name in columns if name not in EDGE_COLUMNS]:
+            raise UsageError(unknown("edge column", missing[0], EDGE_COLUMNS))
         for batch in _batches(blocks):
             found: dict[int, EdgeArrays] = {}
             for has_kernels, table in self._tables.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
+from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.blockinfo import BlockInfo, read_blocks_info
 from emergraph.graphstore.connection import translated_errors
@@ -211,8 +212,7 @@ class GraphReader:
         graph = f"graph {printable(self.name, limit=60)!r}"
         if not rows:
             raise UsageError(f"{graph} has no activation trace; {self._tracing()} makes one")
-        there = ", ".join(printable(name, limit=60) for _, name in rows)
-        raise UsageError(f"{graph} has no trace {printable(str(trace), limit=60)!r}; there is {there}")
+        raise UsageError(unknown("trace", trace, [name for _, name in rows]))
 
     def _tracing(self) -> str:
         """The command that would trace the graph."""
@@ -224,5 +224,4 @@ def _edge_kind(kind: EdgeKind | str) -> EdgeKind:
     try:
         return EdgeKind(kind)
     except ValueError:
-        known = ", ".join(EdgeKind)
-        raise UsageError(f"no edge kind {printable(str(kind), limit=60)!r}; there is {known}") from None
+        raise UsageError(unknown("edge kind", kind, EdgeKind)) from None

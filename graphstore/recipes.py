@@ -3,13 +3,12 @@
 The first line of a file is a comment with the question in words.
 """
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
-from emergraph.graphstore.text import printable
 
 _FOLDER = Path(__file__).parent / "recipes"
 _ORDER = (
@@ -54,8 +53,7 @@ def recipe(name: str) -> Recipe:
     """
     if name in _ORDER:
         return _read(name)
-    close = difflib.get_close_matches(name, _ORDER, n=3, cutoff=0.5) or _ORDER
-    raise UsageError(f"no recipe {printable(name, limit=60)!r}; there is {', '.join(close)}")
+    raise UsageError(unknown("recipe", name, _ORDER))
 
 
 def _read(name: str) -> Recipe:

@@ -1,6 +1,5 @@
 """Parameter tensors out of a store, bit for bit."""
 
-import difflib
 import hashlib
 import math
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from emergraph.choices import unknown
 from emergraph.errors import LimitError, StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import fetch_batches, fetch_table
@@ -88,10 +88,7 @@ def _stored(reader: GraphReader, name: str) -> _Stored:
     with translated_errors(reader.path):
         rows = fetch_table(reader.connection, sql, [reader.id, name]).to_pylist()
     if not rows:
-        names = reader.tensors()["name"].to_list()
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
-        there = ", ".join(printable(other, limit=60) for other in close) or "none"
-        raise UsageError(f"no tensor {printable(name, limit=60)!r} in the graph; there is {there}")
+        raise UsageError(unknown("tensor", name, reader.tensors()["name"]))
     return _Stored(**{**rows[0], "shape": tuple(rows[0]["shape"])})
 
 

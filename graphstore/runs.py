@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import duckdb
 import polars as pl
 
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.graphstore.catalog import check_graph, next_id, to_json
 from emergraph.graphstore.frames import fetch_frame, insert
 from emergraph.graphstore.results import ensure_table, registered, result_table_names
 from emergraph.graphstore.schema import utc_now
 from emergraph.graphstore.sql import compose, identifier
-from emergraph.graphstore.text import printable
 from emergraph.version import __version__
 
 
@@ -82,8 +82,7 @@ def fetch_results(connection: duckdb.DuckDBPyConnection, table: str, run: int | 
     """
     names = result_table_names(connection)
     if table not in names:
-        there = ", ".join(printable(name, limit=60) for name in names) or "none"
-        raise UsageError(f"no result table {printable(table, limit=60)!r} in the store; there is {there}")
+        raise UsageError(unknown("result table", table, names))
     sql = compose(
         "SELECT * FROM {table} WHERE ?::INTEGER IS NULL OR run = ? ORDER BY run", table=identifier(table)
     )

@@ -23,6 +23,7 @@ from emergraph.analysis.emergence.trajectory import (
 )
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable, register
 from emergraph.graphstore.store import Store
@@ -190,7 +191,7 @@ def _related(
     found: list[Stopping] = []
     if column not in frame.columns or frame[column].null_count() == frame.height:
         if metrics:
-            raise UsageError(f"no snapshot has a metric '{wish.metric}'; there is {', '.join(metrics)}")
+            raise UsageError(unknown("metric", wish.metric, metrics))
         left_out.append("the snapshots have no metrics: E has nothing to be compared with")
         return Trajectory(
             frame=frame,

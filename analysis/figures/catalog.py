@@ -1,7 +1,5 @@
 """All figures by name."""
 
-import difflib
-
 from emergraph.analysis.figures import (
     curvaturefigures,
     emergencefigures,
@@ -14,8 +12,8 @@ from emergraph.analysis.figures import (
     trainingfigures,
 )
 from emergraph.analysis.figures.figure import Figure
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
-from emergraph.safetext import escape_controls
 
 FIGURES = (
     layermap.LAYER_MAP,
@@ -49,5 +47,4 @@ def figure_named(name: str) -> Figure:
     names = [figure.name for figure in FIGURES]
     if name in names:
         return FIGURES[names.index(name)]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-    raise UsageError(f"no figure {escape_controls(name)[:60]!r}; there is {', '.join(close)}")
+    raise UsageError(unknown("figure", name, names))

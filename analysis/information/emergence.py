@@ -20,6 +20,7 @@ from emergraph.analysis.information.codes import distinct_states
 from emergraph.analysis.information.estimate import Estimate, Floats, spread
 from emergraph.analysis.information.measure import EstimatorOptions, Inputs, measure
 from emergraph.analysis.information.states import BlockStates, Micro
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 
 Array = NDArray[np.generic]
@@ -183,8 +184,7 @@ def information_emergence(
     """
     options = options or EstimatorOptions()
     if micro not in states.micro:
-        kept = ", ".join(states.micro) or "none"
-        raise UsageError(f"micro level {micro}: its states were not kept; there is {kept}")
+        raise UsageError(unknown("micro level", micro, states.micro))
     found: list[BlockInformation] = []
     steps = [(name, i, i + 1) for i, name in enumerate(states.blocks)] + [(TOTAL, 0, len(states.blocks))]
     for done, (name, before, after) in enumerate(steps):

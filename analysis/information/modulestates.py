@@ -8,9 +8,9 @@ import numpy as np
 
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import Array, BlockStates, Micro, Progress, collect_states
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.pytorch.tensors import array_of, evaluating, require_torch
-from emergraph.exporters.runtime.quoting import closest, quoted
 from emergraph.graphstore.text import first_line
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def module_states(
     parts = dict(module.named_modules())
     for name in names:
         if name not in parts:
-            raise UsageError(f"no submodule {quoted(name)}; there is {closest(name, parts)}")
+            raise UsageError(unknown("submodule", name, parts))
     caught: dict[int, Array] = {}
 
     def before(_part: Any, args: Any, kwargs: Any) -> None:  # noqa: ANN401 - as torch calls it

@@ -16,6 +16,7 @@ from emergraph.analysis.information.chain import (
 )
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import Array, BlockStates, Micro, Progress, collect_states
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.export import ExportOptions, dry_run
 from emergraph.exporters.onnxfile import OnnxFile, read_onnx
@@ -26,7 +27,7 @@ from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
-from emergraph.exporters.runtime.quoting import closest, quoted
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.store import Store
 
@@ -107,10 +108,9 @@ def onnx_states(
     source = as_source(file)
     flat = flatten(source.model, read_tensor=source.array, overridden=frozenset(options.inputs))
     name = options.input_name or _sequence_input(file, flat, sequences)
-    if name not in [value.name for value in flat.inputs]:
-        raise UsageError(
-            f"no input {quoted(name)}; there is {closest(name, [value.name for value in flat.inputs])}"
-        )
+    declared = [value.name for value in flat.inputs]
+    if name not in declared:
+        raise UsageError(unknown("input", name, declared))
     dtype = _checked_ids(file, flat, name, sequences)
     chain = None if options.tensors else onnx_chain(path, store, limits=options.limits, root=options.root)
     with ModelProcess(options.limits) as process:
@@ -181,11 +181,11 @@ class _Runner:
         self._loaded = first.shape[1]
 
     def _names(self, flat: FlatModel) -> list[str]:
-        there = made(flat)
+        available = made(flat)
         if self._options.tensors:
             for name in self._options.tensors:
-                if name not in there:
-                    raise UsageError(f"no tensor {quoted(name)}; there is {closest(name, there)}")
+                if name not in available:
+                    raise UsageError(unknown("tensor", name, available))
             return list(self._options.tensors)
         by_node = {node.name: node.output[0] for node in flat.nodes if node.output}
         boundaries = self._chain.boundaries if self._chain is not None else ()
@@ -231,10 +231,9 @@ def _sequence_input(file: OnnxFile, flat: FlatModel, sequences: Sequences) -> st
     picking = [value for value in fitting if value.name in rows]
     if len(picking) == 1 or len(fitting) == 1:
         return (picking if len(picking) == 1 else fitting)[0].name
-    there = ", ".join(quoted(value.name) for value in flat.inputs) or "none"
-    raise UsageError(
-        f"which input takes the {'ids' if ids else 'numbers'}? Say so with --ids NAME; there is {there}"
-    )
+    names = ", ".join(quoted(value.name) for value in flat.inputs) or "none"
+    what = "ids" if ids else "numbers"
+    raise UsageError(f"cannot tell which input takes the {what}: name it with --ids; available: {names}")
 
 
 def _checked_ids(file: OnnxFile, flat: FlatModel, name: str, sequences: Sequences) -> np.dtype[np.generic]:

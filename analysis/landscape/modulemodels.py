@@ -13,6 +13,7 @@ from emergraph.analysis.landscape.evaluator import Weights
 from emergraph.analysis.landscape.optima import WithOutputs
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.exporters.pytorch.tensors import require_torch
 
@@ -123,9 +124,8 @@ def _inputs(
     wanted = _arguments(module)
     if len(arrays) == 1 and len(wanted) == 1:
         return tuple(arrays.values()), drawn
-    unknown = [name for name in arrays if name not in wanted]
-    if unknown:
-        raise UsageError(f"inputs: the module has no argument {unknown[0]!r}; it has {', '.join(wanted)}")
+    if extra := [name for name in arrays if name not in wanted]:
+        raise UsageError(unknown("argument of the module", extra[0], wanted))
     order = [name for name in wanted if name in arrays]
     if order != wanted[: len(order)]:
         raise UsageError(

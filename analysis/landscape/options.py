@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.optionforms import BUDGET
@@ -239,8 +240,8 @@ class ModelOptions(Options):
             UsageError: There are one or two, or it is such a loss.
         """
         if self.loss is LossKind.FUNCTION:
-            known = ", ".join(kind for kind in LossKind if kind is not LossKind.FUNCTION)
-            raise UsageError(f"unknown loss '{self.loss}'; available: {known}")
+            known = [kind for kind in LossKind if kind is not LossKind.FUNCTION]
+            raise UsageError(unknown("loss", self.loss, known))
         if 0 < len(self.trajectory) < 3:
             raise UsageError(f"--run: expected at least 3 checkpoints, found {len(self.trajectory)}")
 

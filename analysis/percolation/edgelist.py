@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.percolation.options import Structure
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
 from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
+from emergraph.options import member
 
 MAX_EDGES = 200_000_000
 """Edges that are held in memory at once, about 40 bytes each while they are put in order."""
@@ -48,7 +50,7 @@ class PercolationEdges:
 
 
 def read_edges(
-    graph: UnitGraph, *, kinds: Sequence[EdgeKind | str] = PATH_KINDS, structure: str = "given"
+    graph: UnitGraph, *, kinds: Sequence[EdgeKind | str] = PATH_KINDS, structure: str = Structure.GIVEN
 ) -> PercolationEdges:
     """Read the edges that percolate.
 
@@ -62,15 +64,11 @@ def read_edges(
         UsageError: A word is unknown, or no edge of a chosen kind has parameters.
         LimitError: There are more edges than fit in memory.
     """
-    if structure not in ("given", "absent"):
-        raise UsageError(f"no way '{structure}' to treat structural edges; there is given, absent")
-    try:
-        wanted = {EdgeKind(kind) for kind in kinds}
-    except ValueError as error:
-        raise UsageError(f"{error}; edge kinds are {', '.join(EdgeKind)}") from error
+    structure = member(Structure, structure, "structure")
+    wanted = {member(EdgeKind, kind, "edge kind") for kind in kinds}
     chosen = sorted((block for block in graph.blocks if block.kind in wanted), key=lambda block: block.id)
     moving = tuple(block for block in chosen if block.kind in PARAMETER_KINDS and block.n_edges)
-    given = tuple(b for b in chosen if b.kind not in PARAMETER_KINDS) if structure == "given" else ()
+    given = tuple(b for b in chosen if b.kind not in PARAMETER_KINDS) if structure is Structure.GIVEN else ()
     total = sum(block.n_edges for block in moving)
     if total == 0:
         raise UsageError(

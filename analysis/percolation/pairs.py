@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.percolation.options import PairColumns
 from emergraph.analysis.tablefile import numbers, read_table
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 MAX_OBSERVATIONS = 200_000_000
@@ -137,6 +138,4 @@ def _as_number(frame: pl.DataFrame, column: str) -> pl.Series:
 def _check_columns(frame: pl.DataFrame, wanted: dict[str, str]) -> None:
     for role, name in wanted.items():
         if name not in frame.columns:
-            raise UsageError(
-                f"no column '{name}' for the {role}; there is {', '.join(frame.columns) or 'none'}"
-            )
+            raise UsageError(unknown(f"{role} column", name, frame.columns))

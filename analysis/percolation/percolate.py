@@ -29,6 +29,7 @@ from emergraph.analysis.percolation.predictions import (
 from emergraph.analysis.percolation.reach import first_reach
 from emergraph.analysis.percolation.result import PercolationResult, Series
 from emergraph.analysis.unitgraph import UnitGraph
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 
 
@@ -112,7 +113,7 @@ def _named(order: str) -> OrderName:
     try:
         return OrderName(order)
     except ValueError:
-        raise UsageError(f"no order '{order}'; there is {', '.join(OrderName)}, or give keys") from None
+        raise UsageError(unknown("order", order, [*OrderName, "or keys of your own"])) from None
 
 
 def _unordered(edges: PercolationEdges, rng: np.random.Generator) -> KeyOrder:

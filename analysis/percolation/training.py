@@ -11,6 +11,7 @@ from emergraph.analysis.percolation.options import LogColumns
 from emergraph.analysis.percolation.scaling import STATEMENT, Exponent, RunCurve, exponents
 from emergraph.analysis.percolation.transitions import TransitionFit, fit_transition
 from emergraph.analysis.tablefile import numbers, read_table
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 
 LARGEST_SIZE = 1e15
@@ -94,7 +95,7 @@ def training_transitions(
     sizes = [columns.n_entities, columns.n_properties]
     for name in (columns.step, columns.metric, *sizes, *ids):
         if name not in frame.columns:
-            raise UsageError(f"no column '{name}'; there is {', '.join(frame.columns) or 'none'}")
+            raise UsageError(unknown("column", name, frame.columns))
     frame = frame.with_columns(numbers(frame, name) for name in dict.fromkeys((columns.step, columns.metric)))
     frame = frame.with_columns(numbers(frame, name).fill_nan(None) for name in dict.fromkeys(sizes))
     for name in sizes:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from emergraph.analysis.activity.options import ActivityRule, RuleOptions
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.optionforms import NAME_OR_ID
 from emergraph.options import FileRole, Options, option
@@ -150,8 +151,8 @@ class PruningOptions(Options):
             return Criterion.NM
         if self.criterion in (set(Criterion) - {Criterion.NM, Criterion.WHERE}):
             return Criterion(self.criterion)
-        known = ", ".join(c for c in Criterion if c not in (Criterion.NM, Criterion.WHERE))
-        raise UsageError(f"unknown criterion '{self.criterion}'; available: {known}, or N:M such as 2:4")
+        known = [c for c in Criterion if c not in (Criterion.NM, Criterion.WHERE)]
+        raise UsageError(unknown("criterion", self.criterion, [*known, "N:M such as 2:4"]))
 
     @property
     def n_of_m(self) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ import igraph
 import polars as pl
 
 from emergraph.atomic import joined
+from emergraph.choices import unknown
 from emergraph.errors import LimitError, MissingExtraError, UsageError
 from emergraph.graphstore.reader import GraphReader
 
@@ -85,7 +86,7 @@ def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | No
         LimitError: More edges than `max_edges`.
     """
     if form not in FORMATS:
-        raise UsageError(f"no format '{form}'; there is {', '.join(FORMATS)}")
+        raise UsageError(unknown("format", form, FORMATS))
     if target.exists():
         raise UsageError(f"{target}: exists; name another file or remove it first")
     if not target.absolute().parent.is_dir():

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
-from emergraph.errors import LimitError, UsageError
+from emergraph.errors import LimitError
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
+from emergraph.options import member
 
 if TYPE_CHECKING:
     import igraph
@@ -67,10 +68,7 @@ def chosen_blocks(graph: UnitGraph, kinds: Sequence[EdgeKind | str] = PATH_KINDS
     Raises:
         UsageError: A kind is unknown.
     """
-    try:
-        wanted = {EdgeKind(kind) for kind in kinds}
-    except ValueError as error:
-        raise UsageError(f"{error}; edge kinds are {', '.join(EdgeKind)}") from error
+    wanted = {member(EdgeKind, kind, "edge kind") for kind in kinds}
     return sorted((block for block in graph.blocks if block.kind in wanted), key=lambda block: block.id)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.links import Links
 from emergraph.cli.output import Format, Output, View, emit, emit_text
@@ -112,7 +113,7 @@ def diff(
     that of `report`, with all of the tables. Exit code 0 whether they differ or not.
     """
     if comparing.view not in VIEWS:
-        raise UsageError(f"no view '{comparing.view}'; there is {', '.join(VIEWS)}")
+        raise UsageError(unknown("view", comparing.view, VIEWS))
     from emergraph.analysis.comparison.difference import compare
 
     with (

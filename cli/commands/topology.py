@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.analysis.topology.options import TopologyOptions
+from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, View, emit
@@ -38,7 +39,7 @@ def topology(
 ) -> None:
     """Measure a graph as a network, and the spectra of its weights."""
     if view not in VIEWS:
-        raise UsageError(f"no view '{view}'; there is {', '.join(VIEWS)}")
+        raise UsageError(unknown("view", view, VIEWS))
     if view == "spectra" and not options.spectra:
         raise UsageError("--view spectra shows what --no-spectra leaves out: drop one of them")
     from emergraph import api

@@ -26,7 +26,7 @@ def load_factory(spec: str) -> Any:  # noqa: ANN401 - whatever the factory makes
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"there is no {spec!r}: {first_line(error)}") from error
+        raise UsageError(f"cannot import {spec!r}: {first_line(error)}") from error
     try:
         return found() if callable(found) else found
     except EmergraphError:

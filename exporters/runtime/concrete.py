@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
@@ -19,7 +20,7 @@ from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.partial import Blocked, Part, runnable_part, stand_in, stand_in_shapes
 from emergraph.exporters.runtime.process import Fetched, HandOver, ModelProcess
-from emergraph.exporters.runtime.quoting import closest, quoted
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
 from emergraph.exporters.runtime.search import Feeds, InputSearch
 from emergraph.exporters.runtime.segments import SEGMENT_NODES, CannotCutError, segments
@@ -368,8 +369,7 @@ def declared_input(flat: FlatModel, name: str) -> FlatInput:
     for value in flat.inputs:
         if value.name == name:
             return value
-    known = closest(name, (value.name for value in flat.inputs))
-    raise InvalidInputError(f"the model has no input {quoted(name)}; there is {known}")
+    raise InvalidInputError(unknown("model input", name, (value.name for value in flat.inputs)))
 
 
 def _fits(array: Array, dtype: np.dtype[np.generic]) -> bool:

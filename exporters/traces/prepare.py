@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import OnnxFile, ReadLimits
 from emergraph.exporters.runtime.concrete import ConcreteRun, checked_input, concrete_run
@@ -14,7 +15,6 @@ from emergraph.exporters.runtime.feeds import input_hints, is_steering
 from emergraph.exporters.runtime.flat_model import FlatInput
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.quoting import closest, quoted
 from emergraph.exporters.runtime.sizes import RANKS, axes_of, open_shapes
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.traces.samples import (
@@ -77,7 +77,7 @@ def given_samples(file: OnnxFile, arrays: Mapping[str, Array], options: TraceOpt
     names = [value.name for value in declared]
     for name in known:
         if name not in names:
-            raise InvalidInputError(f"the model has no input {quoted(name)}; there is {closest(name, names)}")
+            raise InvalidInputError(unknown("model input", name, names))
     known = {value.name: checked_input(value, known[value.name]) for value in declared if value.name in known}
     n, axes = sample_axes(declared, known, {**dict.fromkeys(options.inputs), **options.sample_axes})
     if n == 0:

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.pooling import SampleAxis, pooled
-from emergraph.exporters.runtime.quoting import closest, quoted
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.traces.parquetfile import read_parquet_columns
 from emergraph.exporters.traces.record import TraceSummary
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
@@ -141,10 +142,7 @@ def match_recordings(recordings: Iterable[Recording], targets: Iterable[Target])
     for recording in recordings:
         found = by_name.get(recording.key) or by_tensor.get(recording.key)
         if not found:
-            raise InvalidInputError(
-                f"{quoted(recording.key)} is neither a layer of the graph nor a tensor of activations; "
-                f"the closest are {closest(recording.key, [*by_name, *by_tensor])}"
-            )
+            raise InvalidInputError(unknown("layer or tensor", recording.key, [*by_name, *by_tensor]))
         for target in found:
             if target in matched:
                 raise InvalidInputError(

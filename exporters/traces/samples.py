@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.flat_model import Dimension, FlatInput
-from emergraph.exporters.runtime.quoting import closest, quoted
+from emergraph.exporters.runtime.quoting import quoted
 
 Array = NDArray[np.generic]
 Feeds = dict[str, Array]
@@ -70,7 +71,7 @@ def sample_axes(
     """
     for name, axis in told.items():
         if name not in arrays:
-            raise UsageError(f"no input {quoted(name)} was given; there is {closest(name, arrays)}")
+            raise UsageError(unknown("input", name, arrays))
         if axis is not None and not -arrays[name].ndim <= axis < arrays[name].ndim:
             raise UsageError(f"input {quoted(name)} has {arrays[name].ndim} axes; axis {axis} does not exist")
     by_name = {

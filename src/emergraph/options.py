@@ -20,6 +20,7 @@ from enum import Enum, StrEnum, auto
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 
 _KEY = "emergraph option"
@@ -269,7 +270,7 @@ def member(kind: type[Choice], word: str, what: str) -> Choice:
     try:
         return kind(word)
     except ValueError:
-        raise UsageError(f"unknown {what} '{word}'; available: {', '.join(kind)}") from None
+        raise UsageError(unknown(what, word, kind)) from None
 
 
 def value_of(declared: Option, text: str) -> object:

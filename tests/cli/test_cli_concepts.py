@@ -35,7 +35,7 @@ def test_pairs_of_a_file(run, pairs):
     assert [row["n_draws"] for row in document["thresholds"]] == [1, 3, 3]
     missing = run("concepts", pairs)
     assert (missing.code, missing.out) == (2, "")
-    assert "no column 'entity'" in missing.err
+    assert "unknown entity column 'entity'" in missing.err
 
 
 def test_pairs_from_standard_input(run, monkeypatch):

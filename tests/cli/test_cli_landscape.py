@@ -109,7 +109,7 @@ def test_ruggedness_of_layers_joins_with_strength_and_emergence(run, traced):
         (("--norm", "sphere"), "unknown norm 'sphere'; available: none, filter, layer, element"),
         (("--loss", "hinge"), "available: auto, kl, mse, cross_entropy"),
         (("--backend", "mpi"), "available: serial"),
-        (("--target", "labels"), "no such array"),
+        (("--target", "labels"), "unknown --target 'labels'; available: "),
         (("--radius", "0"), "radius"),
         (("--model-output", "nope"), "no output 'nope'"),
         (("--hessian", "3"), "expected package.module:factory"),

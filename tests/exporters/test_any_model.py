@@ -86,7 +86,7 @@ def test_a_factory_with_weights_is_counted_and_exported(tmp_path):
 def test_a_factory_without_inputs_says_which_it_needs():
     with pytest.raises(UsageError, match=r"--input-shape NAME=1,3,64,64 for x"):
         export_any("torchnets:GatedMlp", None)
-    with pytest.raises(UsageError, match=r"GatedMlp has no input 'image'; its inputs are: x"):
+    with pytest.raises(UsageError, match=r"unknown input of GatedMlp 'image'; available: x"):
         export_any("torchnets:GatedMlp", None, options=ExportOptions(input_shapes={"image": (2, 4)}))
 
 

@@ -160,7 +160,7 @@ def test_remove_all_and_write_again(three):
 
 
 def test_remove_unknown_graph(three):
-    with open_store(three, mode="write") as store, pytest.raises(UsageError, match="no graph 'x'"):
+    with open_store(three, mode="write") as store, pytest.raises(UsageError, match="unknown graph 'x'"):
         remove_graph(store, "x")
     with open_store(three) as store, pytest.raises(StoreError, match="opened for reading"):
         remove_graph(store, "a")

@@ -207,7 +207,7 @@ def test_all_tensors_by_name(store):
         assert_same(restored[name], original)
     with pytest.raises(UsageError, match="string elements are not kept"):
         restore_tensor(store.graph(), "words")
-    with pytest.raises(UsageError, match="no tensor 'c' in the graph; there is"):
+    with pytest.raises(UsageError, match="unknown tensor 'c'; available: "):
         restore_tensor(store.graph(), "c")
 
 

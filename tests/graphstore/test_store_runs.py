@@ -82,9 +82,9 @@ def test_traces_by_name_id_or_the_newest(store):
     assert reader.activations()["unit"].to_list() == [2]
     assert reader.activations("random")["unit"].to_list() == [0]
     assert reader.activations(ids[1])["unit"].to_list() == [1]
-    with pytest.raises(UsageError, match="has no trace 'digits'; there is random, random-2, random-3"):
+    with pytest.raises(UsageError, match="unknown trace 'digits'; available: random, random-2, random-3"):
         reader.activations("digits")
-    with pytest.raises(UsageError, match="no trace"):
+    with pytest.raises(UsageError, match="unknown trace"):
         reader.activations(3)
 
 
@@ -186,7 +186,7 @@ def test_failed_run_changes_nothing(store, scores):
     with pytest.raises(UsageError, match="no graph with id 9"):
         store.record_run(9, "score", {}, result_tables={})
     assert store.runs().height == 0
-    with pytest.raises(UsageError, match="no result table 'test_scores' in the store; there is none"):
+    with pytest.raises(UsageError, match="unknown result table 'test_scores'; available: none"):
         store.results("test_scores")
 
 

@@ -141,7 +141,7 @@ def test_command(recorded, capfd):
     assert len(found["steps"]) == 8
     assert {s["rule"] for s in found["stoppings"]} == {"settled", "near_zero"}
     assert main(["trajectory", str(recorded), "--no-save", "--metric", "acuracy"]) == 2
-    assert "there is accuracy" in capfd.readouterr().err
+    assert "unknown metric 'acuracy'; available: accuracy" in capfd.readouterr().err
     assert main(["trajectory", str(recorded), "--no-save", "--graphs", "mlp-0"]) == 2
     assert main(["trajectory", str(recorded), "--no-save"]) == 0
     out = capfd.readouterr().out

@@ -173,7 +173,7 @@ def test_files_and_their_refusals(tmp_path):
         read_pairs(tmp_path / "broken.parquet")
     with pytest.raises(InvalidInputError, match="no such file"):
         read_pairs(tmp_path / "none.csv")
-    with pytest.raises(UsageError, match="no column 'who' for the entity; there is entity, property"):
+    with pytest.raises(UsageError, match="unknown entity column 'who'; available: entity, property"):
         read_pairs(frame, PairColumns(entity="who"))
     with pytest.raises(InvalidInputError, match="no row"):
         read_pairs(frame.clear())

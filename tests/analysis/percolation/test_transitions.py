@@ -144,7 +144,7 @@ def test_logs_and_their_refusals():
     assert single.exponent_table().is_empty()
     short = pl.concat([log, log.filter(pl.col("n_properties") == 200).head(3).with_columns(seed=7)])
     assert "seed=7" in training_transitions(short, draws=5).left_out[0]
-    with pytest.raises(UsageError, match="no column 'accuracy'; there is"):
+    with pytest.raises(UsageError, match="unknown column 'accuracy'; available: "):
         training_transitions(log, columns=LogColumns(metric="accuracy"))
     with pytest.raises(InvalidInputError, match="is not a number"):
         training_transitions(log.with_columns(pl.lit("high").alias("metric")))

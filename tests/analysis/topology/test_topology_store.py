@@ -170,7 +170,7 @@ def test_limits_and_what_is_there_already(path, tmp_path):
     (tmp_path / "there").touch()
     with pytest.raises(UsageError, match="exists"):
         graph.convert(tmp_path / "there", "edgelist")
-    with pytest.raises(UsageError, match="no format 'gexf'"):
+    with pytest.raises(UsageError, match="unknown format 'gexf'; available: "):
         graph.convert(tmp_path / "g", "gexf")
     with pytest.raises(UsageError, match="folder"):
         graph.convert(tmp_path / "none" / "g", "edgelist")

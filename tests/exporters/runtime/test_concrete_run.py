@@ -224,9 +224,9 @@ def test_given_inputs_are_checked():
     ):
         with pytest.raises(InvalidInputError, match=message):
             run(model, inputs={"x": array})
-    with pytest.raises(InvalidInputError, match="no input 'z'; there is 'x'"):
+    with pytest.raises(InvalidInputError, match="unknown model input 'z'; available: x"):
         run(model, inputs={"z": np.zeros(1)})
-    with pytest.raises(InvalidInputError, match="no input 'z'"):
+    with pytest.raises(InvalidInputError, match="unknown model input 'z'"):
         run(model, input_shapes={"z": (1,)})
     with pytest.raises(InvalidInputError, match=r"refuses the inputs x=\[2, 2\]"):
         run(

@@ -142,7 +142,7 @@ def test_half_precision_is_read_exactly(store, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"conv2": np.zeros((3, 2))}, "'conv2' is neither a layer .* the closest are 'conv1'"),
+        ({"conv2": np.zeros((3, 2))}, "unknown layer or tensor 'conv2'; available: .*conv1"),
         ({"conv1": np.zeros((3, 4))}, r"shape \[3, 4\]; expected \[samples, 2\] for layer 'conv1'"),
         ({"out": np.zeros((3, 4))}, r"shape \[3, 4\]; expected \[samples, 1\] for layer 'out'"),
         ({"conv1": np.zeros((3, 2)), "in": np.zeros((4, 3))}, "'in' has 4 samples and layer 'conv1' has 3"),

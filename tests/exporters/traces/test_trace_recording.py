@@ -296,7 +296,7 @@ def test_another_file_than_the_graphs_is_refused(store, tmp_path):
 @pytest.mark.parametrize(
     ("samples", "error", "message"),
     [
-        ({"z": np.zeros((2, 3))}, InvalidInputError, "no input 'z'; there is 'x'"),
+        ({"z": np.zeros((2, 3))}, InvalidInputError, "unknown model input 'z'; available: x"),
         ({"x": np.zeros((2, 4), np.float32)}, InvalidInputError, r"refuses the inputs x=\[1, 4\]"),
         ({"x": np.zeros((0, 3), np.float32)}, InvalidInputError, "no samples"),
         ({"x": np.zeros((2, 3, 1), np.float32)}, InvalidInputError, r"declares \[batch, 3\]"),
