@@ -26,7 +26,7 @@ def dense_net(sizes: Sequence[int], *, kind: LayerKind = LayerKind.DENSE) -> Uni
 
 
 def layered_net(weights: Sequence[NDArray[np.floating]], *, name: str = "") -> UnitGraph:
-    """A layered net from its weight matrices; a weight of exactly zero is no edge.
+    """A layered net from its weight matrices; a weight of exactly zero is not an edge.
 
     Args:
         weights: (n_in, n_out) each, from the first layer to the last.

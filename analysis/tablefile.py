@@ -72,7 +72,7 @@ def numbers(frame: pl.DataFrame, column: str) -> pl.Series:
     """Return a column as floats: "nan" in any letters is NaN; empty, "NA" and "null" are missing.
 
     Raises:
-        InvalidInputError: An entry is no number; the message names its row and column.
+        InvalidInputError: An entry is not a number; the message names its row and column.
     """
     values = frame[column]
     if values.dtype.is_numeric():

@@ -2,7 +2,7 @@
 
 Run: python benchmarks/bench_recorder.py [dense|small|convolutions ...]
 
-Times are wall clock, and in brackets the processor time of this process and of the child that runs the probe:
+Times are wall time, and in brackets the CPU time of this process and of the child that runs the probe:
 on a busy machine the latter are the ones to trust.
 """
 
@@ -49,7 +49,7 @@ NETS = {"dense": dense, "small": small, "convolutions": convolutions}
 
 @dataclass
 class Clock:
-    """Wall clock and processor time, in seconds, since it was made."""
+    """Wall time and CPU time, in seconds, since it was created."""
 
     wall: float
     cpu: float

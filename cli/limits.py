@@ -1,4 +1,4 @@
-"""Limits of wall clock and memory, which every command has: `app` puts them on its command line."""
+"""Limits of wall time and memory, which every command has: `app` puts them on its command line."""
 
 import resource
 import signal
@@ -29,20 +29,20 @@ class Limits:
     """What a command may take before it stops with exit code 6."""
 
     time_limit: Annotated[
-        str, typer.Option(metavar="TIME", help="Wall clock that it may take, such as 90s or 10m.")
+        str, typer.Option(metavar="TIME", help="Limit on wall time, such as 90s or 10m.")
     ] = "10m"
     memory_limit: Annotated[
         str,
-        typer.Option(metavar="SIZE", help="Memory that it may take beside mapped files, such as 8GiB."),
+        typer.Option(metavar="SIZE", help="Limit on memory, mapped files not counted, such as 8GiB."),
     ] = "8GiB"
 
     def __post_init__(self) -> None:
-        """Refuse, before any work, what is no limit."""
+        """Refuse, before any work, what is not a limit."""
         parse_seconds(self.time_limit), parse_bytes(self.memory_limit)
 
     @property
     def seconds(self) -> float:
-        """The wall clock in seconds."""
+        """The wall time in seconds."""
         return min(parse_seconds(self.time_limit), _MOST_SECONDS)
 
     @property
@@ -77,7 +77,7 @@ def doing(what: str) -> Iterator[None]:
 
 @contextmanager
 def held_to(limits: Limits) -> Iterator[None]:
-    """Run the body under limits of wall clock and of memory that is not backed by a file.
+    """Run the body under limits of wall time and of memory that is not backed by a file.
 
     Within another such body, the tighter limits hold.
 
@@ -149,7 +149,7 @@ def _where(error: BaseException | None = None) -> str:
 
 def _out_of_time(limits: Limits, error: BaseException | None = None) -> LimitError:
     return LimitError(
-        f"{_where(error)}not done within the limit of {limits.time_limit}: nothing was changed; raise it with"
+        f"{_where(error)}terminated at the limit of {limits.time_limit}: nothing was changed; raise it with"
         f" --time-limit, such as --time-limit {2 * limits.seconds:g}s"
     )
 

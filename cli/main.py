@@ -102,7 +102,7 @@ def _of_others(error: BaseException) -> tuple[str, ExitCode]:
     """The line and the code for what a library or the system raised."""
     match error:
         case OSError(errno=number) if number in _NO_ROOM:
-            message, code = f"{error.strerror}: {error.filename or 'no room left'}", ExitCode.LIMIT
+            message, code = f"{error.strerror}: {error.filename or 'no space left'}", ExitCode.LIMIT
         case OSError(filename=name) if name is not None:
             message, code = f"{name}: {error.strerror}", ExitCode.INVALID_INPUT
         case _ if ran_out_of_memory(error):

@@ -1,4 +1,4 @@
-"""The commands that `emergraph report MODEL` runs, one after the other, within a budget of wall clock.
+"""The commands that `emergraph report MODEL` runs, one after the other, within a budget of wall time.
 
 Each is a process of its own: one that takes too long is ended and leaves the store as it was, and a command
 line in the report is the one that ran.

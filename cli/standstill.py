@@ -1,4 +1,4 @@
-"""Whether a command has come to a standstill for want of memory.
+"""Whether a command has stalled because memory ran out.
 
 Where memory runs out, some libraries try again for ever, and others wait for a thread that could not be
 started. From outside, both look alike: no process of the command reads, writes, computes or is given a page

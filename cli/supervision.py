@@ -32,9 +32,9 @@ from emergraph.memory import OUT_OF_MEMORY
 
 OUT_OF_MEMORY_LINE = "out of memory: close other programs, raise --memory-limit, or take a smaller model"
 GRACE_SECONDS = 15.0
-"""After its limit on the clock, until a command that does not end by itself is ended."""
+"""Seconds after its limit on wall time at which a command that has not exited is terminated."""
 MEMORY_SHARE = 0.7
-"""Share of its limit on memory that a command must have held for its crash to count as want of memory."""
+"""Share of its limit on memory that a command must have held for its crash to count as lack of memory."""
 
 _NOISE_BYTES = 1 << 20
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -210,7 +210,7 @@ def _code(status: int, shared: _Shared, *, timed_out: bool) -> int:
     if ended and code >= 0:
         return code
     if timed_out:
-        say("Error: not done within the limit of --time-limit, and ended: nothing was changed")
+        say("Error: terminated at the limit of --time-limit: nothing was changed")
         return ExitCode.LIMIT
     if -code in _PASSED_ON:  # as asked for
         signal.signal(-code, signal.SIG_DFL)

@@ -214,13 +214,13 @@ def _branches(run: ConcreteRun, summary: GraphSummary) -> tuple[str, ...]:
 
 
 def _nothing_understood(name: str, summary: GraphSummary) -> str:
-    start = f"{name}: no operation with weights is understood, so there is no weighted graph to make"
+    start = f"{name}: no operation with weights is understood, so no weighted graph can be created"
     if summary.opaque:
         why = {op.op: op.reason or "no reason is known" for op in reversed(summary.opaque)}
         return f"{start}; not understood: {listed([f'{op} ({why[op]})' for op in sorted(why)])}"
     if summary.n_parameters:
-        return f"{name}: all weights of its operations are zero, so there is no weighted graph to make"
-    return f"{name}: no operation of this model has weights, so there is no weighted graph to make"
+        return f"{name}: all weights of its operations are zero, so no weighted graph can be created"
+    return f"{name}: no operation of this model has weights, so no weighted graph can be created"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -142,10 +142,10 @@ def _unreadable(error: EmergraphError, entry: _Entry) -> Iterator[Finding]:
 
 
 def _beside(entry: _Entry, mapped: MappedFile, known: Format) -> Iterator[Finding]:
-    """What a file that is no model means for a user of the folder."""
+    """What a file that is not a model means for a user of the folder."""
     suffix = entry.path.suffix.lower()
     if suffix in _CODE_SUFFIXES or known.name == "script":
-        yield Finding("FOLDER-SCRIPT", "code that comes along; it is never run here", entry.shown)
+        yield Finding("FOLDER-SCRIPT", "source code; it is never run here", entry.shown)
     elif known.name in _LIBRARIES:
         yield Finding("FOLDER-LIBRARY", f"{known.title}; it is never loaded here", entry.shown)
     elif known.name in _CLOSED:
@@ -155,7 +155,7 @@ def _beside(entry: _Entry, mapped: MappedFile, known: Format) -> Iterator[Findin
     elif suffix == ".json" or known.name == "json":
         yield from _configuration(entry, mapped)
     elif suffix in {".jinja", ".j2"}:
-        yield Finding("FOLDER-TEMPLATE", "a template that programs fill in; it is not run here", entry.shown)
+        yield Finding("FOLDER-TEMPLATE", "a template for other programs; it is not run here", entry.shown)
     for finding in code_inside(entry.path.name, mapped.content):
         yield _below(finding, entry)
 
@@ -178,9 +178,9 @@ def _configuration(entry: _Entry, mapped: MappedFile) -> Iterator[Finding]:
             yield Finding("FOLDER-CONFIG", f"no JSON that can be read ({type(error).__name__})", entry.shown)
     for key in named:
         if key in _TEMPLATES:
-            yield Finding("FOLDER-TEMPLATE", f"{key}: a template that programs fill in", entry.shown)
+            yield Finding("FOLDER-TEMPLATE", f"{key}: a template for other programs", entry.shown)
         else:
-            message = f"{key}: it asks for code of its own, which is never run here"
+            message = f"{key}: it asks for custom code, which is never run here"
             yield Finding("FOLDER-CODE", message, entry.shown)
 
 

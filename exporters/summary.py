@@ -69,4 +69,4 @@ def nonfinite_warnings(not_finite: Mapping[str, int], n_parameters: int) -> list
     if not names:
         return []
     said = f"{sum(not_finite.values())} of {n_parameters} parameters are NaN or infinite ({listed(names)})"
-    return [f"{said}; such weights stay edges, and measures of their size leave them out"]
+    return [f"{said}; they remain edges, but measures of weight size leave them out"]

@@ -23,7 +23,7 @@ _DROPOUT_MODE_SINCE, _NORM_MODE_SINCE, _INFERENCE_SINCE = 12, 14, 7
 _SHOWN = 3
 TRAINING = {
     "BatchNormalization": "normalises each batch by its own statistics; the stored ones do not count",
-    "Dropout": "drops at random; it is followed as if it passed everything",
+    "Dropout": "drops values at random; it is traced as the identity",
 }
 """What an operation in training mode does, by type."""
 

@@ -69,7 +69,7 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
         if row["kind"] not in _KINDS:
             raise StoreError(
                 f"{printable(str(database_path(connection)))}: damaged, blocks.kind holds "
-                f"{printable(row['kind'], limit=60)!r}; take it from a copy or export the model again"
+                f"{printable(row['kind'], limit=60)!r}; restore it from a copy or export the model again"
             )
         row["kind"] = EdgeKind(row["kind"])
         infos.append(BlockInfo(**row, src_units=src, dst_units=dst))

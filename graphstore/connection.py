@@ -42,7 +42,7 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
     (
         "permission denied|read-only file system",
         StoreError,
-        "no permission; make it and its folder writable or take a copy; analyses with --no-save only read",
+        "permission denied; make it and its folder writable or use a copy; analyses with --no-save only read",
     ),
     (
         OUT_OF_MEMORY.pattern,
@@ -52,17 +52,17 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
     (
         "no space left|file too large|disk quota|could not write|max_temp_directory_size",
         LimitError,
-        "the disk is full or the file reached its size limit; nothing was changed; make room and try again",
+        "the disk is full or the file reached its size limit; nothing was changed; free some space and retry",
     ),
     (
         "version number|storage version|newer version of duckdb",
         StoreError,
-        f"made by another DuckDB than {duckdb.__version__} can read; update emergraph",
+        f"written by a DuckDB version that {duckdb.__version__} cannot read; update emergraph",
     ),
     (
         "corrupt|checksum|read enough bytes|invalidated|serializ|internal error",
         StoreError,
-        "damaged; take it from a copy or export the model again",
+        "damaged; restore it from a copy or export the model again",
     ),
 )
 """What DuckDB says (a pattern), what to raise, and the rest of the line."""

@@ -1,6 +1,6 @@
 """What a store defines beside its tables, held against what emergraph makes.
 
-A view, a macro or a trigger is SQL that its maker wrote and that runs when somebody else reads or writes the
+A view, a macro or a trigger is SQL that its author wrote and that runs when anyone else reads or writes the
 store. On opening, the views of the schema must be the ones that this project ships, and nothing may take the
 place of something else. Macros are refused: the defaults of their parameters are SQL that DuckDB runs but
 does not show, and a macro can stand in for `sum` or `=`. So are triggers, which run when a store is written.
@@ -72,7 +72,7 @@ def check_definitions(connection: duckdb.DuckDBPyConnection, path: Path) -> None
         StoreError: The store defines a macro, a trigger, or a table or view named like one of DuckDB's own.
     """
     for each in _objects(connection, _RUNNING_BY_THEMSELVES):
-        raise _refused(path, each, "emergraph makes none, and it runs SQL of whoever made it")
+        raise _refused(path, each, "emergraph creates none, and it would run SQL that someone else wrote")
     relations = _objects(connection, _RELATIONS)
     builtin = _names(connection, relations).builtin
     for each in relations:
@@ -96,7 +96,7 @@ def check_views(connection: duckdb.DuckDBPyConnection, path: Path, schema: str) 
     for name, expected in shipped.items():
         if name not in found or not _is_same(found[name].sql or "", expected):
             raise StoreError(
-                f"{printable(str(path))}: damaged, view {name} is not the one that emergraph makes; take it "
+                f"{printable(str(path))}: damaged, view {name} is not emergraph's own; restore it "
                 "from a copy or export the model again"
             )
 
@@ -179,6 +179,6 @@ def _refused(path: Path, each: _Object, why: str) -> StoreError:
     if each.kind in {"column", "constraint"}:
         known += f" of table {printable(each.parent, limit=60)}"
     return StoreError(
-        f"{printable(str(path))}: defines the {known}: {why}; drop it with a DuckDB client, or take the "
-        "store from where you trust it"
+        f"{printable(str(path))}: defines the {known}: {why}; drop it with a DuckDB client, or get the "
+        "store from a source that you trust"
     )

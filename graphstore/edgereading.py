@@ -80,7 +80,7 @@ class EdgeSource:
         if n_found != expected:
             raise StoreError(
                 f"{printable(str(self._path))}: damaged, {n_found} edges in blocks {run[0]} to {run[-1]}, "
-                f"expected {expected}; take it from a copy or export the model again"
+                f"expected {expected}; restore it from a copy or export the model again"
             )
         result: dict[int, EdgeArrays] = {}
         for block in run:

@@ -135,7 +135,9 @@ def compact(path: str | os.PathLike[str]) -> Compacted:
         ):
             copy_graphs(store.connection, target.connection, keep_ids=True)
         if wal_path(fresh).exists():
-            raise LimitError(f"{printable(str(path))}: no room to write it anew; make room and try again")
+            raise LimitError(
+                f"{printable(str(path))}: not enough disk space to rewrite it; free some and try again"
+            )
     return Compacted(bytes_before=before, bytes_after=file.stat().st_size)
 
 

@@ -35,7 +35,7 @@ class QueryLimits:
     """What a query may take."""
 
     time: float = 60.0
-    """Seconds of wall clock."""
+    """Wall time in seconds."""
     memory: int = 2 * GIB
     """Bytes, for DuckDB's buffers; the process as a whole may take 1 GiB more."""
     threads: int | None = None
@@ -107,13 +107,13 @@ def _run_child(request: bytes, limits: QueryLimits) -> tuple[bytes, dict[str, ob
         )
     except subprocess.TimeoutExpired as error:
         raise LimitError(
-            f"the query took more than {limits.time:g} s; make it smaller or raise the time limit"
+            f"the query took more than {limits.time:g} s; simplify it or raise the time limit"
         ) from error
     status = _last_status(done.stderr)
     if status is None:
         raise LimitError(
-            f"the query ended the database engine (exit status {done.returncode}), most likely for lack of "
-            f"memory; make it smaller or raise the memory limit of {limits.memory / GIB:.1f} GiB"
+            f"the query crashed the database engine (exit status {done.returncode}), most likely out of "
+            f"memory; simplify it or raise the memory limit of {limits.memory / GIB:.1f} GiB"
         )
     return done.stdout, status
 

@@ -44,7 +44,7 @@ class GraphReader:
 
     def _damaged(self, what: str) -> StoreError:
         return StoreError(
-            f"{printable(str(self.path))}: damaged, {what}; take it from a copy or export the model again"
+            f"{printable(str(self.path))}: damaged, {what}; restore it from a copy or export the model again"
         )
 
     @property

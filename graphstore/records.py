@@ -318,7 +318,7 @@ class GraphSink(Protocol):
     ) -> int:
         """Write the non-zero entries of `weights` (n_src, n_dst) as edges; return how many.
 
-        A weight of exactly zero is no edge; NaN and infinities are kept. With `kernels`, an entry is an edge
+        A weight of exactly zero is not an edge; NaN and infinities are. With `kernels`, an entry is an edge
         where `kernels.n_params > 0`, even if its weight (the sum) is zero.
         """
         ...

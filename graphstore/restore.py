@@ -168,5 +168,5 @@ def _index_in(units: NDArray[np.int64], wanted: NDArray[np.generic]) -> NDArray[
 def _damaged(reader: GraphReader, name: str, why: str) -> StoreError:
     return StoreError(
         f"{printable(str(reader.path))}: damaged, tensor {printable(name, limit=60)!r}: {why}; "
-        "take it from a copy or export the model again"
+        "restore it from a copy or export the model again"
     )

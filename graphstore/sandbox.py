@@ -40,7 +40,7 @@ _AS_TEXT = (
 )
 """Types that polars lacks, or that hold values it cannot show (dates beyond the year 9999)."""
 
-_OUT_OF_MEMORY = "the query needs more memory than its limit; make it smaller or raise the memory limit"
+_OUT_OF_MEMORY = "the query needs more memory than its limit; simplify it or raise the memory limit"
 
 
 def main() -> int:
@@ -171,13 +171,13 @@ def _distinct(names: list[str]) -> list[str]:
 def _sql_error(error: duckdb.Error, path: Path, seconds: float) -> EmergraphError:
     """Return the error to report for what DuckDB said about the user's SQL."""
     if isinstance(error, duckdb.InterruptException):
-        return LimitError(f"the query took more than {seconds:g} s; make it smaller or raise the time limit")
+        return LimitError(f"the query took more than {seconds:g} s; simplify it or raise the time limit")
     if isinstance(error, duckdb.OutOfMemoryException):
         return LimitError(_OUT_OF_MEMORY)
     if isinstance(error, (duckdb.IOException, duckdb.FatalException, duckdb.InternalException)):
         return translate(error, path)
     if isinstance(error, duckdb.PermissionException):  # what it says may name a folder of the machine
-        return UsageError("sql: it asks for what is not available here; query the tables of the store")
+        return UsageError("sql: it uses something that is not available here; query the tables of the store")
     return UsageError(f"sql: {one_line(str(error))}")
 
 

@@ -104,7 +104,7 @@ def check_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     )
     if problem := next(problems, None):
         raise StoreError(
-            f"{printable(str(path))}: damaged, {problem}; take it from a copy or export the model again"
+            f"{printable(str(path))}: damaged, {problem}; restore it from a copy or export the model again"
         )
 
 
@@ -213,12 +213,12 @@ def stored_version(
             rows = []
     if len(rows) != 1 or rows[0][0] != APPLICATION or not isinstance(rows[0][1], int):
         raise StoreError(
-            f"{name}: a DuckDB file, but not an emergraph store; give a file that `emergraph export` made"
+            f"{name}: a DuckDB file, but not an emergraph store; give one that `emergraph export` created"
         )
     version = rows[0][1]
     if version > SCHEMA_VERSION:
         raise StoreError(
-            f"{name}: store of schema version {version}, this emergraph knows up to {SCHEMA_VERSION}; "
+            f"{name}: store of schema version {version}, this emergraph supports up to {SCHEMA_VERSION}; "
             "update emergraph"
         )
     check_definitions(connection, path)

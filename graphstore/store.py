@@ -62,7 +62,7 @@ def open_store(
             a file that is a part of something unfinished itself.
 
     Raises:
-        InvalidInputError: There is no such file or folder, or it is no regular file.
+        InvalidInputError: There is no such file or folder, or it is not a regular file.
         UsageError: A new store has another ending, or the path a question mark, or a name that is too long.
         StoreError: The file is locked by another process, from elsewhere, newer, or damaged.
 
@@ -207,7 +207,7 @@ class Store:
 
     def _require_unspoiled(self) -> None:
         if self._spoiled:
-            raise RuntimeError("a graph was given up, and with it all that was written together")
+            raise RuntimeError("a graph was abandoned, and with it all that was written together")
 
     def _transaction(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self._together else transaction(self.connection)
@@ -294,7 +294,7 @@ class Store:
             parameters: All parameters, kept as JSON.
             seed: Seed of random numbers.
             result_tables: Frames by the name of their result table (see `results.register`).
-            duration: Wall clock in seconds.
+            duration: Wall time in seconds.
         """
         self.require_write()
         run = Run(graph=graph, command=command, parameters=parameters, seed=seed, duration=duration)
@@ -415,7 +415,7 @@ def _check_complete(place: _Place) -> None:
         LimitError: DuckDB could not write all of it.
     """
     if wal_path(place.file).exists():
-        raise LimitError(f"{printable(str(place.path))}: the disk is full; make room and try again")
+        raise LimitError(f"{printable(str(place.path))}: the disk is full; free some space and try again")
 
 
 def _bring_up(connection: duckdb.DuckDBPyConnection, place: _Place, version: int, mode: Mode) -> None:

@@ -48,9 +48,9 @@ def check_place(path: Path, *, may_make: bool = False, any_name: bool = False) -
     if path.is_symlink():
         raise InvalidInputError(f"{name}: a link that leads nowhere; name the file itself")
     if not may_make:
-        raise InvalidInputError(f"{name}: no such store; `emergraph export MODEL {name}` makes one")
+        raise InvalidInputError(f"{name}: no such store; `emergraph export MODEL {name}` creates one")
     if not path.absolute().parent.is_dir():
-        raise InvalidInputError(f"{name}: the folder to make it in does not exist; make the folder first")
+        raise InvalidInputError(f"{name}: its folder does not exist; create the folder first")
     if not any_name and path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"{name}: a new store is named *.duckdb or *.db; give such a name, or --any-name to keep this one"
@@ -84,16 +84,12 @@ def _check_content(path: Path, name: str) -> None:
             f"{name}: {error.kind}, not a store; give a file such as net.duckdb"
         ) from None
     except OSError as error:
-        raise StoreError(
-            f"{name}: cannot be read: {error.strerror}; take a copy that you may read"
-        ) from error
+        raise StoreError(f"{name}: cannot be read: {error.strerror}; use a copy that you can read") from error
     if not head:
-        raise StoreError(
-            f"{name}: an empty file, not an emergraph store; remove it, and export makes a new one"
-        )
+        raise StoreError(f"{name}: an empty file, not an emergraph store; remove it and export again")
     if head[at:] != magic:
         raise StoreError(
-            f"{name}: not an emergraph store, not even a DuckDB file; give one that `emergraph export` made"
+            f"{name}: not a DuckDB file, so not an emergraph store; give one that `emergraph export` created"
         )
     _check_logs(path, name)
 
@@ -106,7 +102,7 @@ def _check_logs(path: Path, name: str) -> None:
         except OSError:
             continue
         if (kind := kind_of(mode)) != "a regular file":
-            raise StoreError(f"{name}: beside it, {name}{suffix} is {kind}; remove that")
+            raise StoreError(f"{name}: the file {name}{suffix} beside it is {kind}; remove it")
 
 
 __all__ = ["SUFFIXES", "check_opened", "check_place"]

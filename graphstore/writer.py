@@ -85,7 +85,7 @@ class GraphWriter:
             block: What the edges are.
             src_units: (n_src,) distinct ids of the units that the rows stand for.
             dst_units: (n_dst,) distinct ids of the units that the columns stand for.
-            weights: (n_src, n_dst). A weight of exactly zero is no edge; NaN and infinities are kept.
+            weights: (n_src, n_dst). A weight of exactly zero is not an edge; NaN and infinities are kept.
             kernels: Side columns of edges that stand for several parameters; then an entry is an edge where
                 `kernels.n_params > 0`, even if its weight is zero.
 

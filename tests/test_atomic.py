@@ -58,7 +58,7 @@ def test_a_failure_while_publishing_leaves_none_of_the_results(tmp_path, monkeyp
         return real(*arguments, **options)
 
     monkeypatch.setattr(os, call, failing)
-    with pytest.raises(LimitError, match="no room"):
+    with pytest.raises(LimitError, match="not enough disk space"):
         write_three(tmp_path)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"old"}
@@ -218,13 +218,15 @@ def test_a_full_disk_is_told_however_a_library_puts_it(tmp_path, error, limit, w
     with pytest.raises(LimitError if limit else (type(error), InvalidInputError)) as caught:
         failing()
     if limit:
-        assert str(caught.value).startswith("no room to write ")
+        assert str(caught.value).startswith("not enough disk space to write ")
         assert "result" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_how_much_was_to_be_written_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(LimitError, match=r"no room to write .*a: No space left on device \(2\.5 MB to write"):
+    with pytest.raises(
+        LimitError, match=r"not enough disk space to write .*a: No space left on device \(2\.5 MB to write"
+    ):
         write_atomically(tmp_path / "a", bytes(2_500_000))
     assert list(tmp_path.iterdir()) == []

@@ -256,7 +256,7 @@ def test_a_full_temporary_folder_is_one_line(temporary, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(LimitError, match="no room for temporary files"):
+    with pytest.raises(LimitError, match="not enough disk space for temporary files"):
         Scratch()
     assert names(temporary) == []
 

@@ -129,7 +129,7 @@ def _kept_samples(
     if np.any(lengths[~full] > 0):
         raise InvalidInputError(
             f"Trace '{name}' keeps between {lengths[lengths > 0].min()} and {n_kept} values per unit: "
-            "expected as many for all"
+            "expected the same number for all"
         )
     samples = np.full((n_kept, n_units), np.nan, dtype=np.float32)
     flat = lists.filter(pl.Series(full)).explode().to_numpy()

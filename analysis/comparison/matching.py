@@ -91,7 +91,7 @@ def match_weights(
 def _by_key(
     left: Sequence[Weight], right: Sequence[Weight], key: Callable[[Weight], object]
 ) -> list[tuple[Weight, Weight]]:
-    """Pairs with the same key, in order; None is no key."""
+    """Pairs with the same key, in order; None is not a key."""
     there: defaultdict[object, list[Weight]] = defaultdict(list)
     for weight in right:
         there[key(weight)].append(weight)

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class WeightDraw:
-    """One draw of a weight null, for whoever runs the model with it."""
+    """One draw of a weight null, for a caller that runs the model with it."""
 
     kind: NullKind
     graph: UnitGraph

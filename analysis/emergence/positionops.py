@@ -245,7 +245,9 @@ def _moved_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) 
     constants = {name: tensors.constant(name) for name in node.input[1:] if name}
     missing = [name for name, value in constants.items() if value is None]
     if missing:
-        raise UsageError(f"positions cannot be followed through '{node.name}': '{missing[0]}' is no constant")
+        raise UsageError(
+            f"positions cannot be followed through '{node.name}': '{missing[0]}' is not a constant"
+        )
     plain = onnx.NodeProto()
     plain.CopyFrom(node)
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output]

@@ -127,7 +127,7 @@ def _tensors(prepared: Prepared, source: ModelSource) -> Tensors:
             return held[name].shape
         found = values[name].shape if name in values else None
         if found is None:
-            raise UsageError(f"'{name}' is no tensor with a shape: positions need arrays of numbers")
+            raise UsageError(f"'{name}' is not a tensor with a shape: positions need arrays of numbers")
         return found
 
     def constant(name: str) -> Array | None:

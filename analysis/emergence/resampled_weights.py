@@ -55,7 +55,7 @@ class MovedWeights:
     def kept(self, kind: WeightNull) -> frozenset[int]:
         """Ids of blocks that stay as they are.
 
-        Their weights come out of several tensors, or cannot be told apart in theirs; or they are no matrices
+        Their weights come out of several tensors, or cannot be told apart in theirs; or they are not matrices
         (convolutions in groups) and the null asks for other edges than the operation can have.
 
         Args:
@@ -122,7 +122,7 @@ def with_noise(
     Signed integers (quantized around zero) are rounded again.
 
     Args:
-        names: Tensors; those with less than two axes, and those that are no numbers of these kinds, are left
+        names: Tensors; those with less than two axes, and those that are not numbers of these kinds, are left
             out.
         tensor_values: Values by name.
         size: Standard deviation, relative to the root mean square of each tensor.

@@ -9,7 +9,7 @@ from emergraph.errors import UsageError
 SINGULAR = 1e-12
 """A squared canonical correlation this close to 1 is a deterministic relation: infinite information."""
 RANK_TOLERANCE = 1e-10
-"""Directions whose standard deviation is below this share of the largest are no directions."""
+"""Directions whose standard deviation is below this share of the largest are not directions."""
 
 
 def log_det_bias(dimensions: int, n: int) -> float:
@@ -109,7 +109,7 @@ def gaussian_information(x: Floats, y: Floats) -> float:
         return 0.0
     if n - 1 <= p + q:
         raise UsageError(
-            f"{n} samples do not suffice for {p} + {q} dimensions: expected more than {p + q + 1}; take more "
+            f"{n} samples do not suffice for {p} + {q} dimensions: expected more than {p + q + 1}; use more "
             "samples or project to fewer dimensions"
         )
     rest = 1 - correlations**2

@@ -38,7 +38,7 @@ def ksg_information(x: Floats, y: Floats, *, neighbours: int = NEIGHBOURS, force
     if widest > MAX_DIMENSIONS and not force:
         raise UsageError(
             f"ksg: expected at most {MAX_DIMENSIONS} dimensions each, found {x.shape[1]} and {y.shape[1]}; "
-            "its estimates are far too low beyond: project, or take the estimator gaussian or mine"
+            "its estimates are far too low beyond that: project, or use the estimator gaussian or mine"
         )
     n = len(x)
     if n < neighbours + 2:

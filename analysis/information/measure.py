@@ -70,7 +70,7 @@ class EstimatorOptions:
         if self.estimator == EstimatorName.KSG and (self.dimensions or 1) > MAX_DIMENSIONS:
             raise UsageError(
                 f"ksg with {self.dimensions} dimensions: expected at most {MAX_DIMENSIONS}; its estimates "
-                "are far too low beyond: take the estimator gaussian or mine"
+                "are far too low beyond that: use the estimator gaussian or mine"
             )
 
     def kept_dimensions(self, n: int) -> int:

@@ -5,7 +5,7 @@ is reported elsewhere is often the largest value over a training, of the trainin
 permutation of a batch as the product of the marginals: for 50 independent dimensions and 500 samples
 that gives 8.8 bits.
 Here samples are split in three: T is trained on one half, the training stops when the bound on a quarter no
-longer rises, and the bound of the last quarter, which had no say, is the estimate.
+longer rises, and the bound on the last quarter, which is held out, is the estimate.
 """
 
 from dataclasses import dataclass

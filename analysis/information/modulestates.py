@@ -100,5 +100,7 @@ def _state(value: Any) -> Array:  # noqa: ANN401
     """A hidden state (n, length, width) out of what a block takes or gives."""
     tensor = value[0] if isinstance(value, tuple | list) else value
     if not hasattr(tensor, "ndim") or tensor.ndim != 3:
-        raise InvalidInputError("a block's state is no tensor (samples, positions, width); name other blocks")
+        raise InvalidInputError(
+            "a block's state is not a tensor (samples, positions, width); name other blocks"
+        )
     return np.asarray(array_of(tensor.float()))

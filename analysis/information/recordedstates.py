@@ -75,7 +75,7 @@ def _micro(
     if tokens is None or not fits or any(a.ndim != 2 or len(a) != len(tokens) for a in alone):
         raise InvalidInputError(
             f"{shown}: for tokens fed alone expected tokens (m,) and alone_0, alone_1, ... (m, width), one "
-            "per state; or take another micro level: first or positions"
+            "per state; or use another micro level: first or positions"
         )
     order = np.argsort(tokens)
     place = np.searchsorted(tokens[order], ids)

@@ -82,7 +82,7 @@ def entity_sequences(
     if population > LARGEST_LIST:
         raise UsageError(
             f"{len(entities)} entities in {shots} shots are {population} sequences; expected at most "
-            f"{LARGEST_LIST}: take fewer entities or shots"
+            f"{LARGEST_LIST}: use fewer entities or shots"
         )
     n = population if n is None else n
     if not 1 <= n <= population:
@@ -198,5 +198,7 @@ def _lines(path: Path) -> NDArray[np.generic]:
             f"{path.name}: expected one sequence of ids a line, such as 5 0 7 0; for running text use --text"
         ) from error
     if len({len(row) for row in rows}) != 1:
-        raise InvalidInputError(f"{path.name}: expected lines with as many ids each, and at least one line")
+        raise InvalidInputError(
+            f"{path.name}: expected at least one line, and the same number of ids on each"
+        )
     return np.array(rows, np.int64)

@@ -20,7 +20,7 @@ def cluster(backend: Backend, *, address: str | None = None, n_jobs: int = -1) -
 
     Raises:
         MissingExtraError: The engine is not installed.
-        UsageError: Nothing answers at the address, or the backend is no cluster.
+        UsageError: Nothing answers at the address, or the backend is not a cluster.
     """
     if backend not in (Backend.DASK, Backend.RAY):
         raise UsageError(f"backend {backend}: expected dask or ray for a cluster")

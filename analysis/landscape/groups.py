@@ -103,7 +103,7 @@ def filter_groups(layout: Layout, tensor: str, *, m: int = 14) -> Groups:
     block = next((block for block in layout.blocks if block.name == tensor), None)
     if block is None:
         raise UsageError(
-            f"tensor {tensor!r}: not among the {len(layout.blocks)} perturbed tensors of the model"
+            f"tensor {tensor!r}: not one of the {len(layout.blocks)} perturbed tensors of the model"
         )
     filters = group_ids(layout, Norm.FILTER)[block.span]
     filters = filters - filters.min()

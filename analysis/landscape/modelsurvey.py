@@ -88,7 +88,7 @@ def survey_model(
         The survey with its provenance.
 
     Raises:
-        InvalidInputError: The file is no model, has no weights to perturb, or crashes onnxruntime.
+        InvalidInputError: The file is not a model, has no weights to perturb, or crashes onnxruntime.
         LimitError: A limit was hit.
         UsageError: Inputs, targets, outputs and loss do not fit the model.
 
@@ -101,7 +101,9 @@ def survey_model(
     notes = list(prepared.notes)
     affordable = _affordable_samples(prepared, asked, chosen)
     if affordable is not None:
-        notes.append(f"samples cut from {prepared.samples} to {affordable} to stay near {chosen.budget:g} s")
+        notes.append(
+            f"samples reduced from {prepared.samples} to {affordable} to stay near {chosen.budget:g} s"
+        )
         prepared = prepare(affordable)
     others = _read_others(prepared, chosen)
     evaluator = prepared.evaluator

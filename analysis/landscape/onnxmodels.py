@@ -86,7 +86,7 @@ def _probes(
             limits=chosen.limits,
         )
     if not chosen.inputs:
-        raise UsageError("evaluation set: no inputs given and none to be made up; give inputs or samples")
+        raise UsageError("evaluation set: neither inputs nor samples given; give one of them")
     return given_inputs(source, chosen.inputs, limits=chosen.limits)
 
 
@@ -126,7 +126,7 @@ def _check_layouts(own: ReweightableModel, other: ReweightableModel, name: str) 
         apart = next((a for a, b in zip(ours, theirs, strict=False) if a[1] != b[1]), (ours or theirs)[-1])
         raise UsageError(
             f"{name}: its weights do not have the shapes of the model's ({len(theirs)} tensors, expected "
-            f"{len(ours)}; they part at {apart[0]}); expected another checkpoint of the same architecture"
+            f"{len(ours)}; they differ at {apart[0]}); expected another checkpoint of the same architecture"
         )
 
 

@@ -170,7 +170,7 @@ class ModelOptions(Options):
 
     samples: int | None = option(
         default=16,
-        help="Probe inputs to make up where --inputs gives no evaluation set.",
+        help="Synthetic probe inputs, where --inputs gives no evaluation set.",
         least=1,
     )
     loss: LossKind = option(
@@ -190,7 +190,7 @@ class ModelOptions(Options):
         default_text="all but states",
         repeatable=True,
     )
-    embeddings: bool = option(default=False, help="Move embedding tables of an ONNX file, too.")
+    embeddings: bool = option(default=False, help="Perturb embedding tables of an ONNX file, too.")
     weights: Path | None = option(
         default=None,
         help="Weights for the module of a factory; read without running anything.",
@@ -213,7 +213,7 @@ class ModelOptions(Options):
     )
     budget: float | None = option(
         default=60.0,
-        help="Cut the survey down to about this long; 0 never cuts.",
+        help="Reduce the survey to about this long; 0 never does.",
         metavar="TIME",
         form=BUDGET,
         above=0,
@@ -263,7 +263,7 @@ class ParallelOptions(Options):
     jobs: int = option(default=-1, help="Workers for --backend; -1 is one per core.")
     resume: Path | None = option(
         default=None,
-        help="Keep results in FILE while it runs, and go on from them.",
+        help="Keep results in FILE during the run, and resume from them.",
         metavar="FILE",
         role=FileRole.WRITES,
     )
@@ -325,4 +325,4 @@ def fit_to_budget(
         for name in vars(options)
         if getattr(options, name) != getattr(fitted, name)
     ]
-    return fitted, [f"cut to stay near {seconds:g} s: {', '.join(changed)}"] if changed else []
+    return fitted, [f"reduced to stay near {seconds:g} s: {', '.join(changed)}"] if changed else []

@@ -69,7 +69,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _filter_axes(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
-    """Axes that count filters of a constant at input `position`; None if it is no weight there."""
+    """Axes that count filters of a constant at input `position`; None if it is not a weight there."""
     if node.domain not in ("", "com.microsoft"):
         return None
     op = node.op_type
@@ -150,7 +150,7 @@ def _use(
     *,
     vectors: bool,
 ) -> Parameter | None:
-    """What a constant is at one input of one operation; None if it is no parameter there."""
+    """What a constant is at one input of one operation; None if it is not a parameter there."""
     shape = tuple(int(d) for d in tensor.dims)
     if tensor.data_type not in FLOATING or _size(tensor) < 2:
         return None

@@ -78,7 +78,7 @@ def _cast(node: onnx.NodeProto, model: Rewriting) -> bool:
     value = model.value(node.input[0])
     if value is None or attributes(node).get("to") != FLOAT or value.dtype.kind not in "iu":
         return False
-    if value.ndim < 2:  # scalars and shape arithmetic are no weights
+    if value.ndim < 2:  # scalars and shape arithmetic are not weights
         return False
     name = model.add_weight(node.input[0], ("Cast",), lambda: value.astype(np.float32))
     model.nodes.append(helper.make_node("Identity", [name], [node.output[0]], name=node.name))

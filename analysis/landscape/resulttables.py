@@ -23,7 +23,7 @@ STATISTICS = register(
 LAYERS = register(
     ResultTable(
         "landscape_layers",
-        "One row per weight tensor of a run: what the loss does when it alone is moved.",
+        "One row per weight tensor of a run: how the loss changes when it alone is perturbed.",
         (
             Column("tensor", "VARCHAR", "tensors.name."),
             Column("operation", "VARCHAR", "Operation or module that uses it."),
@@ -38,7 +38,7 @@ LAYERS = register(
                 "layers.id of the layer that the tensor leads into (the first one where it is shared); NULL "
                 "where the run's graph is not in the store or has no such tensor.",
             ),
-            Column("rho_1", "DOUBLE", "Autocorrelation at lag 1 of walks that move this tensor alone."),
+            Column("rho_1", "DOUBLE", "Autocorrelation at lag 1 of walks that perturb this tensor alone."),
             Column(
                 "excess_ruggedness",
                 "DOUBLE",

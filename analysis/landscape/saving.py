@@ -292,7 +292,7 @@ def _graph_of(store: Store, result: ModelSurvey, wanted: str | int | None) -> in
     moved = [layer.tensor for layer in result.survey.layers]
     if moved and not tensor_layers(store, graph).keys() & set(moved):
         raise UsageError(
-            f"graph {wanted}: has none of the {len(moved)} tensors that were moved, such as {moved[0]}; "
+            f"graph {wanted}: has none of the {len(moved)} tensors that were perturbed, such as {moved[0]}; "
             "expected the graph of the same model"
         )
     return graph

@@ -109,7 +109,7 @@ class Checkpoint:
 
     def _damaged(self, what: str) -> InvalidInputError:
         return InvalidInputError(
-            f"checkpoint {self._path}: damaged ({printable(what)}); delete it to start anew"
+            f"checkpoint {self._path}: damaged ({printable(what)}); delete it to start over"
         )
 
     def add(self, index: int, values: NDArray[np.float64]) -> None:

@@ -97,7 +97,7 @@ class EmergenceOptions(Options):
     )
 
     def check(self) -> None:
-        """Refuse interiors that are no set, and cycles that are not unrolled.
+        """Refuse interiors that are not a set, and cycles that are not unrolled.
 
         Raises:
             UsageError: An option makes no sense.

@@ -115,7 +115,7 @@ def _module(data: ModuleData) -> "torch.nn.Module":
 def gradient_scores(
     criterion: Criterion, items: Items, products: Products, tensor_values: TensorValues
 ) -> Floats:
-    """(n_items,) scores; NaN, which goes last, where a tensor has no gradient.
+    """(n_items,) scores; NaN, which is removed last, where a tensor has no gradient.
 
     Args:
         criterion: snip, taylor or gate.

@@ -1,7 +1,7 @@
 """What a pruning removes: edges, single parameters, or units; shared weights once.
 
 Prunable are the weights that lead into neurons: blocks of kind `weight` or `recurrent` with a parameter
-tensor, embedding tables left out. A weight that is exactly zero is no edge and nothing that could be removed.
+tensor, embedding tables left out. A weight that is exactly zero is not an edge and cannot be removed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -290,7 +290,7 @@ def _unit_items(
         hidden[block.dst] = False
     units = np.flatnonzero(hidden & ~gates)
     if gates.any():
-        notes.append("units of recurrent cells are kept: their gates could only go together")
+        notes.append("units of recurrent cells are kept: their gates can only be removed together")
     if not len(units):
         raise UsageError("; ".join(["the graph has no hidden neurons that could be pruned", *notes]))
     return Items(

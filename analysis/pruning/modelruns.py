@@ -301,7 +301,7 @@ def model_outputs(
         for part, name in zip(parts, names, strict=True):
             values = fetched[name].values
             if values is None:
-                raise InvalidInputError(f"output {printable(name, limit=60)!r} is no tensor of numbers")
+                raise InvalidInputError(f"output {printable(name, limit=60)!r} is not a tensor of numbers")
             whole = values if values.ndim and size == values.shape[0] else values[None]
             part.append(whole[: n - start] if size > 1 else whole)
     return [_stacked(part) for part in parts]

@@ -104,7 +104,7 @@ class PruningOptions(Options):
     )
     unit: PruningUnit | None = option(
         default=None,
-        help="Remove edges (kernels as wholes), parameters or units.",
+        help="Remove edges (kernels whole), parameters or units.",
         default_text="parameter; unit for l2 and activation; edge for --where",
     )
     seeds: int = option(default=1, help="Repetitions of criterion random, with seeds 0, 1, ...", least=1)
@@ -125,7 +125,7 @@ class PruningOptions(Options):
         if self.where is not None and (
             self.criterion != "magnitude" or self.levels != DEFAULT_LEVELS or self.scope is not None
         ):
-            raise UsageError("--where picks what goes: leave out --criterion, --level and --scope")
+            raise UsageError("--where picks what is removed: leave out --criterion, --level and --scope")
         _ = self.kind
 
     def for_layers(self) -> "PruningOptions":

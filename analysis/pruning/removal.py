@@ -97,7 +97,7 @@ def prune_by_scores(
 
     Args:
         items: What can be removed.
-        scores: (n_items,); NaN goes last.
+        scores: (n_items,); NaN is removed last.
         levels: Ascending shares.
         scope: `global`, `layer`, `block`, or `unit` (each target unit by itself).
         seed: Of random scores, to be reported.

@@ -142,7 +142,7 @@ def save_pruning(
         store: Open for writing.
         graph: Id of the graph.
         result: The what-ifs.
-        duration: Wall clock in seconds.
+        duration: Wall time in seconds.
         about: Parameters of the run beside the options, such as the trace.
     """
     frame = result.frame.select(

@@ -11,7 +11,7 @@ from emergraph.analysis.edgesets.edgetable import Floats, Levels
 def removal_levels(scores: Floats, groups: NDArray[np.int64], levels: Sequence[float]) -> Levels:
     """First level at which each item is removed: in each group exactly `round(level * n)` items.
 
-    Items go in ascending order of (score, position); NaN goes last. `round` is Python's, to even at halves,
+    Items go in ascending order of (score, position); NaN is removed last. `round` is Python's (half to even),
     which is what `torch.nn.utils.prune` counts with.
 
     Args:

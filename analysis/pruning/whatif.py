@@ -178,8 +178,8 @@ def _chosen(items: Items, around: Surroundings) -> Removal:
     gone: Levels = np.where(np.asarray(around.chosen, dtype=bool)[items.edge], 0, 1).astype(np.uint8)
     if not (gone == 0).any():
         raise UsageError(
-            "the predicate matches nothing that could be pruned: of edges it can take weights into neurons, "
-            "of units hidden neurons; `emergraph sql` shows what there is"
+            "the predicate matches nothing that could be pruned: of edges, only weights into neurons can; "
+            "of units, only hidden neurons; `emergraph sql` lists them"
         )
     return nested_removal(items, gone, [float((gone == 0).mean())])
 
@@ -193,7 +193,7 @@ def _notes(items: Items, options: PruningOptions, around: Surroundings) -> list[
     if around.activations is not None and options.kind in (Criterion.WANDA, Criterion.ACTIVATION):
         scored = scores(options.kind, items, activations=around.activations)
         if unknown := int(np.isnan(scored).sum()):
-            notes.append(f"{unknown} of {items.n} items have no measured activation and go last")
+            notes.append(f"{unknown} of {items.n} items have no measured activation and are removed last")
     if items.unit is PruningUnit.UNIT:
         notes.append("coupled_units counts removed units whose channel a residual sum still needs")
     notes.append("FLOPs need the sizes of feature maps, which the graph does not keep: give --model FILE")

@@ -110,7 +110,7 @@ def check_target(model: Path, out: Path) -> None:
     """
     shown = printable(str(out), limit=100)
     if not out.parent.is_dir():
-        raise UsageError(f"--write {shown}: there is no folder of that name")
+        raise UsageError(f"--write {shown}: no such folder")
     if out.exists() and model.exists() and out.samefile(model):
         raise UsageError(f"--write {shown}: that is the model itself; give another name")
 

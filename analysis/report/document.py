@@ -52,7 +52,7 @@ class Attempt:
     state: str
     """done, failed, out of time or left out."""
     seconds: float | None = None
-    """Wall clock; None where it did not run."""
+    """Wall time in seconds; None where it did not run."""
     message: str = ""
     """What it said when it failed, or why it was left out."""
     held_to: str = ""

@@ -91,7 +91,9 @@ class SkillCurves:
         if options.alpha is not None:
             return np.asarray(np.arange(1, self.n_skills + 1, dtype=np.float64) ** -(options.alpha + 1))
         if self.frequency is None:
-            raise UsageError("how frequent are the skills? Give --alpha, or a column frequency in the table")
+            raise UsageError(
+                "the frequencies of the skills are unknown: give --alpha, or a column frequency in the table"
+            )
         return np.asarray(self.frequency / self.frequency[0])
 
 
@@ -104,7 +106,7 @@ class FamilyFit:
     calibration_error: float
     """Root mean squared error on skill 1, as a share of the target."""
     held_out_error: float
-    """The same on all other skills, which had no say; NaN for a single skill."""
+    """The same on all other skills, which are held out; NaN for a single skill."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -329,4 +331,4 @@ def read_curves(source: str | Path | pl.DataFrame) -> SkillCurves:
     try:
         return SkillCurves.from_frame(frame)
     except (pl.exceptions.PolarsError, TypeError) as error:
-        raise InvalidInputError(f"recorded skills: columns that are no numbers: {error}") from error
+        raise InvalidInputError(f"recorded skills: columns that are not numbers: {error}") from error

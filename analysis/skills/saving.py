@@ -20,7 +20,7 @@ SKILLS = register(
             Column("predicted", "DOUBLE", "Where the skill emerges, in the units of the axis."),
             Column("low", "DOUBLE", "Lower end of the 95 % interval over calibrations."),
             Column("high", "DOUBLE", "Upper end of it."),
-            Column("observed", "DOUBLE", "Where it was seen to emerge; NULL for never."),
+            Column("observed", "DOUBLE", "Where it was observed to emerge; NULL for never."),
             Column("ratio", "DOUBLE", "observed / predicted."),
             Column("error", "DOUBLE", "Root mean squared error of its curve, share of the target."),
         ),

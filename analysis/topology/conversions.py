@@ -90,7 +90,7 @@ def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | No
     if target.exists():
         raise UsageError(f"{target}: exists; name another file or remove it first")
     if not target.absolute().parent.is_dir():
-        raise UsageError(f"{target}: the folder to write it in does not exist; make it first")
+        raise UsageError(f"{target}: its folder does not exist; create the folder first")
     limit = MAX_GRAPHML if max_edges is None and form == "graphml" else max_edges
     n_edges = _within(reader, limit, form)
     with joined() as outputs:
@@ -163,6 +163,6 @@ def _within(reader: GraphReader, limit: int | None, what: str) -> int:
     if limit is not None and n_edges > limit:
         raise LimitError(
             f"graph '{reader.name}': {n_edges} edges exceed the limit of {limit} for {what}; raise max_edges "
-            "(--max-edges), or take parquet"
+            "(--max-edges), or use parquet"
         )
     return n_edges

@@ -38,7 +38,7 @@ def register_all() -> None:
     """Put every command on the application; only light modules are imported."""
     for name in NAMES:
         importlib.import_module(f"emergraph.cli.commands.{name}")
-    # whoever imported one of the modules before has registered its command early
+    # an earlier import of one of the modules has registered its command already
     app.registered_commands.sort(key=lambda command: _place(command.callback))
 
 

@@ -79,7 +79,7 @@ class Writing:
 
     @property
     def output(self) -> Output:
-        """The same for results that are no page."""
+        """The same for results that are not a page."""
         chosen = None if self.format is None or self.is_page else Format(self.format.value)
         return Output(format=chosen, out=self.out, quiet=self.quiet, debug=self.debug)
 

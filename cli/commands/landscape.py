@@ -95,7 +95,7 @@ def _view(result: "ModelSurvey", run: int | None) -> View:
     facts: dict[str, object] = {
         "model": result.source,
         "loss": survey.loss_name,
-        "samples": f"{result.samples} given" if result.probes_seed is None else f"{result.samples} made up",
+        "samples": f"{result.samples} given" if result.probes_seed is None else f"{result.samples} generated",
         "parameters moved": survey.n_params,
         "directions scaled by": str(survey.options.norm),
         "loss at the model's weights": survey.base_loss,

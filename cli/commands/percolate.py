@@ -60,7 +60,7 @@ def _view(result: "PercolationResult") -> View:
     if result.n_without_key:
         notes.append(
             f"{result.n_without_key} of {result.n_edges} edges have no key, such as units without a recorded "
-            "activity: they come last"
+            "activity: they are added last"
         )
     if result.has_ties:
         notes.append(f"some keys are equal: their order is random, over {len(result.observed.curves)} seeds")

@@ -41,7 +41,7 @@ class Making:
         FileRole.STORES,
     ] = None
     any_name: AnyName = False
-    budget: Annotated[str, typer.Option(metavar="TIME", help="Wall clock for everything.")] = "60s"
+    budget: Annotated[str, typer.Option(metavar="TIME", help="Wall time for the whole report.")] = "60s"
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
 
 

@@ -61,7 +61,7 @@ def _view(result: "TrainingResult") -> View:
     if result.exponents:
         notes.append(result.statement)
     else:
-        notes.append("no exponent: that takes three runs of two sizes that change at all")
+        notes.append("no exponent: it needs at least three runs, of two sizes, that have a transition")
     return View(
         rows=result.runs(),
         details=result.exponent_table() if result.exponents else None,

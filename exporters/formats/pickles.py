@@ -116,7 +116,7 @@ def instructions(window: Window) -> Iterator[tuple[pickletools.OpcodeInfo, objec
     """Yield instruction after instruction; nothing is followed.
 
     Raises:
-        ValueError: The bytes are no instruction.
+        ValueError: The bytes are not an instruction.
     """
     with warnings.catch_warnings():
         # text with an unknown backslash escape makes the decoder warn about the bytes

@@ -52,13 +52,13 @@ _POINTERS = (
         "lfs",
         "a Git LFS pointer",
         signs.starts(b"version https://git-lfs", b"version https://hawser"),
-        "fetch the file that it stands for: git lfs pull",
+        "fetch the file that it points to: git lfs pull",
     ),
     _other(
         "annex",
         "a git-annex pointer",
         signs.is_annex,
-        "fetch the file that it stands for: git annex get FILE",
+        "fetch the file that it points to: git annex get FILE",
     ),
 )
 
@@ -68,7 +68,7 @@ _ZIPS = (
         "a torch.package archive, which is code",
         signs.zipped(has=(".data/extern_modules",)),
         Inside.ZIP,
-        step="save the weights alone as a state dict",
+        step="save only the weights, as a state dict",
     ),
     _weights("exported_program", "an exported program of torch", signs.is_exported_program, Inside.ZIP),
     _weights("torchscript", "a TorchScript archive", signs.is_torchscript, Inside.ZIP),
@@ -189,7 +189,7 @@ _OTHERS = (
 _PICKLE = _weights("pickle", "a pickle", signs.is_pickle, Inside.PICKLE)
 
 _TEXTS = (
-    _other("html", "a web page", signs.is_html, "was the download a login page? " + _FETCH),
+    _other("html", "a web page", signs.is_html, "the download may be a login page: " + _FETCH),
     _other("openvino", "an OpenVINO model", signs.is_openvino, "name the ONNX file that it was made from"),
     _other("xml", "XML", signs.is_xml, _NO_MODEL),
     _other("json", "JSON text", signs.is_json, _NO_MODEL),

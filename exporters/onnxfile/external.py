@@ -170,5 +170,5 @@ def _number(entries: Mapping[str, str], key: str, where: str) -> int | None:
     if text is None or text == "":
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
-        raise refusal("ONNX-EXT-RANGE", f"{key} {printable(text)!r} is no size in bytes", where)
+        raise refusal("ONNX-EXT-RANGE", f"{key} {printable(text)!r} is not a size in bytes", where)
     return int(text)

@@ -7,7 +7,7 @@ from emergraph.exporters.weightfiles.registry import WEIGHT_KINDS
 
 _INTRODUCTION = """# Findings
 
-What can be found in a model file that somebody else made, by its stable id. `emergraph check FILE` lists the
+What can be found in a third-party model file, by stable id. `emergraph check FILE` lists the
 findings of a file. Every command that reads the file refuses errors with the exit code given here, and goes
 on after warnings and infos.
 """

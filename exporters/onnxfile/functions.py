@@ -75,7 +75,7 @@ def function_findings(model: ModelProto, bodies: Sequence[Body], limits: ReadLim
     graph = call_graph(model, bodies)
     order, circle = _callees_first(graph)
     if circle:
-        yield Finding("ONNX-FUNC-RECURSIVE", f"functions call each other in a circle: {' -> '.join(circle)}")
+        yield Finding("ONNX-FUNC-RECURSIVE", f"functions call each other in a cycle: {' -> '.join(circle)}")
         return
     nodes: dict[FunctionKey | None, int] = {}
     size: dict[FunctionKey | None, int] = {}

@@ -1,4 +1,4 @@
-"""How much of a file is believed before somebody raises the limit."""
+"""Limits on what a file may claim, unless the caller raises them."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """Symbolic links that a file or folder of a model consists of: followed inside a folder that the user names.
 
-A download cache keeps files as links to blobs, so links are no sign of an attack; a link out of the model's
+A download cache keeps files as links to blobs, so links do not indicate an attack; a link out of the model's
 folder may still lead to any file of the user. So each is refused unless it leads to somewhere below a root.
 """
 

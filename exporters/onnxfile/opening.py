@@ -1,4 +1,4 @@
-"""Opening files that somebody else named: regular files only, mapped into memory."""
+"""Opening untrusted paths: regular files only, mapped into memory."""
 
 import errno
 import hashlib
@@ -42,7 +42,7 @@ def map_descriptor(descriptor: int, path: Path, status: os.stat_result) -> Mappe
     """Map an open regular file and close the descriptor.
 
     Raises:
-        OSError: It cannot be mapped, for lack of descriptors or address space.
+        OSError: It cannot be mapped, because descriptors or address space ran out.
     """
     try:
         if status.st_size == 0:

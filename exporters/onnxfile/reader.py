@@ -219,11 +219,11 @@ def _sort(parts: list[Body], report: Report) -> None:
         orders.append(order)
         if circle:
             report.add(
-                Finding("ONNX-GRAPH-CYCLE", f"operations form a circle: {' -> '.join(circle)}", scope.label)
+                Finding("ONNX-GRAPH-CYCLE", f"operations form a cycle: {' -> '.join(circle)}", scope.label)
             )
         if order is not None:
             report.add(
-                Finding("ONNX-GRAPH-UNSORTED", "operations are not in running order; sorted", scope.label)
+                Finding("ONNX-GRAPH-UNSORTED", "operations are not in execution order; sorted", scope.label)
             )
     for body, order in zip(reversed(parts), reversed(orders), strict=True):
         if order is not None:  # children first: the copies made here then hold sorted subgraphs

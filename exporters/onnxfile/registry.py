@@ -39,17 +39,17 @@ def _noted(severity: Severity, rows: dict[str, str]) -> list[FindingKind]:
 
 _ANY_FILE = {
     "FILE-EMPTY": "The file holds no bytes.",
-    "FILE-FORMAT": "The file is something else than a model that can be read; the message names what it is.",
+    "FILE-FORMAT": "The file is not a readable model; the message names what it is.",
 }
 
 _INVALID = {
     "ONNX-FILE-SIZE": "The file is larger than the 2 GiB that a protobuf message may have.",
     "ONNX-WIRE-DAMAGED": "The protobuf encoding is damaged: a length past the end, or a malformed tag.",
-    "ONNX-WIRE-DUPLICATE": "A field that may stand once stands twice; readers disagree which one counts.",
+    "ONNX-WIRE-DUPLICATE": "A field that may occur once occurs twice; readers disagree on which counts.",
     "ONNX-WIRE-TEXT": "A text field is not UTF-8.",
     "ONNX-MODEL-NONE": "No IR version or no graph: not an ONNX model.",
-    "ONNX-GRAPH-CYCLE": "Operations depend on each other in a circle.",
-    "ONNX-GRAPH-DUPLICATE": "Two things of a graph produce the same name.",
+    "ONNX-GRAPH-CYCLE": "Operations depend on each other in a cycle.",
+    "ONNX-GRAPH-DUPLICATE": "Two items of a graph produce the same name.",
     "ONNX-GRAPH-MISSING": "An operation or output reads a name that nothing produces.",
     "ONNX-NODE-INVALID": "An operation has no type, or an attribute is given twice or not readable.",
     "ONNX-OPSET-CONFLICT": "The versions of one operator set contradict each other.",
@@ -70,11 +70,11 @@ _UNSAFE = {
     "ONNX-WIRE-DEPTH": "Messages are nested deeper than the 100 levels that protobuf readers accept.",
     "ONNX-FUNC-EXPANSION": "Local functions call each other so often that writing them out would not end.",
     "ONNX-TENSOR-HUGE": "A tensor claims more elements than any file can hold.",
-    "ONNX-EXT-LOCATION": "The place of a tensor's values is no plain relative path: absolute, a URL, ...",
-    "ONNX-EXT-OUTSIDE": "The place of a tensor's values leads outside the model's folder.",
+    "ONNX-EXT-LOCATION": "The path to a tensor's values is not a plain relative one: absolute, a URL, ...",
+    "ONNX-EXT-OUTSIDE": "The path to a tensor's values leads outside the model's folder.",
     "ONNX-EXT-SYMLINK": "The file with a tensor's values is reached through a symbolic link.",
     "ONNX-EXT-HARDLINK": "The file with a tensor's values has other hard links: it may be from elsewhere.",
-    "ONNX-EXT-SPECIAL": "The place of a tensor's values is no regular file: a pipe, a device, a folder.",
+    "ONNX-EXT-SPECIAL": "The path to a tensor's values leads to a pipe, a device or a folder.",
 }
 
 _LIMIT = {
@@ -87,15 +87,15 @@ _WARNINGS = {
     "ONNX-FOLD-INVALID": "An operation is given a shape that no tensor can have.",
     "ONNX-NAME-CONTROL": "A name holds control or format characters: terminal escapes, reversed text, NUL.",
     "ONNX-NAME-LONG": "A name has more than 1000 characters.",
-    "ONNX-OP-CUSTOM": "An operation of a domain that nobody here knows; it is traced as opaque.",
+    "ONNX-OP-CUSTOM": "An operation of an unknown domain; it is traced as opaque.",
     "ONNX-OP-PYTHON": "An operation that stands for Python code elsewhere; it is opaque here and never run.",
-    "ONNX-OP-TRAINING": "BatchNormalization or Dropout is in training mode: the batch or chance decide.",
+    "ONNX-OP-TRAINING": "BatchNormalization or Dropout is in training mode: batch or chance decide.",
     "ONNX-OP-UNKNOWN": "A standard domain has no operation of this name; it is traced as opaque.",
     "ONNX-QUANT-SCALE": "A quantization scale is zero, negative or not finite; such weights have no value.",
     "ONNX-QUANT-SHAPE": "A quantization scale or zero point does not fit the tensor that it belongs to.",
     "ONNX-VALUE-NONFINITE": "Weights are NaN or infinite; measures are taken over the finite ones.",
     "ONNX-VALUE-ZERO": "All weights of a tensor are exactly zero: its layer has no connections.",
-    "ONNX-GRAPH-UNSORTED": "Operations are not listed in the order in which they run; they are sorted here.",
+    "ONNX-GRAPH-UNSORTED": "Operations are not listed in execution order; they are sorted here.",
     "ONNX-GRAPH-SHADOWING": "A name inside a subgraph hides one outside; the inner one is meant here.",
     "ONNX-IR-VERSION": "The IR version is outside the known range.",
     "ONNX-OPSET-RANGE": "An operator set version is outside the known range.",
@@ -118,12 +118,12 @@ _INFOS = {
 }
 
 _FOLDER_UNSAFE = {
-    "FOLDER-CODE": "A configuration of the folder asks for code of its own (`auto_map` and the like).",
+    "FOLDER-CODE": "A configuration of the folder asks for custom code (`auto_map` and the like).",
     "FOLDER-LINK": "A file of the folder is a symbolic link that leads out of it.",
 }
 
 _FOLDER_INVALID = {
-    "FOLDER-FILE": "Something in the folder is no regular file, or cannot be opened.",
+    "FOLDER-FILE": "An entry of the folder is not a regular file, or cannot be opened.",
 }
 
 _FOLDER_LIMIT = {
@@ -131,14 +131,14 @@ _FOLDER_LIMIT = {
 }
 
 _FOLDER_WARNINGS = {
-    "FOLDER-SCRIPT": "The folder brings source code along, which other programs may run.",
-    "FOLDER-LIBRARY": "The folder brings a program or native library along, which other programs may load.",
+    "FOLDER-SCRIPT": "The folder contains source code, which other programs may run.",
+    "FOLDER-LIBRARY": "The folder contains a program or native library, which other programs may load.",
     "FOLDER-CLOSED": "The folder holds an archive that was not looked into.",
     "FOLDER-CONFIG": "A configuration of the folder cannot be read.",
 }
 
 _FOLDER_INFOS = {
-    "FOLDER-TEMPLATE": "The folder holds a template (Jinja) that programs fill in, a small program itself.",
+    "FOLDER-TEMPLATE": "The folder holds a template (Jinja), a small program that other programs run.",
 }
 
 FILE_KINDS: dict[str, FindingKind] = {

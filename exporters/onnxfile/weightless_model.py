@@ -244,7 +244,7 @@ def _check_one_place(parts: _TensorParts, where: str) -> None:
     if len(filled) > 1:
         raise refusal("ONNX-TENSOR-TWICE", f"values in {' and in '.join(filled)}; readers disagree", where)
     if len(parts.values.get(RAW_DATA, ())) > 1:
-        raise refusal("ONNX-WIRE-DUPLICATE", "raw_data stands twice; readers disagree", where)
+        raise refusal("ONNX-WIRE-DUPLICATE", "raw_data occurs twice; readers disagree", where)
 
 
 def _check_entry(entry: bytes, where: str) -> None:

@@ -82,7 +82,7 @@ def compare(
 
 def _difference(theirs: Array | None, ours: Array) -> str | None:
     if theirs is None:
-        return "is no tensor"
+        return "is not a tensor"
     if theirs.shape != ours.shape:
         return f"has shape {list(theirs.shape)}, expected {list(ours.shape)}"
     a, b = theirs.astype(np.float64), ours.astype(np.float64)

@@ -75,7 +75,7 @@ def read_config(folder: Path, *, root: Path | None = None) -> dict[str, Any]:
     Raises:
         UnsafeInputError: The file is another symbolic link, or the settings ask for code, or name something
             that would have to be fetched.
-        InvalidInputError: They are no JSON object, or ask for weights quantized by a library.
+        InvalidInputError: They are not a JSON object, or ask for weights quantized by a library.
         MissingExtraError: A backbone of timm, which is not installed.
     """
     path = folder / CONFIG
@@ -102,7 +102,7 @@ def closed_settings(settings: Mapping[str, Any], where: tuple[str, ...] = ()) ->
         path = (*where, key)
         if key in _CODE and value:
             raise UnsafeInputError(
-                f"{CONFIG} asks for Python code of its own ({_shown(path)}), which is never run; use --wire "
+                f"{CONFIG} asks for custom Python code ({_shown(path)}), which is never run; use --wire "
                 "none, or name a factory that you trust: emergraph export package.module:factory STORE "
                 "--weights FILE"
             )
@@ -154,7 +154,7 @@ def _check_timm(name: str, path: tuple[str, ...]) -> None:
 def _fetched(name: str, path: tuple[str, ...]) -> UnsafeInputError:
     return UnsafeInputError(
         f"{CONFIG}: {_shown(path)} names {printable(name[:80])!r}, which would have to be fetched, and a "
-        "folder is opened without a network; take the key out if it is only a note, or use --wire none"
+        "folder is opened without a network; remove the key if it is only a note, or use --wire none"
     )
 
 

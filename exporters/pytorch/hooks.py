@@ -80,7 +80,7 @@ def trace_module(
             tensor = output[0] if isinstance(output, tuple) else output
             axis = 1 if isinstance(part, torch.nn.modules.conv._ConvNd) else -1  # noqa: SLF001 - the one base
             if not isinstance(tensor, torch.Tensor) or tensor.ndim < 2:
-                left_out[key] = "its output is no tensor with samples and units"
+                left_out[key] = "its output is not a tensor with samples and units"
             elif tensor.shape[axis] != targets[key].n_units:
                 left_out[key] = f"its output has {tensor.shape[axis]} units, not {targets[key].n_units}"
             else:

@@ -81,7 +81,7 @@ def load_folder(
                 f"({printable(first_line(error))}), and is opened without a network; use --wire none"
             ) from error
         raise InvalidInputError(
-            f"{printable(folder.name)}/{CONFIG} makes no {architecture}: "
+            f"{printable(folder.name)}/{CONFIG} does not build a {architecture}: "
             f"{printable(' '.join(str(error).split()))}"
         ) from error
     try:

@@ -198,7 +198,7 @@ def _same_tensors(base: ModelSource, module: "torch.nn.Module") -> tuple[str, ..
 def _without_weights(run: ConcreteRun, replaced: frozenset[str]) -> "dict[str, Any]":
     """The values of a run, less those that follow from weights and would be out of date.
 
-    They are computed anew when they are asked for. What depends on inputs too and is no number (indices that
+    They are recomputed when they are asked for. What depends on inputs too and is not a number (indices that
     a router picks) stays: the graph has its shape.
     """
     weighted, fed = set(replaced), set(run.inputs)

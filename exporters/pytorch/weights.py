@@ -90,7 +90,7 @@ def load_weights(module: "torch.nn.Module", weights: WeightFile, *, unused: bool
         ours, theirs = list(expected[name].shape), list(given[name].shape)
         if ours != theirs:
             raise InvalidInputError(
-                f"{printable(weights.source)}: {printable(name)} has shape {theirs}, the module wants {ours}"
+                f"{printable(weights.source)}: {printable(name)} has shape {theirs}, expected {ours}"
             )
     try:
         missing, extra = module.load_state_dict(given, strict=False)

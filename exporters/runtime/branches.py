@@ -91,7 +91,7 @@ def _branch(node: onnx.NodeProto, truth: bool, taken: list[str]) -> list[onnx.No
     if len(graph.output) < len(node.output):
         raise InvalidInputError(
             f"operation {quoted(node.name)} (If) has {len(node.output)} outputs, its {label}_branch "
-            f"{len(graph.output)}; expected as many"
+            f"{len(graph.output)}; expected the same number"
         )
     taken.append(f"{node.name}:{label}")
     # flatten() made sure that every output of a subgraph is made by a node inside, each by its own

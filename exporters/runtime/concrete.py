@@ -40,9 +40,9 @@ class TensorValue:
     """What the run gave for one tensor."""
 
     shape: tuple[int, ...] | None
-    """None for values that are no tensors (sequences, maps)."""
+    """None for values that are not tensors (sequences, maps)."""
     dtype: np.dtype[np.generic] | None
-    """None for text, sub-byte elements, and what is no tensor; float32 where the file says bfloat16."""
+    """None for text, sub-byte elements and what is not a tensor; float32 where the file says bfloat16."""
     value: Array | None = None
     """The elements, where there are few of them or they are integers or booleans."""
     kind: str = "tensor"

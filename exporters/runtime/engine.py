@@ -10,7 +10,7 @@ def onnxruntime() -> Any:  # noqa: ANN401 - the module itself, which has no type
     silence()
     import onnxruntime as ort
 
-    # all that is left to do where somebody else has imported it before
+    # all that is left to do where it was imported before
     ort.disable_telemetry_events()
     ort.set_default_logger_severity(4)
     return ort

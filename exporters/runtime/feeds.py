@@ -161,14 +161,14 @@ def make_feeds(
         shape = shapes[value.name]
         if prod(shape) > MAX_MADE:
             raise LimitError(
-                f"input {quoted(value.name)} has shape {list(shape)}; values are made up for at most "
+                f"input {quoted(value.name)} has shape {list(shape)}; values are generated for at most "
                 f"{MAX_MADE} elements; give smaller sizes with --input-shape {plain(value.name)}=..."
             )
         dtype = numpy_dtype(value.element_type)
         if dtype is None:
             raise InvalidInputError(
                 f"input {quoted(value.name)} takes {type_name(value.element_type)}, for which no value can "
-                f"be made up; give one with --input {plain(value.name)}=VALUE"
+                f"be generated; give one with --input {plain(value.name)}=VALUE"
             )
         if value.name in scalars:
             feeds[value.name] = np.full(shape, scalars[value.name]).astype(dtype)

@@ -99,7 +99,7 @@ class Folder:
         self._process = self._end = None
 
     def renew(self) -> None:
-        """Start the limit on the clock anew."""
+        """Restart the limit on wall time."""
         self._seconds_left = self._limits.wall_seconds
 
     def values(self, made: Made) -> Array:
@@ -157,7 +157,7 @@ class Folder:
         finally:
             self._seconds_left -= time.monotonic() - start
         if fetched.values is None:
-            raise ModelRefusedError(f"{operation_type(wanted.step.node)} gives no tensor of numbers")
+            raise ModelRefusedError(f"{operation_type(wanted.step.node)} does not give a tensor of numbers")
         return fetched.values
 
     def _one_by_one(self, steps: Sequence[Step], wanted: Made) -> Array:

@@ -13,7 +13,7 @@ class RunLimits:
     """
 
     wall_seconds: float = 300.0
-    """Seconds on the clock for all work on one model, waiting for the child included."""
+    """Wall time in seconds for all work on one model, waiting for the child included."""
     memory_bytes: int = 8 << 30
     """Address space of the child, bytes; mapped weights count, although they may be evicted at any time."""
     threads: int = 0

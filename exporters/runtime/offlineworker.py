@@ -51,7 +51,7 @@ def close_network() -> list[str]:
             raise NetworkClosedError("no network here")
         if event in _OPENED:
             family = arguments[1] if event == "socket.__new__" else arguments[0].family
-            # -1: by the descriptor, which somebody must have opened
+            # -1: by the descriptor, which an earlier caller must have opened
             if family not in (AF_UNIX, -1):
                 raise NetworkClosedError("no network here")
 
@@ -103,7 +103,7 @@ def answer(request: bytes, asked: list[str], sink: BinaryIO, memory_bytes: int) 
 
 def _reached(asked: list[str]) -> str:
     return (
-        f"the model wants to reach {asked[0][:100]} while it is built, and is opened without a network; "
+        f"building the model would contact {asked[0][:100]}, and models are built without a network; "
         "use --wire none"
     )
 

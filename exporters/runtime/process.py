@@ -47,7 +47,7 @@ class Fetched:
     shape: tuple[int, ...] | None
     """Of the tensor itself, also where it was pooled."""
     element_type: int
-    """ONNX element type; 0 for what is no tensor."""
+    """ONNX element type; 0 for anything that is not a tensor."""
     values: NDArray[np.generic] | None
     """The elements, or with pooling (samples, units) float64; None where the values stayed in the child."""
 
@@ -105,11 +105,11 @@ class ModelProcess:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the limit on the clock is hit."""
+        """Seconds until the limit on wall time is hit."""
         return self._deadline - time.monotonic()
 
     def renew(self, seconds: float | None = None) -> None:
-        """Start the limit on the clock anew: the child is kept for more work.
+        """Restart the limit on wall time: the child is kept for more work.
 
         Args:
             seconds: What is left of the limit; by default all of it.
@@ -280,7 +280,7 @@ class ModelProcess:
             code = process.wait()
             _end(process)
         if code == -signal.SIGKILL:
-            return LimitError(f"{doing} the model was stopped by the system, probably for want of memory")
+            return LimitError(f"{doing} the model was killed by the system, probably because memory ran out")
         self._errors.seek(0)
         lines = self._errors.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
         if OUT_OF_MEMORY.search("\n".join(lines)):
@@ -288,7 +288,7 @@ class ModelProcess:
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             return InvalidInputError(
-                f"{doing} the model made onnxruntime crash ({name}); nothing was changed. "
+                f"{doing} the model crashed onnxruntime ({name}); nothing was changed. "
                 "Convert the model with another opset, or report it to onnxruntime"
             )
         reason = one_line(lines[-1]) if lines else f"exit code {code}"

@@ -80,7 +80,9 @@ class InputSearch:
                 first = first or (feeds, error)
                 last = feeds
         if first is None:
-            raise InvalidInputError("there is no way to choose the model's inputs; give them with --input")
+            raise InvalidInputError(
+                "the model's inputs cannot be chosen automatically; give them with --input"
+            )
         raise self._nothing_works(*first, last)
 
     def _nothing_works(self, first: Feeds, error: ModelRefusedError, last: Feeds) -> InvalidInputError:

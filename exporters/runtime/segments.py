@@ -11,7 +11,7 @@ SEGMENT_NODES = 4096
 
 
 class CannotCutError(Exception):
-    """A value that is no tensor would have to pass from one piece to another."""
+    """A value that is not a tensor would have to pass from one piece to another."""
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def _subsets(keys: Sequence[str]) -> list[frozenset[str]]:
 def open_shapes(
     inputs: Sequence[FlatInput], decided: Mapping[str, Shape], shapes: Mapping[str, Shape]
 ) -> dict[str, Shape]:
-    """The shapes of inputs that could be of other sizes, because nobody decided an axis that is no batch.
+    """The shapes of inputs that could be of other sizes, because an axis besides the batch was left open.
 
     Args:
         inputs: The inputs of the model.

@@ -57,7 +57,7 @@ def _check_size(metadata: pq.FileMetaData, path: Path) -> None:
 def _distinct(names: list[str], path: Path) -> list[str]:
     for name in names:
         if names.count(name) > 1:
-            raise InvalidInputError(f"{quoted(path.name)}: column {quoted(name)} stands there twice")
+            raise InvalidInputError(f"{quoted(path.name)}: column {quoted(name)} occurs twice")
     return names
 
 

@@ -166,7 +166,7 @@ def _one_count(matched: Mapping[Target, Recording], sample_axis: int) -> int:
         if count != n:
             raise InvalidInputError(
                 f"layer {quoted(target.name)} has {count} samples and layer {quoted(first.name)} has {n}; "
-                "expected as many in all"
+                "expected the same number in all"
             )
     if n == 0:
         raise InvalidInputError(f"layer {quoted(first.name)} has no samples")

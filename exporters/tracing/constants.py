@@ -2,7 +2,7 @@
 
 A constant knows which parameter tensors it is made of (its roots), and whether it *is* one of them up to a
 permutation of axes, so that an edge's weight can be traced back to one parameter. Scales and zero points that
-only say how a tensor is stored are no roots of the weights: they are its coding.
+only say how a tensor is stored are not roots of the weights: they are its encoding.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -158,7 +158,7 @@ def unmoved_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> Layout
         return lambda values: before(values.transpose(back))
     if node.op_type in _MOVING:
         return lambda values: before(values.reshape(shape))
-    # behind a scale, what is subtracted is no stored value any more
+    # behind a scale, what is subtracted is no longer a stored value
     return before if node.op_type in ("Add", "Sub") else None
 
 

@@ -75,7 +75,7 @@ class TracedModel:
     """Runs the body of a Loop, a Scan or a branch on its own; without it they are opaque."""
 
     def is_parameter(self, name: str) -> bool:
-        """Whether an initializer counts as one: it is no buffer, index, shape or mask."""
+        """Whether an initializer counts as one: it is not a buffer, index, shape or mask."""
         if self.parameters is not None:
             return name in self.parameters
         return not self.initializers[name].dtype_name.startswith(_NO_PARAMETERS)
@@ -291,7 +291,7 @@ class TraceContext:
         use.zero_point = use.zero_point or of_the_root
 
     def count_params(self, layer: LayerDraft, constant: Constant | None) -> None:
-        """Add a constant's parameters to a layer's count; its coding is no parameter of the layer."""
+        """Add a constant's parameters to a layer's count; its encoding is not a parameter of the layer."""
         if constant is None:
             return
         sizes = {root: self._n_weights(root) for root in constant.roots if self.model.is_parameter(root)}

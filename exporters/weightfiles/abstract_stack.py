@@ -28,7 +28,7 @@ class _Object:
     """Objects that hashing it visits."""
 
 
-_RUNS = "a pickle that would run code when it is loaded"
+_RUNS = "a pickle that would run code when loaded"
 _FOREIGN = frozenset({Verdict.CLASS, Verdict.FOREIGN, Verdict.MODULE})
 _MARK = _Object("mark")
 _ATOM = _Object("atom")
@@ -66,7 +66,7 @@ class Sketch:
     def pop(self, count: int) -> list[_Object]:
         """Take objects off the stack; a mark among them is a malformed pickle."""
         if count > len(self.stack) or _MARK in self.stack[len(self.stack) - count :]:
-            raise self.damaged("takes more objects than there are")
+            raise self.damaged("pops more objects than the stack holds")
         taken = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return taken
@@ -84,7 +84,7 @@ class Sketch:
     def top(self) -> _Object:
         """Return the object on top."""
         if not self.stack or self.stack[-1] is _MARK:
-            raise self.damaged("has nothing where an object is needed")
+            raise self.damaged("needs an object where the stack is empty")
         return self.stack[-1]
 
     def damaged(self, what: str) -> Exception:
@@ -93,7 +93,7 @@ class Sketch:
 
     def bomb(self, what: str) -> Exception:
         """Return the error for a pickle that is built to exhaust memory or time."""
-        return refusal("PICKLE-BOMB", f"the pickle {what}; no weights look like that", self.where)
+        return refusal("PICKLE-BOMB", f"the pickle {what}, which no weight file does", self.where)
 
     def name(self, module: str, name: str) -> None:
         """Judge a class or function and put it on the stack."""

@@ -18,7 +18,7 @@ _WHOLE = {"quantize_config.json": "gptq", "quant_config.json": "awq", "quantizat
 def read_beside(path: Path, root: Path | None) -> dict[str, object]:
     """Read the settings beside a weight file, as far as reading its weights needs them.
 
-    A file that is not there, is no JSON object, or is a link to outside says nothing: weights that would need
+    A file that is missing, is not a JSON object, or links to outside says nothing: weights that would need
     it are then named as not understood.
 
     Args:

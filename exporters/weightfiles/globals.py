@@ -78,7 +78,7 @@ class Policy:
     allow_missing: bool = False
     """Turn objects of classes from elsewhere into placeholders."""
     around: frozenset[Verdict] = frozenset()
-    """What from elsewhere is read around; whoever asks for it refuses weights that stand inside."""
+    """What from elsewhere is read around; callers that ask for it refuse weights that stand inside."""
     script: bool = False
     """Accept the classes that a TorchScript archive defines."""
 
@@ -146,7 +146,7 @@ def refuse_foreign(foreign: dict[str, Verdict], where: str) -> Exception:
             where,
         )
     message = (
-        f"a pickle that would run code when it is loaded: it needs classes from elsewhere ({listed}); save "
+        f"a pickle that would run code when loaded: it needs classes from elsewhere ({listed}); save "
         "the weights alone as a state dict"
     )
     return refusal(
@@ -158,7 +158,7 @@ def refuse_foreign(foreign: dict[str, Verdict], where: str) -> Exception:
 
 def _code(module: str, name: str, where: str) -> Exception:
     message = (
-        f"a pickle that would run code when it is loaded: it names {shown_name(module, name)}, which no "
+        f"a pickle that would run code when loaded: it names {shown_name(module, name)}, which no "
         "weights need; nothing was run"
     )
     return refusal("PICKLE-CODE", message, where)

@@ -19,7 +19,7 @@ from emergraph.exporters.weightfiles.picklescan import scan_pickle
 from emergraph.exporters.weightfiles.refuse import Finding, finding_of
 
 CODE = frozenset({"PICKLE-CODE", "PICKLE-FOREIGN", "PICKLE-MODULE", "PICKLE-OPCODE"})
-"""Findings about a pickle that would run code when it is loaded."""
+"""Findings about a pickle that would run code when loaded."""
 _MAX_DEPTH = 6
 _MAX_MEMBERS = 200_000
 _MAX_PICKLES = 1_000

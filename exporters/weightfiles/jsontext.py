@@ -18,7 +18,7 @@ def parse_json(text: bytes, where: str, *, malformed: str, limit: int) -> object
     Args:
         text: UTF-8 bytes.
         where: How to name the text in messages.
-        malformed: Id of the finding when the text is no JSON.
+        malformed: Id of the finding when the text is not JSON.
         limit: Bytes at most.
 
     Raises:
@@ -32,7 +32,7 @@ def parse_json(text: bytes, where: str, *, malformed: str, limit: int) -> object
         return json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except _DuplicateKeyError as error:
         raise refusal(
-            "SAFETENSORS-DUPLICATE", f"the key {printable(str(error))} stands twice", where
+            "SAFETENSORS-DUPLICATE", f"the key {printable(str(error))} occurs twice", where
         ) from None
     except RecursionError:
         raise refusal(malformed, "the JSON text is nested too deeply", where) from None
@@ -53,4 +53,4 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,4 +1,4 @@
-"""How much of a weight file is believed before somebody raises the limit."""
+"""Limits on what a weight file may claim, unless the caller raises them."""
 
 from dataclasses import dataclass
 

@@ -58,7 +58,7 @@ def read_npz(archive: StrictZip, contents: Contents, *, allow_missing: bool) -> 
             )
             raise refusal("ZIP-BOMB", message, printable(record.name))
         if name == record.name:
-            contents.skip(record.name, "the record is no numpy array", "TENSOR-UNREADABLE")
+            contents.skip(record.name, "the record is not a numpy array", "TENSOR-UNREADABLE")
             continue
         _add(archive, record, name, contents, allow_missing=allow_missing)
 
@@ -77,7 +77,7 @@ def _add(
         return
     if header.dtype.name not in DECODED:
         contents.skip(
-            name, f"elements of type {printable(header.dtype.name)} are no numbers", "TENSOR-UNREADABLE"
+            name, f"elements of type {printable(header.dtype.name)} are not numbers", "TENSOR-UNREADABLE"
         )
         return
     if not _checked_size(header, record.size, where):
@@ -138,7 +138,7 @@ def _read_header(start: bytes, where: str) -> _Header:
     version = start[6:8]
     width = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}.get(version)
     if start[:6] != _MAGIC or width is None:
-        raise refusal("NPY-HEADER", "the record is no numpy array of a known version", where)
+        raise refusal("NPY-HEADER", "the record is not a numpy array of a known version", where)
     length = 8 + width + int.from_bytes(start[8 : 8 + width], "little")
     text = start[8 + width : length]
     if length > len(start) or length > _MAX_HEADER:

@@ -28,7 +28,7 @@ class NumpyDtype:
         """Return the dtype.
 
         Raises:
-            InvalidInputError: it is no type of plain numbers.
+            InvalidInputError: it is not a type of plain numbers.
         """
         if len(self.code) > 4 or self.code[:1] not in _KINDS or not self.code[1:].isdigit():
             raise wrong_value("a numpy array")
@@ -62,7 +62,7 @@ class NumpyArray:
         """Return the values.
 
         Raises:
-            InvalidInputError: the bytes do not fit the shape, or are no plain numbers.
+            InvalidInputError: the bytes do not fit the shape, or are not plain numbers.
         """
         dtype = self.dtype.dtype()
         if any(dim < 0 for dim in self.shape) or len(self.shape) > 32:

@@ -190,7 +190,7 @@ def _dispatch(
 
 def _package(archive: StrictZip, _contents: Contents, *, allow_missing: bool) -> NoReturn:
     del allow_missing
-    message = "a torch.package archive, which is code; save the weights alone as a state dict"
+    message = "a torch.package archive, which is code; save only the weights, as a state dict"
     raise refusal("PICKLE-MODULE", message, archive.where)
 
 

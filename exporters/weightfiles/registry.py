@@ -4,7 +4,7 @@ from emergraph.errors import EmergraphError, InvalidInputError, LimitError, Unsa
 from emergraph.exporters.onnxfile.registry import KINDS, FindingKind, Severity
 
 _INVALID = {
-    "WEIGHTS-FILE-MISSING": "The path leads to nothing, or to something that is no regular file.",
+    "WEIGHTS-FILE-MISSING": "The path leads to nothing, or to something that is not a regular file.",
     "WEIGHTS-FILE-VERSION": "The file is of a version or byte order that is not read.",
     "WEIGHTS-NONE": "The file is readable but holds no weights.",
     "WEIGHTS-NAME-TWICE": "Two tensors of a file would have the same name.",
@@ -17,7 +17,7 @@ _INVALID = {
     "SAFETENSORS-HEADER": "The header of the safetensors file is not what the format defines.",
     "SAFETENSORS-LAYOUT": "The tensors of the file overlap, leave holes, or do not fill it.",
     "SHARD-MISSING": "A part that the index names does not exist, or lacks a tensor of it.",
-    "SHARD-CONFLICT": "A tensor stands in two parts, or in another one than the index says.",
+    "SHARD-CONFLICT": "A tensor is in two parts, or not in the one that the index names.",
     "PT2-DAMAGED": "The exported program's tables of weights are not what the format defines.",
     "NPY-HEADER": "An array of the npz file has a header that is not what the format defines.",
 }
@@ -36,7 +36,7 @@ _UNSAFE = {
     "PICKLE-TRAILING": "Bytes follow the end of the pickle; readers differ in what they do with them.",
     "TENSOR-BOUNDS": "A tensor reaches beyond the bytes that it is stored in.",
     "TENSOR-EXPANDED": "A tensor claims more values than its bytes hold, by repeating or overlapping them.",
-    "SAFETENSORS-DUPLICATE": "A name stands twice in a header; readers differ in which one counts.",
+    "SAFETENSORS-DUPLICATE": "A name occurs twice in a header; readers differ in which one counts.",
     "SHARD-OUTSIDE": "The index names a part outside the folder, or one reached through a symbolic link.",
     "PT2-PICKLE": "Weights of the exported program are pickles, which run code when they are loaded.",
     "NPY-PICKLE": "An array of the npz file is a pickle, which runs code when it is loaded.",
@@ -48,7 +48,7 @@ _LIMIT = {
 
 _WARNINGS = {
     "PICKLE-SKIPPED": "A class from elsewhere was left out; nothing of it was run. Other loaders import it.",
-    "TENSOR-NO-DATA": "A tensor is a mere description (device meta): it has no values.",
+    "TENSOR-NO-DATA": "A tensor is only a description (device meta) without values.",
     "TENSOR-UNREADABLE": "A tensor is of a kind that is not decoded; it is left out.",
     "TENSOR-NONFINITE": "A tensor holds NaN or infinite values.",
     "TENSOR-NAME": "A name holds control, format or direction characters, or is very long.",
@@ -57,7 +57,7 @@ _WARNINGS = {
 }
 
 _INFOS = {
-    "WEIGHTS-SKIPPED": "Tensors that are no weights were left out: optimizer state, random-number state.",
+    "WEIGHTS-SKIPPED": "Tensors that are not weights were left out: optimizer state, random-number state.",
     "WEIGHTS-SEVERAL": "The file holds several sets of weights, for instance a model and its moving average.",
     "TENSOR-ALIAS": "Two names stand for one tensor (tied weights).",
     "TENSOR-EMPTY": "A tensor has no elements.",

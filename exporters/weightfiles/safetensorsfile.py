@@ -39,7 +39,7 @@ def read_safetensors(data: memoryview, where: str, contents: Contents) -> None:
         raise refusal("SAFETENSORS-HEADER", "the header does not start with an opening brace", where)
     header = parse_json(text, where, malformed="SAFETENSORS-HEADER", limit=limit)
     if not isinstance(header, dict):
-        raise refusal("SAFETENSORS-HEADER", "the header is no JSON object", where)
+        raise refusal("SAFETENSORS-HEADER", "the header is not a JSON object", where)
     _read_metadata(header.pop(_METADATA, {}), where, contents)
     if len(header) > contents.limits.tensors:
         message = f"the file has {len(header)} tensors, the limit is {contents.limits.tensors}"
@@ -51,7 +51,7 @@ def read_safetensors(data: memoryview, where: str, contents: Contents) -> None:
 
 def _read_metadata(metadata: object, where: str, contents: Contents) -> None:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise refusal("SAFETENSORS-HEADER", "__metadata__ is no object of texts", where)
+        raise refusal("SAFETENSORS-HEADER", "__metadata__ is not an object of strings", where)
     for key, value in list(metadata.items())[:_MAX_METADATA]:
         contents.metadata[printable(key, 200)] = value[:1000]
 

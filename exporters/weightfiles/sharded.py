@@ -176,7 +176,7 @@ def _join(
         for name, tensor in part.tensors.items():
             if placed.get(name) != file_name:
                 found = printable(str(placed.get(name, "none")))
-                message = f"it stands in {printable(file_name)}, the index says {found}"
+                message = f"it is in {printable(file_name)}, the index says {found}"
                 raise refusal("SHARD-CONFLICT", message, printable(name))
             tensors[name] = tensor
         for name, expected in placed.items():

@@ -162,7 +162,7 @@ def read_legacy(
     magic, protocol, system, _, keys = (part.root for part in parts)
     if magic != MAGIC or protocol != PROTOCOL or not isinstance(keys, list):
         raise refusal(
-            "WEIGHTS-FILE-VERSION", "the file is of an unknown version of torch's older format", where
+            "WEIGHTS-FILE-VERSION", "the file has an unknown version of torch's older format", where
         )
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise refusal(

@@ -110,7 +110,7 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
         Counts, coverage, the joins with their reasons, and warnings.
 
     Raises:
-        InvalidInputError: no tensor is recognised as a layer's weight, or the layers are no chain.
+        InvalidInputError: no tensor is recognised as a layer's weight, or the layers do not form a chain.
 
     Example:
         >>> from emergraph.exporters.counting import CountingSink
@@ -180,7 +180,7 @@ def _n_layers(modules: Sequence[Module]) -> int:
 
 def _nothing(modules: Sequence[Module]) -> str:
     """Why no layer was found: weights whose encoding is not defined are named."""
-    message = "no tensor is recognised as the weight of a layer, so there is no weighted graph to make"
+    message = "no tensor is recognised as the weight of a layer, so no weighted graph can be created"
     for module in modules:
         problem = next((part.problem for part in module.parts.values() if part.problem), "")
         if problem:

@@ -128,7 +128,7 @@ def _link(previous: Module, module: Module) -> tuple[str, int, int] | None:
 def _refuse_branches(modules: Sequence[Module], source: str) -> None:
     tables = [module.name for module in modules if module.kind is ModuleKind.EMBEDDING]
     if len(tables) > 1:
-        raise _ambiguous(f"it has {len(tables)} embedding tables, which are no chain", source)
+        raise _ambiguous(f"it has {len(tables)} embedding tables, which do not form a chain", source)
     for module in modules:
         if module.packed > 1 or _BRANCH.fullmatch(module.name):
             raise _ambiguous(

@@ -234,7 +234,7 @@ def _name(header: Header, where: str) -> str:
     drive = len(name) > 1 and name[1] == ":"
     if drive or "\\" in name or "\0" in name or any(part in {"", ".", ".."} for part in parts):
         raise refusal(
-            "ZIP-NAME", f"the record name {printable(name)} is no plain path inside the archive", where
+            "ZIP-NAME", f"the record name {printable(name)} is not a plain path inside the archive", where
         )
     return name
 

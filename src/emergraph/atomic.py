@@ -250,7 +250,7 @@ def _limit(shown: str, reason: str, folder: Path | None, *, size: int | None = N
         if state is not None and free < (size or _SCARCE):  # else it is a quota, or a limit on files
             known.append(f"{free / 1e6:.1f} MB free there")
     told = f" ({', '.join(known)})" if known else ""
-    return LimitError(f"no room to write {shown}: {reason}{told}; make room and try again")
+    return LimitError(f"not enough disk space to write {shown}: {reason}{told}; free some and try again")
 
 
 def _no_room_in(error: BaseException) -> tuple[str, str | None] | None:
@@ -290,7 +290,9 @@ def _put(one: _Staged, backup: Path, undo: contextlib.ExitStack) -> None:
         one.part.replace(one.target)
         return
     if one.target.exists():
-        raise UsageError(f"{one.shown}: somebody has made it meanwhile; name another one or remove it first")
+        raise UsageError(
+            f"{one.shown}: another process has created it meanwhile; choose another name or remove it first"
+        )
     if one.part.is_dir():
         one.part.rename(one.target)
         undo.callback(shutil.rmtree, one.target, ignore_errors=True)

@@ -63,7 +63,7 @@ class StoreError(EmergraphError):
 
 
 class LimitError(EmergraphError):
-    """A limit of wall clock, memory or disk was hit; nothing was changed."""
+    """A limit of wall time, memory or disk was hit; nothing was changed."""
 
     exit_code = ExitCode.LIMIT
 

@@ -37,7 +37,7 @@ _JOURNAL = "journal"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OUR_NAME = re.compile(r"\.emergraph-[0-9a-f]{16}")
 _LOCK_SECONDS = 1.0
-"""Locks on the folder of all scratches are held for moments; somebody who was stopped may hold one longer."""
+"""Locks on the folder of all scratches are held for moments; a stopped process may hold one longer."""
 
 
 class Scratch:
@@ -62,7 +62,7 @@ class Scratch:
             shown = escape_controls(str(temporary))
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise LimitError(
-                    f"{shown}: no room for temporary files; name another folder in TMPDIR"
+                    f"{shown}: not enough disk space for temporary files; name another folder in TMPDIR"
                 ) from error
             told = f"cannot make temporary files there ({error.strerror}); name another folder in TMPDIR"
             raise UsageError(f"{shown}: {told}") from error
@@ -161,7 +161,7 @@ def _temporary_folder() -> Path:
         if folder and Path(os.fsdecode(folder)).is_dir() and os.access(folder, os.W_OK | os.X_OK):
             return Path(os.fsdecode(folder)).absolute()
     asked = escape_controls(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108
-    raise UsageError(f"{asked}: no temporary folder that can be written to; name one in TMPDIR")
+    raise UsageError(f"{asked}: no writable temporary folder; name one in TMPDIR")
 
 
 def _base_name() -> str:
@@ -201,7 +201,7 @@ def _locked_root(temporary: Path) -> tuple[Path, int]:
         if _lock(root, fcntl.LOCK_SH):
             return path, root
         os.close(root)
-    # The name is another user's, or whoever holds the lock was stopped: nobody else knows a random name.
+    # The name is another user's, or a stopped process holds the lock: no one else knows a random name.
     path = Path(tempfile.mkdtemp(prefix=f"{_base_name()}-", dir=temporary))
     root = os.open(path, _FOLDER)
     fcntl.flock(root, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -275,7 +275,7 @@ def _dead(root: int) -> list[tuple[str, int]]:
 
 
 def _taken_over(root: int, name: str) -> int | None:
-    """Return the journal of a dead scratch, locked; None for a living one and for what is no scratch."""
+    """Return the journal of a dead scratch, locked; None for a live one, or what is not a scratch."""
     try:
         journal = os.open(
             f"{name}/{_JOURNAL}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root

@@ -192,7 +192,7 @@ class Options:
 
 
 def declared_options(cls: type) -> Iterator[Option]:
-    """Yield the options that a class declares, in order; other fields are no options."""
+    """Yield the options that a class declares, in order; other fields are not options."""
     for one in fields(cls):
         if _KEY in one.metadata:
             declared = one.metadata[_KEY]

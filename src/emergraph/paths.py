@@ -87,7 +87,7 @@ def open_file(path: str | os.PathLike[str], *, stream: bool = False, noted: bool
         noted: As for `open_descriptor`.
 
     Raises:
-        InvalidInputError: There is no such file, it may not be read, or it is no regular file.
+        InvalidInputError: There is no such file, it may not be read, or it is not a regular file.
     """
     shown = escape_controls(os.fspath(path))
     try:
@@ -123,7 +123,7 @@ def read_head(path: str | os.PathLike[str], count: int) -> bytes:
     included. So a file that is open already is read through the descriptor that is there.
 
     Raises:
-        NotRegularError: It is no regular file.
+        NotRegularError: It is not a regular file.
         OSError: There is nothing, or it may not be read.
     """
     status = Path(path).stat()

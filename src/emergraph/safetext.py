@@ -1,6 +1,6 @@
 """Names from strangers' files made safe for the place where they are shown or stored.
 
-A layer name is data that somebody else wrote. It can hold terminal commands, markup, spreadsheet formulas,
+A layer name is third-party data. It can hold terminal commands, markup, spreadsheet formulas,
 line breaks, or letters that only look like others. Each function here answers for one destination; what goes
 to SQL needs none of them: there a name is always a parameter, or quoted by `graphstore.sql.identifier`.
 """

@@ -11,7 +11,7 @@ def global_masks(weights: Sequence[torch.Tensor], sparsity: float) -> list[torch
     Equal weights go in the order of their place (stable), so exactly as many go as were asked for.
 
     Args:
-        weights: Per layer (n_networks, ...); biases are no part of it.
+        weights: Per layer (n_networks, ...); biases are not part of it.
         sparsity: Share to remove, 0 to 1.
 
     Returns:

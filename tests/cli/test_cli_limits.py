@@ -1,4 +1,4 @@
-"""Every command has limits of wall clock and memory, declared in one place."""
+"""Every command has limits of wall time and memory, declared in one place."""
 
 import resource
 import signal
@@ -56,7 +56,7 @@ def test_a_limit_of_time_says_what_ran():
         time.sleep(20)
     assert time.monotonic() - begun < 5
     assert str(caught.value) == (
-        "concepts, reading a.csv: not done within the limit of 0.2s: nothing was changed; raise it with"
+        "concepts, reading a.csv: terminated at the limit of 0.2s: nothing was changed; raise it with"
         " --time-limit, such as --time-limit 0.4s"
     )
 

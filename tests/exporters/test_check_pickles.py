@@ -29,7 +29,7 @@ def code_found(path):
     """The findings about code, each of which must say so."""
     found = [finding for finding in check_any(path) if finding.id in CODE]
     for finding in found:
-        assert "a pickle that would run code when it is loaded" in finding.message
+        assert "a pickle that would run code when loaded" in finding.message
     return found
 
 

@@ -12,8 +12,8 @@ from emergraph.exporters.export import dry_run
 from emergraph.exporters.traces.samples import RandomInputs
 
 SAID = (
-    "1 of 250 parameters are NaN or infinite (A: 1); such weights stay edges, "
-    "and measures of their size leave them out"
+    "1 of 250 parameters are NaN or infinite (A: 1); they remain edges, "
+    "but measures of weight size leave them out"
 )
 
 

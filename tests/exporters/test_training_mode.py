@@ -81,7 +81,7 @@ def test_no_unit_is_dead_because_a_random_mask_hit_it(tmp_path, opset, settings)
         hidden = seen.filter(seen["layer"] == 1) if "layer" in seen.columns else seen
         assert (hidden["mean_abs"] > 0).all()
     assert [w.partition(" (")[0] for w in trace.warnings] == [
-        "training mode: Dropout drops at random; it is followed as if it passed everything"
+        "training mode: Dropout drops values at random; it is traced as the identity"
     ]
 
 

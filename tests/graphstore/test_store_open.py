@@ -32,7 +32,7 @@ def test_a_store_without_permission_says_what_to_do():
     error = duckdb.IOException('IO Error: Cannot open file "/a/net.duckdb": Permission denied')
     found = translate(error, Path("net.duckdb"))
     assert isinstance(found, StoreError)
-    assert_one_line(found, "net.duckdb: no permission;", "take a copy", "--no-save")
+    assert_one_line(found, "net.duckdb: permission denied;", "use a copy", "--no-save")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_folder_is_no_store(tmp_path, mode):
 def test_folder_of_a_new_store_must_exist(tmp_path):
     with pytest.raises(InvalidInputError) as caught:
         open_store(tmp_path / "none" / "net.duckdb", mode="create")
-    assert_one_line(caught.value, "make the folder first")
+    assert_one_line(caught.value, "create the folder first")
 
 
 @pytest.mark.parametrize("mode", ["read", "write", "create"])

@@ -323,7 +323,7 @@ def test_errors_of_the_store(tmp_path):
 
 def test_a_crash_of_the_engine_is_an_error_line(path, monkeypatch):
     monkeypatch.setattr("emergraph.graphstore.query._MODULE", "emergraph.graphstore.no_such_module")
-    with pytest.raises(LimitError, match="ended the database engine") as caught:
+    with pytest.raises(LimitError, match="crashed the database engine") as caught:
         run_query(path, "SELECT 1")
     assert "\n" not in str(caught.value)
 

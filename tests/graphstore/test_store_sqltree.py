@@ -323,11 +323,11 @@ PLANTED = {
     ),
     "another view of the schema": (
         "ALTER VIEW edges RENAME TO old; CREATE VIEW edges AS SELECT * REPLACE (0 AS weight) FROM old",
-        "view edges is not the one",
+        "view edges is not emergraph's own",
     ),
     "a table for a view of the schema": (
         "CREATE TABLE copied AS FROM edges LIMIT 0; DROP VIEW edges; ALTER TABLE copied RENAME TO edges",
-        "view edges is not the one",
+        "view edges is not emergraph's own",
     ),
     "a view in other letters": (
         'DROP VIEW edges; CREATE VIEW "EDGES" AS SELECT 0 AS graph',
@@ -338,10 +338,17 @@ PLANTED = {
             "ALTER VIEW unit_activations RENAME TO old; "
             "CREATE VIEW unit_activations AS SELECT *, current_setting('threads') AS threads FROM old"
         ),
-        "view unit_activations is not the one",
+        "view unit_activations is not emergraph's own",
     ),
 }
-ON_OPENING = ("macro", "trigger", "is missing", "is not the one", "duckdb_databases: DuckDB", "pg_settings: ")
+ON_OPENING = (
+    "macro",
+    "trigger",
+    "is missing",
+    "is not emergraph's own",
+    "duckdb_databases: DuckDB",
+    "pg_settings: ",
+)
 
 
 @pytest.mark.parametrize("case", PLANTED)

@@ -141,7 +141,7 @@ def matmul(m: ChannelMap) -> None:
         raise UnfollowedError("which multiplies two activations")
     weights = m.shape(m.name(0 if constant[0] else 1))
     if len(weights) != 2 or len(out) < 2:
-        raise UnfollowedError("whose weights are no matrix")
+        raise UnfollowedError("whose weights are not a matrix")
     uses = float(np.prod(out)) / out[-2 if constant[0] else -1]
     activation = 1 if constant[0] else 0
     axis = len(out) - 2 if constant[0] else len(out) - 1

@@ -117,7 +117,7 @@ class ChannelMap:
         """A constant input of the current node.
 
         Raises:
-            UnfollowedError: It is no constant.
+            UnfollowedError: It is not a constant.
         """
         if not self.is_constant(position):
             raise UnfollowedError("whose settings are computed")

@@ -39,7 +39,7 @@ def channel_groups(channels: ChannelMap) -> Groups:
     n_groups, label = connected_components(joined, directed=False)
     fixed = np.zeros(n_groups, dtype=bool)
     reasons: dict[int, str] = {}
-    always = (np.array([FIXED]), "is joined with something that is no channel")
+    always = (np.array([FIXED]), "is joined with something that is not a channel")
     for ids, reason in (*channels.fixed, always):
         for group in np.unique(label[ids]).tolist():
             reasons.setdefault(group, reason)

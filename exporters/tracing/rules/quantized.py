@@ -1,4 +1,4 @@
-"""Quantized operations: edges carry dequantized weights, a weight at the zero point is no edge."""
+"""Quantized operations: edges carry dequantized weights, a weight at the zero point is not an edge."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def dequantized(
     *,
     axis: int | None = None,
 ) -> Constant | None:
-    """A stored quantized tensor as float32: (q - zero_point) * scale; None when it is no constant.
+    """A stored quantized tensor as float32: (q - zero_point) * scale; None when it is not a constant.
 
     Args:
         ctx: The trace.
@@ -164,7 +164,7 @@ def matmul_nbits(ctx: TraceContext) -> None:
     stored, factor = packed.constant, scales.constant
     known = all(v.constant is not None for v in (zero, bias) if v is not None)
     if a.labels is None or stored is None or factor is None or not known or ctx.input(4) is not None:
-        ctx.make_opaque("MatMulNBits with weights that are no constants, or reordered by g_idx")
+        ctx.make_opaque("MatMulNBits with weights that are not constants, or that are reordered by g_idx")
         return
     offset = None if zero is None else zero.constant
     n_blocks = -(-k // block)

@@ -70,7 +70,7 @@ def _misfit(
 ) -> str:
     """Say what does not fit; "" where all does."""
     if len(packed.shape) != 2 or 0 in packed.shape:
-        return "W_q is no matrix"
+        return "W_q is not a matrix"
     rows, columns = _stored_rows(packed, bits)
     needed = math.prod(shape)
     unpacked = rows * parts

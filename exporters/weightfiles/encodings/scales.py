@@ -85,7 +85,7 @@ def _first(stored: Stored, stems: tuple[str, ...], suffixes: tuple[str, ...]) ->
 
 
 def _of_activations(stored: Stored, module: str) -> list[LazyTensor]:
-    """Scales of what goes into and out of a module, which are no weights."""
+    """Scales of what goes into and out of a module, which are not weights."""
     found = (stored.get(f"{module}.{part}") for part in _ACTIVATIONS)
     return [part for part in found if part is not None]
 
@@ -224,7 +224,7 @@ def _fits(shape: tuple[int, ...], target: tuple[int, ...], blocks: tuple[int, ..
 def _block_sizes(
     shape: tuple[int, ...], target: tuple[int, ...], blocks: tuple[int, ...] | None
 ) -> list[int]:
-    """Indices that share a scale, for each axis of the scales; 0 where that is no whole number.
+    """Indices that share a scale, for each axis of the scales; 0 where that is not a whole number.
 
     Blocks of rows are told from the sizes alone only where they are a power of two: 130 rows with two scales
     are blocks of 128 in every format there is, not of 65.

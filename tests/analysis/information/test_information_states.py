@@ -92,7 +92,7 @@ def test_files_of_sequences(tmp_path):
     (tmp_path / "b.txt").write_text("1 2\n3\n")
     (tmp_path / "c.txt").write_text("to be\nor not")
     (tmp_path / "d.npy").write_bytes((tmp_path / "a.npy").read_bytes().replace(b"3)", b"3 "))
-    refused = {"b.txt": "as many ids", "c.txt": "--text", "no.txt": "no such file", "d.npy": "header"}
+    refused = {"b.txt": "same number of ids", "c.txt": "--text", "no.txt": "no such file", "d.npy": "header"}
     for name, words in refused.items():
         with pytest.raises(InvalidInputError, match=words):
             read_sequences(tmp_path / name)

@@ -66,7 +66,7 @@ def test_a_survey_says_where_it_is_from(file):
 def test_samples_are_cut_where_even_the_smallest_survey_is_too_long(file):
     found = survey_model(file, TINY, ModelOptions(parallelism=SERIAL, samples=500, budget=1e-6))
     assert found.samples == 2
-    assert found.survey.notes[0].startswith("samples cut from 500 to 2")
+    assert found.survey.notes[0].startswith("samples reduced from 500 to 2")
 
 
 def test_the_norm_may_be_given_by_its_name():
@@ -76,7 +76,7 @@ def test_the_norm_may_be_given_by_its_name():
 
 
 def test_nothing_to_evaluate_on_is_refused(file):
-    with pytest.raises(UsageError, match="no inputs given"):
+    with pytest.raises(UsageError, match="neither inputs nor samples given"):
         survey_model(file, TINY, ModelOptions(samples=None))
 
 

@@ -164,7 +164,7 @@ def test_a_budget_cuts_sizes_but_never_directions_or_walks():
         if seconds > 0.5:
             assert fitted.cost(20) <= 1000 * seconds
     assert len(notes) == 1
-    assert notes[0].startswith("cut to stay near 0.5 s: ")
+    assert notes[0].startswith("reduced to stay near 0.5 s: ")
     assert "planes from 10 to 0" in notes[0]
     assert fit_to_budget(options, n_tensors=20, rate=1e9, seconds=1)[0] == options
 

@@ -94,5 +94,5 @@ def test_lac_with_its_stacked_gates_is_written_with_exactly_the_zeros_asked_for(
     assert result.written.zeroed_parameters == result.frame["removed_items"][0]
     pruned = emergraph.export(out, tmp_path / "pruned.duckdb")
     assert pruned.info["n_edges"] == graph.info["n_edges"] - result.frame["removed_items"][0]
-    with pytest.raises(UsageError, match="gates could only go together"):
+    with pytest.raises(UsageError, match="gates can only be removed together"):
         graph.prune(PruningOptions(criterion="l2"))

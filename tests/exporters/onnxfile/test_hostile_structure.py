@@ -1,4 +1,4 @@
-"""Cases 15 to 18 and 30: graphs that do not hang together, nest too deep, or are long."""
+"""Cases 15 to 18 and 30: graphs that are disconnected, too deep, or long."""
 
 import time
 from itertools import pairwise

@@ -273,8 +273,8 @@ def test_a_limit_too_small_to_start_is_named():
 @pytest.mark.parametrize(
     ("code", "error", "message"),
     [
-        (signal.SIGSEGV, InvalidInputError, r"made onnxruntime crash \(SIGSEGV\)"),
-        (signal.SIGKILL, LimitError, "stopped by the system"),
+        (signal.SIGSEGV, InvalidInputError, r"crashed onnxruntime \(SIGSEGV\)"),
+        (signal.SIGKILL, LimitError, "killed by the system"),
     ],
 )
 def test_a_crash_is_one_line(process, code, error, message):

@@ -63,7 +63,7 @@ def test_values_and_arrays_come_back():
     ids=["url", "address", "name", "old name", "swallowed"],
 )
 def test_the_network_is_closed(function, arguments, place):
-    with pytest.raises(UnsafeInputError, match=f"wants to reach .*{place}.* without a network"):
+    with pytest.raises(UnsafeInputError, match=f"would contact .*{place}.* without a network"):
         call_offline(function, *arguments)
 
 

@@ -17,7 +17,7 @@ from emergraph.graphstore.records import EdgeKind
 
 NOT_RUN = {
     r"gradient_of": "differentiation is no operation of a model",
-    r"sequence_model1$|split_to_sequence_2$|_optional_": "an output that is no tensor",
+    r"sequence_model1$|split_to_sequence_2$|_optional_": "an output that is not a tensor",
     r"padded_kv$": "onnxruntime refuses the model's own input",
     r"scan|loop|^test_if": "bodies run only with a file's own runner (test_control_flow)",
 }
