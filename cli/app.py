@@ -1,15 +1,18 @@
-"""The Typer application and the decorator that puts a command on it."""
+"""The Typer application, which imports the command that is asked for, and the decorator that makes one."""
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import typing
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+import typer.core
 
+from emergraph.cli.commands import COMMANDS
 from emergraph.cli.files import checked_files, role_of
 from emergraph.cli.limits import Limits, doing, held_to
 from emergraph.errors import UsageError
@@ -17,8 +20,59 @@ from emergraph.options import Option, Options, declared_options, text_of, value_
 
 Chosen = TypeVar("Chosen", bound=Options)
 
+
+class _Commands(MutableMapping[str, Any]):
+    """The commands by name; whoever looks one up has its module imported."""
+
+    def __init__(self, registered: Mapping[str, object]) -> None:
+        self.made = dict(registered)
+        """Those whose modules were imported."""
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a command or a group, of typer
+        if name not in self.made and name in COMMANDS:
+            importlib.import_module(f"emergraph.cli.commands.{name}")
+            self.made[name] = typing.cast("_Group", typer.main.get_command(app)).commands.made[name]
+        return self.made[name]
+
+    def __setitem__(self, name: str, command: object) -> None:
+        self.made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from COMMANDS
+        yield from (name for name in self.made if name not in COMMANDS)
+
+    def __len__(self) -> int:
+        return len({*COMMANDS, *self.made})
+
+
+class _Group(typer.core.TyperGroup):
+    """The program: its help comes from the table of commands, and imports none."""
+
+    commands: _Commands
+
+    def __init__(self, *, commands: Mapping[str, object], **about: Any) -> None:  # noqa: ANN401 - of typer
+        super().__init__(**about)
+        self.commands = _Commands(commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - of typer
+        """Write the names with the beginnings of what they do."""
+        del ctx
+        room = formatter.width - 6 - max(map(len, self.commands))
+        lines = {name: COMMANDS.get(name) or self.commands[name].help for name in self.commands}
+        rows = [
+            (name, typer.core.TyperCommand(name, help=line).get_short_help_str(room))
+            for name, line in lines.items()
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="emergraph",
+    cls=_Group,
     help="Turn a trained neural network into a weighted graph in a DuckDB file, and ask questions about it.",
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help: no rich to import, nothing to misread as markup

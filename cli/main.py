@@ -10,7 +10,6 @@ from pathlib import Path
 import typer
 
 from emergraph.atomic import together
-from emergraph.cli import commands
 from emergraph.cli.app import app
 from emergraph.cli.links import note_arguments, refusal_text
 from emergraph.cli.output import reader_may_leave, say, use_tolerant_streams
@@ -45,7 +44,6 @@ def _run(arguments: list[str]) -> int:
     note_arguments(arguments)
     use_tolerant_streams(sys.stdout, sys.stderr)
     try:
-        commands.register_all()
         remove_leftovers()
         with together() as results:
             status = typer.main.get_command(app).main(

@@ -5,7 +5,6 @@ import textwrap
 
 import typer
 
-from emergraph.cli import commands
 from emergraph.cli.app import app
 from emergraph.errors import ExitCode
 
@@ -31,7 +30,6 @@ def exit_code_table() -> str:
 
 def reference() -> str:
     """Return the help text of every command as one Markdown page."""
-    commands.register_all()
     group = typer.main.get_command(app)
     root = group.make_context("emergraph", [], resilient_parsing=True, terminal_width=WIDTH)
     parts = [

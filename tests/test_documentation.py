@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emergraph.cli.commands import NAMES
+from emergraph.cli.commands import COMMANDS
 from emergraph.cli.main import main
 from emergraph.cli.reference import exit_code_table, reference
 
@@ -122,7 +122,7 @@ def test_links_between_pages_lead_somewhere(page):
 
 def test_the_readme_names_every_command_and_exit_code():
     table = README.partition("## Commands")[2].partition("## The store")[0]
-    for name in NAMES:
+    for name in COMMANDS:
         assert f"`{name} " in table or f"`{name}`" in table, name
     assert exit_code_table() in README
 
@@ -140,7 +140,7 @@ def test_the_command_line_reference_is_what_the_commands_say():
 
 def test_every_command_has_an_example():
     page = reference()
-    for name in NAMES:
+    for name in COMMANDS:
         section = page.partition(f"## emergraph {name}\n")[2].partition("\n## ")[0]
         assert f"emergraph {name}" in section.partition("Examples:")[2], name
 

@@ -1,48 +1,36 @@
 """One file per command: its options, one call of the library, and what is shown."""
 
-import importlib
-from collections.abc import Callable
-
-from emergraph.cli.app import app
-
-NAMES = (
-    "export",
-    "trace",
-    "emergence",
-    "trajectory",
-    "prune",
-    "percolate",
-    "concepts",
-    "transition",
-    "topology",
-    "convert",
-    "landscape",
-    "report",
-    "diff",
-    "plot",
-    "information",
-    "skills",
-    "info",
-    "ls",
-    "sql",
-    "rm",
-    "merge",
-    "compact",
-    "check",
-    "demo",
-)
-"""The modules, in the order in which `--help` lists the commands."""
-
-
-def register_all() -> None:
-    """Put every command on the application; only light modules are imported."""
-    for name in NAMES:
-        importlib.import_module(f"emergraph.cli.commands.{name}")
-    # an earlier import of one of the modules has registered its command already
-    app.registered_commands.sort(key=lambda command: _place(command.callback))
-
-
-def _place(callback: Callable[..., object] | None) -> int:
-    """Return where in `NAMES` the module is that declares a command; commands from elsewhere come last."""
-    module = "" if callback is None else callback.__module__.rpartition(".")[2]
-    return NAMES.index(module) if module in NAMES else len(NAMES)
+COMMANDS = {
+    "export": "Trace the units of a model and write its graph into a store.",
+    "trace": "Run the model on inputs and keep what each unit of its graph does.",
+    "emergence": "Count the paths from inactive to active units (path-count emergence, arXiv 2409.01568).",
+    "trajectory": "Follow emergence over training steps: with the change in a metric, and as a reason "
+    "to stop.",
+    "prune": "Say what pruning would do to sparsity, paths, dead units and emergence, level by level.",
+    "percolate": "Add the edges one by one, strongest first, and find where the network grows together.",
+    "concepts": "Find which unseen pairs entity-property data connect, and where they percolate "
+    "(arXiv 2408.12578).",
+    "transition": "Fit the transition of each training run, and the exponent with which it moves with "
+    "|E||K|.",
+    "topology": "Measure a graph as a network, and the spectra of its weights.",
+    "convert": "Write a graph as GraphML, Parquet or an edge list.",
+    "landscape": "Measure how rugged the loss landscape is around a model's own weights; no labels needed.",
+    "report": "Write a report about a graph: a page that explains itself, loads nothing and runs no script.",
+    "diff": "Show what differs between two graphs: layers, weights with sign flips, units, and "
+    "stored measures.",
+    "plot": "Draw a figure from what the store holds; without a figure, list those that it can draw.",
+    "information": "Estimate how much more each block of a model tells about sequences than about single "
+    "tokens.",
+    "skills": "Skills that emerge one after the other: a solvable model (arXiv 2404.17563).",
+    "info": "Show what a graph is, how much of its model is understood, and its layers.",
+    "ls": "List the graphs of a store, oldest first.",
+    "sql": "Run one SELECT statement on a store.",
+    "rm": "Take a graph with its traces and runs out of a store.",
+    "merge": "Copy all graphs of another store, with their traces and runs, into a store.",
+    "compact": "Write a store anew, without the room that removed graphs have left in the file.",
+    "check": "List what a user of a model file should know; exit with 1 when there is a warning or an error.",
+    "demo": "Export, trace and analyse two small networks that come with emergraph, ask in SQL, "
+    "and write a report.",
+}
+"""The modules, in the order in which `--help` lists them, with the first sentence of their help texts: a
+module is imported when its command is asked for, and the list of all imports none."""

@@ -8,14 +8,12 @@ import time
 import pytest
 import typer
 
-from emergraph.cli import commands
 from emergraph.cli.app import app
 from emergraph.cli.limits import Limits, doing, held_to
 from emergraph.errors import LimitError
 
 
 def all_commands():
-    commands.register_all()
     pending = [(typer.main.get_command(app), "emergraph")]
     while pending:
         command, name = pending.pop()

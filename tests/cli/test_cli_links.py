@@ -16,7 +16,6 @@ from decoders import decoder
 from safetensors.numpy import save_file
 
 import emergraph
-from emergraph.cli import commands
 from emergraph.cli.app import app
 from emergraph.cli.main import main
 from emergraph.errors import UnsafeInputError
@@ -92,7 +91,6 @@ def named_command(text):
 
 
 def test_every_command_that_reads_a_model_has_the_option():
-    commands.register_all()
     group = typer.main.get_command(app)
     having = {
         name

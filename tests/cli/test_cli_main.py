@@ -12,7 +12,9 @@ import duckdb
 import pytest
 import typer
 
+from emergraph.cli import commands
 from emergraph.cli.app import app, command
+from emergraph.cli.commands import COMMANDS
 from emergraph.cli.main import main
 from emergraph.cli.output import Output
 from emergraph.errors import (
@@ -165,6 +167,27 @@ def test_the_version_is_the_installed_one(capsys):
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"emergraph {emergraph.__version__}\n"
+
+
+def test_the_list_of_commands_says_what_their_help_says():
+    """It is a table, so that the list of all commands imports none of them."""
+    group = typer.main.get_command(app)
+    modules = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__"}
+    assert COMMANDS.keys() == modules
+    for name, line in COMMANDS.items():
+        assert " ".join(group.commands[name].help.partition("\n\n")[0].split()) == line
+
+
+@pytest.mark.parametrize(("words", "loaded"), [(["--help"], set()), (["ls", "--help"], {"ls"})])
+def test_a_command_is_imported_when_it_is_asked_for(words, loaded):
+    program = (
+        "import sys\n"
+        "from emergraph.cli.main import main\n"
+        f"main({words})\n"
+        "print([name for name in sys.modules if name.startswith('emergraph.cli.commands.')])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == str([f"emergraph.cli.commands.{name}" for name in loaded])
 
 
 def test_help_loads_nothing_heavy():

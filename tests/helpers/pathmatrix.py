@@ -7,7 +7,6 @@ from pathlib import Path
 
 import typer
 
-from emergraph.cli import commands
 from emergraph.cli.app import app
 
 BASES = {
@@ -72,19 +71,16 @@ class PathParameter:
 
 def path_parameters() -> list[PathParameter]:
     """All of them."""
-    commands.register_all()
     return list(_of(typer.main.get_command(app), ""))
 
 
 def command_names() -> list[str]:
     """All commands; those of a group after its name."""
-    commands.register_all()
     return [name for name, _ in _commands(typer.main.get_command(app), "")]
 
 
 def word_parameters():
     """(command, parameter) of all that is not a flag."""
-    commands.register_all()
     for name, command in _commands(typer.main.get_command(app), ""):
         for parameter in command.params:
             yield name, parameter
