@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from emergraph.cli.output import View
+from emergraph.analysis.view import View
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.analysis.percolation.options import ConceptOptions, PairColumns
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.tableinput import TableForm
 

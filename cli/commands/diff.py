@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.links import Links
-from emergraph.cli.output import Format, Output, View, emit, emit_text
+from emergraph.cli.output import Format, Output, emit, emit_text
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole, command_line

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.analysis.report.texts import percent
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import AnyName
 from emergraph.exporters.runtime.inputwords import InputOptions

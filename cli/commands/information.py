@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.cli.app import command
 from emergraph.cli.informationoptions import Estimation, SequenceSource
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping
 from emergraph.options import FileRole

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
 from emergraph.cli.app import command
 from emergraph.cli.landscapeoptions import connected, evaluation
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
-from emergraph.cli.output import Output, View, emit, say
+from emergraph.cli.output import Output, emit, say
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping, name_or_id
 from emergraph.errors import UsageError

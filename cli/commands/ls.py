@@ -1,7 +1,9 @@
 """`emergraph ls`: the graphs of a store."""
 
+from emergraph.analysis.view import View
+
 from emergraph.cli.app import command
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import StorePath
 
 

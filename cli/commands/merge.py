@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import StorePath
 
 

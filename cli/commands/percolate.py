@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath
 
 if TYPE_CHECKING:

@@ -76,10 +76,11 @@ def plot(
 def _list(store: Path, graph: str | None) -> None:
     """Print which figures there are, and which of them have data."""
     import polars as pl
+    from emergraph.analysis.view import View
 
     from emergraph.analysis.figures.catalog import FIGURES
     from emergraph.analysis.figures.reading import read_figure
-    from emergraph.cli.output import Output, View, emit
+    from emergraph.cli.output import Output, emit
     from emergraph.graphstore.store import open_store
 
     with open_store(store) as opened:

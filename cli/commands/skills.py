@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.analysis.skills.options import (
     FitOptions,
@@ -14,7 +15,7 @@ from emergraph.analysis.skills.options import (
 )
 from emergraph.cli.app import app, command
 from emergraph.cli.limits import LONG, doing
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import Keeping
 from emergraph.cli.tableinput import TableForm

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import StorePath
 from emergraph.errors import UsageError
 

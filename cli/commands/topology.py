@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.errors import UsageError
 

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from emergraph.analysis.view import View
 
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits, doing
 from emergraph.cli.links import Links
-from emergraph.cli.output import Output, View, emit
+from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.cli.traceoptions import Samples

@@ -16,8 +16,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from emergraph.analysis.view import View
 from emergraph.cli import jsonform, tables
-from emergraph.cli.output import Format, Output, View, emit
+from emergraph.cli.output import Format, Output, emit
 from emergraph.errors import LimitError, UsageError
 
 EVIL = [
@@ -244,7 +245,8 @@ def test_a_target_that_cannot_be_written_is_a_usage_error(tmp_path, view, target
 def test_a_closed_pipe_is_no_error():
     program = (
         "import polars as pl, sys, typer\n"
-        "from emergraph.cli.output import Output, View, emit\n"
+        "from emergraph.analysis.view import View\n"
+        "from emergraph.cli.output import Output, emit\n"
         "try:\n"
         "    emit(View(rows=pl.DataFrame({'n': range(200000)})), Output())\n"
         "except typer.Exit as done:\n"
