@@ -3,23 +3,13 @@
 `python -m emergraph.analysis.resultpage > docs/schema.md` writes it.
 """
 
-import importlib
 import sys
+from collections.abc import Sequence
 
+from emergraph.analysis.declaration import Analysis
+from emergraph.analysis.registry import built_in
 from emergraph.graphstore.results import ResultTable
 from emergraph.graphstore.schema import schema_markdown
-
-HOMES = {
-    "emergence": "emergraph.analysis.emergence.saving",
-    "trajectory": "emergraph.analysis.emergence.storedtrajectory",
-    "prune": "emergraph.analysis.pruning.saving",
-    "percolate": "emergraph.analysis.percolation.saving",
-    "topology": "emergraph.analysis.topology.saving",
-    "landscape": "emergraph.analysis.landscape.resulttables",
-    "information": "emergraph.analysis.information.saving",
-    "skills": "emergraph.analysis.skills.saving",
-}
-"""Which module declares the result tables of which command."""
 
 _INTRODUCTION = """
 # Result tables
@@ -30,20 +20,6 @@ parameters and the seed: `SELECT * FROM emergence JOIN runs ON run = runs.id WHE
 """
 
 
-def result_tables(command: str) -> list[ResultTable]:
-    """Return the result tables of a command, in the order of their declaration.
-
-    Raises:
-        KeyError: No such command keeps results.
-
-    Example:
-        >>> [table.name for table in result_tables("information")]
-        ['information']
-    """
-    module = importlib.import_module(HOMES[command])
-    return [value for value in vars(module).values() if isinstance(value, ResultTable)]
-
-
 def command_filling(table: str) -> str | None:
     """Return the command that keeps its results in a table; None for a table of no command.
 
@@ -51,15 +27,18 @@ def command_filling(table: str) -> str | None:
         >>> command_filling("information")
         'information'
     """
-    owners = (command for command in HOMES if table in {each.name for each in result_tables(command)})
+    owners = (one.name for one in built_in() if table in {each.name for each in one.tables})
     return next(owners, None)
 
 
-def schema_page() -> str:
-    """Return the page, as Markdown."""
+def schema_page(analyses: Sequence[Analysis]) -> str:
+    """Return the page, as Markdown.
+
+    Args:
+        analyses: Those whose result tables it lists.
+    """
     parts = [schema_markdown(), _INTRODUCTION]
-    for command in HOMES:
-        parts += [_entry(command, table) for table in result_tables(command)]
+    parts += [_entry(analysis.name, table) for analysis in analyses for table in analysis.tables]
     return "".join(parts)
 
 
@@ -75,4 +54,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(schema_page())
+    sys.stdout.write(schema_page(built_in()))

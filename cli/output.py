@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
-from emergraph.analysis.view import View
 
+from emergraph.analysis.view import View
 from emergraph.atomic import write_atomically
 from emergraph.cli.streams import stdout_is_closed
 from emergraph.errors import ExitCode, UsageError

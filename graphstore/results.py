@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-import duckdb
-
 from emergraph.errors import StoreError
-from emergraph.graphstore.schema import base_tables
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # analyses declare their tables without loading what reads them
+    import duckdb
     import polars as pl
 
     PolarsType = pl.DataType | type[pl.DataType]
@@ -92,8 +90,6 @@ def _check(table: ResultTable) -> None:
         raise ValueError(f"result table {table.name!r}: a column repeats or is called run")
     if bad := [column.type for column in table.columns if column.type not in _TYPES]:
         raise ValueError(f"result table {table.name!r}: type {bad[0]!r}, expected one of {sorted(_TYPES)}")
-    if table.name in base_tables() | {"edges", "unit_activations"}:
-        raise ValueError(f"result table {table.name!r}: the name is taken")
 
 
 def registered(name: str) -> ResultTable:
@@ -110,8 +106,14 @@ def registered_tables() -> tuple[ResultTable, ...]:
     return tuple(_registered.values())
 
 
-def ensure_table(connection: duckdb.DuckDBPyConnection, table: ResultTable) -> None:
-    """Make the table in the store when it is missing; add the columns that an older version did not have."""
+def ensure_table(connection: "duckdb.DuckDBPyConnection", table: ResultTable) -> None:
+    """Make the table in the store when it is missing; add the columns that an older version did not have.
+
+    Raises:
+        ValueError: The store itself has a table or view of that name.
+    """
+    if table.name in _own_tables() | {"edges", "unit_activations"}:
+        raise ValueError(f"result table {table.name!r}: the name is taken")
     present = result_columns(connection, table.name)
     if not present:
         columns = "".join(f', "{column.name}" {column.type}' for column in table.columns)
@@ -125,7 +127,7 @@ def ensure_table(connection: duckdb.DuckDBPyConnection, table: ResultTable) -> N
             _comment(connection, f'COLUMN "{table.name}"."{column.name}"', column.comment)
 
 
-def result_columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+def result_columns(connection: "duckdb.DuckDBPyConnection", table: str) -> list[str]:
     """Return the columns of a table of the store in order; empty when there is no such table."""
     rows = connection.execute(
         """
@@ -137,7 +139,7 @@ def result_columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[st
     return [row[0] for row in rows]
 
 
-def ensure_like(source: duckdb.DuckDBPyConnection, target: duckdb.DuckDBPyConnection, name: str) -> None:
+def ensure_like(source: "duckdb.DuckDBPyConnection", target: "duckdb.DuckDBPyConnection", name: str) -> None:
     """Make a result table of one store in another, with the same columns and comments.
 
     Raises:
@@ -155,12 +157,12 @@ def ensure_like(source: duckdb.DuckDBPyConnection, target: duckdb.DuckDBPyConnec
     table = ResultTable(name, rows[0][3] or "", columns)
     try:
         _check(table)
+        ensure_table(target, table)
     except ValueError as error:
         raise StoreError(f"a store from elsewhere: {error}; it cannot be copied") from error
-    ensure_table(target, table)
 
 
-def result_table_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def result_table_names(connection: "duckdb.DuckDBPyConnection") -> list[str]:
     """Return the names of the result tables that the store holds."""
     rows = connection.execute(
         """
@@ -169,9 +171,16 @@ def result_table_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
         ORDER BY table_name
         """
     ).fetchall()
-    return [row[0] for row in rows if row[0] not in base_tables()]
+    own = _own_tables()
+    return [row[0] for row in rows if row[0] not in own]
 
 
-def _comment(connection: duckdb.DuckDBPyConnection, what: str, text: str) -> None:
+def _own_tables() -> frozenset[str]:
+    from emergraph.graphstore.schema import base_tables
+
+    return base_tables()
+
+
+def _comment(connection: "duckdb.DuckDBPyConnection", what: str, text: str) -> None:
     quoted = text.replace("'", "''")
     connection.execute(f"COMMENT ON {what} IS '{quoted}'")

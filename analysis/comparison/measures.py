@@ -1,12 +1,12 @@
 """What was measured on both graphs, side by side."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import polars as pl
 
+from emergraph.analysis.figures.reading import newest_run, question
+from emergraph.analysis.registry import built_in
 from emergraph.graphstore.reader import GraphReader
-from emergraph.graphstore.results import result_table_names
 
 SCHEMA = {
     "analysis": pl.String,
@@ -21,64 +21,6 @@ SCHEMA = {
     "overlap": pl.Boolean,
 }
 _COUNTS = ("n_layers", "n_units", "n_neurons", "n_edges", "n_parameters")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """Where the measures of an analysis are: each query gives measure, value, low, high of one run."""
-
-    analysis: str
-    table: str
-    sql: str
-
-
-_SOURCES = (
-    _Source(
-        analysis="emergence",
-        table="emergence",
-        sql="""
-            SELECT 'log10 E, ' || interior || ' (' || activity || ')', log10, NULL, NULL FROM emergence
-            WHERE run = ? ORDER BY interior
-        """,
-    ),
-    _Source(
-        analysis="emergence",
-        table="emergence_intervals",
-        sql="""
-            SELECT 'E, ' || interior || ' (' || activity || ')', emergence, low, high FROM emergence_intervals
-            WHERE run = ? ORDER BY interior
-        """,
-    ),
-    _Source(
-        analysis="pruning",
-        table="pruning_levels",
-        sql="""
-            SELECT 'highest level without collapse',
-                   max(level) FILTER (collapsed_layers = 0 AND disconnected_outputs = 0), NULL, NULL
-            FROM pruning_levels WHERE run = ?
-        """,
-    ),
-    _Source(
-        analysis="percolation",
-        table="percolation",
-        sql="""
-            SELECT 'threshold, share of edges, ' || series, share, low / threshold * share,
-                   high / threshold * share
-            FROM percolation WHERE run = ? AND threshold > 0 ORDER BY series
-        """,
-    ),
-    _Source(
-        analysis="topology",
-        table="topology",
-        sql="""SELECT measure, "value", NULL, NULL FROM topology WHERE run = ?""",
-    ),
-    _Source(
-        analysis="landscape",
-        table="landscape",
-        sql="SELECT statistic, mean, low, high FROM landscape WHERE run = ?",
-    ),
-)
-_NEWEST = "SELECT max(id) FROM runs WHERE graph = ? AND list_contains(result_tables, ?)"
 
 
 def compared_measures(a: GraphReader, b: GraphReader) -> pl.DataFrame:
@@ -132,13 +74,10 @@ def _known(reader: GraphReader) -> dict[Key, Triple]:
     }
     for name, value in reader.metrics().iter_rows():
         found["recorded", name] = (value, None, None)
-    there = set(result_table_names(reader.connection))
-    for source in _SOURCES:
-        if source.table not in there:
-            continue
-        run = reader.connection.execute(_NEWEST, [reader.id, source.table]).fetchall()[0][0]
-        if run is None:
-            continue
-        for measure, value, low, high in reader.connection.execute(source.sql, [run]).fetchall():
-            found[source.analysis, str(measure)] = (value, low, high)
+    for measure in (measure for analysis in built_in() for measure in analysis.measures):
+        run = newest_run(reader, measure)
+        if run is not None:
+            sql = question(measure, reader.id, run.id)
+            for name, value, low, high in reader.connection.execute(sql).fetchall():
+                found[measure.name, str(name)] = (value, low, high)
     return found

@@ -2,141 +2,25 @@
 
 import polars as pl
 
+from emergraph.analysis.emergence.analysis import (
+    BASELINES,
+    BY_LAYER,
+    BY_THRESHOLD,
+    COMPLEXITY,
+    COUNTS,
+    EMERGENCE,
+    INTERVALS,
+    NULLS,
+    POSITIONS,
+)
 from emergraph.analysis.emergence.fullreport import EmergenceReport
 from emergraph.analysis.emergence.intervals import BootstrapResult
 from emergraph.analysis.emergence.positionrun import PositionReport, by_form
 from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
 from emergraph.analysis.emergence.thresholds import ThresholdSweep
-from emergraph.graphstore.results import Column, ResultTable, register
+from emergraph.graphstore.results import ResultTable
 from emergraph.graphstore.store import Store
 
-COMMAND = "emergence"
-
-COUNTS = register(
-    ResultTable(
-        "emergence",
-        "One row per interior of a run: E, the number of paths from inactive to active units.",
-        (
-            Column("interior", "VARCHAR", "Where paths run: active (through active units only) or any."),
-            Column("activity", "VARCHAR", "Which units are active, in words."),
-            Column("threshold", "DOUBLE", "Threshold of the activity rule; NULL for none."),
-            Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
-            Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
-            Column("exact", "VARCHAR", "E as an integer; NULL where it was not counted exactly."),
-            Column("per_param", "DOUBLE", "E / non-zero parameters; NULL without parameters."),
-            Column("per_dense_param", "DOUBLE", "E / parameters before pruning; NULL without parameters."),
-            Column(
-                "per_density", "DOUBLE", "E / (share of parameters that remain); NULL without parameters."
-            ),
-            Column("n_active", "INTEGER", "Active units."),
-            Column("n_inactive", "INTEGER", "Inactive units that count."),
-        ),
-    )
-)
-BY_LAYER = register(
-    ResultTable(
-        "emergence_layers",
-        "One row per interior and layer of a run: how much of E starts in the layer.",
-        (
-            Column("interior", "VARCHAR", "As in emergence."),
-            Column("layer", "INTEGER", "layers.id."),
-            Column("n_active", "INTEGER", "Active units."),
-            Column("n_inactive", "INTEGER", "Inactive units."),
-            Column("n_transparent", "INTEGER", "Units where paths pass, but neither start nor end."),
-            Column("share", "DOUBLE", "Share of E that starts in the layer, in [0, 1]; NULL where E is 0."),
-            Column("log10", "DOUBLE", "Decimal logarithm of that part of E; NULL where it is 0."),
-        ),
-    )
-)
-BY_THRESHOLD = register(
-    ResultTable(
-        "emergence_thresholds",
-        "One row per interior and threshold of a sweep.",
-        (
-            Column("interior", "VARCHAR", "As in emergence."),
-            Column("threshold", "DOUBLE", "Threshold of the activity rule."),
-            Column("n_active", "DOUBLE", "Active units; for rule per_sample the mean over samples."),
-            Column("share_active", "DOUBLE", "Their share of the units that count, in [0, 1]."),
-            Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
-            Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
-        ),
-    )
-)
-INTERVALS = register(
-    ResultTable(
-        "emergence_intervals",
-        "One row per interior of a bootstrap over the samples of a trace.",
-        (
-            Column("interior", "VARCHAR", "As in emergence."),
-            Column("activity", "VARCHAR", "Which units are active, in words."),
-            Column("emergence", "DOUBLE", "E on all samples; for rule per_sample the mean over samples."),
-            Column("low", "DOUBLE", "Lower end of the interval."),
-            Column("high", "DOUBLE", "Upper end of the interval."),
-            Column("confidence", "DOUBLE", "Confidence of the interval, in (0, 1)."),
-            Column("n_draws", "INTEGER", "Draws with replacement."),
-            Column("n_samples", "INTEGER", "Samples drawn from."),
-        ),
-    )
-)
-
-NULLS = register(
-    ResultTable(
-        "emergence_nulls",
-        "One row per null model and interior of a run: E beside E where chance decides.",
-        (
-            Column("null_model", "VARCHAR", "What is drawn at random, such as activity_in_layers."),
-            Column("interior", "VARCHAR", "As in emergence."),
-            Column("activity", "VARCHAR", "shuffled, measured again (the model ran), or held fixed."),
-            Column("emergence", "DOUBLE", "E as observed."),
-            Column("mean", "DOUBLE", "Mean of the draws."),
-            Column("sd", "DOUBLE", "Their standard deviation, of E or of its logarithm, see scale."),
-            Column("z", "DOUBLE", "(E - mean) / sd; NULL for a degenerate null."),
-            Column("scale", "VARCHAR", "count, or log10 where counts are beyond 1.8e308."),
-            Column("p_two_sided", "DOUBLE", "Empirical p value, in (0, 1]."),
-            Column("degenerate", "BOOLEAN", "All draws are equal: the null says nothing."),
-            Column("n_draws", "INTEGER", "Draws."),
-            Column("noise", "DOUBLE", "Size of weight_noise, relative to each tensor's root mean square."),
-        ),
-    )
-)
-BASELINES = register(
-    ResultTable(
-        "emergence_baselines",
-        "One row per run: simple figures that a claim about E has to beat.",
-        (
-            Column("activity_sparsity", "DOUBLE", "Share of the units that count that are inactive."),
-            Column("weight_sparsity", "DOUBLE", "Share of the parameters that are exactly zero."),
-            Column("weight_l1", "DOUBLE", "Sum of the absolute weights of edges."),
-            Column("weight_l2", "DOUBLE", "Root of the sum of their squares."),
-            Column("weight_max_abs", "DOUBLE", "Largest absolute weight."),
-        ),
-    )
-)
-COMPLEXITY = register(
-    ResultTable(
-        "emergence_complexity",
-        "One row per layer of a run: how far the layer is from a linear map of its input.",
-        (
-            Column("layer", "INTEGER", "layers.id."),
-            Column("unexplained", "DOUBLE", "Share of variance that no linear map explains, held out."),
-            Column("status", "VARCHAR", "ok, or why there is no figure."),
-        ),
-    )
-)
-POSITIONS = register(
-    ResultTable(
-        "emergence_positions",
-        "One row per form and interior of a run: E between the positions of a convolutional network.",
-        (
-            Column("form", "VARCHAR", "positions, channels, or filters, as printed."),
-            Column("interior", "VARCHAR", "As in emergence; - for the form as printed."),
-            Column("emergence", "DOUBLE", "E."),
-            Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
-            Column("n_active", "BIGINT", "Active units."),
-            Column("n_units", "BIGINT", "Units that count."),
-        ),
-    )
-)
 Rows = dict[str, pl.DataFrame]
 
 
@@ -155,7 +39,7 @@ def save_emergence(store: Store, graph: int, result: EmergenceResult, **about: o
         **result.options.to_dict(),
         **about,
     }
-    return store.record_run(graph, COMMAND, parameters, result_tables=_count_rows(result))
+    return store.record_run(graph, EMERGENCE.name, parameters, result_tables=_count_rows(result))
 
 
 def _count_rows(result: EmergenceResult) -> Rows:
@@ -189,7 +73,7 @@ def _count_rows(result: EmergenceResult) -> Rows:
 def save_sweep(store: Store, graph: int, sweep: ThresholdSweep, **about: object) -> int:
     """Write a threshold sweep to a store; return the id of the run. Arguments as in `save_emergence`."""
     parameters = {"activity": sweep.rule, "area_rule": sweep.area_rule, **sweep.options.to_dict(), **about}
-    return store.record_run(graph, COMMAND, parameters, result_tables=_sweep_rows(sweep))
+    return store.record_run(graph, EMERGENCE.name, parameters, result_tables=_sweep_rows(sweep))
 
 
 def _sweep_rows(sweep: ThresholdSweep) -> Rows:
@@ -211,7 +95,7 @@ def save_intervals(store: Store, graph: int, result: BootstrapResult, **about: o
     """Write bootstrap intervals to a store; return the id of the run. Arguments as in `save_emergence`."""
     parameters = {"activity": result.activity, "confidence": result.confidence, **about}
     return store.record_run(
-        graph, COMMAND, parameters, seed=result.seed, result_tables=_interval_rows(result)
+        graph, EMERGENCE.name, parameters, seed=result.seed, result_tables=_interval_rows(result)
     )
 
 
@@ -262,7 +146,11 @@ def save_report(store: Store, graph: int, report: EmergenceReport, **about: obje
     parameters = {"activity": report.sweep.rule, **report.sweep.options.to_dict(), **about}
     seed = about.get("seed")
     return store.record_run(
-        graph, COMMAND, parameters, seed=int(str(seed)) if seed is not None else None, result_tables=tables
+        graph,
+        EMERGENCE.name,
+        parameters,
+        seed=int(str(seed)) if seed is not None else None,
+        result_tables=tables,
     )
 
 
@@ -270,7 +158,7 @@ def save_positions(store: Store, graph: int, report: PositionReport, **about: ob
     """Write position-level counts to a store; return the id of the run. Arguments as in `save_emergence`."""
     rows = pl.DataFrame(by_form(report), schema=POSITIONS.schema, infer_schema_length=None)
     parameters = {"rule": report.rule.value, "threshold": report.threshold, "positions": True, **about}
-    return store.record_run(graph, COMMAND, parameters, result_tables={POSITIONS.name: rows})
+    return store.record_run(graph, EMERGENCE.name, parameters, result_tables={POSITIONS.name: rows})
 
 
 def _frame(table: ResultTable, rows: list[dict[str, object]]) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import polars as pl
 from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.rules import activity_scores
 from emergraph.analysis.activity.scores import rule_named
+from emergraph.analysis.emergence.analysis import CORRELATIONS, STEPS, STOPPINGS, TRAJECTORY
 from emergraph.analysis.emergence.baselines import baselines
 from emergraph.analysis.emergence.options import TrajectoryOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
@@ -25,62 +26,13 @@ from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
-from emergraph.graphstore.results import Column, ResultTable, register
 from emergraph.graphstore.store import Store
 
 if TYPE_CHECKING:
     from emergraph.analysis.unitgraph import UnitGraph
+    from emergraph.graphstore.results import ResultTable
 
-COMMAND = "trajectory"
 MINIMUM_STEPS = 3
-
-STEPS = register(
-    ResultTable(
-        "trajectory_steps",
-        "One row per snapshot and interior of a run: E along training.",
-        (
-            Column("snapshot", "INTEGER", "graphs.id of the snapshot."),
-            Column("step", "BIGINT", "Training step."),
-            Column("interior", "VARCHAR", "As in emergence."),
-            Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
-            Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
-            Column("per_density", "DOUBLE", "E / (share of parameters that remain)."),
-            Column("activity_sparsity", "DOUBLE", "Share of inactive units."),
-            Column("weight_sparsity", "DOUBLE", "Share of the parameters that are zero."),
-            Column("metric", "DOUBLE", "The metric that the run asked about."),
-        ),
-    )
-)
-CORRELATIONS = register(
-    ResultTable(
-        "trajectory_correlations",
-        "One row per measure, lag and kind of change: E against the change in the metric that follows.",
-        (
-            Column("measure", "VARCHAR", "Figure of emergence."),
-            Column("change", "VARCHAR", "raw, or smoothed by a trailing mean."),
-            Column("lag", "INTEGER", "Steps between E and the change."),
-            Column("n", "INTEGER", "Pairs."),
-            Column("rho", "DOUBLE", "Spearman's rank correlation; NULL where one of the two is constant."),
-            Column("p", "DOUBLE", "Permutation p value."),
-            Column("rho_given_step", "DOUBLE", "The same with the step held constant."),
-            Column("p_given_step", "DOUBLE", "Its permutation p value."),
-        ),
-    )
-)
-STOPPINGS = register(
-    ResultTable(
-        "trajectory_stoppings",
-        "One row per rule on E: where it stops training, beside ordinary early stopping.",
-        (
-            Column("rule", "VARCHAR", "settled or near_zero."),
-            Column("measure", "VARCHAR", "Figure of emergence."),
-            Column("step", "BIGINT", "Where the rule stops; NULL for never."),
-            Column("ordinary_step", "BIGINT", "Where early stopping on the metric does; NULL for never."),
-            Column("saved", "INTEGER", "Snapshots that the rule stops earlier."),
-            Column("loss", "DOUBLE", "What it costs in the best value of the metric."),
-        ),
-    )
-)
 
 
 def chosen_snapshots(graphs: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
@@ -268,4 +220,4 @@ def save_trajectory(store: Store, result: Trajectory, **about: object) -> int:
     }
     frames = {table.name: pl.DataFrame(rows, schema=table.schema) for table, rows in tables.items()}
     parameters = {"activity": result.activity, **result.options.to_dict(), **about}
-    return store.record_run(None, COMMAND, parameters, seed=result.options.seed, result_tables=frames)
+    return store.record_run(None, TRAJECTORY.name, parameters, seed=result.options.seed, result_tables=frames)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from emergraph.analysis.declaration import Query
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
@@ -15,20 +16,6 @@ if TYPE_CHECKING:
 
 Frames = Mapping[str, pl.DataFrame]
 Draw = Callable[[Frames], "alt.TopLevelMixin | Picture"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """A question to a store."""
-
-    name: str
-    """Of the frame that the figure gets."""
-    sql: str
-    """With `{graph}` for the id of the graph and `{run}` for the id of the run: whole numbers."""
-    table: str | None = None
-    """Result table that decides the run: the newest of the graph that filled it. None: no run is needed."""
-    optional: bool = False
-    """The figure is drawn without the frame where there is no such run."""
 
 
 @dataclass(frozen=True, kw_only=True)

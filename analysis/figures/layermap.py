@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from emergraph.analysis.figures.figure import Figure, Frames, Query
+from emergraph.analysis.declaration import Query
+from emergraph.analysis.figures.figure import Figure, Frames
 from emergraph.analysis.figures.names import short_name
 from emergraph.analysis.figures.picture import Picture
 from emergraph.analysis.figures.theme import FONT, GRID, INK, MUTED, PAPER, SERIES

@@ -3,7 +3,8 @@
 import json
 from typing import TYPE_CHECKING
 
-from emergraph.analysis.figures.figure import Figure, FigureData, Query, Run
+from emergraph.analysis.declaration import Query
+from emergraph.analysis.figures.figure import Figure, FigureData, Run
 from emergraph.errors import UsageError
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
@@ -15,15 +16,17 @@ if TYPE_CHECKING:
 
 _NEWEST = """
 SELECT id, command, parameters, seed, tool_version FROM runs
-WHERE (graph = ? OR graph IS NULL AND command IN ('trajectory', 'skills'))
+WHERE (graph = ? OR graph IS NULL AND ?)
   AND list_contains(result_tables, ?)
 ORDER BY id DESC LIMIT 1
 """
 
 
-def newest_run(reader: GraphReader, table: str) -> Run | None:
-    """Return the newest run of a graph, or of all snapshots or no graph, that filled a result table."""
-    rows = fetch_frame(reader.connection, _NEWEST, [reader.id, table]).rows()
+def newest_run(reader: GraphReader, query: Query) -> Run | None:
+    """Return the newest run that a question is about; None where there is none, or it asks about no run."""
+    if query.table is None:
+        return None
+    rows = fetch_frame(reader.connection, _NEWEST, [reader.id, query.shared, query.table]).rows()
     if not rows:
         return None
     number, command, parameters, seed, version = rows[0]
@@ -36,7 +39,7 @@ def read_figure(reader: GraphReader, figure: Figure) -> FigureData | None:
     asked: dict[str, str] = {}
     runs: dict[int, Run] = {}
     for query in figure.queries:
-        run = None if query.table is None else newest_run(reader, query.table)
+        run = newest_run(reader, query)
         if run is None and query.table is not None:
             if query.optional:
                 continue

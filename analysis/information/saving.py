@@ -4,33 +4,9 @@ from pathlib import Path
 
 import polars as pl
 
+from emergraph.analysis.information.analysis import BLOCKS, INFORMATION
 from emergraph.analysis.information.emergence import InformationResult
-from emergraph.graphstore.results import Column, ResultTable, register
 from emergraph.graphstore.store import open_store
-
-COMMAND = "information"
-
-BLOCKS = register(
-    ResultTable(
-        "information",
-        "One row per block of a run, and one for the chain of all blocks.",
-        (
-            Column("number", "BIGINT", "Place in the chain, from 1; the chain as a whole comes last."),
-            Column("block", "VARCHAR", "The operation or submodule that ends the block, or all blocks."),
-            Column("emergence", "DOUBLE", "Macro less micro, bits."),
-            Column("low", "DOUBLE", "Lower end of its 95 % interval over halves; NULL for none."),
-            Column("high", "DOUBLE", "Upper end of it."),
-            Column("ideal", "DOUBLE", "Emergence with both at their ceilings: of the data, not the model."),
-            Column("macro", "DOUBLE", "Information at the last token, capped at its ceiling, bits."),
-            Column("macro_low", "DOUBLE", "Lower end of its interval."),
-            Column("macro_high", "DOUBLE", "Upper end of its interval."),
-            Column("macro_ceiling", "DOUBLE", "log2 of the distinct inputs, bits."),
-            Column("micro", "DOUBLE", "Information of single tokens, mean over positions, bits."),
-            Column("micro_ceiling", "DOUBLE", "Mean of their ceilings, bits."),
-            Column("at_ceiling", "VARCHAR", "Which estimates are at their ceilings; empty for none."),
-        ),
-    )
-)
 
 
 def save_information(
@@ -57,7 +33,7 @@ def save_information(
     with open_store(path, mode="create", any_name=any_name) as store:
         return store.record_run(
             None if sha256 is None else store.find_graph(sha256),
-            COMMAND,
+            INFORMATION.name,
             {**about, "model": model, "sha256": sha256},
             seed=result.options.seed,
             duration=duration,

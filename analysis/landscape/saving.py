@@ -7,15 +7,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.landscape.curves import curve_points
-from emergraph.analysis.landscape.estimate import Estimate
-from emergraph.analysis.landscape.extras import Extras
-from emergraph.analysis.landscape.hypercube import attractors, main_effects, pair_effects
-from emergraph.analysis.landscape.modelsurvey import ModelSurvey
-from emergraph.analysis.landscape.networks import edge_rows, node_rows, survey_networks
-from emergraph.analysis.landscape.options import ModelOptions
-from emergraph.analysis.landscape.resulttables import (
+from emergraph.analysis.landscape.analysis import (
     CURVES,
+    LANDSCAPE,
     LAYERS,
     LON,
     MASK_GROUPS,
@@ -25,14 +19,19 @@ from emergraph.analysis.landscape.resulttables import (
     POINTS,
     STATISTICS,
 )
+from emergraph.analysis.landscape.curves import curve_points
+from emergraph.analysis.landscape.estimate import Estimate
+from emergraph.analysis.landscape.extras import Extras
+from emergraph.analysis.landscape.hypercube import attractors, main_effects, pair_effects
+from emergraph.analysis.landscape.modelsurvey import ModelSurvey
+from emergraph.analysis.landscape.networks import edge_rows, node_rows, survey_networks
+from emergraph.analysis.landscape.options import ModelOptions
 from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
 from emergraph.analysis.modelruns.samples import IN_MEMORY, kept_name
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import Store, open_store
 from emergraph.options import text_of
-
-COMMAND = "landscape"
 
 
 def statistics_frame(survey: Survey) -> pl.DataFrame:
@@ -220,7 +219,7 @@ def save_survey(
     """
     return store.record_run(
         graph,
-        COMMAND,
+        LANDSCAPE.name,
         {**survey.options.kept(), "notes": list(survey.notes), **about},
         seed=survey.options.seed,
         duration=duration,

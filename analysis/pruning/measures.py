@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.edgetable import Levels
 from emergraph.analysis.nulls_for_json import finite_or_none
+from emergraph.analysis.pruning.analysis import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.components import giant_shares
 from emergraph.analysis.pruning.coupling import coupled_until
 from emergraph.analysis.pruning.emergencelevels import EmergenceLevels
@@ -21,13 +22,6 @@ from emergraph.analysis.unitgraph import ROLES
 from emergraph.graphstore.records import Role
 
 Counts = NDArray[np.int64]
-RUN_COLUMNS = ("divergence_kl", "relative_mse", "argmax_agreement", "accuracy", "base_accuracy")
-"""Columns that runs of the model fill, see `modelruns`."""
-
-REMEASURED = ("emergence_active_remeasured", "emergence_any_remeasured")
-"""Columns of E with the activity of the pruned model itself."""
-COST_COLUMNS = ("flops", "flops_if_removed", "file_bytes_if_removed")
-"""Columns that need the model's file, see `smaller.ModelCosts`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.labels import ClassLabels, class_labels
 from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
+from emergraph.analysis.pruning.analysis import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import (
     ParameterPlaces,
@@ -17,7 +18,6 @@ from emergraph.analysis.pruning.maskedtensors import (
     Zeroed,
     follow_units,
 )
-from emergraph.analysis.pruning.measures import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import Shrinker

@@ -11,11 +11,12 @@ from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.edgesets.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.modelruns.files import ModelFiles
+from emergraph.analysis.pruning.analysis import REMEASURED
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.gradients import ModuleData, Scorer, scorer_of
 from emergraph.analysis.pruning.items import TensorValues, prunable_items
-from emergraph.analysis.pruning.measures import REMEASURED, ParameterCosts
+from emergraph.analysis.pruning.measures import ParameterCosts
 from emergraph.analysis.pruning.modelruns import PrunableModel, run_levels
 from emergraph.analysis.pruning.options import (
     NEEDS_GRADIENTS,

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from emergraph.analysis.figures.catalog import FIGURES
-from emergraph.analysis.figures.figure import FigureData, Query, Run
+from emergraph.analysis.declaration import Analysis, Query, SectionSpec, TableSpec
+from emergraph.analysis.figures.figure import Figure, FigureData, Run
+from emergraph.analysis.figures.layermap import LAYER_MAP
 from emergraph.analysis.figures.reading import newest_run, question, read_figure
-from emergraph.analysis.report import tables
-from emergraph.analysis.report.commands import command_of
-from emergraph.analysis.report.document import Attempt, Report, Section, Table, TableSpec
-from emergraph.analysis.report.sections import PREFIXES, SECTIONS, SectionSpec
+from emergraph.analysis.registry import built_in, command_of
+from emergraph.analysis.report.document import Attempt, Report, Section, Table
+from emergraph.analysis.report.sections import MAP, RUNS, TRACES
 from emergraph.analysis.report.summary import summary_section
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
@@ -22,7 +22,7 @@ ROWS = 24
 _FIRST = "SELECT {columns} FROM {table} WHERE run = {run} LIMIT {rows}"
 _SHOWN = """
 SELECT list_distinct(flatten(list(result_tables))) FROM runs
-WHERE (graph = ? OR graph IS NULL AND command IN ('trajectory', 'skills')) AND command = ?
+WHERE (graph = ? OR graph IS NULL AND ?) AND command = ?
 """
 
 
@@ -42,8 +42,10 @@ def collect_report(
         model: File name of the model, for command lines; by default the one that the graph came from.
     """
     collector = _Collector(reader, attempts, model or str(reader.summary["source"]) or "MODEL")
-    sections = [collector.section(spec) for spec in SECTIONS]
-    first = summary_section(reader, attempts=attempts, budget=budget)
+    analyses = built_in()
+    sections = [collector.section(MAP, str(MAP.command), [LAYER_MAP])]
+    sections += [collector.section_of(those) for those in _by_section(analyses)]
+    first = summary_section(reader, analyses, attempts=attempts, budget=budget)
     last = collector.provenance()
     return Report(
         graph=reader.summary,
@@ -62,6 +64,15 @@ def _texts(value: object) -> list[str]:
     return [str(entry) for entry in value] if isinstance(value, list) else []
 
 
+def _by_section(analyses: Sequence[Analysis]) -> list[list[Analysis]]:
+    """Analyses with a section, those of one section together."""
+    found: dict[str, list[Analysis]] = {}
+    for analysis in analyses:
+        if analysis.section is not None:
+            found.setdefault(analysis.section.id, []).append(analysis)
+    return list(found.values())
+
+
 class _Collector:
     """Fills sections, and remembers the command lines of the runs that they show."""
 
@@ -72,19 +83,27 @@ class _Collector:
         self.commands: dict[int, str] = {}
         self.there = set(result_table_names(reader.connection))
 
-    def section(self, spec: SectionSpec) -> Section:
-        by_name = {figure.name: figure for figure in FIGURES}
-        figures = [read_figure(self.reader, by_name[name]) for name in spec.figures]
-        drawn = tuple(data for data in figures if data is not None)
+    def section_of(self, analyses: Sequence[Analysis]) -> Section:
+        """The section that some analyses share."""
+        spec = analyses[0].section or MAP
+        figures = [figure for analysis in analyses for figure in analysis.figures()]
+        return self.section(spec, analyses[0].fill, figures, analyses)
+
+    def section(
+        self, spec: SectionSpec, fill: str, figures: Sequence[Figure], analyses: Sequence[Analysis] = ()
+    ) -> Section:
+        """A section: its figures, its tables, and results that neither of them shows."""
+        read = [read_figure(self.reader, figure) for figure in figures]
+        drawn = tuple(data for data in read if data is not None)
         asked = {query.table for data in drawn for query in data.figure.queries}
         known = [self.table(table) for table in spec.tables]
         asked |= {table.query.table for table in spec.tables}
-        others = [self.table(other) for other in self._others(spec.id, {str(name) for name in asked})]
+        others = [self.table(other) for other in self._others(analyses, {str(name) for name in asked})]
         shown = tuple(table for table in (*known, *others) if table is not None)
         for run in (*(run for data in drawn for run in data.runs), *(t.run for t in shown)):
             self._remember(run)
         there = bool(drawn or shown)
-        tried = None if there else self._unfinished(spec.command)
+        tried = None if there else self._unfinished(fill)
         return Section(
             id=spec.id,
             title=spec.title,
@@ -92,14 +111,14 @@ class _Collector:
             figures=drawn,
             tables=shown,
             notes=self._notes(drawn, shown),
-            missing=None if there else self._filled(spec.command) if tried is None else tried.command,
+            missing=None if there else self._filled(fill) if tried is None else tried.command,
             why_missing=None if tried is None else ": ".join(filter(None, (tried.state, tried.message))),
         )
 
     def table(self, spec: TableSpec) -> Table | None:
         """The table, or None where there is no run for it or no row in it."""
         query = spec.query
-        run = None if query.table is None else newest_run(self.reader, query.table)
+        run = newest_run(self.reader, query)
         if query.table is not None and run is None:
             return None
         sql = question(query, self.reader.id, None if run is None else run.id)
@@ -108,7 +127,7 @@ class _Collector:
 
     def provenance(self) -> Section:
         """How the report was made."""
-        shown = [self.table(spec) for spec in (tables.TRACES, tables.RUNS)]
+        shown = [self.table(spec) for spec in (TRACES, RUNS)]
         return Section(
             id="provenance",
             title="How this report was made",
@@ -119,10 +138,11 @@ class _Collector:
             tables=tuple(table for table in shown if table is not None),
         )
 
-    def _others(self, section: str, asked: set[str]) -> Iterable[TableSpec]:
-        """Result tables of the section's commands that nothing has asked for."""
-        for command in (name for name, place in PREFIXES.items() if place == section):
-            rows = self.reader.connection.execute(_SHOWN, [self.reader.id, command]).fetchall()
+    def _others(self, analyses: Sequence[Analysis], asked: set[str]) -> Iterable[TableSpec]:
+        """Result tables of the section's analyses that nothing has asked for."""
+        for analysis in analyses:
+            about = [self.reader.id, analysis.of.shared, analysis.name]
+            rows = self.reader.connection.execute(_SHOWN, about).fetchall()
             for name in sorted(set(rows[0][0] or ()) & self.there - asked):
                 columns = result_columns(self.reader.connection, name)
                 listed = ", ".join(identifier(column) for column in columns if column != "run")
@@ -134,6 +154,7 @@ class _Collector:
                     query=Query(
                         name="rows",
                         table=name,
+                        shared=analysis.of.shared,
                         sql=compose(_FIRST, columns=listed, table=identifier(name), run="{run}", rows=ROWS),
                     ),
                 )

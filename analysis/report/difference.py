@@ -8,7 +8,8 @@ import polars as pl
 
 from emergraph.analysis.comparison.difference import Difference
 from emergraph.analysis.comparison.summary import MEANING, changed_tensors, difference_facts, difference_notes
-from emergraph.analysis.report.document import Caption, Page, Section, Table
+from emergraph.analysis.declaration import Caption
+from emergraph.analysis.report.document import Page, Section, Table
 from emergraph.version import __version__
 
 ROWS = 200

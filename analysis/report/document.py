@@ -6,30 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from emergraph.analysis.figures.figure import FigureData, Query, Run
+from emergraph.analysis.declaration import Caption
+from emergraph.analysis.figures.figure import FigureData, Run
 from emergraph.analysis.notebook import ShownInNotebooks
 
 FORM = "emergraph-report/1"
 """Name and version of the JSON form; see docs/report.schema.json."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caption:
-    """The words that belong to a table."""
-
-    name: str
-    title: str
-    definition: str
-    """What the rows and columns are, with units."""
-    folded: bool = False
-    """Whether a page shows it only when a reader opens it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableSpec(Caption):
-    """A table that can be shown of any store that holds its run."""
-
-    query: Query
 
 
 @dataclass(frozen=True, kw_only=True)

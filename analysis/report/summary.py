@@ -3,17 +3,25 @@
 import json
 from collections.abc import Sequence
 
-from emergraph.analysis.figures.reading import newest_run
+from emergraph.analysis.declaration import Analysis
+from emergraph.analysis.figures.reading import newest_run, question
 from emergraph.analysis.report.document import Attempt, Section
 from emergraph.analysis.report.texts import percent
 from emergraph.graphstore.reader import GraphReader
 
 
-def summary_section(reader: GraphReader, *, attempts: Sequence[Attempt], budget: float | None) -> Section:
+def summary_section(
+    reader: GraphReader,
+    analyses: Sequence[Analysis],
+    *,
+    attempts: Sequence[Attempt],
+    budget: float | None,
+) -> Section:
     """Return the summary of a graph.
 
     Args:
         reader: The graph.
+        analyses: Those whose headlines it gives.
         attempts: Commands that ran, or were to run, for the report.
         budget: Seconds that they were given.
     """
@@ -46,7 +54,7 @@ def summary_section(reader: GraphReader, *, attempts: Sequence[Attempt], budget:
         "branches taken": about["branches"],
         "training step": about["step"],
     }
-    facts |= _headlines(reader)
+    facts |= _headlines(reader, analyses)
     return Section(
         id="summary",
         title="Summary",
@@ -67,36 +75,15 @@ def _zeros(reader: GraphReader) -> str | None:
     return None if not params else f"{int(zeros):,} ({percent(int(zeros), int(params))})"
 
 
-def _headlines(reader: GraphReader) -> dict[str, object]:
+def _headlines(reader: GraphReader, analyses: Sequence[Analysis]) -> dict[str, object]:
     """One line per analysis that has run."""
     lines: dict[str, object] = {}
-    run = newest_run(reader, "emergence")
-    if run is not None:
-        sql = "SELECT interior, emergence, activity FROM emergence WHERE run = ? ORDER BY interior"
-        rows = reader.connection.execute(sql, [run.id]).fetchall()
-        told = ", ".join(f"{value:.4g} through {interior} units" for interior, value, _ in rows)
-        lines["emergence"] = f"{told} (active: {rows[0][2]})"
-    run = newest_run(reader, "pruning_levels")
-    if run is not None:
-        sql = """
-            SELECT min(level) FROM pruning_levels
-            WHERE run = ? AND (collapsed_layers > 0 OR disconnected_outputs > 0)
-        """
-        level = reader.connection.execute(sql, [run.id]).fetchall()[0][0]
-        told = "no layer collapses" if level is None else f"collapse from {level:.3g}"
-        lines["pruning"] = f"{told} ({run.parameters.get('criterion')})"
-    run = newest_run(reader, "percolation")
-    if run is not None:
-        sql = "SELECT threshold, share FROM percolation WHERE run = ? AND series = 'observed'"
-        edges, share = reader.connection.execute(sql, [run.id]).fetchall()[0]
-        lines["percolation"] = f"grows together at {edges:,.0f} edges, {100 * share:.3g} % of them"
-    run = newest_run(reader, "landscape")
-    if run is not None:
-        sql = "SELECT mean, low, high FROM landscape WHERE run = ? AND statistic = 'excess_ruggedness'"
-        rows = reader.connection.execute(sql, [run.id]).fetchall()
-        if rows and rows[0][0] is not None:
-            mean, low, high = (float("nan") if value is None else value for value in rows[0])
-            lines["ruggedness"] = f"{mean:.3g} in excess of a bowl, interval {low:.3g} to {high:.3g}"
+    for headline in (analysis.headline for analysis in analyses):
+        run = None if headline is None else newest_run(reader, headline.query)
+        if headline is not None and run is not None:
+            sql = question(headline.query, reader.id, run.id)
+            rows = reader.connection.execute(sql).fetchall()
+            lines[headline.query.name] = headline.text(rows, run.parameters)
     return lines
 
 

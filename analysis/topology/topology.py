@@ -37,11 +37,11 @@ class TopologyResult(ShownInNotebooks):
     measures: pl.DataFrame
     """Columns measure, value (NaN-free; null where there is none), on (what it was measured on)."""
     units: pl.DataFrame
-    """One row per unit; see `saving.UNITS`."""
+    """One row per unit; see `analysis.UNITS`."""
     layers: pl.DataFrame
-    """One row per layer; see `saving.LAYERS`."""
+    """One row per layer; see `analysis.LAYERS`."""
     blocks: pl.DataFrame
-    """One row per block of parameters; see `saving.BLOCKS`."""
+    """One row per block of parameters; see `analysis.BLOCKS`."""
     rich_club: pl.DataFrame
     """Columns k, n_units, phi."""
     spectra: pl.DataFrame | None = None

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 from emergraph.analysis.view import View
-
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, emit

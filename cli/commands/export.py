@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from emergraph.analysis.view import View
 
 from emergraph.analysis.report.texts import percent
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links

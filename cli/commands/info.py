@@ -1,8 +1,7 @@
 """`emergraph info`: one graph of a store, and its layers."""
 
-from emergraph.analysis.view import View
-
 from emergraph.analysis.report.texts import percent
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from emergraph.analysis.view import View
 
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.informationoptions import Estimation, SequenceSource
 from emergraph.cli.limits import Limits

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from emergraph.analysis.view import View
 
 from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.landscapeoptions import connected, evaluation
 from emergraph.cli.limits import Limits

@@ -1,7 +1,6 @@
 """`emergraph ls`: the graphs of a store."""
 
 from emergraph.analysis.view import View
-
 from emergraph.cli.app import command
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import StorePath

@@ -54,9 +54,9 @@ def plot(
 ) -> None:
     """Draw a figure from what the store holds; without a figure, list those that it can draw."""
     del debug  # `main` looks at it
-    from emergraph.analysis.figures.catalog import figure_named
     from emergraph.analysis.figures.reading import require_figure
     from emergraph.analysis.figures.rendering import ImageFormat, render
+    from emergraph.analysis.registry import figure_named
     from emergraph.graphstore.store import open_store
 
     if figure == "list":
@@ -76,10 +76,10 @@ def plot(
 def _list(store: Path, graph: str | None) -> None:
     """Print which figures there are, and which of them have data."""
     import polars as pl
-    from emergraph.analysis.view import View
 
-    from emergraph.analysis.figures.catalog import FIGURES
     from emergraph.analysis.figures.reading import read_figure
+    from emergraph.analysis.registry import figures
+    from emergraph.analysis.view import View
     from emergraph.cli.output import Output, emit
     from emergraph.graphstore.store import open_store
 
@@ -91,6 +91,6 @@ def _list(store: Path, graph: str | None) -> None:
                 "shows": figure.title,
                 "state": "ready" if read_figure(reader, figure) else f"needs {figure.command}",
             }
-            for figure in FIGURES
+            for figure in figures()
         ]
     emit(View(rows=pl.DataFrame(rows)), Output())

@@ -3,8 +3,8 @@
 from typing import Annotated
 
 import typer
-from emergraph.analysis.view import View
 
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import StorePath

@@ -5,7 +5,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from emergraph.analysis.view import View
 
 from emergraph.analysis.skills.options import (
     FitOptions,
@@ -13,6 +12,7 @@ from emergraph.analysis.skills.options import (
     PredictionOptions,
     SimulationOptions,
 )
+from emergraph.analysis.view import View
 from emergraph.cli.app import app, command
 from emergraph.cli.limits import LONG, doing
 from emergraph.cli.output import Output, emit

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from emergraph.analysis.view import View
 
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
 from emergraph.cli.output import Output, emit

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from emergraph.analysis.view import View
 
 from emergraph.analysis.topology.options import TopologyOptions
+from emergraph.analysis.view import View
 from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from emergraph.analysis.view import View
 
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits, doing
 from emergraph.cli.links import Links

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from emergraph.analysis.view import View
 
 from emergraph.analysis.percolation.options import CollapseOptions, LogColumns
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, emit

@@ -31,7 +31,7 @@ NOTEBOOKS = {
         "graph.emergence(threshold=0.05)",
         "One threshold says little; the sweep says where the number comes from.",
         "sweep = graph.emergence_sweep(40)\nsweep.frame.gather_every(8)",
-        "from IPython.display import SVG\nfrom emergraph.analysis.figures.catalog import figure_named\n"
+        "from IPython.display import SVG\nfrom emergraph.analysis.registry import figure_named\n"
         "from emergraph.analysis.figures.reading import require_figure\n"
         "from emergraph.analysis.figures.rendering import ImageFormat, render\n"
         "from emergraph.graphstore.store import open_store\n\n"
@@ -84,7 +84,7 @@ NOTEBOOKS = {
         "inputs = dict(np.load(str(demo / 'digits.npz')))\nlabels = next(iter(np.load(str(demo / 'labels.npz')).values()))\n"
         "ran = graph.prune(PruningOptions(levels=levels), files=ModelFiles(model=model, inputs=inputs, labels=labels))\n"
         "ran.frame.select('level', 'density', 'accuracy', 'argmax_agreement')",
-        "from IPython.display import SVG\nfrom emergraph.analysis.figures.catalog import figure_named\n"
+        "from IPython.display import SVG\nfrom emergraph.analysis.registry import figure_named\n"
         "from emergraph.analysis.figures.reading import require_figure\n"
         "from emergraph.analysis.figures.rendering import ImageFormat, render\n"
         "from emergraph.graphstore.store import open_store\n\nwith open_store('net.duckdb') as store:\n"

@@ -4,27 +4,28 @@ import re
 from pathlib import Path
 
 import emergraph.analysis
-from emergraph.analysis.resultpage import HOMES, result_tables, schema_page
+from emergraph.analysis.registry import built_in
+from emergraph.analysis.resultpage import schema_page
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_schema_page_is_up_to_date():
     """`make docs` writes it."""
-    assert (ROOT / "docs" / "schema.md").read_text(encoding="utf-8") == schema_page()
+    assert (ROOT / "docs" / "schema.md").read_text(encoding="utf-8") == schema_page(built_in())
 
 
 def test_every_result_table_of_the_source_is_on_the_page():
     source = Path(emergraph.analysis.__file__).parent
     text = "".join(path.read_text(encoding="utf-8") for path in sorted(source.rglob("*.py")))
-    declared = re.findall(r'= register\(\s*ResultTable\(\s*"(\w+)"', text)
-    shown = [table.name for command in HOMES for table in result_tables(command)]
+    declared = re.findall(r'ResultTable\(\s*"(\w+)"', text)
+    shown = [table.name for analysis in built_in() for table in analysis.tables]
     assert len(declared) == text.count("ResultTable(\n")
     assert sorted(shown) == sorted(declared)
 
 
 def test_each_column_has_a_meaning_and_stays_in_its_row():
-    page = schema_page().partition("# Result tables")[2]
+    page = schema_page(built_in()).partition("# Result tables")[2]
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert all(len(re.split(r"(?<!\\)\|", row)) == 5 for row in rows)
-    assert all(column.comment for command in HOMES for t in result_tables(command) for column in t.columns)
+    assert all(column.comment for one in built_in() for t in one.tables for column in t.columns)

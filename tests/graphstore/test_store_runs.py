@@ -193,8 +193,6 @@ def test_failed_run_changes_nothing(store, scores):
 @pytest.mark.parametrize(
     ("name", "columns"),
     [
-        ("edges", (Column("a", "DOUBLE", ""),)),
-        ("graphs", (Column("a", "DOUBLE", ""),)),
         ("Bad Name", (Column("a", "DOUBLE", ""),)),
         ('a"; DROP TABLE edges; --', (Column("a", "DOUBLE", ""),)),
         ("fine", (Column("a b", "DOUBLE", ""),)),
@@ -206,6 +204,13 @@ def test_failed_run_changes_nothing(store, scores):
 def test_bad_result_tables_are_refused(scores, name, columns):
     with pytest.raises(ValueError, match="result table"):
         register(ResultTable(name, "", columns))
+
+
+@pytest.mark.parametrize("name", ["edges", "graphs", "unit_activations"])
+def test_names_of_the_store_itself_are_taken(store, scores, name):
+    register(ResultTable(name, "", (Column("a", "DOUBLE", ""),)))
+    with pytest.raises(ValueError, match="the name is taken"):
+        store.record_run(0, "score", {}, result_tables={name: pl.DataFrame({"a": [1.0]})})
 
 
 def test_registering_twice(scores):

@@ -9,16 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emergraph.analysis.figures.catalog import FIGURES, figure_named
-from emergraph.analysis.figures.curvaturefigures import density
 from emergraph.analysis.figures.figure import drawable
-from emergraph.analysis.figures.landscapefigures import _basins
 from emergraph.analysis.figures.marks import with_labels
 from emergraph.analysis.figures.names import short_name
 from emergraph.analysis.figures.picture import Picture
-from emergraph.analysis.figures.pruningfigures import CURVES
-from emergraph.analysis.figures.reading import newest_run, read_figure, require_figure
+from emergraph.analysis.figures.reading import read_figure, require_figure
 from emergraph.analysis.figures.rendering import ImageFormat, inline_svg, render, specification
+from emergraph.analysis.landscape.figures import _basins, density
+from emergraph.analysis.pruning.figures import CURVES
+from emergraph.analysis.registry import figure_named, figures
 from emergraph.errors import UsageError
 from emergraph.graphstore.query import run_query
 from emergraph.graphstore.store import open_store
@@ -30,15 +29,15 @@ WITHOUT = {"pruning-runs", "training", "trajectory", "information", "landscape-h
 @pytest.fixture(scope="module")
 def data(analysed_store):
     with open_store(analysed_store) as opened:
-        found = {figure.name: read_figure(opened.graph(), figure) for figure in FIGURES}
+        found = {figure.name: read_figure(opened.graph(), figure) for figure in figures()}
     return {name: one for name, one in found.items() if one is not None}
 
 
 def test_every_figure_with_data_is_there(data):
-    assert set(data) >= {figure.name for figure in FIGURES} - WITHOUT
+    assert set(data) >= {figure.name for figure in figures()} - WITHOUT
 
 
-@pytest.mark.parametrize("figure", [f for f in FIGURES if f.name not in WITHOUT], ids=lambda f: f.name)
+@pytest.mark.parametrize("figure", [f for f in figures() if f.name not in WITHOUT], ids=lambda f: f.name)
 def test_a_figure_is_svg_that_brings_all_it_needs(data, figure):
     chart = data[figure.name].chart()
     svg = inline_svg(chart, prefix="p-", label="A figure")
@@ -88,7 +87,7 @@ def test_the_newest_run_is_drawn(analysed_store, tmp_path):
     graph.emergence_sweep([0.1, 0.2, 0.3])
     with open_store(path) as opened:
         drawn = require_figure(opened.graph(), figure_named("emergence-sweep"))
-        assert newest_run(opened.graph(), "emergence_thresholds").id == drawn.runs[0].id
+        assert drawn.runs[0].id == opened.runs()["id"].max()
     assert set(drawn.frames["sweep"]["threshold"]) <= {0.1, 0.2, 0.3}
 
 
@@ -96,7 +95,7 @@ def test_layers_whose_share_no_bar_would_show_are_left_out(analysed_store, tmp_p
     path = tmp_path / "copy.duckdb"
     path.write_bytes(analysed_store.read_bytes())
     with open_store(path) as opened:
-        run = newest_run(opened.graph(), "emergence_layers").id
+        run = opened.results("emergence_layers")["run"].max()
         layers = opened.graph().layers()["name"].to_list()
     small, large = layers[0], layers[1]
     with duckdb.connect(path) as connection:

@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 from emergraph import api
 from emergraph.analysis.figures.figure import Run
 from emergraph.analysis.pruning.options import Keeping
-from emergraph.analysis.report.commands import OPTIONS, command_of
+from emergraph.analysis.registry import analysis_named, command_of
 from emergraph.cli.main import main
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.exporters.traces.record import record_trace
@@ -153,7 +153,7 @@ def test_the_command_of_a_run_repeats_it(command, options, folder, monkeypatch):
     assert any(frame.height for frame in frames.values())
 
 
-@pytest.mark.parametrize("command", OPTIONS)
+@pytest.mark.parametrize("command", RUNS)
 def test_the_classes_are_those_of_the_command(command):
     """What decides numbers is declared with the command; the rest is where results go."""
     function = getattr(importlib.import_module(f"emergraph.cli.commands.{command}"), command)
@@ -162,4 +162,4 @@ def test_the_classes_are_those_of_the_command(command):
         for hint in typing.get_type_hints(function).values()
         if isinstance(hint, type) and issubclass(hint, Options)
     }
-    assert taken - {Keeping} == set(OPTIONS[command])
+    assert taken - {Keeping} == set(analysis_named(command).options)

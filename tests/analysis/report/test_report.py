@@ -17,11 +17,10 @@ from pagereader import Reader
 from reportstores import HOSTILE, analysed, dense_demo, hostile_model
 
 from emergraph import api
+from emergraph.analysis.registry import built_in, command_of
 from emergraph.analysis.report.collect import collect_report
-from emergraph.analysis.report.commands import command_of
 from emergraph.analysis.report.document import Attempt
 from emergraph.analysis.report.html import report_page
-from emergraph.analysis.report.sections import SECTIONS
 from emergraph.analysis.report.texts import cell, number
 from emergraph.cli.jsonform import json_text
 from emergraph.cli.main import main
@@ -46,9 +45,8 @@ def page(report):
 
 
 def test_every_section_is_there_and_filled_where_there_is_data(report, page):
-    assert {section.id for section in report.sections} == {spec.id for spec in SECTIONS} | {
-        "summary",
-        "provenance",
+    assert {section.id for section in report.sections} == {one.section.id for one in built_in()} | {
+        *("summary", "map", "provenance"),
     }
     for section in report.sections:
         assert f'<section id="{section.id}"' in page

@@ -4,7 +4,8 @@ from typing import Any
 
 import altair as alt
 
-from emergraph.analysis.figures.figure import Figure, Frames, Query
+from emergraph.analysis.declaration import Query
+from emergraph.analysis.figures.figure import Figure, Frames
 from emergraph.analysis.figures.marks import lines, sized, with_labels
 from emergraph.analysis.figures.theme import MUTED, SERIES
 
@@ -130,3 +131,5 @@ SELECT tensor, alpha, d, n_tail, stable_rank, status FROM (
     ),
     draw=draw_spectra,
 )
+
+FIGURES = (STRENGTHS, FLUCTUATION, SPECTRA)

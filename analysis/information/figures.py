@@ -2,7 +2,8 @@
 
 import altair as alt
 
-from emergraph.analysis.figures.figure import Figure, Frames, Query
+from emergraph.analysis.declaration import Query
+from emergraph.analysis.figures.figure import Figure, Frames
 from emergraph.analysis.figures.marks import interval_bars, sized, with_labels
 from emergraph.analysis.figures.theme import SERIES
 
@@ -42,3 +43,5 @@ FROM information WHERE run = {run} AND emergence IS NOT NULL ORDER BY number""",
     ),
     draw=draw_blocks,
 )
+
+FIGURES = (BLOCKS,)

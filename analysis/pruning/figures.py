@@ -3,7 +3,8 @@
 import altair as alt
 import polars as pl
 
-from emergraph.analysis.figures.figure import Figure, Frames, Query
+from emergraph.analysis.declaration import Query
+from emergraph.analysis.figures.figure import Figure, Frames
 from emergraph.analysis.figures.marks import lines, rule_at, series_colour, series_dash, sized
 from emergraph.analysis.figures.theme import ALARM, WIDTH
 
@@ -135,3 +136,5 @@ FROM pruning_levels WHERE run = {run} AND relative_mse IS NOT NULL GROUP BY leve
     ),
     draw=draw_runs,
 )
+
+FIGURES = (CURVES, RUNS)

@@ -3,7 +3,8 @@
 import altair as alt
 import polars as pl
 
-from emergraph.analysis.figures.figure import Figure, Frames, Query
+from emergraph.analysis.declaration import Query
+from emergraph.analysis.figures.figure import Figure, Frames
 from emergraph.analysis.figures.marks import lines, rule_at, sized
 from emergraph.analysis.figures.theme import SERIES
 
@@ -68,3 +69,5 @@ FROM percolation WHERE run = {run} AND series = 'observed' AND threshold > 0""",
     ),
     draw=draw_curve,
 )
+
+FIGURES = (CURVE,)

@@ -1,0 +1,307 @@
+"""`emergraph emergence` and `emergraph trajectory`: path-count emergence, and how it moves in training."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from emergraph.analysis.activity.options import ActivityOptions, RuleOptions
+from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
+from emergraph.analysis.emergence.options import (
+    ExtentOptions,
+    ReportOptions,
+    SnapshotOptions,
+    TrajectoryOptions,
+)
+from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.graphstore.results import Column, ResultTable
+
+if TYPE_CHECKING:
+    from emergraph.analysis.figures.figure import Figure
+
+COUNTS = ResultTable(
+    "emergence",
+    "One row per interior of a run: E, the number of paths from inactive to active units.",
+    (
+        Column("interior", "VARCHAR", "Where paths run: active (through active units only) or any."),
+        Column("activity", "VARCHAR", "Which units are active, in words."),
+        Column("threshold", "DOUBLE", "Threshold of the activity rule; NULL for none."),
+        Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
+        Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
+        Column("exact", "VARCHAR", "E as an integer; NULL where it was not counted exactly."),
+        Column("per_param", "DOUBLE", "E / non-zero parameters; NULL without parameters."),
+        Column("per_dense_param", "DOUBLE", "E / parameters before pruning; NULL without parameters."),
+        Column("per_density", "DOUBLE", "E / (share of parameters that remain); NULL without parameters."),
+        Column("n_active", "INTEGER", "Active units."),
+        Column("n_inactive", "INTEGER", "Inactive units that count."),
+    ),
+)
+BY_LAYER = ResultTable(
+    "emergence_layers",
+    "One row per interior and layer of a run: how much of E starts in the layer.",
+    (
+        Column("interior", "VARCHAR", "As in emergence."),
+        Column("layer", "INTEGER", "layers.id."),
+        Column("n_active", "INTEGER", "Active units."),
+        Column("n_inactive", "INTEGER", "Inactive units."),
+        Column("n_transparent", "INTEGER", "Units where paths pass, but neither start nor end."),
+        Column("share", "DOUBLE", "Share of E that starts in the layer, in [0, 1]; NULL where E is 0."),
+        Column("log10", "DOUBLE", "Decimal logarithm of that part of E; NULL where it is 0."),
+    ),
+)
+BY_THRESHOLD = ResultTable(
+    "emergence_thresholds",
+    "One row per interior and threshold of a sweep.",
+    (
+        Column("interior", "VARCHAR", "As in emergence."),
+        Column("threshold", "DOUBLE", "Threshold of the activity rule."),
+        Column("n_active", "DOUBLE", "Active units; for rule per_sample the mean over samples."),
+        Column("share_active", "DOUBLE", "Their share of the units that count, in [0, 1]."),
+        Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
+        Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
+    ),
+)
+INTERVALS = ResultTable(
+    "emergence_intervals",
+    "One row per interior of a bootstrap over the samples of a trace.",
+    (
+        Column("interior", "VARCHAR", "As in emergence."),
+        Column("activity", "VARCHAR", "Which units are active, in words."),
+        Column("emergence", "DOUBLE", "E on all samples; for rule per_sample the mean over samples."),
+        Column("low", "DOUBLE", "Lower end of the interval."),
+        Column("high", "DOUBLE", "Upper end of the interval."),
+        Column("confidence", "DOUBLE", "Confidence of the interval, in (0, 1)."),
+        Column("n_draws", "INTEGER", "Draws with replacement."),
+        Column("n_samples", "INTEGER", "Samples drawn from."),
+    ),
+)
+NULLS = ResultTable(
+    "emergence_nulls",
+    "One row per null model and interior of a run: E beside E where chance decides.",
+    (
+        Column("null_model", "VARCHAR", "What is drawn at random, such as activity_in_layers."),
+        Column("interior", "VARCHAR", "As in emergence."),
+        Column("activity", "VARCHAR", "shuffled, measured again (the model ran), or held fixed."),
+        Column("emergence", "DOUBLE", "E as observed."),
+        Column("mean", "DOUBLE", "Mean of the draws."),
+        Column("sd", "DOUBLE", "Their standard deviation, of E or of its logarithm, see scale."),
+        Column("z", "DOUBLE", "(E - mean) / sd; NULL for a degenerate null."),
+        Column("scale", "VARCHAR", "count, or log10 where counts are beyond 1.8e308."),
+        Column("p_two_sided", "DOUBLE", "Empirical p value, in (0, 1]."),
+        Column("degenerate", "BOOLEAN", "All draws are equal: the null says nothing."),
+        Column("n_draws", "INTEGER", "Draws."),
+        Column("noise", "DOUBLE", "Size of weight_noise, relative to each tensor's root mean square."),
+    ),
+)
+BASELINES = ResultTable(
+    "emergence_baselines",
+    "One row per run: simple figures that a claim about E has to beat.",
+    (
+        Column("activity_sparsity", "DOUBLE", "Share of the units that count that are inactive."),
+        Column("weight_sparsity", "DOUBLE", "Share of the parameters that are exactly zero."),
+        Column("weight_l1", "DOUBLE", "Sum of the absolute weights of edges."),
+        Column("weight_l2", "DOUBLE", "Root of the sum of their squares."),
+        Column("weight_max_abs", "DOUBLE", "Largest absolute weight."),
+    ),
+)
+COMPLEXITY = ResultTable(
+    "emergence_complexity",
+    "One row per layer of a run: how far the layer is from a linear map of its input.",
+    (
+        Column("layer", "INTEGER", "layers.id."),
+        Column("unexplained", "DOUBLE", "Share of variance that no linear map explains, held out."),
+        Column("status", "VARCHAR", "ok, or why there is no figure."),
+    ),
+)
+POSITIONS = ResultTable(
+    "emergence_positions",
+    "One row per form and interior of a run: E between the positions of a convolutional network.",
+    (
+        Column("form", "VARCHAR", "positions, channels, or filters, as printed."),
+        Column("interior", "VARCHAR", "As in emergence; - for the form as printed."),
+        Column("emergence", "DOUBLE", "E."),
+        Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
+        Column("n_active", "BIGINT", "Active units."),
+        Column("n_units", "BIGINT", "Units that count."),
+    ),
+)
+STEPS = ResultTable(
+    "trajectory_steps",
+    "One row per snapshot and interior of a run: E along training.",
+    (
+        Column("snapshot", "INTEGER", "graphs.id of the snapshot."),
+        Column("step", "BIGINT", "Training step."),
+        Column("interior", "VARCHAR", "As in emergence."),
+        Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
+        Column("log10", "DOUBLE", "Decimal logarithm of E; NULL where E is 0."),
+        Column("per_density", "DOUBLE", "E / (share of parameters that remain)."),
+        Column("activity_sparsity", "DOUBLE", "Share of inactive units."),
+        Column("weight_sparsity", "DOUBLE", "Share of the parameters that are zero."),
+        Column("metric", "DOUBLE", "The metric that the run asked about."),
+    ),
+)
+CORRELATIONS = ResultTable(
+    "trajectory_correlations",
+    "One row per measure, lag and kind of change: E against the change in the metric that follows.",
+    (
+        Column("measure", "VARCHAR", "Figure of emergence."),
+        Column("change", "VARCHAR", "raw, or smoothed by a trailing mean."),
+        Column("lag", "INTEGER", "Steps between E and the change."),
+        Column("n", "INTEGER", "Pairs."),
+        Column("rho", "DOUBLE", "Spearman's rank correlation; NULL where one of the two is constant."),
+        Column("p", "DOUBLE", "Permutation p value."),
+        Column("rho_given_step", "DOUBLE", "The same with the step held constant."),
+        Column("p_given_step", "DOUBLE", "Its permutation p value."),
+    ),
+)
+STOPPINGS = ResultTable(
+    "trajectory_stoppings",
+    "One row per rule on E: where it stops training, beside ordinary early stopping.",
+    (
+        Column("rule", "VARCHAR", "settled or near_zero."),
+        Column("measure", "VARCHAR", "Figure of emergence."),
+        Column("step", "BIGINT", "Where the rule stops; NULL for never."),
+        Column("ordinary_step", "BIGINT", "Where early stopping on the metric does; NULL for never."),
+        Column("saved", "INTEGER", "Snapshots that the rule stops earlier."),
+        Column("loss", "DOUBLE", "What it costs in the best value of the metric."),
+    ),
+)
+SECTION = SectionSpec(
+    id="emergence",
+    title="Emergence",
+    lead="How many paths lead from units that are silent to units that are active. The number depends "
+    "on the threshold of activity and on conventions, so it is shown with its sweep, and never "
+    "alone.",
+    tables=(
+        TableSpec(
+            name="emergence",
+            title="Emergence at one threshold",
+            definition=(
+                "E: paths from inactive to active units. Per parameter: E over the non-zero parameters; per "
+                "density: E over the share of parameters that are not zero."
+            ),
+            query=Query(
+                name="rows",
+                table="emergence",
+                sql="""
+SELECT interior, activity, emergence, log10, per_param AS per_parameter, per_density, n_active AS active,
+       n_inactive AS inactive
+FROM emergence WHERE run = {run} ORDER BY interior""",
+            ),
+        ),
+        TableSpec(
+            name="emergence-intervals",
+            title="Interval over samples",
+            definition=(
+                "Percentile interval of E when the samples of the trace are drawn again with replacement."
+            ),
+            query=Query(
+                name="rows",
+                table="emergence_intervals",
+                sql="""
+SELECT interior, activity, emergence, low, high, confidence, n_draws AS draws, n_samples AS samples
+FROM emergence_intervals WHERE run = {run} ORDER BY interior""",
+            ),
+        ),
+        TableSpec(
+            name="emergence-nulls",
+            title="Null models",
+            definition=(
+                "E beside its mean over draws of each null model. z: distance in standard deviations, none "
+                "for a degenerate null; p: share of draws at least as far away. Activity: whether the model "
+                "ran again for each draw."
+            ),
+            query=Query(
+                name="rows",
+                table="emergence_nulls",
+                sql="""
+SELECT null_model, interior, activity, emergence, mean, sd, scale, z, p_two_sided AS p, degenerate,
+       n_draws AS draws
+FROM emergence_nulls WHERE run = {run} ORDER BY null_model, interior""",
+            ),
+        ),
+        TableSpec(
+            name="emergence-baselines",
+            title="Baselines",
+            definition=(
+                "Simple figures that a claim about emergence has to beat: shares of inactive units and of "
+                "zero parameters, and norms of the weights."
+            ),
+            query=Query(
+                name="rows",
+                table="emergence_baselines",
+                sql="""
+SELECT activity_sparsity, weight_sparsity, weight_l1, weight_l2, weight_max_abs
+FROM emergence_baselines WHERE run = {run}""",
+            ),
+        ),
+    ),
+    command="emergraph emergence STORE --graph GRAPH --full",
+)
+TRAINING = SectionSpec(
+    id="training",
+    title="Training",
+    lead="What was recorded with snapshots during training.",
+    command="a Recorder in the training script, see docs/pytorch.md",
+)
+
+
+def _figures() -> "Sequence[Figure]":
+    from emergraph.analysis.emergence import figures
+
+    return figures.FIGURES
+
+
+def _training_figures() -> "Sequence[Figure]":
+    from emergraph.analysis.emergence import figures
+
+    return figures.TRAINING_FIGURES
+
+
+def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
+    told = ", ".join(f"{value:.4g} through {interior} units" for interior, value, _ in rows)
+    return f"{told} (active: {rows[0][2]})"
+
+
+EMERGENCE = Analysis(
+    name="emergence",
+    summary="Count the paths from inactive to active units (path-count emergence, arXiv 2409.01568).",
+    of=Subject.GRAPH,
+    options=(ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
+    tables=(COUNTS, BY_LAYER, BY_THRESHOLD, INTERVALS, NULLS, BASELINES, COMPLEXITY, POSITIONS),
+    section=SECTION,
+    figures=_figures,
+    measures=(
+        Query(
+            name="emergence",
+            table="emergence",
+            sql="""
+            SELECT 'log10 E, ' || interior || ' (' || activity || ')', log10, NULL, NULL FROM emergence
+            WHERE run = {run} ORDER BY interior
+        """,
+        ),
+        Query(
+            name="emergence",
+            table="emergence_intervals",
+            sql="""
+            SELECT 'E, ' || interior || ' (' || activity || ')', emergence, low, high FROM emergence_intervals
+            WHERE run = {run} ORDER BY interior
+        """,
+        ),
+    ),
+    headline=Headline(
+        query=Query(
+            name="emergence",
+            table="emergence",
+            sql="SELECT interior, emergence, activity FROM emergence WHERE run = {run} ORDER BY interior",
+        ),
+        text=_headline,
+    ),
+)
+TRAJECTORY = Analysis(
+    name="trajectory",
+    summary="Follow emergence over training steps: with the change in a metric, and as a reason to stop.",
+    of=Subject.SNAPSHOTS,
+    options=(SnapshotOptions, RuleOptions, TrajectoryOptions, EmergenceOptions),
+    tables=(STEPS, CORRELATIONS, STOPPINGS),
+    section=TRAINING,
+    figures=_training_figures,
+)

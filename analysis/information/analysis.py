@@ -1,0 +1,52 @@
+"""`emergraph information`: what the blocks of a model do to information."""
+
+from typing import TYPE_CHECKING
+
+from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
+from emergraph.graphstore.results import Column, ResultTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emergraph.analysis.figures.figure import Figure
+
+BLOCKS = ResultTable(
+    "information",
+    "One row per block of a run, and one for the chain of all blocks.",
+    (
+        Column("number", "BIGINT", "Place in the chain, from 1; the chain as a whole comes last."),
+        Column("block", "VARCHAR", "The operation or submodule that ends the block, or all blocks."),
+        Column("emergence", "DOUBLE", "Macro less micro, bits."),
+        Column("low", "DOUBLE", "Lower end of its 95 % interval over halves; NULL for none."),
+        Column("high", "DOUBLE", "Upper end of it."),
+        Column("ideal", "DOUBLE", "Emergence with both at their ceilings: of the data, not the model."),
+        Column("macro", "DOUBLE", "Information at the last token, capped at its ceiling, bits."),
+        Column("macro_low", "DOUBLE", "Lower end of its interval."),
+        Column("macro_high", "DOUBLE", "Upper end of its interval."),
+        Column("macro_ceiling", "DOUBLE", "log2 of the distinct inputs, bits."),
+        Column("micro", "DOUBLE", "Information of single tokens, mean over positions, bits."),
+        Column("micro_ceiling", "DOUBLE", "Mean of their ceilings, bits."),
+        Column("at_ceiling", "VARCHAR", "Which estimates are at their ceilings; empty for none."),
+    ),
+)
+SECTION = SectionSpec(
+    id="information",
+    title="Information",
+    lead="What the layers keep and lose about inputs and labels.",
+)
+
+
+def _figures() -> "Sequence[Figure]":
+    from emergraph.analysis.information import figures
+
+    return figures.FIGURES
+
+
+INFORMATION = Analysis(
+    name="information",
+    summary="Estimate how much more each block of a model tells about sequences than about single tokens.",
+    of=Subject.MODEL,
+    tables=(BLOCKS,),
+    section=SECTION,
+    figures=_figures,
+)

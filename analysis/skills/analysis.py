@@ -1,0 +1,78 @@
+"""`emergraph skills`: the solvable model of skills, fitted and simulated."""
+
+from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
+from emergraph.analysis.skills.options import FitOptions, SimulationOptions
+from emergraph.graphstore.results import Column, ResultTable
+
+SKILLS = ResultTable(
+    "skills",
+    "One row per skill of a fit: calibrated on the first, predicted for the others.",
+    (
+        Column("skill", "BIGINT", "k, from 1, the most frequent first."),
+        Column("share", "DOUBLE", "P(k) / P(1)."),
+        Column("calibrated", "BOOLEAN", "True for the skill that the model was fitted to."),
+        Column("predicted", "DOUBLE", "Where the skill emerges, in the units of the axis."),
+        Column("low", "DOUBLE", "Lower end of the 95 % interval over calibrations."),
+        Column("high", "DOUBLE", "Upper end of it."),
+        Column("observed", "DOUBLE", "Where it was observed to emerge; NULL for never."),
+        Column("ratio", "DOUBLE", "observed / predicted."),
+        Column("error", "DOUBLE", "Root mean squared error of its curve, share of the target."),
+    ),
+)
+CURVES = ResultTable(
+    "skills_curves",
+    "One row per skill and recorded point of a fit.",
+    (
+        Column("skill", "BIGINT", "k, from 1."),
+        Column("x", "DOUBLE", "Step, samples or parameters."),
+        Column("observed", "DOUBLE", "Mean strength over runs, share of the target."),
+        Column("predicted", "DOUBLE", "The model's."),
+        Column("low", "DOUBLE", "Lower end of its 95 % interval."),
+        Column("high", "DOUBLE", "Upper end of it."),
+    ),
+)
+FAMILIES = ResultTable(
+    "skills_families",
+    "One row per kind of curve of a fit, each calibrated on skill 1 alone.",
+    (
+        Column("family", "VARCHAR", "Name of the curve."),
+        Column("held_out_error", "DOUBLE", "Root mean squared error on the other skills."),
+        Column("calibration_error", "DOUBLE", "The same on skill 1."),
+        Column("parameters", "BIGINT", "Fitted numbers."),
+    ),
+)
+RECORDED = ResultTable(
+    "skills_recorded",
+    "One row per step and skill of a simulation.",
+    (
+        Column("step", "BIGINT", "Training step."),
+        Column("skill", "BIGINT", "k, from 1."),
+        Column("frequency", "DOUBLE", "P(k)."),
+        Column("strength", "DOUBLE", "R_k, the mean of f g_k over inputs of the skill."),
+        Column("accuracy", "DOUBLE", "Share of inputs of the skill with the right sign, in [0, 1]."),
+        Column("loss", "DOUBLE", "Of the step's batch."),
+    ),
+)
+SECTION = SectionSpec(
+    id="skills",
+    title="Skills",
+    lead="Models of what is learned, and when.",
+    command="emergraph skills fit FILE --store STORE",
+)
+
+FIT = Analysis(
+    name="skills fit",
+    summary="Calibrate the model on skill 1, predict the other skills, and compare with other curves.",
+    of=Subject.FILE,
+    options=(FitOptions,),
+    tables=(SKILLS, CURVES, FAMILIES),
+    section=SECTION,
+)
+SIMULATE = Analysis(
+    name="skills simulate",
+    summary="Train a two-layer network on multitask sparse parity and record every skill (needs torch).",
+    of=Subject.NOTHING,
+    options=(SimulationOptions,),
+    tables=(RECORDED,),
+    section=SECTION,
+)
