@@ -14,7 +14,7 @@ from emergraph.options import member
 
 if TYPE_CHECKING:
     from emergraph.analysis.information.measure import EstimatorOptions
-    from emergraph.analysis.information.onnxstates import RunOptions
+    from emergraph.analysis.information.onnxstates import StateOptions
     from emergraph.analysis.information.sequences import Sequences
 
 
@@ -108,13 +108,13 @@ class Estimation:
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of mine, or random projections.")] = 1
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
 
-    def run_options(self, limits: Limits, links: Links) -> "RunOptions":
+    def run_options(self, limits: Limits, links: Links) -> "StateOptions":
         """How the model is run."""
-        from emergraph.analysis.information.onnxstates import RunOptions
+        from emergraph.analysis.information.onnxstates import StateOptions
         from emergraph.analysis.information.states import Micro
         from emergraph.exporters.runtime.limits import RunLimits
 
-        return RunOptions(
+        return StateOptions(
             tensors=None if self.blocks is None else self.blocks.split(","),
             input_name=self.ids,
             inputs=parse_values(self.input or ()),

@@ -10,7 +10,7 @@ from typing import Any
 from emergraph.analysis.information.emergence import InformationResult, information_emergence
 from emergraph.analysis.information.measure import EstimatorOptions
 from emergraph.analysis.information.modulestates import module_states
-from emergraph.analysis.information.onnxstates import RunOptions, onnx_states
+from emergraph.analysis.information.onnxstates import StateOptions, onnx_states
 from emergraph.analysis.information.recordedstates import recorded_states
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import BlockStates, Progress
@@ -35,10 +35,10 @@ class ModelInformation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class InformationOptions:
     """What decides a run besides the model and the sequences."""
 
-    run: RunOptions = field(default_factory=RunOptions)
+    run: StateOptions = field(default_factory=StateOptions)
     """`tensors` are tensors of an ONNX model; of a module they are its blocks, without the state before."""
     estimator: EstimatorOptions = field(default_factory=EstimatorOptions)
 
@@ -48,7 +48,7 @@ def measure_model(
     sequences: Sequences | None,
     *,
     store: str | Path | None = None,
-    options: ModelOptions | None = None,
+    options: InformationOptions | None = None,
     progress: Progress | None = None,
 ) -> ModelInformation:
     """Run a model over sequences and estimate the information emergence of its blocks.
@@ -65,7 +65,7 @@ def measure_model(
         UsageError: Sequences are missing, or given for recorded states.
         InvalidInputError: The model has no chain of blocks, or refuses the sequences.
     """
-    options = options or ModelOptions()
+    options = options or InformationOptions()
     begin = perf_counter()
     path, micro = Path(model), options.run.micro
     sha256 = None
@@ -102,7 +102,7 @@ def _opened(store: str | Path | None) -> Iterator[Store | None]:
 
 
 def _of_module(
-    model: str | Path, sequences: Sequences, run: RunOptions, progress: Progress | None
+    model: str | Path, sequences: Sequences, run: StateOptions, progress: Progress | None
 ) -> BlockStates:
     kind = source_kind(model)
     if kind == SourceKind.FOLDER:
@@ -119,7 +119,7 @@ def _of_module(
 
 
 def _of_folder(
-    folder: Path, sequences: Sequences, run: RunOptions, *, progress: Progress | None = None
+    folder: Path, sequences: Sequences, run: StateOptions, *, progress: Progress | None = None
 ) -> BlockStates:
     """Run in a child process: libraries fetch what a folder names."""
     from emergraph.exporters.pytorch.huggingface import load_folder
@@ -133,7 +133,7 @@ def _of_folder(
 def _states(
     module: Any,  # noqa: ANN401 - a torch.nn.Module
     sequences: Sequences,
-    run: RunOptions,
+    run: StateOptions,
     progress: Progress | None,
 ) -> BlockStates:
     return module_states(

@@ -38,7 +38,7 @@ SAME = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class StateOptions:
     """How a model is run over sequences."""
 
     tensors: Sequence[str] | None = None
@@ -86,7 +86,7 @@ def onnx_states(
     sequences: Sequences,
     *,
     store: Store | None = None,
-    options: RunOptions | None = None,
+    options: StateOptions | None = None,
     progress: Progress | None = None,
 ) -> BlockStates:
     """Run an ONNX model over sequences and keep the hidden states between its blocks.
@@ -103,7 +103,7 @@ def onnx_states(
         UsageError: An input or tensor does not exist.
         LimitError: A limit was hit.
     """
-    options = options or RunOptions()
+    options = options or StateOptions()
     file = read_onnx(path, root=options.root)
     source = as_source(file)
     flat = flatten(source.model, read_tensor=source.array, overridden=frozenset(options.inputs))
@@ -138,7 +138,7 @@ class _Runner:
         file: OnnxFile,
         name: str,
         dtype: np.dtype[np.generic],
-        options: RunOptions,
+        options: StateOptions,
         chain: BlockChain | None,
         process: ModelProcess,
     ) -> None:

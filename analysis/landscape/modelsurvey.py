@@ -19,7 +19,7 @@ from emergraph.analysis.landscape.lines import line_to
 from emergraph.analysis.landscape.onnxmodels import prepare_onnx
 from emergraph.analysis.landscape.optima import optima_network
 from emergraph.analysis.landscape.options import Backend, ModelOptions, SurveyOptions, fit_to_budget
-from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
+from emergraph.analysis.landscape.prepared import Between, Checkpoint, PreparedModel
 from emergraph.analysis.landscape.speed import Choice, Variant, fastest, variants
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.surveyresult import Survey
@@ -140,7 +140,7 @@ def survey_model(
 
 def _preparer(
     path: str | Path, asked: SurveyOptions, chosen: ModelOptions
-) -> Callable[[int | None], Prepared]:
+) -> Callable[[int | None], PreparedModel]:
     """What makes the model ready for a number of samples, by the kind of the model."""
     kind = source_kind(path)
     if kind is SourceKind.FACTORY:
@@ -180,7 +180,7 @@ class _Others:
     run: tuple[Checkpoint, ...]
 
 
-def _read_others(prepared: Prepared, chosen: ModelOptions) -> _Others | None:
+def _read_others(prepared: PreparedModel, chosen: ModelOptions) -> _Others | None:
     if chosen.to is None and not chosen.trajectory:
         return None
     between = prepared.between()
@@ -189,7 +189,7 @@ def _read_others(prepared: Prepared, chosen: ModelOptions) -> _Others | None:
 
 
 def _with_extras(
-    survey: Survey, prepared: Prepared, options: SurveyOptions, others: _Others | None
+    survey: Survey, prepared: PreparedModel, options: SurveyOptions, others: _Others | None
 ) -> Survey:
     """Measure what was asked for beside random directions."""
     line = trajectory = optima = curved = None
@@ -212,7 +212,7 @@ def _with_extras(
     return replace(survey, extras=extras, notes=tuple(notes))
 
 
-def _affordable_samples(prepared: Prepared, asked: SurveyOptions, chosen: ModelOptions) -> int | None:
+def _affordable_samples(prepared: PreparedModel, asked: SurveyOptions, chosen: ModelOptions) -> int | None:
     """How many made-up samples the budget allows for the smallest survey; None where all are affordable."""
     if chosen.budget is None or prepared.probes_seed is None:
         return None
@@ -222,7 +222,7 @@ def _affordable_samples(prepared: Prepared, asked: SurveyOptions, chosen: ModelO
     return fewer if share < 1 and fewer < prepared.samples else None
 
 
-def _choice(prepared: Prepared, parallelism: Parallelism | None) -> Choice:
+def _choice(prepared: PreparedModel, parallelism: Parallelism | None) -> Choice:
     """The fastest way out of those that there are, or the one that was asked for with its rate."""
     if parallelism is None:
         others = [Variant(name, engine, Parallelism()) for name, engine in prepared.alternatives]

@@ -12,7 +12,7 @@ from emergraph.analysis.landscape.engine_torch import TorchEvaluator, VmapEvalua
 from emergraph.analysis.landscape.evaluator import Weights
 from emergraph.analysis.landscape.optima import WithOutputs
 from emergraph.analysis.landscape.options import SurveyOptions
-from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
+from emergraph.analysis.landscape.prepared import Between, Checkpoint, PreparedModel
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.exporters.pytorch.tensors import require_torch
@@ -26,7 +26,9 @@ VMAP_PARAMS = 20_000
 """Parameters up to which evaluating many weight vectors at once may win."""
 
 
-def prepare_module(spec: str, asked: SurveyOptions, chosen: "ModelOptions", samples: int | None) -> Prepared:
+def prepare_module(
+    spec: str, asked: SurveyOptions, chosen: "ModelOptions", samples: int | None
+) -> PreparedModel:
     """Call a factory, load weights into its module, and choose the evaluation set.
 
     Args:
@@ -54,7 +56,7 @@ def prepare_module(spec: str, asked: SurveyOptions, chosen: "ModelOptions", samp
     start = time.perf_counter()
     evaluator.loss(evaluator.base)
     first = next((part for part in inputs if part.ndim), None)
-    return Prepared(
+    return PreparedModel(
         source=spec,
         sha256=sha256,
         samples=1 if first is None else len(first),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.engine_ort import OrtEvaluator
 from emergraph.analysis.landscape.options import LossKind, Norm, SurveyOptions
-from emergraph.analysis.landscape.prepared import Between, Checkpoint, Prepared
+from emergraph.analysis.landscape.prepared import Between, Checkpoint, PreparedModel
 from emergraph.analysis.landscape.probes import ProbeSet, given_inputs, probe_inputs
 from emergraph.analysis.landscape.reweight import ReweightableModel, reweightable
 from emergraph.errors import InvalidInputError, LimitError, UsageError
@@ -33,7 +33,7 @@ Array = NDArray[np.generic]
 
 def prepare_onnx(
     file: OnnxFile, asked: SurveyOptions, chosen: "ModelOptions", samples: int | None
-) -> Prepared:
+) -> PreparedModel:
     """Make the evaluation set, promote the weights, and open the model in a process of its own first.
 
     Args:
@@ -61,7 +61,7 @@ def prepare_onnx(
     )
     start = time.perf_counter()
     evaluator.loss(evaluator.base)
-    return Prepared(
+    return PreparedModel(
         source=file.name,
         sha256=file.sha256,
         samples=probes.n,

@@ -32,7 +32,7 @@ class Between:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedModel:
     """A model, its evaluation set, and ways to go on from it."""
 
     source: str

@@ -65,7 +65,7 @@ class Progress:
     """Estimate; at the start from `rate`, later from this run's own speed."""
 
 
-class Checkpoint:
+class ResumeFile:
     """Results by task in one file, valid for exactly one sweep of one evaluator.
 
     Args:
@@ -162,7 +162,7 @@ def run_sweep(
     """
     plan = parallelism or Parallelism()
     digest = fingerprint(evaluator, tasks) if checkpoint is not None else ""
-    store = Checkpoint(checkpoint, digest, [task.cost for task in tasks])
+    store = ResumeFile(checkpoint, digest, [task.cost for task in tasks])
     todo = [i for i in range(len(tasks)) if i not in store.results]
     total = sum(task.cost for task in tasks)
     fresh, start = 0, time.perf_counter()

@@ -56,11 +56,11 @@ def information(
     output: Output,
 ) -> None:
     """Estimate how much more each block of a model tells about sequences than about single tokens."""
-    from emergraph.analysis.information.model import ModelOptions, measure_model
+    from emergraph.analysis.information.model import InformationOptions, measure_model
     from emergraph.analysis.information.saving import save_information
 
     store = keeping.store
-    options = ModelOptions(
+    options = InformationOptions(
         run=estimation.run_options(limits, links), estimator=estimation.estimator_options()
     )
     with progress_bar("running sequences", output) as update:

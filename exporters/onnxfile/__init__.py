@@ -6,12 +6,12 @@ from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
 from emergraph.exporters.onnxfile.registry import Severity
 from emergraph.exporters.onnxfile.sparse import SparseTensor
-from emergraph.exporters.onnxfile.tensors import LazyTensor
+from emergraph.exporters.onnxfile.tensors import OnnxTensor
 
 __all__ = [
     "Finding",
-    "LazyTensor",
     "OnnxFile",
+    "OnnxTensor",
     "ReadLimits",
     "Severity",
     "SparseTensor",

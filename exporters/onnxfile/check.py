@@ -18,7 +18,7 @@ from emergraph.exporters.onnxfile.operation_checks import (
 )
 from emergraph.exporters.onnxfile.quantization_checks import quantization_findings
 from emergraph.exporters.onnxfile.reader import OnnxFile, load
-from emergraph.exporters.onnxfile.report import Report
+from emergraph.exporters.onnxfile.report import FindingLog
 from emergraph.exporters.onnxfile.traverse import Body, bodies, body_tensors
 from emergraph.exporters.onnxfile.value_checks import value_findings
 
@@ -40,7 +40,7 @@ def check_onnx(
     Raises:
         InvalidInputError: The path names no file that can be read.
     """
-    report = Report(collect_all=True)
+    report = FindingLog(collect_all=True)
     try:
         file = load(Path(path), limits=limits, root=root, report=report)
     except EmergraphError as error:
@@ -68,7 +68,7 @@ def _external_findings(file: OnnxFile) -> Iterator[Finding]:
         yield Finding("ONNX-EXT-USED", f"{len(file.external_files)} files of {size} bytes in total")
 
 
-def _check_values(body: Body, file: OnnxFile, report: Report) -> None:
+def _check_values(body: Body, file: OnnxFile, report: FindingLog) -> None:
     for proto in body_tensors(body):
         try:
             is_sparse = isinstance(proto, SparseTensorProto)

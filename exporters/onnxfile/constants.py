@@ -9,7 +9,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import normal_domain
-from emergraph.exporters.onnxfile.tensors import LazyTensor
+from emergraph.exporters.onnxfile.tensors import OnnxTensor
 from emergraph.exporters.onnxfile.traverse import Body
 
 
@@ -19,9 +19,9 @@ class Constants:
 
     bodies: Sequence[Body]
     by_body: Sequence[dict[str, TensorProto]]
-    tensor_of: Callable[[TensorProto], LazyTensor]
+    tensor_of: Callable[[TensorProto], OnnxTensor]
 
-    def find(self, at: int, name: str) -> LazyTensor | None:
+    def find(self, at: int, name: str) -> OnnxTensor | None:
         """Return the constant that body `at` sees under a name; None if there is none, or it is broken."""
         index: int | None = at
         while index is not None:
@@ -45,7 +45,7 @@ class Constants:
             return None
 
 
-def constants(bodies: Sequence[Body], tensor_of: Callable[[TensorProto], LazyTensor]) -> Constants:
+def constants(bodies: Sequence[Body], tensor_of: Callable[[TensorProto], OnnxTensor]) -> Constants:
     """Collect the constants of all bodies."""
     return Constants(bodies, [_constants_of(body) for body in bodies], tensor_of)
 

@@ -8,7 +8,7 @@ from onnx import NodeProto
 from emergraph.exporters.onnxfile.constants import Constants
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.tensors import LazyTensor
+from emergraph.exporters.onnxfile.tensors import OnnxTensor
 
 SCALE_INPUTS: dict[str, tuple[int, ...]] = {
     "DequantizeLinear": (1,),
@@ -64,7 +64,7 @@ def _fit_findings(node: NodeProto, at: int, constants: Constants) -> Iterator[Fi
         yield Finding("ONNX-QUANT-SHAPE", message, _label(node))
 
 
-def _fits(node: NodeProto, values: LazyTensor, scale: LazyTensor) -> bool:
+def _fits(node: NodeProto, values: OnnxTensor, scale: OnnxTensor) -> bool:
     """Tell whether a scale is per tensor, per axis or per block of the values."""
     numbers = {attribute.name: attribute.i for attribute in node.attribute}
     axis, block, rank = numbers.get("axis", 1), numbers.get("block_size", 0), len(values.shape)

@@ -19,11 +19,11 @@ from emergraph.exporters.onnxfile.functions import function_findings
 from emergraph.exporters.onnxfile.limits import DEFAULT_LIMITS, ReadLimits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile, map_model
-from emergraph.exporters.onnxfile.report import Report
+from emergraph.exporters.onnxfile.report import FindingLog
 from emergraph.exporters.onnxfile.scopes import run_order, scope_findings, scopes
 from emergraph.exporters.onnxfile.source import TensorSource
 from emergraph.exporters.onnxfile.sparse import SparseTensor
-from emergraph.exporters.onnxfile.tensors import LazyTensor
+from emergraph.exporters.onnxfile.tensors import OnnxTensor
 from emergraph.exporters.onnxfile.texts import text_findings
 from emergraph.exporters.onnxfile.traverse import Body, bodies, body_tensors
 from emergraph.exporters.onnxfile.versions import version_findings
@@ -81,7 +81,7 @@ class OnnxFile:
         return self._source.external.opened
 
     @property
-    def tensors(self) -> dict[str, LazyTensor]:
+    def tensors(self) -> dict[str, OnnxTensor]:
         """Dense initializers of the main graph by name."""
         return {proto.name: self.tensor_of(proto) for proto in self.model.graph.initializer}
 
@@ -92,7 +92,7 @@ class OnnxFile:
             proto.values.name: self.sparse_tensor_of(proto) for proto in self.model.graph.sparse_initializer
         }
 
-    def tensor_of(self, proto: TensorProto) -> LazyTensor:
+    def tensor_of(self, proto: TensorProto) -> OnnxTensor:
         """Return the tensor behind any TensorProto of the light model (initializer, attribute, subgraph).
 
         Works for copies of the proto too, also after operations were moved to other graphs.
@@ -131,7 +131,7 @@ def read_onnx(
         >>> file.tensors["conv1.weight"].array().shape  # doctest: +SKIP
         (64, 3, 7, 7)
     """
-    report = Report(collect_all=False)
+    report = FindingLog(collect_all=False)
     try:
         return load(Path(path), limits=limits, root=root, report=report)
     except EmergraphError as error:
@@ -141,7 +141,7 @@ def read_onnx(
         raise
 
 
-def load(path: Path, *, limits: ReadLimits, root: str | Path | None, report: Report) -> OnnxFile:
+def load(path: Path, *, limits: ReadLimits, root: str | Path | None, report: FindingLog) -> OnnxFile:
     """Read a file as `read_onnx` does, giving every finding to `report`.
 
     Raises:
@@ -182,7 +182,7 @@ def _parsed(light: LightModel) -> ModelProto:
     return model
 
 
-def _check_tensors(body: Body, source: TensorSource, report: Report) -> None:
+def _check_tensors(body: Body, source: TensorSource, report: FindingLog) -> None:
     for proto in body_tensors(body):
         try:
             if isinstance(proto, SparseTensorProto):
@@ -193,7 +193,7 @@ def _check_tensors(body: Body, source: TensorSource, report: Report) -> None:
             report.add_error(error)
 
 
-def _note_oddities(tensor: LazyTensor, proto: TensorProto, report: Report) -> None:
+def _note_oddities(tensor: OnnxTensor, proto: TensorProto, report: FindingLog) -> None:
     where = f"tensor {printable(proto.name)!r}"
     if 0 in tensor.shape and math.prod(dim for dim in tensor.shape if dim) > _MANY_ELEMENTS:
         report.add(Finding("ONNX-TENSOR-EMPTY-HUGE", f"no elements, but shape {tensor.shape}", where))
@@ -208,7 +208,7 @@ def _note_oddities(tensor: LazyTensor, proto: TensorProto, report: Report) -> No
         )
 
 
-def _sort(parts: list[Body], report: Report) -> None:
+def _sort(parts: list[Body], report: FindingLog) -> None:
     """Check the names of all bodies, and put their operations in an order in which they can run."""
     all_scopes = scopes(parts)
     for finding in scope_findings(parts, all_scopes):

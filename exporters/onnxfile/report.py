@@ -7,7 +7,7 @@ from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
 from emergraph.exporters.onnxfile.registry import Severity
 
 
-class Report:
+class FindingLog:
     """Collects findings.
 
     Args:

@@ -15,7 +15,7 @@ _MAX_CYCLE_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Scope:
+class BodyScope:
     """The names of one body."""
 
     label: str
@@ -41,9 +41,9 @@ class Scope:
         return f"{printable(op_type)} {printable(name)!r}" if name else printable(op_type)
 
 
-def scopes(bodies: Sequence[Body]) -> list[Scope]:
+def scopes(bodies: Sequence[Body]) -> list[BodyScope]:
     """Return the scopes of all bodies; what a subgraph lacks is among the reads of its operation."""
-    found: dict[int, Scope] = {}
+    found: dict[int, BodyScope] = {}
     free_of_children: dict[int, dict[int, set[str]]] = {}
     for at in range(len(bodies) - 1, -1, -1):
         body = bodies[at]
@@ -55,7 +55,7 @@ def scopes(bodies: Sequence[Body]) -> list[Scope]:
     return [found[at] for at in range(len(bodies))]
 
 
-def _scope(body: Body, nested: dict[int, set[str]]) -> Scope:
+def _scope(body: Body, nested: dict[int, set[str]]) -> BodyScope:
     proto = body.proto
     if isinstance(proto, GraphProto):
         given = [value.name for value in proto.input]
@@ -77,10 +77,10 @@ def _scope(body: Body, nested: dict[int, set[str]]) -> Scope:
         kinds.append((node.op_type, node.name))
     defined = frozenset(given).union(*writes)
     free = frozenset(results).union(*reads) - defined - {""}
-    return Scope(label, tuple(given), results, tuple(reads), tuple(writes), tuple(kinds), defined, free)
+    return BodyScope(label, tuple(given), results, tuple(reads), tuple(writes), tuple(kinds), defined, free)
 
 
-def scope_findings(bodies: Sequence[Body], all_scopes: Sequence[Scope]) -> Iterator[Finding]:
+def scope_findings(bodies: Sequence[Body], all_scopes: Sequence[BodyScope]) -> Iterator[Finding]:
     """Yield what is wrong with the names: produced twice, read but missing, hidden."""
     for at, (body, scope) in enumerate(zip(bodies, all_scopes, strict=True)):
         yield from _duplicates(body, scope)
@@ -90,7 +90,7 @@ def scope_findings(bodies: Sequence[Body], all_scopes: Sequence[Scope]) -> Itera
             yield from _shadowed(at, bodies, all_scopes)
 
 
-def _duplicates(body: Body, scope: Scope) -> Iterator[Finding]:
+def _duplicates(body: Body, scope: BodyScope) -> Iterator[Finding]:
     if isinstance(body.proto, GraphProto):
         inputs = [value.name for value in body.proto.input]
         stored = [tensor.name for tensor in body.proto.initializer]
@@ -115,7 +115,7 @@ def _duplicates(body: Body, scope: Scope) -> Iterator[Finding]:
             first[name] = index
 
 
-def _missing(scope: Scope) -> Iterator[Finding]:
+def _missing(scope: BodyScope) -> Iterator[Finding]:
     reported: set[str] = set()
     for index, names in enumerate((*scope.reads, scope.results)):
         for name in names:
@@ -126,7 +126,7 @@ def _missing(scope: Scope) -> Iterator[Finding]:
                 yield Finding("ONNX-GRAPH-MISSING", message, scope.label)
 
 
-def _shadowed(at: int, bodies: Sequence[Body], all_scopes: Sequence[Scope]) -> Iterator[Finding]:
+def _shadowed(at: int, bodies: Sequence[Body], all_scopes: Sequence[BodyScope]) -> Iterator[Finding]:
     scope = all_scopes[at]
     hidden: set[str] = set()
     parent = bodies[at].parent
@@ -137,7 +137,7 @@ def _shadowed(at: int, bodies: Sequence[Body], all_scopes: Sequence[Scope]) -> I
         yield Finding("ONNX-GRAPH-SHADOWING", f"{printable(name)!r} hides the same name outside", scope.label)
 
 
-def run_order(scope: Scope) -> tuple[list[int] | None, list[str]]:
+def run_order(scope: BodyScope) -> tuple[list[int] | None, list[str]]:
     """Sort the operations of a body (Kahn's algorithm, ties in file order).
 
     Returns:
@@ -167,7 +167,7 @@ def run_order(scope: Scope) -> tuple[list[int] | None, list[str]]:
     return None, _circle(scope, needs, waiting)
 
 
-def _circle(scope: Scope, needs: Sequence[set[int]], waiting: Sequence[int]) -> list[str]:
+def _circle(scope: BodyScope, needs: Sequence[set[int]], waiting: Sequence[int]) -> list[str]:
     """Return the labels of one circle among the operations that never became ready."""
     at = next(index for index, count in enumerate(waiting) if count)
     position: dict[int, int] = {}

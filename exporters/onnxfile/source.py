@@ -12,7 +12,7 @@ from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.sparse import SparseTensor, checked_sparse
 from emergraph.exporters.onnxfile.stored import Stored, in_file, inline_values
-from emergraph.exporters.onnxfile.tensors import LazyTensor, check_declared, checked_tensor
+from emergraph.exporters.onnxfile.tensors import OnnxTensor, check_declared, checked_tensor
 from emergraph.exporters.onnxfile.weightless_model import MAPPED_LOCATION, MappedValues
 
 
@@ -26,7 +26,7 @@ class TensorSource:
     """Values that were left in it, by offset."""
     external: ExternalFiles
 
-    def tensor_of(self, proto: TensorProto) -> LazyTensor:
+    def tensor_of(self, proto: TensorProto) -> OnnxTensor:
         """Return the tensor behind a proto of the light model, checked.
 
         Raises:

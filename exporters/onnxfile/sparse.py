@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.tensors import MAX_ELEMENTS, Array, LazyTensor
+from emergraph.exporters.onnxfile.tensors import MAX_ELEMENTS, Array, OnnxTensor
 
 _MAX_LINEAR = (1 << 63) - 1
 
@@ -19,9 +19,9 @@ class SparseTensor:
 
     name: str
     shape: tuple[int, ...]
-    values: LazyTensor
+    values: OnnxTensor
     """(n_values,)"""
-    indices: LazyTensor
+    indices: OnnxTensor
     """(n_values,) linear indices in C order, or (n_values, rank) coordinates; int64."""
 
     @property
@@ -49,7 +49,7 @@ class SparseTensor:
         return self.values.array()
 
 
-def checked_sparse(values: LazyTensor, indices: LazyTensor, dims: tuple[int, ...]) -> SparseTensor:
+def checked_sparse(values: OnnxTensor, indices: OnnxTensor, dims: tuple[int, ...]) -> SparseTensor:
     """Return a sparse tensor after checking bounds and duplicates of its indices.
 
     Raises:

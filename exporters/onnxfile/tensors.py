@@ -34,7 +34,7 @@ Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class LazyTensor:
+class OnnxTensor:
     """A tensor of the model; its values are read when `array` or `raw` is called.
 
     Shape, type and stored size agree with each other: that was checked when the tensor was made.
@@ -145,7 +145,7 @@ class LazyTensor:
         return refusal("ONNX-TENSOR-DATA", message, f"tensor {printable(self.name)!r}")
 
 
-def checked_tensor(name: str, data_type: int, dims: tuple[int, ...], stored: Stored) -> LazyTensor:
+def checked_tensor(name: str, data_type: int, dims: tuple[int, ...], stored: Stored) -> OnnxTensor:
     """Return a tensor after checking that type, shape and stored values agree.
 
     Args:
@@ -160,7 +160,7 @@ def checked_tensor(name: str, data_type: int, dims: tuple[int, ...], stored: Sto
     """
     where = f"tensor {printable(name)!r}"
     element = check_declared(data_type, dims, where)
-    tensor = LazyTensor(name, data_type, dims, stored)
+    tensor = OnnxTensor(name, data_type, dims, stored)
     is_text = element.name == "string"
     if stored is NOTHING:
         expected = tensor.n_elements

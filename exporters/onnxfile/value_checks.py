@@ -7,7 +7,7 @@ import numpy as np
 
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.tensors import LazyTensor
+from emergraph.exporters.onnxfile.tensors import OnnxTensor
 
 _CHUNK = 1 << 20
 _SMALLEST_NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022, "bfloat16": 2.0**-126}
@@ -25,7 +25,7 @@ class ValueCounts:
     zero: int
 
 
-def count_values(tensor: LazyTensor) -> ValueCounts:
+def count_values(tensor: OnnxTensor) -> ValueCounts:
     """Count special values; works in chunks, so memory is one copy of the tensor at most.
 
     Raises:
@@ -48,7 +48,7 @@ def count_values(tensor: LazyTensor) -> ValueCounts:
     return ValueCounts(len(flat), nan, infinite, subnormal, zero)
 
 
-def value_findings(tensor: LazyTensor) -> Iterator[Finding]:
+def value_findings(tensor: OnnxTensor) -> Iterator[Finding]:
     """Yield what a user should know about a tensor's values. Single numbers are left alone.
 
     Raises:

@@ -66,7 +66,7 @@ class ModelSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Weight:
+class WeightInput:
     """A large initializer of the light model."""
 
     slot: str
@@ -78,7 +78,7 @@ class Assembly:
     """A model made ready for the child."""
 
     model: bytes
-    weights: tuple[Weight, ...]
+    weights: tuple[WeightInput, ...]
     slots: Mapping[str, str] = field(repr=False)
     """Neutral name by flat tensor name."""
     nodes: Mapping[str, str] = field(repr=False)
@@ -127,8 +127,8 @@ def assemble(flat: FlatModel, fetch: Iterable[str], source: ModelSource) -> Asse
 
 def _add_initializers(
     flat: FlatModel, graph: onnx.GraphProto, slots: dict[str, str], source: ModelSource
-) -> list[Weight]:
-    weights: list[Weight] = []
+) -> list[WeightInput]:
+    weights: list[WeightInput] = []
     used = names_used(flat.nodes)
     for name, tensor in flat.initializers.items():
         if name not in used:
@@ -154,7 +154,7 @@ def _add_initializers(
         location = PLACEHOLDER if stored.element_type in {*PLAIN, BFLOAT16} else slot
         for key, text_value in (("location", location), ("offset", "0"), ("length", str(length))):
             light.external_data.add(key=key, value=text_value)
-        weights.append(Weight(slot, stored))
+        weights.append(WeightInput(slot, stored))
     return weights
 
 
@@ -165,7 +165,7 @@ def _inline(stored: StoredTensor) -> bytes:
 
 
 def weight_messages(
-    weights: Iterable[Weight], first_buffer: int
+    weights: Iterable[WeightInput], first_buffer: int
 ) -> tuple[list[dict[str, object]], list[Buffer]]:
     """The weights as the child is told of them, and the buffers for those that it cannot map itself."""
     messages: list[dict[str, object]] = []

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from emergraph.analysis.information.model import ModelInformation
-    from emergraph.analysis.information.model import ModelOptions as InformationOptions
+    from emergraph.analysis.information.model import InformationOptions, ModelInformation
     from emergraph.analysis.information.sequences import Sequences
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey
     from emergraph.analysis.landscape.options import ModelOptions, SurveyOptions

@@ -10,9 +10,9 @@ from decoders import VOCABULARY, WIDTH, decoder
 from emergraph.analysis.information.chain import BlockChain, ChainLayer, find_chain
 from emergraph.analysis.information.emergence import information_emergence
 from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions
-from emergraph.analysis.information.model import ModelOptions, measure_model
+from emergraph.analysis.information.model import InformationOptions, measure_model
 from emergraph.analysis.information.modulestates import module_states
-from emergraph.analysis.information.onnxstates import RunOptions, onnx_chain, onnx_states
+from emergraph.analysis.information.onnxstates import StateOptions, onnx_chain, onnx_states
 from emergraph.analysis.information.recordedstates import recorded_states
 from emergraph.analysis.information.sequences import (
     Sequences,
@@ -131,7 +131,7 @@ def test_states_of_an_onnx_model_are_those_of_onnxruntime(model):
 
     path, names = model
     sequences = entity_sequences(range(1, 6), 0, shots=2)
-    found = onnx_states(path, sequences, options=RunOptions(micro=Micro.POSITIONS))
+    found = onnx_states(path, sequences, options=StateOptions(micro=Micro.POSITIONS))
     proto = onnx.load(path)
     del proto.graph.output[:]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
@@ -152,12 +152,12 @@ def test_states_of_an_onnx_model_are_those_of_onnxruntime(model):
 def test_named_tensors_inputs_and_ids_that_do_not_exist(model):
     path, names = model
     sequences = entity_sequences(range(1, 6), 0, shots=2)
-    found = onnx_states(path, sequences, options=RunOptions(tensors=names[1:]))
+    found = onnx_states(path, sequences, options=StateOptions(tensors=names[1:]))
     assert found.blocks == (names[2],)
     with pytest.raises(UsageError, match="unknown tensor"):
-        onnx_states(path, sequences, options=RunOptions(tensors=["nowhere", "neither"]))
+        onnx_states(path, sequences, options=StateOptions(tensors=["nowhere", "neither"]))
     with pytest.raises(UsageError, match="unknown input"):
-        onnx_states(path, sequences, options=RunOptions(input_name="tokens"))
+        onnx_states(path, sequences, options=StateOptions(input_name="tokens"))
     beyond = entity_sequences(range(1, VOCABULARY + 1), 0, shots=2)
     with pytest.raises(InvalidInputError, match="rows"):
         onnx_states(path, beyond)
@@ -306,7 +306,7 @@ def test_sequences_of_numbers_run_too(tmp_path):
 def test_any_kind_of_model_is_measured(model, tmp_path):
     pytest.importorskip("torch")
     sequences = entity_sequences(range(1, 6), 0, shots=2)
-    options = ModelOptions(estimator=QUICK)
+    options = InformationOptions(estimator=QUICK)
     by_factory = measure_model("torchnets:Gpt", sequences, options=options)
     assert [block.block for block in by_factory.result.blocks] == ["blocks.0", "blocks.1"]
     assert (by_factory.source, by_factory.sha256) == ("torchnets:Gpt", None)
@@ -333,7 +333,7 @@ def test_states_that_change_with_the_batch_are_run_alone(tmp_path):
     net.output(states[1])
     onnx.save(net.model(), tmp_path / "mixing.onnx")
     values = np.random.default_rng(0).standard_normal((30, 3, 4)).astype(np.float32)
-    options = RunOptions(tensors=states, micro=Micro.POSITIONS)
+    options = StateOptions(tensors=states, micro=Micro.POSITIONS)
     found = onnx_states(tmp_path / "mixing.onnx", Sequences(values, None, "noise"), options=options)
     assert "one sequence at a time" in found.notes[0]
     np.testing.assert_allclose(found.micro[Micro.POSITIONS][0], 2 * values, atol=1e-6)

@@ -15,8 +15,8 @@ from emergraph.analysis.landscape.speed import Variant, fastest, measure, varian
 from emergraph.analysis.landscape.sweep import (
     LARGEST_LOSS,
     Backend,
-    Checkpoint,
     Parallelism,
+    ResumeFile,
     fingerprint,
     run_sweep,
 )
@@ -186,7 +186,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path):
 def test_a_checkpoint_of_another_sweep_or_a_damaged_one_is_refused(tmp_path, evaluator):
     path = tmp_path / "sweep.npz"
     costs = [task.cost for task in tasks()]
-    store = Checkpoint(path, fingerprint(evaluator, tasks()), costs)
+    store = ResumeFile(path, fingerprint(evaluator, tasks()), costs)
     store.results[0] = np.zeros(costs[0])
     store.save()
     moved = FunctionEvaluator(bowl, BASE + 1, LAYOUT)

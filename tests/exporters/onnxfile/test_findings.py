@@ -9,7 +9,7 @@ from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
 from emergraph.exporters.onnxfile.findings_page import findings_page
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.registry import KINDS, Severity
-from emergraph.exporters.onnxfile.report import Report
+from emergraph.exporters.onnxfile.report import FindingLog
 
 ROOT = Path(__file__).parents[3]
 SOURCES = sorted((ROOT / "exporters/onnxfile").glob("*.py"))
@@ -61,7 +61,7 @@ def test_findings_as_plain_data():
 
 
 def test_reports_sort_by_severity_and_keep_the_order_otherwise():
-    report = Report(collect_all=True)
+    report = FindingLog(collect_all=True)
     for id_ in ("ONNX-CONTROL-FLOW", "ONNX-IR-VERSION", "ONNX-GRAPH-CYCLE", "ONNX-OPSET-RANGE"):
         report.add(Finding(id_, ""))
     assert [finding.id for finding in report.findings()] == [
@@ -73,12 +73,12 @@ def test_reports_sort_by_severity_and_keep_the_order_otherwise():
 
 
 def test_a_strict_report_raises_the_first_error():
-    report = Report(collect_all=False)
+    report = FindingLog(collect_all=False)
     report.add(Finding("ONNX-IR-VERSION", ""))
     with pytest.raises(InvalidInputError, match="circle"):
         report.add(Finding("ONNX-GRAPH-CYCLE", "circle"))
     with pytest.raises(InvalidInputError, match="not about"):
-        Report(collect_all=True).add_error(InvalidInputError("not about a finding"))
+        FindingLog(collect_all=True).add_error(InvalidInputError("not about a finding"))
 
 
 @pytest.mark.parametrize(
