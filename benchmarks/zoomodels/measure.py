@@ -77,6 +77,7 @@ def _understood(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
 def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
     """Units of each layer with weights, against the outputs that the module's own layers say they have."""
     expected = _outputs_by_parameter(module)
+    matrices = {name for name, parameter in module.named_parameters() if parameter.ndim > 1}
     tensors: dict[int, set[str]] = {}
     for edges in traced.sink.edges:
         if edges.block.tensor is not None:
@@ -89,6 +90,10 @@ def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
             continue
         n += 1
         outputs = {expected[name] for name in tensors[layer.id] if name in expected}
+        if len(matrices.intersection(traced.roots_of_layers[layer.id])) > 1:
+            outputs = (
+                set()
+            )  # computed from several parameters (learned queries, projected), it is none of them
         if not outputs and layer.id in traced.outputs_of_layers:
             outputs = {traced.outputs_of_layers[layer.id]}
         if not outputs or layer.n_units in outputs:

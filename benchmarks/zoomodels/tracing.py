@@ -121,6 +121,8 @@ class ZooTrace:
     summary: GraphSummary
     outputs_of_layers: dict[int, int] = field(default_factory=dict)
     """By layer: outputs of its weight, as the tracer counted them."""
+    roots_of_layers: dict[int, Sequence[str]] = field(default_factory=dict)
+    """By layer: the parameters that its weight and bias are made of."""
 
     def layer_of(self, unit: int) -> Layer:
         """The layer that a unit is in."""
@@ -177,6 +179,7 @@ def traced_module(built: Built, folder: Path) -> ZooTrace:
         sink,
         summary,
         {draft.id: draft.n_outputs for draft in drafts if draft.n_outputs is not None},
+        {draft.id: draft.roots for draft in drafts},
     )
 
 
