@@ -7,6 +7,7 @@ import onnx
 
 from emergraph.exporters.nodes import attributes, has_subgraph, is_drawn
 from emergraph.exporters.runtime.reference import EvaluationError
+from emergraph.exporters.tracing.banks import settle_banks
 from emergraph.exporters.tracing.context import Rule, TraceContext, find_rule
 from emergraph.exporters.tracing.facts import TensorFacts
 from emergraph.exporters.tracing.values import Value
@@ -35,11 +36,12 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
     """Trace one node: its outputs are set in the context, and how it was traced is noted there."""
     ctx.node, ctx.attrs = node, attributes(node)
     ctx.traced_as, ctx.reason = TracedAs.OPAQUE, None
+    settle_banks(ctx, node)
     given = ctx.inputs()
     rule = find_rule(node)
     # A list has no labels of its own, but its items may.
     listed = any(name in ctx.sequences for name in node.input)
-    labelled = listed or any(v.labels is not None for v in given)
+    labelled = listed or any(v.labels is not None or v.bank is not None for v in given)
     whole = all(ctx.known(name) is not None for name in node.output if name)
     fixed = all(v.constant is not None for v in given) and not is_drawn(node)
     if fixed and whole and not has_subgraph(node):

@@ -12,6 +12,7 @@ import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.ordering import outer_names_read
 from emergraph.exporters.summary import MUST_BE_FINITE, GraphSummary, nonfinite_warnings
+from emergraph.exporters.tracing.banks import make_units
 from emergraph.exporters.tracing.builder import GraphBuilder
 from emergraph.exporters.tracing.constants import parameter
 from emergraph.exporters.tracing.context import ParameterTensor, ParameterUse, TraceContext, TracedModel
@@ -169,6 +170,8 @@ def _n_elements(ctx: TraceContext, name: str) -> int:
 
 def _set_outputs(ctx: TraceContext) -> None:
     for name in ctx.model.outputs:
+        if name in ctx.values:
+            make_units(ctx, name)
         value = ctx.values.get(name)
         if value is None or value.labels is None:
             continue

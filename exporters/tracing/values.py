@@ -32,8 +32,22 @@ class Track:
 
 
 @dataclass(frozen=True)
+class Bank:
+    """Matrices of a table, of which the data chooses one for each position: weights of routed experts.
+
+    As long as nothing but a contraction reads them they are weights; for anything else they become units.
+    """
+
+    table: Constant
+    axis: int
+    """Of the table: which matrix."""
+    feature: Labels
+    """Of the tensor's shape: which number of a matrix every element is; the same along axes of positions."""
+
+
+@dataclass(frozen=True)
 class Value:
-    """A tensor as the tracer sees it: exactly one of constant, labelled, control.
+    """A tensor as the tracer sees it: exactly one of constant, labelled, bank, control.
 
     Control tensors depend on the inputs but only decide which or where (indices, shapes of data); no units.
     """
@@ -44,6 +58,7 @@ class Value:
     tracks: Mapping[int, Track] = field(default_factory=dict)
     """By layer id."""
     dtype: np.dtype[np.generic] | None = None
+    bank: Bank | None = None
 
     @property
     def carried(self) -> Labels:

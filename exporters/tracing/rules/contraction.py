@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.affine import advanced, shifted
+from emergraph.exporters.tracing.banks import as_weight
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
@@ -81,9 +82,10 @@ def add_bias(ctx: TraceContext, constant: Constant, beta: float = 1.0) -> None:
 def contract(ctx: TraceContext, left: Value, right: Value, letters: Letters, *, alpha: float = 1.0) -> None:
     """Trace a contraction of two operands.
 
-    With a constant operand: new neurons, one per column of the weight for each distinct row of labels. With
-    two activations: attention. With data that carries no unit (codes of routes, of tokens): a choice, of
-    labels or of rows of the constant. Without parameters or units: control.
+    With a constant operand: new neurons, one per column of the weight for each distinct row of labels; with
+    a matrix that the data chooses as well. With two activations: attention. With data that carries no unit
+    (codes of routes, of tokens): a choice, of labels or of rows of the constant. Without parameters or
+    units: control.
     """
     pairs = ((left, right, letters), (right, left, Letters(letters.right, letters.left, letters.out)))
     if left.labels is not None and right.labels is not None:
@@ -92,6 +94,10 @@ def contract(ctx: TraceContext, left: Value, right: Value, letters: Letters, *, 
     for x, other, where in pairs:
         if x.labels is not None and other.constant is not None:
             contract_constant(ctx, x, other.constant, where.left, where.right, where.out, alpha=alpha)
+            return
+        if x.labels is not None and other.bank is not None:
+            weight, spread, named = as_weight(other.bank, x, where)
+            contract_constant(ctx, spread, weight, named.left, named.right, named.out, alpha=alpha)
             return
         if x.labels is not None:
             _choose(ctx, x, where)

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from emergraph.exporters.tracing.banks import make_units
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import Array, TraceContext, rule
 from emergraph.exporters.tracing.contraction_axes import Letters, einsum_letters
@@ -29,6 +30,9 @@ def einsum(ctx: TraceContext) -> None:
     elif len(values) > 2 or any(_has_diagonal(term) for term in terms):
         _one_at_a_time(ctx, values, terms, out)
     elif _is_product(values, terms, out):
+        for name in ctx.node.input:
+            make_units(ctx, name)
+        values = ctx.inputs()
         _product(ctx, values, terms, out)
     else:
         contract(ctx, values[0], values[1], Letters(terms[0], terms[1], out))
@@ -101,7 +105,9 @@ def _is_product(values: Sequence[Value], terms: Sequence[str], out: str) -> bool
     if set(terms[0]) | set(terms[1]) != set(out):
         return False
     pairs = zip(values, terms, reversed(terms), strict=True)
-    return all(v.labels is not None or set(own) <= set(other) for v, own, other in pairs)
+    return all(
+        v.labels is not None or v.bank is not None or set(own) <= set(other) for v, own, other in pairs
+    )
 
 
 def _product(ctx: TraceContext, values: Sequence[Value], terms: Sequence[str], out: str) -> None:

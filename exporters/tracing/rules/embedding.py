@@ -1,15 +1,20 @@
-"""Embedding tables: one source unit per table, one neuron per feature; the rows are kept raw."""
+"""Embedding tables: one source unit per table, one neuron per feature; the rows are kept raw.
+
+Rows that are matrices are weights that the data chooses, as long as a contraction alone reads them.
+"""
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
-from emergraph.exporters.tracing.builder import LayerDraft
+from emergraph.exporters.tracing.banks import table_features
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
+from emergraph.exporters.tracing.labels import look_up
 from emergraph.exporters.tracing.rules.movement import move
-from emergraph.exporters.tracing.weights import kernel_matrix, main_root, write_block
-from emergraph.graphstore.records import LayerKind, TracedAs
+from emergraph.exporters.tracing.values import Bank, Value
+from emergraph.graphstore.records import TracedAs
 
 
 @rule("Gather", "GatherElements", "GatherND")
@@ -42,7 +47,7 @@ def _embed_entries(ctx: TraceContext, table: Constant, index: tuple[int, ...]) -
 def _embed_elements(ctx: TraceContext, table: Constant, index: tuple[int, ...]) -> None:
     """Along one axis the index picks; along the others it covers the table or a part of it."""
     axis = ctx.attr_int("axis", 0) % len(index)
-    layer = _table_features(ctx, table, axis)
+    layer = table_features(ctx, table, axis)
     others = [1 if k == axis else n for k, n in enumerate(table.shape)]
     covered = tuple(slice(0, n) if k != axis else slice(None) for k, n in enumerate(index))
     ctx.new_layer_output(0, layer, np.broadcast_to(layer.units.reshape(others)[covered], index))
@@ -51,23 +56,13 @@ def _embed_elements(ctx: TraceContext, table: Constant, index: tuple[int, ...]) 
 
 def embed(ctx: TraceContext, table: Constant, *, axis: int, rank_before: int, index_rank: int) -> None:
     """Output 0 (before..., index..., after...) as features of an embedding table looked up along `axis`."""
-    layer = _table_features(ctx, table, axis)
     features_shape = [n for k, n in enumerate(table.shape) if k != axis]
     before, after = features_shape[:rank_before], features_shape[rank_before:]
-    labels = layer.units.reshape([*before, *[1] * index_rank, *after])
-    ctx.new_layer_output(0, layer, np.broadcast_to(labels, ctx.out_shape()))
+    numbers = np.arange(prod(features_shape)).reshape([*before, *[1] * index_rank, *after])
+    feature = np.broadcast_to(numbers, ctx.out_shape())
+    if len(features_shape) > 1:
+        ctx.set(0, Value(feature.shape, bank=Bank(table, axis, feature)))
+    else:
+        layer = table_features(ctx, table, axis)
+        ctx.new_layer_output(0, layer, look_up(layer.units, feature))
     ctx.did(TracedAs.EMBEDDED)
-
-
-def _table_features(ctx: TraceContext, table: Constant, axis: int) -> LayerDraft:
-    """A layer with a unit for each feature of a table that is looked up along an axis."""
-    ctx.use(table, "embedding")
-    values = np.moveaxis(table.floats(), axis, -1)
-    n_features = int(np.prod(values.shape[:-1], dtype=np.int64))
-    name = ctx.layer_name(main_root(table, ctx))
-    source = ctx.builder.add_layer(f"{name}:table", ctx.op, LayerKind.EMBEDDING, 1)
-    layer = ctx.builder.add_layer(name, ctx.op, LayerKind.DENSE, n_features)
-    ctx.count_params(layer, table)
-    matrix = kernel_matrix(values.reshape(1, n_features, -1), taps=1)
-    write_block(ctx, layer, source.units, layer.units, matrix, tensor=main_root(table, ctx), note="embedding")
-    return layer

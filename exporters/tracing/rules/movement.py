@@ -20,6 +20,8 @@ _PLAIN = op_names("Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad
 
 def label_array(value: Value) -> Labels:
     """The labels of a value; -1 everywhere for constants and control."""
+    if value.bank is not None:
+        return value.bank.feature
     return value.labels if value.labels is not None else np.broadcast_to(np.asarray(-1), value.shape)
 
 
@@ -112,6 +114,12 @@ def index_axes(ctx: TraceContext, data: Value) -> tuple[int, ...]:
 def set_moved(ctx: TraceContext, results: Sequence[Labels], *values: Value) -> None:
     """Set all outputs to labels that were moved; control where nothing carries units."""
     tracks: dict[int, Track] = merged_tracks(list(values))
+    bank = values[0].bank
+    if bank is not None:
+        feature = compress(np.asarray(results[0]))
+        ctx.set(0, Value(feature.shape, bank=replace(bank, feature=feature)))
+        ctx.did(TracedAs.MOVED)
+        return
     if all(v.labels is None for v in values):
         for position in range(len(results)):
             ctx.set_control(position)

@@ -15,7 +15,7 @@ from emergraph.graphstore.records import NEURON_LAYER_KINDS, PATH_KINDS, EdgeKin
 TOKENS = (1, 5, 3)
 NETS = {
     "scattered_experts": (routednets.ScatteredExperts, [TOKENS], {"einsum": 15, "einsum_1": 12, "head": 2}),
-    "gathered_experts": (routednets.GatheredExperts, [TOKENS], {"index": 20, "index_1": 20, "head": 2}),
+    "gathered_experts": (routednets.GatheredExperts, [TOKENS], {"einsum": 5, "einsum_1": 4, "head": 2}),
     "looped_experts": (routednets.LoopedExperts, [TOKENS], {"experts.2.0": 5, "experts.2.2": 4, "head": 2}),
     "unrolled_scan": (routednets.SelectiveScan, [TOKENS], {"step": 4, "mix": 6, "head": 2}),
     "cumulative_scan": (lambda: routednets.SelectiveScan(cumulative=True), [TOKENS], {"step": 4, "mix": 6}),
@@ -99,6 +99,49 @@ def test_rows_of_a_table_are_looked_up_by_any_gather(op, shape, index, attribute
         axis = attributes.get("axis", 0) if op == "GatherElements" else 0
         rows = np.moveaxis(table, axis, -1).reshape(-1, shape[axis]) if len(shape) == 2 else None
         assert rows is None or np.isin(shown, rows[column]).all()
+
+
+@pytest.mark.parametrize(
+    ("axis", "x_shape", "chosen", "contract"),
+    [
+        (0, (1, 1, 4), [2], lambda net, x, w: net.op("MatMul", x, w)),
+        (0, (3, 1, 4), [2, 0, 2], lambda net, x, w: net.op("MatMul", x, w)),
+        (1, (4,), [2, 0], lambda net, x, w: net.op("Einsum", x, w, equation="d,dkh->kh")),
+        (2, (3, 4), [[2], [0]], lambda net, x, w: net.op("Einsum", x, w, equation="td,dhkj->tkh")),
+        (0, (2, 4), [1], lambda net, x, w: net.op("Gemm", x, net.op("Squeeze", w, net.ints(0)))),
+    ],
+)
+def test_an_edge_to_a_chosen_matrix_stands_for_its_weights_in_all(axis, x_shape, chosen, contract):
+    net = Net(opset=18)
+    table = net.param(*{0: (3, 4, 5), 1: (4, 3, 5), 2: (4, 5, 3)}[axis], name="experts")
+    at = np.asarray(chosen, np.int64)
+    which = net.input(*at.shape, name="which", dtype=np.int64)
+    out = contract(net, net.input(*x_shape, name="x"), net.op("Gather", table, which, axis=axis))
+    net.output(out)
+    traced = trace_model(net.model(), {"which": at})
+    (layer,) = (la for la in traced.sink.layers if la.kind is LayerKind.DENSE)
+    (block,) = traced.sink.into(layer.name)
+    values = next(p for p in traced.model.graph.initializer if p.name == "experts")
+    weights = np.moveaxis(np.frombuffer(values.raw_data, np.float32).reshape(values.dims), axis, -1)
+    assert (layer.n_units, layer.n_params, layer.split_by) == (5, 60, None)
+    assert np.array_equal(np.unique(traced.labels[out]), layer.first_unit + np.arange(5))
+    order = np.lexsort((block.dst, block.src))
+    assert np.allclose(block.weight[order], weights.sum(-1).ravel(), atol=1e-6)
+    assert np.allclose(block.l1[order], np.abs(weights).sum(-1).ravel())
+    assert (block.n_params == 3).all()
+    assert traced.summary.n_parameters_understood == 60
+
+
+@pytest.mark.parametrize("use", ["Relu", "output"])
+def test_a_chosen_matrix_that_no_contraction_reads_is_units(use):
+    net = Net(opset=18)
+    which = net.input(2, name="which", dtype=np.int64)
+    rows = net.op("Transpose", net.op("Gather", net.param(3, 4, 5, name="experts"), which), perm=[0, 2, 1])
+    net.output(rows if use == "output" else net.op(use, rows))
+    traced = trace_model(net.model(), {"which": np.asarray([2, 0])})
+    (layer,) = (la for la in traced.sink.layers if la.kind is LayerKind.DENSE)
+    assert layer.n_units == 20
+    assert traced.summary.n_parameters_understood == 60
 
 
 def test_inputs_without_elements():
