@@ -12,6 +12,7 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.pytorch.folderconfig import CONFIG, read_config
 from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.exporters.pytorch.weights import decoded_tensors, load_weights
+from emergraph.exporters.pytorch.written_out import ATTENTION, EXPERTS
 from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.weightfiles import WeightFile
 from emergraph.graphstore.text import first_line
@@ -20,7 +21,7 @@ from emergraph.memory import ran_out_of_memory
 if TYPE_CHECKING:
     import torch
 
-_PLAIN = {"use_cache": False, "attn_implementation": "eager", "experts_implementation": "eager"}
+_PLAIN = {"use_cache": False, "attn_implementation": ATTENTION, "experts_implementation": EXPERTS}
 _TOKENS = 6
 _LARGEST = 1 << 30
 """Of a size in a configuration."""

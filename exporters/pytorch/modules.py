@@ -13,6 +13,7 @@ from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import Array, evaluating, outputs_of, require_torch
 from emergraph.exporters.pytorch.usedparameters import parameters_in
+from emergraph.exporters.pytorch.written_out import written_out
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.store import Store
@@ -137,7 +138,7 @@ def capture(
     is_module = isinstance(module, torch.nn.Module)
     label = type(module).__name__ if is_module else type(module.graph_module).__name__
     named = dict(kwargs or {})
-    with evaluating(module):
+    with evaluating(module), written_out(module):
         expected = outputs_of(module, args, named)
         save_onnx(module, tuple(args), named, dynamic_shapes, path, label)
     source = as_source(read_onnx(path))
