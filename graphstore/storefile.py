@@ -89,7 +89,7 @@ def _check_content(path: Path, name: str) -> None:
         raise StoreError(f"{name}: an empty file, not an emergraph store; remove it and export again")
     if head[at:] != magic:
         raise StoreError(
-            f"{name}: not a DuckDB file, so not an emergraph store; give one that `emergraph export` created"
+            f"{name}: not an emergraph store, and not a DuckDB file; give one that `emergraph export` created"
         )
     _check_logs(path, name)
 

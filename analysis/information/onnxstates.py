@@ -232,7 +232,9 @@ def _sequence_input(file: OnnxFile, flat: FlatModel, sequences: Sequences) -> st
     if len(picking) == 1 or len(fitting) == 1:
         return (picking if len(picking) == 1 else fitting)[0].name
     names = ", ".join(quoted(value.name) for value in flat.inputs) or "none"
-    what = "ids" if ids else "numbers"
+    what = "ids (integers)" if ids else "numbers"
+    if not fitting:
+        raise UsageError(f"no input takes {what}, so the model has no sequences to run on; inputs: {names}")
     raise UsageError(f"cannot tell which input takes the {what}: name it with --ids; available: {names}")
 
 

@@ -55,7 +55,7 @@ SLICES = Figure(
         "Loss at the model's own weights plus x times a random direction, whose length is that of the "
         "weights, filter by filter unless another norm is named (arXiv 1712.09913). Thin lines: single "
         "directions. Thick line: their median; band: percentiles 10 to 90. Without labels the loss is the "
-        "distance of the outputs from those of the unmoved model, so it is 0 in the middle."
+        "distance of the outputs from those of the unperturbed model, so it is 0 in the middle."
     ),
     queries=(
         Query(
@@ -205,7 +205,7 @@ SELECT number, x, loss FROM landscape_points WHERE run = {run} AND kind = 'walk'
 
 
 def draw_layers(frames: Frames) -> alt.LayerChart:
-    """How much the loss rises when one weight tensor alone is moved, with intervals."""
+    """How much the loss rises when one weight tensor alone is perturbed, with intervals."""
     frame = with_labels(frames["layers"], "tensor")
     y = alt.Y("label:N", title=None, sort=frame["label"].to_list())
     chart = interval_bars(
@@ -219,7 +219,7 @@ LAYERS = Figure(
     title="How sensitive the loss is to each weight tensor",
     command=COMMAND,
     definition=(
-        "Mean of the loss at plus and minus one random step that moves this tensor alone, less the loss "
+        "Mean of the loss at plus and minus one random step that perturbs this tensor alone, less the loss "
         "at the model's own weights, in units of the loss; bars: interval over directions. The 24 largest."
     ),
     queries=(

@@ -27,9 +27,9 @@ class LayerRuggedness:
     """Operation or module that uses it."""
     n_params: int
     rise: Estimate | None
-    """(L(+r d) + L(-r d))/2 - L(0) over directions that move this tensor alone; None when not measured."""
+    """(L(+r d) + L(-r d))/2 - L(0) over directions that perturb this tensor alone; None when not measured."""
     rho_1: Estimate | None
-    """Autocorrelation at lag 1 of walks that move this tensor alone; null: a^2."""
+    """Autocorrelation at lag 1 of walks that perturb this tensor alone; null: a^2."""
     excess: Estimate | None
     """1 - correlation length / that of a bowl along these walks; null: 0."""
 
@@ -40,7 +40,7 @@ class LayerRuggedness:
         return about | {name: None if e is None else e.to_dict() for name, e in measured.items()}
 
 
-def moved_blocks(layout: Layout, norm: Norm) -> list[ParameterBlock]:
+def perturbed_blocks(layout: Layout, norm: Norm) -> list[ParameterBlock]:
     """Return the tensors that a normalisation moves: all, or all but biases and normalisation vectors."""
     return [block for block in layout.blocks if not block.is_vector or norm in (Norm.ELEMENT, Norm.NONE)]
 
@@ -48,7 +48,7 @@ def moved_blocks(layout: Layout, norm: Norm) -> list[ParameterBlock]:
 def layer_tasks(layout: Layout, options: SurveyOptions) -> dict[str, list[Task]]:
     """Return the tasks "layer_ends" and "layer_walks", tensor by tensor."""
     ends = np.array([-options.radius, options.radius])
-    blocks = moved_blocks(layout, options.norm)
+    blocks = perturbed_blocks(layout, options.norm)
     plan = WalkPlan(
         n_walks=max(options.layer_walks, 1),
         length=options.layer_walk_length,
@@ -88,13 +88,13 @@ def layer_ruggedness(
         noise_variance: Of repeated evaluations of one point.
 
     Returns:
-        One entry per moved tensor; empty when nothing was measured.
+        One entry per perturbed tensor; empty when nothing was measured.
     """
     n, walks = options.layer_directions, options.layer_walks
     if not n and not walks:
         return ()
     results = []
-    for i, block in enumerate(moved_blocks(layout, options.norm)):
+    for i, block in enumerate(perturbed_blocks(layout, options.norm)):
         ends = np.array(found["layer_ends"][i * n : (i + 1) * n])
         along = np.array(found["layer_walks"][i * walks : (i + 1) * walks])
         usable = along[np.all(np.isfinite(along), axis=1)] if walks else along

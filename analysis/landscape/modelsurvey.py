@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.curvature import curvature
 from emergraph.analysis.landscape.extras import Extras
-from emergraph.analysis.landscape.layers import moved_blocks
+from emergraph.analysis.landscape.layers import perturbed_blocks
 from emergraph.analysis.landscape.lines import line_to
 from emergraph.analysis.landscape.onnxmodels import prepare_onnx
 from emergraph.analysis.landscape.optima import optima_network
@@ -108,7 +108,7 @@ def survey_model(
     others = _read_others(prepared, chosen)
     evaluator = prepared.evaluator
     choice = _choice(prepared, chosen.parallelism)
-    n_tensors = len(moved_blocks(evaluator.layout, asked.norm))
+    n_tensors = len(perturbed_blocks(evaluator.layout, asked.norm))
     fitted = asked
     if chosen.budget is not None:
         fitted, cut = fit_to_budget(asked, n_tensors=n_tensors, rate=choice.rate, seconds=chosen.budget)

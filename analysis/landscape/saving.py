@@ -253,7 +253,7 @@ def save_model_survey(
         Id of the run.
 
     Raises:
-        UsageError: The store has no such graph, or it has none of the tensors that were moved.
+        UsageError: The store has no such graph, or it has none of the tensors that were perturbed.
     """
     with open_store(path, mode="create", any_name=any_name) as store:
         return save_survey(

@@ -78,7 +78,7 @@ class Survey(ShownInNotebooks):
     noise_floor: float
     """Loss difference below which structure is rounding or evaluation noise."""
     n_params: int
-    """Parameters that were moved."""
+    """Parameters that were perturbed."""
     options: SurveyOptions
     positions: Array
     """(slice_points,) of the slices."""

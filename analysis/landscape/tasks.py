@@ -149,7 +149,7 @@ class BallTask:
     adaptive: bool
     """T = |w| (arXiv 2102.11600) instead of 1 (arXiv 2010.01412)."""
     norm: Norm
-    """Only parameters that this normalisation moves are moved."""
+    """Only parameters that this normalisation scales are perturbed."""
     seed: int
     index: int
 

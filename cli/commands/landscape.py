@@ -97,7 +97,7 @@ def _view(result: "ModelSurvey", run: int | None) -> View:
         "model": result.source,
         "loss": survey.loss_name,
         "samples": f"{result.samples} given" if result.probes_seed is None else f"{result.samples} generated",
-        "parameters moved": survey.n_params,
+        "parameters perturbed": survey.n_params,
         "directions scaled by": str(survey.options.norm),
         "loss at the model's weights": survey.base_loss,
         "noise floor": survey.noise_floor,

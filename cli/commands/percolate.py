@@ -64,7 +64,8 @@ def _view(result: "PercolationResult") -> View:
             "activity: they are added last"
         )
     if result.has_ties:
-        notes.append(f"some keys are equal: their order is random, over {len(result.observed.curves)} seeds")
+        n_seeds = len(result.observed.curves)
+        notes.append(f"some keys are equal: their order is random, over {n_seeds} seed{'s' * (n_seeds > 1)}")
     curve = result.curve().filter(series="observed").drop("series")
     every = max(1, curve.height // SHOWN_POINTS)
     return View(

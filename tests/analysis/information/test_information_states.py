@@ -163,6 +163,16 @@ def test_named_tensors_inputs_and_ids_that_do_not_exist(model):
         onnx_states(path, beyond)
 
 
+def test_a_model_without_an_input_of_ids_says_so(tmp_path):
+    image = onnx.helper.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, [1, 4])
+    relu = onnx.helper.make_node("Relu", ["pixels"], ["y"])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4])
+    graph = onnx.helper.make_graph([relu], "g", [image], [result])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "m")
+    with pytest.raises(UsageError, match=r"no input takes ids \(integers\).*; inputs: 'pixels'"):
+        onnx_states(tmp_path / "m", entity_sequences(range(1, 6), 0, shots=2))
+
+
 def test_states_of_a_module_are_those_of_its_submodules():
     torch = pytest.importorskip("torch")
     from torchnets import Gpt

@@ -5,7 +5,7 @@ import pytest
 
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.groups import weight_groups
-from emergraph.analysis.landscape.layers import layer_ruggedness, layer_tasks, moved_blocks
+from emergraph.analysis.landscape.layers import layer_ruggedness, layer_tasks, perturbed_blocks
 from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.sweep import run_sweep
@@ -38,8 +38,8 @@ def test_the_rugged_tensor_is_told_from_the_smooth_one():
 
 
 def test_vectors_are_moved_by_the_norms_that_cover_them():
-    assert [b.name for b in moved_blocks(LAYOUT, Norm.FILTER)] == ["bowl", "waves"]
-    assert [b.name for b in moved_blocks(LAYOUT, Norm.ELEMENT)] == ["bowl", "bias", "waves"]
+    assert [b.name for b in perturbed_blocks(LAYOUT, Norm.FILTER)] == ["bowl", "waves"]
+    assert [b.name for b in perturbed_blocks(LAYOUT, Norm.ELEMENT)] == ["bowl", "bias", "waves"]
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

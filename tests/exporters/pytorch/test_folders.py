@@ -79,5 +79,5 @@ def test_the_model_is_built_where_there_is_no_network(saved, tmp_path, monkeypat
         "sys.meta_path.insert(0, Late())\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site))
-    with pytest.raises(UnsafeInputError, match=r"would contact phoning\.invalid .* without a network"):
+    with pytest.raises(UnsafeInputError, match=r"would contact phoning\.invalid,.* without a network"):
         capture_folder(folder, tmp_path / "model.onnx")
