@@ -1,6 +1,7 @@
-"""The page `docs/study.md`, written from the tables of the study and from nothing else."""
+"""The page `docs/study.md` and the tables beside the results, written from the study's data alone."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,10 +34,10 @@ def read_tables(folder: Path) -> Tables:
 
 
 def write_page(folder: Path, page: Path) -> None:
-    """Judge the claims, write `claims.parquet`, `stopping.parquet`, the plots and the page.
+    """Judge the claims, write `claims.parquet`, `stopping.parquet`, `tables.md`, the plots and the page.
 
     Args:
-        folder: With the tables; the judged ones are written there too.
+        folder: With the data; the judged claims and the long tables are written there too.
         page: `docs/study.md`; plots go to `study/` beside it.
     """
     tables = read_tables(folder)
@@ -54,16 +55,24 @@ def write_page(folder: Path, page: Path) -> None:
     stopping.write_parquet(folder / "stopping.parquet", compression="zstd")
     plots = page.parent / "study"
     plots.mkdir(exist_ok=True)
+    long = folder / "tables.md"
     parts = [
-        _opening(tables),
-        _accuracies(tables),
+        _opening(os.path.relpath(long, page.parent)),
         _verdicts(claims),
+        _stopping_summary(stopping),
+        _accuracies(tables),
         _curves(tables, plots),
+        _setting(tables),
+    ]
+    page.write_text("\n".join(parts))
+    parts = [
+        _TABLES,
+        _by_rule(claims),
         *(_claim(claims, claim) for claim in CLAIMS if claim in set(claims["claim"])),
         _initialisations(tables),
         _stopping(stopping),
     ]
-    page.write_text("\n".join(parts))
+    long.write_text("\n".join(parts))
 
 
 def _interval(values: Sequence[float], digits: int = 2, scale: float = 100.0) -> str:
@@ -71,7 +80,26 @@ def _interval(values: Sequence[float], digits: int = 2, scale: float = 100.0) ->
     return f"{over.mean:.{digits}f} [{over.low:.{digits}f}, {over.high:.{digits}f}]"
 
 
-def _opening(tables: Tables) -> str:
+_TABLES = """# Tables of the study of path-count emergence
+
+<!-- Written by studies/emergence_study.py; do not edit. -->
+
+The findings and the setting are in `docs/study.md`; the data of these tables in the Parquet files here.
+"""
+
+
+def _opening(tables: str) -> str:
+    return f"""# The study of path-count emergence
+
+<!-- Written by studies/emergence_study.py from studies/results/pathcounts; do not edit. -->
+
+The paper behind [path-count emergence](emergence.md) (arXiv 2409.01568) measured one network once, at one
+threshold. Here its experiment is repeated with seeds, intervals and every activity rule. This page has the
+findings; tables for each group, rule and interior are beside the results: [tables.md]({tables}).
+"""
+
+
+def _setting(tables: Tables) -> str:
     missing = [plan.name for plan in PLANS if plan.name not in tables]
     rows = []
     for name, (plan, _, _) in tables.items():
@@ -86,14 +114,11 @@ def _opening(tables: Tables) -> str:
         )  # fmt: skip
     header = ["group", "data", "network", "images", "seeds", "what varies", "epochs", "rate", "batch"]
     note = f"\nNot trained yet: {', '.join(missing)}.\n" if missing else ""
-    return f"""# The study of path-count emergence
+    return f"""## Setting
 
-<!-- Written by studies/emergence_study.py from studies/results/pathcounts; do not edit. -->
-
-The paper behind [path-count emergence](emergence.md) (arXiv 2409.01568) measured one network once, at one
-threshold. Here its experiment is done with seeds, intervals and every activity rule. `make study` trains
-what is missing and writes this page again; `python studies/emergence_study.py --only mnist-small` one
-group. All figures are from one x86-64 machine; another may differ in the last digits of an accuracy.
+`make study` trains what is missing and writes this page again; `python studies/emergence_study.py --only
+mnist-small` trains one group. All figures are from one x86-64 machine; another may differ in the last digits
+of an accuracy.
 
 {table(header, rows)}{note}
 - All networks: ReLU, He initialisation, zero biases, plain gradient descent on the cross entropy, no
@@ -154,6 +179,17 @@ def _verdicts(claims: pl.DataFrame) -> str:
             ]
             rows.append([text, str(part.height), *n])
     header = ["claim", "tests", "confirmed", "refuted", "undecided"]
+    return f"""## Findings: what becomes of the claims
+
+One test for each group, form, rule, interior and detail. Confirmed: the 95 % interval over seeds lies on
+the side of the claim and p, corrected by Holm over all tests of the claim, is below 0.05. Refuted: the
+same on the other side. All tests with their figures, the p value of a sign-flip test included, are in
+`studies/results/pathcounts/claims.parquet`.
+
+{table(header, rows)}"""
+
+
+def _by_rule(claims: pl.DataFrame) -> str:
     known = [claim for claim in CLAIMS if claim in set(claims["claim"])]
     by_rule = []
     for rule in ORDER:
@@ -162,15 +198,9 @@ def _verdicts(claims: pl.DataFrame) -> str:
             " / ".join(str(part.filter(pl.col("verdict") == v).height) for v in VERDICTS) for part in counted
         ]
         by_rule.append([rule, *cells])
-    return f"""## What becomes of the claims
+    return f"""## Verdicts by rule
 
-One test for each group, form, rule, interior and detail. Confirmed: the 95 % interval over seeds lies on
-the side of the claim and p, corrected by Holm over all tests of the claim, is below 0.05. Refuted: the
-same on the other side. All tests with their figures, the p value of a sign-flip test included, are in
-`studies/results/pathcounts/claims.parquet`.
-
-{table(header, rows)}
-By rule, confirmed / refuted / undecided:
+Confirmed / refuted / undecided.
 
 {table(["rule", *(CLAIMS[claim] for claim in known)], by_rule)}"""
 
@@ -283,6 +313,32 @@ its largest value so far, for {PATIENCE} epochs). Saved: epochs before ordinary 
 end where that never stops; negative: later. Lost: test accuracy in points, between the epochs of best
 validation accuracy seen until then. Interior `active`; the other one is in `stopping.parquet`. Means over
 the seeds that stop.
+
+{table(header, rows)}"""
+
+
+def _stopping_summary(stopping: pl.DataFrame) -> str:
+    rows = []
+    shown = stopping.filter(pl.col("interior") == "active")
+    for (kind,), part in shown.group_by(["stops_when"], maintain_order=True):
+        usual = part.filter(2 * pl.col("seeds_stopped") > pl.col("seeds"))
+        saved, lost = usual["epochs_saved"].drop_nulls(), 100 * usual["accuracy_lost"].drop_nulls()
+        cells = [str(kind).replace("_", " "), f"{usual.height} of {part.height}"]
+        cells += ["-", "-"]
+        if len(saved) and len(lost):
+            cells[2:] = [f"{saved.median():.1f}", f"{lost.median():.2f} ({lost.max():.2f})"]
+        rows.append(cells)
+    header = [
+        "stops when E has",
+        "stops most seeds",
+        "epochs saved, median",
+        "accuracy lost, median (largest)",
+    ]
+    return f"""## Findings: would E have stopped training earlier?
+
+Against ordinary early stopping, over all combinations of group, form and rule (interior `active`): in how
+many the rule stops more than half of the seeds, and what it saves and costs there, in epochs and in points of
+test accuracy.
 
 {table(header, rows)}"""
 

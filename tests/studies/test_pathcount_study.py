@@ -187,6 +187,9 @@ def test_quick_groups_run_and_are_not_run_again(tmp_path) -> None:
     (tmp_path / "docs").mkdir()
     write_page(tmp_path, tmp_path / "docs" / "study.md")
     page = (tmp_path / "docs" / "study.md").read_text()
-    for words in ("What becomes of the claims", "high_turn_2", "near zero", "weight_change 0.05"):
+    for words in ("what becomes of the claims", "near zero", "../tables.md", "64-32-16-10"):
         assert words in page
+    tables = (tmp_path / "tables.md").read_text()
+    for words in ("high_turn_2", "near zero", "weight_change 0.05", "Claim: E falls during training"):
+        assert words in tables
     assert (tmp_path / "docs" / "study" / "digits.svg").exists()
