@@ -19,7 +19,7 @@ import torch
 from ruggedness.correlate import correlations
 from ruggedness.measure import measure
 from ruggedness.nets import Digits, digits, train_group
-from ruggedness.page import SHOWN, page
+from ruggedness.page import SHOWN, page, tables
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "ruggedness"
@@ -52,14 +52,19 @@ def quick_tables(data: Digits) -> tuple[pl.DataFrame, pl.DataFrame]:
     return nets, correlations(nets, only=SHOWN[:8], draws=20, permutations=99)
 
 
+def write(nets: pl.DataFrame, found: pl.DataFrame) -> None:
+    """Write the page of findings, and the long tables beside the results."""
+    PAGE.write_text(page(nets, found), encoding="utf-8")
+    (RESULTS / "tables.md").write_text(tables(found), encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a dozen barely trained nets, nothing kept")
     parser.add_argument("--page", action="store_true", help="only write the page again, from the tables")
     arguments = parser.parse_args()
     if arguments.page:
-        tables = (pl.read_parquet(RESULTS / f"{name}.parquet") for name in ("networks", "correlations"))
-        PAGE.write_text(page(*tables), encoding="utf-8")
+        write(*(pl.read_parquet(RESULTS / f"{name}.parquet") for name in ("networks", "correlations")))
         return 0
     torch.set_num_threads(1)  # products of this size gain nothing from more, and the order of sums stays
     data, started = digits(), time.monotonic()
@@ -80,7 +85,7 @@ def main() -> int:
     RESULTS.mkdir(parents=True, exist_ok=True)
     nets.write_parquet(RESULTS / "networks.parquet")
     found.write_parquet(RESULTS / "correlations.parquet")
-    PAGE.write_text(page(nets, found), encoding="utf-8")
+    write(nets, found)
     print(f"{time.monotonic() - started:7.1f} s  wrote {PAGE}")
     return 0
 

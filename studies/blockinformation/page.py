@@ -1,13 +1,15 @@
-"""`docs/information-study.md`, written from the tables of the study."""
+"""`docs/information-study.md` and the tables beside the results, written from the study's data."""
 
 import json
 from math import isfinite, log2, perm
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from markdown import markdown
 
-TEMPLATE = Path(__file__).with_name("page.md")
+PAGE = Path(__file__).with_name("page.md")
+TABLES = Path(__file__).with_name("tables.md")
 TOTAL = "all blocks"
 FIRST = "25 entities, 4 shots"
 SHAPES = {"countries, 25 entities, 4 shots": (25, 4), "animals, 16 entities, 5 shots": (16, 5)} | {
@@ -16,33 +18,38 @@ SHAPES = {"countries, 25 entities, 4 shots": (25, 4), "animals, 16 entities, 5 s
 
 
 def write_page(results: Path, page: Path) -> None:
-    """Write the page."""
+    """Write the page of findings, and the long tables into the folder of the results."""
     blocks = pl.read_parquet(results / "blocks.parquet")
     about = json.loads((results / "text-decoder.json").read_text(encoding="utf-8"))
+    page.write_text(PAGE.read_text(encoding="utf-8").format(**_findings(blocks, about)), encoding="utf-8")
+    tables = TABLES.read_text(encoding="utf-8").format(
+        mine_n=blocks.filter(pl.col("estimator") == "mine")["n"].max(),
+        estimators_wheel=_estimators(blocks, "microformer", FIRST),
+        estimators_text=_estimators(blocks, "text decoder", "text"),
+        at_ceiling=_at_ceiling(blocks),
+        other_lists=_other_lists(blocks),
+    )
+    (results / "tables.md").write_text(tables, encoding="utf-8")
+
+
+def _findings(blocks: pl.DataFrame, about: dict[str, Any]) -> dict[str, object]:
+    """What the template of the page asks for."""
     seconds = blocks.group_by("model", "data", pl.col("estimator") == "mine").agg(
         pl.col("cpu_seconds").first()
     )
-    page.write_text(
-        TEMPLATE.read_text(encoding="utf-8").format(
-            n=blocks["n"].max(),
-            log_n=f"{log2(float(str(blocks['n'].max()))):.2f}",
-            mine_n=blocks.filter(pl.col("estimator") == "mine")["n"].max(),
-            cpu_minutes=f"{seconds['cpu_seconds'].sum() / 60:.0f}",
-            bits_per_byte=f"{about['last_loss_bits']:.2f}",
-            text_bytes=about["bytes"],
-            text_sha256=about["sha256"][:12],
-            steps=about["steps"],
-            ceilings=_ceilings(),
-            estimators_wheel=_estimators(blocks, "microformer", FIRST),
-            estimators_text=_estimators(blocks, "text decoder", "text"),
-            dimensions=_dimensions(blocks),
-            controls=_controls(blocks),
-            at_ceiling=_at_ceiling(blocks),
-            other_lists=_other_lists(blocks),
-            control_sentence=_control_sentence(blocks),
-        ),
-        encoding="utf-8",
-    )
+    return {
+        "n": blocks["n"].max(),
+        "log_n": f"{log2(float(str(blocks['n'].max()))):.2f}",
+        "cpu_minutes": f"{seconds['cpu_seconds'].sum() / 60:.0f}",
+        "bits_per_byte": f"{about['last_loss_bits']:.2f}",
+        "text_bytes": about["bytes"],
+        "text_sha256": about["sha256"][:12],
+        "steps": about["steps"],
+        "ceilings": _ceilings(),
+        "dimensions": _dimensions(blocks),
+        "controls": _controls(blocks),
+        "control_sentence": _control_sentence(blocks),
+    }
 
 
 def _ceilings() -> str:

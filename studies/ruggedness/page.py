@@ -1,4 +1,4 @@
-"""The page about the study, written from its tables."""
+"""The page of findings and the long tables, written from the study's data."""
 
 import polars as pl
 from markdown import table
@@ -30,7 +30,7 @@ QUESTIONS = {
 
 
 def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
-    """Markdown of the whole page."""
+    """Markdown of the page of findings."""
     parts = [
         HEAD.format(
             n=nets.height,
@@ -41,15 +41,17 @@ def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
             tests=found.drop_nulls("p").height,
         ),
         _summary(found),
-        "\n## What correlates with emergence\n\n"  # noqa: ISC004 - one paragraph
-        "Spearman correlation with its 95 % interval (resampled nets); in bold where p < 0.05 after Holm's\n"
-        "correction over all statistics and controls of a measure. All rows are in\n"
-        "`studies/results/ruggedness/correlations.parquet`.\n",
+        _levels(nets),
+        LIMITS,
     ]
-    for measure, title in (("E_active", "E"), ("E_active_per_density", "E per density (relative E)")):
-        parts.append(_correlations(found, measure, title))
-    parts += [_correlations(found, "sparsity", "sparsity"), _levels(nets), LIMITS]
     return "\n".join(parts)
+
+
+def tables(found: pl.DataFrame) -> str:
+    """Markdown of the long tables, which lie beside the results."""
+    measures = (("E_active", "E"), ("E_active_per_density", "E per density (relative E)"))
+    parts = [_correlations(found, measure, title) for measure, title in (*measures, ("sparsity", "sparsity"))]
+    return "\n".join([TABLES, *parts])
 
 
 def _summary(found: pl.DataFrame) -> str:
@@ -95,7 +97,7 @@ def _correlations(found: pl.DataFrame, measure: str, title: str) -> str:
         own = found.filter((pl.col("statistic") == statistic) & (pl.col("measure") == measure))
         cells = {row["control"]: _cell(row) for row in own.iter_rows(named=True)}
         rows.append([statistic, *(cells.get(c, "-") for c in controls)])
-    return f"\n### {title}\n\n{table(['statistic', *controls], rows)}"
+    return f"\n## {title}\n\n{table(['statistic', *controls], rows)}"
 
 
 def _levels(nets: pl.DataFrame) -> str:
@@ -113,7 +115,8 @@ def _levels(nets: pl.DataFrame) -> str:
 
 HEAD = """# Does a network of higher emergence lie in a more rugged landscape?
 
-Written by `studies/ruggedness_study.py` (`make study`) from `studies/results/ruggedness/`; do not edit.
+Written by `studies/ruggedness_study.py` (`make study`) from `studies/results/ruggedness/`; do not edit. All
+correlations are in the tables [beside the results](../studies/results/ruggedness/tables.md).
 
 {n} dense ReLU nets ({architectures} architectures; {levels} of the weights removed; every net with a seed of
 its own) were trained on the 8 x 8 digits, pruned by magnitude, and trained on; they reach {low:.1f} % to
@@ -124,6 +127,14 @@ steps, 20 pairs; `filter` directions also move the removed weights, `element` di
 Hessians are over all parameters. `lon_n_optima` counts optima of different functions that L-BFGS descents
 from kicked weights reach; `mask_n_strict_minima` those of the exact landscape of removing ten groups of
 weights. p values are from permutations, {tests} in all.
+"""
+
+TABLES = """# What correlates with emergence
+
+Written by `studies/ruggedness_study.py`; the findings are in `docs/ruggedness-study.md`.
+
+Spearman correlation with its 95 % interval (resampled nets); in bold where p < 0.05 after Holm's correction
+over all statistics and controls of a measure. All rows are in `correlations.parquet`.
 """
 
 LIMITS = """

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ruggedness.measure import emergence_of
 from ruggedness.nets import activations, digits, train_group
-from ruggedness.page import page
+from ruggedness.page import page, tables
 from ruggedness_study import quick_tables
 
 LEVELS = (0.0, 0.5, 0.9)
@@ -69,4 +69,4 @@ def test_the_quick_study_runs_from_end_to_end(data):
     assert found["p"].drop_nulls().min() >= 0.01
     text = page(nets, found)
     assert "## Answer" in text
-    assert "| filter_rise |" in text
+    assert "| filter_rise |" in tables(found)
