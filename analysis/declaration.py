@@ -15,7 +15,10 @@ from emergraph.options import Options, repeated
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from emergraph.analysis.figures.figure import Figure
+    from emergraph.analysis.view import View
 
 
 class Subject(Enum):
@@ -101,10 +104,23 @@ class Analysis:
     name: str
     """Words of its command, such as "topology"; the store keeps its runs under it."""
     summary: str
-    """One line: what it does."""
+    """What it does, on one line."""
     of: Subject
     options: tuple[type[Options], ...] = ()
     """Classes of the options that decide its numbers."""
+    looks: tuple[type[Options], ...] = ()
+    """Classes of the options that decide what is shown of them."""
+    examples: str = ""
+    """Command lines for its help text, one per line."""
+    check: Callable[..., None] | None = None
+    """Refuses options and looks that do not go together, before any work; takes one object of each class."""
+    run: Callable[..., Any] | None = None
+    """From a `GraphAccess` and the options to a result. None: a command of its own runs it, since it is about
+    more than what a store holds."""
+    rows: Callable[[Any], "Mapping[str, pl.DataFrame]"] | None = None
+    """The rows of its tables from a result, by table."""
+    show: Callable[..., "View"] | None = None
+    """What is shown of a result; takes the result and the looks."""
     tables: tuple[ResultTable, ...] = ()
     """What it keeps in a store."""
     section: SectionSpec | None = None

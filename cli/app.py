@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
 import typing
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
@@ -17,6 +18,7 @@ from emergraph.cli.files import checked_files, role_of
 from emergraph.cli.limits import Limits, doing, held_to
 from emergraph.errors import UsageError
 from emergraph.options import Option, Options, declared_options, text_of, value_of
+from emergraph.plugins import ANALYSES, plugins
 
 Chosen = TypeVar("Chosen", bound=Options)
 
@@ -29,8 +31,8 @@ class _Commands(MutableMapping[str, Any]):
         """Those whose modules were imported."""
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a command or a group, of typer
-        if name not in self.made and name in COMMANDS:
-            importlib.import_module(f"emergraph.cli.commands.{name}")
+        if name not in self.made:
+            _make(name)
             self.made[name] = typing.cast("_Group", typer.main.get_command(app)).commands.made[name]
         return self.made[name]
 
@@ -46,6 +48,25 @@ class _Commands(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len({*COMMANDS, *self.made})
+
+
+def _make(name: str) -> None:
+    """Put a command on the application: that of its module, or the one that an analysis declares.
+
+    Raises:
+        KeyError: There is none of that name.
+    """
+    if name in COMMANDS and importlib.util.find_spec(f"emergraph.cli.commands.{name}"):
+        importlib.import_module(f"emergraph.cli.commands.{name}")
+        return
+    if name not in COMMANDS and name not in {
+        plugin.name for plugin in plugins(ANALYSES, taken=COMMANDS).found
+    }:
+        raise KeyError(name)
+    from emergraph.analysis.registry import analysis_named
+    from emergraph.cli.analyses import register
+
+    register(analysis_named(name), app=app)
 
 
 class _Group(typer.core.TyperGroup):
@@ -68,6 +89,12 @@ class _Group(typer.core.TyperGroup):
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+        others = plugins(ANALYSES, taken=COMMANDS)
+        if others.found:
+            with formatter.section("Commands of plug-ins"):
+                formatter.write_dl([(plugin.name, f"From {plugin.package}.") for plugin in others.found])
+        for line in others.refused:
+            typer.echo(f"Note: {line}", err=True)
 
 
 app = typer.Typer(
@@ -278,6 +305,10 @@ def root(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    no_plugins: Annotated[
+        bool,
+        typer.Option("--no-plugins", help="Leave plug-ins out, as EMERGRAPH_NO_PLUGINS=1 does."),
+    ] = False,
 ) -> None:
     """Turn a trained neural network into a weighted graph in a DuckDB file, and ask questions about it."""
-    del version, debug  # the first one has already been answered, `main` looks at the second one
+    del version, debug, no_plugins  # the first one has been answered, `main` looks at the others

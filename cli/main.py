@@ -18,11 +18,13 @@ from emergraph.cli.supervision import OUT_OF_MEMORY_LINE, library_output, superv
 from emergraph.errors import EmergraphError, ExitCode, LimitError, StoreError, UsageError
 from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY, ran_out_of_memory
+from emergraph.plugins import switch_off
 from emergraph.safetext import shorten
 
 _PACKAGES = re.compile(r"/[^\s'\"]*/(?:site|dist)-packages/")
 _CHARACTERS = 1000
 """Of an error's line: names from files, such as those of columns, may be of any length."""
+_NO_PLUGINS = "--no-plugins"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return supervised(lambda: _run(own), debug="--debug" in own)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(given: list[str]) -> int:
+    arguments = _without_switch(given)
     note_arguments(arguments)
     use_tolerant_streams(sys.stdout, sys.stderr)
     try:
@@ -64,6 +67,15 @@ def _run(arguments: list[str]) -> int:
             return _report(KeyboardInterrupt())
         say("Interrupted; the store is as it was before the command.")
     return int(status or 0)
+
+
+def _without_switch(arguments: list[str]) -> list[str]:
+    """The words without --no-plugins, which may stand anywhere, since it decides which commands there are."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    own = [word for word in arguments[:end] if word != _NO_PLUGINS]
+    if len(own) < end:
+        switch_off()
+    return [*own, *arguments[end:]]
 
 
 def _help_of(error: typer.TyperException) -> str:

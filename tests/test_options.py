@@ -195,7 +195,7 @@ def test_what_is_no_option_is_left_to_the_program():
 
 
 COMMANDS = (
-    *("emergence", "trajectory", "prune", "percolate", "topology", "landscape", "concepts", "transition"),
+    *("emergence", "trajectory", "prune", "landscape", "concepts", "transition"),
     *("skills.fit", "skills.predict", "skills.simulate"),
 )
 OF_THE_COMMAND_LINE = {

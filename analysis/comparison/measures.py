@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from emergraph.analysis.figures.reading import newest_run, question
-from emergraph.analysis.registry import built_in
+from emergraph.analysis.registry import known_to
 from emergraph.graphstore.reader import GraphReader
 
 SCHEMA = {
@@ -74,7 +74,8 @@ def _known(reader: GraphReader) -> dict[Key, Triple]:
     }
     for name, value in reader.metrics().iter_rows():
         found["recorded", name] = (value, None, None)
-    for measure in (measure for analysis in built_in() for measure in analysis.measures):
+    analyses = known_to(reader.connection).analyses
+    for measure in (measure for analysis in analyses for measure in analysis.measures):
         run = newest_run(reader, measure)
         if run is not None:
             sql = question(measure, reader.id, run.id)

@@ -4,11 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
-from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
+from emergraph.analysis.nulls_for_json import finite_or_none
+from emergraph.analysis.percolation.options import OrderName, OrderOptions, PercolationOptions
+from emergraph.analysis.view import View
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from emergraph.analysis.access import GraphAccess
     from emergraph.analysis.figures.figure import Figure
+    from emergraph.analysis.percolation.result import PercolationResult
 
 THRESHOLDS = ResultTable(
     "percolation",
@@ -89,6 +95,72 @@ FROM percolation WHERE run = {run} ORDER BY series = 'observed' DESC, series""",
 )
 
 
+SHOWN_POINTS = 20
+"""Points of the curve that people see."""
+
+
+def _run(at: "GraphAccess", order: OrderOptions, options: PercolationOptions) -> "PercolationResult":
+    from emergraph.analysis.percolation.percolate import percolate
+    from emergraph.analysis.percolation.sqlkeys import sql_keys
+
+    named = order.order in set(OrderName)
+    keys = None if named else sql_keys(at.path, at.id, order.order, kinds=options.kinds)
+    trace = at.trace(order.trace) if order.order == OrderName.ACTIVITY else None
+    at.keep(trace=None if trace is None else trace.name)
+    return percolate(at.units(), order.order, keys=keys, trace=trace, options=options)
+
+
+def _rows(result: "PercolationResult") -> dict[str, "pl.DataFrame"]:
+    import polars as pl
+
+    predictions = {
+        "degree_threshold": finite_or_none(result.degree_threshold),
+        "layered_threshold": finite_or_none(result.layered_threshold),
+    }
+    thresholds = result.summary().with_columns(
+        pl.lit(value, dtype=pl.Float64).alias(name) for name, value in predictions.items()
+    )
+    blocks = result.layers.with_columns(
+        pl.when(pl.col("degree_threshold").is_finite()).then("degree_threshold").alias("degree_threshold")
+    )
+    return {THRESHOLDS.name: thresholds, CURVE.name: result.curve(), BY_BLOCK.name: blocks}
+
+
+def _show(result: "PercolationResult") -> View:
+    facts: dict[str, object] = {
+        "graph": result.graph,
+        "order": result.order,
+        "units": result.n_units,
+        "edges added": result.n_edges,
+        "edges there from the start": result.n_given,
+        "units that end up connected": result.observed.curves[0].n_core,
+        "expected from degrees": f"{result.degree_threshold:.6g} edges",
+        "expected from layers": f"{result.layered_threshold:.6g} edges",
+    }
+    notes = []
+    for row in result.comparisons():
+        told = "no variance, degenerate" if row["z"] is None else f"z = {row['z']:.3g}"
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.4g}"
+        facts[f"threshold / {row['null']}"] = f"{ratio} ({told})"
+    if result.n_without_key:
+        notes.append(
+            f"{result.n_without_key} of {result.n_edges} edges have no key, such as units without a recorded "
+            "activity: they are added last"
+        )
+    if result.has_ties:
+        n_seeds = len(result.observed.curves)
+        notes.append(f"some keys are equal: their order is random, over {n_seeds} seed{'s' * (n_seeds > 1)}")
+    curve = result.curve().filter(series="observed").drop("series")
+    every = max(1, curve.height // SHOWN_POINTS)
+    return View(
+        rows=result.summary(),
+        details=curve.gather_every(every),
+        facts=facts,
+        document=result.to_dict(),
+        notes=notes,
+    )
+
+
 def _figures() -> "Sequence[Figure]":
     from emergraph.analysis.percolation import figures
 
@@ -105,6 +177,14 @@ PERCOLATE = Analysis(
     summary="Add the edges one by one, strongest first, and find where the network grows together.",
     of=Subject.GRAPH,
     options=(OrderOptions, PercolationOptions),
+    examples="""
+    emergraph percolate net.duckdb
+    emergraph percolate net.duckdb --order l2 --seeds 10 --format json
+    emergraph percolate net.duckdb --order activity --trace digits --nulls 20
+    """,
+    run=_run,
+    rows=_rows,
+    show=_show,
     tables=(THRESHOLDS, CURVE, BY_BLOCK),
     section=SECTION,
     figures=_figures,

@@ -7,7 +7,7 @@ from emergraph.analysis.declaration import Analysis, Query, SectionSpec, TableSp
 from emergraph.analysis.figures.figure import Figure, FigureData, Run
 from emergraph.analysis.figures.layermap import LAYER_MAP
 from emergraph.analysis.figures.reading import newest_run, question, read_figure
-from emergraph.analysis.registry import built_in, command_of
+from emergraph.analysis.registry import known_to
 from emergraph.analysis.report.document import Attempt, Report, Section, Table
 from emergraph.analysis.report.sections import MAP, RUNS, TRACES
 from emergraph.analysis.report.summary import summary_section
@@ -42,7 +42,7 @@ def collect_report(
         model: File name of the model, for command lines; by default the one that the graph came from.
     """
     collector = _Collector(reader, attempts, model or str(reader.summary["source"]) or "MODEL")
-    analyses = built_in()
+    analyses = collector.known.analyses
     sections = [collector.section(MAP, str(MAP.command), [LAYER_MAP])]
     sections += [collector.section_of(those) for those in _by_section(analyses)]
     first = summary_section(reader, analyses, attempts=attempts, budget=budget)
@@ -52,7 +52,7 @@ def collect_report(
         store=reader.path.name,
         tool_version=__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        warnings=tuple(_texts(reader.summary["warnings"])),
+        warnings=(*_texts(reader.summary["warnings"]), *collector.known.problems),
         sections=(first, *sections, last),
         attempts=tuple(attempts),
         budget=budget,
@@ -80,6 +80,7 @@ class _Collector:
         self.reader = reader
         self.attempts = attempts
         self.words = {"STORE": reader.path.name, "MODEL": model, "GRAPH": reader.name}
+        self.known = known_to(reader.connection)
         self.commands: dict[int, str] = {}
         self.there = set(result_table_names(reader.connection))
 
@@ -161,7 +162,9 @@ class _Collector:
 
     def _remember(self, run: Run | None) -> None:
         if run is not None and run.id not in self.commands:
-            self.commands[run.id] = command_of(run, store=self.words["STORE"], graph=self.words["GRAPH"])
+            self.commands[run.id] = self.known.repeat(
+                run, store=self.words["STORE"], graph=self.words["GRAPH"]
+            )
 
     def _notes(self, figures: Sequence[FigureData], shown: Sequence[Table]) -> tuple[str, ...]:
         runs = {run.id: run for data in figures for run in data.runs}

@@ -1,15 +1,24 @@
 """`emergraph topology`: a graph as a network, and the spectra of its weights."""
 
+from dataclasses import replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from emergraph.analysis.declaration import Analysis, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.topology.options import TopologyOptions
+from emergraph.analysis.view import View
+from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable
+from emergraph.options import Options, option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import polars as pl
+
+    from emergraph.analysis.access import GraphAccess
     from emergraph.analysis.figures.figure import Figure
+    from emergraph.analysis.topology.topology import TopologyResult
 
 MEASURES = ResultTable(
     "topology",
@@ -149,6 +158,62 @@ WHERE t.run = {run} ORDER BY strength DESC, t.unit LIMIT 10""",
 )
 
 
+class Part(StrEnum):
+    """A table of a result."""
+
+    LAYERS = "layers"
+    BLOCKS = "blocks"
+    UNITS = "units"
+    SPECTRA = "spectra"
+    RICH_CLUB = "rich-club"
+
+
+class TopologyLook(Options):
+    """What is shown of a topology."""
+
+    view: Part = option(
+        default=Part.LAYERS, help="Second table: layers, blocks, units, spectra or rich-club."
+    )
+
+
+def _check(options: TopologyOptions, look: TopologyLook) -> None:
+    if look.view is Part.SPECTRA and not options.spectra:
+        raise UsageError("--view spectra shows what --no-spectra leaves out: drop one of them")
+
+
+def _run(at: "GraphAccess", options: TopologyOptions) -> "TopologyResult":
+    from emergraph.analysis.topology.topology import topology
+    from emergraph.analysis.topology.weightspectra import weight_spectra
+
+    bias = at.reader.units()["bias"].fill_null(float("nan")).to_numpy()
+    result = topology(at.units(), bias=bias, options=options)
+    if options.spectra:
+        spectra, left_out = weight_spectra(at.reader)
+        result = replace(result, spectra=spectra, notes=(*result.notes, *left_out))
+    at.keep(notes=list(result.notes))
+    return result
+
+
+def _rows(result: "TopologyResult") -> dict[str, "pl.DataFrame"]:
+    found = {
+        MEASURES.name: result.measures,
+        UNITS.name: result.units,
+        LAYERS.name: result.layers,
+        BLOCKS.name: result.blocks,
+        RICH_CLUB.name: result.rich_club,
+    }
+    return found if result.spectra is None else found | {SPECTRA.name: result.spectra}
+
+
+def _show(result: "TopologyResult", look: TopologyLook) -> View:
+    chosen = getattr(result, look.view.replace("-", "_"))
+    facts = {"graph": result.graph, "alpha of the backbone": result.options.alpha}
+    document = result.to_dict() | ({"units": result.units.to_dicts()} if look.view is Part.UNITS else {})
+    if look.view is Part.LAYERS:
+        return View(rows=result.measures, details=chosen, facts=facts, document=document, notes=result.notes)
+    return View(rows=chosen, facts=facts, document=document, notes=result.notes)
+
+
 def _figures() -> "Sequence[Figure]":
     from emergraph.analysis.topology import figures
 
@@ -160,6 +225,16 @@ TOPOLOGY = Analysis(
     summary="Measure a graph as a network, and the spectra of its weights.",
     of=Subject.GRAPH,
     options=(TopologyOptions,),
+    looks=(TopologyLook,),
+    examples="""
+    emergraph topology net.duckdb
+    emergraph topology net.duckdb --view spectra --format csv
+    emergraph topology net.duckdb --view units --no-spectra --alpha 0.01 --out units.parquet
+    """,
+    check=_check,
+    run=_run,
+    rows=_rows,
+    show=_show,
     tables=(MEASURES, UNITS, LAYERS, BLOCKS, RICH_CLUB, SPECTRA),
     section=SECTION,
     figures=_figures,

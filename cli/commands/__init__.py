@@ -1,4 +1,4 @@
-"""One file per command: its options, one call of the library, and what is shown."""
+"""One file per command that no analysis declares: its options, one call of the library, and what is shown."""
 
 COMMANDS = {
     "export": "Trace the units of a model and write its graph into a store.",
@@ -32,5 +32,5 @@ COMMANDS = {
     "demo": "Export, trace and analyse two small networks that come with emergraph, ask in SQL, "
     "and write a report.",
 }
-"""The modules, in the order in which `--help` lists them, with the first sentence of their help texts: a
+"""All commands, in the order in which `--help` lists them, with the first sentence of their help texts: a
 module is imported when its command is asked for, and the list of all imports none."""

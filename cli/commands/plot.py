@@ -56,18 +56,18 @@ def plot(
     del debug  # `main` looks at it
     from emergraph.analysis.figures.reading import require_figure
     from emergraph.analysis.figures.rendering import ImageFormat, render
-    from emergraph.analysis.registry import figure_named
+    from emergraph.analysis.registry import known_to
     from emergraph.graphstore.store import open_store
 
     if figure == "list":
         _list(store, graph)
         return
-    chosen = figure_named(figure)
-    target = out or Path(f"{chosen.name}.svg")
+    target = out or Path(f"{figure}.svg")
     ending = target.suffix.lower().removeprefix(".")
     if ending not in set(Image):
         raise UsageError(f"--out {target.name}: expected a name that ends in .svg, .png or .html")
     with open_store(store) as opened:
+        chosen = known_to(opened.connection).figure(figure)
         data = require_figure(opened.graph(graph), chosen)
     image = render(data.chart(), ImageFormat(ending))
     write_atomically(target, image, then=lambda: None if quiet else say(f"Wrote {target}"))
@@ -78,7 +78,7 @@ def _list(store: Path, graph: str | None) -> None:
     import polars as pl
 
     from emergraph.analysis.figures.reading import read_figure
-    from emergraph.analysis.registry import figures
+    from emergraph.analysis.registry import known_to
     from emergraph.analysis.view import View
     from emergraph.cli.output import Output, emit
     from emergraph.graphstore.store import open_store
@@ -91,6 +91,6 @@ def _list(store: Path, graph: str | None) -> None:
                 "shows": figure.title,
                 "state": "ready" if read_figure(reader, figure) else f"needs {figure.command}",
             }
-            for figure in figures()
+            for figure in known_to(opened.connection).figures()
         ]
     emit(View(rows=pl.DataFrame(rows)), Output())

@@ -150,13 +150,13 @@ def _demo_answers() -> dict[str, Any]:
 def _figures(store: Path) -> dict[str, Any]:
     """Return the specifications of all pictures that the store has data for, condensed."""
     from emergraph.analysis.figures.reading import read_figure
-    from emergraph.analysis.registry import figures
+    from emergraph.analysis.registry import Known, built_in
     from emergraph.graphstore.store import open_store
 
     specifications: dict[str, Any] = {}
     with open_store(store) as opened:
         for name in ("digits_conv", "digits_dense"):
-            for figure in figures():
+            for figure in Known(analyses=built_in()).figures():
                 data = read_figure(opened.graph(name), figure)
                 if data is not None:
                     specifications[f"{figure.name} {name}"] = _specification(data.chart())

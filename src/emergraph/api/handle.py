@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emergraph.graphstore.store import open_store as open_file
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emergraph.graphstore.reader import GraphReader
+    from emergraph.options import Options
 
 
 Progress = Callable[[int, int], None]
@@ -31,3 +32,22 @@ class GraphHandle:
     def _reader(self) -> "Iterator[GraphReader]":
         with open_file(self.path) as opened:
             yield opened.graph(self.id)
+
+    def analyse(self, analysis: str, *options: "Options", save: bool = True) -> Any:  # noqa: ANN401
+        """Run an analysis by its name, built in or of a plug-in; return its result.
+
+        Args:
+            analysis: The name of its command, such as "topology".
+            options: Objects of the classes of options that it declares; the others are at their defaults.
+            save: Keep the result in the store.
+
+        Raises:
+            UsageError: There is no such analysis, it is not about one graph, or it has no such options.
+
+        Example:
+            >>> graph.analyse("topology", TopologyOptions(nulls=0)).measures  # doctest: +SKIP
+        """
+        from emergraph.analysis.access import carry_out
+        from emergraph.analysis.registry import analysis_named
+
+        return carry_out(analysis_named(analysis), self.path, self.id, *options, save=save)

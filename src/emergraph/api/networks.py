@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emergraph.api.handle import GraphHandle
-from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
     import igraph
@@ -30,14 +29,10 @@ class GraphNetwork(GraphHandle):
             UsageError: An option makes no sense.
             LimitError: More edges than memory is meant for.
         """
-        from emergraph.analysis.topology.measure import measure_topology
-        from emergraph.analysis.topology.saving import save_topology
+        from emergraph.analysis.topology.options import TopologyOptions
 
-        with open_file(self.path, mode="write" if save else "read") as opened:
-            result = measure_topology(opened.graph(self.id), options=options)
-            if save:
-                save_topology(opened, self.id, result)
-        return result
+        found: TopologyResult = self.analyse("topology", options or TopologyOptions(), save=save)
+        return found
 
     def to_igraph(self, *, max_edges: int = 20_000_000) -> "igraph.Graph":
         """Return the unit graph for igraph, with vertex and edge attributes.

@@ -162,19 +162,10 @@ class GraphWhatIfs(GraphHandle):
             UsageError: The expression is wrong, the trace is missing, or no edge has parameters.
             LimitError: A limit of time or memory was hit.
         """
-        from emergraph.analysis.percolation.options import OrderName, PercolationOptions
-        from emergraph.analysis.percolation.percolate import percolate
-        from emergraph.analysis.percolation.saving import save_percolation
-        from emergraph.analysis.percolation.sqlkeys import sql_keys
-        from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+        from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 
-        options = options or PercolationOptions()
-        named = order in set(OrderName)
-        keys = None if named else sql_keys(self.path, self.id, order, kinds=options.kinds)
-        with open_file(self.path, mode="write" if save else "read") as opened:
-            reader = opened.graph(self.id)
-            measured = read_unit_trace(reader, trace) if order == OrderName.ACTIVITY else None
-            result = percolate(read_unit_graph(reader), order, keys=keys, trace=measured, options=options)
-            if save:
-                save_percolation(opened, self.id, result, trace=measured.name if measured else None)
-        return result
+        asked = OrderOptions(order=order, trace=trace)
+        found: PercolationResult = self.analyse(
+            "percolate", asked, options or PercolationOptions(), save=save
+        )
+        return found

@@ -17,7 +17,7 @@ from emergraph.analysis.figures.reading import read_figure, require_figure
 from emergraph.analysis.figures.rendering import ImageFormat, inline_svg, render, specification
 from emergraph.analysis.landscape.figures import _basins, density
 from emergraph.analysis.pruning.figures import CURVES
-from emergraph.analysis.registry import figure_named, figures
+from emergraph.analysis.registry import Known, built_in, figure_named
 from emergraph.errors import UsageError
 from emergraph.graphstore.query import run_query
 from emergraph.graphstore.store import open_store
@@ -25,19 +25,21 @@ from emergraph.graphstore.store import open_store
 WITHOUT = {"pruning-runs", "training", "trajectory", "information", "landscape-hessian"}
 """Figures that need more than the analyses with defaults."""
 
+FIGURES = Known(analyses=built_in()).figures()
+
 
 @pytest.fixture(scope="module")
 def data(analysed_store):
     with open_store(analysed_store) as opened:
-        found = {figure.name: read_figure(opened.graph(), figure) for figure in figures()}
+        found = {figure.name: read_figure(opened.graph(), figure) for figure in FIGURES}
     return {name: one for name, one in found.items() if one is not None}
 
 
 def test_every_figure_with_data_is_there(data):
-    assert set(data) >= {figure.name for figure in figures()} - WITHOUT
+    assert set(data) >= {figure.name for figure in FIGURES} - WITHOUT
 
 
-@pytest.mark.parametrize("figure", [f for f in figures() if f.name not in WITHOUT], ids=lambda f: f.name)
+@pytest.mark.parametrize("figure", [f for f in FIGURES if f.name not in WITHOUT], ids=lambda f: f.name)
 def test_a_figure_is_svg_that_brings_all_it_needs(data, figure):
     chart = data[figure.name].chart()
     svg = inline_svg(chart, prefix="p-", label="A figure")

@@ -17,7 +17,7 @@ from pagereader import Reader
 from reportstores import HOSTILE, analysed, dense_demo, hostile_model
 
 from emergraph import api
-from emergraph.analysis.registry import built_in, command_of
+from emergraph.analysis.registry import Known, built_in
 from emergraph.analysis.report.collect import collect_report
 from emergraph.analysis.report.document import Attempt
 from emergraph.analysis.report.html import report_page
@@ -167,7 +167,7 @@ def test_commands_repeat_their_runs(report, analysed_store, tmp_path):
 
 def test_command_lines_are_quoted_for_a_shell(report):
     run = report.section("percolation").figures[0].runs[0]
-    line = command_of(run, store="my net.duckdb", graph="$(rm -rf ~)\x1b[0m")
+    line = Known(analyses=built_in()).repeat(run, store="my net.duckdb", graph="$(rm -rf ~)\x1b[0m")
     assert "'my net.duckdb'" in line
     assert "'$(rm -rf ~)\\x1b[0m'" in line
 

@@ -1,0 +1,146 @@
+"""A graph of a store while an analysis runs on it, and the one way to run it and keep what it finds."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Self
+
+from emergraph.analysis.declaration import Analysis, Subject
+from emergraph.errors import UsageError
+from emergraph.graphstore.store import Mode, Store, open_store
+from emergraph.options import Options
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from emergraph.analysis.activity.unittrace import UnitTrace
+    from emergraph.analysis.unitgraph import UnitGraph
+    from emergraph.graphstore.reader import GraphReader
+
+
+class GraphAccess:
+    """A graph of a store, which is opened when it is first read, and closed when the analysis ends.
+
+    Args:
+        path: The store.
+        graph: Name or id of the graph; by default the newest.
+        save: Open it for writing, so that what is found can be kept.
+    """
+
+    def __init__(self, path: Path, graph: str | int | None, *, save: bool) -> None:
+        self.path = path
+        self.parameters: dict[str, object] = {}
+        """What the run keeps besides its options."""
+        self._graph = graph
+        self._mode: Mode = "write" if save else "read"
+        self._closing = ExitStack()
+        self._store: Store | None = None
+        self._reader: GraphReader | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        self._closing.close()
+
+    @property
+    def store(self) -> Store:
+        """The store, open until the analysis ends."""
+        if self._store is None:
+            self._store = self._closing.enter_context(open_store(self.path, mode=self._mode))
+        return self._store
+
+    @property
+    def reader(self) -> "GraphReader":
+        """The graph."""
+        if self._reader is None:
+            self._reader = self.store.graph(self._graph)
+        return self._reader
+
+    @property
+    def id(self) -> int:
+        """graphs.id; asking for it leaves the store closed, for queries in a process of their own."""
+        if self._store is None and not isinstance(self._graph, int):
+            with open_store(self.path) as opened:
+                self._graph = opened.graph(self._graph).id
+        return self._graph if isinstance(self._graph, int) else self.reader.id
+
+    def units(self) -> "UnitGraph":
+        """Return the units of the graph and the edges between them, which are streamed from the store."""
+        from emergraph.analysis.storedgraph import read_unit_graph
+
+        return read_unit_graph(self.reader)
+
+    def trace(self, trace: str | int | None = None) -> "UnitTrace":
+        """Return what the units did on inputs: a trace by name or id, or the newest.
+
+        Raises:
+            UsageError: The graph has no such trace.
+        """
+        from emergraph.analysis.storedgraph import read_unit_trace
+
+        return read_unit_trace(self.reader, trace)
+
+    def keep(self, **parameters: object) -> None:
+        """Keep parameters with the run: notes, or what an option came to mean, such as the newest trace."""
+        self.parameters |= parameters
+
+
+def chosen_options(analysis: Analysis, given: Sequence[Options]) -> list[Options]:
+    """Return one object for each class of options of an analysis, by default where none was given.
+
+    Raises:
+        UsageError: An object is of a class that is not among them, or two are of one class.
+    """
+    by_class = {type(one): one for one in given}
+    if len(by_class) < len(given) or not by_class.keys() <= set(analysis.options):
+        expected = ", ".join(cls.__name__ for cls in analysis.options) or "no options"
+        found = ", ".join(type(one).__name__ for one in given)
+        raise UsageError(f"{analysis.name}: expected at most one each of {expected}; found {found}")
+    return [by_class.get(cls) or cls() for cls in analysis.options]
+
+
+def carry_out(
+    analysis: Analysis,
+    path: str | Path,
+    graph: str | int | None = None,
+    *given: Options,
+    save: bool = True,
+) -> Any:  # noqa: ANN401 - each analysis has a result of its own
+    """Run an analysis on a store, and keep what it finds; return its result.
+
+    Args:
+        analysis: One that is about a graph, or all snapshots.
+        path: The store.
+        graph: Name or id of the graph; by default the newest.
+        given: Its options, objects of the classes that it declares; others are at their defaults.
+        save: Keep the result in the store.
+
+    Raises:
+        UsageError: Options do not go together, or the analysis is not about what a store holds.
+    """
+    if analysis.run is None or analysis.rows is None:
+        raise UsageError(
+            f"{analysis.name} is not run on a graph of a store: emergraph {analysis.name} --help"
+        )
+    chosen = chosen_options(analysis, given)
+    begin = perf_counter()
+    with GraphAccess(Path(path), graph, save=save) as at:
+        result = analysis.run(at, *chosen)
+        if save:
+            kept: dict[str, Any] = {}
+            for options in chosen:
+                kept |= options.kept()
+            kept |= at.parameters
+            at.store.record_run(
+                None if analysis.of is Subject.SNAPSHOTS else at.reader.id,
+                analysis.name,
+                kept,
+                seed=kept.get("seed"),
+                result_tables=dict(analysis.rows(result)),
+                duration=perf_counter() - begin,
+            )
+    return result
