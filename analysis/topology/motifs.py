@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+MAX_FULL = 1 << 26
+"""Elements of a matrix that is multiplied in full where it is not sparse."""
 MAX_SIDE = 4096
 """Butterflies are counted where the smaller side has at most so many units."""
 
@@ -36,7 +38,7 @@ def _butterflies(src: NDArray[np.integer], dst: NDArray[np.integer]) -> int | No
         return None
     shape = (len(rows), len(columns))
     matrix = csr_array((np.ones(len(row)), (row, column)), shape=shape)
-    if len(row) > 0.05 * len(rows) * len(columns) and len(rows) * len(columns) <= 1 << 26:
+    if len(row) > 0.05 * len(rows) * len(columns) and len(rows) * len(columns) <= MAX_FULL:
         full = matrix.toarray()
         common = full @ full.T
     else:

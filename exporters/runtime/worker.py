@@ -207,10 +207,10 @@ class Runner:
         elements = 1
         for size in shape:
             elements *= size
-        integers_left = min(MAX_INTEGERS, MAX_REPLY_BYTES - sum(map(len, out)))
-        if elements <= small or (small and element_type not in FLOATS and elements <= integers_left):
+        size = value.tensor_size_in_bytes()
+        fits = elements <= MAX_INTEGERS and size <= MAX_REPLY_BYTES - sum(map(len, out))
+        if elements <= small or (small and element_type not in FLOATS and fits):
             reply["buffer"] = len(out)
-            size = value.tensor_size_in_bytes()
             out.append(ctypes.string_at(value.data_ptr(), size) if size else b"")
         return reply
 
