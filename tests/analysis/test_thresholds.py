@@ -7,6 +7,12 @@ import pytest
 
 from emergraph.analysis.edgesets import forest
 from emergraph.analysis.emergence import rewiring
+from emergraph.analysis.information import sequences
+from emergraph.analysis.landscape import spectrum
+from emergraph.analysis.landscape.groups import filter_groups, layer_groups
+from emergraph.analysis.landscape.hypercube import MAX_GROUPS
+from emergraph.analysis.landscape.layout import Layout
+from emergraph.analysis.landscape.tasks import mask_tasks
 from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.paths import edgesums
 from emergraph.analysis.percolation import edgelist, pairs
@@ -14,7 +20,9 @@ from emergraph.analysis.pruning import options
 from emergraph.analysis.pruning.channels import movement
 from emergraph.analysis.pruning.channels.tracks import Track
 from emergraph.analysis.topology import motifs, spectral, weightededges, weightspectra, wholegraph
-from emergraph.errors import LimitError, UsageError
+from emergraph.analysis.topology import topology as measures
+from emergraph.analysis.topology.options import TopologyOptions
+from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 RNG = np.random.default_rng(16)
 NET = layered_net([RNG.normal(size=shape) for shape in ((3, 4), (4, 2))])
@@ -132,3 +140,80 @@ def test_merges_a_chunk_at_a_time(monkeypatch, size):
     monkeypatch.setattr(forest, "_SMALLEST_CHUNK", size)
     monkeypatch.setattr(forest, "_LARGEST_CHUNK", size)
     assert merges().position.tolist() == expected
+
+
+@pytest.mark.parametrize("limit", [40 * 60, 40 * 60 - 1])
+def test_butterflies_by_full_and_by_sparse_products(monkeypatch, limit):
+    present = np.ones((40, 60), bool)
+    monkeypatch.setattr(motifs, "MAX_FULL", limit)
+    assert butterflies(*np.nonzero(present)) == (40 * 39 // 2) * (60 * 59 // 2)
+
+
+@pytest.mark.parametrize("limit", [12, 11])
+def test_motifs_of_large_blocks(monkeypatch, limit):
+    monkeypatch.setattr(measures, "MAX_MOTIF_EDGES", limit)
+    blocks = measures.topology(NET, options=TopologyOptions(nulls=0)).blocks
+    counted = dict(blocks.select("n_edges", "diverging").iter_rows())
+    assert counted == {12: 3 * 6 if limit == 12 else None, 8: 4}
+
+
+def test_vectors_of_a_basis_in_memory(monkeypatch):
+    n = 60
+    matrix = RNG.normal(size=(n, n))
+    matrix += matrix.T
+
+    def largest():
+        return spectrum.extreme_eigenvectors(lambda v: matrix @ v, n, k=1)[0]
+
+    whole = largest()
+    assert whole.converged
+    assert whole.products < n
+    monkeypatch.setattr(spectrum, "BASIS_BYTES", 8 * n * (whole.products + 1))
+    assert largest() == whole
+    monkeypatch.setattr(spectrum, "BASIS_BYTES", 8 * n * whole.products)
+    cut = largest()
+    assert (cut.converged, cut.products) == (False, whole.products - 1)
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_groups_of_a_mask_landscape(beyond):
+    m = MAX_GROUPS + beyond
+    layout = Layout.of_shapes([(20, 3)] * 20, [f"w{k}" for k in range(20)])
+    groups = tuple(np.array([k]) for k in range(m))
+    makers = (
+        lambda: layer_groups(layout, m=m),
+        lambda: filter_groups(layout, "w0", m=m),
+        lambda: mask_tasks(groups, chunk=1 << MAX_GROUPS),
+    )
+    if not beyond:
+        assert [len(make()) for make in makers] == [m, m, 1]
+        return
+    for make in makers:
+        with pytest.raises(UsageError, match=f"expected 1 to {MAX_GROUPS}"):
+            make()
+
+
+@pytest.mark.parametrize("limit", [6, 5])
+def test_sequences_that_are_listed(monkeypatch, limit):
+    monkeypatch.setattr(sequences, "LARGEST_LIST", limit)
+    if limit == 6:
+        assert sequences.entity_sequences([1, 2, 3], 0, shots=2).population == 6
+    else:
+        with pytest.raises(UsageError, match="6 sequences; expected at most 5"):
+            sequences.entity_sequences([1, 2, 3], 0, shots=2)
+
+
+@pytest.mark.parametrize("ending", ["txt", "npy"])
+def test_bytes_of_a_file_of_sequences(monkeypatch, tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    if ending == "npy":
+        np.save(path, np.arange(6).reshape(2, 3))
+    else:
+        path.write_text("0 1 2\n3 4 5\n")
+    monkeypatch.setattr(sequences, "MAX_FILE_BYTES", path.stat().st_size)
+    assert sequences.read_sequences(path).values.tolist() == [[0, 1, 2], [3, 4, 5]]
+    monkeypatch.setattr(sequences, "MAX_FILE_BYTES", path.stat().st_size - 1)
+    with pytest.raises(InvalidInputError, match="larger than"):
+        sequences.read_sequences(path)
+    with pytest.raises(InvalidInputError, match="larger than"):
+        sequences.text_sequences(path, length=2)

@@ -4,17 +4,22 @@ Further ones have their tests where they belong: pieces of large models (`test_c
 outputs that a run does not give back (`test_folding`, `test_checking`), the store (`tests/graphstore`).
 """
 
+import ml_dtypes
 import numpy as np
 import onnx
+import onnxruntime as ort
+import polars as pl
 import pytest
 from nets import Net
 from onnx import TensorProto, helper, numpy_helper
 from tracedmodel import trace_model
 
 from emergraph.errors import InvalidInputError, LimitError
-from emergraph.exporters.onnxfile import decoding
+from emergraph.exporters.onnxfile import decoding, opening, value_checks
+from emergraph.exporters.onnxfile.check import check_onnx
 from emergraph.exporters.onnxfile.decoding import count_varints, decode_varints
-from emergraph.exporters.runtime import constant_nodes, feeds, flatten, frames
+from emergraph.exporters.onnxfile.reader import read_onnx
+from emergraph.exporters.runtime import concrete, constant_nodes, feeds, flatten, frames, sizes, worker
 from emergraph.exporters.runtime.assembly import INLINE_BYTES, INLINE_INTEGER_BYTES, assemble
 from emergraph.exporters.runtime.constant_nodes import dense_of_sparse
 from emergraph.exporters.runtime.feeds import InputHints, make_feeds
@@ -23,6 +28,7 @@ from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, SMALL_ELEMENTS, ModelProcess
 from emergraph.exporters.runtime.sources import InMemorySource
 from emergraph.exporters.runtime.worker import MAX_INTEGERS
+from emergraph.exporters.traces import parquetfile
 from emergraph.exporters.tracing import builder, weights
 from emergraph.graphstore import layout
 
@@ -186,3 +192,113 @@ def test_integers_that_are_decoded_a_piece_at_a_time(monkeypatch, chunk):
 def test_distinct_units_of_few_and_of_many_edges(n):
     units = np.random.default_rng(0).integers(0, 900, n).astype(np.int32)
     assert layout.distinct(units).tolist() == sorted(set(units.tolist()))
+
+
+@pytest.mark.parametrize("room", [80, 79])
+def test_bytes_of_one_reply(monkeypatch, room):
+    """Ten integers of eight bytes, behind ten bytes that the reply has already."""
+    monkeypatch.setattr(worker, "MAX_REPLY_BYTES", 10 + room)
+    value = ort.OrtValue.ortvalue_from_numpy(np.arange(10))
+    out = [bytes(10)]
+    reply = worker.Runner()._reply(value, 1, None, out)
+    assert (reply["shape"], reply["buffer"]) == ([10], 1 if room == 80 else None)
+    assert out[1:] == ([np.arange(10).tobytes()] if room == 80 else [])
+
+
+@pytest.mark.parametrize("rounds", [4, 3])
+def test_branches_within_branches(monkeypatch, rounds):
+    """Each level is seen once the one around it is decided; a last look finds nothing left."""
+    monkeypatch.setattr(concrete, "MAX_ROUNDS", rounds)
+    body = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y0"])], "b", [], [helper.make_empty_tensor_value_info("y0")]
+    )
+    for level in range(1, 4):
+        other = onnx.GraphProto()
+        other.CopyFrom(body)
+        nodes = [
+            helper.make_node("Cast", ["x"], [f"c{level}"], to=TensorProto.BOOL),
+            helper.make_node("If", [f"c{level}"], [f"y{level}"], then_branch=body, else_branch=other),
+        ]
+        body = helper.make_graph(nodes, "b", [], [helper.make_empty_tensor_value_info(f"y{level}")])
+    body.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]))
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    source = InMemorySource(model)
+    if rounds == 4:
+        kinds = [node.op_type for node in concrete.concrete_run(source).flat.nodes]
+        assert sorted(kinds) == ["Cast"] * 3 + ["Neg"]
+    else:
+        with pytest.raises(LimitError, match="more than 3 levels deep"):
+            concrete.concrete_run(source)
+
+
+@pytest.mark.parametrize(("limit", "found"), [(3, ["ab", "a", "b"]), (2, ["ab", "a"])])
+def test_combinations_of_axes(monkeypatch, limit, found):
+    monkeypatch.setattr(sizes, "MAX_SUBSETS", limit)
+    assert sizes._subsets("ab") == [frozenset(subset) for subset in found]
+
+
+@pytest.mark.parametrize("limit", [4, 3, 2, 1])
+def test_values_of_scalars_that_decide(monkeypatch, limit):
+    monkeypatch.setattr(feeds, "MAX_SCALAR_CHOICES", limit)
+    inputs = [FlatInput(name, TensorProto.INT64, ()) for name in "ab"]
+    hints = InputHints({"a": (1, 2), "b": (5, 6, 7)}, {})
+    found = [(c["a"], c["b"]) for c in feeds.scalar_choices(inputs, hints, {})]
+    pairs = [(a, b) for a in (1, 2)[:limit] for b in (5, 6, 7)[:limit]]
+    assert found == pairs[:limit]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 8, 9, 10])
+def test_values_that_are_counted_a_piece_at_a_time(monkeypatch, tmp_path, dtype, chunk):
+    values = np.array([0, np.nan, 1, 1e-40, -np.inf, 0, np.inf, 2, np.nan], dtype)
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["y"])],
+        "g",
+        [],
+        [helper.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(values, "c")],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    (tensor,) = read_onnx(path).tensors.values()
+    monkeypatch.setattr(value_checks, "_CHUNK", chunk)
+    assert value_checks.count_values(tensor) == value_checks.ValueCounts(9, 2, 2, 1, 2)
+
+
+@pytest.mark.parametrize("limit", [12, 11])
+def test_values_of_parquet_files(monkeypatch, tmp_path, limit):
+    monkeypatch.setattr(parquetfile, "MAX_VALUES", limit)
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"x": np.ones(4), "y": np.ones((4, 2))}).write_parquet(path)
+    if limit == 12:
+        assert parquetfile.read_parquet_columns(path)[0]["y"].shape == (4, 2)
+    else:
+        with pytest.raises(LimitError, match="12 values; expected at most 11"):
+            parquetfile.read_parquet_columns(path)
+
+
+def test_bytes_of_a_model_file(monkeypatch, tmp_path):
+    path = tmp_path / "m.onnx"
+    onnx.save(dense_net(), path)
+    size = path.stat().st_size
+    monkeypatch.setattr(opening, "MAX_PROTOBUF_BYTES", size)
+    assert read_onnx(path).model.graph.node
+    monkeypatch.setattr(opening, "MAX_PROTOBUF_BYTES", size - 1)
+    with pytest.raises(InvalidInputError, match="at most 2 GiB"):
+        read_onnx(path)
+
+
+@pytest.mark.parametrize("power", [31, 32])
+def test_huge_shapes_without_elements(tmp_path, power):
+    tensor = TensorProto(name="c", data_type=TensorProto.FLOAT, dims=[0, 1 << power])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["y"])],
+        "g",
+        [],
+        [helper.make_empty_tensor_value_info("y")],
+        [tensor],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    found = [finding.id for finding in check_onnx(path)]
+    assert ("ONNX-TENSOR-EMPTY-HUGE" in found) == (power == 32)

@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from emergraph.analysis.landscape import reweight
 from emergraph.analysis.landscape.engine_ort import OrtEvaluator
 from emergraph.analysis.landscape.losses import (
     LossKind,
@@ -21,7 +22,7 @@ from emergraph.analysis.landscape.losses import (
 from emergraph.analysis.landscape.options import Norm
 from emergraph.analysis.landscape.probes import given_inputs, probe_inputs
 from emergraph.analysis.landscape.reweight import reweightable
-from emergraph.errors import InvalidInputError, UsageError
+from emergraph.errors import InvalidInputError, LimitError, UsageError
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.quantization import dequantize
@@ -503,3 +504,27 @@ def test_losses_that_do_not_fit_are_refused():
         make_loss(LossKind.AUTO, [np.ones(3, np.int64)])
     with pytest.raises(UsageError, match="expected shape"):
         cross_entropy(np.array([0]), OutputKind.SCORES)([np.zeros((2, 3))])
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_constants_that_are_not_perturbed_have_room_in_one_message(monkeypatch, beyond):
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Add", ["m", "c"], ["y"]),
+    ]
+    constants = {"w": floats(4, 3), "c": floats(3)}
+    proto = model(nodes, [("x", TensorProto.FLOAT, ["n", 4])], ["y"], constants)
+    sizes = []
+    whole = reweight._self_contained
+    monkeypatch.setattr(reweight, "_self_contained", lambda a: sizes.append(_size(a)) or whole(a))
+    promoted(proto)
+    monkeypatch.setattr(reweight, "MAX_MODEL_BYTES", sizes[0] - beyond)
+    if not beyond:
+        promoted(proto)
+    else:
+        with pytest.raises(LimitError, match=f"expected at most {sizes[0] - 1} bytes"):
+            promoted(proto)
+
+
+def _size(assembly):
+    return len(assembly.model) + sum(memoryview(w.tensor.raw).nbytes for w in assembly.weights)

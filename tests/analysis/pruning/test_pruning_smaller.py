@@ -13,10 +13,11 @@ from randomnets import image_nets, sum_nets, token_nets
 
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
+from emergraph.analysis.pruning import writing, writingsmaller
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.smaller import Shrinker, largest_difference
 from emergraph.analysis.pruning.variants import Keeping
-from emergraph.errors import UsageError
+from emergraph.errors import LimitError, UsageError
 from emergraph.exporters.runtime.concrete import ConcreteRun, TensorValue, made
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.sources import InMemorySource
@@ -213,6 +214,32 @@ def test_a_smaller_model_says_what_the_masked_one_says(tmp_path, name):
     assert largest_difference(found[False], found[True]) < 1e-6
     assert result.written.report is None
     assert (tmp_path / "True.onnx").stat().st_size < (tmp_path / "False.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("smaller", [True, False])
+def test_models_that_do_not_fit_one_file(tmp_path, monkeypatch, smaller):
+    model, out = DEMO / "digits_dense.onnx", tmp_path / "pruned.onnx"
+    graph = emergraph.export(model, tmp_path / "net.duckdb")
+    files = ModelFiles(model=model, inputs={"pixels": np.load(DEMO / "digits.npz")["pixels"][:5]})
+
+    def write():
+        out.unlink(missing_ok=True)
+        options = PruningOptions(criterion="l2", levels=(0.5,), scope="layer")
+        graph.prune(options, files=files, write=Keeping(write=out, smaller=smaller))
+
+    put, replaced = writing._set_raw, []
+    monkeypatch.setattr(
+        writing, "_set_raw", lambda tensor, raw: replaced.append(len(raw)) or put(tensor, raw)
+    )
+    write()
+    module, need = (writingsmaller, out.stat().st_size) if smaller else (writing, sum(replaced))
+    monkeypatch.setattr(module, "MAX_BYTES", need)
+    write()
+    assert out.exists()
+    monkeypatch.setattr(module, "MAX_BYTES", need - 1)
+    with pytest.raises(LimitError, match="larger than 2 GiB"):
+        write()
+    assert not out.exists()
 
 
 def test_activity_is_measured_again(tmp_path):
