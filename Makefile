@@ -79,7 +79,8 @@ test-zoo: $(ZOO_VENV)/.installed ## Judge the graphs of the few architectures th
 
 docs: $(VENV)/.installed-dev ## Write the pages again that are made from the code
 	$(BIN)/python -m emergraph.cli.reference > docs/cli.md
-	$(BIN)/python -m emergraph.analysis.resultpage > docs/schema.md
+	$(BIN)/python -c "from emergraph.graphstore.schema import schema_markdown; print(schema_markdown(), end='')" > docs/schema.md
+	$(BIN)/python -m emergraph.analysis.resultpage > docs/results.md
 	$(BIN)/python -c "from emergraph.exporters.onnxfile.findings_page import findings_page; print(findings_page(), end='')" > docs/findings.md
 	$(BIN)/python -c "from emergraph.exporters.tracing.operations_page import operations_page; print(operations_page(), end='')" > docs/operations.md
 

@@ -1,6 +1,6 @@
-"""The page of the schema: the store's own tables, then the result tables of every command.
+"""The page of the result tables, command by command; `graphstore.schema` has that of the store's own tables.
 
-`python -m emergraph.analysis.resultpage > docs/schema.md` writes it.
+`python -m emergraph.analysis.resultpage > docs/results.md` writes it.
 """
 
 import sys
@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from emergraph.analysis.declaration import Analysis
 from emergraph.analysis.registry import built_in
 from emergraph.graphstore.results import ResultTable
-from emergraph.graphstore.schema import schema_markdown
 
-_INTRODUCTION = """
-# Result tables
+_INTRODUCTION = """# Result tables
 
-Each analysis keeps its results in tables of its own. The store makes a table when the first run needs it, so
-a store has those of the commands that ran on it. The column `run` leads to `runs`, which has the graph, the
-parameters and the seed: `SELECT * FROM emergence JOIN runs ON run = runs.id WHERE graph = 1`.
+Each analysis keeps its results in tables of its own, beside the [tables of the graphs](schema.md). A table is
+created by the first run that needs it, so a store has those of the commands that ran on it. The column `run`
+refers to `runs`, which has the graph, the parameters and the seed:
+`SELECT * FROM emergence JOIN runs ON run = runs.id WHERE graph = 1`.
 """
 
 
@@ -32,13 +31,15 @@ def command_filling(table: str) -> str | None:
 
 
 def schema_page(analyses: Sequence[Analysis]) -> str:
-    """Return the page, as Markdown.
+    """Return the schema of the result tables, as Markdown.
 
     Args:
         analyses: Those whose result tables it lists.
     """
-    parts = [schema_markdown(), _INTRODUCTION]
-    parts += [_entry(analysis.name, table) for analysis in analyses for table in analysis.tables]
+    listed = [analysis for analysis in analyses if analysis.tables]
+    parts = [_INTRODUCTION, "\n| command | result tables |\n|---|---|\n"]
+    parts += [f"| `{one.name}` | {', '.join(f'`{t.name}`' for t in one.tables)} |\n" for one in listed]
+    parts += [_entry(analysis.name, table) for analysis in listed for table in analysis.tables]
     return "".join(parts)
 
 

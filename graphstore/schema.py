@@ -307,7 +307,11 @@ def schema_markdown() -> str:
     rows = connection.execute(_DESCRIBE).fetchall()
     connection.close()
     parts = ["# The schema of a store", "", f"Schema version {SCHEMA_VERSION}. One DuckDB file, many graphs."]
-    for kind, name in re.findall(r"^CREATE (TABLE|VIEW) (\w+)", schema_sql(), re.MULTILINE):
+    parts += ["Tables of analyses: [results.md](results.md).", "", "| table | content |", "|---|---|"]
+    declared = re.findall(r"^CREATE (TABLE|VIEW) (\w+)", schema_sql(), re.MULTILINE)
+    comments = {str(row[0]): str(row[1]) for row in rows}
+    parts += [f"| `{name}` | {comments[name]} |" for _, name in declared]
+    for kind, name in declared:
         columns = [row for row in rows if row[0] == name]
         title = f"## `{name}`" + (" (view)" if kind == "VIEW" else "")
         parts += ["", title, "", str(columns[0][1]), "", "| column | type | meaning |", "|---|---|---|"]

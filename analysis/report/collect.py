@@ -151,7 +151,7 @@ class _Collector:
                     name=name,
                     title=f"Result table {name}",
                     folded=True,
-                    definition=f"Its first {ROWS} rows; docs/schema.md has the columns of {name}.",
+                    definition=f"Its first {ROWS} rows; docs/results.md has the columns of {name}.",
                     query=Query(
                         name="rows",
                         table=name,
