@@ -322,10 +322,11 @@ def _stopping_summary(stopping: pl.DataFrame) -> str:
     shown = stopping.filter(pl.col("interior") == "active")
     for (kind,), part in shown.group_by(["stops_when"], maintain_order=True):
         usual = part.filter(2 * pl.col("seeds_stopped") > pl.col("seeds"))
-        saved, lost = usual["epochs_saved"].drop_nulls(), 100 * usual["accuracy_lost"].drop_nulls()
-        cells = [str(kind).replace("_", " "), f"{usual.height} of {part.height}"]
-        cells += ["-", "-"]
-        if len(saved) and len(lost):
+        cells = [str(kind).replace("_", " "), f"{usual.height} of {part.height}", "-", "-"]
+        # the columns are missing where no rule stops three seeds
+        known = usual.drop_nulls("epochs_saved") if "epochs_saved" in usual.columns else usual.clear()
+        if known.height:
+            saved, lost = known["epochs_saved"], 100 * known["accuracy_lost"]
             cells[2:] = [f"{saved.median():.1f}", f"{lost.median():.2f} ({lost.max():.2f})"]
         rows.append(cells)
     header = [
