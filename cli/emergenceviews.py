@@ -6,7 +6,7 @@ from emergraph.analysis.view import View
 
 if TYPE_CHECKING:
     from emergraph.analysis.emergence.fullreport import EmergenceReport
-    from emergraph.analysis.emergence.intervals import BootstrapResult
+    from emergraph.analysis.emergence.intervals import BootstrapResult, SampleRange
     from emergraph.analysis.emergence.positionrun import PositionReport
     from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
@@ -75,24 +75,23 @@ def _sweep_facts(sweep: "ThresholdSweep") -> dict[str, object]:
 
 
 def interval_view(result: "BootstrapResult") -> View:
-    """E with its interval."""
+    """E over samples, with its interval or spread."""
     import polars as pl
 
     facts = {
         "activity": result.activity,
         "samples": result.n_samples,
         "draws": result.n_draws,
-        "confidence": result.confidence,
+        "level": result.level,
         "seed": result.seed,
     }
     rows = [
         {
-            "interior": str(interval.interior),
-            "emergence": interval.observed.value,
-            "low": interval.low.value,
-            "high": interval.high.value,
+            "interior": str(found.interior),
+            "emergence": found.observed.value,
+            **_ends(found),
         }
-        for interval in result.intervals
+        for found in result.ranges
     ]
     return View(rows=pl.DataFrame(rows), facts=facts, document=result.to_dict())
 
@@ -165,10 +164,17 @@ def _report_row(report: "EmergenceReport", interior: str) -> dict[str, object]:
             row["edge_form"] = count.edge_form.value
         row |= {name: _value(getattr(count, name)) for name in RELATIVE}
     if report.interval is not None:
-        interval = report.interval.interval(interior)
-        row.setdefault("emergence", interval.observed.value)
-        row |= {"low": interval.low.value, "high": interval.high.value}
+        found = report.interval.range(interior)
+        row.setdefault("emergence", found.observed.value)
+        row |= _ends(found)
     return row
+
+
+def _ends(found: "SampleRange") -> dict[str, object]:
+    """The ends of an interval or of a spread, under its own names."""
+    words = ("low", "high") if found.is_interval else ("spread_low", "spread_high")
+    ends = found.ends()
+    return {word: _value(ends[word]) for word in words}
 
 
 def position_view(report: "PositionReport") -> View:
@@ -198,16 +204,21 @@ def trajectory_view(result: "Trajectory") -> View:
 
     facts: dict[str, object] = {
         "activity": result.activity,
+        "runs": ", ".join(name or "-" for name in result.runs),
         "snapshots": result.frame.height,
         "metric": result.options.metric,
+        "verdict": result.verdict,
     }
     for stopping in result.stoppings:
-        facts[f"stop when {stopping.rule.replace('_', ' ')}, {stopping.measure}"] = _stopping_text(stopping)
+        where = f" of {stopping.training}" if len(result.runs) > 1 else ""
+        rule = f"stop when {stopping.rule.replace('_', ' ')}, {stopping.measure}{where}"
+        facts[rule] = _stopping_text(stopping)
     correlations = [c.row() for c in result.correlations]
-    wanted = ("step", "emergence_", "per_density_", "activity_s", "weight_sparsity", "metric_", "change_")
+    several = ("training",) if len(result.runs) > 1 else ()
+    parts = ("step", "emergence_", "per_density_", "activity_s", "weight_sparsity", "metric_", "change_")
     return View(
         rows=result.frame,
-        columns=[name for name in result.frame.columns if name.startswith(wanted)],
+        columns=[name for name in result.frame.columns if name.startswith((*several, *parts))],
         details=pl.DataFrame(correlations, infer_schema_length=None) if correlations else None,
         facts=facts,
         document=result.to_dict(),

@@ -71,7 +71,7 @@ def rules(weights: Matrices) -> Iterator[str]:
         yield f"{rule:<14}{result.n_active:>13}{result.active.exact:>10}{result.any.exact:>10}"
     each = bootstrap_emergence(graph, trace, "per_sample", threshold=THRESHOLD, seed=DRAW_SEED)
     n_active = f"{each.samples['n_active'].mean():.1f}" if each.samples is not None else ""
-    active, anyway = each.interval("active"), each.interval("any")
+    active, anyway = each.range("active"), each.range("any")
     yield f"{'per_sample':<14}{n_active:>13}{active.observed.value:>10.0f}{anyway.observed.value:>10.0f}"
     yield (
         f"per_sample, 95 % interval of the mean over {each.n_samples} samples: "

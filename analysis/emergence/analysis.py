@@ -61,16 +61,18 @@ BY_THRESHOLD = ResultTable(
 )
 INTERVALS = ResultTable(
     "emergence_intervals",
-    "One row per interior of a bootstrap over the samples of a trace.",
+    "One row per interior: E over the samples of a trace, with an interval or a spread.",
     (
         Column("interior", "VARCHAR", "As in emergence."),
         Column("activity", "VARCHAR", "Which units are active, in words."),
         Column("emergence", "DOUBLE", "E on all samples; for rule per_sample the mean over samples."),
-        Column("low", "DOUBLE", "Lower end of the interval."),
-        Column("high", "DOUBLE", "Upper end of the interval."),
-        Column("confidence", "DOUBLE", "Confidence of the interval, in (0, 1)."),
-        Column("n_draws", "INTEGER", "Draws with replacement."),
-        Column("n_samples", "INTEGER", "Samples drawn from."),
+        Column("low", "DOUBLE", "Lower end of the interval; NULL for rules that have a spread."),
+        Column("high", "DOUBLE", "Upper end of the interval; NULL for rules that have a spread."),
+        Column("spread_low", "DOUBLE", "Lower end of E over samples drawn again; no interval."),
+        Column("spread_high", "DOUBLE", "Upper end of it; NULL for rule per_sample."),
+        Column("level", "DOUBLE", "Coverage of the interval, or share of draws in the spread."),
+        Column("n_draws", "INTEGER", "Draws with replacement; 0 for an interval."),
+        Column("n_samples", "INTEGER", "Samples behind it."),
     ),
 )
 NULLS = ResultTable(
@@ -127,6 +129,7 @@ STEPS = ResultTable(
     "trajectory_steps",
     "One row per snapshot and interior of a run: E along training.",
     (
+        Column("training", "VARCHAR", "Training run: the name of the snapshot without its step."),
         Column("snapshot", "INTEGER", "graphs.id of the snapshot."),
         Column("step", "BIGINT", "Training step."),
         Column("interior", "VARCHAR", "As in emergence."),
@@ -145,17 +148,22 @@ CORRELATIONS = ResultTable(
         Column("measure", "VARCHAR", "Figure of emergence."),
         Column("change", "VARCHAR", "raw, or smoothed by a trailing mean."),
         Column("lag", "INTEGER", "Steps between E and the change."),
-        Column("n", "INTEGER", "Pairs."),
-        Column("rho", "DOUBLE", "Spearman's rank correlation; NULL where one of the two is constant."),
-        Column("p", "DOUBLE", "Permutation p value."),
+        Column("n", "INTEGER", "Pairs of each run."),
+        Column("runs", "INTEGER", "Training runs in which E and the change vary."),
+        Column("rho", "DOUBLE", "Spearman's rank correlation along the steps, mean over runs."),
+        Column("low", "DOUBLE", "Lower end of its 95 % interval over runs; NULL for one run."),
+        Column("high", "DOUBLE", "Upper end of it."),
         Column("rho_given_step", "DOUBLE", "The same with the step held constant."),
-        Column("p_given_step", "DOUBLE", "Its permutation p value."),
+        Column("p", "DOUBLE", "p value of the test; NULL for none."),
+        Column("p_holm", "DOUBLE", "The same after Holm's correction over all rows of the run."),
+        Column("test", "VARCHAR", "What was drawn at random, or why there is no p value."),
     ),
 )
 STOPPINGS = ResultTable(
     "trajectory_stoppings",
     "One row per rule on E: where it stops training, beside ordinary early stopping.",
     (
+        Column("training", "VARCHAR", "Training run."),
         Column("rule", "VARCHAR", "settled or near_zero."),
         Column("measure", "VARCHAR", "Figure of emergence."),
         Column("step", "BIGINT", "Where the rule stops; NULL for never."),
@@ -189,15 +197,18 @@ FROM emergence WHERE run = {run} ORDER BY interior""",
         ),
         TableSpec(
             name="emergence-intervals",
-            title="Interval over samples",
+            title="E over samples",
             definition=(
-                "Percentile interval of E when the samples of the trace are drawn again with replacement."
+                "For rule per_sample the interval of the mean over samples (low, high). For the others how "
+                "far E moves when samples are drawn again with replacement (spread): a count of units above "
+                "a threshold is no smooth function of the samples, and this is no confidence interval."
             ),
             query=Query(
                 name="rows",
                 table="emergence_intervals",
                 sql="""
-SELECT interior, activity, emergence, low, high, confidence, n_draws AS draws, n_samples AS samples
+SELECT interior, activity, emergence, low, high, spread_low, spread_high, level, n_draws AS draws,
+       n_samples AS samples
 FROM emergence_intervals WHERE run = {run} ORDER BY interior""",
             ),
         ),

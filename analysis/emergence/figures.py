@@ -51,7 +51,7 @@ SWEEP = Figure(
         "upper bound on the dimension of the derived functor that it stands for. A unit is active where "
         "its activation exceeds the threshold. Two counts: paths whose inner units are all active, and "
         "paths with any inner units. Where E = 0 there is no line. Dots and bars, if any: E at one "
-        "threshold, with its bootstrap interval over samples."
+        "threshold, with its interval or spread over samples."
     ),
     queries=(
         Query(
@@ -70,9 +70,10 @@ ORDER BY paths, threshold""",
             sql="""
 SELECT CASE interior WHEN 'active' THEN 'through active units only' ELSE 'through any unit' END AS paths,
        regexp_extract(activity, '> ([-0-9.e+]+)', 1)::DOUBLE AS threshold,
-       log10(emergence) AS observed, log10(low) AS low, log10(high) AS high
+       log10(emergence) AS observed, log10(coalesce(low, spread_low)) AS low,
+       log10(coalesce(high, spread_high)) AS high
 FROM emergence_intervals
-WHERE run = {run} AND low > 0 AND regexp_matches(activity, '> [-0-9.e+]+')""",
+WHERE run = {run} AND coalesce(low, spread_low) > 0 AND regexp_matches(activity, '> [-0-9.e+]+')""",
         ),
     ),
     draw=draw_sweep,

@@ -14,7 +14,7 @@ from emergraph.analysis.activity.scores import ActivityScores
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.baselines import Baselines, baselines
 from emergraph.analysis.emergence.complexity import MINIMUM_SAMPLES, effective_complexity
-from emergraph.analysis.emergence.intervals import BootstrapResult, bootstrap_emergence
+from emergraph.analysis.emergence.intervals import BootstrapResult, bootstrap_emergence, no_range
 from emergraph.analysis.emergence.nulls import NullResult, null_model
 from emergraph.analysis.emergence.options import ACTIVITY_NULLS, NullKind, ReportOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
@@ -97,8 +97,10 @@ def full_report(
     result = path_count_emergence(graph, activity, options=options, removed=removed) if single else None
     sweep = threshold_sweep(graph, scores, grid, options=options)
     interval = None
-    if trace is None or scores.rule is ActivityRule.WEIGHT_CHANGE or trace.samples is None:
+    if trace is None or trace.samples is None:
         left_out["interval"] = f"rule {scores.rule} has no samples to draw from"
+    elif reason := no_range(scores.rule):
+        left_out["interval"] = f"rule {scores.rule} {reason}"
     else:
         interval = bootstrap_emergence(
             graph,

@@ -1,6 +1,7 @@
 """What a path count returns."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.paths.scaled import Scaled
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind
+
+LARGEST_LOG10 = math.log10(sys.float_info.max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,11 @@ class Magnitude:
     def of(cls, count: Scaled) -> "Magnitude":
         """From a scaled scalar."""
         return cls(value=float(count.floats()), log10=float(count.log10()))
+
+    @classmethod
+    def of_log10(cls, log10: float) -> "Magnitude":
+        """From a finite decimal logarithm."""
+        return cls(value=10.0**log10 if log10 < LARGEST_LOG10 else math.inf, log10=log10)
 
     def over(self, divisor: float) -> "Magnitude":
         """Divided by a positive number."""

@@ -93,25 +93,24 @@ def _sweep_rows(sweep: ThresholdSweep) -> Rows:
 
 def save_intervals(store: Store, graph: int, result: BootstrapResult, **about: object) -> int:
     """Write bootstrap intervals to a store; return the id of the run. Arguments as in `save_emergence`."""
-    parameters = {"activity": result.activity, "confidence": result.confidence, **about}
+    parameters = {"activity": result.activity, "level": result.level, **about}
     return store.record_run(
         graph, EMERGENCE.name, parameters, seed=result.seed, result_tables=_interval_rows(result)
     )
 
 
 def _interval_rows(result: BootstrapResult) -> Rows:
-    rows = [
+    rows: list[dict[str, object]] = [
         {
-            "interior": str(interval.interior),
+            "interior": str(found.interior),
             "activity": result.activity,
-            "emergence": interval.observed.value,
-            "low": interval.low.value,
-            "high": interval.high.value,
-            "confidence": result.confidence,
+            "emergence": found.observed.value,
+            **{name: None if end is None else end.value for name, end in found.ends().items()},
+            "level": result.level,
             "n_draws": result.n_draws,
             "n_samples": result.n_samples,
         }
-        for interval in result.intervals
+        for found in result.ranges
     ]
     return {INTERVALS.name: _frame(INTERVALS, rows)}
 

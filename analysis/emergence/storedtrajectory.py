@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from emergraph.analysis.activity.options import ActivityRule
@@ -19,6 +20,7 @@ from emergraph.analysis.emergence.trajectory import (
     Stopping,
     Trajectory,
     change,
+    corrected,
     lagged_correlations,
     stoppings,
 )
@@ -36,14 +38,16 @@ MINIMUM_STEPS = 3
 
 
 def chosen_snapshots(graphs: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
-    """The graphs with one of these names, ids or patterns (`run-*`), by training step.
+    """The graphs with one of these names, ids or patterns (`run-*`), by training run and step.
+
+    Snapshots of the recorder are called `run-step`: those of one name are a training run.
 
     Args:
         graphs: The table `graphs` of a store.
         wanted: Names, ids or patterns.
 
     Raises:
-        UsageError: Fewer than three graphs are left, some have no step, or two have the same one.
+        UsageError: Fewer than three graphs are left of a run, some have no step, or two have the same one.
     """
     names = graphs["name"].to_list()
     ids = [str(i) for i in graphs["id"].to_list()]
@@ -52,17 +56,31 @@ def chosen_snapshots(graphs: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFram
         for name, number in zip(names, ids, strict=True)
     ]
     chosen = graphs.filter(pl.Series(keep, dtype=pl.Boolean))
-    if chosen.height < MINIMUM_STEPS:
-        raise UsageError(
-            f"a trajectory needs at least {MINIMUM_STEPS} snapshots, "
-            f"{chosen.height} of {graphs.height} graphs match"
-        )
     if chosen["step"].null_count():
         unnamed = chosen.filter(pl.col("step").is_null())["name"][0]
         raise UsageError(f"graph '{unnamed}' has no training step: choose recorded snapshots with --graphs")
-    if chosen["step"].n_unique() < chosen.height:
-        raise UsageError("two of the graphs have the same training step: choose one run with --graphs")
-    return chosen.sort("step")
+    training = [training_of(name, step) for name, step in chosen.select("name", "step").iter_rows()]
+    chosen = chosen.with_columns(pl.Series("training", training, dtype=pl.String)).sort("training", "step")
+    counts = chosen.group_by("training").agg(pl.len().alias("n"), pl.col("step").n_unique().alias("steps"))
+    if not chosen.height or int(counts["n"].min()) < MINIMUM_STEPS:  # type: ignore[arg-type]
+        raise UsageError(
+            f"a trajectory needs at least {MINIMUM_STEPS} snapshots of each run, "
+            f"{chosen.height} of {graphs.height} graphs match"
+        )
+    if (counts["n"] != counts["steps"]).any():
+        raise UsageError("two of the graphs of a run have the same training step: choose with --graphs")
+    return chosen
+
+
+def training_of(name: str, step: int) -> str:
+    """Name of the training run of a snapshot: its own without the step.
+
+    Example:
+        >>> training_of("mlp-20", 20), training_of("last", 20)
+        ('mlp', '')
+    """
+    ending = f"-{step}"
+    return name.removesuffix(ending) if name.endswith(ending) else ""
 
 
 def stored_trajectory(
@@ -88,10 +106,11 @@ def stored_trajectory(
         trajectory: Metric, lags, patience.
 
     Returns:
-        `frame` has one row per step: graph, name, step, then for each interior `emergence_<interior>`,
-        `log10_<interior>`, `per_param_<interior>`, `per_dense_param_<interior>`, `per_density_<interior>`;
-        n_active, activity_sparsity, weight_sparsity, weight_l2; every recorded metric as `metric_<name>`; and
-        `change_raw` and `change_smoothed`, the change in the chosen metric that follows the step.
+        `frame` has one row per run and step: training, graph, name, step, then for each interior
+        `emergence_<interior>`, `log10_<interior>`, `per_param_<interior>`,
+        `per_dense_param_<interior>`, `per_density_<interior>`; n_active, activity_sparsity, weight_sparsity,
+        weight_l2; every recorded metric as `metric_<name>`; and `change_raw` and
+        `change_smoothed`, the change in the chosen metric that follows the step.
 
     Raises:
         UsageError: The snapshots do not make a trajectory, or no snapshot has the metric.
@@ -104,10 +123,12 @@ def stored_trajectory(
     rows: list[dict[str, object]] = []
     before: UnitGraph | None = None
     text = ""
-    for graph, name, step in chosen.select("id", "name", "step").iter_rows():
+    last = None
+    for graph, name, step, training in chosen.select("id", "name", "step", "training").iter_rows():
+        before, last = (before if training == last else None), training
         reader = store.graph(int(graph))
         unit_graph = read_unit_graph(reader)
-        row: dict[str, object] = {"graph": graph, "name": name, "step": step}
+        row: dict[str, object] = {"training": training, "graph": graph, "name": name, "step": step}
         if rule is not ActivityRule.WEIGHT_CHANGE or before is not None:
             trace = None if rule is ActivityRule.WEIGHT_CHANGE else read_unit_trace(reader)
             active = activity_scores(rule, unit_graph, trace=trace, before=before).above(threshold)
@@ -156,35 +177,53 @@ def _related(
     if frame[column].null_count():
         gaps = frame.filter(pl.col(column).is_null())["name"].to_list()
         raise UsageError(f"graph '{gaps[0]}' has no metric '{wish.metric}', others have: leave it out")
-    values = frame[column].to_numpy()
-    for name, window in (("change_raw", 1), ("change_smoothed", wish.window)):
-        frame = frame.with_columns(pl.Series(name, [*change(values, window=window).tolist(), None]))
+    runs = frame.partition_by("training", maintain_order=True)
+    runs = [_with_changes(run, column, wish) for run in runs]
+    same_steps = len({tuple(run["step"].to_list()) for run in runs}) == 1
+    if not same_steps:
+        left_out.append("the runs have different steps: no correlation is taken over them")
+    metric = [run[column].to_numpy().astype(np.float64) for run in runs]
     for interior in interiors:
-        # Ranks of E by its logarithm, which is finite where E is not; E = 0 is below every other count.
-        logs = pl.col(f"log10_{interior}").cast(pl.Float64).fill_null(-1.0)
-        size = pl.when(pl.col(f"emergence_{interior}").is_null()).then(None).otherwise(logs)
-        for measure, figure in (
-            (f"emergence_{interior}", size),
-            (f"per_density_{interior}", pl.col(f"per_density_{interior}").cast(pl.Float64)),
-        ):
-            figures = frame.select(figure.fill_null(math.nan)).to_series().to_numpy()
-            correlations += lagged_correlations(measure, figures, values, wish)
-        measured = frame.filter(pl.col(f"emergence_{interior}").is_not_null())
-        found += stoppings(
-            f"emergence_{interior}",
-            measured[f"emergence_{interior}"].to_numpy(),
-            measured[column].to_numpy(),
-            measured["step"].to_list(),
-            wish,
-        )
+        for measure, figure in _figures(interior).items():
+            sizes = [run.select(figure.fill_null(math.nan)).to_series().to_numpy() for run in runs]
+            if same_steps:
+                correlations += lagged_correlations(measure, sizes, metric, wish)
+        for run in runs:
+            measured = run.filter(pl.col(f"emergence_{interior}").is_not_null())
+            found += stoppings(
+                f"emergence_{interior}",
+                measured[f"emergence_{interior}"].to_numpy(),
+                measured[column].to_numpy(),
+                measured["step"].to_list(),
+                wish,
+                training=run["training"][0],
+            )
+    frame = pl.concat(runs)
     return Trajectory(
         frame=frame,
-        correlations=tuple(correlations),
+        correlations=corrected(correlations),
         stoppings=tuple(found),
         activity=text,
         options=wish,
         left_out=tuple(left_out),
     )
+
+
+def _with_changes(run: pl.DataFrame, column: str, wish: TrajectoryOptions) -> pl.DataFrame:
+    values = run[column].to_numpy()
+    changes = {
+        name: [*change(values, window=window).tolist(), None]
+        for name, window in (("change_raw", 1), ("change_smoothed", wish.window))
+    }
+    return run.with_columns(pl.Series(name, column, dtype=pl.Float64) for name, column in changes.items())
+
+
+def _figures(interior: Interior) -> dict[str, pl.Expr]:
+    """What is correlated: E by its logarithm, finite where E is not, with E = 0 below all; and relative E."""
+    logs = pl.col(f"log10_{interior}").cast(pl.Float64).fill_null(-1.0)
+    size = pl.when(pl.col(f"emergence_{interior}").is_null()).then(None).otherwise(logs)
+    relative = pl.col(f"per_density_{interior}").cast(pl.Float64)
+    return {f"emergence_{interior}": size, f"per_density_{interior}": relative}
 
 
 def save_trajectory(store: Store, result: Trajectory, **about: object) -> int:
@@ -200,6 +239,7 @@ def save_trajectory(store: Store, result: Trajectory, **about: object) -> int:
     known = metric in result.frame.columns
     steps = [
         {
+            "training": row["training"],
             "snapshot": row["graph"],
             "step": row["step"],
             "interior": interior,

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.information.codes import distinct_states
-from emergraph.analysis.information.estimate import Estimate, Floats, spread
+from emergraph.analysis.information.estimate import Floats, MutualInformation, spread
 from emergraph.analysis.information.measure import EstimatorOptions, Inputs, measure
 from emergraph.analysis.information.states import BlockStates, Micro
 from emergraph.choices import unknown
@@ -33,8 +33,8 @@ class BlockInformation:
 
     block: str
     """Its name; `TOTAL` for the chain from its first state to its last."""
-    macro: Estimate
-    micro: tuple[Estimate, ...]
+    macro: MutualInformation
+    micro: tuple[MutualInformation, ...]
     """One per token position."""
 
     @property
@@ -96,7 +96,7 @@ class BlockInformation:
         }
 
 
-def _deviations(estimate: Estimate) -> Floats:
+def _deviations(estimate: MutualInformation) -> Floats:
     return np.zeros_like(estimate.deviations) if estimate.at_ceiling else estimate.deviations
 
 
@@ -171,7 +171,7 @@ def information_emergence(
     options: EstimatorOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> InformationResult:
-    """Estimate the information emergence of every block, and of all blocks together.
+    """MutualInformation the information emergence of every block, and of all blocks together.
 
     Args:
         states: Hidden states, with those of the micro level.

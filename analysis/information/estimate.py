@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.statistics.intervals import percentiles
+
 Floats = NDArray[np.float64]
 
-COVERAGE = (2.5, 97.5)
-"""Percentiles of the deviations that bound an interval."""
 BITS = float(1 / np.log(2))
 """Bits per nat."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Estimate:
+class MutualInformation:
     """An estimate of mutual information, in bits."""
 
     raw: float
@@ -68,8 +68,5 @@ class Estimate:
 
 def spread(value: float, deviations: Floats) -> tuple[float, float]:
     """Return the interval around a value that deviations of resampled values give; NaN for none."""
-    finite = deviations[np.isfinite(deviations)]
-    if finite.size == 0:
-        return float("nan"), float("nan")
-    low, high = np.percentile(finite, COVERAGE)
-    return float(value + low), float(value + high)
+    low, high = percentiles(deviations)
+    return value + low, value + high

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.information.codes import code_information, distinct_states
-from emergraph.analysis.information.estimate import Estimate, Floats
+from emergraph.analysis.information.estimate import Floats, MutualInformation
 from emergraph.analysis.information.gaussian import (
     canonical_correlations,
     gaussian_information,
@@ -126,8 +126,8 @@ def measure(
     *,
     inputs: Inputs | None = None,
     options: EstimatorOptions | None = None,
-) -> Estimate:
-    """Estimate the mutual information of two samples of vectors.
+) -> MutualInformation:
+    """MutualInformation the mutual information of two samples of vectors.
 
     Args:
         x: (n, p) samples.
@@ -259,8 +259,8 @@ def _estimate(
     options: EstimatorOptions,
     n: int,
     diagnostics: dict[str, object],
-) -> Estimate:
-    return Estimate(
+) -> MutualInformation:
+    return MutualInformation(
         raw=raw,
         deviations=deviations,
         ceiling=inputs.ceiling,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, jackknife, plain
+from emergraph.analysis.statistics.estimate import Estimate, plain
+from emergraph.analysis.statistics.intervals import jackknife
 from emergraph.errors import UsageError
 
 

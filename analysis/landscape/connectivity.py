@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import plain
+from emergraph.analysis.statistics.estimate import plain
 from emergraph.errors import UsageError
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.descents import Differentiable
 from emergraph.analysis.landscape.directions import perturbation_scale
-from emergraph.analysis.landscape.estimate import Estimate
 from emergraph.analysis.landscape.evaluator import Weights
 from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.sharpness import WorstCase, keskar_sharpness, worst_case_ascent
@@ -26,6 +25,7 @@ from emergraph.analysis.landscape.spectrum import (
     hutchinson_trace,
     spectral_density,
 )
+from emergraph.analysis.statistics.estimate import Estimate
 
 Vector = NDArray[np.float64]
 

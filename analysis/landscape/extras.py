@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 
 from emergraph.analysis.landscape.curvature import Curvature
-from emergraph.analysis.landscape.estimate import Estimate, estimate
 from emergraph.analysis.landscape.lines import Line
 from emergraph.analysis.landscape.optima import Optima
 from emergraph.analysis.landscape.trajectories import Trajectory
+from emergraph.analysis.statistics.estimate import Estimate
+from emergraph.analysis.statistics.intervals import student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Extras:
             pca = self.trajectory.pca
             for k, (share, null) in enumerate(zip(pca.explained, pca.random_walk, strict=True), start=1):
                 found[f"trajectory_explained_{k}"] = single(share, null=null)
-            found["trajectory_residual"] = estimate(pca.residual)
+            found["trajectory_residual"] = student(pca.residual)
         if self.curvature is not None:
             found |= _of_curvature(self.curvature)
         if self.optima is not None:
@@ -52,7 +53,7 @@ def single(value: float | None, *, null: float | None = None) -> Estimate:
         >>> single(2.0).mean, single(2.0).n
         (2.0, 1)
     """
-    return estimate([float("nan") if value is None else value], null=null)
+    return student([float("nan") if value is None else value], null=null)
 
 
 def numbers(figures: dict[str, object]) -> dict[str, float]:

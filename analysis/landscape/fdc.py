@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from emergraph.analysis.landscape.estimate import Estimate, check_level, plain
+from emergraph.analysis.statistics.estimate import Estimate, check_level, plain
 from emergraph.errors import UsageError
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emergraph.analysis.landscape.autocorrelation import correlation_length
-from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.lon import build_lon
+from emergraph.analysis.statistics.estimate import plain
 from emergraph.errors import UsageError
 
 MAX_GROUPS = 14

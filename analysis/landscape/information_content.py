@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
+from emergraph.analysis.statistics.estimate import Estimate, plain
+from emergraph.analysis.statistics.intervals import student
 from emergraph.errors import UsageError
 
 SETTLED = 0.05
@@ -245,7 +246,7 @@ def summarise_information(
 
     def over(name: str, null: float | None = None) -> Estimate:
         values = [getattr(row, name) for row in rows]
-        return estimate(
+        return student(
             [np.nan if value is None else value for value in values], seed=seed, null=null, level=level
         )
 

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.autocorrelation import analyse_walks
-from emergraph.analysis.landscape.estimate import Estimate, estimate
 from emergraph.analysis.landscape.layout import Layout, ParameterBlock
 from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.tasks import SliceTask, Task, TensorWalkTask
 from emergraph.analysis.landscape.walks import WalkPlan
+from emergraph.analysis.statistics.estimate import Estimate
+from emergraph.analysis.statistics.intervals import student
 
 Array = NDArray[np.float64]
 
@@ -110,7 +111,7 @@ def layer_ruggedness(
                 tensor=block.name,
                 layer=block.layer,
                 n_params=block.size,
-                rise=estimate(ends.mean(axis=1) - base_loss, seed=options.seed, level=options.level)
+                rise=student(ends.mean(axis=1) - base_loss, seed=options.seed, level=options.level)
                 if n
                 else None,
                 rho_1=correlation.rho_1 if correlation is not None else None,

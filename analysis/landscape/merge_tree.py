@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.extrema import RING, as_grid
+from emergraph.analysis.statistics.estimate import plain
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
+from emergraph.analysis.statistics.estimate import Estimate, plain
+from emergraph.analysis.statistics.intervals import student
 from emergraph.errors import UsageError
 
 
@@ -69,8 +70,8 @@ def neutrality(walks: ArrayLike, *, eps: float, seed: int | None = None, level: 
     shares = (np.abs(np.diff(values, axis=1)) <= eps).mean(axis=1)
     plateaus = [plateau_lengths(walk, eps) for walk in values]
     return Neutrality(
-        neutral_share=estimate(shares, seed=seed, level=level),
-        plateau_length=estimate([p.mean() for p in plateaus], seed=seed, level=level),
+        neutral_share=student(shares, seed=seed, level=level),
+        plateau_length=student([p.mean() for p in plateaus], seed=seed, level=level),
         longest_plateau=int(max(p.max() for p in plateaus)),
         eps=eps,
     )

@@ -20,7 +20,6 @@ from emergraph.analysis.landscape.analysis import (
     STATISTICS,
 )
 from emergraph.analysis.landscape.curves import curve_points
-from emergraph.analysis.landscape.estimate import Estimate
 from emergraph.analysis.landscape.extras import Extras
 from emergraph.analysis.landscape.hypercube import attractors, main_effects, pair_effects
 from emergraph.analysis.landscape.modelsurvey import ModelSurvey
@@ -29,6 +28,7 @@ from emergraph.analysis.landscape.options import ModelOptions
 from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
 from emergraph.analysis.modelruns.samples import IN_MEMORY, kept_name
 from emergraph.analysis.nulls_for_json import finite_or_none
+from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import Store, open_store
 from emergraph.options import text_of

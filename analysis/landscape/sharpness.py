@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
+from emergraph.analysis.statistics.estimate import Estimate, plain
+from emergraph.analysis.statistics.intervals import student
 from emergraph.errors import UsageError
 
 Vector = NDArray[np.float64]
@@ -67,7 +68,7 @@ def average_sharpness(
     for _ in range(n):
         step = sigma * scale * rng.standard_normal(base.size)
         rises.append((loss(base + step) + loss(base - step)) / 2 - start)
-    return estimate(rises, seed=seed, level=level)
+    return student(rises, seed=seed, level=level)
 
 
 def _to_ball(step: Vector, scale: Vector, rho: float) -> Vector:
@@ -118,7 +119,7 @@ def worst_case_ascent(
             step = _to_ball(scale**2 * gradient(base + step), scale, rho)
             highest = max(highest, loss(base + step) - start)
         best.append(highest)
-    return WorstCase(rise=max(best), rho=rho, rises=estimate(best, seed=seed), method="ascent")
+    return WorstCase(rise=max(best), rho=rho, rises=student(best, seed=seed), method="ascent")
 
 
 def worst_case_sampled(
@@ -134,7 +135,7 @@ def worst_case_sampled(
     rises = [
         loss(base + _to_ball(scale * rng.standard_normal(base.size), scale, rho)) - start for _ in range(n)
     ]
-    return WorstCase(rise=max(rises), rho=rho, rises=estimate(rises, seed=seed), method="sampled")
+    return WorstCase(rise=max(rises), rho=rho, rises=student(rises, seed=seed), method="sampled")
 
 
 def keskar_sharpness(

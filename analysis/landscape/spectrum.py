@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
-from emergraph.analysis.landscape.estimate import Estimate, estimate, plain
+from emergraph.analysis.statistics.estimate import Estimate, plain
+from emergraph.analysis.statistics.intervals import student
 from emergraph.errors import UsageError
 
 Vector = NDArray[np.float64]
@@ -279,7 +280,7 @@ def hutchinson_trace(
     """
     rng = np.random.default_rng(seed)
     values = [float(z @ product(z)) for z in (_rademacher(rng, n) for _ in range(probes))]
-    return estimate(values, seed=seed, level=level)
+    return student(values, seed=seed, level=level)
 
 
 def hutch_pp_trace(
@@ -312,7 +313,7 @@ def hutch_pp_trace(
         z = _rademacher(rng, n)
         z = z - q @ (q.T @ z)
         rest.append(exact + float(z @ product(z)))
-    return estimate(rest, seed=seed, level=level)
+    return student(rest, seed=seed, level=level)
 
 
 def spectral_density(
@@ -344,8 +345,8 @@ def spectral_density(
     return SpectralDensity(
         nodes=nodes,
         weights=weights,
-        mean=estimate((nodes * weights).sum(axis=1), seed=seed, level=level),
-        negative_mass=estimate((weights * (nodes < -tolerance)).sum(axis=1), seed=seed, level=level),
+        mean=student((nodes * weights).sum(axis=1), seed=seed, level=level),
+        negative_mass=student((weights * (nodes < -tolerance)).sum(axis=1), seed=seed, level=level),
         tolerance=tolerance,
         seed=seed,
     )

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.autocorrelation import analyse_walks
 from emergraph.analysis.landscape.directions import perturbation_scale, random_directions
-from emergraph.analysis.landscape.estimate import Estimate, estimate
 from emergraph.analysis.landscape.evaluator import Evaluator
 from emergraph.analysis.landscape.extrema import count_extrema, noise_floor
 from emergraph.analysis.landscape.fdc import fitness_distance, uniform_radii
@@ -43,6 +42,8 @@ from emergraph.analysis.landscape.tasks import (
     plane_tasks,
 )
 from emergraph.analysis.landscape.walks import WalkPlan
+from emergraph.analysis.statistics.estimate import Estimate
+from emergraph.analysis.statistics.intervals import student
 
 Array = NDArray[np.float64]
 
@@ -194,7 +195,7 @@ def _analyse(
         distance_correlation=fitness_distance(
             np.array(found["distances"]), plan.radii, seed=seed, level=level
         ),
-        average_sharpness=estimate(cloud.mean(axis=1) - base, seed=seed, level=level),
+        average_sharpness=student(cloud.mean(axis=1) - base, seed=seed, level=level),
         planes=planes,
         plane_estimates=_over_planes(planes, seed, level),
         balls=_balls(options, found, base),
@@ -240,7 +241,7 @@ def _over_planes(planes: tuple[Plane, ...], seed: int, level: float) -> dict[str
     # A bowl has one minimum, no saddle, no persistence, and is convex.
     nulls = {"n_minima": 1.0, "convex_share": 1.0}
     return {
-        name: estimate(column, seed=seed, null=nulls.get(name, 0.0), level=level)
+        name: student(column, seed=seed, null=nulls.get(name, 0.0), level=level)
         for name, column in values.items()
     }
 
@@ -250,7 +251,7 @@ def _balls(options: SurveyOptions, found: dict[str, list[Array]], base: float) -
         return None
     rises = {name: np.array(found[name]) - base for name in ("balls", "adaptive_balls")}
     means = {
-        name: estimate(rise.mean(axis=1), seed=options.seed, level=options.level)
+        name: student(rise.mean(axis=1), seed=options.seed, level=options.level)
         for name, rise in rises.items()
     }
     return Balls(

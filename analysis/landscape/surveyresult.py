@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.autocorrelation import Autocorrelation
-from emergraph.analysis.landscape.estimate import Estimate, plain
 from emergraph.analysis.landscape.extras import Extras, numbers, single
 from emergraph.analysis.landscape.extrema import Extrema
 from emergraph.analysis.landscape.fdc import FitnessDistance
@@ -19,6 +18,7 @@ from emergraph.analysis.landscape.neutrality import Neutrality
 from emergraph.analysis.landscape.options import SurveyOptions
 from emergraph.analysis.landscape.slices import PlaneConvexity, SliceSummary
 from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.statistics.estimate import Estimate, plain
 
 Array = NDArray[np.float64]
 

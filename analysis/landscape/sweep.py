@@ -21,10 +21,10 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.estimate import plain
 from emergraph.analysis.landscape.evaluator import Evaluator
 from emergraph.analysis.landscape.options import Backend
 from emergraph.analysis.landscape.tasks import Task
+from emergraph.analysis.statistics.estimate import plain
 from emergraph.atomic import together
 from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraError, UsageError
 from emergraph.graphstore.text import first_line, printable

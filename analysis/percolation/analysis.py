@@ -22,8 +22,8 @@ THRESHOLDS = ResultTable(
     (
         Column("series", "VARCHAR", "observed, shuffled within blocks (the null model), or random."),
         Column("threshold", "DOUBLE", "Edges at the peak of the susceptibility, mean over seeds."),
-        Column("low", "DOUBLE", "Percentile 2.5 of it over seeds."),
-        Column("high", "DOUBLE", "Percentile 97.5 of it over seeds."),
+        Column("low", "DOUBLE", "Lower end of its 95 % interval over seeds; NULL for a single order."),
+        Column("high", "DOUBLE", "Upper end of its interval."),
         Column("share", "DOUBLE", "Threshold as a share of all edges that are added, in [0, 1]."),
         Column("giant", "DOUBLE", "Share of units in the largest component at the peak, first seed."),
         Column("susceptibility", "DOUBLE", "Height of the peak, in units, first seed."),
@@ -41,8 +41,8 @@ CURVE = ResultTable(
         Column("edges", "BIGINT", "Edges that have been added."),
         Column("share", "DOUBLE", "The same as a share of all, in [0, 1]."),
         Column("giant", "DOUBLE", "Share of units in the largest component, mean over seeds."),
-        Column("giant_low", "DOUBLE", "Percentile 2.5 of it over seeds."),
-        Column("giant_high", "DOUBLE", "Percentile 97.5 of it over seeds."),
+        Column("giant_spread_low", "DOUBLE", "Percentile 2.5 of it over seeds."),
+        Column("giant_spread_high", "DOUBLE", "Percentile 97.5 of it over seeds."),
         Column(
             "susceptibility",
             "DOUBLE",

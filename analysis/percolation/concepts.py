@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.percolation.conceptcurve import (
     ClassPairs,
     ConceptCurve,
@@ -24,7 +25,8 @@ from emergraph.analysis.percolation.conceptcurve import (
 from emergraph.analysis.percolation.options import ConceptOptions, PairColumns
 from emergraph.analysis.percolation.pairs import ConceptPairs, read_pairs
 from emergraph.analysis.percolation.predictions import bipartite_giants
-from emergraph.analysis.percolation.result import COVERAGE
+from emergraph.analysis.percolation.result import SPREAD
+from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.errors import UsageError
 
 Counts = NDArray[np.int64]
@@ -218,15 +220,14 @@ def _numbered(of: Counts, n_classes: int) -> tuple[Counts, Counts]:
 def _threshold_row(
     name: str, curves: list[ConceptCurve], pairs: ConceptPairs, expected: float
 ) -> dict[str, object]:
-    thresholds = np.array([curve.threshold for curve in curves], dtype=np.float64)
-    low, high = np.percentile(thresholds, COVERAGE)
-    mean = float(thresholds.mean())
+    found = student([curve.threshold for curve in curves], support=Support.POSITIVE)
+    mean = found.mean
     seen = max(round(mean), 1) - 1
     return {
         "series": name,
         "threshold": mean,
-        "low": float(low),
-        "high": float(high),
+        "low": finite_or_none(found.low),
+        "high": finite_or_none(found.high),
         "relative": mean / expected,
         "observations": int(pairs.observation[seen]),
         "time": None if pairs.time is None else float(pairs.time[seen]),
@@ -268,11 +269,11 @@ def _curve(
     if not draws:
         return frame
     shares = np.array([draw.connected[draw.at(at)] / n_possible for draw in draws])
-    low, high = np.percentile(shares, COVERAGE, axis=0)
+    low, high = np.percentile(shares, SPREAD, axis=0)
     return frame.with_columns(
         random_connected=pl.Series(shares.mean(axis=0)),
-        random_low=pl.Series(low),
-        random_high=pl.Series(high),
+        random_spread_low=pl.Series(low),
+        random_spread_high=pl.Series(high),
     )
 
 

@@ -23,7 +23,7 @@ def draw_curve(frames: Frames) -> alt.VConcatChart:
         alt.Y("giant:Q", title="units in the largest component", axis=alt.Axis(format="%")),
         series="series",
         names=names,
-        band=("giant_low", "giant_high"),
+        band=("giant_spread_low", "giant_spread_high"),
     )
     chi = lines(
         curve, x, alt.Y("susceptibility:Q", title="susceptibility (units)"), series="series", names=names
@@ -56,7 +56,7 @@ CURVE = Figure(
             name="curve",
             table="percolation_curve",
             sql="""
-SELECT series, edges, share, giant, giant_low, giant_high, susceptibility
+SELECT series, edges, share, giant, giant_spread_low, giant_spread_high, susceptibility
 FROM percolation_curve WHERE run = {run} ORDER BY series = 'observed' DESC, series, edges""",
         ),
         Query(

@@ -22,7 +22,7 @@ from emergraph.analysis.percolation.keys import edge_keys
 from emergraph.analysis.percolation.options import OrderName, PercolationOptions
 from emergraph.analysis.percolation.predictions import (
     bipartite_threshold,
-    component_degrees,
+    branching_threshold,
     degree_threshold,
     layered_threshold,
 )
@@ -92,7 +92,6 @@ def percolate(
     layers = _blocks_alone(edges, sorted_by or _unordered(edges, rngs[0]), rngs[0])
     if sorted_by is not None and options.nulls:
         series += _nulls(start, sorted_by, rngs[: options.nulls])
-    degrees = component_degrees(edges, start.components, len(start.sizes))
     return PercolationResult(
         graph=graph.name,
         order=order,
@@ -103,7 +102,7 @@ def percolate(
         n_without_key=0 if keys is None else int(np.isnan(keys).sum()),
         has_ties=sorted_by is not None and sorted_by.has_ties,
         series=tuple(series),
-        degree_threshold=degree_threshold(degrees) * edges.n_edges,
+        degree_threshold=branching_threshold(edges, start.components, len(start.sizes)) * edges.n_edges,
         layered_threshold=layered_threshold(edges) * edges.n_edges,
         layers=layers,
     )

@@ -3,11 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.sparse import coo_array, csc_array, diags_array
+from scipy.sparse.linalg import eigs
 
 from emergraph.analysis.percolation.edgelist import PercolationEdges
 
 Floats = NDArray[np.float64]
 
+DENSE_SIDES = 600
+"""Sides of blocks up to which all eigenvalues are computed, and beyond which the largest alone is."""
 _HALVINGS = 53
 """Of an interval of 1, until it is as short as a double tells."""
 
@@ -102,11 +106,41 @@ def bipartite_giants(
     return side_e, np.where(none, 0.0, side_k(side_e))
 
 
-def component_degrees(edges: PercolationEdges, components: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """(n,) edges that leave each starting component."""
-    a, b = components[edges.src], components[edges.dst]
-    within = np.bincount(a[a == b], minlength=n)
-    return np.asarray(np.bincount(a, minlength=n) + np.bincount(b, minlength=n) - 2 * within)
+def branching_threshold(edges: PercolationEdges, components: NDArray[np.int64], n: int) -> float:
+    """Share of edges at which a random graph with the same degrees on each side of each block percolates.
+
+    An edge of a block ends at its two sides; following it to one of them leads to a starting component c with
+    probability k_t(c) / sum k_t, where k_t(c) counts its ends of that side t, and from there along
+    `k_u(c) - [u = t]` further edges by the side u. `p_c = 1 / largest eigenvalue` of the matrix of these mean
+    numbers (the multi-type form of Newman, Strogatz and Watts, Phys. Rev. E 64, 026118). One bipartite block
+    gives `(q_source q_target)^(-1/2)`, equal degrees about `layered_threshold`. A graph of finite size peaks
+    later, see docs/percolation.md.
+
+    Args:
+        edges: The edges.
+        components: (n_units,) component of each unit before the first edge.
+        n: Components.
+    """
+    sides = 2 * len(edges.blocks)
+    src, dst = components[edges.src], components[edges.dst]
+    apart = src != dst
+    block = edges.block_of_edge().astype(np.int64)[apart]
+    where = np.concatenate([src[apart], dst[apart]]), np.concatenate([2 * block, 2 * block + 1])
+    ends = coo_array((np.ones(len(where[0])), where), shape=(n, sides)).tocsr()
+    total = np.asarray(ends.sum(axis=0)).ravel()
+    further = (ends.T @ ends - diags_array(total)).tocsr()
+    other = np.arange(sides) ^ 1
+    share = diags_array(np.divide(1.0, total, out=np.zeros(sides), where=total > 0))
+    largest = _largest_eigenvalue((share @ further).tocsc()[:, other])
+    return 1 / largest if largest > 0 else float("inf")
+
+
+def _largest_eigenvalue(matrix: csc_array) -> float:
+    """Of a matrix without negative entries: a real number, by Perron and Frobenius."""
+    if matrix.shape[0] <= DENSE_SIDES:
+        return float(np.linalg.eigvals(matrix.toarray()).real.max())
+    start = np.ones(matrix.shape[0])
+    return float(eigs(matrix, k=1, which="LR", v0=start, return_eigenvectors=False)[0].real)
 
 
 def layered_threshold(edges: PercolationEdges) -> float:

@@ -7,12 +7,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.percolation.curve import MergeCurve
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.reach import NEVER
+from emergraph.analysis.statistics.estimate import Estimate
+from emergraph.analysis.statistics.intervals import Support, student
 
-COVERAGE = (2.5, 97.5)
-"""Percentiles over seeds that bound an interval."""
+SPREAD = (2.5, 97.5)
+"""Percentiles over seeds that bound a band."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,15 +35,14 @@ class Series:
         return np.array([curve.threshold for curve in self.curves], dtype=np.float64)
 
     @property
-    def threshold(self) -> float:
-        """Their mean, in edges."""
-        return float(self.thresholds.mean())
+    def estimate(self) -> Estimate:
+        """Their mean, in edges, with Student's interval over seeds; none for a single order."""
+        return student(self.thresholds, support=Support.POSITIVE)
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Percentiles 2.5 and 97.5 over seeds, in edges."""
-        low, high = np.percentile(self.thresholds, COVERAGE)
-        return float(low), float(high)
+    def threshold(self) -> float:
+        """The mean alone."""
+        return self.estimate.mean
 
     @property
     def half_reach(self) -> int | None:
@@ -52,14 +54,14 @@ class Series:
 
     def to_dict(self, n_edges: int) -> dict[str, object]:
         """Return the summary; shares are of all `n_edges` edges."""
-        low, high = self.interval
+        found = self.estimate
         first = self.curves[0]
         peak = int(np.argmax(first.susceptibility))
         return {
             "series": self.name,
             "threshold": self.threshold,
-            "low": low,
-            "high": high,
+            "low": finite_or_none(found.low),
+            "high": finite_or_none(found.high),
             "share": self.threshold / n_edges,
             "giant": float(first.giant[peak]) / first.n_units,
             "susceptibility": float(first.susceptibility[peak]),
@@ -87,7 +89,8 @@ class PercolationResult(ShownInNotebooks):
     series: tuple[Series, ...]
     """The observed order first, then the null models."""
     degree_threshold: float
-    """Edges at which a random graph with the same degrees percolates; infinite for never."""
+    """Edges at which a random graph with the same degrees on each side of each block percolates; infinite for
+    never."""
     layered_threshold: float
     """Edges at which a random graph with as many edges between layers percolates."""
     layers: pl.DataFrame
@@ -118,8 +121,8 @@ class PercolationResult(ShownInNotebooks):
     def curve(self) -> pl.DataFrame:
         """Return the curves of all series: one row per series and number of edges.
 
-        Columns series, edges, share (of edges), giant (share of units, mean over seeds), giant_low,
-        giant_high, susceptibility, components (means), reach (share of inputs, first seed).
+        Columns series, edges, share (of edges), giant (share of units, mean over seeds), giant_spread_low,
+        giant_spread_high, susceptibility, components (means), reach (share of inputs, first seed).
         """
         return pl.concat(self._series_curve(series) for series in self.series)
 
@@ -130,7 +133,7 @@ class PercolationResult(ShownInNotebooks):
         at = [curve.at(edges) for curve in series.curves]
         pairs = list(zip(series.curves, at, strict=True))
         giant = np.array([curve.giant[i] / curve.n_units for curve, i in pairs])
-        low, high = np.percentile(giant, COVERAGE, axis=0)
+        low, high = np.percentile(giant, SPREAD, axis=0)
         reach = np.searchsorted(np.sort(series.reach), edges, side="right") / max(len(series.reach), 1)
         return pl.DataFrame(
             {
@@ -138,8 +141,8 @@ class PercolationResult(ShownInNotebooks):
                 "edges": edges,
                 "share": edges / self.n_edges,
                 "giant": giant.mean(axis=0),
-                "giant_low": low,
-                "giant_high": high,
+                "giant_spread_low": low,
+                "giant_spread_high": high,
                 "susceptibility": np.mean([curve.susceptibility[i] for curve, i in pairs], axis=0),
                 "components": np.mean([curve.components[i] for curve, i in pairs], axis=0, dtype=np.float64),
                 "reach": reach,

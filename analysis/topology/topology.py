@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import igraph
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.topology.backbone import backbone
@@ -21,7 +22,7 @@ from emergraph.analysis.topology.weightededges import (
     weighted_edges,
 )
 from emergraph.analysis.topology.wholegraph import layer_graph, rich_club, small_world
-from emergraph.analysis.unitgraph import UnitGraph
+from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
 from emergraph.graphstore.records import EdgeKind
 
 MAX_MOTIF_EDGES = 4_000_000
@@ -208,6 +209,14 @@ def _layers(graph: UnitGraph, edges: WeightedEdges, units: pl.DataFrame) -> pl.D
     )
 
 
+def _units_joined(graph: UnitGraph, block: UnitBlock, src: NDArray[np.integer]) -> int:
+    """Units that a block could join: rows and columns of its matrix, or else of the layers at its ends."""
+    if block.src_units is not None and block.dst_units is not None:
+        return len(np.union1d(block.src_units, block.dst_units))
+    layers = {int(layer) for layer in np.unique(graph.unit_layer[src])} | {graph.layer_position(block.layer)}
+    return sum(graph.layers[layer].n_units for layer in layers)
+
+
 _BLOCK_SCHEMA = {
     "block": pl.Int32,
     "name": pl.String,
@@ -226,7 +235,8 @@ def _blocks(graph: UnitGraph, options: TopologyOptions) -> pl.DataFrame:
     chosen = [
         block
         for block in chosen_blocks(graph, options.kinds)
-        if block.kind in (EdgeKind.WEIGHT, EdgeKind.RECURRENT) and block.n_edges
+        if block.kind in (EdgeKind.WEIGHT, EdgeKind.RECURRENT)
+        and (block.n_edges or block.src_units is not None)
     ]
     w_max = 0.0
     for _, columns in graph.iter_edges(chosen, columns=("weight",)):
@@ -238,7 +248,13 @@ def _blocks(graph: UnitGraph, options: TopologyOptions) -> pl.DataFrame:
         finite = np.isfinite(weight)
         persistence: tuple[float | None, float | None] = (None, None)
         if w_max > 0:
-            persistence = neural_persistence(src[finite], dst[finite], weight[finite], w_max=w_max)
+            persistence = neural_persistence(
+                src[finite],
+                dst[finite],
+                weight[finite],
+                n_units=_units_joined(graph, block, src),
+                w_max=w_max,
+            )
         counted = options.motifs and block.n_edges <= MAX_MOTIF_EDGES
         motifs = block_motifs(src, dst) if counted else {}
         about = {"block": block.id, "name": block.name, "layer": block.layer, "n_edges": block.n_edges}

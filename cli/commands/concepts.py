@@ -65,7 +65,7 @@ def _view(result: "ConceptResult") -> View:
         )
     notes = [f"{result.n_left_out} rows lack an entry and are left out"] if result.n_left_out else []
     every = max(1, result.curve.height // SHOWN_POINTS)
-    shown = result.curve.drop("random_low", "random_high", "observations", strict=False)
+    shown = result.curve.drop("random_spread_low", "random_spread_high", "observations", strict=False)
     return View(
         rows=result.thresholds,
         details=shown.gather_every(every) if result.classes.height == 1 else result.classes,

@@ -9,20 +9,16 @@ claim is *confirmed* for a group of networks and a rule when the interval is abo
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import polars as pl
-from inference import holm, partial_spearman
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
-from emergraph.analysis.emergence.intervals import spread
+from emergraph.analysis.statistics.intervals import student
+from emergraph.analysis.statistics.permutation import holm, partial_spearman, sign_flip_p, student_p
 
 Floats = NDArray[np.float64]
 
-EXACT_SEEDS = 14
-DRAWS = 20_000
 LEVEL = 0.05
 CLAIMS = {
     "falls": "E falls during training",
@@ -33,37 +29,6 @@ CLAIMS = {
     "initialisation": "high-emergence initialisation trains better",
     "near_zero": "E is near zero when training is over",
 }
-
-
-def sign_flip_p(values: Floats, *, seed: int = 0) -> float:
-    """Two-sided p value of mean 0: the share of sign flips whose mean is as far from 0.
-
-    Exact over all flips for up to 14 values, else over 20 000 random ones with the observed one counted.
-
-    Example:
-        >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
-        0.25
-    """
-    observed = abs(values.mean())
-    if len(values) <= EXACT_SEEDS:
-        signs = np.array(list(product((-1.0, 1.0), repeat=len(values))))
-        return float(np.mean(np.abs(signs @ values) / len(values) >= observed - 1e-12))
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(DRAWS, len(values)))
-    return float((1 + np.sum(np.abs(signs @ values) / len(values) >= observed - 1e-12)) / (1 + DRAWS))
-
-
-def student_p(values: Floats) -> float:
-    """Two-sided p value of mean 0 by Student's t test; 0 or 1 for equal values.
-
-    Example:
-        >>> round(student_p(np.array([1.0, 2.0, 3.0])), 4)
-        0.0742
-    """
-    sd = values.std(ddof=1)
-    if sd == 0:
-        return float(values.mean() == 0)
-    t = abs(values.mean()) / sd * np.sqrt(len(values))
-    return float(2 * stdtr(len(values) - 1, -t))
 
 
 @dataclass(frozen=True)
@@ -188,7 +153,7 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
             "n": len(values),
         }
         if len(values) >= 3:
-            over = spread(values.tolist())
+            over = student(values)
             row |= {
                 "mean": over.mean,
                 "low": over.low,

@@ -9,7 +9,7 @@ import altair as alt
 import polars as pl
 from markdown import table
 
-from emergraph.analysis.emergence.intervals import spread
+from emergraph.analysis.statistics.intervals import student
 from pathcounts.claims import CLAIMS, initialisation_effects, judged, training_effects
 from pathcounts.plans import ARMS, PLANS, Plan
 from pathcounts.stopping import PATIENCE, stopping_rows
@@ -76,7 +76,7 @@ def write_page(folder: Path, page: Path) -> None:
 
 
 def _interval(values: Sequence[float], digits: int = 2, scale: float = 100.0) -> str:
-    over = spread([scale * v for v in values])
+    over = student([scale * v for v in values])
     return f"{over.mean:.{digits}f} [{over.low:.{digits}f}, {over.high:.{digits}f}]"
 
 

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from emergraph.analysis.emergence.intervals import spread
 from emergraph.analysis.emergence.trajectory import TrajectoryOptions, stoppings
+from emergraph.analysis.statistics.intervals import student
 
 PATIENCE = 3
 OPTIONS = TrajectoryOptions(patience=PATIENCE, tolerance=0.01, share=0.01)
@@ -43,7 +43,7 @@ def stopping_rows(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> lis
                 }
                 if len(saved) >= 3:
                     for label, values in (("epochs_saved", saved), ("accuracy_lost", cost)):
-                        over = spread(values)
+                        over = student(values)
                         row |= {label: over.mean, f"{label}_low": over.low, f"{label}_high": over.high}
                 rows.append(row)
     return rows

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from inference import holm, partial_spearman
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.rankcorrelation import rank_correlation
+from emergraph.analysis.statistics.intervals import percentiles
+from emergraph.analysis.statistics.permutation import holm, partial_spearman, rank_correlation
 from ruggedness.measure import AT_THE_POINT, MEASURED, NORMS
 
 Floats = NDArray[np.float64]
@@ -33,9 +33,7 @@ def interval(x: Floats, y: Floats, given: Sequence[Floats], *, draws: int, seed:
     for _ in range(draws):
         chosen = rng.integers(0, len(x), len(x))
         found.append(partial_spearman(x[chosen], y[chosen], [g[chosen] for g in given]))
-    kept = np.array(found)[np.isfinite(found)]
-    low, high = np.quantile(kept, [0.025, 0.975]) if kept.size else (np.nan, np.nan)
-    return float(low), float(high)
+    return percentiles(found)
 
 
 def correlations(

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import polars as pl
-from inference import holm
 from markdown import markdown
+
+from emergraph.analysis.statistics.permutation import holm
 
 TEMPLATE = Path(__file__).with_name("page.md")
 

@@ -28,8 +28,8 @@ def test_full_says_everything_and_keeps_it(run, traced):
     alone = emergraph.open(traced).graph("digits_dense").emergence(save=False)
     assert found["count"]["counts"]["active"]["exact"] == alone.active.exact
     assert len(found["sweep"]["thresholds"]) <= 11
-    interval = found["interval"]["intervals"]["any"]
-    assert interval["low"]["value"] <= interval["observed"]["value"] <= interval["high"]["value"]
+    interval = found["interval"]["ranges"]["any"]
+    assert interval["spread_low"]["value"] <= interval["spread_high"]["value"]
     assert 0 < found["baselines"]["activity_sparsity"] < 1
     kept = emergraph.open(traced)
     nulls = kept.sql("SELECT * FROM emergence_nulls")
@@ -42,9 +42,16 @@ def test_full_says_everything_and_keeps_it(run, traced):
 def test_full_in_words(run, traced):
     ran = run("emergence", traced, "--graph", "digits_conv", "--full", "--rule", "any", "--no-save")
     assert ran.code == 0, ran.err
-    for words in ("largest E, interior any", "baseline weight sparsity", "activity_over_net", "low", "high"):
+    for words in ("largest E, interior any", "baseline weight sparsity", "activity_over_net"):
         assert words in ran.out
     assert "weights_in_blocks" not in ran.out
+    assert "spread" not in ran.out
+    assert "no interval: rule any has no interval over samples" in ran.err
+    ran = run("emergence", traced, "--graph", "digits_conv", "--full", "--no-save")
+    assert "spread_low" in ran.out
+    ran = run("emergence", traced, "--graph", "digits_conv", "--draws", 10, "--rule", "any", "--no-save")
+    assert ran.code == 2
+    assert "no larger maximum" in ran.err
 
 
 def test_full_per_sample_leaves_null_models_out_and_says_so(run, traced):

@@ -144,7 +144,8 @@ def test_results_are_kept_as_runs_unless_not_wanted(run, traced):
     assert [round(row["s"], 9) for row in shares] == [1, 1]
     assert len(rows_of(traced, "FROM emergence_thresholds")) == 4
     (interval,) = rows_of(traced, "FROM emergence_intervals WHERE interior = 'any'")
-    assert interval["low"] <= interval["emergence"] <= interval["high"]
+    assert interval["low"] < interval["emergence"] < interval["high"]
+    assert interval["spread_low"] is None
 
 
 def test_a_store_that_cannot_be_written_still_answers_without_saving(run, traced):

@@ -57,7 +57,7 @@ def test_counts_are_those_of_the_library_for_every_rule(nets: DenseNets) -> None
                 result = bootstrap_emergence(
                     graph, trace, setting.rule, threshold=setting.threshold, n_draws=2
                 )
-                expected = [result.interval(i).observed.value for i in ("active", "any")]
+                expected = [result.range(i).observed.value for i in ("active", "any")]
             else:
                 earlier = layered_net([w[network].numpy() for w in before])
                 chosen = activity(

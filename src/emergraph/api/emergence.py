@@ -114,7 +114,7 @@ class GraphEmergence(GraphHandle):
         seed: int = 0,
         save: bool = True,
     ) -> "BootstrapResult":
-        """Count the paths with a bootstrap interval over the samples of the trace.
+        """Count the paths over the samples of the trace: the interval of the mean, or the spread of E.
 
         Args:
             threshold: As in `emergence`.

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 import emergraph
 from emergraph.analysis.emergence.trajectory import (
+    Trajectory,
     TrajectoryOptions,
     change,
+    corrected,
     early_stop,
     lagged_correlations,
     near_zero,
@@ -52,7 +55,7 @@ def test_rules_on_emergence_by_hand():
     assert settled([8, 4, 4, 4], patience=2, tolerance=0) == 3
     assert settled([8, 4, 2, 1], patience=1, tolerance=0.1) is None
     assert near_zero([8, 4, 0, 0], patience=2, share=0.1) == 3
-    assert near_zero([0, 0, 5], patience=2, share=0.1) == 1
+    assert near_zero([0, 0, 5, 0, 0], patience=2, share=0.1) == 4
     found = stoppings("E", [8, 4, 4, 0], [0.5, 0.6, 0.8, 0.9], [0, 10, 20, 30], TrajectoryOptions(patience=1))
     rules = {s.rule: s for s in found}
     assert (rules["settled"].step, rules["settled"].saved) == (20, 1)
@@ -68,24 +71,56 @@ def test_a_metric_to_be_small_is_turned_round():
     assert first.loss == pytest.approx(0.1)
 
 
+def test_a_run_that_starts_at_zero_has_not_finished():
+    assert near_zero([0, 0, 0, 0], patience=2, share=0.01) is None
+    assert settled([0, 0, 0, 0], patience=2, tolerance=0.01) is None
+    assert near_zero([0, 0, 8, 8], patience=2, share=0.01) is None
+    assert settled([0, 0, 0, 8, 8, 8], patience=2, tolerance=0.01) == 5
+    assert settled([8, 0, 0, 0], patience=2, tolerance=0.01) == 3
+
+
 def test_correlations_find_the_lag_and_see_through_a_common_trend():
     rng = np.random.default_rng(0)
-    push = rng.random(40)
+    push = rng.random(60)
     metric = np.concatenate(([0.0, 0.0], np.cumsum(push[:-2])))  # the change at t + 1 is push[t]
     options = TrajectoryOptions(n_permutations=999, max_lag=2)
-    found = {(c.smoothed, c.lag): c for c in lagged_correlations("E", push, metric, options)}
-    assert found[False, 1].raw.rho == pytest.approx(1.0)
-    assert found[False, 1].raw.p == pytest.approx(0.001)
-    assert abs(found[False, 0].raw.rho) < 0.5
-    decay = np.exp(-np.arange(40) / 8)
-    noisy = decay + rng.normal(0, 0.01, 40)
-    trend = {(c.smoothed, c.lag): c for c in lagged_correlations("E", noisy, 1 - decay, options)}
-    assert trend[False, 0].raw.p < 0.01
-    assert abs(trend[False, 0].given_step.rho or 0.0) < abs(trend[False, 0].raw.rho)
+    found = {(c.smoothed, c.lag): c for c in lagged_correlations("E", [push], [metric], options)}
+    assert found[False, 1].rho.mean == pytest.approx(1.0)
+    assert found[False, 1].test.p == pytest.approx(0.001)
+    assert abs(found[False, 0].rho.mean) < 0.5
+    decay = np.exp(-np.arange(60) / 8)
+    noisy = decay + rng.normal(0, 0.01, 60)
+    gained = 1 - decay + rng.normal(0, 0.001, 60)
+    trend = {(c.smoothed, c.lag): c for c in lagged_correlations("E", [noisy], [gained], options)}
+    assert trend[False, 0].rho.mean > 0.5
+    assert trend[False, 0].test.p is None
+    assert "the change" in trend[False, 0].test.how or "E:" in trend[False, 0].test.how
+    assert abs(trend[False, 0].given_step.mean) < abs(trend[False, 0].rho.mean)
+
+
+def test_six_runs_have_a_p_value_and_five_an_effect():
+    rng = np.random.default_rng(1)
+    own = 0.2 * rng.standard_normal((6, 12))
+    common = np.exp(-np.arange(12) / 4)
+    metric = np.concatenate([np.zeros((6, 1)), np.cumsum(common + own, axis=1)], axis=1)
+    emergence = np.concatenate([common + own, np.zeros((6, 1))], axis=1)
+    options = TrajectoryOptions(max_lag=0)
+    six = corrected(lagged_correlations("E", emergence, metric, options))
+    assert six[0].test.p == pytest.approx(1 / 720)
+    assert six[0].p_holm == pytest.approx(2 / 720)
+    assert six[0].rho.low < six[0].rho.mean < six[0].rho.high <= 1
+    five = lagged_correlations("E", emergence[:5], metric[:5], options)
+    assert five[0].test.p is None
+    assert five[0].rho.mean == pytest.approx(1.0)
+    frame = pl.DataFrame({"training": [f"run{k}" for k in range(6)]})
+    shared = {"frame": frame, "stoppings": (), "activity": "", "options": options}
+    assert Trajectory(correlations=six, **shared).verdict.startswith("E goes with the change in accuracy")
+    assert Trajectory(correlations=corrected(five), **shared).verdict.startswith("undecided: 6 run(s)")
 
 
 def test_too_short_a_run_has_no_correlations():
-    assert lagged_correlations("E", [1, 2, 3, 4], [1, 2, 3, 4], TrajectoryOptions()) == []
+    short = [np.arange(4.0)]
+    assert lagged_correlations("E", short, short, TrajectoryOptions()) == []
     with pytest.raises(UsageError):
         TrajectoryOptions(patience=0)
 
@@ -94,7 +129,12 @@ def test_too_short_a_run_has_no_correlations():
 def recorded(tmp_path_factory):
     """Eight snapshots of a small network that learns which half of its inputs is larger."""
     path = tmp_path_factory.mktemp("recorded") / "run.duckdb"
-    generator = torch.Generator().manual_seed(0)
+    record_run(path, 0, name="mlp")
+    return path
+
+
+def record_run(path, seed, name=None):
+    generator = torch.Generator().manual_seed(seed)
     x = torch.rand(64, 6, generator=generator)
     y = (x[:, :3].sum(dim=1) > x[:, 3:].sum(dim=1)).long()
     module = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -102,14 +142,13 @@ def recorded(tmp_path_factory):
         for p in module.parameters():
             p.copy_(torch.randn(p.shape, generator=generator) * 0.5)
     optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
-    with emergraph.record(module, path, inputs=x, name="mlp") as recorder:
+    with emergraph.record(module, path, inputs=x, name=name or f"mlp{seed}") as recorder:
         for step in range(8):
             accuracy = float((module(x).argmax(dim=1) == y).float().mean())
             recorder.step(step * 10, accuracy=accuracy)
             optimiser.zero_grad()
             torch.nn.functional.cross_entropy(module(x), y).backward()
             optimiser.step()
-    return path
 
 
 def test_every_step_is_counted_as_emergence_counts_it(recorded):
@@ -146,3 +185,19 @@ def test_command(recorded, capfd):
     assert main(["trajectory", str(recorded), "--no-save"]) == 0
     out = capfd.readouterr().out
     assert "stop when settled, emergence_active" in out
+    assert "undecided: 1 run(s) show an effect and no p value" in out
+    assert all(c["p"] is None and "fewer than 40" in c["test"] for c in found["correlations"])
+
+
+def test_several_runs_of_a_store_are_told_apart_by_name(recorded, tmp_path, capfd):
+    store = tmp_path / "runs.duckdb"
+    for seed in range(6):
+        record_run(store, seed)
+    assert main(["trajectory", str(store), "--format", "json", "--max-lag", "0"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["runs"] == [f"mlp{seed}" for seed in range(6)]
+    assert all(c["test"] == "all 720 pairings of 6 runs" for c in found["correlations"] if c["p"] is not None)
+    assert any(c["p"] is not None for c in found["correlations"])
+    assert {s["training"] for s in found["stoppings"]} == set(found["runs"])
+    assert main(["trajectory", str(store), "--graphs", "mlp0-*,mlp1-*", "--no-save"]) == 0
+    assert "2 run(s) show an effect" in capfd.readouterr().out

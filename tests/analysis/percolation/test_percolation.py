@@ -1,5 +1,7 @@
 """Percolation against step-by-step union, igraph, theory and simulation."""
 
+import itertools
+
 import igraph
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from emergraph.analysis.edgesets.ordering import (
     shuffled_within_blocks,
 )
 from emergraph.analysis.layerednets import dense_net, layered_net
+from emergraph.analysis.percolation import predictions
 from emergraph.analysis.percolation.curve import merge_curve
 from emergraph.analysis.percolation.edgelist import read_edges
 from emergraph.analysis.percolation.options import PercolationOptions
@@ -21,6 +24,7 @@ from emergraph.analysis.percolation.percolate import percolate
 from emergraph.analysis.percolation.predictions import (
     bipartite_giant,
     bipartite_threshold,
+    branching_threshold,
     degree_threshold,
     layered_threshold,
 )
@@ -269,7 +273,7 @@ def test_equal_weights_are_as_good_as_random():
     net = dense_net([30, 30])
     options = PercolationOptions(seeds=20, nulls=20)
     result = percolate(net, "mine", keys=np.zeros(900), options=options)
-    low, high = result.observed.interval
+    low, high = result.observed.estimate.low, result.observed.estimate.high
     assert low < high
     assert low <= result.series[2].threshold <= high
     assert [row["state"] for row in result.comparisons()] == ["ok", "ok"]
@@ -294,3 +298,57 @@ def test_a_strong_corner_grows_together_by_itself():
     assert curve["components"][-1] == 1
     assert curve["reach"][-1] == 1
     assert result.to_dict()["thresholds"][0]["half_reach"] == result.observed.half_reach
+
+
+def branching(net):
+    edges = read_edges(net)
+    return branching_threshold(edges, *components_of(edges)) * edges.n_edges
+
+
+def components_of(edges):
+    components, sizes = starting_components(edges.graph.n_units, edges.given_src, edges.given_dst)
+    return components, len(sizes)
+
+
+def test_degrees_are_counted_on_each_side_of_each_block():
+    dense = layered_net([np.ones(shape) for shape in ((784, 32), (32, 16), (16, 10))])
+    result = percolate(dense, "random", options=PercolationOptions(seeds=15, nulls=0))
+    assert result.layered_threshold == pytest.approx(161, abs=0.5)
+    assert result.degree_threshold == pytest.approx(163.7, abs=0.5)  # both sides in one: 62
+    # a graph of this size peaks a tenth to a quarter later, see docs/percolation.md
+    assert 1.05 < result.observed.threshold / result.degree_threshold < 1.35
+    assert branching(layered_net([np.ones((6, 24))])) == pytest.approx(144 / (5 * 23) ** 0.5)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_uneven_degrees_move_the_threshold_that_layers_alone_predict(scale):
+    rng = np.random.default_rng(scale)
+    sizes = [600 * scale, 300 * scale, 150 * scale]
+    weights = []
+    for n, m in itertools.pairwise(sizes):
+        chance = rng.lognormal(0, 0.8, size=(n, 1)) * rng.lognormal(0, 0.8, size=(1, m))
+        weights.append((rng.random((n, m)) < np.minimum(chance / chance.mean() * 6 / m, 1)).astype(float))
+    result = percolate(layered_net(weights), "random", options=PercolationOptions(seeds=10, nulls=0))
+    assert 1.0 < result.observed.threshold / result.degree_threshold < 1.45
+    assert result.degree_threshold < 0.8 * result.layered_threshold
+
+
+def test_a_unit_with_one_edge_leads_nowhere():
+    assert branching(layered_net([np.eye(5)])) == float("inf")
+
+
+def test_many_blocks_have_the_same_largest_eigenvalue_without_all_the_others(monkeypatch):
+    net = layered_net([np.ones((3, 4)), np.ones((4, 5)), np.ones((5, 2))])
+    exact = branching(net)
+    monkeypatch.setattr(predictions, "DENSE_SIDES", 5)
+    assert branching(net) == pytest.approx(exact)
+
+
+def test_structure_that_is_given_joins_the_degrees_of_its_units():
+    net = residual_net()
+    edges = read_edges(net)
+    components, n = components_of(edges)
+    assert n < edges.graph.n_units
+    counts = np.bincount(np.concatenate([components[edges.src], components[edges.dst]]), minlength=n)
+    assert counts.sum() == 2 * edges.n_edges
+    assert 0 < branching(net) < np.inf

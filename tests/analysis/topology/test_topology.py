@@ -61,12 +61,17 @@ def test_strengths_are_those_of_igraph():
 
 @pytest.mark.parametrize(
     ("matrix", "expected", "normalised"),
-    [([[1, 0.5], [0.25, 0]], 0.901388, 0.520416), ([[1, 1], [1, 1]], 0, 0), ([[1, 0], [0, 1]], 1, 3**-0.5)],
+    [
+        ([[1, 0.5], [0.25, 0]], 0.901388, 0.520416),
+        ([[1, 1], [1, 1]], 0, 0),
+        ([[1, 0], [0, 1]], 1, 3**-0.5),
+        ([[1, 0.5], [0, 0]], 1.25**0.5, 0.645497),  # a unit without edges dies at 0
+    ],
 )
 def test_neural_persistence_is_the_known_one(matrix, expected, normalised):
     matrix = np.array(matrix, dtype=float)
     src, dst = np.nonzero(matrix)
-    found = neural_persistence(src, dst + 2, matrix[src, dst], w_max=1.0)
+    found = neural_persistence(src, dst + 2, matrix[src, dst], n_units=4, w_max=1.0)
     assert found == pytest.approx((expected, normalised), abs=1e-6)
 
 
@@ -79,7 +84,7 @@ def test_neural_persistence_is_that_of_the_spanning_tree_of_igraph(seed):
     strength = np.abs(matrix[src, dst]) / np.abs(matrix).max()
     tree = graph.spanning_tree(weights=(-strength).tolist(), return_tree=False)
     expected = np.sqrt(((1 - strength[tree]) ** 2).sum())
-    found, _ = neural_persistence(src, dst + 5, matrix[src, dst], w_max=np.abs(matrix).max())
+    found, _ = neural_persistence(src, dst + 5, matrix[src, dst], n_units=12, w_max=np.abs(matrix).max())
     assert found == pytest.approx(expected)
 
 
@@ -243,3 +248,19 @@ def test_options_that_make_no_sense_are_refused():
         TopologyOptions(nulls=-1)
     with pytest.raises(UsageError, match=r"unknown kinds 'wait'"):
         topology(NET, options=TopologyOptions(kinds=("wait",)))
+
+
+def test_neural_persistence_of_a_stored_block_counts_units_without_edges():
+    net = layered_net([np.array([[1.0, 0.5], [0.0, 0.0]])])
+    assert topology(net).blocks["persistence_normalised"].to_list() == pytest.approx([0.645497], abs=1e-6)
+
+
+def test_pruning_never_lowers_neural_persistence():
+    weights = np.random.default_rng(4).standard_normal((8, 6))
+    weights[0, 0] = 5.0  # the largest weight stays
+    found = []
+    for share in (0.0, 0.3, 0.6, 0.9):
+        kept = np.where(np.abs(weights) >= np.quantile(np.abs(weights), share), weights, 0.0)
+        found += topology(layered_net([kept])).blocks["persistence"].to_list()
+    assert found == sorted(found)
+    assert found[-1] > found[0] + 0.5

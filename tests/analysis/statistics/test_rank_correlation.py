@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emergraph.analysis.emergence.rankcorrelation import rank_correlation, ranks
+from emergraph.analysis.statistics.permutation import rank_correlation
 from emergraph.errors import UsageError
 
 
@@ -85,7 +85,3 @@ def test_degenerate_cases_have_no_number(x, y, given):
 def test_impossible_inputs_are_refused(x, y, given):
     with pytest.raises(UsageError):
         rank_correlation(x, y, given=given)
-
-
-def test_ties_share_their_mean_rank():
-    assert ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]

@@ -1,0 +1,1 @@
+"""Intervals, tests and surrogates: the only place where the house infers anything from repetitions."""
