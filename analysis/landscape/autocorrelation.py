@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emergraph.analysis.statistics.estimate import Estimate, plain
-from emergraph.analysis.statistics.intervals import jackknife
+from emergraph.analysis.statistics.intervals import Support, jackknife
 from emergraph.errors import UsageError
+
+WIDENED = 1.75
+"""Losses along a walk are skewed where few directions are curved, and the jackknife covers 85 to 92 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Autocorrelation:
-    """Ruggedness seen along stationary walks; intervals by leaving out one walk at a time."""
+    """Ruggedness seen along stationary walks; conservative intervals by leaving out one walk at a time."""
 
     rho: tuple[float, ...]
     """Autocorrelation at lags 0 .. max_lag; rho[0] = 1. NaN for a flat landscape."""
@@ -118,6 +121,7 @@ def _through(estimate: Estimate, mean: float, ends: tuple[float, float], null: f
         n=estimate.n,
         n_undefined=estimate.n_undefined,
         level=estimate.level,
+        method=estimate.method,
         seed=estimate.seed,
         null=null,
     )
@@ -155,6 +159,8 @@ def analyse_walks(
     rho_1 = jackknife(
         lambda group: float(autocorrelation(group, max_lag=1, noise_variance=noise_variance)[1]),
         values,
+        support=Support.CORRELATION,
+        widen=WIDENED,
         seed=seed,
         null=a**2,
         level=level,

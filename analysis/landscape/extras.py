@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from emergraph.analysis.landscape.curvature import Curvature
 from emergraph.analysis.landscape.lines import Line
 from emergraph.analysis.landscape.optima import Optima
@@ -31,7 +33,8 @@ class Extras:
             pca = self.trajectory.pca
             for k, (share, null) in enumerate(zip(pca.explained, pca.random_walk, strict=True), start=1):
                 found[f"trajectory_explained_{k}"] = single(share, null=null)
-            found["trajectory_residual"] = student(pca.residual)
+            # checkpoints of one run are no replicates: their mean has no interval
+            found["trajectory_residual"] = single(float(np.mean(pca.residual)))
         if self.curvature is not None:
             found |= _of_curvature(self.curvature)
         if self.optima is not None:

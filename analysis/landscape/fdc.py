@@ -6,26 +6,27 @@ a thin shell without spread in d, so points are drawn with a uniform radius alon
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from emergraph.analysis.statistics.estimate import Estimate, check_level, plain
+from emergraph.analysis.statistics.estimate import Estimate, plain
+from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitnessDistance:
-    """Correlation of loss and distance; null 0 (no relation), whose spread is 1/sqrt(n)."""
+    """Correlation of loss and distance along a direction, mean over directions; null 0 (no relation)."""
 
     pearson: Estimate
     """-1 .. 1; 1: the loss falls straight towards the base weights."""
     spearman: Estimate
     """The same of ranks."""
     null_sd: float
-    """Standard deviation of either under no relation, 1/sqrt(n - 1)."""
+    """Standard deviation of either under no relation, `1/sqrt(points - 1)` of a direction."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as nested plain dictionaries."""
@@ -33,71 +34,61 @@ class FitnessDistance:
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    if x.size < 2:
+        return float("nan")
     x, y = x - x.mean(), y - y.mean()
     norm = float(np.sqrt((x @ x) * (y @ y)))
     return float(np.clip((x @ y) / norm, -1, 1)) if norm > 0 else float("nan")
 
 
-def _fisher(r: float, n: int, seed: int | None, level: float, factor: float) -> Estimate:
-    """Interval tanh(artanh r +- z sqrt(factor/(n - 3)))."""
-    if np.isnan(r) or n < 4:
-        low = high = float("nan")
-    elif abs(r) == 1:
-        low = high = r
-    else:
-        half = float(ndtri((1 + level) / 2)) * np.sqrt(factor / (n - 3))
-        low, high = (float(np.tanh(np.arctanh(r) + sign * half)) for sign in (-1, 1))
-    defined = not np.isnan(r)
-    return Estimate(
-        mean=r,
-        low=low,
-        high=high,
-        sd=float("nan"),
-        n=n if defined else 0,
-        n_undefined=0 if defined else n,
-        level=level,
-        seed=seed,
-        null=0.0,
-    )
-
-
 def fitness_distance(
     losses: ArrayLike, distances: ArrayLike, *, seed: int | None = None, level: float = 0.95
 ) -> FitnessDistance:
-    """Correlate losses with distances to the base weights; intervals by Fisher's transformation.
+    """Correlate losses with distances to the base weights along each direction; mean over directions.
+
+    Directions are the replicates: points of one direction share its curvature, and Fisher's formula over all
+    points covers 34 to 60 % instead of 95 %. All points pooled give a ratio of moments that few directions
+    cannot tell (leaving out one at a time covers 65 to 89 %), so each direction has its own correlation and
+    their mean has Student's interval on the scale of Fisher's transformation.
 
     Args:
-        losses: (n,) at the sampled points; points with a non-finite loss are left out.
-        distances: (n,) to the base weights in the sampler's metric.
+        losses: (directions, points) at the sampled points; points with a non-finite loss are left out. One
+            dimension is a single direction, which has no interval.
+        distances: (directions, points) to the base weights in the sampler's metric.
         seed: Recorded.
         level: Coverage of the intervals.
 
     Returns:
-        Pearson's and Spearman's correlation (variance factor 1 + r^2/2 for the latter).
+        Pearson's and Spearman's correlation.
 
     Raises:
-        UsageError: Shapes differ or fewer than 3 points.
+        UsageError: Shapes differ or fewer than 3 points of a direction.
 
     Example:
         >>> round(fitness_distance([0.0, 1.0, 4.0, 9.0], [0, 1, 2, 3]).pearson.mean, 4)
         0.9583
     """
-    check_level(level)
-    f, d = np.asarray(losses, dtype=np.float64).ravel(), np.asarray(distances, dtype=np.float64).ravel()
-    if f.shape != d.shape or f.size < 3:
+    f = np.atleast_2d(np.asarray(losses, dtype=np.float64))
+    d = np.atleast_2d(np.asarray(distances, dtype=np.float64))
+    if f.shape != d.shape or f.ndim != 2 or f.shape[1] < 3:
         raise UsageError(
-            f"fitness-distance: expected two arrays of at least 3 values, found {f.shape}, {d.shape}"
+            "fitness-distance: expected two arrays (directions, points) of at least 3 points each, found "
+            f"{f.shape}, {d.shape}"
         )
-    kept = np.isfinite(f)
-    f, d = f[kept], d[kept]
-    n = int(f.size)
-    pearson = _correlation(f, d) if n > 1 else float("nan")
-    spearman = _correlation(rankdata(f), rankdata(d)) if n > 1 else float("nan")
+    known = np.isfinite(f)
+    rows = [(loss[keep], at[keep]) for loss, at, keep in zip(f, d, known, strict=True)]
+    over = partial(student, support=Support.CORRELATION, seed=seed, null=0.0, level=level)
     return FitnessDistance(
-        pearson=_fisher(pearson, n, seed, level, 1.0),
-        spearman=_fisher(spearman, n, seed, level, 1 + spearman**2 / 2),
-        null_sd=float(1 / np.sqrt(n - 1)) if n > 1 else float("nan"),
+        pearson=over([_correlation(loss, at) for loss, at in rows]),
+        spearman=over([_correlation(rankdata(loss), rankdata(at)) for loss, at in rows]),
+        null_sd=_null_sd(known.sum(axis=1)),
     )
+
+
+def _null_sd(points: NDArray[np.integer]) -> float:
+    """Of the mean of correlations of so many unrelated points each."""
+    usable = points[points > 1]
+    return float(np.sqrt((1 / (usable - 1)).sum()) / usable.size) if usable.size else float("nan")
 
 
 def uniform_radii(n_directions: int, n_points: int, *, radius: float, seed: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emergraph.analysis.statistics.estimate import Estimate, plain
-from emergraph.analysis.statistics.intervals import student
+from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.errors import UsageError
 
 SETTLED = 0.05
@@ -244,17 +244,16 @@ def summarise_information(
     rows = [information_content(walk) for walk in np.asarray(walks, dtype=np.float64)]
     h_null, m_null = quadratic_null(a) if a is not None else (None, None)
 
-    def over(name: str, null: float | None = None) -> Estimate:
+    def over(name: str, null: float | None = None, support: Support = Support.SHARE) -> Estimate:
         values = [getattr(row, name) for row in rows]
-        return student(
-            [np.nan if value is None else value for value in values], seed=seed, null=null, level=level
-        )
+        known = [np.nan if value is None else value for value in values]
+        return student(known, support=support, seed=seed, null=null, level=level)
 
     return InformationSummary(
         h_max=over("h_max"),
-        eps_max=over("eps_max"),
+        eps_max=over("eps_max", support=Support.POSITIVE),
         h_0=over("h_0", h_null),
         m_0=over("m_0", m_null),
-        eps_s=over("eps_s"),
-        eps_ratio=over("eps_ratio"),
+        eps_s=over("eps_s", support=Support.REAL),
+        eps_ratio=over("eps_ratio", support=Support.REAL),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emergraph.analysis.statistics.estimate import Estimate, plain
-from emergraph.analysis.statistics.intervals import student
+from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.errors import UsageError
 
 
@@ -70,8 +70,10 @@ def neutrality(walks: ArrayLike, *, eps: float, seed: int | None = None, level: 
     shares = (np.abs(np.diff(values, axis=1)) <= eps).mean(axis=1)
     plateaus = [plateau_lengths(walk, eps) for walk in values]
     return Neutrality(
-        neutral_share=student(shares, seed=seed, level=level),
-        plateau_length=student([p.mean() for p in plateaus], seed=seed, level=level),
+        neutral_share=student(shares, support=Support.SHARE, seed=seed, level=level),
+        plateau_length=student(
+            [p.mean() for p in plateaus], support=Support.POSITIVE, seed=seed, level=level
+        ),
         longest_plateau=int(max(p.max() for p in plateaus)),
         eps=eps,
     )

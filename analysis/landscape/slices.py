@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emergraph.analysis.statistics.estimate import Estimate, plain
-from emergraph.analysis.statistics.intervals import student
+from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.errors import UsageError
 
 
@@ -117,11 +117,11 @@ def summarise_slices(
         convex = ((second >= -floor) & defined).sum(axis=1) / defined.sum(axis=1)
         asymmetry = np.where(spread > 0, np.abs(f[:, 0] - f[:, -1]) / spread, 0.0)
     return SliceSummary(
-        loss_range=student(spread, seed=seed, level=level),
+        loss_range=student(spread, support=Support.POSITIVE, seed=seed, level=level),
         rise=student((f[:, 0] + f[:, -1]) / 2 - f[:, centre], seed=seed, level=level),
-        convexity=student(convex, seed=seed, level=level, null=1.0),
+        convexity=student(convex, support=Support.SHARE, seed=seed, level=level, null=1.0),
         curvature=student(second[:, centre - 1] / h**2, seed=seed, level=level),
-        asymmetry=student(asymmetry, seed=seed, level=level, null=0.0),
+        asymmetry=student(asymmetry, support=Support.SHARE, seed=seed, level=level, null=0.0),
         nonfinite=int(np.isnan(f).sum()),
         radius=float(x[-1]),
         floor=floor,

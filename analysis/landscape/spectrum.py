@@ -7,13 +7,13 @@ eigenvectors as weights.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
-from emergraph.analysis.statistics.estimate import Estimate, plain
+from emergraph.analysis.statistics.estimate import Estimate, Method, plain
 from emergraph.analysis.statistics.intervals import student
 from emergraph.errors import UsageError
 
@@ -58,7 +58,8 @@ class SpectralDensity:
     mean: Estimate
     """Mean eigenvalue (trace / n) over probes."""
     negative_mass: Estimate
-    """Share of eigenvalues below minus the tolerance, 0 .. 1, over probes."""
+    """Share of eigenvalues below minus the tolerance, 0 .. 1, mean over probes. Few steps do not tell
+    small eigenvalues of either sign apart: the mean is biased and has a spread (`sd`), but no interval."""
     tolerance: float
     """|eigenvalue| up to which it counts as zero: 1e-6 of the largest."""
     seed: int
@@ -316,6 +317,10 @@ def hutch_pp_trace(
     return student(rest, seed=seed, level=level)
 
 
+def _without_interval(found: Estimate) -> Estimate:
+    return replace(found, low=float("nan"), high=float("nan"), method=Method.NONE)
+
+
 def spectral_density(
     product: Product, n: int, *, probes: int = 5, steps: int = 50, seed: int = 0, level: float = 0.95
 ) -> SpectralDensity:
@@ -346,7 +351,7 @@ def spectral_density(
         nodes=nodes,
         weights=weights,
         mean=student((nodes * weights).sum(axis=1), seed=seed, level=level),
-        negative_mass=student((weights * (nodes < -tolerance)).sum(axis=1), seed=seed, level=level),
+        negative_mass=_without_interval(student((weights * (nodes < -tolerance)).sum(axis=1), seed=seed)),
         tolerance=tolerance,
         seed=seed,
     )

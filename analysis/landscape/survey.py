@@ -43,7 +43,7 @@ from emergraph.analysis.landscape.tasks import (
 )
 from emergraph.analysis.landscape.walks import WalkPlan
 from emergraph.analysis.statistics.estimate import Estimate
-from emergraph.analysis.statistics.intervals import student
+from emergraph.analysis.statistics.intervals import Support, student
 
 Array = NDArray[np.float64]
 
@@ -240,8 +240,15 @@ def _over_planes(planes: tuple[Plane, ...], seed: int, level: float) -> dict[str
     }
     # A bowl has one minimum, no saddle, no persistence, and is convex.
     nulls = {"n_minima": 1.0, "convex_share": 1.0}
+    shares = {"smad_normalised", "convex_share"}
     return {
-        name: student(column, seed=seed, null=nulls.get(name, 0.0), level=level)
+        name: student(
+            column,
+            support=Support.SHARE if name in shares else Support.POSITIVE,
+            seed=seed,
+            null=nulls.get(name, 0.0),
+            level=level,
+        )
         for name, column in values.items()
     }
 

@@ -17,10 +17,9 @@ class Method(StrEnum):
     """`mean +- t(n - 1) sd / sqrt(n)`, on the scale of the statistic's support."""
     JACKKNIFE = "jackknife"
     """Student's t with the standard error from leaving out one replicate at a time."""
-    BOOTSTRAP = "bootstrap"
-    """Student's t with the standard error from replicates drawn with replacement."""
-    HALVES = "halves"
-    """Deviations of random halves of the samples."""
+    CONSERVATIVE = "conservative"
+    """The jackknife's, widened because the statistic is skewed: it covers more than its level, see
+    docs/calibration.md."""
     EXACT = "exact"
     """All repetitions are at the end of the range: what their number excludes."""
 

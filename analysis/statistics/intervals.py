@@ -160,6 +160,7 @@ def jackknife(
     groups: Floats,
     *,
     support: Support = Support.REAL,
+    widen: float = 1.0,
     seed: int | None = None,
     null: float | None = None,
     level: float = 0.95,
@@ -174,6 +175,7 @@ def jackknife(
         statistic: Maps replicates of shape (g, ...) to a number.
         groups: (n, ...) one entry per walk, direction or run.
         support: Range of the statistic.
+        widen: Factor of the half-width, above 1 for an interval that is labelled conservative.
         seed: Recorded, not used.
         null: Recorded beside the value.
         level: Coverage of the interval.
@@ -192,7 +194,8 @@ def jackknife(
     if n > 1 and np.isfinite(value):
         left_out = np.array([statistic(np.delete(groups, i, axis=0)) for i in range(n)])
         sd = _jackknife_error(left_out) * float(np.sqrt(n))
-        low, high = _left_out_ends(value, left_out, student_reach(n, level), support)
+        low, high = _left_out_ends(value, left_out, widen * student_reach(n, level), support)
+    there = Method.CONSERVATIVE if widen > 1 else Method.JACKKNIFE
     return Estimate(
         mean=value,
         low=low,
@@ -201,7 +204,7 @@ def jackknife(
         n=n if np.isfinite(value) else 0,
         n_undefined=0 if np.isfinite(value) else n,
         level=level,
-        method=Method.JACKKNIFE if np.isfinite(low) else Method.NONE,
+        method=there if np.isfinite(low) else Method.NONE,
         seed=seed,
         null=null,
     )

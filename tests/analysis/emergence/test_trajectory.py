@@ -103,15 +103,16 @@ def test_six_runs_have_a_p_value_and_five_an_effect():
     own = 0.2 * rng.standard_normal((6, 12))
     common = np.exp(-np.arange(12) / 4)
     metric = np.concatenate([np.zeros((6, 1)), np.cumsum(common + own, axis=1)], axis=1)
-    emergence = np.concatenate([common + own, np.zeros((6, 1))], axis=1)
+    noisy = common + own + 0.03 * rng.standard_normal((6, 12))
+    emergence = np.concatenate([noisy, np.zeros((6, 1))], axis=1)
     options = TrajectoryOptions(max_lag=0)
     six = corrected(lagged_correlations("E", emergence, metric, options))
     assert six[0].test.p == pytest.approx(1 / 720)
-    assert six[0].p_holm == pytest.approx(2 / 720)
-    assert six[0].rho.low < six[0].rho.mean < six[0].rho.high <= 1
+    assert six[0].p_holm == pytest.approx(2 / 720)  # raw and smoothed
+    assert 0 < six[0].rho.low < six[0].rho.mean < six[0].rho.high < 1
     five = lagged_correlations("E", emergence[:5], metric[:5], options)
     assert five[0].test.p is None
-    assert five[0].rho.mean == pytest.approx(1.0)
+    assert five[0].rho.mean > 0.8
     frame = pl.DataFrame({"training": [f"run{k}" for k in range(6)]})
     shared = {"frame": frame, "stoppings": (), "activity": "", "options": options}
     assert Trajectory(correlations=six, **shared).verdict.startswith("E goes with the change in accuracy")
