@@ -13,6 +13,8 @@ from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 1e-12
+"""Replicates that differ by less are equal."""
 MINIMUM_DRAWS = 2
 """Fewest draws that have a spread."""
 
@@ -126,8 +128,8 @@ def student(
     sd = float(finite.std(ddof=1)) if n > 1 else float("nan")
     low = high = float("nan")
     method = Method.NONE
-    if n > 1 and np.ptp(finite) == 0:
-        low, high, method = _all_equal(float(finite[0]), n, level, support)
+    if n > 1 and np.ptp(finite) <= ROUNDING * np.abs(finite).max():
+        low, high, method = _all_equal(mean, n, level, support)
     elif n > 1:
         method = Method.STUDENT
         low, high = around(mean, student_reach(n, level) * sd / float(np.sqrt(n)), support)
@@ -148,10 +150,11 @@ def student(
 def _all_equal(mean: float, n: int, level: float, support: Support) -> tuple[float, float, Method]:
     """What n replicates at one end of a limited range exclude: `P(all at the end) <= (mean share)^n`."""
     scale = support.value
-    if not np.isfinite(scale.high) or mean not in (scale.low, scale.high):
+    ends = [abs(mean - end) <= ROUNDING for end in (scale.low, scale.high)]
+    if not np.isfinite(scale.high) or not any(ends):
         return float("nan"), float("nan"), Method.NONE
     reach = (scale.high - scale.low) * (1 - ((1 - level) / 2) ** (1 / n))
-    low, high = (scale.high - reach, scale.high) if mean == scale.high else (scale.low, scale.low + reach)
+    low, high = (scale.low, scale.low + reach) if ends[0] else (scale.high - reach, scale.high)
     return low, high, Method.EXACT
 
 
