@@ -18,6 +18,7 @@ _FROM_INDICES = frozenset(
         "Gather",
         "GatherElements",
         "GatherND",
+        "GatherBlockQuantized",
         "MatMul",
         "Gemm",
         "Einsum",

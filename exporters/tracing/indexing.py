@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-PICKS = frozenset({"Gather", "GatherElements", "GatherND"})
+PICKS = frozenset({"Gather", "GatherElements", "GatherND", "GatherBlockQuantized"})
 """Each element of the output is one of the data, whatever the index is."""
 SCATTERS = ("ScatterND", "ScatterElements", "Scatter", "TensorScatter")
 BY_INDEX = {
@@ -14,6 +14,7 @@ BY_INDEX = {
     "Gather": (1,),
     "GatherElements": (1,),
     "GatherND": (1,),
+    "GatherBlockQuantized": (1,),
     "Compress": (1,),
     "ReverseSequence": (1,),
     "TensorScatter": (2,),

@@ -25,7 +25,7 @@ _LIMITS = """## Where the graph is coarser than the model
   made them.
 - The scale that a dynamic quantization takes from its data counts as a constant.
 - Of operations without a rule, these have weights of their own or carry many units: `Det`,
-  `CausalConvWithState`, `MoE`, `QMoE`, `GatherBlockQuantized`, `MatMulBnb4` and tree ensembles are opaque.
+  `CausalConvWithState`, `MoE`, `QMoE` and tree ensembles are opaque.
 - The running matrix of linear attention counts as one unit per value feature, whatever the key feature.
 - The peephole of an LSTM's output gate reads the present cell and is `recurrent` all the same.
 """

@@ -1,6 +1,8 @@
 """Quantized operations: edges carry dequantized weights, a weight at the zero point is not an edge."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.context import ParameterUse, TraceContext, rule
 from emergraph.exporters.tracing.rules.contraction import add_bias, contract, matmul_letters
 from emergraph.exporters.tracing.rules.convolution import trace_convolution
+from emergraph.exporters.tracing.rules.embedding import embed
 from emergraph.exporters.tracing.rules.recurrent import RecurrentWeights, trace_lstm
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
@@ -187,18 +190,111 @@ def matmul_nbits(ctx: TraceContext) -> None:
     def n_zeros() -> int:
         return int(np.count_nonzero(centred().reshape(n, -1)[:, :k] == 0))
 
-    if stored.root is not None:
-        ctx.uses.setdefault(stored.root, ParameterUse()).packed = (n * k, n_zeros)
-    for extra in (factor, offset):
-        ctx.use(extra, "quantization")
-    weight = Value(
-        (n, k), constant=Constant((n, k), load, stored.roots, coding=_coding(stored, factor, offset))
-    )
-    letters = matmul_letters(len(a.shape), 2)
-    contract(ctx, a, weight, replace(letters, right="nk"))
+    _contract_packed(ctx, a, stored, (factor, offset), (n, k), load, n_zeros)
     if bias is not None and bias.constant is not None:
         ctx.use(bias.constant, "bias")
         add_bias(ctx, bias.constant)
+
+
+def _contract_packed(
+    ctx: TraceContext,
+    a: Value,
+    stored: Constant,
+    coding: Sequence[Constant | None],
+    shape: tuple[int, int],
+    load: Callable[[], Array],
+    n_zeros: Callable[[], int],
+) -> None:
+    """A times the transpose of packed weights (outputs, inputs)."""
+    _note_packed(ctx, stored, coding, prod(shape), n_zeros)
+    weight = Value(shape, constant=Constant(shape, load, stored.roots, coding=_coding(stored, *coding)))
+    letters = matmul_letters(len(a.shape), 2)
+    contract(ctx, a, weight, replace(letters, right="nk"))
+
+
+def _note_packed(
+    ctx: TraceContext,
+    stored: Constant,
+    coding: Sequence[Constant | None],
+    n_weights: int,
+    n_zeros: Callable[[], int],
+) -> None:
+    """Note how many weights a tensor of packed codes holds, and what counts their zeros."""
+    if stored.root is not None:
+        ctx.uses.setdefault(stored.root, ParameterUse()).packed = (n_weights, n_zeros)
+    for extra in coding:
+        ctx.use(extra, "quantization")
+
+
+_NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+_FP4_SIZES = (0.0, 1 / 192, 2 / 3, 1.0, 1 / 3, 1 / 2, 1 / 6, 1 / 4)
+_FOUR_BITS = {0: (*_FP4_SIZES, *(-size for size in _FP4_SIZES)), 1: _NF4}
+"""What the sixteen codes stand for, by the attribute `quant_type`: parts of the block's largest weight."""
+
+
+@rule("MatMulBnb4", domain=MICROSOFT)
+def matmul_bnb4(ctx: TraceContext) -> None:
+    """Y = A B' with B stored as codes of 4 bits, high half first, and the largest weight of each block."""
+    n, k, block = ctx.attr_int("N", 0), ctx.attr_int("K", 0), ctx.attr_int("block_size", 64)
+    a, packed, largest = (ctx.value(ctx.node.input[i]) for i in range(3))
+    table = _FOUR_BITS.get(ctx.attr_int("quant_type", 1))
+    stored, factor = packed.constant, largest.constant
+    if a.labels is None or stored is None or factor is None or table is None:
+        ctx.make_opaque("MatMulBnb4 with weights that are not constants, or of a type that is not defined")
+        return
+
+    def load() -> Array:
+        halves = unpack(np.ravel(stored.load()), 4).reshape(-1, 2)[:, ::-1]
+        values = np.asarray(table, np.float32)[halves.ravel()[: n * k]]
+        by = np.repeat(np.ravel(factor.load()).astype(np.float32), block)[: n * k]
+        return (values * by).reshape(n, k)
+
+    def n_zeros() -> int:
+        return n * k - int(np.count_nonzero(load()))
+
+    _contract_packed(ctx, a, stored, (factor,), (n, k), load, n_zeros)
+
+
+@rule("GatherBlockQuantized", domain=MICROSOFT)
+def gather_block_quantized(ctx: TraceContext) -> None:
+    """Rows of a table that is stored in blocks of 4 or 8 bits, with a scale and a zero point per block."""
+    indices = ctx.value(ctx.node.input[1])
+    data, scales, zero = (None if v is None else v.constant for v in map(ctx.input, (0, 2, 3)))
+    if data is None or scales is None or (zero is None and ctx.input(3) is not None):
+        ctx.make_opaque("GatherBlockQuantized of a table that is no constant")
+        return
+    bits, size = ctx.attr_int("bits", 4), ctx.attr_int("block_size", 128)
+    in_bytes = data.load().dtype == np.uint8
+    per_byte = 8 // bits if in_bytes else 1
+    shape = (*data.shape[:-1], data.shape[-1] * per_byte)
+    axis = ctx.attr_int("quantize_axis", 1) % len(shape)
+
+    def codes(constant: Constant) -> Array:
+        values = constant.load()
+        return unpack(values, bits) if per_byte > 1 else values
+
+    def points() -> Array:
+        middle = 1 << (bits - 1) if in_bytes else 0
+        given = np.full(scales.shape, middle, np.uint8) if zero is None else codes(zero)
+        return laid_out(given, shape, axis=axis, block_size=size)
+
+    def load() -> Array:
+        by = laid_out(scales.load(), shape, axis=axis, block_size=size).astype(np.float32)
+        difference = codes(data).astype(np.float32) - points().astype(np.float32)
+        return np.asarray(difference * by)
+
+    def n_zeros() -> int:
+        return int(np.count_nonzero(codes(data) == points()))
+
+    _note_packed(ctx, data, (scales, zero), prod(shape), n_zeros)
+    table = Constant(shape, load, data.roots, coding=_coding(data, scales, zero))
+    where = ctx.attr_int("gather_axis", 0) % len(shape)
+    embed(ctx, table, axis=where, rank_before=where, index_rank=len(indices.shape))
 
 
 def unpack(packed: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:

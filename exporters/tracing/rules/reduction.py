@@ -4,7 +4,7 @@ import numpy as np
 
 from emergraph.exporters.tracing.affine import advanced, scaled
 from emergraph.exporters.tracing.context import TraceContext, op_names, rule
-from emergraph.exporters.tracing.labels import compress, reduced_rows
+from emergraph.exporters.tracing.labels import NO_UNIT, Labels, compress, core, reduced_rows
 from emergraph.exporters.tracing.rules.pooling import weighted_sets
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
@@ -14,6 +14,9 @@ _OPS = op_names(
     "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
     "ReduceSumSquare"
 )
+
+MAX_SEEN = 1 << 24
+"""Pairs of an element of a running sum and one that it may have seen, beyond which it is opaque."""
 
 
 @rule(*_OPS)
@@ -89,7 +92,7 @@ def _axes(ctx: TraceContext, rank: int) -> list[int]:
 
 @rule("CumSum", "CumProd")
 def running(ctx: TraceContext) -> None:
-    """Running sums or products over positions of one unit."""
+    """Running sums or products: over positions the label passes, over units each reduces those before it."""
     value = ctx.value(ctx.node.input[0])
     axis = ctx.concrete(ctx.node.input[1])
     if value.labels is None or axis is None:
@@ -98,9 +101,35 @@ def running(ctx: TraceContext) -> None:
     labels = compress(value.labels)
     k = int(np.ravel(axis)[0]) % labels.ndim
     if labels.strides[k] != 0 and labels.shape[k] > 1:
-        ctx.make_opaque(f"{ctx.op} over different units")
+        _running_over_units(ctx, value, labels, k)
         return
     bend = "CumProd" if ctx.node.op_type == "CumProd" else None
     tracks = advanced(value.tracks, labels, ctx.node.output[0], ctx.builder, nonlinearity=bend)
     ctx.set_labels(0, labels, tracks, packed=True)
     ctx.did(TracedAs.ELEMENTWISE)
+
+
+def _running_over_units(ctx: TraceContext, value: Value, labels: Labels, axis: int) -> None:
+    """A structural unit for each set of units that one element has seen."""
+    inner = core(np.moveaxis(labels, axis, -1))
+    n = inner.shape[-1]
+    if inner.size * n > MAX_SEEN:
+        ctx.make_opaque(f"{ctx.op} over {n} different units, whose pairs are too many to follow")
+        return
+    seen = np.tril(np.ones((n, n), bool), -ctx.attr_int("exclusive", 0))
+    if ctx.attr_int("reverse", 0):
+        seen = seen[::-1, ::-1]
+    ctx.read(value)
+    spread = np.where(seen, inner[..., None, :], NO_UNIT)
+    laid_out = reduced_rows(spread, [spread.ndim - 1])
+    sets, weights, which = weighted_sets(laid_out, "sum" if ctx.node.op_type == "CumSum" else "none")
+    alive = [at for at, members in enumerate(sets) if members.size]
+    kept = None if weights is None else [weights[at] for at in alive]
+    reduction = ctx.builder.add_reduction(ctx.name, ctx.op, [sets[at] for at in alive], kept)
+    reduction.used_as_value = True
+    table = np.full(len(sets), NO_UNIT, np.int64)
+    table[alive] = reduction.layer.units
+    found = np.broadcast_to(table[which].reshape(laid_out.shape)[..., 0], inner.shape)
+    moved = np.moveaxis(found, -1, axis)
+    ctx.new_layer_output(0, reduction.layer, np.broadcast_to(moved, labels.shape))
+    ctx.did(TracedAs.REDUCED)

@@ -10,7 +10,8 @@ from nets import Net
 from pathtruth import assert_norm_truth, assert_path_bounds, assert_path_truth, influence
 from tracedmodel import trace_model
 
-from emergraph.graphstore.records import PATH_KINDS, EdgeKind
+from emergraph.exporters.tracing.rules import reduction
+from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind
 
 MS = "com.microsoft"
 Build = Callable[[Net], str]
@@ -68,6 +69,10 @@ EXACT: dict[str, Build] = {
     "Attention": lambda n: ms(n, "Attention", tokens(n), n.param(4, 12, zeros=0.6), n.param(12), num_heads=2),
     "Trilu": lambda n: n.op("MatMul", n.op("Trilu", n.input(4, 4, name="x")), n.param(4, 3, zeros=0.5)),
     "CumSum": lambda n: n.op("CumSum", dense(n, tokens(n), 4, 4), n.value(np.asarray(1))),
+    "CumSum over units": lambda n: n.op("CumSum", dense(n, tokens(n), 4, 4), n.value(np.asarray(-1))),
+    "CumSum before, from the end": lambda n: n.op(
+        "CumSum", dense(n, tokens(n), 4, 4), n.value(np.asarray(2)), exclusive=1, reverse=1
+    ),
     "ReduceLogSumExp": lambda n: n.op(
         "MatMul",
         n.op("ReduceLogSumExp", dense(n, tokens(n), 4, 4), axes=[1], keepdims=0),
@@ -98,6 +103,34 @@ def test_influence_is_what_the_graph_says(op):
     traced = trace_model(net.model())
     assert not traced.summary.opaque
     assert_path_truth(traced, draws=4)
+
+
+@pytest.mark.parametrize(("exclusive", "reverse"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_a_running_sum_counts_what_it_has_seen(exclusive, reverse):
+    net = net_of()
+    x = dense(net, tokens(net), 4, 5)
+    out = net.op("CumSum", x, net.value(np.asarray(2)), exclusive=exclusive, reverse=reverse)
+    net.output(out)
+    traced = trace_model(net.model())
+    layer = next(la for la in traced.sink.layers if la.kind is LayerKind.REDUCTION)
+    first = next(la for la in traced.sink.layers if la.kind is LayerKind.DENSE).first_unit
+    seen = np.zeros((5, 5))
+    (block,) = traced.sink.into(layer.name)
+    at = {int(unit): k for k, unit in enumerate(traced.labels[out][0, 0]) if unit >= 0}
+    seen[[at[int(unit)] for unit in block.dst], block.src - first] = block.weight
+    expected = np.tril(np.ones((5, 5)), -exclusive)
+    assert np.array_equal(seen, expected[::-1, ::-1] if reverse else expected)
+    assert (traced.labels[out][0, 0] < 0).sum() == exclusive
+
+
+@pytest.mark.parametrize("limit", [25, 24])
+def test_running_sums_over_many_units(monkeypatch, limit):
+    monkeypatch.setattr(reduction, "MAX_SEEN", limit)
+    net = net_of()
+    net.output(net.op("CumSum", dense(net, tokens(net), 4, 5), net.value(np.asarray(2))))
+    reasons = [op.reason for op in trace_model(net.model()).summary.opaque]
+    reason = "CumSum over 5 different units, whose pairs are too many to follow"
+    assert reasons == ([] if limit == 25 else [reason])
 
 
 NORMS: dict[str, Build] = {

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from edgesink import reach
 from nets import Net
 from numpy.typing import NDArray
 from pathtruth import WITH_STATE, assert_norm_truth, assert_path_bounds, assert_path_truth, influence
-from tracedmodel import Traced, trace_model
+from tracedmodel import Runner, Traced, trace_model
 
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
 
@@ -150,7 +151,26 @@ def packed(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     return (groups << (np.arange(per_byte) * bits)).sum(axis=-1).astype(np.uint8)
 
 
+def bnb4(quant_type: int) -> Build:
+    """Six of ten codes stand for zero; the bytes have their first code in the high half."""
+
+    def build(net: Net) -> str:
+        n, k, block = 5, 24, 16
+        zeros = (7,) if quant_type else (0, 8)
+        values = net.rng.integers(0, 16, n * k).astype(np.uint8)
+        values[net.rng.random(n * k) < 0.6] = net.rng.choice(zeros)
+        halves = values.reshape(-1, 2)[:, ::-1].reshape(-1)
+        largest = (net.rng.random(-(-n * k // block)) + 0.5).astype(np.float32)
+        inputs = [net.input(2, k, name="x"), net.value(packed(halves, 4), name="b"), net.value(largest)]
+        attributes = {"N": n, "K": k, "block_size": block, "quant_type": quant_type}
+        return net.op("MatMulBnb4", *inputs, domain=MS, **attributes)
+
+    return build
+
+
 EXACT: dict[str, Build] = {
+    "MatMulBnb4 of fp4": bnb4(0),
+    "MatMulBnb4 of nf4": bnb4(1),
     "QLinearMatMul": lambda n: back(n, dense(n, again(n, dense(n, quantized(n, 2, 4), 4, 5)), 5, 3)),
     "QLinearConv": lambda n: image(n, "QLinearConv"),
     "QLinearAdd": joined("QLinearAdd"),
@@ -335,6 +355,55 @@ def test_packed_weights_are_counted_one_by_one(bits):
         (0, 0),
         (n * k, int((values.reshape(n, -1)[:, :k] == middle).sum())),
     ]
+
+
+@pytest.mark.parametrize("quant_type", [0, 1])
+def test_weights_of_four_bits_are_those_that_onnxruntime_multiplies_with(quant_type):
+    net = net_of()
+    out = bnb4(quant_type)(net)
+    net.output(out)
+    traced = trace_model(net.model())
+    runner = Runner(traced.model)
+    ones = np.eye(24, dtype=np.float32)[:, None].repeat(2, 1)
+    weights = np.stack([runner.run({"x": one})[out][0] for one in ones])
+    (block,) = traced.sink.into(traced.sink.layers[-1].name)
+    found = np.zeros((24, 5))
+    found[block.src, block.dst - traced.sink.layers[-1].first_unit] = block.weight
+    assert np.allclose(found, weights, atol=1e-6)
+    layer = traced.sink.layers[-1]
+    assert (layer.n_params, layer.n_zeros) == (120, 120 - np.count_nonzero(weights))
+
+
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize(
+    ("stored", "bits"), [(np.uint8, 4), (np.uint8, 8), (ml_dtypes.uint4, 4), (ml_dtypes.int4, 4)]
+)
+def test_tables_in_blocks_are_those_that_onnxruntime_looks_up(stored, bits, zero):
+    rows, width, block = 6, 32, 16
+    net = Net(seed=5, opset=21, domains={MS: 1})
+    low, high = (-8, 8) if stored is ml_dtypes.int4 else (0, 1 << bits)
+
+    def pack(values):
+        return packed(values.astype(np.uint8), bits) if stored is np.uint8 else values.astype(stored)
+
+    values = net.rng.integers(low, high, (rows, width))
+    points = net.rng.integers(low, high, (rows, width // block))
+    scales = net.value((net.rng.random((rows, width // block)) + 0.5).astype(np.float32))
+    extra = [net.value(pack(points))] if zero else []
+    at = net.input(rows, name="at", dtype=np.int64)
+    attributes = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": bits}
+    names = [net.value(pack(values), name="table"), at, scales, *extra]
+    out = net.op("GatherBlockQuantized", *names, domain=MS, **attributes)
+    net.output(out)
+    traced = trace_model(net.model(), {"at": np.arange(rows)})
+    table = traced.values[out]
+    _, layer = traced.sink.layers
+    (looked_up,) = traced.sink.into(layer.name)
+    assert (layer.n_units, layer.n_params) == (width, rows * width)
+    assert layer.n_zeros == np.count_nonzero(table == 0)
+    order = np.argsort(looked_up.dst)
+    assert np.allclose(looked_up.weight[order], table.sum(0), atol=1e-5)
+    assert np.allclose(looked_up.l1[order], np.abs(table).sum(0), atol=1e-5)
 
 
 @pytest.mark.parametrize("op", ["Sub", "Add"])
