@@ -38,7 +38,7 @@ class ExportOptions:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of inputs, for the concrete run."""
     seed: int = 0
-    """Of inputs that are made up."""
+    """Of synthetic inputs."""
     all_branches: bool = False
     """Trace both branches of every If whose condition depends on the inputs, not only the one taken."""
     source: str | None = None

@@ -1,4 +1,4 @@
-"""Reading ONNX files that nobody vouches for: bounds first, memory later, code never."""
+"""Reading untrusted ONNX files: bounds first, memory later, code never."""
 
 from emergraph.exporters.onnxfile.check import check_onnx
 from emergraph.exporters.onnxfile.findings import Finding

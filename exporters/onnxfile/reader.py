@@ -111,7 +111,7 @@ class OnnxFile:
 def read_onnx(
     path: str | Path, *, limits: ReadLimits = DEFAULT_LIMITS, root: str | Path | None = None
 ) -> OnnxFile:
-    """Read an ONNX file that nobody vouches for.
+    """Read an untrusted ONNX file.
 
     Every length, size, shape, name and path in the file is checked before anything relies on it. Nothing in
     the file is run, and nothing outside its folder is read.

@@ -269,7 +269,7 @@ class Recorder:
             return writer.finish(summary.footer(branches=structure.run.branches))
 
     def _opened(self) -> Store:
-        """The store, as soon as nobody else has it open."""
+        """The store, as soon as no other process has it open."""
         until = time.monotonic() + self._options.patience
         while True:
             try:

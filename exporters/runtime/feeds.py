@@ -28,7 +28,7 @@ STYLES = ("counting", "zeros", "ones")
 
 MAX_SCALAR_CHOICES = 8
 MAX_MADE = 1 << 27
-"""Elements of an input whose values are made up: 1 GiB while they are drawn."""
+"""Elements of an input with synthetic values: 1 GiB while they are drawn."""
 
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _SEGMENT = re.compile(r"token_?type|segment", re.IGNORECASE)

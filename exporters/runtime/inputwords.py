@@ -39,7 +39,7 @@ class InputWords(Options):
 
 
 class InputOptions(InputWords):
-    """Values and shapes of inputs; what is not given is made up, small."""
+    """Values and shapes of inputs; what is not given is synthetic and small."""
 
     inputs: Path | None = option(
         default=None, help="Values of inputs, one array per input name.", metavar="FILE.npz"

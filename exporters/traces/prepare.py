@@ -66,7 +66,7 @@ class Prepared:
 
 
 def given_samples(file: OnnxFile, arrays: Mapping[str, Array], options: TraceOptions) -> Prepared:
-    """Samples out of arrays; inputs that are not given are made up, the same for all samples.
+    """Samples from arrays; inputs that are not given are synthetic, the same for all samples.
 
     Raises:
         InvalidInputError: The arrays do not fit the model or each other.

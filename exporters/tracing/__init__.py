@@ -1,1 +1,1 @@
-"""Unit tracing: labels that ride along the model's own operations."""
+"""Unit tracing: labels that are propagated through the model's own operations."""

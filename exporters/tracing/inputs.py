@@ -1,4 +1,4 @@
-"""Which axes of an input are its units: position ids ride forward until something contracts them.
+"""Which axes of an input are its units: position ids are propagated until something contracts them.
 
 An input's units are the positions that its first contraction contracts as features or channels; positions
 that a kernel slides over, tokens and batch items are never units. So every position of an input gets an id,

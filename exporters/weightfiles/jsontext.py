@@ -1,4 +1,4 @@
-"""JSON out of files that nobody vouches for: no duplicate keys, no NaN, bounded in bytes and depth."""
+"""JSON from untrusted files: no duplicate keys, no NaN, bounded in bytes and depth."""
 
 import json
 from typing import NoReturn
