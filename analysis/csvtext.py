@@ -1,4 +1,4 @@
-"""CSV as people have it: in which encoding, and what separates the fields."""
+"""CSV dialects: the encoding, and what separates the fields."""
 
 import codecs
 import csv

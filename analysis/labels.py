@@ -1,4 +1,4 @@
-"""Class labels that strangers give: whole numbers within the classes of an output, or an ignored value."""
+"""Class labels from users: whole numbers within the classes of an output, or an ignored value."""
 
 from dataclasses import dataclass
 

@@ -60,7 +60,7 @@ def check_file(path: Path, *, root: Path | None) -> list[Finding]:
 
 
 def _more_code(findings: list[Finding], mapped: MappedFile) -> list[Finding]:
-    """What is hidden where the format's own reader does not come to."""
+    """What is hidden where the format's own reader does not look."""
     known = {(finding.id, finding.where) for finding in findings}
     hidden = code_inside(mapped.path.name, mapped.content)
     return [finding for finding in hidden if (finding.id, finding.where) not in known]

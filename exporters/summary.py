@@ -1,4 +1,4 @@
-"""What became of a model: counts, coverage, and what a reader should know."""
+"""What an export did with a model: counts, coverage and notes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Looking after a store: what is in it, taking graphs out, putting stores together, giving space back."""
+"""Store upkeep: listing, removing and merging graphs, and reclaiming space."""
 
 import math
 import os
@@ -73,7 +73,7 @@ def list_graphs(store: Store) -> pl.DataFrame:
 
 
 def remove_graph(store: Store, name_or_id: str | int) -> str:
-    """Take a graph with its traces and runs out of the store; return its name.
+    """Remove a graph with its traces and runs from the store; return its name.
 
     The file keeps its size, and later graphs use the room; `compact` gives it back.
 
@@ -115,7 +115,7 @@ def merge(store: Store, other: str | os.PathLike[str]) -> dict[int, int]:
 
 
 def compact(path: str | os.PathLike[str]) -> Compacted:
-    """Write a store anew, without the room that removed graphs left behind, in place of the old one.
+    """Rewrite a store without the space that removed graphs left, in place of the old one.
 
     The old file stays until the new one is complete; both need room on the disk for a while.
 

@@ -1,4 +1,4 @@
-"""A difference in words: its verdict, its single values, and what a reader should know besides."""
+"""A difference in words: its verdict, single values and notes."""
 
 from collections.abc import Mapping
 

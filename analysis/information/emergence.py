@@ -171,7 +171,7 @@ def information_emergence(
     options: EstimatorOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> InformationResult:
-    """MutualInformation the information emergence of every block, and of all blocks together.
+    """Estimate the information emergence of every block, and of all blocks together.
 
     Args:
         states: Hidden states, with those of the micro level.

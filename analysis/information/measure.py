@@ -127,7 +127,7 @@ def measure(
     inputs: Inputs | None = None,
     options: EstimatorOptions | None = None,
 ) -> MutualInformation:
-    """MutualInformation the mutual information of two samples of vectors.
+    """Estimate the mutual information of two samples of vectors.
 
     Args:
         x: (n, p) samples.

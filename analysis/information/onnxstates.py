@@ -202,7 +202,7 @@ def _tensor_of(layer: ChainLayer, by_node: Mapping[str, str]) -> str:
 
 
 def _repeated(array: Array, n: int) -> Array:
-    """A made-up input for n sequences: axis 0 is theirs, unless it is a scalar."""
+    """A synthetic input for n sequences: axis 0 is theirs, unless it is a scalar."""
     return array if array.ndim == 0 else np.repeat(array[:1], n, axis=0)
 
 

@@ -1,4 +1,4 @@
-"""Ruggedness of single weight tensors: what happens when one of them moves and all others stay."""
+"""Ruggedness of single weight tensors: what happens when one is perturbed and all others stay."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ LAYER_DRAWS = 2_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRuggedness:
-    """How the loss answers to one weight tensor."""
+    """How the loss responds to one weight tensor."""
 
     tensor: str
     layer: str | None
@@ -42,7 +42,7 @@ class LayerRuggedness:
 
 
 def perturbed_blocks(layout: Layout, norm: Norm) -> list[ParameterBlock]:
-    """Return the tensors that a normalisation moves: all, or all but biases and normalisation vectors."""
+    """Return the tensors that a normalisation perturbs: all, or all but biases and normalisation vectors."""
     return [block for block in layout.blocks if not block.is_vector or norm in (Norm.ELEMENT, Norm.NONE)]
 
 

@@ -48,7 +48,7 @@ class ModelSurvey(ShownInNotebooks):
     samples: int
     """In the evaluation set."""
     probes_seed: int | None
-    """Seed of made-up inputs; None for given ones."""
+    """Seed of synthetic inputs; None for given ones."""
     rates: dict[str, float]
     """Evaluations per second of the ways that were tried."""
     variant: str
@@ -213,7 +213,7 @@ def _with_extras(
 
 
 def _affordable_samples(prepared: PreparedModel, asked: SurveyOptions, chosen: ModelOptions) -> int | None:
-    """How many made-up samples the budget allows for the smallest survey; None where all are affordable."""
+    """How many synthetic samples the budget allows for the smallest survey; None where all are affordable."""
     if chosen.budget is None or prepared.probes_seed is None:
         return None
     smallest, _ = fit_to_budget(asked, n_tensors=0, rate=0.0, seconds=chosen.budget)

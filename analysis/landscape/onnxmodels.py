@@ -91,7 +91,7 @@ def _probes(
 
 
 def _size_notes(probes: ProbeSet, chosen: "ModelOptions") -> list[str]:
-    """What a user should know about made-up inputs of sizes that nobody decided."""
+    """What a user should know about synthetic inputs whose sizes were not decided."""
     if probes.seed is None:
         return []
     decided = {**chosen.input_shapes, **{name: array.shape for name, array in chosen.inputs.items()}}
@@ -101,7 +101,7 @@ def _size_notes(probes: ProbeSet, chosen: "ModelOptions") -> list[str]:
 
 
 def _between(source: ModelSource, probes: ProbeSet, chosen: "ModelOptions") -> Between:
-    """An evaluator that moves everything that training moves, and a reader of other checkpoints."""
+    """An evaluator over everything that training changes, and a reader of other checkpoints."""
     own = reweightable(probes.run, source, vectors=True, embeddings=True, outputs=chosen.outputs)
     evaluator = OrtEvaluator(
         own, probes.batches, loss=chosen.loss, targets=chosen.targets, ignored=chosen.ignore_label

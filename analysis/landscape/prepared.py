@@ -23,7 +23,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Between:
-    """What lines and runs are measured with: all weights of the model move, biases included."""
+    """What lines and runs are measured with: all weights of the model vary, biases included."""
 
     evaluator: WithOutputs
     read: Callable[[Path], Checkpoint]
@@ -41,7 +41,7 @@ class PreparedModel:
     """Of the file; None for a module without a weight file."""
     samples: int
     probes_seed: int | None
-    """Seed of made-up inputs; None for given ones."""
+    """Seed of synthetic inputs; None for given ones."""
     evaluator: WithOutputs
     seconds: float
     """That one evaluation took."""

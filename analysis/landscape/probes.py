@@ -1,4 +1,4 @@
-"""Made-up inputs for a model that comes without data.
+"""Synthetic inputs for a model that comes without data.
 
 Label-free landscapes compare a model with itself on probe inputs. Real inputs are better and are asked for
 first; these are drawn: floats from N(0, 1), indices into tables uniformly, everything else as the concrete
@@ -38,7 +38,7 @@ class ProbeSet:
 def given_inputs(
     file: OnnxFile | ModelSource, inputs: Mapping[str, Array], *, limits: RunLimits | None = None
 ) -> ProbeSet:
-    """Use a user's inputs as one batch; inputs that are missing are made up."""
+    """Use a user's inputs as one batch; missing inputs are synthetic."""
     run = concrete_run(file, inputs=inputs, limits=limits)
     first = next(iter(inputs.values()), None)
     n = int(first.shape[0]) if first is not None and first.ndim else 1

@@ -121,7 +121,7 @@ class WalkTask:
 
 @dataclass(frozen=True, eq=False)
 class TensorWalkTask:
-    """Losses along a stationary random walk that moves one tensor alone."""
+    """Losses along a stationary random walk that perturbs one tensor alone."""
 
     plan: WalkPlan
     walk: int

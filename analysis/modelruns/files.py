@@ -44,7 +44,7 @@ class ReplacedSource:
 
     @property
     def model(self) -> onnx.ModelProto:
-        """The light model of the file."""
+        """The weightless model of the file."""
         return self.base.model
 
     def stored(self, tensor: onnx.TensorProto) -> StoredTensor:

@@ -34,7 +34,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConceptResult:
-    """Where data of entity-property pairs stand relative to their percolation threshold."""
+    """Where data of entity-property pairs are relative to their percolation threshold."""
 
     options: ConceptOptions
     n_observations: int

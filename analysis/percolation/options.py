@@ -84,7 +84,7 @@ class PairColumns(Options):
 
 
 class ConceptOptions(Options):
-    """Sizes that the data alone do not tell, and how often chance is asked."""
+    """Sizes that the data alone do not tell, and draws of the null models."""
 
     n_entities: int | None = option(
         default=None,
@@ -127,7 +127,7 @@ class LogColumns(Options):
 
 
 class CollapseOptions(Options):
-    """How often chance is asked about an exponent."""
+    """Bootstrap draws of an exponent."""
 
     draws: int = option(default=500, help="Bootstrap draws of the collapse.", least=2)
     seed: int = option(default=0, help="Seed of the draws.", least=0)

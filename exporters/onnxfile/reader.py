@@ -1,4 +1,4 @@
-"""`read_onnx`: a checked ONNX file, its light model, and its tensors on demand."""
+"""`read_onnx`: a checked ONNX file, its weightless model, and its tensors on demand."""
 
 import hashlib
 import math
@@ -48,7 +48,7 @@ class OnnxFile:
     size: int
     """Bytes of the model file."""
     model: ModelProto = field(repr=False, compare=False)
-    """The light model: values of more than `ReadLimits.inline_bytes` are left out, operations are sorted."""
+    """The weightless model: values of more than `ReadLimits.inline_bytes` are left out, operations are sorted."""
     warnings: tuple[Finding, ...]
     """What did not stop reading, e.g. operations that were not sorted."""
     _file: MappedFile = field(repr=False, compare=False)
@@ -93,7 +93,7 @@ class OnnxFile:
         }
 
     def tensor_of(self, proto: TensorProto) -> OnnxTensor:
-        """Return the tensor behind any TensorProto of the light model (initializer, attribute, subgraph).
+        """Return the tensor behind any TensorProto of the weightless model, wherever it is.
 
         Works for copies of the proto too, also after operations were moved to other graphs.
 
@@ -104,7 +104,7 @@ class OnnxFile:
         return self._source.tensor_of(proto)
 
     def sparse_tensor_of(self, proto: SparseTensorProto) -> SparseTensor:
-        """Return the sparse tensor behind any SparseTensorProto of the light model."""
+        """Return the sparse tensor behind any SparseTensorProto of the weightless model."""
         return self._source.sparse_tensor_of(proto)
 
 

@@ -1,4 +1,4 @@
-"""From a TensorProto of the light model to its values, wherever they are."""
+"""From a TensorProto of the weightless model to its values, wherever they are."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from emergraph.exporters.onnxfile.weightless_model import MAPPED_LOCATION, Mappe
 
 @dataclass(frozen=True)
 class TensorSource:
-    """Where the tensors of a light model find their values."""
+    """Where the tensors of a weightless model find their values."""
 
     content: memoryview
     """The model file."""
@@ -27,7 +27,7 @@ class TensorSource:
     external: ExternalFiles
 
     def tensor_of(self, proto: TensorProto) -> OnnxTensor:
-        """Return the tensor behind a proto of the light model, checked.
+        """Return the tensor behind a proto of the weightless model, checked.
 
         Raises:
             InvalidInputError: Type, shape and values do not fit each other.
@@ -43,7 +43,7 @@ class TensorSource:
         return checked_tensor(proto.name, proto.data_type, tuple(proto.dims), stored)
 
     def sparse_tensor_of(self, proto: SparseTensorProto) -> SparseTensor:
-        """Return the sparse tensor behind a proto of the light model, its indices checked."""
+        """Return the sparse tensor behind a proto of the weightless model, its indices checked."""
         return checked_sparse(self.tensor_of(proto.values), self.tensor_of(proto.indices), tuple(proto.dims))
 
     def _outside(self, proto: TensorProto, where: str) -> Stored:

@@ -57,7 +57,7 @@ def save_onnx(
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep the exporter off the screen: optional packages, its own future, failed attempts."""
+    """Silence the exporter: optional packages, its own future, failed attempts."""
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if _is_torchs(name)]
     levels = [logger.level for logger in loggers]
     try:

@@ -45,7 +45,7 @@ class CurrentWeights:
 
     @property
     def model(self) -> onnx.ModelProto:
-        """The light model."""
+        """The weightless model."""
         return self.base.model
 
     def stored(self, tensor: onnx.TensorProto) -> StoredTensor:

@@ -1,4 +1,4 @@
-"""What the child process loads: a light model with neutral names, and where its weights are."""
+"""What the child process loads: a weightless model with neutral names, and where its weights are."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class StoredTensor:
 
 
 class ModelSource(Protocol):
-    """A model file: its light proto and the values of its tensors."""
+    """A model file: its weightless proto and the values of its tensors."""
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -67,7 +67,7 @@ class ModelSource(Protocol):
 
 @dataclass(frozen=True)
 class WeightInput:
-    """A large initializer of the light model."""
+    """A large initializer of the weightless model."""
 
     slot: str
     tensor: StoredTensor
@@ -217,7 +217,7 @@ def _neutralise(node: onnx.NodeProto, slots: dict[str, str], nodes: dict[str, st
 
 
 def _fill_attributes(node: onnx.NodeProto, source: ModelSource) -> None:
-    """Put the values of large attribute tensors, which the light model leaves out, back in, in place."""
+    """Put the values of large attribute tensors, which the weightless model leaves out, back in, in place."""
     stack = [node]
     while stack:
         current = stack.pop()

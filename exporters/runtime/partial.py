@@ -28,7 +28,7 @@ class Blocked:
     nodes: set[str] = field(default_factory=set)
 
     def add(self, found: Unsupported) -> bool:
-        """Remember one more; False if it was known already, so that trying again is in vain."""
+        """Remember one more; False if it was known already, so that trying again is useless."""
         if found.operation is not None and found.operation not in self.operations:
             self.operations.add(found.operation)
             return True

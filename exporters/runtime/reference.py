@@ -13,7 +13,7 @@ Array = NDArray[np.generic]
 
 
 class EvaluationError(InvalidInputError):
-    """Nothing at hand can compute an operation on its inputs."""
+    """Nothing available can compute an operation on its inputs."""
 
 
 def run_node(node: onnx.NodeProto, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> list[Array]:

@@ -26,7 +26,7 @@ class FileSource:
 
     @property
     def model(self) -> onnx.ModelProto:
-        """The light model."""
+        """The weightless model."""
         return self.file.model
 
     def stored(self, tensor: onnx.TensorProto) -> StoredTensor:

@@ -103,7 +103,7 @@ class Runner:
         self.held: list[Any] = []
 
     def load(self, header: dict[str, Any], buffers: list[memoryview]) -> dict[str, Any]:
-        """Build a session from a light model (buffer 0) and its weights."""
+        """Build a session from a weightless model (buffer 0) and its weights."""
         ort = self.ort
         self.session = None
         self.held = []

@@ -187,7 +187,7 @@ def _random_axes(declared: Sequence[FlatInput], template: Mapping[str, Array]) -
 
 
 def _likely_axis(value: FlatInput, array: Array, batch_names: Collection[str]) -> int | None:
-    """An axis of a made-up input with the name of the samples, or its one unnamed axis that came out as 1."""
+    """An axis of a synthetic input with the name of the samples, or its only unnamed axis of size 1."""
     shape = value.shape or ()
     named = [k for k, size in enumerate(shape) if size in batch_names]
     unnamed = [k for k, size in enumerate(shape) if size is None and array.shape[k] == 1]

@@ -1,4 +1,4 @@
-"""Result files that are either complete or not there, and the results of a command that come together.
+"""Result files that are either complete or absent, and results of a command that appear together.
 
 A result is written in a private folder beside the place where it belongs (`.emergraph-` and a random word),
 under its own name. When all results of a command are complete and on the disk, they are moved there; until

@@ -1,4 +1,4 @@
-"""What a command that is killed leaves behind, and how the next command finds it and takes it away.
+"""What a command that is killed leaves behind, and how the next command finds and removes it.
 
 Everything that is unfinished belongs to a `Scratch`: a private folder below `emergraph-UID` in the temporary
 folder. It holds what a command needs for the moment, and a journal of what it has begun in other folders (a
@@ -127,7 +127,7 @@ _JOURNALS: dict[int, Scratch] = {}
 
 
 def remove_leftovers() -> None:
-    """Take away what commands of this user have left that were killed. Whatever cannot be removed stays."""
+    """Remove what killed commands of this user left. Whatever cannot be removed stays."""
     with contextlib.suppress(OSError, UsageError):
         for path, root in _roots(_temporary_folder()):
             for name, journal in _dead(root):
@@ -249,7 +249,7 @@ def _append(journal: int, data: bytes) -> None:
 
 
 def _lock(descriptor: int, kind: int) -> bool:
-    """Take a lock that others hold for moments; return whether it was to be had."""
+    """Take a lock that others hold for moments; return whether it was acquired."""
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:

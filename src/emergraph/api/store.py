@@ -94,7 +94,7 @@ class Store:
         return result
 
     def remove(self, name_or_id: str | int) -> str:
-        """Take a graph with its traces and runs out of the store; return its name.
+        """Remove a graph with its traces and runs from the store; return its name.
 
         Raises:
             UsageError: There is no such graph.
@@ -112,7 +112,7 @@ class Store:
             return merge(opened, other)
 
     def compact(self) -> "Compacted":
-        """Write the file anew, without the room that removed graphs have left in it."""
+        """Rewrite the file without the space that removed graphs left in it."""
         from emergraph.graphstore.maintain import compact
 
         return compact(self.path)
