@@ -8,7 +8,7 @@ class ReadLimits:
     """Caps that hold while an ONNX file is read; counted before memory is taken."""
 
     inline_bytes: int = 1024
-    """Tensors with more stored bytes than this stay in the memory-mapped file, out of the weightless model."""
+    """Tensors with more stored bytes stay in the memory-mapped file, out of the weightless model."""
     model_memory: int = 1 << 30
     """Estimated bytes that the weightless model (the file without its tensors' values) takes once parsed."""
     expanded_nodes: int = 1_000_000

@@ -48,7 +48,7 @@ class OnnxFile:
     size: int
     """Bytes of the model file."""
     model: ModelProto = field(repr=False, compare=False)
-    """The weightless model: values of more than `ReadLimits.inline_bytes` are left out, operations are sorted."""
+    """The weightless model: values above `ReadLimits.inline_bytes` are left out, operations are sorted."""
     warnings: tuple[Finding, ...]
     """What did not stop reading, e.g. operations that were not sorted."""
     _file: MappedFile = field(repr=False, compare=False)
