@@ -21,6 +21,9 @@ continuous integration has time for.
   token, the best places) stays chosen: a graph is of the choices of the run that it was made from.
 - **excess**: pairs that the graph has a path for and no draw showed a change, of all such pairs. The last column says where
   the changes were lost, after a second look with larger changes at every bit.
+
+Not among them, since torch cannot export them: Longformer and LED (steps that depend on the values of a mask), DeepSeek-V2
+(rotary embedding in complex numbers).
 """
 
 
