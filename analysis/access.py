@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from emergraph.analysis.declaration import Analysis, Subject
 from emergraph.errors import UsageError
-from emergraph.graphstore.store import Mode, Store, open_store
+from emergraph.graphstore.store import Mode, StoreFile, open_store
 from emergraph.options import Options
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class GraphAccess:
         self._graph = graph
         self._mode: Mode = "write" if save else "read"
         self._closing = ExitStack()
-        self._store: Store | None = None
+        self._store: StoreFile | None = None
         self._reader: GraphReader | None = None
 
     def __enter__(self) -> Self:
@@ -47,7 +47,7 @@ class GraphAccess:
         self._closing.close()
 
     @property
-    def store(self) -> Store:
+    def store(self) -> StoreFile:
         """The store, open until the analysis ends."""
         if self._store is None:
             self._store = self._closing.enter_context(open_store(self.path, mode=self._mode))

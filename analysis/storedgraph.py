@@ -24,7 +24,7 @@ def read_unit_graph(reader: GraphReader) -> UnitGraph:
     """The unit graph of a graph in a store; its edges stay there and are streamed when asked for.
 
     Args:
-        reader: From `Store.graph`; its store must stay open as long as the graph is used.
+        reader: From `StoreFile.graph`; its store must stay open as long as the graph is used.
     """
     layers = [
         UnitLayer(**row)

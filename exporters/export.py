@@ -22,7 +22,7 @@ from emergraph.exporters.tracing.prepare import FileParameter, open_branches, tr
 from emergraph.exporters.tracing.tracer import trace
 from emergraph.exporters.trainingmode import training_warnings
 from emergraph.graphstore.records import GraphHeader, GraphSink
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 
 Progress = Callable[[int, int], None]
 
@@ -92,7 +92,11 @@ class ExportSummary:
 
 
 def export_onnx(
-    path: str | Path, store: Store, *, options: ExportOptions | None = None, progress: Progress | None = None
+    path: str | Path,
+    store: StoreFile,
+    *,
+    options: ExportOptions | None = None,
+    progress: Progress | None = None,
 ) -> ExportSummary:
     """Trace the units of an ONNX file and write its graph into a store, in one transaction.
 

@@ -18,7 +18,7 @@ from emergraph.exporters.onnxfile.names import printable
 if TYPE_CHECKING:
     from emergraph.exporters.weightfiles import WeightFile
     from emergraph.exporters.weightfiles.wiring import WiringSummary
-    from emergraph.graphstore.store import Store
+    from emergraph.graphstore.store import StoreFile
 
 
 class Wiring(StrEnum):
@@ -79,7 +79,7 @@ def source_kind(model: str | Path) -> SourceKind:
 
 def export_any(
     model: str | Path,
-    store: "Store | None",
+    store: "StoreFile | None",
     *,
     options: ExportOptions | None = None,
     source: SourceOptions | None = None,
@@ -146,7 +146,11 @@ def _check_choices(kind: SourceKind, source: SourceOptions) -> None:
 
 
 def _export_factory(
-    spec: str, store: "Store | None", options: ExportOptions, source: SourceOptions, progress: Progress | None
+    spec: str,
+    store: "StoreFile | None",
+    options: ExportOptions,
+    source: SourceOptions,
+    progress: Progress | None,
 ) -> ExportSummary:
     from emergraph.exporters.pytorch.factory import load_module
     from emergraph.exporters.pytorch.modules import export_module
@@ -194,7 +198,7 @@ def _example_inputs(module: Any, options: ExportOptions) -> Mapping[str, Any]:  
 
 def _export_folder(
     folder: Path,
-    store: "Store | None",
+    store: "StoreFile | None",
     options: ExportOptions,
     source: SourceOptions,
     progress: Progress | None,
@@ -223,7 +227,7 @@ def _export_folder(
 
 
 def _export_weights(
-    weights: "WeightFile", store: "Store | None", options: ExportOptions, source: SourceOptions
+    weights: "WeightFile", store: "StoreFile | None", options: ExportOptions, source: SourceOptions
 ) -> ExportSummary:
     from emergraph.exporters.counting import CountingSink
     from emergraph.exporters.weightfiles.wiring import Wire, export_weights, weights_header

@@ -15,7 +15,7 @@ from emergraph.graphstore.connection import transaction, translated_errors, wal_
 from emergraph.graphstore.copying import copy_graphs, remove_rows
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.sql import compose
-from emergraph.graphstore.store import Store, open_store
+from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.graphstore.tensors import element_type
 from emergraph.graphstore.text import printable
 
@@ -49,7 +49,7 @@ class Compacted:
     bytes_after: int
 
 
-def list_graphs(store: Store) -> pl.DataFrame:
+def list_graphs(store: StoreFile) -> pl.DataFrame:
     """Return one row per graph, oldest first.
 
     Returns:
@@ -72,7 +72,7 @@ def list_graphs(store: Store) -> pl.DataFrame:
     )
 
 
-def remove_graph(store: Store, name_or_id: str | int) -> str:
+def remove_graph(store: StoreFile, name_or_id: str | int) -> str:
     """Remove a graph with its traces and runs from the store; return its name.
 
     The file keeps its size, and later graphs use the room; `compact` gives it back.
@@ -90,7 +90,7 @@ def remove_graph(store: Store, name_or_id: str | int) -> str:
     return name
 
 
-def merge(store: Store, other: str | os.PathLike[str]) -> dict[int, int]:
+def merge(store: StoreFile, other: str | os.PathLike[str]) -> dict[int, int]:
     """Copy all graphs of another store, with their traces, metrics and runs, into this one.
 
     A graph whose name is taken gets a number behind it. The other store stays as it is.
@@ -141,7 +141,7 @@ def compact(path: str | os.PathLike[str]) -> Compacted:
     return Compacted(bytes_before=before, bytes_after=file.stat().st_size)
 
 
-def _bytes_per_row(store: Store, table: str) -> str:
+def _bytes_per_row(store: StoreFile, table: str) -> str:
     """Return the bytes of the file that a row of a table takes on average, as SQL number."""
     rows = store.connection.execute(
         compose(

@@ -25,7 +25,7 @@ _PARTS = {
 
 
 class GraphReader:
-    """Reads one graph; made by `Store.graph`. Frames leave out the column `graph`."""
+    """Reads one graph; made by `StoreFile.graph`. Frames leave out the column `graph`."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, graph: int) -> None:
         self.connection = connection

@@ -45,7 +45,7 @@ def open_store(
     memory_limit: int | None = None,
     any_name: bool = False,
     in_place: bool = False,
-) -> "Store":
+) -> "StoreFile":
     """Open the store at `path`. Use it in a `with` statement.
 
     Several processes can read a store at the same time, or one can write. A store of an older schema is
@@ -84,7 +84,7 @@ def open_store(
     except BaseException:
         place.give_up()
         raise
-    return Store(place, connection, mode=mode)
+    return StoreFile(place, connection, mode=mode)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class _Place:
             self.outputs.discard()
 
 
-class Store:
+class StoreFile:
     """An open store; made by `open_store`."""
 
     def __init__(self, place: _Place, connection: duckdb.DuckDBPyConnection, *, mode: Mode) -> None:
@@ -429,4 +429,4 @@ def _bring_up(connection: duckdb.DuckDBPyConnection, place: _Place, version: int
         raise
 
 
-__all__: Sequence[str] = ("Mode", "Store", "open_store")
+__all__: Sequence[str] = ("Mode", "StoreFile", "open_store")

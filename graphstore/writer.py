@@ -38,7 +38,7 @@ WRITE_MEMORY_MIB = 512
 
 
 class GraphWriter:
-    """Writes one graph; made by `Store.write_graph`. It is a `GraphSink`.
+    """Writes one graph; made by `StoreFile.write_graph`. It is a `GraphSink`.
 
     Blocks get store-wide ids in the order in which they are first written. What exporters promise (see
     `records`) is checked where that is cheap; ValueError says that an exporter has broken it.
@@ -194,7 +194,7 @@ class GraphWriter:
         insert_rows(self._connection, "operations", operation_columns(self.graph, operations))
 
     def write_trace(self, header: TraceHeader, frame: pl.DataFrame) -> None:
-        """Write an activation trace of this graph in the same transaction; see `Store.write_trace`."""
+        """Write an activation trace of this graph in the same transaction; see `StoreFile.write_trace`."""
         self._traces.append((header, frame))
 
     def write_metrics(self, metrics: Mapping[str, float]) -> None:

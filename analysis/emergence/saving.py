@@ -19,12 +19,12 @@ from emergraph.analysis.emergence.positionrun import PositionReport, by_form
 from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
 from emergraph.analysis.emergence.thresholds import ThresholdSweep
 from emergraph.graphstore.results import ResultTable
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 
 Rows = dict[str, pl.DataFrame]
 
 
-def save_emergence(store: Store, graph: int, result: EmergenceResult, **about: object) -> int:
+def save_emergence(store: StoreFile, graph: int, result: EmergenceResult, **about: object) -> int:
     """Write a path count to a store; return the id of the run.
 
     Args:
@@ -70,7 +70,7 @@ def _count_rows(result: EmergenceResult) -> Rows:
     return {COUNTS.name: _frame(COUNTS, counts), BY_LAYER.name: layers}
 
 
-def save_sweep(store: Store, graph: int, sweep: ThresholdSweep, **about: object) -> int:
+def save_sweep(store: StoreFile, graph: int, sweep: ThresholdSweep, **about: object) -> int:
     """Write a threshold sweep to a store; return the id of the run. Arguments as in `save_emergence`."""
     parameters = {"activity": sweep.rule, "area_rule": sweep.area_rule, **sweep.options.to_dict(), **about}
     return store.record_run(graph, EMERGENCE.name, parameters, result_tables=_sweep_rows(sweep))
@@ -91,7 +91,7 @@ def _sweep_rows(sweep: ThresholdSweep) -> Rows:
     return {BY_THRESHOLD.name: rows}
 
 
-def save_intervals(store: Store, graph: int, result: BootstrapResult, **about: object) -> int:
+def save_intervals(store: StoreFile, graph: int, result: BootstrapResult, **about: object) -> int:
     """Write bootstrap intervals to a store; return the id of the run. Arguments as in `save_emergence`."""
     parameters = {"activity": result.activity, "level": result.level, **about}
     return store.record_run(
@@ -115,7 +115,7 @@ def _interval_rows(result: BootstrapResult) -> Rows:
     return {INTERVALS.name: _frame(INTERVALS, rows)}
 
 
-def save_report(store: Store, graph: int, report: EmergenceReport, **about: object) -> int:
+def save_report(store: StoreFile, graph: int, report: EmergenceReport, **about: object) -> int:
     """Write everything of a full report as one run; return its id. Arguments as in `save_emergence`."""
     tables = _sweep_rows(report.sweep)
     if report.result is not None:
@@ -153,7 +153,7 @@ def save_report(store: Store, graph: int, report: EmergenceReport, **about: obje
     )
 
 
-def save_positions(store: Store, graph: int, report: PositionReport, **about: object) -> int:
+def save_positions(store: StoreFile, graph: int, report: PositionReport, **about: object) -> int:
     """Write position-level counts to a store; return the id of the run. Arguments as in `save_emergence`."""
     rows = pl.DataFrame(by_form(report), schema=POSITIONS.schema, infer_schema_length=None)
     parameters = {"rule": report.rule.value, "threshold": report.threshold, "positions": True, **about}

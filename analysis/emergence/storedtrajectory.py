@@ -28,7 +28,7 @@ from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 
 if TYPE_CHECKING:
     from emergraph.analysis.unitgraph import UnitGraph
@@ -84,7 +84,7 @@ def training_of(name: str, step: int) -> str:
 
 
 def stored_trajectory(
-    store: Store,
+    store: StoreFile,
     wanted: Sequence[str],
     *,
     rule: ActivityRule | str = ActivityRule.MEAN,
@@ -226,7 +226,7 @@ def _figures(interior: Interior) -> dict[str, pl.Expr]:
     return {f"emergence_{interior}": size, f"per_density_{interior}": relative}
 
 
-def save_trajectory(store: Store, result: Trajectory, **about: object) -> int:
+def save_trajectory(store: StoreFile, result: Trajectory, **about: object) -> int:
     """Write a trajectory to a store; return the id of the run.
 
     Args:

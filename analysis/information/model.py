@@ -18,7 +18,7 @@ from emergraph.errors import UsageError
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.runtime.offline import call_offline
 from emergraph.exporters.sources import SourceKind, note_files, source_kind
-from emergraph.graphstore.store import Store, open_store
+from emergraph.graphstore.store import StoreFile, open_store
 
 RECORDED = frozenset({".npz", ".safetensors"})
 
@@ -93,7 +93,7 @@ def measure_model(
 
 
 @contextlib.contextmanager
-def _opened(store: str | Path | None) -> Iterator[Store | None]:
+def _opened(store: str | Path | None) -> Iterator[StoreFile | None]:
     if store is None or not Path(store).exists():
         yield None
         return

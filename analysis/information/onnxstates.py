@@ -29,7 +29,7 @@ from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 
 INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 12, 13})
 """Element types of ids."""
@@ -56,7 +56,7 @@ class StateOptions:
 
 def onnx_chain(
     path: str | Path,
-    store: Store | None = None,
+    store: StoreFile | None = None,
     *,
     limits: RunLimits | None = None,
     root: Path | None = None,
@@ -85,7 +85,7 @@ def onnx_states(
     path: str | Path,
     sequences: Sequences,
     *,
-    store: Store | None = None,
+    store: StoreFile | None = None,
     options: StateOptions | None = None,
     progress: Progress | None = None,
 ) -> BlockStates:

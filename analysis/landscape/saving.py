@@ -30,7 +30,7 @@ from emergraph.analysis.modelruns.samples import IN_MEMORY, kept_name
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.errors import UsageError
-from emergraph.graphstore.store import Store, open_store
+from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.options import text_of
 
 
@@ -206,7 +206,7 @@ def survey_frames(survey: Survey, layer_ids: Mapping[str, int] | None = None) ->
 
 
 def save_survey(
-    store: Store, survey: Survey, *, graph: int | None, duration: float | None = None, **about: object
+    store: StoreFile, survey: Survey, *, graph: int | None, duration: float | None = None, **about: object
 ) -> int:
     """Write a survey to a store; return the id of the run.
 
@@ -227,7 +227,7 @@ def save_survey(
     )
 
 
-def tensor_layers(store: Store, graph: int) -> dict[str, int]:
+def tensor_layers(store: StoreFile, graph: int) -> dict[str, int]:
     """Return the layer that each tensor, and each operation, of a stored graph leads into: its first use."""
     blocks = store.graph(graph).blocks().select("tensor", "name", "layer")
     found: dict[str, int] = {}
@@ -283,7 +283,7 @@ def _kept(how: ModelOptions) -> dict[str, Any]:
     return kept
 
 
-def _graph_of(store: Store, result: ModelSurvey, wanted: str | int | None) -> int | None:
+def _graph_of(store: StoreFile, result: ModelSurvey, wanted: str | int | None) -> int | None:
     """The graph that the results belong to; None when the store has none."""
     if wanted is None:
         return None if result.sha256 is None else store.find_graph(result.sha256)

@@ -5,11 +5,11 @@ import polars as pl
 from emergraph.analysis.pruning.analysis import LEVELS, PRUNE, SENSITIVITY
 from emergraph.analysis.pruning.sensitivity import SensitivityResult
 from emergraph.analysis.pruning.whatif import PruningResult
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 
 
 def save_pruning(
-    store: Store, graph: int, result: PruningResult, *, duration: float | None = None, **about: object
+    store: StoreFile, graph: int, result: PruningResult, *, duration: float | None = None, **about: object
 ) -> int:
     """Write a table of what-ifs to a store; return the id of the run.
 
@@ -30,7 +30,7 @@ def save_pruning(
     )
 
 
-def save_sensitivity(store: Store, graph: int, result: SensitivityResult, **about: object) -> int:
+def save_sensitivity(store: StoreFile, graph: int, result: SensitivityResult, **about: object) -> int:
     """Write a table of sensitivities to a store; return the id of the run.
 
     Args:

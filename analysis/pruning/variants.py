@@ -17,7 +17,7 @@ from emergraph.atomic import Outputs, joined, together
 from emergraph.errors import UsageError
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.graphstore.reader import GraphReader
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 from emergraph.leftovers import Scratch
 
 
@@ -39,7 +39,7 @@ def check_keeping(keeping: Keeping, options: PruningOptions, files: ModelFiles |
 
 
 def keep_variant(
-    store: Store, graph: int, result: PruningResult, keeping: Keeping, files: ModelFiles | None
+    store: StoreFile, graph: int, result: PruningResult, keeping: Keeping, files: ModelFiles | None
 ) -> PruningResult:
     """Write the pruned model and store its graph, as far as asked for.
 

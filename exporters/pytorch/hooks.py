@@ -14,7 +14,7 @@ from emergraph.exporters.runtime.pooling import SampleAxis, pooled
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
 from emergraph.exporters.traces.targets import targets_of
 from emergraph.graphstore.records import TraceHeader
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 from emergraph.graphstore.text import first_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class HookTrace:
 def trace_module(
     module: "torch.nn.Module",
     batches: "Sequence[torch.Tensor | tuple[Any, ...]]",
-    store: Store,
+    store: StoreFile,
     *,
     graph: str | int | None = None,
     name: str = "hooks",

@@ -16,7 +16,7 @@ from emergraph.exporters.pytorch.usedparameters import parameters_in
 from emergraph.exporters.pytorch.written_out import written_out
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 from emergraph.leftovers import Scratch
 from emergraph.outputs import check_output
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def export_module(
     module: "torch.nn.Module | torch.export.ExportedProgram",
     args: Sequence[Any],
-    store: Store | None,
+    store: StoreFile | None,
     *,
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,  # noqa: ANN401 - as torch.export takes it
@@ -156,7 +156,7 @@ def capture(
 def export_captured(
     captured: Captured,
     place: OnnxPlace,
-    store: Store | None,
+    store: StoreFile | None,
     *,
     options: ExportOptions | None = None,
     progress: Progress | None = None,

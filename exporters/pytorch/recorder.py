@@ -22,7 +22,7 @@ from emergraph.exporters.traces.samples import GivenSamples
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
 from emergraph.exporters.traces.targets import Target
 from emergraph.graphstore.records import GraphHeader, TraceHeader
-from emergraph.graphstore.store import Store, open_store
+from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.graphstore.storefile import check_place
 from emergraph.leftovers import Scratch
 
@@ -242,7 +242,7 @@ class Recorder:
 
     def _write(
         self,
-        store: Store,
+        store: StoreFile,
         source: CurrentWeights,
         step: int,
         trace: tuple[TraceHeader, pl.DataFrame],
@@ -268,7 +268,7 @@ class Recorder:
             writer.write_metrics(metrics)
             return writer.finish(summary.footer(branches=structure.run.branches))
 
-    def _opened(self) -> Store:
+    def _opened(self) -> StoreFile:
         """The store, as soon as no other process has it open."""
         until = time.monotonic() + self._options.patience
         while True:

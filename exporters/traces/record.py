@@ -22,7 +22,7 @@ from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
 from emergraph.exporters.traces.targets import Target, check_units, targets_of
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import TraceHeader
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 
 Array = NDArray[np.generic]
 
@@ -55,7 +55,7 @@ class TraceSummary:
 
 
 def record_trace(
-    store: Store,
+    store: StoreFile,
     graph: str | int | None,
     model: str | Path,
     samples: InputFile | RandomInputs | Mapping[str, Array],

@@ -20,7 +20,7 @@ from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
 from emergraph.exporters.traces.targets import Target, targets_of
 from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.graphstore.records import TraceHeader
-from emergraph.graphstore.store import Store
+from emergraph.graphstore.store import StoreFile
 
 Array = NDArray[np.generic]
 
@@ -39,7 +39,7 @@ class Recording:
 
 
 def import_trace(
-    store: Store,
+    store: StoreFile,
     graph: str | int | None,
     path: str | Path,
     *,

@@ -16,7 +16,7 @@ from emergraph.graphstore.records import (
     Role,
     UnitColumns,
 )
-from emergraph.graphstore.store import Store, open_store
+from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.graphstore.writer import GraphWriter
 
 
@@ -78,7 +78,7 @@ def unit_ranges(sizes: list[int]) -> list[NDArray[np.int64]]:
     return [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
-def write_chain(store: Store, weights: list[NDArray[np.floating]], name: str = "net", **changes) -> int:
+def write_chain(store: StoreFile, weights: list[NDArray[np.floating]], name: str = "net", **changes) -> int:
     """Write a chain of dense layers with the given matrices (n_src, n_dst)."""
     sizes = [weights[0].shape[0], *(matrix.shape[1] for matrix in weights)]
     units = unit_ranges(sizes)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.paths.options import EmergenceOptions
     from emergraph.analysis.unitgraph import UnitGraph
-    from emergraph.graphstore.store import Store as StoreFile
+    from emergraph.graphstore.store import StoreFile
 
 
 @dataclass(frozen=True)
