@@ -29,16 +29,6 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
-_DRAWN = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
-
-
-def is_drawn(node: onnx.NodeProto) -> bool:
-    """Whether a node draws its values at random: they differ from run to run, and follow from nothing."""
-    return not normal_domain(node.domain) and node.op_type in _DRAWN
-
-
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
     """The attributes of a node as Python values (strings decoded, tensors and graphs as protos)."""
     found: dict[str, object] = {}

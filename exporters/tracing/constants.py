@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import attributes
+from emergraph.exporters.operations import KEEPING, Kind, kind_of
 from emergraph.exporters.runtime.folding import Folder, Made, Source
 
 Array = NDArray[np.generic]
@@ -95,10 +96,8 @@ def source_of(constant: Constant) -> Source:
     return constant.load.made if isinstance(constant.load, FoldedLoad) else constant.load
 
 
-_CODING_INPUTS = {"DequantizeLinear": (1, 2), "QuantizeLinear": (1, 2)}
-_SCALING = frozenset({"Mul", "Div", "Add", "Sub"})
-_MOVING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
-"""Operations behind which stored integers are the same integers, elsewhere."""
+_SHIFTING = frozenset({Kind.SUM, Kind.DIFFERENCE})
+_SCALING = _SHIFTING | {Kind.PRODUCT, Kind.QUOTIENT}
 
 
 def made_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tuple[frozenset[str], frozenset[str]]:
@@ -107,10 +106,11 @@ def made_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tuple[fro
     Scales and zero points of DequantizeLinear and QuantizeLinear are coding, and so is what stored integers
     are multiplied with and shifted by where a file writes the dequantization out (Cast, Sub, Mul).
     """
-    if node.op_type in ("Shape", "Size"):
+    kind = kind_of(node)
+    if kind is Kind.SHAPE:
         # of the sizes, nothing is in the values
         return frozenset(), frozenset()
-    positions: Sequence[int] = _CODING_INPUTS.get(node.op_type, ())
+    positions: Sequence[int] = (1, 2) if kind in (Kind.DEQUANTIZE, Kind.QUANTIZE) else ()
     if (main := scaled_codes(node, given)) is not None:
         positions = [k for k in range(len(given)) if k != main]
     data = [c for k, c in enumerate(given) if c is not None and k not in positions]
@@ -123,7 +123,7 @@ def made_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tuple[fro
 
 def scaled_codes(node: onnx.NodeProto, given: Sequence[Constant | None]) -> int | None:
     """Which input of an arithmetic operation is stored integers that the others shift or scale."""
-    if node.op_type not in _SCALING:
+    if kind_of(node) not in _SCALING:
         return None
     sizes = {k: prod(c.shape) for k, c in enumerate(given) if c is not None and c.coded}
     return max(sizes, key=lambda k: sizes[k], default=None)
@@ -131,7 +131,7 @@ def scaled_codes(node: onnx.NodeProto, given: Sequence[Constant | None]) -> int 
 
 def keeps_codes(node: onnx.NodeProto, given: Sequence[Constant | None]) -> bool:
     """Whether what an operation makes are still stored integers, moved, shifted or scaled."""
-    moved = node.op_type in _MOVING and given[0] is not None and given[0].coded
+    moved = kind_of(node) in KEEPING and given[0] is not None and given[0].coded
     return moved or scaled_codes(node, given) is not None
 
 
@@ -140,9 +140,9 @@ def permutation_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tu
     source = given[0] if given else None
     if source is None or source.permutation is None:
         return None
-    if node.op_type == "Identity":
+    if kind_of(node) is Kind.IDENTITY:
         return source.permutation
-    if node.op_type == "Transpose":
+    if kind_of(node) is Kind.TRANSPOSE:
         return tuple(source.permutation[p] for p in _order(node, source))
     return None
 
@@ -153,13 +153,13 @@ def unmoved_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> Layout
     if source is None or source.unmoved is None:
         return None
     before, shape = source.unmoved, source.shape
-    if node.op_type == "Transpose":
+    if kind_of(node) is Kind.TRANSPOSE:
         back = np.argsort(_order(node, source))
         return lambda values: before(values.transpose(back))
-    if node.op_type in _MOVING:
+    if kind_of(node) in KEEPING:
         return lambda values: before(values.reshape(shape))
     # behind a scale, what is subtracted is no longer a stored value
-    return before if node.op_type in ("Add", "Sub") else None
+    return before if kind_of(node) in _SHIFTING else None
 
 
 def _order(node: onnx.NodeProto, source: Constant) -> list[int]:

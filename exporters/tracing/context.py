@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.nodes import normal_domain, operation_type
+from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, operations
 from emergraph.exporters.runtime.folding import Folder, Made, Step
 from emergraph.exporters.runtime.quantization import laid_out
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
@@ -337,20 +338,21 @@ class TraceContext:
 
     def _note_dequantization(self, constants: Sequence[Constant | None]) -> None:
         """Note the zero point of DequantizeLinear, and of one that is written out as Sub or Add."""
-        op, main = self.node.op_type, scaled_codes(self.node, constants) or 0
-        position = {"DequantizeLinear": 2, "Sub": 1, "Add": 1 - main}.get(op, len(constants))
-        if max(position, main) >= len(constants) or position == main:
+        kind, main = kind_of(self.node), scaled_codes(self.node, constants) or 0
+        other = 1 - main if len(constants) == 2 else main
+        position = {Kind.DEQUANTIZE: 2, Kind.DIFFERENCE: 1, Kind.SUM: other}.get(kind, main)
+        if position >= len(constants) or position == main:
             return
         stored, zero = constants[main], constants[position]
         if stored is None or zero is None or not stored.coded:
             return
         block, axis = self.attr_int("block_size", 0), self.attr_int("axis", 1)
-        if op == "DequantizeLinear":
+        if kind is Kind.DEQUANTIZE:
             self.note_zero_point(
                 stored, lambda: laid_out(zero.load(), stored.shape, axis=axis, block_size=block)
             )
         else:
-            self.note_zero_point(stored, lambda: zero.load() if op == "Sub" else -zero.floats())
+            self.note_zero_point(stored, lambda: zero.load() if kind is Kind.DIFFERENCE else -zero.floats())
 
     def make_opaque(self, reason: str) -> None:
         """Connect the node's inputs to its outputs by opaque edges, through one hub so that it costs O(n)."""
@@ -387,21 +389,24 @@ def _giving(values: Array) -> Callable[[], Array]:
     return lambda: values
 
 
-def op_names(text: str) -> tuple[str, ...]:
-    """Names of operations, separated by spaces."""
-    return tuple(text.split())
-
-
 Rule = Callable[[TraceContext], None]
 _RULES: dict[tuple[str, str], Rule] = {}
 
 
-def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
-    """Register a tracing rule for operations of a domain."""
+def rule(*which: Kind | str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Register a tracing rule for all operations of some kinds, or for single ones of a domain.
+
+    Raises:
+        ValueError: An operation is not in the table of operations, or has a rule already.
+    """
+    keys = [(domain, name) for name in which if not isinstance(name, Kind)]
+    keys += [(spec.domain, spec.name) for spec in operations(*(k for k in which if isinstance(k, Kind)))]
 
     def register(function: Rule) -> Rule:
-        for op_type in op_types:
-            _RULES[domain, op_type] = function
+        for key in keys:
+            if key not in OPERATIONS or key in _RULES:
+                raise ValueError(f"{'::'.join(key)} needs one entry in exporters/operations.py and one rule")
+            _RULES[key] = function
         return function
 
     return register

@@ -5,20 +5,10 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import attributes
-from emergraph.exporters.tracing.context import op_names
+from emergraph.exporters.operations import CONTRACTING, Kind, spec_of
 
-_SLIDING = frozenset(op_names("Conv ConvTranspose ConvInteger QLinearConv FusedConv DeformConv"))
-_DENSE = frozenset(
-    op_names(
-        "MatMul Gemm MatMulInteger QLinearMatMul FusedMatMul TransposeMatMul FusedGemm QGemm MatMulNBits "
-        "MatMulIntegerToFloat DynamicQuantizeMatMul"
-    )
-)
-_RECURRENT = frozenset(op_names("LSTM GRU RNN DynamicQuantizeLSTM"))
-_HEADS = frozenset(op_names("Attention MultiHeadAttention GroupQueryAttention LinearAttention"))
-_RIGHT_OPERAND = {"QLinearMatMul": 3, "QGemm": 3}
-_TRANSFORMS = frozenset(op_names("DFT STFT"))
-CONTRACTIONS = _SLIDING | _DENSE | _RECURRENT | _HEADS | _TRANSFORMS | {"Einsum"}
+CONTRACTIONS = CONTRACTING | {Kind.ATTENTION, Kind.TRANSFORM}
+"""Kinds of the plain operations whose operands are contracted."""
 
 
 def contracted_axes(
@@ -32,7 +22,7 @@ def contracted_axes(
     """The axes of an input over which an operation sums different features or channels.
 
     Args:
-        node: An operation out of `CONTRACTIONS`.
+        node: An operation that is or stands for one of `CONTRACTIONS`.
         position: Which of its inputs.
         rank: Axes of that input.
         axis: Value of the input that names an axis (`DFT`).
@@ -45,19 +35,21 @@ def contracted_axes(
         >>> contracted_axes(onnx.helper.make_node("Gemm", ["a", "b"], ["y"], transA=1), 0, 2)
         (0,)
     """
-    op, attrs = node.op_type, attributes(node)
-    if op in _SLIDING:
+    kind, attrs = spec_of(node).plain_kind, attributes(node)
+    if kind is Kind.CONVOLUTION:
         return (1,) if position == 0 and rank > 1 else None
-    if op in _RECURRENT:
+    if kind is Kind.RECURRENT:
         return _of_recurrent(attrs, position, rank)
-    if op in _HEADS:
+    if kind is Kind.ATTENTION:
         return _of_heads(node, position, rank)
-    if op == "Einsum":
+    if kind is Kind.EINSUM:
         return _of_einsum(str(attrs.get("equation", "")), position, rank)
-    if op in _TRANSFORMS and position == 0:
+    if kind is Kind.TRANSFORM and position == 0:
         # The window of a short-time transform slides, like a kernel.
-        return (rank - 1,) if op == "STFT" else (transformed_axis(node, rank, axis, opset), rank - 1)
-    return None if op in _TRANSFORMS else _of_dense(node, position, rank)
+        return (
+            (rank - 1,) if node.op_type == "STFT" else (transformed_axis(node, rank, axis, opset), rank - 1)
+        )
+    return None if kind is Kind.TRANSFORM else _of_dense(node, position, rank)
 
 
 def transformed_axis(node: onnx.NodeProto, rank: int, given: NDArray[np.generic] | None, opset: int) -> int:
@@ -71,7 +63,7 @@ def _of_dense(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, ...]
     flipped = {a.name for a in node.attribute if a.i}
     if position == 0:
         return (max(rank - 2, 0),) if "transA" in flipped else (rank - 1,)
-    if position == _RIGHT_OPERAND.get(node.op_type, 1):
+    if position == max(spec_of(node).weights):
         return (rank - 1,) if "transB" in flipped else (max(rank - 2, 0),)
     return (rank - 1,) if rank else None
 

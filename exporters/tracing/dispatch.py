@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from emergraph.exporters.nodes import attributes, has_subgraph, is_drawn
+from emergraph.exporters.nodes import attributes, has_subgraph
+from emergraph.exporters.operations import CONTRACTING, PICKING, Kind, kind_of, spec_of
 from emergraph.exporters.runtime.reference import EvaluationError
 from emergraph.exporters.tracing.banks import settle_banks
 from emergraph.exporters.tracing.context import Rule, TraceContext, find_rule
@@ -13,23 +14,7 @@ from emergraph.exporters.tracing.facts import TensorFacts
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
-_FROM_INDICES = frozenset(
-    {
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "GatherBlockQuantized",
-        "MatMul",
-        "Gemm",
-        "Einsum",
-        "Conv",
-        "ConvTranspose",
-        "LSTM",
-        "GRU",
-        "RNN",
-        "EmbedLayerNormalization",
-    }
-)
+_FROM_INDICES = CONTRACTING | PICKING | {Kind.EMBED}
 """Operations that make units out of indices and parameters; others that see no unit only steer."""
 
 
@@ -44,7 +29,7 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
     listed = any(name in ctx.sequences for name in node.input)
     labelled = listed or any(v.labels is not None or v.bank is not None for v in given)
     whole = all(ctx.known(name) is not None for name in node.output if name)
-    fixed = all(v.constant is not None for v in given) and not is_drawn(node)
+    fixed = all(v.constant is not None for v in given) and not spec_of(node).is_random
     if fixed and whole and not has_subgraph(node):
         ctx.fold()
     elif labelled or has_subgraph(node) or not whole or _makes_units(node, given):
@@ -52,7 +37,7 @@ def dispatch(ctx: TraceContext, node: onnx.NodeProto) -> None:
             ctx.make_opaque(f"operation {ctx.op} has no tracing rule")
         else:
             _follow(ctx, node, rule)
-    elif rule is not None and node.op_type in ("Shape", "Size"):
+    elif rule is not None and kind_of(node) is Kind.SHAPE:
         rule(ctx)
     else:
         for position, name in enumerate(node.output):
@@ -126,4 +111,4 @@ _WEIGHT = (
 
 
 def _makes_units(node: onnx.NodeProto, values: list[Value]) -> bool:
-    return node.op_type in _FROM_INDICES and any(v.constant is not None and v.constant.roots for v in values)
+    return kind_of(node) in _FROM_INDICES and any(v.constant is not None and v.constant.roots for v in values)

@@ -1,4 +1,4 @@
-"""Operations that pick or place by an index: which of their inputs say where, and along which axes."""
+"""Operations that pick or place by an index: along which axes."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,23 +6,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-PICKS = frozenset({"Gather", "GatherElements", "GatherND", "GatherBlockQuantized"})
-"""Each element of the output is one of the data, whatever the index is."""
-SCATTERS = ("ScatterND", "ScatterElements", "Scatter", "TensorScatter")
-BY_INDEX = {
-    "Slice": (1, 2, 3, 4),
-    "Gather": (1,),
-    "GatherElements": (1,),
-    "GatherND": (1,),
-    "GatherBlockQuantized": (1,),
-    "Compress": (1,),
-    "ReverseSequence": (1,),
-    "TensorScatter": (2,),
-    "ScatterND": (1,),
-    "ScatterElements": (1,),
-    "Scatter": (1,),
-}
-"""Inputs that say which or where."""
+from emergraph.exporters.operations import Kind, kind_of
 
 
 def values_into_places(op: str) -> tuple[int, int]:
@@ -36,7 +20,7 @@ def indexed_axes(
     """The axes of an operation's data along which its index picks or places.
 
     Args:
-        op: One of `BY_INDEX`.
+        op: An operation with inputs that say which or where.
         attrs: Its attributes.
         rank: Axes of the data.
         index: Shape of input 1.
@@ -60,6 +44,6 @@ def depends_on_values(nodes: Iterable[onnx.NodeProto], inputs: Iterable[str]) ->
     """Tensors that depend on the values of a model's inputs, and not on their shapes alone."""
     found = set(inputs)
     for node in nodes:
-        if node.op_type not in ("Shape", "Size") and not found.isdisjoint(node.input):
+        if kind_of(node) is not Kind.SHAPE and not found.isdisjoint(node.input):
             found.update(node.output)
     return frozenset(found - {""})

@@ -15,17 +15,12 @@ from numpy.typing import NDArray
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import attributes, has_subgraph
-from emergraph.exporters.tracing.context import TracedModel, op_names
+from emergraph.exporters.operations import MOVING, Kind, kind_of, spec_of
+from emergraph.exporters.tracing.context import TracedModel
 from emergraph.exporters.tracing.contractedaxes import CONTRACTIONS, contracted_axes
 from emergraph.exporters.tracing.evaluate import move_labels
 from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
-from emergraph.exporters.tracing.indexing import (
-    BY_INDEX,
-    SCATTERS,
-    depends_on_values,
-    indexed_axes,
-    values_into_places,
-)
+from emergraph.exporters.tracing.indexing import depends_on_values, indexed_axes, values_into_places
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 from emergraph.exporters.tracing.positions import Positions
 from emergraph.exporters.tracing.subgraphs import (
@@ -36,17 +31,10 @@ from emergraph.exporters.tracing.subgraphs import (
     run_graph,
 )
 
-_MOVERS = frozenset(
-    op_names(
-        "Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Pad DepthToSpace SpaceToDepth Slice Split "
-        "Concat Gather GatherElements GatherND Identity Cast CenterCropPad ReverseSequence Trilu"
-    )
-)
-_POOLS = frozenset(
-    op_names("MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool Resize Upsample")
-)
+_MOVERS = MOVING | {Kind.IDENTITY, Kind.CAST}
+_POOLS = frozenset({Kind.POOL, Kind.GLOBAL_POOL, Kind.RESIZE})
 _MISFITS = (KeyError, IndexError, ValueError)
-_CUT = frozenset(op_names("Shape Size ArgMax ArgMin NonZero NonMaxSuppression Range ConstantOfShape"))
+_CUT = frozenset({Kind.SHAPE, Kind.ARGUMENT, Kind.CONTROL})
 
 
 def input_units(model: TracedModel, name: str) -> Labels | None:
@@ -104,7 +92,7 @@ class _Ride:
         inner = set().union(*(outer_names(body) for body in bodies))
         if not any(name in self.ids for name in (*node.input, *inner)):
             return
-        if node.op_type == "If":
+        if kind_of(node) is Kind.BRANCH:
             self._enter_branches(node)
             return
         body = self._repeated(node)
@@ -145,7 +133,7 @@ class _Ride:
         self.model, self.depth = outer, self.depth - depth
 
     def _repeated(self, node: onnx.NodeProto) -> RepeatedBody | None:
-        if node.op_type not in ("Loop", "Scan") or self.model.run_body is None:
+        if kind_of(node) is not Kind.LOOP or self.model.run_body is None:
             return None
         try:
             return repeated_body(node, self.model.run_body, self._facts)
@@ -167,21 +155,22 @@ class _Ride:
 
     def step(self, node: onnx.NodeProto) -> None:
         """One operation that reads at least one carried tensor."""
-        op = node.op_type
+        spec = spec_of(node)
+        kind = spec.kind
         carried = [k for k, i in enumerate(node.input) if i in self.ids]
-        if op in _CUT or not set(carried) - set(BY_INDEX.get(op, ())):
+        if kind in _CUT or not set(carried) - set(spec.steering):
             return  # an index decides where, and carries nothing
         ids = self.ids[node.input[carried[0]]]
-        if op in CONTRACTIONS:
+        if spec.plain_kind in CONTRACTIONS:
             for position in carried:
                 self._contract(node, position)
-        elif op == "Concat" or (op in _MOVERS and carried[0] == 0):
+        elif kind is Kind.CONCAT or (kind in _MOVERS and carried[0] == 0):
             self._move(node)
-        elif op in SCATTERS:
+        elif kind is Kind.SCATTER:
             self._scatter(node)
-        elif op in _MOVERS:
+        elif kind in _MOVERS:
             return  # a shape: it decides where, too
-        elif op in _POOLS and carried[0] == 0:
+        elif kind in _POOLS and carried[0] == 0:
             self._pool(node, ids)
         else:
             self._pass(node, carried)
@@ -194,12 +183,18 @@ class _Ride:
 
     def _contract(self, node: onnx.NodeProto, position: int) -> None:
         ids = self.ids[node.input[position]]
-        given = self._known(node.input[2]) if node.op_type == "DFT" and len(node.input) > 2 else None
+        given = (
+            self._known(node.input[2]) if kind_of(node) is Kind.TRANSFORM and len(node.input) > 2 else None
+        )
         axes = contracted_axes(node, position, ids.ndim, axis=given, opset=self.model.opsets.get("", 1))
         if axes is None:
             return
         others = [name for k, name in enumerate(node.input[:2]) if k != position]
-        if node.op_type == "MatMul" and others[0] in self.dynamic and not self._over_last_axis(ids, axes[0]):
+        if (
+            kind_of(node) is Kind.MATMUL
+            and others[0] in self.dynamic
+            and not self._over_last_axis(ids, axes[0])
+        ):
             # Two activations that are contracted over tokens: they are mixed like the positions of a pool.
             self.positions.unite_along(ids, axes[0])
             name, shape = node.output[0], self.model.facts[node.output[0]].shape
@@ -222,15 +217,16 @@ class _Ride:
     def _move(self, node: onnx.NodeProto) -> None:
         if self._picks_by_data(node):
             self._unite_picked(node)
-        if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+        kind = kind_of(node)
+        if kind in (Kind.RESHAPE, Kind.UNIT_AXES):
             results: list[NDArray[np.generic]] = [
                 np.reshape(self.ids[node.input[0]], self.model.facts[node.output[0]].shape)
             ]
-        elif node.op_type in ("Identity", "Cast"):
+        elif kind in (Kind.IDENTITY, Kind.CAST):
             results = [self.ids[node.input[0]]]
         else:
             try:
-                data = range(len(node.input)) if node.op_type == "Concat" else (0,)
+                data = range(len(node.input)) if kind is Kind.CONCAT else (0,)
                 results = list(move_labels(node, self._moved_inputs(node), data, self.model.opsets))
             except EmergraphError:
                 return
@@ -239,14 +235,15 @@ class _Ride:
 
     def _picks_by_data(self, node: onnx.NodeProto) -> bool:
         """Whether an index from the data, or made in a loop, walks along its axes like a kernel."""
-        if node.op_type not in BY_INDEX or len(node.input) < 2:
+        steering = spec_of(node).steering
+        if not steering or len(node.input) < 2:
             return False
-        where = node.input[BY_INDEX[node.op_type][0]]
+        where = node.input[steering[0]]
         return where in self.steered or bool(self.depth and where not in self.model.initializers)
 
     def _unite_picked(self, node: onnx.NodeProto) -> None:
         ids = self.ids[node.input[0]]
-        axes = self._known(node.input[3]) if node.op_type == "Slice" and len(node.input) > 3 else None
+        axes = self._known(node.input[3]) if kind_of(node) is Kind.SLICE and len(node.input) > 3 else None
         for axis in indexed_axes(node.op_type, attributes(node), ids.ndim, self._shape(node.input[1]), axes):
             self.positions.unite_along(ids, axis)
 
@@ -277,7 +274,7 @@ class _Ride:
                 arrays.append(None)
             elif name in self.ids:
                 arrays.append(self.ids[name])
-            elif node.op_type == "Concat":
+            elif kind_of(node) is Kind.CONCAT:
                 arrays.append(np.full(self._shape(name), NO_UNIT, np.int64))
             else:
                 arrays.append(self._known(name))
@@ -298,7 +295,7 @@ class _Ride:
         name = node.output[0]
         shape = self.model.facts[name].shape
         slid = list(range(2, ids.ndim))
-        if node.op_type in ("Resize", "Upsample"):
+        if kind_of(node) is Kind.RESIZE:
             slid = [k for k in range(ids.ndim) if ids.shape[k] != shape[k]]
         kept = [k for k in range(ids.ndim) if k not in slid]
         self.positions.unite(ids, kept)
@@ -314,7 +311,7 @@ class _Ride:
         mixed = any(name in self.dynamic for name in others) or any(
             node.input[k] in self.mixed for k in carried
         )
-        if node.op_type in ("Softmax", "LogSoftmax") and mixed:
+        if kind_of(node) is Kind.SOFTMAX and mixed:
             # A mask on attention scores: which key is masked is a matter of position.
             axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
             self.positions.unite_along(ids, int(axis))
@@ -324,7 +321,7 @@ class _Ride:
                 continue
             if mixed:
                 self.mixed.add(name)
-            if node.op_type == "OneHot" and widest == 0:
+            if kind_of(node) is Kind.ONE_HOT and widest == 0:
                 self._carry(name, self._one_hot(node, ids, facts.shape))
                 continue
             try:
@@ -338,7 +335,7 @@ class _Ride:
 
     def _reduce(self, node: onnx.NodeProto, name: str, ids: Labels, shape: tuple[int, ...]) -> None:
         """A reduction mixes positions; one of them stands for the others from here on."""
-        if not node.op_type.startswith("Reduce"):
+        if kind_of(node) is not Kind.REDUCTION:
             self.used_as_value = True  # an operation that is not known here reads the values
             return
         axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)

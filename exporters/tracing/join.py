@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.context import TraceContext
 from emergraph.exporters.tracing.labels import (
@@ -76,15 +77,16 @@ def _self_gated(ctx: TraceContext, values: Sequence[Value], tracks: dict[int, Tr
         branches = [v.tracks[layer_id] for v in values if layer_id in v.tracks]
         plain = next((t for t in branches if t.activation is None), None)
         bent = next((t for t in branches if t.activation is not None), None)
-        if ctx.node.op_type == "Mul" and len(branches) > 1:
+        if kind_of(ctx.node) is Kind.PRODUCT and len(branches) > 1:
             # The inside of the nonlinearity may be scaled and shifted; that belongs to the function, so the
             # branch that carries the unit itself is the one that goes on.
             base = plain if plain is not None else branches[0]
             inner = "Square" if bent is None else (bent.activation or "")
             name = _SELF_GATED.get(inner, inner) if plain is not None else inner
             out[layer_id] = replace(base, activation=base.activation or name, nonlinear=True)
-        elif ctx.node.op_type == "Where":
-            out[layer_id] = replace(track, activation=track.activation or "Where", nonlinear=True)
+        elif kind_of(ctx.node) is Kind.CHOICE:
+            named = track.activation or ctx.node.op_type
+            out[layer_id] = replace(track, activation=named, nonlinear=True)
         elif len(branches) > 1 and plain is not None:
             out[layer_id] = plain
         else:

@@ -1,8 +1,10 @@
-"""`docs/operations.md`, made from the registry of tracing rules."""
+"""`docs/operations.md`, made from the table of operations and the tracing rules."""
 
+from collections.abc import Iterable
 from inspect import getdoc
 
 import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
+from emergraph.exporters.operations import OPERATIONS, OpSpec
 from emergraph.exporters.tracing.context import Rule, registered_rules
 
 _INTRODUCTION = """# Operations
@@ -10,6 +12,11 @@ _INTRODUCTION = """# Operations
 Which ONNX operations are understood, and how each maps units to units and edges. An operation that is not
 listed, or that a model uses in a way its rule does not know, becomes `opaque` edges without weights and a row
 in the table `operations` that says why; the export's summary names it.
+
+The column "inputs" numbers, from 0, the inputs that are weights or vectors (biases, scales, shifts) where
+they are constants, those that only say which or where, and those that hold codes with their scale and zero
+point. Pruning, landscapes, position counts and checks of files read the same table,
+`exporters/operations.py`.
 
 Whatever depends on constants and shapes alone is folded and needs no rule. What depends on the inputs and
 only decides which or where (indices, lengths, masks) is control and carries no units.
@@ -24,8 +31,8 @@ _LIMITS = """## Where the graph is coarser than the model
 - Regions (`RoiAlign`, `Resize` with a region) and rotary angles are control, even where activations
   made them.
 - The scale that a dynamic quantization takes from its data counts as a constant.
-- Of operations without a rule, these have weights of their own or carry many units: `Det`,
-  `CausalConvWithState`, `MoE`, `QMoE` and tree ensembles are opaque.
+- Of operations without a rule, these have weights of their own or carry many units and are opaque:
+  {opaque}.
 - The running matrix of linear attention counts as one unit per value feature, whatever the key feature.
 - The peephole of an LSTM's output gate reads the present cell and is `recurrent` all the same.
 """
@@ -60,17 +67,37 @@ def operations_page() -> str:
     families = {_family(rule) for rule in registered_rules().values()}
     for family in (*_FAMILIES, *sorted(families - set(_FAMILIES))):
         if family in families:
-            lines += [f"## {_FAMILIES.get(family, family)}\n", "| operation | how |", "|---|---|"]
+            lines += [
+                f"## {_FAMILIES.get(family, family)}\n",
+                "| operation | inputs | how |",
+                "|---|---|---|",
+            ]
             lines += [*_rows(family), ""]
-    return "\n".join([*lines, _LIMITS])
+    opaque = [f"`{spec.title}`" for key, spec in OPERATIONS.items() if key not in registered_rules()]
+    return "\n".join([*lines, _LIMITS.format(opaque=", ".join(sorted(opaque)))])
 
 
 def _rows(family: str) -> list[str]:
-    named: dict[Rule, list[str]] = {}
+    named: dict[tuple[Rule, str], list[str]] = {}
     for (domain, op), rule in sorted(registered_rules().items(), key=lambda item: (item[0][1], item[0][0])):
         if _family(rule) == family:
-            named.setdefault(rule, []).append(f"`{domain}::{op}`" if domain else f"`{op}`")
-    return [f"| {', '.join(names)} | {_how(rule)} |" for rule, names in named.items()]
+            spec = OPERATIONS[domain, op]
+            named.setdefault((rule, _inputs(spec)), []).append(f"`{spec.title}`")
+    return [f"| {', '.join(names)} | {inputs} | {_how(rule)} |" for (rule, inputs), names in named.items()]
+
+
+def _inputs(spec: OpSpec) -> str:
+    """What the table says about an operation's inputs, as a cell."""
+    coded = [
+        f"codes {at} ({'' if codes.scale is None else f'scale {codes.scale}, '}zero {codes.zero})"
+        for at, codes in spec.codes.items()
+    ]
+    told = [("weights", spec.weights), ("vectors", spec.vectors), ("where", spec.steering)]
+    return "; ".join([*(f"{what} {_listed(at)}" for what, at in told if at), *coded])
+
+
+def _listed(positions: Iterable[int]) -> str:
+    return ", ".join(map(str, positions))
 
 
 def _family(rule: Rule) -> str:

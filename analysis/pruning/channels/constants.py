@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.nodes import has_subgraph, is_drawn
+from emergraph.exporters.nodes import has_subgraph
+from emergraph.exporters.operations import spec_of
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.folding import Folder
 
@@ -31,7 +32,7 @@ def constant_names(flat: FlatModel) -> frozenset[str]:
     """Names of all tensors that do not depend on an input."""
     found = set(flat.initializers)
     for node in flat.nodes:
-        steady = not is_drawn(node) and not has_subgraph(node)
+        steady = not spec_of(node).is_random and not has_subgraph(node)
         if steady and node.input and all(name in found for name in node.input if name):
             found.update(name for name in node.output if name)
     return frozenset(found)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import Kind
 from emergraph.exporters.tracing.affine import advanced, shifted
 from emergraph.exporters.tracing.banks import as_weight
 from emergraph.exporters.tracing.builder import LayerDraft
@@ -27,14 +28,14 @@ from emergraph.exporters.tracing.weights import main_root, remember_block, resto
 from emergraph.graphstore.records import EdgeKind, LayerKind, SplitBy, TracedAs
 
 
-@rule("MatMul")
+@rule(Kind.MATMUL)
 def matmul(ctx: TraceContext) -> None:
     """Y = A B, either operand constant, or both activations."""
     left, right = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])
     contract(ctx, left, right, matmul_letters(len(left.shape), len(right.shape)))
 
 
-@rule("Gemm")
+@rule(Kind.GEMM)
 def gemm(ctx: TraceContext) -> None:
     """Y = alpha A' B' + beta C."""
     left, right = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])

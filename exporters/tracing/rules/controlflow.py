@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from emergraph.errors import EmergraphError
+from emergraph.exporters.operations import Kind
 from emergraph.exporters.tracing.context import TraceContext, TracedModel, rule
 from emergraph.exporters.tracing.dispatch import dispatch
 from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
@@ -106,7 +107,7 @@ def _set_result(ctx: TraceContext, position: int, inner: str, *, stacked_axis: i
         ctx.set(position, Value(facts.shape))
 
 
-@rule("Loop", "Scan")
+@rule(Kind.LOOP)
 def repeat(ctx: TraceContext) -> None:
     """The body once: states are fed back by `recurrent` edges, what is scanned enters as one slice."""
     body = _prepared(ctx)
@@ -177,7 +178,7 @@ def _body_model(ctx: TraceContext, body: RepeatedBody) -> TracedModel:
     )
 
 
-@rule("If")
+@rule(Kind.BRANCH)
 def both_branches(ctx: TraceContext) -> None:
     """An If that was left open on request: both branches, joined where their shapes agree."""
     results: list[list[Value | None]] = []

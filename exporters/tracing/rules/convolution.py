@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import Kind
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
@@ -180,7 +181,7 @@ def _convolve_activations(ctx: TraceContext, x: Value, kernel: Value, bias: Valu
     ctx.did(TracedAs.ATTENDED)
 
 
-@rule("DeformConv")
+@rule(Kind.DEFORMED)
 def deformable_convolution(ctx: TraceContext) -> None:
     """A convolution (X, W, offset, B, mask) whose taps are moved; where to is control."""
     x, weight, bias = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1]), ctx.input(3)
@@ -191,7 +192,7 @@ def deformable_convolution(ctx: TraceContext) -> None:
     trace_convolution(ctx, x, weight.constant, constant, group=ctx.attr_int("group", 1), transposed=False)
 
 
-@rule("Conv", "ConvTranspose")
+@rule(Kind.CONVOLUTION)
 def convolution(ctx: TraceContext) -> None:
     """Conv and ConvTranspose with constant weights."""
     x, weight, bias = ctx.value(ctx.node.input[0]), ctx.input(1), ctx.input(2)

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from emergraph.exporters.operations import Kind
 from emergraph.exporters.tracing.banks import make_units
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import Array, TraceContext, rule
@@ -20,7 +21,7 @@ from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, TracedAs
 
 
-@rule("Einsum")
+@rule(Kind.EINSUM)
 def einsum(ctx: TraceContext) -> None:
     """Any equation: operands one after the other, diagonals first; a product without a sum is a Mul."""
     values = ctx.inputs()

@@ -6,21 +6,14 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
-from emergraph.exporters.tracing.context import TraceContext, op_names, rule
+from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import Labels, compress, spread
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, TracedAs
-
-_LINEAR = ("Identity", "Cast", "CastLike", "Dropout", "DequantizeLinear")
-_NONLINEAR = op_names(
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitCast BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu "
-    "HardSigmoid HardSwish IsInf IsNaN LeakyRelu Log Mish Not Reciprocal Relu Round Selu Shrink Sigmoid "
-    "Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
-)
-_LOGIC = ("And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift")
 
 
 def labelled(ctx: TraceContext) -> list[Value]:
@@ -88,22 +81,22 @@ def split_inputs(ctx: TraceContext) -> tuple[list[Value], list[Constant]]:
     return [v for v in values if v.labels is not None], [v.constant for v in values if v.constant is not None]
 
 
-@rule(*_LINEAR)
+@rule(Kind.IDENTITY, Kind.CAST, Kind.DROPOUT, Kind.DEQUANTIZE)
 def linear(ctx: TraceContext) -> None:
     """Y = x, up to rounding."""
     value = ctx.input(0)
     for extra in ctx.inputs()[1:]:
         ctx.use(extra.constant, "quantization")
-    if ctx.node.op_type == "CastLike" and value is not None and value.constant is not None:
+    is_cast = kind_of(ctx.node) is Kind.CAST  # only the type of a second input counts
+    if is_cast and value is not None and value.constant is not None:
         _fold_cast(ctx)
         return
     values = split_inputs(ctx)[0]
-    is_cast = ctx.node.op_type == "CastLike"  # only the type of its second input counts
     if value is None or not values or (is_cast and value.labels is None):
         ctx.set_control(0)
         ctx.did(TracedAs.CONTROL)
         return
-    if value.labels is None or (len(values) > 1 and ctx.node.op_type not in ("CastLike", "Dropout")):
+    if value.labels is None or (len(values) > 1 and kind_of(ctx.node) is Kind.DEQUANTIZE):
         ctx.make_opaque(f"{ctx.op} whose scale depends on activations")
         return
     pass_one(ctx, value)
@@ -123,10 +116,7 @@ def _fold_cast(ctx: TraceContext) -> None:
     ctx.fold()
 
 
-rule("DequantizeLinear", domain="com.microsoft")(linear)
-
-
-@rule("QuantizeLinear")
+@rule(Kind.QUANTIZE)
 def quantize(ctx: TraceContext) -> None:
     """Codes of the same units; the activation stays the float tensor before."""
     for extra in ctx.inputs()[1:]:
@@ -140,16 +130,13 @@ def quantize(ctx: TraceContext) -> None:
     ctx.did(TracedAs.ELEMENTWISE)
 
 
-rule("QuantizeLinear", domain="com.microsoft")(quantize)
-
-
-@rule("Neg")
+@rule(Kind.NEGATION)
 def neg(ctx: TraceContext) -> None:
     """Y = -x."""
     pass_one(ctx, labelled(ctx)[0], multiply=-1.0)
 
 
-@rule(*_NONLINEAR)
+@rule(Kind.ACTIVATION)
 def nonlinear(ctx: TraceContext) -> None:
     """Y = f(x) for one activation; bounds and slopes that are tensors are understood as such."""
     values, constants = split_inputs(ctx)
@@ -161,7 +148,7 @@ def nonlinear(ctx: TraceContext) -> None:
     pass_one(ctx, values[0], nonlinearity=ctx.node.op_type)
 
 
-@rule("PRelu")
+@rule(Kind.SLOPED)
 def prelu(ctx: TraceContext) -> None:
     """Y = x for x >= 0, slope * x below; the slope is a parameter per channel."""
     values, constants = split_inputs(ctx)
@@ -170,7 +157,7 @@ def prelu(ctx: TraceContext) -> None:
         return
     for constant in constants:
         ctx.use(constant, "slope")
-    pass_one(ctx, values[0], nonlinearity="PRelu")
+    pass_one(ctx, values[0], nonlinearity=ctx.node.op_type)
 
 
 def _arithmetic(
@@ -276,13 +263,17 @@ def _shares(n: int) -> list[float]:
 _JUNCTION = "a constant is a bias or a shift; of several activations a junction"
 _PRODUCT = "a constant is a scale; of several activations a gate"
 _SUM = EdgeKind.IDENTITY
-rule("Add", "Sum")(_arithmetic(kind=_SUM, weights=_one_each, with_constant=_add, how=f"A sum: {_JUNCTION}."))
-rule("Sub")(
+rule(Kind.SUM)(_arithmetic(kind=_SUM, weights=_one_each, with_constant=_add, how=f"A sum: {_JUNCTION}."))
+rule(Kind.DIFFERENCE)(
     _arithmetic(kind=_SUM, weights=_plus_minus, with_constant=_sub, how=f"A difference: {_JUNCTION}.")
 )
-rule("Mean")(_arithmetic(kind=_SUM, weights=_shares, with_constant=_mean, how=f"A mean: {_JUNCTION}."))
-rule("Mul")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_mul, how=f"A product: {_PRODUCT}."))
-rule("Div")(_arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_div, how=f"A quotient: {_PRODUCT}."))
+rule(Kind.MEAN)(_arithmetic(kind=_SUM, weights=_shares, with_constant=_mean, how=f"A mean: {_JUNCTION}."))
+rule(Kind.PRODUCT)(
+    _arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_mul, how=f"A product: {_PRODUCT}.")
+)
+rule(Kind.QUOTIENT)(
+    _arithmetic(kind=EdgeKind.GATE, weights=None, with_constant=_div, how=f"A quotient: {_PRODUCT}.")
+)
 bent = _arithmetic(
     kind=EdgeKind.GATE,
     weights=None,
@@ -290,10 +281,10 @@ bent = _arithmetic(
     how="Nonlinear in both operands: with a constant the label passes; of several activations a gate.",
 )
 """Operations on two operands that are nonlinear in both."""
-rule("Pow", "Mod", "Max", "Min", *_LOGIC)(bent)
+rule(Kind.BENT)(bent)
 
 
-@rule("Where")
+@rule(Kind.CHOICE)
 def where(ctx: TraceContext) -> None:
     """A choice is condition * first + (1 - condition) * second: what carries units is joined as a gate."""
     condition, first, second = (ctx.value(name) for name in ctx.node.input)
@@ -306,7 +297,7 @@ def where(ctx: TraceContext) -> None:
     elif len(carried) >= 2:
         join(ctx, carried, kind=EdgeKind.GATE, weights=None)
     elif carried:
-        pass_one(ctx, carried[0], nonlinearity="Where")
+        pass_one(ctx, carried[0], nonlinearity=ctx.node.op_type)
     else:
         ctx.set_control(0)
         ctx.did(TracedAs.CONTROL)
@@ -327,7 +318,7 @@ def _where_constant(ctx: TraceContext, condition: Constant, first: Value, second
     ctx.did(TracedAs.ELEMENTWISE)
 
 
-@rule("Scaler", domain="ai.onnx.ml")
+@rule(Kind.SCALER)
 def scaler(ctx: TraceContext) -> None:
     """Y = (x - offset) * scale, per feature; the numbers are attributes."""
     value = labelled(ctx)[0]

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.tracing.banks import table_features
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
@@ -17,7 +18,7 @@ from emergraph.exporters.tracing.values import Bank, Value
 from emergraph.graphstore.records import TracedAs
 
 
-@rule("Gather", "GatherElements", "GatherND")
+@rule(Kind.GATHER, Kind.PICK)
 def gather(ctx: TraceContext) -> None:
     """A look-up in a constant table by data-dependent indices, else plain data movement."""
     data, indices = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])
@@ -28,7 +29,7 @@ def gather(ctx: TraceContext) -> None:
         ctx.did(TracedAs.CONTROL)
     elif ctx.node.op_type == "GatherElements":
         _embed_elements(ctx, data.constant, indices.shape)
-    elif ctx.node.op_type == "Gather":
+    elif kind_of(ctx.node) is Kind.GATHER:
         axis = ctx.attr_int("axis", 0) % max(len(data.shape), 1)
         embed(ctx, data.constant, axis=axis, rank_before=axis, index_rank=len(indices.shape))
     else:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import onnx
 from onnx import helper
 
+from emergraph.exporters.operations import MICROSOFT
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.dispatch import expand
 from emergraph.exporters.tracing.rules.contraction import contract, matmul_letters
 
-MICROSOFT = "com.microsoft"
 Shapes = dict[str, tuple[int, ...]]
 
 

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from emergraph.exporters.tracing.constants import Constant
+from emergraph.exporters.operations import MICROSOFT, Kind
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.dispatch import expand
 from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets, distinct_tuples, units_in
@@ -16,7 +16,6 @@ from emergraph.exporters.tracing.rules.movement import label_array
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
-MICROSOFT = "com.microsoft"
 Sets = list[NDArray[np.int64]]
 
 
@@ -298,19 +297,9 @@ def _rotate(ctx: TraceContext, labels: Labels, name: str, *, interleaved: bool, 
     return compress(units[which])
 
 
-@rule("RotaryEmbedding")
+@rule(Kind.ROTARY)
 def rotary_embedding(ctx: TraceContext) -> None:
-    """Rotary embedding of opset 23: (X, cos, sin, position_ids)."""
-    _trace_rotary(ctx)
-
-
-@rule("RotaryEmbedding", domain=MICROSOFT)
-def rotary_embedding_contrib(ctx: TraceContext) -> None:
-    """Rotary embedding: (input, position_ids, cos, sin)."""
-    _trace_rotary(ctx)
-
-
-def _trace_rotary(ctx: TraceContext) -> None:
+    """Each feature is joined with its partner; the angles (cos, sin, position_ids) are control."""
     value = ctx.value(ctx.node.input[0])
     for given in ctx.inputs()[1:]:
         ctx.use(given.constant, "other")
@@ -324,6 +313,3 @@ def _trace_rotary(ctx: TraceContext) -> None:
     out = _rotate(ctx, split_heads(value, n_heads), ctx.name, interleaved=interleaved, rotated=rotated)
     ctx.set_labels(0, np.swapaxes(out, 1, 2) if len(value.shape) == 4 else out.reshape(value.shape), {})
     ctx.did(TracedAs.JOINED)
-
-
-__all__ = ["Constant", "attend", "attention_edges", "heads_of", "read_all", "set_context", "split_heads"]

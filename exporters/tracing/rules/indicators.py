@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import Kind
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import Labels, distinct_tuples, look_up
 from emergraph.exporters.tracing.rules.elementwise import bent, pass_one, split_inputs
@@ -10,7 +11,7 @@ from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
 
-@rule("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+@rule(Kind.COMPARISON)
 def compare(ctx: TraceContext) -> None:
     """An indicator of a condition; against several constants at once, one unit for each of them."""
     values, constants = split_inputs(ctx)
@@ -31,7 +32,7 @@ def compare(ctx: TraceContext) -> None:
     _set_indicators(ctx, values[0], labels, level)
 
 
-@rule("OneHot")
+@rule(Kind.ONE_HOT)
 def one_hot(ctx: TraceContext) -> None:
     """A new axis of indicators: (indices, depth, values)."""
     indices = ctx.value(ctx.node.input[0])

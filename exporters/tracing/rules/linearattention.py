@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import MICROSOFT
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import Labels, units_in
 from emergraph.exporters.tracing.rules.heads import (
-    MICROSOFT,
     Heads,
     attend,
     attention_edges,
@@ -24,6 +24,7 @@ Sets = list[NDArray[np.int64]]
 
 
 @rule("LinearAttention")
+@rule("LinearAttention", domain=MICROSOFT)
 def linear_attention(ctx: TraceContext) -> None:
     """(query, key, value, past_state, decay, beta); the state after is one unit per value feature."""
     n_q, n_kv = ctx.attr_int("q_num_heads", 1), ctx.attr_int("kv_num_heads", 1)
@@ -42,9 +43,6 @@ def linear_attention(ctx: TraceContext) -> None:
     grid = attend(ctx, heads_of(split_heads(q, n_q)), keys, values)
     set_context(ctx, grid, heads_first=False)
     _set_state(ctx, keys, values)
-
-
-rule("LinearAttention", domain=MICROSOFT)(linear_attention)
 
 
 def _per_head(value: Value, n_heads: int) -> Sets:

@@ -5,17 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from emergraph.exporters.operations import PICKING, Kind, kind_of, spec_of
 from emergraph.exporters.tracing.constants import literal
-from emergraph.exporters.tracing.context import TraceContext, op_names, rule
+from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.evaluate import Array, move_labels
-from emergraph.exporters.tracing.indexing import BY_INDEX, PICKS, SCATTERS, indexed_axes
+from emergraph.exporters.tracing.indexing import indexed_axes
 from emergraph.exporters.tracing.labels import Labels, compress, units_in
 from emergraph.exporters.tracing.rules.pooling import mix_positions, mixed_labels
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import TracedAs
-
-_RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-_PLAIN = op_names("Expand Tile Pad DepthToSpace SpaceToDepth Trilu CenterCropPad")
 
 
 def label_array(value: Value) -> Labels:
@@ -25,7 +23,7 @@ def label_array(value: Value) -> Labels:
     return value.labels if value.labels is not None else np.broadcast_to(np.asarray(-1), value.shape)
 
 
-@rule(*_RESHAPING)
+@rule(Kind.RESHAPE, Kind.UNIT_AXES)
 def reshape(ctx: TraceContext) -> None:
     """Same elements in another shape: the concrete run knows it."""
     value = ctx.value(ctx.node.input[0])
@@ -33,14 +31,14 @@ def reshape(ctx: TraceContext) -> None:
     set_moved(ctx, [labels], value)
 
 
-@rule("Transpose")
+@rule(Kind.TRANSPOSE)
 def transpose(ctx: TraceContext) -> None:
     """Axes in another order."""
     value = ctx.value(ctx.node.input[0])
     set_moved(ctx, [np.transpose(label_array(value), ctx.attr_ints("perm"))], value)
 
 
-@rule("Split")
+@rule(Kind.SPLIT)
 def split(ctx: TraceContext) -> None:
     """Slices along an axis, as long as the outputs are."""
     value = ctx.value(ctx.node.input[0])
@@ -49,7 +47,7 @@ def split(ctx: TraceContext) -> None:
     set_moved(ctx, np.split(label_array(value), np.cumsum(lengths)[:-1], axis=axis), value)
 
 
-@rule("Concat")
+@rule(Kind.CONCAT)
 def concat(ctx: TraceContext) -> None:
     """One after the other; axes along which nothing changes stay one slice."""
     values = ctx.inputs()
@@ -68,7 +66,7 @@ def constant_along_all(arrays: Sequence[Labels], axis: int) -> bool:
     return all(a.strides[axis] == 0 or a.shape[axis] <= 1 for a in arrays)
 
 
-@rule(*_PLAIN, *(op for op in BY_INDEX if op not in (*PICKS, *SCATTERS)))
+@rule(Kind.SLICE, Kind.PAD, Kind.REARRANGE)
 def move(ctx: TraceContext) -> None:
     """Run the operation on the labels; positions that it fills in carry no unit."""
     value = ctx.value(ctx.node.input[0])
@@ -79,7 +77,7 @@ def move(ctx: TraceContext) -> None:
     arrays: list[Array | None] = [label_array(value)]
     for position, name in enumerate(ctx.node.input[1:], 1):
         array = ctx.concrete(name) if name else None
-        if not steady and ctx.node.op_type in PICKS and position == 1:
+        if not steady and kind_of(ctx.node) in PICKING and position == 1:
             # Whatever the index is: along its axes there is nothing to choose.
             array = np.zeros(ctx.value(name).shape, np.int64)
         if name and array is None:
@@ -99,14 +97,14 @@ def _any_of(ctx: TraceContext, value: Value) -> Value:
 
 def indices_are_constant(ctx: TraceContext) -> bool:
     """Whether what says which or where, in the current node, is the same in every run."""
-    names = [ctx.node.input[k] for k in BY_INDEX.get(ctx.node.op_type, ()) if k < len(ctx.node.input)]
+    names = [ctx.node.input[k] for k in spec_of(ctx.node).steering if k < len(ctx.node.input)]
     return all(not name or ctx.value(name).constant is not None for name in names)
 
 
 def index_axes(ctx: TraceContext, data: Value) -> tuple[int, ...]:
     """The axes along which the current node picks or places."""
     given = ctx.node.input
-    axes = ctx.concrete(given[3]) if ctx.node.op_type == "Slice" and len(given) > 3 and given[3] else None
+    axes = ctx.concrete(given[3]) if kind_of(ctx.node) is Kind.SLICE and len(given) > 3 and given[3] else None
     index = ctx.value(given[1]).shape
     return indexed_axes(ctx.node.op_type, ctx.attrs, len(data.shape), index, axes)
 
@@ -140,7 +138,7 @@ def _present(ctx: TraceContext, tracks: dict[int, Track], labels: Labels) -> dic
     return {layer: track for layer, track in tracks.items() if layer in here}
 
 
-@rule("Shape", "Size")
+@rule(Kind.SHAPE)
 def shape_of(ctx: TraceContext) -> None:
     """Shapes depend on no unit."""
     value = ctx.facts(ctx.node.output[0]).value
@@ -148,12 +146,7 @@ def shape_of(ctx: TraceContext) -> None:
     ctx.did(TracedAs.CONSTANT)
 
 
-@rule(
-    *op_names(
-        "ArgMax ArgMin NonZero NonMaxSuppression Unique Multinomial Bernoulli RandomNormalLike "
-        "RandomUniformLike EyeLike ConstantOfShape Range HannWindow HammingWindow BlackmanWindow"
-    )
-)
+@rule(Kind.ARGUMENT, Kind.CONTROL)
 def control(ctx: TraceContext) -> None:
     """Decides which or where, or depends on a shape alone."""
     for position in range(len(ctx.node.output)):
@@ -161,7 +154,7 @@ def control(ctx: TraceContext) -> None:
     ctx.did(TracedAs.CONTROL)
 
 
-@rule("TopK")
+@rule(Kind.TOP)
 def top_k(ctx: TraceContext) -> None:
     """The largest values along an axis depend on all of them; the indices are control."""
     value = ctx.value(ctx.node.input[0])

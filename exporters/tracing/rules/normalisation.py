@@ -6,8 +6,8 @@ from math import prod
 
 import numpy as np
 
+from emergraph.exporters.operations import Kind
 from emergraph.exporters.tracing.affine import advanced, scaled, shifted
-from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import Labels, compress, core, distinct_sets, reduced_rows, units_in
 from emergraph.exporters.tracing.positionaxes import close_gaps, is_steady
@@ -75,7 +75,7 @@ def _carried(ctx: TraceContext) -> Value | None:
     return value
 
 
-@rule("BatchNormalization")
+@rule(Kind.BATCH_NORM)
 def batch_normalization(ctx: TraceContext) -> None:
     """Y = gamma (x - mean) / sqrt(var + eps) + beta with stored statistics, per channel.
 
@@ -118,7 +118,7 @@ def _batch_statistics(ctx: TraceContext, value: Value) -> None:
         ctx.set_control(position)
 
 
-@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+@rule(Kind.LAYER_NORM)
 def layer_normalization(ctx: TraceContext) -> None:
     """Statistics over the last axes of each position."""
     value = _carried(ctx)
@@ -137,10 +137,7 @@ def layer_normalization(ctx: TraceContext) -> None:
         ctx.set_control(position)
 
 
-rule("SimplifiedLayerNormalization", "LayerNormalization", domain="com.microsoft")(layer_normalization)
-
-
-@rule("InstanceNormalization")
+@rule(Kind.INSTANCE_NORM)
 def instance_normalization(ctx: TraceContext) -> None:
     """Statistics over the positions of each channel: no hub while a channel is one unit."""
     value = _carried(ctx)
@@ -156,7 +153,7 @@ def instance_normalization(ctx: TraceContext) -> None:
     )
 
 
-@rule("GroupNormalization")
+@rule(Kind.GROUP_NORM)
 def group_normalization(ctx: TraceContext) -> None:
     """Statistics over groups of channels and all positions."""
     value = _carried(ctx)
@@ -172,7 +169,7 @@ def group_normalization(ctx: TraceContext) -> None:
     normalise(ctx, value, [], scale=fitted[0], shift=fitted[1])
 
 
-@rule("Softmax", "LogSoftmax", "Hardmax")
+@rule(Kind.SOFTMAX)
 def softmax(ctx: TraceContext) -> None:
     """Probabilities along an axis (before opset 13: along all axes from it on)."""
     value = ctx.value(ctx.node.input[0])
@@ -228,6 +225,3 @@ def _window_hub(ctx: TraceContext, members: np.ndarray, targets: np.ndarray) -> 
     hub = ctx.builder.add_reduction(f"{ctx.name}:statistic", ctx.op, [members]).layer
     pairs = np.stack([np.full(targets.size, hub.first), targets], axis=1)
     ctx.builder.norm_edges(ctx.name, ctx.op, pairs)
-
-
-__all__ = ["Constant", "add_hubs", "normalise"]

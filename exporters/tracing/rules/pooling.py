@@ -7,8 +7,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import Kind, spec_of
 from emergraph.exporters.tracing.affine import advanced
-from emergraph.exporters.tracing.context import TraceContext, op_names, rule
+from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import (
     Labels,
@@ -21,10 +22,8 @@ from emergraph.exporters.tracing.labels import (
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, TracedAs
 
-_NONLINEAR_POOLS = op_names("MaxPool GlobalMaxPool LpPool GlobalLpPool MaxRoiPool MaxUnpool")
 
-
-@rule("AveragePool", "GlobalAveragePool", *_NONLINEAR_POOLS)
+@rule(Kind.POOL, Kind.GLOBAL_POOL, Kind.REGION_POOL)
 def pool(ctx: TraceContext) -> None:
     """Windows over positions of one channel."""
     value = ctx.value(ctx.node.input[0])
@@ -36,12 +35,12 @@ def pool(ctx: TraceContext) -> None:
         ctx,
         value,
         [*([0] if rois else []), *range(2, len(value.shape))],
-        nonlinear=ctx.node.op_type in _NONLINEAR_POOLS,
+        nonlinear=not spec_of(ctx.node).is_linear,
     )
     ctx.set_control(1)
 
 
-@rule("Resize", "Upsample")
+@rule(Kind.RESIZE)
 def resize(ctx: TraceContext) -> None:
     """Interpolation along the axes whose length changes, in whatever layout."""
     value = ctx.value(ctx.node.input[0])

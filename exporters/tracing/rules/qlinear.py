@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import onnx
 from onnx import helper
 
+from emergraph.exporters.operations import MICROSOFT, Codes, Kind, spec_of
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.dispatch import expand
-from emergraph.exporters.tracing.rules.quantized import MICROSOFT, dequantized, dequantized_bias
+from emergraph.exporters.tracing.rules.quantized import dequantized, dequantized_bias
 from emergraph.exporters.tracing.values import Value
 
 _KEPT_ATTRIBUTES = frozenset(
@@ -32,10 +33,13 @@ def _use_all(ctx: TraceContext, positions: Sequence[int]) -> None:
         ctx.use(None if given is None else given.constant, "quantization")
 
 
-def _operand(ctx: TraceContext, position: int, scale: int, zero: int, *, axis: int | None = None) -> str:
+def _operand(ctx: TraceContext, position: int, codes: Codes | None = None, *, axis: int | None = None) -> str:
     """Name of an operand as floats: the tensor itself if it carries units, its dequantized values if not."""
     name = str(ctx.node.input[position])
-    floats = dequantized(ctx, ctx.value(name), ctx.input(zero), ctx.input(scale), axis=axis)
+    codes = codes or spec_of(ctx.node).codes.get(position)
+    if codes is None or codes.scale is None:
+        return name
+    floats = dequantized(ctx, ctx.value(name), ctx.input(codes.zero), ctx.input(codes.scale), axis=axis)
     if floats is None:
         return name
     made = f"{ctx.node.output[0]}:operand{position}"
@@ -71,46 +75,31 @@ def _trace_as(ctx: TraceContext, op: str, names: Sequence[str]) -> None:
     expand(ctx, nodes, shapes)
 
 
-def _as_float(op: str, n_operands: int) -> None:
-    """Register an operation with inputs (x, scale, zero point) per operand, then those of the output."""
-
-    def traced(ctx: TraceContext) -> None:
-        names = [_operand(ctx, 3 * k, 3 * k + 1, 3 * k + 2) for k in range(n_operands)]
-        _use_all(ctx, [k for k in range(len(ctx.node.input)) if k >= 3 * n_operands or k % 3])
-        _trace_as(ctx, op, names)
-
-    traced.__doc__ = f"As {op} of the float tensors that the codes stand for."
-    rule(f"QLinear{op}", domain=MICROSOFT)(traced)
-
-
-for _op in ("Add", "Mul"):
-    _as_float(_op, 2)
-for _op in ("Sigmoid", "LeakyRelu", "Softmax", "AveragePool", "GlobalAveragePool"):
-    _as_float(_op, 1)
-
-
-@rule("QLinearWhere", domain=MICROSOFT)
-def qlinear_where(ctx: TraceContext) -> None:
-    """As Where of the float tensors: (condition, X, x_scale, x_zero, Y, y_scale, y_zero, z_scale, z_zero)."""
-    names = [ctx.node.input[0], _operand(ctx, 1, 2, 3), _operand(ctx, 4, 5, 6)]
-    _use_all(ctx, (2, 3, 5, 6, 7, 8))
-    _trace_as(ctx, "Where", names)
+@rule(Kind.TWIN)
+def float_twin(ctx: TraceContext) -> None:
+    """As the operation of the same name on the float tensors that the codes stand for."""
+    spec = spec_of(ctx.node)
+    numbers = {part for codes in spec.codes.values() for part in (codes.scale, codes.zero)}
+    operands = [k for k in range(spec.codes_out or 0) if k not in numbers]
+    names = [_operand(ctx, k) for k in operands]
+    _use_all(ctx, [k for k in range(len(ctx.node.input)) if k not in operands])
+    _trace_as(ctx, spec.plain, names)
 
 
 @rule("QLinearConcat", domain=MICROSOFT)
 def qlinear_concat(ctx: TraceContext) -> None:
     """Concat of quantized tensors: (y_scale, y_zero, x0, scale0, zero0, x1, ...)."""
     positions = range(2, len(ctx.node.input), 3)
-    names = [_operand(ctx, k, k + 1, k + 2) for k in positions]
+    names = [_operand(ctx, k, Codes(k + 1, k + 2)) for k in positions]
     _use_all(ctx, [k for k in range(len(ctx.node.input)) if k not in positions])
-    _trace_as(ctx, "Concat", names)
+    _trace_as(ctx, spec_of(ctx.node).plain, names)
 
 
 @rule("QGemm", domain=MICROSOFT)
 def qgemm(ctx: TraceContext) -> None:
     """Gemm of quantized operands: (A, a_scale, a_zero, B, b_scale, b_zero, C, y_scale, y_zero)."""
     transposed = bool(ctx.attr_int("transB", 0))
-    name = _operand(ctx, 3, 4, 5, axis=0 if transposed else 1)
+    name = _operand(ctx, 3, axis=0 if transposed else 1)
     if name == ctx.node.input[3]:
         ctx.make_opaque("QGemm whose weight depends on activations")
         return
@@ -125,20 +114,10 @@ def qgemm(ctx: TraceContext) -> None:
     expand(ctx, [node], {})
 
 
-@rule("MatMulIntegerToFloat", domain=MICROSOFT)
-def matmul_integer_to_float(ctx: TraceContext) -> None:
-    """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias: (A, B, two scales, two zeros, bias)."""
-    _scaled_matmul(ctx, scale=3, zero=5, bias=6)
-
-
-@rule("DynamicQuantizeMatMul", domain=MICROSOFT)
-def dynamic_quantize_matmul(ctx: TraceContext) -> None:
-    """Y = A B with A quantized on the way: (A, B, b_scale, b_zero, bias)."""
-    _scaled_matmul(ctx, scale=2, zero=3, bias=4)
-
-
-def _scaled_matmul(ctx: TraceContext, *, scale: int, zero: int, bias: int) -> None:
-    name = _operand(ctx, 1, scale, zero)
+@rule("MatMulIntegerToFloat", "DynamicQuantizeMatMul", domain=MICROSOFT)
+def scaled_matmul(ctx: TraceContext) -> None:
+    """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias; or with A quantized on the way."""
+    name, (bias,) = _operand(ctx, 1), spec_of(ctx.node).vectors
     if name == ctx.node.input[1]:
         ctx.make_opaque(f"{ctx.op} whose weight depends on activations")
         return
@@ -156,7 +135,7 @@ def _scaled_matmul(ctx: TraceContext, *, scale: int, zero: int, bias: int) -> No
 @rule("QAttention", domain=MICROSOFT)
 def qattention(ctx: TraceContext) -> None:
     """As Attention of the float tensors: (x, weights, bias, x_scale, w_scale, mask, x_zero, w_zero, past)."""
-    name = _operand(ctx, 1, 4, 7)
+    name = _operand(ctx, 1)
     if name == ctx.node.input[1]:
         ctx.make_opaque("QAttention whose weights depend on activations")
         return

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import MICROSOFT
 from emergraph.exporters.runtime.quantization import dequantize, laid_out
 from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.context import ParameterUse, TraceContext, rule
@@ -18,7 +19,6 @@ from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
 Array = NDArray[np.generic]
-MICROSOFT = "com.microsoft"
 INTEGER_WEIGHTS = (
     "weights of MatMulInteger and ConvInteger are integers; the scale that the model applies behind them is "
     "in units.scale: weights of different layers do not compare"

@@ -2,24 +2,20 @@
 
 import numpy as np
 
+from emergraph.exporters.operations import Kind, spec_of
 from emergraph.exporters.tracing.affine import advanced, scaled
-from emergraph.exporters.tracing.context import TraceContext, op_names, rule
+from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels, compress, core, reduced_rows
 from emergraph.exporters.tracing.rules.pooling import weighted_sets
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
-_LINEAR = {"ReduceSum": "sum", "ReduceMean": "mean"}
-_OPS = op_names(
-    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
-    "ReduceSumSquare"
-)
 
 MAX_SEEN = 1 << 24
 """Pairs of an element of a running sum and one that it may have seen, beyond which it is opaque."""
 
 
-@rule(*_OPS)
+@rule(Kind.REDUCTION)
 def reduce(ctx: TraceContext) -> None:
     """Sum, mean, maximum, ... over some axes."""
     value = ctx.value(ctx.node.input[0])
@@ -28,8 +24,9 @@ def reduce(ctx: TraceContext) -> None:
         ctx.did(TracedAs.CONTROL)
         return
     axes = _axes(ctx, len(value.shape))
-    op = ctx.node.op_type
-    reduce_labels(ctx, value, axes, weight=_LINEAR.get(op, "none"), nonlinear=op not in _LINEAR)
+    spec = spec_of(ctx.node)
+    share = "mean" if spec.keeps_value else "sum"
+    reduce_labels(ctx, value, axes, weight=share if spec.is_linear else "none", nonlinear=not spec.is_linear)
 
 
 def reduce_labels(ctx: TraceContext, value: Value, axes: list[int], *, weight: str, nonlinear: bool) -> None:
@@ -90,7 +87,7 @@ def _axes(ctx: TraceContext, rank: int) -> list[int]:
     return sorted({a % rank for a in axes}) if axes is not None else list(range(rank))
 
 
-@rule("CumSum", "CumProd")
+@rule(Kind.RUNNING)
 def running(ctx: TraceContext) -> None:
     """Running sums or products: over positions the label passes, over units each reduces those before it."""
     value = ctx.value(ctx.node.input[0])

@@ -7,10 +7,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import Kind
 from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.evaluate import move_labels
-from emergraph.exporters.tracing.indexing import SCATTERS, values_into_places
+from emergraph.exporters.tracing.indexing import values_into_places
 from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 from emergraph.exporters.tracing.rules.movement import (
@@ -27,7 +28,7 @@ _REDUCTIONS = {"mul": "ReduceProd", "min": "ReduceMin", "max": "ReduceMax"}
 """The nonlinearity of what a scatter operation makes of the values that it meets."""
 
 
-@rule(*SCATTERS)
+@rule(Kind.SCATTER)
 def scatter(ctx: TraceContext) -> None:
     """Values put, added, multiplied, ... into places; any value into any place where the data says where."""
     data, updates = (ctx.value(ctx.node.input[k]) for k in values_into_places(ctx.node.op_type))

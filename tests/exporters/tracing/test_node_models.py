@@ -12,7 +12,7 @@ from nodecases import NodeCase, node_cases, stored_cases
 from pathtruth import WITH_STATE, assert_norm_truth, assert_path_bounds, assert_path_truth
 from tracedmodel import Traced, trace_model
 
-from emergraph.exporters.tracing.context import find_rule, op_names
+from emergraph.exporters.tracing.context import find_rule
 from emergraph.graphstore.records import EdgeKind
 
 NOT_RUN = {
@@ -47,10 +47,10 @@ OPAQUE_WITH_DATA = {
 """Operations with a rule that may be opaque, and why."""
 
 JOINING = frozenset(
-    op_names(
+    (
         "Add Sub Mul Div Max Min Sum Mean Pow PRelu Where Concat MatMul Gemm Einsum Mod ScatterND "
         "ScatterElements Conv ConvTranspose Attention GridSample"
-    )
+    ).split()
 )
 """Operations of several activations."""
 
