@@ -64,6 +64,7 @@ class Kind(StrEnum):
     GEMM = auto()
     EINSUM = auto()
     CONVOLUTION = auto()
+    CONV_TRANSPOSE = auto()
     DEFORMED = auto()
     TRANSFORM = auto()
     RECURRENT = auto()
@@ -109,12 +110,11 @@ UNARY = frozenset({Kind.IDENTITY, Kind.CAST, Kind.DROPOUT, Kind.NEGATION, Kind.A
 ARITHMETIC = frozenset({Kind.SUM, Kind.DIFFERENCE, Kind.MEAN, Kind.PRODUCT, Kind.QUOTIENT, Kind.BENT})
 POINTWISE = UNARY | ARITHMETIC | {Kind.COMPARISON, Kind.CHOICE}
 """An element of the output depends on the same element of each input, inputs broadcast."""
-LINEAR = frozenset(
-    {Kind.IDENTITY, Kind.CAST, Kind.DROPOUT, Kind.NEGATION, Kind.BATCH_NORM, Kind.INSTANCE_NORM}
-)
+LINEAR = NORMS - {Kind.SOFTMAX} | UNARY - {Kind.ACTIVATION, Kind.SLOPED}
 """Operations on one activation that leave it as it is, up to scales and shifts."""
 DENSE = frozenset({Kind.MATMUL, Kind.GEMM})
-CONTRACTING = DENSE | {Kind.EINSUM, Kind.CONVOLUTION, Kind.RECURRENT}
+CONVOLUTIONS = frozenset({Kind.CONVOLUTION, Kind.CONV_TRANSPOSE})
+CONTRACTING = DENSE | CONVOLUTIONS | {Kind.EINSUM, Kind.RECURRENT}
 """Plain operations that sum over features, with weights or not."""
 
 
@@ -253,7 +253,7 @@ def _contractions() -> Iterator[OpSpec]:
     yield from _of(Kind.GEMM, "Gemm", weights=both, vectors=(2,))
     yield from _of(Kind.EINSUM, "Einsum", weights=both)
     yield from _of(Kind.CONVOLUTION, "Conv", weights={1: (0,)}, vectors=(2,))
-    yield from _of(Kind.CONVOLUTION, "ConvTranspose", weights={1: (1,)}, vectors=(2,))
+    yield from _of(Kind.CONV_TRANSPOSE, "ConvTranspose", weights={1: (1,)}, vectors=(2,))
     yield from _of(Kind.DEFORMED, "DeformConv", plain="Conv", weights={1: (0,)}, vectors=(3,))
     yield from _of(Kind.TRANSFORM, "DFT STFT")
     gates = {1: (0, 1), 2: (0, 1)}

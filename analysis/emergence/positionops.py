@@ -6,7 +6,7 @@ here: for a convolution the transposed convolution with its kernel's pattern of 
 layer's own stride, padding, dilation and groups.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -20,34 +20,15 @@ from onnx.reference import ReferenceEvaluator
 
 from emergraph.errors import UsageError
 from emergraph.exporters.nodes import attributes
+from emergraph.exporters.operations import DENSE, MOVING, NORMS, POINTWISE, UNARY, Kind, kind_of
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.generic]
 
-CONTRACTIONS = frozenset({"Conv", "Gemm", "MatMul"})
+WEIGHTED = DENSE | {Kind.CONVOLUTION}
 """Operations whose outputs are neurons, where they hold weights."""
-PASSING = frozenset({
-    "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Sigmoid", "HardSigmoid", "HardSwish",
-    "Tanh", "Softplus", "Softsign", "Softmax", "LogSoftmax", "Clip", "Identity", "Dropout", "Cast", "LRN",
-    "Neg", "Abs", "BatchNormalization", "InstanceNormalization", "Exp", "Log", "Sqrt", "Erf", "Mish",
-    "ThresholdedRelu",
-})  # fmt: skip
+PASSING = UNARY | NORMS
 """Element-wise operations, and normalisations by numbers that are not followed."""
-COMBINING = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Pow"})
-MOVING = frozenset({
-    "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Pad", "Expand", "Gather",
-    "DepthToSpace", "SpaceToDepth",
-})  # fmt: skip
-WINDOWED = frozenset({"MaxPool", "AveragePool", "LpPool"})
-GLOBAL = frozenset({"GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"})
-REDUCING = frozenset({"ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL1", "ReduceL2"})
-PASSING_NONLINEARITIES = PASSING - {
-    "Identity",
-    "Dropout",
-    "Cast",
-    "BatchNormalization",
-    "InstanceNormalization",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +45,7 @@ def carried_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int 
     """Sums of p over the outputs that each input position leads to, by input name.
 
     Args:
-        node: An operation of one of the kinds above.
+        node: An operation of one of the kinds of `_RULES`.
         p: Values of the positions of one of its outputs.
         tensors: Shapes and constants.
         output: Which output.
@@ -72,28 +53,13 @@ def carried_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int 
     Raises:
         UsageError: Positions cannot be followed through this operation.
     """
-    kind = node.op_type
-    if kind in COMBINING or kind == "Concat":
-        return _combined_back(node, p, tensors)
-    if kind in CONTRACTIONS:
-        return {node.input[_activation_input(node, tensors)]: _contraction_back(node, p, tensors)}
-    shape = tensors.shape(node.input[0]) if node.input else ()
-    if kind in PASSING:
-        back = p
-    elif kind in MOVING:
-        back = _moved_back(node, p, tensors, output)
-    elif kind in WINDOWED:
-        back = Geometry.of(node, shape[2:], p.shape[2:]).back(p, shape, lambda _tap, value: value)
-    elif kind in GLOBAL:
-        back = np.broadcast_to(p, shape)
-    elif kind in REDUCING:
-        back = np.broadcast_to(p.reshape(_kept_axes(node, tensors)), shape)
-    else:
+    kind = kind_of(node)
+    if kind not in _RULES:
         raise UsageError(
-            f"positions cannot be followed through {kind} ('{node.name}'): they are for convolutional "
-            "networks; count units without --positions"
+            f"positions cannot be followed through {node.op_type} ('{node.name}'): they are for "
+            "convolutional networks; count units without --positions"
         )
-    return {node.input[0]: back}
+    return _RULES[kind](node, p, tensors, output)
 
 
 def _activation_input(node: onnx.NodeProto, tensors: Tensors) -> int:
@@ -101,7 +67,7 @@ def _activation_input(node: onnx.NodeProto, tensors: Tensors) -> int:
     constant = [tensors.constant(name) is not None for name in node.input[:2]]
     if constant == [False, True]:
         return 0
-    if constant == [True, False] and node.op_type != "Conv":
+    if constant == [True, False] and kind_of(node) is not Kind.CONVOLUTION:
         return 1
     raise UsageError(
         f"positions cannot be followed through '{node.name}' ({node.op_type}): expected weights and one "
@@ -114,15 +80,40 @@ def pattern(values: Array) -> Floats:
     return np.asarray(values.astype(np.float64) != 0, dtype=np.float64)
 
 
-def _contraction_back(node: onnx.NodeProto, p: Floats, tensors: Tensors) -> Floats:
+def _passed_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) -> dict[str, Floats]:
+    del tensors, output
+    return {node.input[0]: p}
+
+
+def _contracted_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) -> dict[str, Floats]:
+    del output
     at = _activation_input(node, tensors)
+    return {node.input[at]: _through_weights(node, p, tensors, at)}
+
+
+def _pooled_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) -> dict[str, Floats]:
+    del output
+    shape = tensors.shape(node.input[0])
+    if kind_of(node) is Kind.GLOBAL_POOL:
+        return {node.input[0]: np.broadcast_to(p, shape)}
+    geometry = Geometry.of(node, shape[2:], p.shape[2:])
+    return {node.input[0]: geometry.back(p, shape, lambda _tap, value: value)}
+
+
+def _reduced_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) -> dict[str, Floats]:
+    del output
+    kept = p.reshape(_kept_axes(node, tensors))
+    return {node.input[0]: np.broadcast_to(kept, tensors.shape(node.input[0]))}
+
+
+def _through_weights(node: onnx.NodeProto, p: Floats, tensors: Tensors, at: int) -> Floats:
     name = node.input[at]
     weights = tensors.constant(node.input[1 - at])
     if weights is None:
         raise UsageError(f"'{node.name}' holds no weights")
     ones, shape = pattern(weights), tensors.shape(name)
     known = attributes(node)
-    if node.op_type == "Conv":
+    if kind_of(node) is Kind.CONVOLUTION:
         geometry = Geometry.of(node, shape[2:], p.shape[2:], kernel=ones.shape[2:])
         groups = int(str(known.get("group", 1)))
         split = p.reshape(p.shape[0], groups, ones.shape[0] // groups, *p.shape[2:])
@@ -137,7 +128,7 @@ def _contraction_back(node: onnx.NodeProto, p: Floats, tensors: Tensors) -> Floa
             return np.asarray(back.reshape(p.shape[0], -1, *p.shape[2:]))
 
         return geometry.back(p, shape, through)
-    if node.op_type == "Gemm":
+    if kind_of(node) is Kind.GEMM:
         if bool(known.get("transB" if at == 0 else "transA", 0)):
             ones = ones.T
         turned = bool(known.get("transA" if at == 0 else "transB", 0))
@@ -216,13 +207,14 @@ class Geometry:
         return np.asarray(total[(slice(None), slice(None), *inner)])
 
 
-def _combined_back(node: onnx.NodeProto, p: Floats, tensors: Tensors) -> dict[str, Floats]:
+def _combined_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) -> dict[str, Floats]:
+    del output
     found: dict[str, Floats] = {}
     axis = int(str(attributes(node).get("axis", 0)))
     start = 0
     for name in node.input:
         shape = tensors.shape(name)
-        if node.op_type == "Concat":
+        if kind_of(node) is Kind.CONCAT:
             part = p.take(range(start, start + shape[axis]), axis=axis)
             start += shape[axis]
         else:
@@ -238,7 +230,7 @@ def _unbroadcast(p: Floats, shape: tuple[int, ...]) -> Floats:
     return np.asarray(summed.sum(axis=axes, keepdims=True) if axes else summed)
 
 
-def _moved_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) -> Floats:
+def _moved_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) -> dict[str, Floats]:
     """Run the operation itself on numbered positions, and add up what each number became."""
     shape = tensors.shape(node.input[0])
     n = prod(shape)
@@ -257,7 +249,7 @@ def _moved_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) 
         for k, v in constants.items()
         if v is not None
     ]
-    if node.op_type == "Pad" and len(node.input) > 2:
+    if kind_of(node) is Kind.PAD and len(node.input) > 2:
         constants[node.input[2]] = np.zeros((), np.int64)
         inputs[2 if len(inputs) > 2 else 1] = helper.make_tensor_value_info(
             node.input[2], onnx.TensorProto.INT64, []
@@ -267,7 +259,7 @@ def _moved_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int) 
     numbered = np.arange(1, n + 1, dtype=np.int64).reshape(shape)
     results: Any = ReferenceEvaluator(model).run(None, {node.input[0]: numbered, **constants})
     sums = np.bincount(np.asarray(results[output]).ravel(), weights=p.ravel(), minlength=n + 1)
-    return np.asarray(sums[1:], dtype=np.float64).reshape(shape)
+    return {node.input[0]: np.asarray(sums[1:], dtype=np.float64).reshape(shape)}
 
 
 def _kept_axes(node: onnx.NodeProto, tensors: Tensors) -> tuple[int, ...]:
@@ -280,3 +272,13 @@ def _kept_axes(node: onnx.NodeProto, tensors: Tensors) -> tuple[int, ...]:
         given = None if constant is None else constant.tolist()
     axes = [int(a) % len(shape) for a in given] if isinstance(given, Sequence) else range(len(shape))
     return tuple(1 if k in set(axes) else size for k, size in enumerate(shape))
+
+
+_RULES: Mapping[Kind, Callable[[onnx.NodeProto, Floats, Tensors, int], dict[str, Floats]]] = {
+    **dict.fromkeys(PASSING, _passed_back),
+    **dict.fromkeys(POINTWISE - UNARY | {Kind.CONCAT}, _combined_back),
+    **dict.fromkeys(MOVING - {Kind.CONCAT}, _moved_back),
+    **dict.fromkeys(WEIGHTED, _contracted_back),
+    **dict.fromkeys((Kind.POOL, Kind.GLOBAL_POOL), _pooled_back),
+    Kind.REDUCTION: _reduced_back,
+}

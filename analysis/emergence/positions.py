@@ -16,17 +16,11 @@ import onnx
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.emergence.positionops import (
-    COMBINING,
-    CONTRACTIONS,
-    PASSING,
-    PASSING_NONLINEARITIES,
-    Tensors,
-    carried_back,
-)
+from emergraph.analysis.emergence.positionops import PASSING, WEIGHTED, Tensors, carried_back
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.paths.options import Interior
 from emergraph.errors import LimitError, UsageError
+from emergraph.exporters.operations import ARITHMETIC, LINEAR, kind_of
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -86,7 +80,7 @@ def neuron_tensors(
     readers: dict[str, list[onnx.NodeProto]] = {}
     for reader, name in ((n, name) for n in nodes for name in n.input):
         readers.setdefault(name, []).append(reader)
-    made = [n for n in nodes if n.op_type in CONTRACTIONS and _has_weights(n, tensors)]
+    made = [n for n in nodes if kind_of(n) in WEIGHTED and _has_weights(n, tensors)]
     return (
         *(NeuronTensor(name, name, name) for name in inputs),
         *(NeuronTensor(n.output[0], _read_at(n.output[0], readers, tensors), n.name) for n in made),
@@ -102,10 +96,11 @@ def _read_at(name: str, readers: Mapping[str, list[onnx.NodeProto]], tensors: Te
         (node,) = readers[name]
         alone = sum(tensors.constant(other) is None for other in node.input if other) == 1
         same = node.output[0] and tensors.shape(node.output[0]) == tensors.shape(name)
-        if not (node.op_type in PASSING or (node.op_type in COMBINING and alone)) or not same:
+        kind = kind_of(node)
+        if not (kind in PASSING or (kind in ARITHMETIC and alone)) or not same:
             return name
         name = node.output[0]
-        if node.op_type in PASSING_NONLINEARITIES:
+        if kind in PASSING - LINEAR:
             return name
     return name
 

@@ -5,7 +5,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import attributes
-from emergraph.exporters.operations import CONTRACTING, Kind, spec_of
+from emergraph.exporters.operations import CONTRACTING, CONVOLUTIONS, Kind, spec_of
 
 CONTRACTIONS = CONTRACTING | {Kind.ATTENTION, Kind.TRANSFORM}
 """Kinds of the plain operations whose operands are contracted."""
@@ -36,7 +36,7 @@ def contracted_axes(
         (0,)
     """
     kind, attrs = spec_of(node).plain_kind, attributes(node)
-    if kind is Kind.CONVOLUTION:
+    if kind in CONVOLUTIONS:
         return (1,) if position == 0 and rank > 1 else None
     if kind is Kind.RECURRENT:
         return _of_recurrent(attrs, position, rank)

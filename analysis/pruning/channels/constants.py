@@ -8,24 +8,12 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import has_subgraph
-from emergraph.exporters.operations import spec_of
+from emergraph.exporters.operations import POINTWISE, Kind, kind_of, spec_of
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.folding import Folder
 
 Array = NDArray[np.generic]
 Keep = NDArray[np.bool_]
-
-POINTWISE = frozenset(
-    {
-        *("Abs", "Add", "Cast", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid"),
-        *("HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "PRelu"),
-        *("Reciprocal", "Relu", "Round", "Floor", "Ceil", "Sign", "Selu", "Sigmoid", "Softplus", "Softsign"),
-        *("Sqrt", "Sub", "Sum", "Mean", "Swish", "Tanh", "ThresholdedRelu", "Where", "Not", "And", "Or"),
-        *("Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN", "IsInf", "Sin", "Cos"),
-        "Dropout",
-    }
-)
-"""Operations whose outputs depend on the same element of each input, inputs broadcast."""
 
 
 def constant_names(flat: FlatModel) -> frozenset[str]:
@@ -116,13 +104,13 @@ class ModelConstants:
     def _cut_inputs(self, node: onnx.NodeProto, keeps: Mapping[int, Keep]) -> list[str] | None:
         """Inputs of an element-wise constant operation, cut likewise; None for other operations."""
         rank = self.value(node.output[0]).ndim
-        if node.op_type == "Transpose":
+        if kind_of(node) is Kind.TRANSPOSE:
             given = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), None)
             order = given or tuple(reversed(range(rank)))
             return [self.cut(node.input[0], {order[axis]: keep for axis, keep in keeps.items()})]
-        if node.op_type == "DequantizeLinear":
+        if kind_of(node) is Kind.DEQUANTIZE:
             return self._cut_quantized(node, keeps)
-        if node.op_type not in POINTWISE or len([n for n in node.output if n]) != 1:
+        if kind_of(node) not in POINTWISE or len([n for n in node.output if n]) != 1:
             return None
         found = []
         for name in node.input:

@@ -11,29 +11,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.channels.constants import POINTWISE, ModelConstants
+from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.tracks import ChannelMap, Reader, Track
 from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import input_name, is_unpadded
+from emergraph.exporters.operations import POINTWISE, Kind, kind_of, spec_of
 from emergraph.exporters.runtime.reference import run_node
 from emergraph.exporters.trainingmode import trains
 
 Floats = NDArray[np.float64]
 Weights = Callable[[Reader], Floats]
 """Gives the sums of a reader's weights over taps, (channels made, channels read)."""
-
-_SAME = frozenset(
-    {
-        *("Transpose", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Split", "Slice", "Gather", "Concat"),
-        *("MaxPool", "GlobalMaxPool", "GlobalAveragePool", "ReduceMean", "ReduceMax", "ReduceMin"),
-        "Dropout",
-    }
-)
-"""Operations behind which a constant channel has the same value."""
-_KEEP_ZERO = frozenset(
-    {"AveragePool", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Resize", "Upsample"}
-)
-"""Operations that keep a channel of zeros."""
 
 
 def constant_values(channels: ChannelMap, constants: ModelConstants, weights: Weights) -> dict[str, Floats]:
@@ -69,10 +57,12 @@ def _contracted(
     n = 0 if reader.out is None else len(reader.out)
     total = weights(reader)
     present = weights_present(reader, constants, node)
-    name = node.input[1 - reader.position] if node.op_type == "MatMul" else node.input[0]
+    name = node.input[1 - reader.position] if kind_of(node) is Kind.MATMUL else node.input[0]
     if reader.depthwise:
         given = known[name]
-        usable = (given == 0) | ((~np.isnan(given)) & (node.op_type == "Conv" and is_unpadded(node)))
+        usable = (given == 0) | (
+            (~np.isnan(given)) & (kind_of(node) is Kind.CONVOLUTION and is_unpadded(node))
+        )
         values = np.where(usable, np.nan_to_num(given) * total[:, 0], np.nan)
         values[~present[:, 0]] = 0.0
     elif reader.ids is None:
@@ -128,7 +118,8 @@ def _ridden(
     known: dict[str, Floats],
 ) -> Floats:
     nothing = np.full(len(track.ids), np.nan)
-    if node.op_type == "BatchNormalization":
+    spec = spec_of(node)
+    if spec.kind is Kind.BATCH_NORM:
         scale, shift, mean, variance = (
             constants.value(node.input[k]).astype(np.float64) for k in (1, 2, 3, 4)
         )
@@ -137,17 +128,16 @@ def _ridden(
             return np.where(np.isnan(known[node.input[0]]), np.nan, shift)
         epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
         return np.asarray((known[node.input[0]] - mean) / np.sqrt(variance + epsilon) * scale + shift)
-    if node.op_type in POINTWISE:
+    if spec.kind in POINTWISE:
         return _pointwise(channels, constants, node, track, known)
-    same = node.op_type in _SAME
     padded = (
-        node.op_type == "Pad"
+        spec.kind is Kind.PAD
         and not input_name(node, 2)
         and not any(
             (a.name == "value" and a.f) or (a.name == "mode" and a.s != b"constant") for a in node.attribute
         )
     )
-    if not same and node.op_type not in _KEEP_ZERO and not padded:
+    if not (spec.keeps_value or spec.keeps_zero or padded):
         return nothing
     of_channel = np.full(channels.n_channels, np.nan)
     for name in node.input:
@@ -155,7 +145,7 @@ def _ridden(
             of_channel[channels.tracks[name].ids] = known[name]
     of_channel[0] = np.nan
     values = of_channel[track.ids]
-    return values if same else np.where(values == 0, 0.0, np.nan)
+    return values if spec.keeps_value else np.where(values == 0, 0.0, np.nan)
 
 
 def _pointwise(
@@ -179,12 +169,12 @@ def _pointwise(
             inputs.append(value.astype(np.float64).reshape(-1) if value.ndim else value)
         elif name:
             # A product with zero is zero, whatever the other factor is.
-            if node.op_type != "Mul":
+            if kind_of(node) is not Kind.PRODUCT:
                 return nothing
             inputs.append(nothing)
         else:
             inputs.append(None)
-    if node.op_type == "Mul":
+    if kind_of(node) is Kind.PRODUCT:
         arrays = [array for array in inputs if array is not None]
         product = np.prod(np.broadcast_arrays(*arrays), axis=0)
         zero = np.any(np.broadcast_arrays(*(array == 0 for array in arrays)), axis=0)

@@ -11,6 +11,7 @@ from emergraph.analysis.pruning.channels.tracks import Reader
 from emergraph.analysis.pruning.channels.unneeded import Unneeded
 from emergraph.errors import UsageError
 from emergraph.exporters.nodes import input_name
+from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.runtime.flat_model import names_used
 from emergraph.exporters.runtime.ordering import in_data_order
 from emergraph.exporters.runtime.quoting import quoted
@@ -73,7 +74,7 @@ def _fold(
     if not more.any():
         return [copy]
     kind = constants.value(node.input[reader.position]).dtype
-    if copy.op_type == "MatMul":
+    if kind_of(copy) is Kind.MATMUL:
         made = f"{copy.output[0]}/without_constants"
         final = copy.output[0]
         copy.output[0] = made

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants, integers
 from emergraph.analysis.pruning.channels.tracks import FIXED, ChannelMap, Ids, Keeps, Track, UnfollowedError
+from emergraph.exporters.operations import Kind, kind_of
 
 MAX_ELEMENTS = 50_000_000
 
@@ -32,7 +33,7 @@ def squeeze(m: ChannelMap) -> None:
     if given is None and not m.name(1):
         raise UnfollowedError("which looks at sizes")
     axes = integers(given if given is not None else m.value(1))  # type: ignore[arg-type]
-    removing = m.node.op_type == "Squeeze"
+    removing = len(m.shape(m.name(0))) > len(m.shape(m.node.output[0]))
     rank = len(m.shape(m.name(0) if removing else m.node.output[0]))
     axes = axes % rank
     if removing:
@@ -51,7 +52,7 @@ def reshape(m: ChannelMap) -> None:
         return
     before, after = m.shape(m.name(0)), m.shape(m.node.output[0])
     axis, ids = _reshaped(track, before, after)
-    if m.node.op_type == "Reshape":
+    if m.name(1):
         target = integers(m.value(1))
         copied = target[track.axis] == 0 if track.axis < len(target) else False
         if copied and track.axis != axis and not m.integer("allowzero", 0):
@@ -259,7 +260,7 @@ def reduce(m: ChannelMap) -> None:
     if track is None:
         return
     rank = len(m.shape(m.name(0)))
-    if m.node.op_type in ("ArgMax", "ArgMin"):
+    if kind_of(m.node) is Kind.ARGUMENT:
         axes = integers([m.integer("axis", 0)])
     else:
         given = m.attribute("axes")
@@ -282,7 +283,7 @@ def shape_of(m: ChannelMap) -> None:
     for node in m.flat.nodes:
         if m.node.output[0] not in node.input:
             continue
-        picks = node.op_type == "Gather" and len(node.input) > 1 and node.input[1] in m.constants.names
+        picks = kind_of(node) is Kind.GATHER and len(node.input) > 1 and node.input[1] in m.constants.names
         if not picks or first:
             raise UnfollowedError("which reads their number")
         rank = len(m.shape(m.name(0)))
@@ -293,20 +294,16 @@ def shape_of(m: ChannelMap) -> None:
 
 
 MOVEMENT = {
-    "Transpose": transpose,
-    **dict.fromkeys(("Squeeze", "Unsqueeze"), squeeze),
-    **dict.fromkeys(("Reshape", "Flatten"), reshape),
-    "Concat": concat,
-    "Split": split,
-    "Slice": slices,
-    "Gather": gather,
-    "Pad": pad,
-    **dict.fromkeys(("Resize", "Upsample"), resize),
-    **dict.fromkeys(
-        ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare"),
-        reduce,
-    ),
-    **dict.fromkeys(("ArgMax", "ArgMin"), reduce),
-    "Shape": shape_of,
+    Kind.TRANSPOSE: transpose,
+    Kind.UNIT_AXES: squeeze,
+    Kind.RESHAPE: reshape,
+    Kind.CONCAT: concat,
+    Kind.SPLIT: split,
+    Kind.SLICE: slices,
+    Kind.GATHER: gather,
+    Kind.PAD: pad,
+    Kind.RESIZE: resize,
+    Kind.REDUCTION: reduce,
+    Kind.ARGUMENT: reduce,
+    Kind.SHAPE: shape_of,
 }
-"""Operation type -> rule."""

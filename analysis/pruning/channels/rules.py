@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from emergraph.analysis.pruning.channels.constants import POINTWISE, ModelConstants
+from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.movement import MOVEMENT
 from emergraph.analysis.pruning.channels.tracks import ChannelMap, Ids, Keeps, Reader, Track, UnfollowedError
 from emergraph.exporters.nodes import is_unpadded
+from emergraph.exporters.operations import CONVOLUTIONS, POINTWISE, Kind, kind_of
 from emergraph.exporters.runtime.quoting import quoted
 
 Rule = Callable[[ChannelMap], None]
@@ -44,7 +45,7 @@ def pointwise(m: ChannelMap) -> None:
 
 def convolution(m: ChannelMap) -> None:
     """Dense convolutions read channels and make others; depthwise ones carry channels on."""
-    transposed = m.node.op_type == "ConvTranspose"
+    transposed = kind_of(m.node) is Kind.CONV_TRANSPOSE
     group = m.integer("group", 1)
     track = _contracted(m, 0, 1)
     if not m.is_constant(1) or (m.name(2) and not m.is_constant(2)):
@@ -203,7 +204,7 @@ def over_axis(m: ChannelMap) -> None:
     if track is None:
         return
     rank = len(m.shape(m.name(0)))
-    normal = m.node.op_type == "LayerNormalization"
+    normal = kind_of(m.node) is Kind.LAYER_NORM
     whole = normal or m.opset < 13
     axis = m.integer("axis", 1 if whole and not normal else -1) % rank
     if track.axis == axis or (whole and track.axis >= axis):
@@ -211,17 +212,15 @@ def over_axis(m: ChannelMap) -> None:
     m.follow(track.ids, track.axis)
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[Kind, Rule] = {
     **dict.fromkeys(POINTWISE, pointwise),
-    **dict.fromkeys(("Conv", "ConvTranspose"), convolution),
-    "Gemm": gemm,
-    "MatMul": matmul,
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
-    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), per_channel_norm),
-    **dict.fromkeys(
-        ("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"), pool
-    ),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LayerNormalization"), over_axis),
+    **dict.fromkeys(CONVOLUTIONS, convolution),
+    Kind.GEMM: gemm,
+    Kind.MATMUL: matmul,
+    Kind.RECURRENT: recurrent,
+    **dict.fromkeys((Kind.BATCH_NORM, Kind.INSTANCE_NORM), per_channel_norm),
+    **dict.fromkeys((Kind.POOL, Kind.GLOBAL_POOL), pool),
+    **dict.fromkeys((Kind.SOFTMAX, Kind.LAYER_NORM), over_axis),
     **MOVEMENT,
 }
-"""Operation type -> rule; channels that reach any other operation are fixed."""
+"""Channels that reach an operation of any other kind are fixed."""

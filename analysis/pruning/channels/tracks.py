@@ -13,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants
-from emergraph.exporters.nodes import attributes, normal_domain, subgraphs
+from emergraph.exporters.nodes import attributes, subgraphs
+from emergraph.exporters.operations import kind_of
 from emergraph.exporters.runtime.flat_model import FlatModel, names_used
 from emergraph.exporters.runtime.quoting import quoted
 
@@ -200,7 +201,7 @@ def channel_map(
 def _rule(node: onnx.NodeProto) -> Callable[[ChannelMap], None]:
     from emergraph.analysis.pruning.channels.rules import RULES
 
-    rule = RULES.get(node.op_type) if not normal_domain(node.domain) else None
+    rule = RULES.get(kind_of(node))
     if rule is None or any(True for _ in subgraphs(node)):
         raise UnfollowedError("which needs all channels")
     return rule

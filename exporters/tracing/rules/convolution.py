@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.exporters.operations import Kind
+from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
@@ -158,7 +158,7 @@ def _grouped_pairs(
 
 def _convolve_activations(ctx: TraceContext, x: Value, kernel: Value, bias: Value | None) -> None:
     """A kernel that carries units: a structural unit per output channel, from its inputs and its kernel."""
-    group, transposed = ctx.attr_int("group", 1), ctx.node.op_type == "ConvTranspose"
+    group, transposed = ctx.attr_int("group", 1), kind_of(ctx.node) is Kind.CONV_TRANSPOSE
     shape = ctx.out_shape()
     n_out, per_group = shape[1], shape[1] // group
     channels, labels = (np.empty(0, np.int64),) * 2 if x.labels is None else channel_labels(x.labels)
@@ -192,9 +192,9 @@ def deformable_convolution(ctx: TraceContext) -> None:
     trace_convolution(ctx, x, weight.constant, constant, group=ctx.attr_int("group", 1), transposed=False)
 
 
-@rule(Kind.CONVOLUTION)
+@rule(Kind.CONVOLUTION, Kind.CONV_TRANSPOSE)
 def convolution(ctx: TraceContext) -> None:
-    """Conv and ConvTranspose with constant weights."""
+    """A convolution or transposed convolution with constant weights."""
     x, weight, bias = ctx.value(ctx.node.input[0]), ctx.input(1), ctx.input(2)
     if weight is not None and weight.labels is not None:
         _convolve_activations(ctx, x, weight, bias)
@@ -211,5 +211,5 @@ def convolution(ctx: TraceContext) -> None:
         weight.constant,
         None if bias is None else bias.constant,
         group=ctx.attr_int("group", 1),
-        transposed=ctx.node.op_type == "ConvTranspose",
+        transposed=kind_of(ctx.node) is Kind.CONV_TRANSPOSE,
     )
