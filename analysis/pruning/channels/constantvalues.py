@@ -60,9 +60,8 @@ def _contracted(
     name = node.input[1 - reader.position] if kind_of(node) is Kind.MATMUL else node.input[0]
     if reader.depthwise:
         given = known[name]
-        usable = (given == 0) | (
-            (~np.isnan(given)) & (kind_of(node) is Kind.CONVOLUTION and is_unpadded(node))
-        )
+        foldable = kind_of(node) is Kind.CONVOLUTION and is_unpadded(node)
+        usable = (given == 0) | (~np.isnan(given) & foldable)
         values = np.where(usable, np.nan_to_num(given) * total[:, 0], np.nan)
         values[~present[:, 0]] = 0.0
     elif reader.ids is None:

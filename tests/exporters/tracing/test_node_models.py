@@ -47,30 +47,11 @@ OPAQUE_WITH_DATA = {
 """Operations with a rule that may be opaque, and why."""
 
 JOINING = frozenset(
-    [
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Max",
-        "Min",
-        "Sum",
-        "Mean",
-        "Pow",
-        "PRelu",
-        "Where",
-        "Concat",
-        "MatMul",
-        "Gemm",
-        "Einsum",
-        "Mod",
-        "ScatterND",
-        "ScatterElements",
-        "Conv",
-        "ConvTranspose",
-        "Attention",
-        "GridSample",
-    ]
+    {
+        *("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Pow", "PRelu", "Where", "Concat"),
+        *("MatMul", "Gemm", "Einsum", "Mod", "ScatterND", "ScatterElements", "Conv", "ConvTranspose"),
+        *("Attention", "GridSample"),
+    }
 )
 """Operations of several activations."""
 
