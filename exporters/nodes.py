@@ -4,10 +4,7 @@ from collections.abc import Iterator
 
 import onnx
 
-
-def normal_domain(domain: str) -> str:
-    """A domain with the two spellings of the standard one, "" and "ai.onnx", made the same."""
-    return "" if domain == "ai.onnx" else domain
+from emergraph.exporters.operations import normal_domain
 
 
 def operation_type(node: onnx.NodeProto) -> str:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING
 
-from emergraph.exporters.nodes import normal_domain
-
 if TYPE_CHECKING:
     import onnx
 
@@ -438,6 +436,11 @@ OPERATIONS: Mapping[tuple[str, str], OpSpec] = _table()
 """By domain and name."""
 UNKNOWN = OpSpec(name="", kind=Kind.UNKNOWN)
 """What is known about an operation that is not in the table."""
+
+
+def normal_domain(domain: str) -> str:
+    """A domain with the two spellings of the standard one, "" and "ai.onnx", made the same."""
+    return "" if domain == "ai.onnx" else domain
 
 
 def spec_of(node: "onnx.NodeProto") -> OpSpec:

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.nodes import attributes, input_name, normal_domain
+from emergraph.exporters.nodes import attributes, input_name
+from emergraph.exporters.operations import normal_domain
 
 Constant = Callable[[str], NDArray[np.generic] | None]
 """Gives the values of a small constant by name; None for what is none."""

@@ -23,6 +23,7 @@ from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.traces.prepare import Prepared
+from emergraph.exporters.tracing.indexing import depends_on_values
 from emergraph.graphstore.reader import GraphReader
 
 Array = NDArray[np.generic]
@@ -117,10 +118,7 @@ def _followed_inputs(prepared: Prepared) -> list[str]:
 def _tensors(prepared: Prepared, source: ModelSource) -> Tensors:
     flat, values = prepared.run.flat, prepared.run.values
     held = {name: source.array(proto) for name, proto in flat.initializers.items()}
-    dependent = set(_followed_inputs(prepared))
-    for node in flat.nodes:
-        if node.op_type not in ("Shape", "Size") and any(name in dependent for name in node.input):
-            dependent.update(name for name in node.output if name)
+    dependent = depends_on_values(flat.nodes, _followed_inputs(prepared))
 
     def shape(name: str) -> tuple[int, ...]:
         if name in held:

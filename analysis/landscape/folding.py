@@ -5,28 +5,20 @@ subgraph makes is computed once, so that the contraction's weight is one tensor 
 scales of a single tensor stay in the graph, since there the original tensor can be perturbed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.analysis.landscape.parameters import CONTRACTIONS, is_followed
+from emergraph.analysis.landscape.parameters import is_followed
 from emergraph.analysis.landscape.quantized import Rewriting
+from emergraph.exporters.operations import Kind, spec_of
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.folding import Folder
 
 Array = NDArray[np.generic]
-
-_POSITIONS: Mapping[str, Sequence[int]] = {
-    **{op: tuple(positions) for op, positions in CONTRACTIONS.items()},
-    "Gemm": (0, 1),
-    "MatMul": (0, 1),
-    "LSTM": (1, 2, 3),
-    "GRU": (1, 2, 3),
-    "RNN": (1, 2, 3),
-}
 
 
 def constant_producers(model: Rewriting) -> dict[str, onnx.NodeProto]:
@@ -56,7 +48,8 @@ def _fold_composed(model: Rewriting, producers: Mapping[str, onnx.NodeProto], fo
 
     folded = 0
     for at, node in enumerate(model.nodes):
-        positions = _POSITIONS.get(node.op_type, ()) if node.domain == "" else ()
+        spec = spec_of(node)
+        positions = (*spec.weights, *(spec.vectors[:1] if spec.kind is Kind.RECURRENT else ()))
         composed = [
             i
             for i in positions

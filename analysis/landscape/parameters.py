@@ -6,6 +6,8 @@ from math import prod
 
 import onnx
 
+from emergraph.exporters.operations import DENSE, KEEPING, Kind, kind_of, spec_of
+
 FLOATING = {
     int(onnx.TensorProto.FLOAT): "float32",
     int(onnx.TensorProto.FLOAT16): "float16",
@@ -13,39 +15,6 @@ FLOATING = {
     int(onnx.TensorProto.DOUBLE): "float64",
 }
 """Element types that are perturbed, in float32; only float64 values are rounded to it."""
-
-CONTRACTIONS: Mapping[str, Mapping[int, tuple[int, ...]]] = {
-    "Conv": {1: (0,)},
-    "ConvTranspose": {1: (1,)},
-    "LSTM": {1: (0, 1), 2: (0, 1)},
-    "GRU": {1: (0, 1), 2: (0, 1)},
-    "RNN": {1: (0, 1), 2: (0, 1)},
-    "Gather": {0: (0,)},
-}
-"""Input position of the weights of an operation, and the axes that count its filters."""
-
-VECTORS: Mapping[str, tuple[int, ...]] = {
-    "Conv": (2,),
-    "ConvTranspose": (2,),
-    "Gemm": (2,),
-    "LSTM": (3, 7),
-    "GRU": (3,),
-    "RNN": (3,),
-    "BatchNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "LayerNormalization": (1, 2),
-    "GroupNormalization": (1, 2),
-    "RMSNormalization": (1,),
-    "SimplifiedLayerNormalization": (1,),
-    "SkipLayerNormalization": (2, 3, 4),
-    "PRelu": (1,),
-    "Add": (0, 1),
-    "Sub": (0, 1),
-    "Mul": (0, 1),
-    "Div": (1,),
-}
-"""Input positions of biases, scales and shifts. Running means and variances are statistics, not
-parameters."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +39,18 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 def _filter_axes(node: onnx.NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
     """Axes that count filters of a constant at input `position`; None if it is not a weight there."""
-    if node.domain not in ("", "com.microsoft"):
+    spec = spec_of(node)
+    if rank < 2 or (position not in spec.weights and spec.kind is not Kind.EINSUM):
         return None
-    op = node.op_type
-    if op in CONTRACTIONS:
-        return CONTRACTIONS[op].get(position) if rank >= 2 else None
-    if op == "Gemm" and rank == 2 and position in (0, 1):
-        transposed = _attribute(node, "transA" if position == 0 else "transB", 0)
-        # Filters are the axis that is not contracted: columns of B, rows of A.
-        return (int(transposed == 0),) if position == 1 else (int(transposed != 0),)
-    if op == "MatMul" and rank >= 2 and position in (0, 1):
-        return (*range(rank - 2), rank - 1 if position == 1 else rank - 2)
-    if op == "Einsum" and rank >= 2:
+    if spec.kind is Kind.EINSUM:
         return _einsum_axes(node, position)
-    return None
+    listed = spec.weights[position]
+    if listed is not None or spec.plain_kind not in DENSE:
+        return listed
+    # Filters are the axis that is not contracted: columns of the right factor, rows of the left one.
+    is_right = position == max(spec.weights)
+    turned = bool(_attribute(node, "transB" if is_right else "transA", 0))
+    return (*range(rank - 2), rank - 1 if is_right != turned else rank - 2)
 
 
 def _einsum_axes(node: onnx.NodeProto, position: int) -> tuple[int, ...] | None:
@@ -97,13 +64,15 @@ def _einsum_axes(node: onnx.NodeProto, position: int) -> tuple[int, ...] | None:
 
 def _moved(node: onnx.NodeProto, axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
     """Axes before a mover of a constant, given the axes after it."""
-    if node.op_type == "Transpose":
+    kind = kind_of(node)
+    if kind is Kind.TRANSPOSE:
         order = next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(rank))[::-1])
         return tuple(sorted(order[axis] for axis in axes if axis < len(order)))
-    return axes if node.op_type in ("Identity", "Cast") else (0,)
+    return axes if kind in (Kind.IDENTITY, Kind.CAST) else (0,)
 
 
-_MOVERS = frozenset({"Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice"})
+_MOVERS = KEEPING | {Kind.SLICE}
+_SCALING = frozenset({Kind.PRODUCT, Kind.QUOTIENT})
 
 
 def find_parameters(
@@ -151,7 +120,7 @@ def _use(
     vectors: bool,
 ) -> Parameter | None:
     """What a constant is at one input of one operation; None if it is not a parameter there."""
-    shape = tuple(int(d) for d in tensor.dims)
+    spec, shape = spec_of(node), tuple(int(d) for d in tensor.dims)
     if tensor.data_type not in FLOATING or _size(tensor) < 2:
         return None
     axes = _filter_axes(node, position, len(shape))
@@ -165,18 +134,18 @@ def _use(
             int(tensor.data_type),
             axes,
             is_vector=False,
-            is_embedding=node.op_type == "Gather",
+            is_embedding=spec.kind is Kind.GATHER,
         )
     # A constant that is added or multiplied counts as a vector only where at most one axis is longer than 1.
-    slender = sum(dimension > 1 for dimension in shape) <= 1 or node.op_type in ("LSTM", "GRU", "RNN")
-    if vectors and slender and position in VECTORS.get(node.op_type, ()):
+    slender = sum(dimension > 1 for dimension in shape) <= 1 or spec.kind is Kind.RECURRENT
+    if vectors and slender and position in spec.vectors:
         return Parameter(tensor.name, node.name, shape, int(tensor.data_type), (), is_vector=True)
     return None
 
 
 def is_followed(node: onnx.NodeProto) -> bool:
     """Whether the output of an operation on one weight and small constants still is that weight."""
-    return node.domain == "" and node.op_type in (*_MOVERS, "Mul", "Div")
+    return kind_of(node) in _MOVERS | _SCALING
 
 
 def _follow(
@@ -185,10 +154,10 @@ def _follow(
     constants: Mapping[str, onnx.TensorProto],
 ) -> None:
     """Remember that the output of an operation on one weight and small constants still is that weight."""
-    if node.domain != "" or len(node.output) != 1:
+    if len(node.output) != 1:
         return
-    scaled = node.op_type in ("Mul", "Div") and all(name in through for name in node.input)
-    if node.op_type not in _MOVERS and not scaled:
+    scaled = kind_of(node) in _SCALING and all(name in through for name in node.input)
+    if kind_of(node) not in _MOVERS and not scaled:
         return
     known = [name for name in node.input if name in through]
     if scaled:

@@ -19,6 +19,7 @@ from emergraph.analysis.landscape.layout import Layout, ParameterBlock
 from emergraph.analysis.landscape.parameters import FLOATING, Parameter, find_parameters
 from emergraph.analysis.landscape.quantized import FLOAT, with_float_weights
 from emergraph.errors import InvalidInputError, LimitError, UsageError
+from emergraph.exporters.operations import Kind, spec_of
 from emergraph.exporters.runtime.assembly import Assembly, ModelSource, assemble
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import FlatInput
@@ -168,17 +169,11 @@ def _chosen_outputs(
     return kept or chosen
 
 
-_KEEPS_RANGE = frozenset(
-    {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Slice", "Cast", "ReduceMean"}
-)
-"""Operations after which numbers between 0 and 1 still are."""
-
-
 def _is_sigmoid(name: str, nodes: Sequence[onnx.NodeProto]) -> bool:
     """Whether a tensor is the result of a sigmoid, moved or averaged."""
     maker = {output: node for node in nodes for output in node.output}
     node = maker.get(name)
-    while node is not None and node.op_type in _KEEPS_RANGE:
+    while node is not None and (spec := spec_of(node)).keeps_value and spec.kind is not Kind.CONCAT:
         node = maker.get(node.input[0])
     return node is not None and node.op_type == "Sigmoid"
 

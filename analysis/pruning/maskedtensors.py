@@ -1,6 +1,6 @@
 """The parameter tensors of a pruned model: the model's own, with zeros where parameters were removed."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,14 @@ from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
+from emergraph.exporters.nodes import input_name
+from emergraph.exporters.operations import CONVOLUTIONS, KEEPING, Kind, kind_of, spec_of
 from emergraph.graphstore.text import printable
 
 Zeroed = dict[str, NDArray[np.int64]]
 """Tensor name -> elements, raveled in C order, that become zero."""
 
-_BIAS_OPS = frozenset({"Conv", "ConvTranspose", "Gemm"})
+_BIASED = CONVOLUTIONS | {Kind.GEMM}
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,16 +162,15 @@ def follow_units(
     return found
 
 
-_AS_IT_IS = frozenset({"DequantizeLinear", "Transpose", "Identity", "Cast", "Unsqueeze", "Reshape"})
+_AS_IT_IS = KEEPING | {Kind.DEQUANTIZE}
 """What leads from a stored tensor to the operation that uses it."""
-_CODING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def _stored_names(nodes: Sequence[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """Tensor name -> the stored tensor that it is, dequantized or turned."""
     found = {name: name for name in shapes}
     for node in nodes:
-        if node.op_type in _AS_IT_IS and node.input[0] in found:
+        if kind_of(node) in _AS_IT_IS and node.input[0] in found:
             found[node.output[0]] = found[node.input[0]]
     return found
 
@@ -185,16 +186,18 @@ def _following(
         root = stored.get(name)
         return root if root is not None and int(np.prod(shapes[root])) == n_units else None
 
-    if node.op_type in _BIAS_OPS and len(node.input) > 2 and (bias := per_unit(node.input[2])):
-        yield bias
+    if kind_of(node) in _BIASED:
+        yield from _roots(node, per_unit)
     while len(readers.get(node.output[0], [])) == 1:
         (node,) = readers[node.output[0]]
-        if node.op_type == "BatchNormalization":
-            yield from (root for name in node.input[1:3] if (root := per_unit(name)))
-        elif node.op_type == "Add":
-            constants = [root for name in node.input if (root := per_unit(name))]
-            if not constants:
-                return
-            yield from constants
-        elif node.op_type not in _CODING:
+        kind = kind_of(node)
+        found = _roots(node, per_unit) if kind in (Kind.BATCH_NORM, Kind.SUM) else []
+        yield from found
+        if not found and kind not in (Kind.BATCH_NORM, Kind.QUANTIZE, Kind.DEQUANTIZE):
             return
+
+
+def _roots(node: onnx.NodeProto, per_unit: Callable[[str], str | None]) -> list[str]:
+    """The stored tensors behind an operation's biases, scales and shifts."""
+    given = (input_name(node, position) for position in spec_of(node).vectors)
+    return [root for name in given if (root := per_unit(name))]

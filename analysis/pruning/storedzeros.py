@@ -1,6 +1,6 @@
 """Which stored value of each tensor of a model means zero: 0, or the zero point of a quantized tensor."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,26 +9,11 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import attributes, input_name
+from emergraph.exporters.operations import Codes, Kind, spec_of
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.quantization import dequantize, laid_out
 
 Array = NDArray[np.generic]
-
-_NONE = 99
-"""The operation has no such input."""
-_CODED_INPUTS: Mapping[str, Mapping[int, tuple[int, int, int]]] = {
-    "DequantizeLinear": {0: (1, 2, 1)},
-    "QLinearMatMul": {0: (1, 2, -2), 3: (4, 5, -1)},
-    "QLinearConv": {3: (4, 5, 0)},
-    "MatMulInteger": {0: (_NONE, 2, -2), 1: (_NONE, 3, -1)},
-    "ConvInteger": {1: (_NONE, 3, 0)},
-    "QGemm": {3: (4, 5, 1)},
-    "MatMulIntegerToFloat": {1: (3, 5, -1)},
-    "DynamicQuantizeMatMul": {1: (2, 3, -1)},
-    "QAttention": {1: (4, 7, -1)},
-    "DynamicQuantizeLSTM": {1: (8, 9, -1), 2: (10, 11, -1)},
-}
-"""By operation type and input: the inputs that are its scale and its zero point, and the axis of these."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +42,10 @@ class StoredZeros:
         """By initializer; those whose scales and zero points the model computes are left out."""
         known: dict[str, _Coding] = {}
         for node in self._flat.nodes:
-            for position, (scale, zero, axis) in _CODED_INPUTS.get(node.op_type, {}).items():
-                name = input_name(node, position)
-                coding = _coding(node, input_name(node, scale), input_name(node, zero), axis)
+            for position, codes in spec_of(node).codes.items():
+                if codes.packed:
+                    continue
+                name, coding = input_name(node, position), _coding(node, codes)
                 given = {part for part in (name, coding.scale, coding.zero) if part}
                 if given <= self._flat.initializers.keys():
                     known.setdefault(name, coding)
@@ -97,7 +83,12 @@ class StoredZeros:
         return copy
 
 
-def _coding(node: onnx.NodeProto, scale: str, zero: str, axis: int) -> _Coding:
+def _coding(node: onnx.NodeProto, codes: Codes) -> _Coding:
     given = attributes(node)
-    along = int(str(given.get("axis", 0 if node.op_type == "QGemm" and given.get("transB") else axis)))
-    return _Coding(scale, zero, along, int(str(given.get("block_size", 0))))
+    turned = spec_of(node).plain_kind is Kind.GEMM and given.get("transB")
+    return _Coding(
+        "" if codes.scale is None else input_name(node, codes.scale),
+        input_name(node, codes.zero),
+        int(str(given.get("axis", 0 if turned else codes.axis))),
+        int(str(given.get("block_size", 0))),
+    )

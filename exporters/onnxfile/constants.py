@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.onnxfile.tensors import OnnxTensor
 from emergraph.exporters.onnxfile.traverse import Body
+from emergraph.exporters.operations import normal_domain
 
 
 @dataclass(frozen=True)

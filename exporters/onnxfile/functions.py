@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from onnx import FunctionProto, ModelProto, NodeProto
 
-from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import Body
+from emergraph.exporters.operations import normal_domain
 
 FunctionKey = tuple[str, str, str]
 """Domain ("" for the standard one), name, overload."""

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.onnxfile.constants import Constants
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.functions import call_key, function_key
 from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import Body
+from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.trainingmode import TRAINING, trains
 
 _STANDARD_DOMAINS = frozenset(

@@ -9,22 +9,8 @@ from emergraph.exporters.onnxfile.constants import Constants
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.tensors import OnnxTensor
+from emergraph.exporters.operations import Kind, spec_of
 
-SCALE_INPUTS: dict[str, tuple[int, ...]] = {
-    "DequantizeLinear": (1,),
-    "QuantizeLinear": (1,),
-    "QLinearConv": (1, 4, 6),
-    "QLinearMatMul": (1, 4, 6),
-    "QLinearAdd": (1, 4, 6),
-    "QLinearMul": (1, 4, 6),
-    "QGemm": (1, 4, 7),
-    "MatMulNBits": (2,),
-    "MatMulIntegerToFloat": (2, 3),
-    "DynamicQuantizeMatMul": (2,),
-    "DynamicQuantizeLSTM": (8, 10),
-    "GatherBlockQuantized": (2,),
-}
-"""Inputs that are scales, by operation type (ONNX and onnxruntime's own)."""
 _SCALE_LIMIT = 1 << 24
 
 
@@ -32,10 +18,11 @@ def quantization_findings(constants: Constants) -> Iterator[Finding]:
     """Yield unusable scales, and scales or zero points that do not fit the constant that they belong to."""
     for at, body in enumerate(constants.bodies):
         for node in body.proto.node:
-            for place in SCALE_INPUTS.get(node.op_type, ()):
+            spec = spec_of(node)
+            for place in spec.scales:
                 if place < len(node.input):
                     yield from _scale_findings(node, at, node.input[place], constants)
-            if node.op_type == "DequantizeLinear" and len(node.input) > 1:
+            if spec.kind is Kind.DEQUANTIZE and len(node.input) > 1:
                 yield from _fit_findings(node, at, constants)
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import onnx
 from onnx import ModelProto, OperatorSetIdProto
 
-from emergraph.exporters.nodes import normal_domain
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import Body
+from emergraph.exporters.operations import normal_domain
 
 _NEWEST: dict[str, int] = {domain: newest for domain, (_, newest) in onnx.defs.C.schema_version_map().items()}
 """Newest operator set of each domain that the installed onnx package knows."""

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.operations import VIEWING, Kind, kind_of
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.element_types import numpy_dtype, type_name
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, is_if, walk_nodes
@@ -18,10 +19,6 @@ from emergraph.exporters.runtime.quoting import plain, quoted
 
 Array = NDArray[np.generic]
 Shape = tuple[int, ...]
-
-COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-PASSING = frozenset({"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Gather", "Slice"})
-"""Operations that hand a scalar on."""
 
 STYLES = ("counting", "zeros", "ones")
 """Ways to fill integer inputs, in the order to try: 1 2 3 1 2 3 ..., zeros, ones."""
@@ -59,19 +56,19 @@ def input_hints(
     origin = {value.name: value.name for value in flat.inputs}
     nodes = _in_order(flat.nodes)
     for node in nodes:
-        if node.op_type in PASSING and node.domain == "" and node.input and node.input[0] in origin:
+        if kind_of(node) in VIEWING and node.input and node.input[0] in origin:
             origin.update(dict.fromkeys(node.output, origin[node.input[0]]))
     choices: dict[str, dict[float | int | bool, None]] = {}
     rows: dict[str, int] = {}
     for node in nodes:
         if is_if(node) and node.input[0] in origin:
             choices.setdefault(origin[node.input[0]], {}).update({False: None, True: None})
-        elif node.domain == "" and node.op_type in COMPARISONS and len(node.input) == 2:
+        elif kind_of(node) is Kind.COMPARISON and len(node.input) == 2:
             for one, two in (node.input, reversed(node.input)):
                 value = _scalar(flat.initializers.get(two), source)
                 if one in origin and value is not None:
                     choices.setdefault(origin[one], {})[value] = None
-        elif node.domain == "" and node.op_type == "Gather" and len(node.input) == 2:
+        elif kind_of(node) is Kind.GATHER and len(node.input) == 2:
             name = origin.get(node.input[1])
             count = _rows(node, flat.initializers.get(node.input[0]), computed or {})
             if name is not None and count is not None:

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.nodes import normal_domain
+from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.runtime.constant_nodes import constant_tensor, dense_of_sparse
 from emergraph.exporters.runtime.flat_model import FlatModel, flat_input
 from emergraph.exporters.runtime.function_calls import (

@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.nodes import normal_domain, operation_type
+from emergraph.exporters.nodes import operation_type
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
+from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, assemble
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits

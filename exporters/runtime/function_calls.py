@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.nodes import normal_domain
+from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.runtime.quoting import plain, quoted
 
 Bindings = Mapping[str, onnx.AttributeProto]

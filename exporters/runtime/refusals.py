@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.nodes import normal_domain
+from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.runtime.assembly import Assembly
 
 _MESSAGE_CHARACTERS = 300

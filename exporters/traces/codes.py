@@ -7,40 +7,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import VIEWING, Kind, OpSpec, spec_of
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.flat_model import FlatModel
-
-_SCALE_INPUT = {
-    "QuantizeLinear": 1,
-    "QLinearConv": 6,
-    "QLinearMatMul": 6,
-    "QLinearAdd": 6,
-    "QLinearMul": 6,
-    "QGemm": 7,
-    "QLinearWhere": 7,
-    "QLinearConcat": 0,
-    "QLinearSigmoid": 3,
-    "QLinearLeakyRelu": 3,
-    "QLinearSoftmax": 3,
-    "QLinearAveragePool": 3,
-    "QLinearGlobalAveragePool": 3,
-}
-"""Operations that make codes, and which of their inputs is the output's scale; the zero point follows it."""
-_PASSING = frozenset(
-    [
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Identity",
-        "MaxPool",
-        "Slice",
-        "Split",
-        "Relu",
-    ]
-)
-"""Operations on codes that keep their scale."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +36,19 @@ def activation_codes(flat: FlatModel, source: ModelSource) -> Mapping[str, Codes
     """
     found: dict[str, Codes] = {}
     for node in flat.nodes:
-        position = _SCALE_INPUT.get(node.op_type)
-        codes = _of_inputs(node, position, flat, source) if position is not None else None
-        if node.op_type in _PASSING and node.input[0] in found:
+        spec = spec_of(node)
+        codes = None if spec.codes_out is None else _of_inputs(node, spec.codes_out, flat, source)
+        if _keeps_codes(spec, node) and node.input[0] in found:
             codes = found[node.input[0]]
         if codes is not None:
             found.update(dict.fromkeys((name for name in node.output if name), codes))
     return found
+
+
+def _keeps_codes(spec: OpSpec, node: onnx.NodeProto) -> bool:
+    """Whether an operation on codes gives codes of the same scale."""
+    largest = spec.kind in (Kind.POOL, Kind.GLOBAL_POOL) and not spec.is_linear
+    return spec.kind in VIEWING or (largest and spec.keeps_value) or node.op_type == "Relu"
 
 
 def _of_inputs(node: onnx.NodeProto, position: int, flat: FlatModel, source: ModelSource) -> Codes | None:

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.nodes import normal_domain, operation_type
-from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, operations
+from emergraph.exporters.nodes import operation_type
+from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, normal_domain, operations
 from emergraph.exporters.runtime.folding import Folder, Made, Step
 from emergraph.exporters.runtime.quantization import laid_out
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
