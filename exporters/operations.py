@@ -23,6 +23,7 @@ class Kind(StrEnum):
     # same element of each input
     IDENTITY = auto()
     CAST = auto()
+    CAST_LIKE = auto()
     DROPOUT = auto()
     NEGATION = auto()
     ACTIVATION = auto()
@@ -92,21 +93,23 @@ class Kind(StrEnum):
     LOOP = auto()
 
 
-KEEPING = frozenset({Kind.IDENTITY, Kind.CAST, Kind.RESHAPE, Kind.UNIT_AXES, Kind.TRANSPOSE})
+COPYING = frozenset({Kind.IDENTITY, Kind.CAST, Kind.CAST_LIKE})
+"""Each element of the output is that of input 0, perhaps of another type."""
+KEEPING = COPYING | {Kind.RESHAPE, Kind.UNIT_AXES, Kind.TRANSPOSE}
 """Each element of the output is one of input 0, each once."""
 PICKING = frozenset({Kind.GATHER, Kind.PICK})
 """Each element of the output is one of input 0, whatever the index is."""
 VIEWING = KEEPING | PICKING | {Kind.SLICE, Kind.SPLIT}
 """Each element of the output is one of input 0."""
-MOVING = VIEWING - {Kind.IDENTITY, Kind.CAST} | {Kind.CONCAT, Kind.PAD, Kind.REARRANGE}
+MOVING = VIEWING - COPYING | {Kind.CONCAT, Kind.PAD, Kind.REARRANGE}
 """Each element of the output is one of an input, or filled in."""
 NORMS = frozenset(
     {Kind.BATCH_NORM, Kind.INSTANCE_NORM, Kind.LAYER_NORM, Kind.GROUP_NORM, Kind.SOFTMAX, Kind.OTHER_NORM}
 )
-UNARY = frozenset({Kind.IDENTITY, Kind.CAST, Kind.DROPOUT, Kind.NEGATION, Kind.ACTIVATION, Kind.SLOPED})
-"""Element by element, of one activation."""
+UNARY = COPYING | {Kind.DROPOUT, Kind.NEGATION, Kind.ACTIVATION, Kind.SLOPED}
+"""Element by element, of input 0; what else there is are settings."""
 ARITHMETIC = frozenset({Kind.SUM, Kind.DIFFERENCE, Kind.MEAN, Kind.PRODUCT, Kind.QUOTIENT, Kind.BENT})
-POINTWISE = UNARY | ARITHMETIC | {Kind.COMPARISON, Kind.CHOICE}
+POINTWISE = UNARY - {Kind.CAST_LIKE} | ARITHMETIC | {Kind.COMPARISON, Kind.CHOICE}
 """An element of the output depends on the same element of each input, inputs broadcast."""
 LINEAR = NORMS - {Kind.SOFTMAX} | UNARY - {Kind.ACTIVATION, Kind.SLOPED}
 """Operations on one activation that leave it as it is, up to scales and shifts."""
@@ -185,7 +188,8 @@ def _of(kind: Kind, names: str, **facts: object) -> Iterator[OpSpec]:
 
 def _pointwise() -> Iterator[OpSpec]:
     yield from _of(Kind.IDENTITY, "Identity", keeps_value=True)
-    yield from _of(Kind.CAST, "Cast CastLike", keeps_value=True)
+    yield from _of(Kind.CAST, "Cast", keeps_value=True)
+    yield from _of(Kind.CAST_LIKE, "CastLike", keeps_value=True)
     yield from _of(Kind.DROPOUT, "Dropout", keeps_value=True)
     yield from _of(Kind.NEGATION, "Neg", keeps_zero=True)
     yield from _of(
@@ -451,6 +455,12 @@ def spec_of(node: "onnx.NodeProto") -> OpSpec:
 def kind_of(node: "onnx.NodeProto") -> Kind:
     """The kind of the operation of a node."""
     return spec_of(node).kind
+
+
+def kind_named(title: str) -> Kind:
+    """The kind of an operation by its name, with the domain if that is not the standard one."""
+    domain, _, name = title.rpartition("::")
+    return OPERATIONS.get((domain, name), UNKNOWN).kind
 
 
 def operations(*kinds: Kind) -> tuple[OpSpec, ...]:

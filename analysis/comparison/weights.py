@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.blockmatrix import block_matrix
 from emergraph.errors import UsageError
+from emergraph.exporters.operations import Kind, kind_named
 from emergraph.graphstore.blockinfo import BlockInfo
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.restore import restore_tensor
@@ -21,7 +22,7 @@ IGNORED = frozenset({"unused", "quantization", "other", "shape of the nonlineari
 """Roles of tensors that are not weights."""
 _QUANTIZED = re.compile(r"_(?:q|quantized|quant)$")
 _SCALE = re.compile(r"_(?:scale|zero_point|zp)$")
-_LAST_AXIS = frozenset({"MatMul", "Gather", "EmbeddingBag", "ConvTranspose"})
+_LAST_AXIS = frozenset({Kind.MATMUL, Kind.GATHER, Kind.CONV_TRANSPOSE})
 """Operations whose targets are not on axis 0 of the tensor, where nothing says otherwise."""
 
 
@@ -120,7 +121,7 @@ def _target_axis(shape: tuple[int, ...], weight: Weight) -> int:
     axes = [axis for axis, size in enumerate(shape) if size == block.n_dst]
     if not axes:
         return 0
-    return axes[-1] if weight.op in _LAST_AXIS else axes[0]
+    return axes[-1] if kind_named(weight.op) in _LAST_AXIS else axes[0]
 
 
 def _dequantized(reader: GraphReader, weight: Weight) -> Matrix | None:

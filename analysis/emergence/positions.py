@@ -97,7 +97,8 @@ def _read_at(name: str, readers: Mapping[str, list[onnx.NodeProto]], tensors: Te
         alone = sum(tensors.constant(other) is None for other in node.input if other) == 1
         same = node.output[0] and tensors.shape(node.output[0]) == tensors.shape(name)
         kind = kind_of(node)
-        if not (kind in PASSING or (kind in ARITHMETIC and alone)) or not same:
+        passes = kind in PASSING and node.input[0] == name
+        if not (passes or (kind in ARITHMETIC and alone)) or not same:
             return name
         name = node.output[0]
         if kind in PASSING - LINEAR:

@@ -6,7 +6,7 @@ from math import prod
 
 import onnx
 
-from emergraph.exporters.operations import DENSE, KEEPING, Kind, kind_of, spec_of
+from emergraph.exporters.operations import COPYING, DENSE, KEEPING, Kind, kind_of, spec_of
 
 FLOATING = {
     int(onnx.TensorProto.FLOAT): "float32",
@@ -68,7 +68,7 @@ def _moved(node: onnx.NodeProto, axes: tuple[int, ...], rank: int) -> tuple[int,
     if kind is Kind.TRANSPOSE:
         order = next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(rank))[::-1])
         return tuple(sorted(order[axis] for axis in axes if axis < len(order)))
-    return axes if kind in (Kind.IDENTITY, Kind.CAST) else (0,)
+    return axes if kind in COPYING else (0,)
 
 
 _MOVERS = KEEPING | {Kind.SLICE}

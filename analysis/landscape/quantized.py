@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from emergraph.exporters.nodes import attributes, input_name
+from emergraph.exporters.operations import Kind, OpSpec, spec_of
 from emergraph.exporters.runtime.quantization import dequantize
 
 Array = NDArray[np.generic]
@@ -67,7 +68,7 @@ def _dequantize_linear(node: onnx.NodeProto, model: Rewriting) -> bool:
     axis, block = int(str(found.get("axis", 1))), int(str(found.get("block_size", 0)))
     name = model.add_weight(
         node.input[0],
-        ("DequantizeLinear", *node.input[1:], str(axis), str(block)),
+        ("codes", *node.input[1:], str(axis), str(block)),
         lambda: dequantize(q, scale, zero, axis=axis if q.ndim > 1 else 0, block_size=block),
     )
     model.nodes.append(helper.make_node("Identity", [name], [node.output[0]], name=node.name))
@@ -80,7 +81,7 @@ def _cast(node: onnx.NodeProto, model: Rewriting) -> bool:
         return False
     if value.ndim < 2:  # scalars and shape arithmetic are not weights
         return False
-    name = model.add_weight(node.input[0], ("Cast",), lambda: value.astype(np.float32))
+    name = model.add_weight(node.input[0], ("integers",), lambda: value.astype(np.float32))
     model.nodes.append(helper.make_node("Identity", [name], [node.output[0]], name=node.name))
     return True
 
@@ -107,13 +108,13 @@ def _float_activation(node: onnx.NodeProto, model: Rewriting, x: str, zero: str)
 
 def _integer_contraction(node: onnx.NodeProto, model: Rewriting) -> bool:
     """MatMulInteger and ConvInteger: their int32 result is exact in float32 below 2^24."""
-    op = "MatMul" if node.op_type == "MatMulInteger" else "Conv"
-    weight = _centred(model, node.input[1], input_name(node, 3), -1 if op == "MatMul" else 0)
+    spec = spec_of(node)
+    weight = _centred(model, node.input[1], input_name(node, 3), spec.codes[1].axis)
     if weight is None:
         return False
     x = _float_activation(node, model, node.input[0], input_name(node, 2))
     w = model.add_weight(node.input[1], ("integer", input_name(node, 3)), lambda: weight)
-    rebuilt = helper.make_node(op, [x, w], [node.output[0]], name=node.name)
+    rebuilt = helper.make_node(spec.plain, [x, w], [node.output[0]], name=node.name)
     rebuilt.attribute.extend(node.attribute)
     model.nodes.append(rebuilt)
     return True
@@ -122,12 +123,12 @@ def _integer_contraction(node: onnx.NodeProto, model: Rewriting) -> bool:
 def _qlinear(node: onnx.NodeProto, model: Rewriting) -> bool:
     """QLinearMatMul and QLinearConv: dequantize the input, contract in float, quantize the output."""
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = list(node.input)[:8]
-    conv = node.op_type == "QLinearConv"
+    spec = spec_of(node)
     q, scale = model.value(w), model.value(w_scale)
     if q is None or scale is None:
         return False
     stem = node.output[0]
-    weight = dequantize(q, scale, model.value(w_zero), axis=0 if conv else q.ndim - 1)
+    weight = dequantize(q, scale, model.value(w_zero), axis=spec.codes[3].axis)
     inputs = [f"{stem}/x", model.add_weight(w, ("integer", w_scale, w_zero), lambda: weight)]
     bias = model.value(input_name(node, 8))
     in_scale = model.value(x_scale)
@@ -137,7 +138,7 @@ def _qlinear(node: onnx.NodeProto, model: Rewriting) -> bool:
         unit = np.asarray(in_scale, np.float64).reshape(()) * np.asarray(scale, np.float64)
         inputs.append(model.add(f"{stem}/bias/float", np.asarray(bias).astype(np.float64) * unit))
     model.nodes.append(helper.make_node("DequantizeLinear", [x, x_scale, x_zero], [f"{stem}/x"]))
-    rebuilt = helper.make_node("Conv" if conv else "MatMul", inputs, [f"{stem}/y"], name=node.name)
+    rebuilt = helper.make_node(spec.plain, inputs, [f"{stem}/y"], name=node.name)
     rebuilt.attribute.extend(node.attribute)
     model.nodes.append(rebuilt)
     model.nodes.append(helper.make_node("QuantizeLinear", [f"{stem}/y", y_scale, y_zero], [stem]))
@@ -156,26 +157,22 @@ def _quantized_lstm(node: onnx.NodeProto, model: Rewriting) -> bool:
         centred = q.astype(np.float64) - zero.astype(np.float64).reshape(shape)
         values = centred * scale.astype(np.float64).reshape(shape)
         swapped = np.ascontiguousarray(np.swapaxes(values, 1, 2))
-        how = ("LSTM", node.input[scale_at], node.input[zero_at])
+        how = ("recurrent", node.input[scale_at], node.input[zero_at])
         names.append(model.add_weight(node.input[position], how, partial(np.asarray, swapped)))
-    rebuilt = helper.make_node(
-        "LSTM", [node.input[0], *names, *list(node.input)[3:8]], list(node.output), name=node.name
-    )
+    inputs = [node.input[0], *names, *list(node.input)[3:8]]
+    rebuilt = helper.make_node(spec_of(node).plain, inputs, list(node.output), name=node.name)
     rebuilt.attribute.extend(node.attribute)
     model.nodes.append(rebuilt)
     return True
 
 
-_RULES: Mapping[tuple[str, str], Callable[[onnx.NodeProto, Rewriting], bool]] = {
-    ("", "DequantizeLinear"): _dequantize_linear,
-    ("com.microsoft", "DequantizeLinear"): _dequantize_linear,
-    ("", "Cast"): _cast,
-    ("", "MatMulInteger"): _integer_contraction,
-    ("", "ConvInteger"): _integer_contraction,
-    ("", "QLinearMatMul"): _qlinear,
-    ("", "QLinearConv"): _qlinear,
-    ("com.microsoft", "DynamicQuantizeLSTM"): _quantized_lstm,
-}
+def _rule(spec: OpSpec) -> Callable[[onnx.NodeProto, Rewriting], bool] | None:
+    """How an operation is made one with float weights."""
+    if spec.kind is Kind.QUANTIZED and not spec.domain and spec.plain:
+        return _integer_contraction if spec.codes_out is None else _qlinear
+    if spec.kind is Kind.QUANTIZED and spec.plain_kind is Kind.RECURRENT:
+        return _quantized_lstm
+    return {Kind.DEQUANTIZE: _dequantize_linear, Kind.CAST: _cast}.get(spec.kind)
 
 
 def with_float_weights(
@@ -196,7 +193,7 @@ def with_float_weights(
     model = Rewriting(dict(constants), read)
     counts: dict[str, int] = {}
     for node in nodes:
-        rule = _RULES.get((node.domain, node.op_type))
+        rule = _rule(spec_of(node))
         if rule is not None and rule(node, model):
             counts[node.op_type] = counts.get(node.op_type, 0) + 1
         else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import attributes, has_subgraph
-from emergraph.exporters.operations import MOVING, Kind, kind_of, spec_of
+from emergraph.exporters.operations import COPYING, MOVING, Kind, kind_of, spec_of
 from emergraph.exporters.tracing.context import TracedModel
 from emergraph.exporters.tracing.contractedaxes import CONTRACTIONS, contracted_axes
 from emergraph.exporters.tracing.evaluate import move_labels
@@ -31,7 +31,7 @@ from emergraph.exporters.tracing.subgraphs import (
     run_graph,
 )
 
-_MOVERS = MOVING | {Kind.IDENTITY, Kind.CAST}
+_MOVERS = MOVING | COPYING - {Kind.CAST_LIKE}
 _POOLS = frozenset({Kind.POOL, Kind.GLOBAL_POOL, Kind.RESIZE})
 _MISFITS = (KeyError, IndexError, ValueError)
 _CUT = frozenset({Kind.SHAPE, Kind.ARGUMENT, Kind.CONTROL})
@@ -222,7 +222,7 @@ class _Ride:
             results: list[NDArray[np.generic]] = [
                 np.reshape(self.ids[node.input[0]], self.model.facts[node.output[0]].shape)
             ]
-        elif kind in (Kind.IDENTITY, Kind.CAST):
+        elif kind in COPYING:
             results = [self.ids[node.input[0]]]
         else:
             try:

@@ -61,15 +61,15 @@ class WiringSummary(GraphSummary):
     """Every join of a chain with its reason; empty for separate layers."""
 
 
-_OPERATIONS = {
-    ModuleKind.DENSE: ("Gemm", TracedAs.CONTRACTED),
-    ModuleKind.CONV: ("Conv", TracedAs.CONTRACTED),
-    ModuleKind.EMBEDDING: ("Gather", TracedAs.EMBEDDED),
-    ModuleKind.NORM: ("Normalization", TracedAs.NORMALISED),
-    ModuleKind.LSTM: ("LSTM", TracedAs.RECURRENT),
-    ModuleKind.GRU: ("GRU", TracedAs.RECURRENT),
-    ModuleKind.RNN: ("RNN", TracedAs.RECURRENT),
-    ModuleKind.OTHER: ("Parameter", TracedAs.OPAQUE),
+_TRACED_AS = {
+    ModuleKind.DENSE: TracedAs.CONTRACTED,
+    ModuleKind.CONV: TracedAs.CONTRACTED,
+    ModuleKind.EMBEDDING: TracedAs.EMBEDDED,
+    ModuleKind.NORM: TracedAs.NORMALISED,
+    ModuleKind.LSTM: TracedAs.RECURRENT,
+    ModuleKind.GRU: TracedAs.RECURRENT,
+    ModuleKind.RNN: TracedAs.RECURRENT,
+    ModuleKind.OTHER: TracedAs.OPAQUE,
 }
 
 
@@ -268,12 +268,18 @@ def _write(
 
 
 def _operation(wiring: Wiring, index: int, module: Module) -> Operation:
-    op, traced = _OPERATIONS[module.kind]
+    traced = _TRACED_AS[module.kind]
     counted = sum(_n_counted(wiring, parameter) for parameter in module.parts.values())
     if traced is TracedAs.OPAQUE and not counted:
         traced = TracedAs.CONSTANT  # counters, indices, empty buffers: no weights whose use could be unknown
     return Operation(
-        index=index, name=module.name, op=op, domain="", traced_as=traced, reason=module.why, n_params=counted
+        index=index,
+        name=module.name,
+        op=module.op,
+        domain="",
+        traced_as=traced,
+        reason=module.why,
+        n_params=counted,
     )
 
 

@@ -155,13 +155,13 @@ def write_dense(
     layers = []
     for index, name in enumerate(names):
         part = slice(index * width, (index + 1) * width)
-        layer = wiring.builder.add_layer(name, "Gemm", LayerKind.DENSE, width)
+        layer = wiring.builder.add_layer(name, module.op, LayerKind.DENSE, width)
         layer.raw = Track(None, None, bias=None if shifts is None else shifts[part])
         matrix = KernelMatrix(oriented[:, part])
         if repeat > 1:
             grouped = matrix.weights.reshape(-1, repeat, width)
             matrix = kernel_matrix(np.swapaxes(grouped, 1, 2), taps=1)
-        block = wiring.block(layer, weight, sources, layer.units, matrix, op="Gemm", note=note)
+        block = wiring.block(layer, weight, sources, layer.units, matrix, op=module.op, note=note)
         if repeat == 1 and module.packed == 1:
             wiring.hold(weight, block, transposed=not module.inputs_first)
         layers.append(layer)
@@ -172,12 +172,12 @@ def write_dense(
 def write_embedding(wiring: Wiring, module: Module) -> LayerDraft:
     """Write a table: one source unit, and one edge to each feature that stands for a column of the table."""
     weight = module.weight
-    source = wiring.builder.add_layer(f"{module.name}:table", "Gather", LayerKind.EMBEDDING, 1)
-    layer = wiring.builder.add_layer(module.name, "Gather", LayerKind.DENSE, weight.shape[1])
+    source = wiring.builder.add_layer(f"{module.name}:table", module.op, LayerKind.EMBEDDING, 1)
+    layer = wiring.builder.add_layer(module.name, module.op, LayerKind.DENSE, weight.shape[1])
     wiring.understand(weight, "embedding")
     wiring.count(layer, weight)
     matrix = KernelMatrix(*column_kernels(weight.floats()))
-    wiring.block(layer, weight, source.units, layer.units, matrix, op="Gather", note="embedding")
+    wiring.block(layer, weight, source.units, layer.units, matrix, op=module.op, note="embedding")
     return layer
 
 
@@ -200,8 +200,7 @@ def write_convolution(
     elif not module.transposed:
         values = np.swapaxes(values, 0, 1)
     n_out = values.shape[1] * (groups if module.transposed else 1)
-    op = "ConvTranspose" if module.transposed else "Conv"
-    layer = wiring.builder.add_layer(module.name, op, LayerKind.CONV, n_out)
+    layer = wiring.builder.add_layer(module.name, module.op, LayerKind.CONV, n_out)
     shifts = None if bias is None else bias.floats().astype(np.float64).reshape(-1)
     layer.raw = Track(None, None, bias=shifts)
     wiring.understand(weight, "weight")
@@ -210,7 +209,7 @@ def write_convolution(
     wiring.count(layer, weight, bias)
     matrix = kernel_matrix(values, taps=values.ndim - 2)
     if groups == 1:
-        wiring.block(layer, weight, sources, layer.units, matrix, op=op, note=note)
+        wiring.block(layer, weight, sources, layer.units, matrix, op=module.op, note=note)
     else:
         note = "; ".join(part for part in (f"group={groups}", note) if part)
         _grouped(wiring, layer, weight, sources, matrix, groups, transposed=module.transposed, note=note)

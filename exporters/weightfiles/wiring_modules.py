@@ -24,6 +24,18 @@ class ModuleKind(StrEnum):
     """Parameters whose use the file does not show, and buffers."""
 
 
+_OPERATIONS = {
+    ModuleKind.DENSE: "Gemm",
+    ModuleKind.CONV: "Conv",
+    ModuleKind.EMBEDDING: "Gather",
+    ModuleKind.NORM: "Normalization",
+    ModuleKind.LSTM: "LSTM",
+    ModuleKind.GRU: "GRU",
+    ModuleKind.RNN: "RNN",
+    ModuleKind.OTHER: "Parameter",
+}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Module:
     """Parameters of one layer."""
@@ -45,6 +57,11 @@ class Module:
     """What told the kind, or why it is not known."""
     reads: str | None = None
     """The module whose units it reads, where the names say so: the first matrix of a low-rank pair."""
+
+    @property
+    def op(self) -> str:
+        """The operation of an ONNX model that does what the module does."""
+        return "ConvTranspose" if self.transposed else _OPERATIONS[self.kind]
 
     @property
     def weight(self) -> Parameter:

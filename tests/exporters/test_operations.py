@@ -7,6 +7,7 @@ from onnx import defs, helper
 
 import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.exporters.operations import (
+    COPYING,
     KEEPING,
     LINEAR,
     MICROSOFT,
@@ -114,7 +115,7 @@ def test_activations_look_at_each_element_by_itself(spec: OpSpec):
 
 
 def test_the_sets_of_kinds_say_what_they_are_called():
-    assert {Kind.IDENTITY, Kind.CAST} == KEEPING & POINTWISE
+    assert {Kind.IDENTITY, Kind.CAST} == KEEPING & POINTWISE == COPYING - {Kind.CAST_LIKE}
     assert {Kind.BATCH_NORM, Kind.INSTANCE_NORM} == LINEAR - POINTWISE
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.exporters.operations import Kind
+from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.tracing.affine import advanced, shifted
 from emergraph.exporters.tracing.banks import as_weight
 from emergraph.exporters.tracing.builder import LayerDraft
@@ -199,7 +199,7 @@ def _write_uses(
     """
     tensor, n_new = main_root(weight, ctx), laid_out.n_new
     # A constant on the left of a MatMul sums over positions, so that its units are positions of a feature.
-    mixes_tokens = ctx.node.op_type == "MatMul" and ctx.value(ctx.node.input[0]).labels is None
+    mixes_tokens = kind_of(ctx.node) is Kind.MATMUL and ctx.value(ctx.node.input[0]).labels is None
     several = len(found) > 1 or any(uses.n_rows > 1 for uses in found)
     first, use = layer.first, 0
     parts: list[NDArray[np.int64]] = []

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from emergraph.exporters.operations import Kind, kind_of
+from emergraph.exporters.operations import COPYING, Kind, kind_of
 from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
@@ -81,13 +81,13 @@ def split_inputs(ctx: TraceContext) -> tuple[list[Value], list[Constant]]:
     return [v for v in values if v.labels is not None], [v.constant for v in values if v.constant is not None]
 
 
-@rule(Kind.IDENTITY, Kind.CAST, Kind.DROPOUT, Kind.DEQUANTIZE)
+@rule(*COPYING, Kind.DROPOUT, Kind.DEQUANTIZE)
 def linear(ctx: TraceContext) -> None:
     """Y = x, up to rounding."""
     value = ctx.input(0)
     for extra in ctx.inputs()[1:]:
         ctx.use(extra.constant, "quantization")
-    is_cast = kind_of(ctx.node) is Kind.CAST  # only the type of a second input counts
+    is_cast = kind_of(ctx.node) is Kind.CAST_LIKE  # only the type of its second input counts
     if is_cast and value is not None and value.constant is not None:
         _fold_cast(ctx)
         return

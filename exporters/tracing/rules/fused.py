@@ -5,7 +5,7 @@ from dataclasses import replace
 import onnx
 from onnx import helper
 
-from emergraph.exporters.operations import MICROSOFT
+from emergraph.exporters.operations import MICROSOFT, Kind, spec_of
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.dispatch import expand
 from emergraph.exporters.tracing.rules.contraction import contract, matmul_letters
@@ -17,8 +17,10 @@ def _between(ctx: TraceContext, suffix: str) -> str:
     return f"{ctx.node.output[0]}:{suffix}"
 
 
-def _keep(ctx: TraceContext, node: onnx.NodeProto, *, without: tuple[str, ...] = ()) -> onnx.NodeProto:
-    node.attribute.extend(a for a in ctx.node.attribute if a.name not in without)
+def _plain(ctx: TraceContext, names: list[str], made: str) -> onnx.NodeProto:
+    """The plain operation, without what is fused to it."""
+    node = helper.make_node(spec_of(ctx.node).plain, names, [made])
+    node.attribute.extend(a for a in ctx.node.attribute if not a.name.startswith("activation"))
     return node
 
 
@@ -28,11 +30,8 @@ def fused_conv(ctx: TraceContext) -> None:
     activation = ctx.attr_str("activation", "")
     names = [n for n in ctx.node.input[:3] if n]
     out = ctx.node.output[0]
-    steps: list[onnx.NodeProto] = []
     current = _between(ctx, "conv")
-    steps.append(
-        _keep(ctx, helper.make_node("Conv", names, [current]), without=("activation", "activation_params"))
-    )
+    steps = [_plain(ctx, names, current)]
     shapes: Shapes = {current: ctx.out_shape()}
     if ctx.input(3) is not None:
         added = _between(ctx, "sum")
@@ -47,8 +46,7 @@ def fused_conv(ctx: TraceContext) -> None:
 def fused_gemm(ctx: TraceContext) -> None:
     """Activation(Gemm(A, B, C))."""
     product = _between(ctx, "gemm")
-    kept = ("activation", "activation_alpha", "activation_beta", "activation_gamma")
-    gemm = _keep(ctx, helper.make_node("Gemm", [n for n in ctx.node.input if n], [product]), without=kept)
+    gemm = _plain(ctx, [n for n in ctx.node.input if n], product)
     bend = helper.make_node(ctx.attr_str("activation", "Identity"), [product], [ctx.node.output[0]])
     expand(ctx, [gemm, bend], {product: ctx.out_shape()})
 
@@ -84,7 +82,7 @@ def bias_gelu(ctx: TraceContext) -> None:
             nodes.append(helper.make_node("Add", [current, ctx.node.input[position]], [added]))
             shapes[added] = ctx.out_shape()
             current = added
-    last = "Identity" if ctx.node.op_type == "BiasAdd" else "Gelu"
+    last = "Gelu" if spec_of(ctx.node).plain_kind is Kind.ACTIVATION else "Identity"
     nodes.append(helper.make_node(last, [current], [ctx.node.output[0]]))
     expand(ctx, nodes, shapes)
 
@@ -106,7 +104,7 @@ def bias_split_gelu(ctx: TraceContext) -> None:
 @rule("QuickGelu", "Gelu", domain=MICROSOFT)
 def quick_gelu(ctx: TraceContext) -> None:
     """X * sigmoid(1.702 x), and Gelu."""
-    expand(ctx, [helper.make_node("Gelu", [ctx.node.input[0]], [ctx.node.output[0]])], {})
+    expand(ctx, [helper.make_node(spec_of(ctx.node).plain, [ctx.node.input[0]], [ctx.node.output[0]])], {})
 
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
@@ -129,8 +127,7 @@ def skip_layer_normalization(ctx: TraceContext) -> None:
         x = shifted
     nodes.append(helper.make_node("Add", [x, skip], [total]))
     names = [total, gamma, *([beta] if beta else [])]
-    op = "RMSNormalization" if simplified else "LayerNormalization"
-    nodes.append(helper.make_node(op, names, [ctx.node.output[0]], axis=-1))
+    nodes.append(helper.make_node(spec_of(ctx.node).plain, names, [ctx.node.output[0]], axis=-1))
     expand(ctx, nodes, shapes)
 
 

@@ -109,7 +109,7 @@ def qgemm(ctx: TraceContext) -> None:
     if bias is not None:
         inputs.append(f"{ctx.node.output[0]}:bias")
         ctx.values[inputs[-1]] = Value(bias.shape, constant=bias)
-    node = helper.make_node("Gemm", inputs, list(ctx.node.output))
+    node = helper.make_node(spec_of(ctx.node).plain, inputs, list(ctx.node.output))
     node.attribute.extend(a for a in ctx.node.attribute if a.name in ("transA", "transB", "alpha"))
     expand(ctx, [node], {})
 
@@ -117,16 +117,17 @@ def qgemm(ctx: TraceContext) -> None:
 @rule("MatMulIntegerToFloat", "DynamicQuantizeMatMul", domain=MICROSOFT)
 def scaled_matmul(ctx: TraceContext) -> None:
     """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias; or with A quantized on the way."""
-    name, (bias,) = _operand(ctx, 1), spec_of(ctx.node).vectors
+    spec, name = spec_of(ctx.node), _operand(ctx, 1)
+    (bias,) = spec.vectors
     if name == ctx.node.input[1]:
         ctx.make_opaque(f"{ctx.op} whose weight depends on activations")
         return
     out, between = ctx.node.output[0], f"{ctx.node.output[0]}:product"
     if ctx.input(bias) is None:
-        expand(ctx, [helper.make_node("MatMul", [ctx.node.input[0], name], [out])], {})
+        expand(ctx, [helper.make_node(spec.plain, [ctx.node.input[0], name], [out])], {})
         return
     nodes: list[onnx.NodeProto] = [
-        helper.make_node("MatMul", [ctx.node.input[0], name], [between]),
+        helper.make_node(spec.plain, [ctx.node.input[0], name], [between]),
         helper.make_node("Add", [between, ctx.node.input[bias]], [out]),
     ]
     expand(ctx, nodes, {between: ctx.out_shape()})
@@ -142,6 +143,6 @@ def qattention(ctx: TraceContext) -> None:
     _use_all(ctx, (3, 6))
     inputs = [*ctx.node.input, *[""] * 9]
     names = [inputs[0], name, inputs[2], inputs[5], inputs[8]]
-    node = helper.make_node("Attention", names, list(ctx.node.output), domain=MICROSOFT)
+    node = helper.make_node(spec_of(ctx.node).plain, names, list(ctx.node.output), domain=MICROSOFT)
     node.attribute.extend(a for a in ctx.node.attribute if a.name in ("num_heads", "unidirectional"))
     expand(ctx, [node], {})
