@@ -31,7 +31,7 @@ from emergraph.exporters.tracing.subgraphs import (
     run_graph,
 )
 
-_MOVERS = MOVING | COPYING - {Kind.CAST_LIKE}
+_MOVERS = MOVING | COPYING
 _POOLS = frozenset({Kind.POOL, Kind.GLOBAL_POOL, Kind.RESIZE})
 _MISFITS = (KeyError, IndexError, ValueError)
 _CUT = frozenset({Kind.SHAPE, Kind.ARGUMENT, Kind.CONTROL})
