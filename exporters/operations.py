@@ -151,6 +151,8 @@ class OpSpec:
     """Inputs that are stored integers."""
     codes_out: int | None = None
     """The input that holds the scale of the codes that it makes; the zero point follows it."""
+    sizes: int | None = None
+    """The input whose values are the sizes of what it makes, or factors of them."""
     plain: str = ""
     """The standard's operation that a fused or quantized one stands for."""
     is_linear: bool = False
@@ -212,18 +214,20 @@ def _pointwise() -> Iterator[OpSpec]:
     coded = {0: Codes(1, 2, axis=1)}
     yield from _of(Kind.DEQUANTIZE, "DequantizeLinear com.microsoft::DequantizeLinear", codes=coded)
     yield from _of(Kind.QUANTIZE, "QuantizeLinear com.microsoft::QuantizeLinear", codes_out=1)
-    yield from _of(Kind.ONE_HOT, "OneHot")
+    yield from _of(Kind.ONE_HOT, "OneHot", sizes=1)
 
 
 def _movement() -> Iterator[OpSpec]:
-    yield from _of(Kind.RESHAPE, "Reshape Flatten", keeps_value=True)
+    yield from _of(Kind.RESHAPE, "Reshape", keeps_value=True, sizes=1)
+    yield from _of(Kind.RESHAPE, "Flatten", keeps_value=True)
     yield from _of(Kind.UNIT_AXES, "Squeeze Unsqueeze", keeps_value=True)
     yield from _of(Kind.TRANSPOSE, "Transpose", keeps_value=True)
     yield from _of(Kind.SPLIT, "Split", keeps_value=True)
     yield from _of(Kind.CONCAT, "Concat", keeps_value=True)
     yield from _of(Kind.SLICE, "Slice", keeps_value=True, steering=(1, 2, 3, 4))
     yield from _of(Kind.PAD, "Pad")
-    yield from _of(Kind.REARRANGE, "Expand Tile DepthToSpace SpaceToDepth Trilu CenterCropPad")
+    yield from _of(Kind.REARRANGE, "Expand Tile", sizes=1)
+    yield from _of(Kind.REARRANGE, "DepthToSpace SpaceToDepth Trilu CenterCropPad")
     yield from _of(Kind.REARRANGE, "Compress ReverseSequence", steering=(1,))
     yield from _of(Kind.GATHER, "Gather", keeps_value=True, weights={0: (0,)}, steering=(1,))
     yield from _of(Kind.PICK, "GatherElements GatherND", keeps_value=True, steering=(1,))
@@ -239,9 +243,9 @@ def _movement() -> Iterator[OpSpec]:
     yield from _of(Kind.ARGUMENT, "ArgMax ArgMin")
     yield from _of(
         Kind.CONTROL,
-        "NonZero NonMaxSuppression Unique EyeLike ConstantOfShape Range HannWindow HammingWindow "
-        "BlackmanWindow",
+        "NonZero NonMaxSuppression Unique EyeLike Range HannWindow HammingWindow BlackmanWindow",
     )
+    yield from _of(Kind.CONTROL, "ConstantOfShape", sizes=0)
     yield from _of(
         Kind.CONTROL,
         "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli",

@@ -86,6 +86,11 @@ def _cast(node: onnx.NodeProto, model: Rewriting) -> bool:
     return True
 
 
+def cast(name: str, made: str, element_type: int) -> onnx.NodeProto:
+    """A tensor as another type."""
+    return helper.make_node("Cast", [name], [made], to=element_type)
+
+
 def _centred(model: Rewriting, weight: str, zero_point: str, axis: int | None) -> Array | None:
     """Weights less their zero point; None when either is made at run time."""
     q = model.value(weight)
@@ -98,10 +103,10 @@ def _centred(model: Rewriting, weight: str, zero_point: str, axis: int | None) -
 def _float_activation(node: onnx.NodeProto, model: Rewriting, x: str, zero: str) -> str:
     """Append x - zero_point as float and return its name."""
     stem = node.output[0]
-    model.nodes.append(helper.make_node("Cast", [x], [f"{stem}/x"], to=FLOAT))
+    model.nodes.append(cast(x, f"{stem}/x", FLOAT))
     if not zero:
         return f"{stem}/x"
-    model.nodes.append(helper.make_node("Cast", [zero], [f"{stem}/zero"], to=FLOAT))
+    model.nodes.append(cast(zero, f"{stem}/zero", FLOAT))
     model.nodes.append(helper.make_node("Sub", [f"{stem}/x", f"{stem}/zero"], [f"{stem}/centred"]))
     return f"{stem}/centred"
 

@@ -12,12 +12,11 @@ from math import prod
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from emergraph.analysis.landscape.folding import fold_composed_weights
 from emergraph.analysis.landscape.layout import Layout, ParameterBlock
 from emergraph.analysis.landscape.parameters import FLOATING, Parameter, find_parameters
-from emergraph.analysis.landscape.quantized import FLOAT, with_float_weights
+from emergraph.analysis.landscape.quantized import FLOAT, cast, with_float_weights
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 from emergraph.exporters.operations import Kind, spec_of
 from emergraph.exporters.runtime.assembly import Assembly, ModelSource, assemble
@@ -93,7 +92,7 @@ def reweightable(
         slot = parameter.name
         if parameter.element_type != FLOAT:
             slot = f"{parameter.name}/float32"
-            casts.append(helper.make_node("Cast", [slot], [parameter.name], to=parameter.element_type))
+            casts.append(cast(slot, parameter.name, parameter.element_type))
         slots.append(slot)
     values = [_as_float32(source.array(rewriting.constants[p.name]), p.name) for p in found]
     promoted = {parameter.name for parameter in found}

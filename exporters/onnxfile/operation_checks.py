@@ -15,7 +15,7 @@ from emergraph.exporters.onnxfile.functions import call_key, function_key
 from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import Body
-from emergraph.exporters.operations import normal_domain
+from emergraph.exporters.operations import Kind, kind_of, normal_domain, spec_of
 from emergraph.exporters.trainingmode import TRAINING, trains
 
 _STANDARD_DOMAINS = frozenset(
@@ -69,7 +69,7 @@ def size_findings(constants: Constants, limits: ReadLimits) -> Iterator[Finding]
                 continue
             sizes = _claimed(node, at, constants)
             where = f"{printable(node.op_type)} {printable(node.name)!r}"
-            if node.op_type == "Reshape" and sizes is not None:
+            if kind_of(node) is Kind.RESHAPE and sizes is not None:
                 if sum(size == -1 for size in sizes) > 1 or min(sizes, default=0) < -1:
                     yield Finding("ONNX-FOLD-INVALID", f"shape {_shown(sizes)}", where)
             elif sizes is not None and not all(size >= 0 for size in sizes):
@@ -80,11 +80,11 @@ def size_findings(constants: Constants, limits: ReadLimits) -> Iterator[Finding]
 
 def _claimed(node: NodeProto, at: int, constants: Constants) -> list[float] | None:
     """Return the shape, or the factors of the size, that an operation's constant arguments name."""
-    argument = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Tile": 1, "OneHot": 1}.get(node.op_type)
-    if argument is not None and len(node.input) > argument:
-        values = constants.numbers(at, node.input[argument])
+    spec = spec_of(node)
+    if spec.sizes is not None and len(node.input) > spec.sizes:
+        values = constants.numbers(at, node.input[spec.sizes])
         return None if values is None or len(values) > 64 else values.tolist()
-    if node.op_type in {"RandomNormal", "RandomUniform"}:
+    if spec.is_random and not node.input:
         return [
             float(size)
             for attribute in node.attribute

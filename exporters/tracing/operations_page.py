@@ -14,8 +14,8 @@ listed, or that a model uses in a way its rule does not know, becomes `opaque` e
 in the table `operations` that says why; the export's summary names it.
 
 The column "inputs" numbers, from 0, the inputs that are weights or vectors (biases, scales, shifts) where
-they are constants, those that only say which or where, and those that hold codes with their scale and zero
-point. Pruning, landscapes, position counts and checks of files read the same table,
+they are constants, those that only say which, where or how large, and those that hold codes with their scale
+and zero point. Pruning, landscapes, position counts and checks of files read the same table,
 `exporters/operations.py`.
 
 Whatever depends on constants and shapes alone is folded and needs no rule. What depends on the inputs and
@@ -92,7 +92,8 @@ def _inputs(spec: OpSpec) -> str:
         f"codes {at} ({'' if codes.scale is None else f'scale {codes.scale}, '}zero {codes.zero})"
         for at, codes in spec.codes.items()
     ]
-    told = [("weights", spec.weights), ("vectors", spec.vectors), ("where", spec.steering)]
+    sizes = () if spec.sizes is None else (spec.sizes,)
+    told = [("weights", spec.weights), ("vectors", spec.vectors), ("where", spec.steering), ("sizes", sizes)]
     return "; ".join([*(f"{what} {_listed(at)}" for what, at in told if at), *coded])
 
 

@@ -1,5 +1,10 @@
 """The table of operations: one entry for each, what it says about inputs and values holds, no second list."""
 
+import ast
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -11,8 +16,11 @@ from emergraph.exporters.operations import (
     KEEPING,
     LINEAR,
     MICROSOFT,
+    MOVING,
+    NORMS,
     OPERATIONS,
     POINTWISE,
+    UNARY,
     Kind,
     OpSpec,
     kind_of,
@@ -22,6 +30,7 @@ from emergraph.exporters.operations import (
 from emergraph.exporters.runtime.reference import EvaluationError, run_node
 from emergraph.exporters.tracing.context import registered_rules, rule
 
+ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, dict[str, object]] = {
     "MaxPool": {"kernel_shape": [2, 2]},
     "AveragePool": {"kernel_shape": [2, 2]},
@@ -77,6 +86,7 @@ def test_names_and_inputs_are_those_of_the_standard(spec: OpSpec):
         return  # onnxruntime's own, in the standard's domain
     schema = defs.get_schema(spec.name, domain=spec.domain)
     named = [*spec.weights, *spec.vectors, *spec.steering, *spec.codes, *spec.scales]
+    named += [] if spec.sizes is None else [spec.sizes]
     assert max(named, default=-1) < schema.max_input
 
 
@@ -116,7 +126,54 @@ def test_activations_look_at_each_element_by_itself(spec: OpSpec):
 
 def test_the_sets_of_kinds_say_what_they_are_called():
     assert {Kind.IDENTITY, Kind.CAST} == KEEPING & POINTWISE == COPYING - {Kind.CAST_LIKE}
-    assert {Kind.BATCH_NORM, Kind.INSTANCE_NORM} == LINEAR - POINTWISE
+    assert NORMS - {Kind.SOFTMAX} == LINEAR - UNARY
+    assert set() == MOVING & UNARY
+
+
+NAMES = {spec.name for spec in OPERATIONS.values()}
+LISTS = {
+    "exporters/runtime/oldversions.py": "how versions 1 to 6 of the standard wrote operations",
+    "exporters/tracing/join.py": "which nonlinearity a product with a function of itself is",
+    "exporters/tracing/rules/recurrent.py": "one rule for each recurrent cell",
+    "exporters/tracing/rules/scatter.py": "which nonlinearity a scatter operation is",
+    "exporters/weightfiles/wiring_modules.py": "what a module of a weight file would be in a model",
+}
+"""Modules that may list operations of their own, and why."""
+
+
+@cache
+def _trees() -> dict[str, ast.Module]:
+    rooms = [ROOT / room for room in ("exporters", "analysis", "graphstore", "cli")]
+    files = [path for room in rooms for path in room.rglob("*.py")]
+    names = {str(path.relative_to(ROOT)): path for path in files}
+    del names["exporters/operations.py"]
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in names.items()}
+
+
+def _named(nodes: Iterable[ast.AST | None]) -> set[str]:
+    texts = (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return {word for text in texts for word in text.split() if word in NAMES and text != "Not"}
+
+
+def test_no_module_keeps_a_list_of_its_own():
+    found = set()
+    for name, tree in _trees().items():
+        for node in ast.walk(tree):
+            is_dict = isinstance(node, ast.Dict)
+            listed = [*node.keys, *node.values] if is_dict else getattr(node, "elts", [])
+            if len(_named(listed)) > 2:
+                found.add(name)
+    assert found == set(LISTS)
+
+
+def test_no_operation_is_spelled_out_in_more_than_three_modules():
+    where: dict[str, set[str]] = {}
+    for name, tree in _trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+                for op in _named([node]):
+                    where.setdefault(op, set()).add(name)
+    assert {op: names for op, names in where.items() if len(names) > 3} == {}
 
 
 def test_the_domain_counts():

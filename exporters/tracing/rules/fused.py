@@ -1,5 +1,6 @@
 """Fused operations of onnxruntime, traced as the plain operations they stand for."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx
@@ -15,6 +16,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 def _between(ctx: TraceContext, suffix: str) -> str:
     return f"{ctx.node.output[0]}:{suffix}"
+
+
+def dense_nodes(operands: Sequence[str], product: str, out: str) -> list[onnx.NodeProto]:
+    """The product of two operands, and its sum with a third one where that is given.
+
+    Args:
+        operands: Names of the factors and, possibly empty, of the bias.
+        product: Name of the product where a bias is added to it.
+        out: Name of the result.
+    """
+    factors, bias = list(operands[:2]), operands[2:]
+    if not any(bias):
+        return [helper.make_node("MatMul", factors, [out])]
+    return [helper.make_node("MatMul", factors, [product]), helper.make_node("Add", [product, *bias], [out])]
 
 
 def _plain(ctx: TraceContext, names: list[str], made: str) -> onnx.NodeProto:

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from emergraph.exporters.operations import MICROSOFT, Kind
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.dispatch import expand
 from emergraph.exporters.tracing.labels import Labels, compress, distinct_sets, distinct_tuples, units_in
+from emergraph.exporters.tracing.rules.fused import dense_nodes
 from emergraph.exporters.tracing.rules.movement import label_array
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
@@ -245,7 +244,7 @@ def multi_head_attention(ctx: TraceContext) -> None:
 def packed_attention(ctx: TraceContext) -> None:
     """Projection by packed weights (I, q|k|v), then attention: (input, weights, bias, mask, past, ...)."""
     n = ctx.attr_int("num_heads", 1)
-    weight, bias = ctx.value(ctx.node.input[1]), ctx.input(2)
+    weight = ctx.value(ctx.node.input[1])
     if weight.constant is None or ctx.input(4) is not None:
         ctx.make_opaque("Attention whose weights depend on activations, or with a packed cache")
         return
@@ -253,11 +252,8 @@ def packed_attention(ctx: TraceContext) -> None:
     inner = ctx.node.output[0]
     shape = (*ctx.value(ctx.node.input[0]).shape[:2], weight.shape[1])
     product = f"{inner}:qkv"
-    names = [product] if bias is None else [f"{inner}:product", product]
-    nodes: list[onnx.NodeProto] = [helper.make_node("MatMul", list(ctx.node.input[:2]), [names[0]])]
-    if bias is not None:
-        nodes.append(helper.make_node("Add", [names[0], ctx.node.input[2]], [product]))
-    expand(ctx, nodes, dict.fromkeys(names, shape))
+    nodes = dense_nodes(ctx.node.input[:3], f"{inner}:product", product)
+    expand(ctx, nodes, {node.output[0]: shape for node in nodes})
     packed = ctx.values[product]
     read_all(ctx, [packed])
     parts = np.split(label_array(packed), np.cumsum(widths)[:2], axis=2)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import onnx
 from onnx import helper
 
+from emergraph.exporters.nodes import input_name
 from emergraph.exporters.operations import MICROSOFT, Codes, Kind, spec_of
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.dispatch import expand
+from emergraph.exporters.tracing.rules.fused import dense_nodes
 from emergraph.exporters.tracing.rules.quantized import dequantized, dequantized_bias
 from emergraph.exporters.tracing.values import Value
 
@@ -117,20 +119,13 @@ def qgemm(ctx: TraceContext) -> None:
 @rule("MatMulIntegerToFloat", "DynamicQuantizeMatMul", domain=MICROSOFT)
 def scaled_matmul(ctx: TraceContext) -> None:
     """Y = (A - a_zero) (B - b_zero) a_scale b_scale + bias; or with A quantized on the way."""
-    spec, name = spec_of(ctx.node), _operand(ctx, 1)
-    (bias,) = spec.vectors
+    name, (bias,) = _operand(ctx, 1), spec_of(ctx.node).vectors
     if name == ctx.node.input[1]:
         ctx.make_opaque(f"{ctx.op} whose weight depends on activations")
         return
     out, between = ctx.node.output[0], f"{ctx.node.output[0]}:product"
-    if ctx.input(bias) is None:
-        expand(ctx, [helper.make_node(spec.plain, [ctx.node.input[0], name], [out])], {})
-        return
-    nodes: list[onnx.NodeProto] = [
-        helper.make_node(spec.plain, [ctx.node.input[0], name], [between]),
-        helper.make_node("Add", [between, ctx.node.input[bias]], [out]),
-    ]
-    expand(ctx, nodes, {between: ctx.out_shape()})
+    nodes = dense_nodes([ctx.node.input[0], name, input_name(ctx.node, bias)], between, out)
+    expand(ctx, nodes, {node.output[0]: ctx.out_shape() for node in nodes[:-1]})
 
 
 @rule("QAttention", domain=MICROSOFT)
