@@ -347,7 +347,7 @@ def _quantized() -> Iterator[OpSpec]:
         "com.microsoft::DynamicQuantizeLSTM",
         plain="LSTM",
         weights={1: None, 2: None},
-        codes={1: Codes(8, 9), 2: Codes(10, 11)},
+        codes={1: Codes(8, 9, axis=0), 2: Codes(10, 11, axis=0)},
     )
     yield from _of(
         Kind.QUANTIZED,

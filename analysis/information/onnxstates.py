@@ -240,7 +240,7 @@ def _sequence_input(file: OnnxFile, flat: FlatModel, sequences: Sequences) -> st
 
 def _checked_ids(file: OnnxFile, flat: FlatModel, name: str, sequences: Sequences) -> np.dtype[np.generic]:
     """The element type of the input; ids beyond the embedding are refused."""
-    from emergraph.exporters.runtime.element_types import numpy_dtype
+    from emergraph.exporters.onnxfile.dtypes import numpy_dtype
 
     declared: FlatInput = next(value for value in flat.inputs if value.name == name)
     rows = input_hints(flat, as_source(file)).rows.get(name)

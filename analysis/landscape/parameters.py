@@ -6,14 +6,10 @@ from math import prod
 
 import onnx
 
+from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.operations import COPYING, DENSE, KEEPING, Kind, kind_of, spec_of
 
-FLOATING = {
-    int(onnx.TensorProto.FLOAT): "float32",
-    int(onnx.TensorProto.FLOAT16): "float16",
-    int(onnx.TensorProto.BFLOAT16): "bfloat16",
-    int(onnx.TensorProto.DOUBLE): "float64",
-}
+FLOATING = {BY_NAME[name].code: name for name in ("float32", "float16", "bfloat16", "float64")}
 """Element types that are perturbed, in float32; only float64 values are rounded to it."""
 
 

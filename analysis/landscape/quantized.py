@@ -153,16 +153,13 @@ def _qlinear(node: onnx.NodeProto, model: Rewriting) -> bool:
 def _quantized_lstm(node: onnx.NodeProto, model: Rewriting) -> bool:
     """DynamicQuantizeLSTM keeps W and R as [directions, inputs, 4 hidden]; LSTM has the last two swapped."""
     names = []
-    for position, scale_at, zero_at in ((1, 8, 9), (2, 10, 11)):
-        q, scale = model.value(node.input[position]), model.value(node.input[scale_at])
-        zero = model.value(node.input[zero_at])
+    for position, codes in spec_of(node).codes.items():
+        scale_name, zero_name = input_name(node, codes.scale or 0), input_name(node, codes.zero)
+        q, scale, zero = (model.value(name) for name in (node.input[position], scale_name, zero_name))
         if q is None or scale is None or zero is None:
             return False
-        shape = (scale.shape[0], 1, -1) if scale.size > q.shape[0] else (q.shape[0], 1, 1)
-        centred = q.astype(np.float64) - zero.astype(np.float64).reshape(shape)
-        values = centred * scale.astype(np.float64).reshape(shape)
-        swapped = np.ascontiguousarray(np.swapaxes(values, 1, 2))
-        how = ("recurrent", node.input[scale_at], node.input[zero_at])
+        swapped = np.swapaxes(dequantize(q, scale, zero, axis=codes.axis), 1, 2)
+        how = ("recurrent", scale_name, zero_name)
         names.append(model.add_weight(node.input[position], how, partial(np.asarray, swapped)))
     inputs = [node.input[0], *names, *list(node.input)[3:8]]
     rebuilt = helper.make_node(spec_of(node).plain, inputs, list(node.output), name=node.name)

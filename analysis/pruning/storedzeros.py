@@ -69,9 +69,6 @@ class StoredZeros:
     def _spread(self, name: str, coding: _Coding, numbers: str) -> Array:
         shape = tuple(int(d) for d in self._flat.initializers[name].dims)
         found = self._read(numbers)
-        if len(shape) == 3 and found.ndim == 2 and not coding.block_size:
-            # directions and columns of a recurrent operation
-            return found.reshape(shape[0], 1, -1)
         return laid_out(found, shape, axis=coding.axis, block_size=coding.block_size)
 
     def put(self, name: str, values: Array, places: NDArray[np.int64]) -> Array:

@@ -39,6 +39,16 @@ class ElementType:
         """The array type; sub-byte elements take one byte each in memory."""
         return np.dtype(getattr(ml_dtypes, self.name, self.name))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether elements are real numbers or booleans of whole bytes, which can be fed to a model."""
+        return self.bits >= 8 and not self.name.startswith("complex")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether numpy knows the type by itself, like onnxruntime."""
+        return self.is_whole and not hasattr(ml_dtypes, self.name)
+
     def n_bytes(self, n_elements: int) -> int:
         """Return the bytes of `n_elements` in the packed layout of `raw_data`."""
         return -(-n_elements * self.bits // 8)
@@ -86,3 +96,28 @@ ELEMENT_TYPES: dict[int, ElementType] = {
 """Element types by TensorProto.DataType; anything else is refused."""
 BY_NAME: dict[str, ElementType] = {element.name: element for element in ELEMENT_TYPES.values()}
 """Element types by name."""
+PLAIN: dict[int, str] = {code: element.name for code, element in ELEMENT_TYPES.items() if element.is_shared}
+"""Element types that numpy and onnxruntime share."""
+INTEGERS = frozenset(code for code in PLAIN if ELEMENT_TYPES[code].dtype.kind in "iub")
+"""Integers and booleans of whole bytes."""
+STRING = BY_NAME["string"].code
+
+
+def numpy_dtype(element_type: int) -> "np.dtype[np.generic] | None":
+    """The array type of an element type; None for text, sub-byte and unknown types."""
+    element = ELEMENT_TYPES.get(element_type)
+    return element.dtype if element is not None and element.is_whole else None
+
+
+def type_name(element_type: int) -> str:
+    """Name for messages: "float32", or "element type 21" for what numpy has no array for."""
+    dtype = numpy_dtype(element_type)
+    if element_type == STRING:
+        return "string"
+    return dtype.name if dtype is not None else f"element type {element_type}"
+
+
+def element_type_of(dtype: "np.dtype[np.generic]") -> int | None:
+    """The ONNX element type of an array type; None where there is none that can be fed."""
+    element = BY_NAME.get(dtype.name)
+    return element.code if element is not None and element.is_whole else None

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import subgraphs
+from emergraph.exporters.onnxfile.dtypes import INTEGERS, PLAIN
 from emergraph.exporters.runtime.bfloat16 import BFLOAT16, widened_bits
-from emergraph.exporters.runtime.element_types import INTEGERS, PLAIN
 from emergraph.exporters.runtime.flat_model import FlatModel, names_used
 from emergraph.exporters.runtime.frames import Buffer
 from emergraph.exporters.runtime.widening import widen_node, widened_type

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.onnxfile.dtypes import numpy_dtype
 from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.branches import literal_conditions, take_branches
-from emergraph.exporters.runtime.element_types import numpy_dtype
 from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten

@@ -11,9 +11,9 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.onnxfile.dtypes import numpy_dtype, type_name
 from emergraph.exporters.operations import VIEWING, Kind, kind_of
 from emergraph.exporters.runtime.assembly import ModelSource
-from emergraph.exporters.runtime.element_types import numpy_dtype, type_name
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, is_if, walk_nodes
 from emergraph.exporters.runtime.quoting import plain, quoted
 

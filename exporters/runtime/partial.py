@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.runtime.element_types import element_type_of, numpy_dtype
+from emergraph.exporters.onnxfile.dtypes import element_type_of, numpy_dtype
 from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel, walk_nodes
 from emergraph.exporters.runtime.inference import inferred_types

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.onnxfile.decoding import elements_from_codes, unpack_bits
-from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
+from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES, PLAIN, element_type_of, numpy_dtype
 from emergraph.exporters.runtime.assembly import PLACEHOLDER, Assembly, weight_messages
-from emergraph.exporters.runtime.element_types import PLAIN, element_type_of, numpy_dtype
 from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.pooling import SampleAxis

@@ -21,7 +21,8 @@ def laid_out(numbers: Array, shape: tuple[int, ...], *, axis: int, block_size: i
     """Scales or zero points such that they broadcast to the stored tensor.
 
     Args:
-        numbers: One value, one per index along `axis`, or one per block along `axis`.
+        numbers: One value, one per index along `axis`, one per block along `axis`, or one per direction and
+            column of the weights of a recurrent operation, (directions, rows, columns).
         shape: Of the stored tensor.
         axis: Axis that they run along, from either end.
         block_size: Values per block; 0 where there are no blocks.
@@ -38,6 +39,8 @@ def laid_out(numbers: Array, shape: tuple[int, ...], *, axis: int, block_size: i
     if flat.ndim == rank and block_size:
         repeated = np.repeat(flat, block_size, axis=where)
         return repeated[tuple(slice(0, n) for n in shape)]
+    if flat.ndim == 2 and rank == 3 and not block_size:
+        return flat[:, None, :]
     if flat.ndim == 1:
         return flat.reshape([-1 if k == where else 1 for k in range(rank)])
     return flat

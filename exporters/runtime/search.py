@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.onnxfile.dtypes import numpy_dtype
 from emergraph.exporters.runtime.assembly import ModelSource
-from emergraph.exporters.runtime.element_types import numpy_dtype
 from emergraph.exporters.runtime.feeds import STYLES, input_hints, make_feeds, scalar_choices
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.process import Fetched, ModelProcess

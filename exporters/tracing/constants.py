@@ -14,13 +14,14 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import attributes
+from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.operations import KEEPING, Kind, kind_of
 from emergraph.exporters.runtime.folding import Folder, Made, Source
 
 Array = NDArray[np.generic]
 Layout = Callable[[Array], Array]
 
-CODES = frozenset({"int2", "uint2", "int4", "uint4", "int8", "uint8", "int16", "uint16"})
+CODES = frozenset(name for name, element in BY_NAME.items() if "int" in name and element.bits <= 16)
 """Element types of stored integers that are weights once they are scaled."""
 
 

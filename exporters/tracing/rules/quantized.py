@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.exporters.operations import MICROSOFT
+from emergraph.exporters.operations import MICROSOFT, Codes, spec_of
 from emergraph.exporters.runtime.quantization import dequantize, laid_out
 from emergraph.exporters.tracing.constants import Constant, literal
 from emergraph.exporters.tracing.context import ParameterUse, TraceContext, rule
@@ -78,59 +78,43 @@ def dynamic_quantize_linear(ctx: TraceContext) -> None:
     ctx.did(TracedAs.ELEMENTWISE)
 
 
-@rule("MatMulInteger")
-def matmul_integer(ctx: TraceContext) -> None:
-    """Y = (A - a_zero) (B - b_zero) in integers; scales follow as multiplications."""
-    left, right = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])
-    if left.constant is not None or right.constant is not None:
-        ctx.warn(INTEGER_WEIGHTS)
-    _integer_contraction(ctx, left, right, ctx.input(2), ctx.input(3))
-
-
-@rule("QLinearMatMul")
-def qlinear_matmul(ctx: TraceContext) -> None:
-    """Y = A B with all three quantized."""
-    left, right = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[3])
-    _integer_contraction(ctx, left, right, ctx.input(2), ctx.input(5), ctx.input(1), ctx.input(4))
-
-
-def _integer_contraction(
-    ctx: TraceContext,
-    left: Value,
-    right: Value,
-    left_zero: Value | None,
-    right_zero: Value | None,
-    left_scale: Value | None = None,
-    right_scale: Value | None = None,
-) -> None:
-    letters = matmul_letters(len(left.shape), len(right.shape))
+@rule("MatMulInteger", "QLinearMatMul")
+def coded_matmul(ctx: TraceContext) -> None:
+    """Y = (A - a_zero) (B - b_zero), times both scales; of integers, scales follow as multiplications."""
     operands = []
-    for value, zero, scale, axis in (
-        (left, left_zero, left_scale, max(len(left.shape) - 2, 0)),
-        (right, right_zero, right_scale, len(right.shape) - 1),
-    ):
-        constant = dequantized(ctx, value, zero, scale, axis=axis)
+    for position, codes in spec_of(ctx.node).codes.items():
+        value = ctx.value(ctx.node.input[position])
+        constant = _decoded(ctx, position, codes)
         operands.append(value if constant is None else replace(value, constant=constant))
-    contract(ctx, operands[0], operands[1], letters)
+    left, right = operands
+    contract(ctx, left, right, matmul_letters(len(left.shape), len(right.shape)))
 
 
-@rule("ConvInteger")
-def conv_integer(ctx: TraceContext) -> None:
-    """A convolution in integers."""
-    weight = dequantized(ctx, ctx.value(ctx.node.input[1]), ctx.input(3), axis=0)
-    if weight is not None:
+@rule("ConvInteger", "QLinearConv")
+def coded_convolution(ctx: TraceContext) -> None:
+    """A convolution of integers or codes; a bias is stored as int32 whose scale is that of both operands."""
+    spec = spec_of(ctx.node)
+    position = max(spec.weights)
+    weight = _decoded(ctx, position, spec.codes[position])
+    bias = None
+    if spec.codes_out is not None:
+        bias = dequantized_bias(ctx, 8, (1, 4))
+        for extra in (1, 2, 6, 7):
+            ctx.use(ctx.value(ctx.node.input[extra]).constant, "quantization")
+    x = ctx.value(ctx.node.input[0])
+    if weight is None or x.labels is None:
+        ctx.make_opaque("a convolution whose kernel depends on activations")
+        return
+    trace_convolution(ctx, x, weight, bias, group=ctx.attr_int("group", 1), transposed=False)
+
+
+def _decoded(ctx: TraceContext, position: int, codes: Codes) -> Constant | None:
+    """The floats that a constant input stands for; of integers without a scale, less their zero point."""
+    stored = ctx.value(ctx.node.input[position])
+    scale = None if codes.scale is None else ctx.input(codes.scale)
+    if codes.scale is None and stored.constant is not None:
         ctx.warn(INTEGER_WEIGHTS)
-    _convolve(ctx, ctx.value(ctx.node.input[0]), weight, None)
-
-
-@rule("QLinearConv")
-def qlinear_conv(ctx: TraceContext) -> None:
-    """A convolution with quantized input, weight and output; the bias is stored as int32 of scale xs * ws."""
-    weight = dequantized(ctx, ctx.value(ctx.node.input[3]), ctx.input(5), ctx.input(4), axis=0)
-    constant = dequantized_bias(ctx, 8, (1, 4))
-    for position in (1, 2, 6, 7):
-        ctx.use(ctx.value(ctx.node.input[position]).constant, "quantization")
-    _convolve(ctx, ctx.value(ctx.node.input[0]), weight, constant)
+    return dequantized(ctx, stored, ctx.input(codes.zero), scale, axis=codes.axis)
 
 
 def dequantized_bias(ctx: TraceContext, position: int, scales: tuple[int, int]) -> Constant | None:
@@ -148,13 +132,6 @@ def dequantized_bias(ctx: TraceContext, position: int, scales: tuple[int, int]) 
         return values
 
     return Constant(stored.shape, load, stored.roots)
-
-
-def _convolve(ctx: TraceContext, x: Value, weight: Constant | None, bias: Constant | None) -> None:
-    if weight is None or x.labels is None:
-        ctx.make_opaque("a convolution whose kernel depends on activations")
-        return
-    trace_convolution(ctx, x, weight, bias, group=ctx.attr_int("group", 1), transposed=False)
 
 
 @rule("MatMulNBits", domain=MICROSOFT)
@@ -313,45 +290,20 @@ def unpack(packed: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
 @rule("DynamicQuantizeLSTM", domain=MICROSOFT)
 def dynamic_quantize_lstm(ctx: TraceContext) -> None:
     """An LSTM with int8 weights; W (directions, I, 4 H) and R (directions, H, 4 H) are stored transposed."""
-    scales = [ctx.input(k) for k in (8, 10)]
-    zeros = [ctx.input(k) for k in (9, 11)]
     found = []
-    for position, scale, zero in zip((1, 2), scales, zeros, strict=True):
-        stored = ctx.value(ctx.node.input[position])
-        constant = _per_direction(ctx, stored, scale, zero)
+    for position, codes in spec_of(ctx.node).codes.items():
+        constant = _decoded(ctx, position, codes)
         if constant is None:
-            ctx.make_opaque("DynamicQuantizeLSTM whose weights depend on activations")
+            ctx.make_opaque(f"{ctx.op} whose weights depend on activations")
             return
-        found.append(constant)
-    b, p = ctx.input(3), ctx.input(7)
-    trace_lstm(
-        ctx,
-        RecurrentWeights(
-            found[0], found[1], None if b is None else b.constant, None if p is None else p.constant
-        ),
+        found.append(_turned(constant))
+    b, p = (None if v is None else v.constant for v in (ctx.input(3), ctx.input(7)))
+    trace_lstm(ctx, RecurrentWeights(found[0], found[1], b, p))
+
+
+def _turned(constant: Constant) -> Constant:
+    """Weights with their last two axes swapped."""
+    directions, rows, columns = constant.shape
+    return replace(
+        constant, shape=(directions, columns, rows), load=lambda: np.swapaxes(constant.load(), 1, 2)
     )
-
-
-def _per_direction(
-    ctx: TraceContext, stored: Value, scale: Value | None, zero: Value | None
-) -> Constant | None:
-    q = stored.constant
-    parts = [None if v is None else v.constant for v in (scale, zero)]
-    if q is None:
-        return None
-    directions, rows, columns = stored.shape
-
-    def load() -> Array:
-        values = q.load().astype(np.float32)
-        by, middle = (
-            None if c is None else c.load().astype(np.float32).reshape(directions, 1, -1) for c in parts
-        )
-        shifted = values if middle is None else values - middle
-        return np.swapaxes(shifted if by is None else shifted * by, 1, 2)
-
-    for part in parts:
-        ctx.use(part, "quantization")
-    if parts[1] is not None:
-        zero_point = parts[1]
-        ctx.note_zero_point(q, lambda: zero_point.load().reshape(directions, 1, -1))
-    return Constant((directions, columns, rows), load, q.roots, coding=_coding(q, *parts))

@@ -126,7 +126,7 @@ def test_intermediate_values_come_back(process):
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64", "uint8", "bool"])
 def test_every_type_and_shape_survives(process, shape, dtype):
-    from emergraph.exporters.runtime.element_types import element_type_of
+    from emergraph.exporters.onnxfile.dtypes import element_type_of
 
     element_type = element_type_of(np.dtype(dtype))
     model = model_of([oh.make_node("Identity", ["x"], ["y"])], [("x", element_type, list(shape))], ["y"])
