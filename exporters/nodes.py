@@ -1,10 +1,10 @@
 """What an operation of an ONNX model says about itself."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import onnx
 
-from emergraph.exporters.operations import normal_domain
+from emergraph.exporters.operations import Kind, kind_of, normal_domain, spec_of
 
 
 def operation_type(node: onnx.NodeProto) -> str:
@@ -24,6 +24,41 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def depends_on(
+    nodes: Iterable[onnx.NodeProto], sources: Iterable[str], *, shapes: bool = True
+) -> frozenset[str]:
+    """Tensors that depend on some others, those included.
+
+    Args:
+        nodes: In data order.
+        sources: Names of the others.
+        shapes: Whether a shape or size depends on what it is of.
+    """
+    found = set(sources)
+    for node in nodes:
+        if not found.isdisjoint(node.input) and (shapes or kind_of(node) is not Kind.SHAPE):
+            found.update(node.output)
+    return frozenset(found - {""})
+
+
+def made_of_constants(
+    nodes: Iterable[onnx.NodeProto], constants: Container[str]
+) -> dict[str, onnx.NodeProto]:
+    """By name, the tensors that follow from constants alone, and the operations that make them.
+
+    Args:
+        nodes: In data order.
+        constants: Names of those that are given.
+    """
+    found: dict[str, onnx.NodeProto] = {}
+    for node in nodes:
+        given = [name for name in node.input if name]
+        steady = given and not spec_of(node).is_random and not has_subgraph(node)
+        if steady and all(name in constants or name in found for name in given):
+            found.update(dict.fromkeys((name for name in node.output if name), node))
+    return found
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:

@@ -19,11 +19,11 @@ from emergraph.analysis.emergence.result import EmergenceResult
 from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.errors import InvalidInputError, UsageError
+from emergraph.exporters.nodes import depends_on
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.traces.prepare import Prepared
-from emergraph.exporters.tracing.indexing import depends_on_values
 from emergraph.graphstore.reader import GraphReader
 
 Array = NDArray[np.generic]
@@ -118,7 +118,7 @@ def _followed_inputs(prepared: Prepared) -> list[str]:
 def _tensors(prepared: Prepared, source: ModelSource) -> Tensors:
     flat, values = prepared.run.flat, prepared.run.values
     held = {name: source.array(proto) for name, proto in flat.initializers.items()}
-    dependent = depends_on_values(flat.nodes, _followed_inputs(prepared))
+    dependent = depends_on(flat.nodes, _followed_inputs(prepared), shapes=False)
 
     def shape(name: str) -> tuple[int, ...]:
         if name in held:

@@ -14,21 +14,12 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.landscape.parameters import is_followed
 from emergraph.analysis.landscape.quantized import Rewriting
+from emergraph.exporters.nodes import made_of_constants
 from emergraph.exporters.operations import Kind, spec_of
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.folding import Folder
 
 Array = NDArray[np.generic]
-
-
-def constant_producers(model: Rewriting) -> dict[str, onnx.NodeProto]:
-    """Return, by output name, the operations that depend on constants alone."""
-    producers: dict[str, onnx.NodeProto] = {}
-    for node in model.nodes:
-        inputs = [name for name in node.input if name]
-        if inputs and all(name in model.constants or name in producers for name in inputs):
-            producers.update(dict.fromkeys(node.output, node))
-    return producers
 
 
 def fold_composed_weights(model: Rewriting, flat: FlatModel) -> None:
@@ -39,7 +30,7 @@ def fold_composed_weights(model: Rewriting, flat: FlatModel) -> None:
         flat: The model before it was rewritten, for the versions of its operations.
     """
     with Folder(flat.opsets, ir_version=flat.ir_version) as folder:
-        _fold_composed(model, constant_producers(model), folder)
+        _fold_composed(model, made_of_constants(model.nodes, model.constants), folder)
 
 
 def _fold_composed(model: Rewriting, producers: Mapping[str, onnx.NodeProto], folder: Folder) -> None:

@@ -17,13 +17,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.analysis.pruning.channels.constants import ModelConstants, constant_names
+from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.cutting import cut_model
 from emergraph.analysis.pruning.channels.tracks import ChannelMap, Reader, channel_map
 from emergraph.analysis.pruning.channels.unneeded import Groups, Unneeded, channel_groups
 from emergraph.analysis.pruning.maskedtensors import Zeroed
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.storedzeros import StoredZeros
+from emergraph.exporters.nodes import made_of_constants
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.folding import folder_of
@@ -83,7 +84,7 @@ class Shrinker:
         self, run: ConcreteRun, source: ModelSource, *, file_bytes: int = 0, limits: RunLimits | None = None
     ) -> None:
         self._run, self._source, self._file_bytes = run, source, file_bytes
-        self._names = constant_names(run.flat)
+        self._makers = made_of_constants(run.flat.nodes, run.flat.initializers)
         self._folder = folder_of(run.flat, source, limits)
         self._zeros = StoredZeros(run.flat, lambda name: source.array(run.flat.initializers[name]))
 
@@ -100,7 +101,6 @@ class Shrinker:
     @cached_property
     def _roots(self) -> dict[str, list[Reader]]:
         """Initializer -> the contractions whose weights are made of it."""
-        makers = {name: node for node in self._run.flat.nodes for name in node.output}
         found: dict[str, list[Reader]] = {}
         for reader in self.channels.readers:
             stack = [self._run.flat.nodes[reader.node].input[reader.position]]
@@ -108,8 +108,8 @@ class Shrinker:
                 name = stack.pop()
                 if name in self._run.flat.initializers:
                     found.setdefault(name, []).append(reader)
-                elif name in makers and name in self._names:
-                    stack.extend(makers[name].input)
+                elif name in self._makers:
+                    stack.extend(self._makers[name].input)
         return found
 
     def _constants(self, zeroed: Zeroed) -> ModelConstants:
@@ -120,7 +120,7 @@ class Shrinker:
             return self._zeros.put(name, array, zeroed[name]) if name in zeroed else array
 
         self._folder.renew()
-        return ModelConstants(flat, values, self._names, self._folder)
+        return ModelConstants(flat, values, self._makers, self._folder)
 
     def unneeded(self, zeroed: Zeroed) -> Unneeded:
         """What can go from a masked model."""

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.exporters.operations import COPYING, DENSE, KEEPING, Kind, kind_of
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext
@@ -22,17 +23,17 @@ from emergraph.exporters.tracing.values import Bank, Track, Value
 from emergraph.exporters.tracing.weights import kernel_matrix, main_root, write_block
 from emergraph.graphstore.records import LayerKind
 
-_MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Shape", "Size"})
-_CONTRACTING = frozenset({"MatMul", "Gemm", "Einsum"})
+_MOVING = KEEPING - COPYING | {Kind.SHAPE}
+_CONTRACTING = DENSE | {Kind.EINSUM}
 
 
 def settle_banks(ctx: TraceContext, node: onnx.NodeProto) -> None:
     """Make units of chosen matrices that a node reads, unless it moves them or contracts an activation."""
     banks = [name for name in node.input if name in ctx.values and ctx.values[name].bank is not None]
     others = [ctx.values[name] for name in node.input if name in ctx.values and name not in banks]
-    if node.op_type in _MOVING and banks:
+    if kind_of(node) in _MOVING and banks:
         return
-    if node.op_type in _CONTRACTING and len(banks) == 1 and any(v.labels is not None for v in others):
+    if kind_of(node) in _CONTRACTING and len(banks) == 1 and any(v.labels is not None for v in others):
         return
     for name in dict.fromkeys(banks):
         make_units(ctx, name)

@@ -1,12 +1,9 @@
 """Operations that pick or place by an index: along which axes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-
-from emergraph.exporters.operations import Kind, kind_of
 
 
 def values_into_places(op: str) -> tuple[int, int]:
@@ -38,12 +35,3 @@ def indexed_axes(
         return tuple(range(rank))
     axis = int(str(attrs.get("axis", -2 if op == "TensorScatter" else 0)))
     return (axis % rank,) if rank else ()
-
-
-def depends_on_values(nodes: Iterable[onnx.NodeProto], inputs: Iterable[str]) -> frozenset[str]:
-    """Tensors that depend on the values of a model's inputs, and not on their shapes alone."""
-    found = set(inputs)
-    for node in nodes:
-        if kind_of(node) is not Kind.SHAPE and not found.isdisjoint(node.input):
-            found.update(node.output)
-    return frozenset(found - {""})

@@ -14,13 +14,13 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.nodes import attributes, has_subgraph
+from emergraph.exporters.nodes import attributes, depends_on, has_subgraph
 from emergraph.exporters.operations import COPYING, MOVING, Kind, kind_of, spec_of
 from emergraph.exporters.tracing.context import TracedModel
 from emergraph.exporters.tracing.contractedaxes import CONTRACTIONS, contracted_axes
 from emergraph.exporters.tracing.evaluate import move_labels
 from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
-from emergraph.exporters.tracing.indexing import depends_on_values, indexed_axes, values_into_places
+from emergraph.exporters.tracing.indexing import indexed_axes, values_into_places
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 from emergraph.exporters.tracing.positions import Positions
 from emergraph.exporters.tracing.subgraphs import (
@@ -67,8 +67,8 @@ class _Ride:
         """Carried tensors that come from a reduction of positions."""
         self.mixed: set[str] = set()
         """Carried tensors in which other data plays a part."""
-        self.dynamic = _dynamic_names(model)
-        self.steered = depends_on_values(model.nodes, model.inputs)
+        self.dynamic = depends_on(model.nodes, model.inputs)
+        self.steered = depends_on(model.nodes, model.inputs, shapes=False)
         self.depth = 0
         """Within how many bodies of loops the ride is."""
 
@@ -356,12 +356,3 @@ class _Ride:
             self.ids[name] = ids
             if name in self.model.outputs:
                 self.used_as_value = True
-
-
-def _dynamic_names(model: TracedModel) -> frozenset[str]:
-    """Tensors that depend on the model's inputs."""
-    found = set(model.inputs)
-    for node in model.nodes:
-        if found.intersection(node.input):
-            found.update(node.output)
-    return frozenset(found - {""})

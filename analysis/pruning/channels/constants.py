@@ -7,23 +7,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.nodes import has_subgraph
-from emergraph.exporters.operations import POINTWISE, Kind, kind_of, spec_of
+from emergraph.exporters.operations import POINTWISE, Kind, kind_of
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.folding import Folder
 
 Array = NDArray[np.generic]
 Keep = NDArray[np.bool_]
-
-
-def constant_names(flat: FlatModel) -> frozenset[str]:
-    """Names of all tensors that do not depend on an input."""
-    found = set(flat.initializers)
-    for node in flat.nodes:
-        steady = not spec_of(node).is_random and not has_subgraph(node)
-        if steady and node.input and all(name in found for name in node.input if name):
-            found.update(name for name in node.output if name)
-    return frozenset(found)
 
 
 @dataclass
@@ -33,7 +22,8 @@ class ModelConstants:
     flat: FlatModel
     values: Callable[[str], Array]
     """Gives an initializer; masked ones with their zeros."""
-    names: frozenset[str]
+    makers: Mapping[str, onnx.NodeProto]
+    """By name, the constants that operations make, see `made_of_constants`."""
     folder: Folder
     """Computes the others."""
     added: dict[str, onnx.TensorProto] = field(default_factory=dict)
@@ -43,20 +33,15 @@ class ModelConstants:
     _known: dict[str, Array] = field(default_factory=dict)
     _copies: dict[tuple[object, ...], str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._makers = {
-            name: node
-            for node in self.flat.nodes
-            for name in node.output
-            if name in self.names and name not in self.flat.initializers
-        }
+    def __contains__(self, name: str) -> bool:
+        return name in self.flat.initializers or name in self.makers
 
     def value(self, name: str) -> Array:
         """The values of a constant."""
         if name not in self._known:
             if name in self.flat.initializers:
                 return self.values(name)
-            self._known[name] = self.folder.named(name, self._makers, self.values)
+            self._known[name] = self.folder.named(name, self.makers, self.values)
         return self._known[name]
 
     def cut(self, name: str, keeps: Mapping[int, Keep]) -> str:
@@ -83,7 +68,7 @@ class ModelConstants:
         return f"{like}/cut{len(self.added) + len(self.added_nodes)}"
 
     def _cut(self, name: str, keeps: Mapping[int, Keep]) -> str:
-        node = self._makers.get(name)
+        node = self.makers.get(name)
         inputs = None if node is None else self._cut_inputs(node, keeps)
         if node is None or inputs is None:
             values = self.value(name)

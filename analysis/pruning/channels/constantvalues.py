@@ -73,7 +73,7 @@ def _contracted(
         values[(present & ~usable).any(axis=1)] = np.nan
     bias = input_name(node, 2)
     if bias:
-        if bias not in constants.names or constants.value(bias).size not in (1, n):
+        if bias not in constants or constants.value(bias).size not in (1, n):
             return np.full(n, np.nan)
         values = values + constants.value(bias).astype(np.float64).reshape(-1)
     plain = all(a.name not in ("alpha", "beta") or a.f == 1.0 for a in node.attribute)
@@ -160,7 +160,7 @@ def _pointwise(
     for name in node.input:
         if name in known:
             inputs.append(known[name])
-        elif name in constants.names:
+        elif name in constants:
             value = constants.value(name)
             own = track.axis - rank + value.ndim
             if value.size != (value.shape[own] if own >= 0 else 1):

@@ -283,7 +283,7 @@ def shape_of(m: ChannelMap) -> None:
     for node in m.flat.nodes:
         if m.node.output[0] not in node.input:
             continue
-        picks = kind_of(node) is Kind.GATHER and len(node.input) > 1 and node.input[1] in m.constants.names
+        picks = kind_of(node) is Kind.GATHER and len(node.input) > 1 and node.input[1] in m.constants
         if not picks or first:
             raise UnfollowedError("which reads their number")
         rank = len(m.shape(m.name(0)))

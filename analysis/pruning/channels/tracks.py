@@ -106,13 +106,13 @@ class ChannelMap:
         """
         if name in self.shapes:
             return self.shapes[name]
-        if name in self.constants.names:
+        if name in self.constants:
             return tuple(self.constants.value(name).shape)
         raise UnfollowedError("of shapes that are not known")
 
     def is_constant(self, position: int) -> bool:
         """Whether an input of the current node is there and does not depend on the model's inputs."""
-        return self.name(position) in self.constants.names
+        return self.name(position) in self.constants
 
     def value(self, position: int) -> NDArray[np.generic]:
         """A constant input of the current node.
@@ -184,7 +184,7 @@ def channel_map(
     found = ChannelMap(flat=flat, shapes=shapes, constants=constants)
     for index, node in enumerate(flat.nodes):
         found.node, found.index = node, index
-        if all(name in constants.names for name in node.output if name):
+        if all(name in constants for name in node.output if name):
             continue
         before = len(found.readers), len(found.pairs), len(found.fixed)
         try:
