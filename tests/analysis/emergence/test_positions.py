@@ -178,6 +178,36 @@ def test_counts_are_those_of_the_unrolled_graph(seed):
     assert [found.active.value, found.any.value] == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("op", ["Relu", "Sin", "Shrink", "Round", "Neg", "Softsign", "Sinh", "Reciprocal"])
+def test_every_element_wise_operation_is_passed(op):
+    counted = []
+    for name in ("Relu", op):
+        net = Net(seed=3)
+        x = net.input(1, 1, 5, 5)
+        a = net.op(name, net.op("Conv", x, net.param(2, 1, 3, 3, zeros=0.3), net.param(2)))
+        net.output(net.op("Gemm", net.op("Flatten", a), net.param(3, 18, zeros=0.3), transB=1))
+        model = net.model()
+        tensors = _known(model)
+        neurons = neuron_tensors(model.graph.node, [x], tensors)
+        assert neurons[1].activation == a
+        rng = np.random.default_rng(3)
+        active = {n.name: rng.random(tensors.shape(n.name)) < 0.5 for n in neurons}
+        counted.append(position_count(model.graph.node, neurons, active, tensors).any)
+    assert counted[0] == counted[1]
+
+
+@pytest.mark.parametrize(("op", "read_at"), [("LRN", 2), ("Neg", 2), ("Relu", 1), ("Softmax", 1)])
+def test_activity_is_read_behind_what_only_scales(op, read_at):
+    net = Net(seed=0)
+    x = net.input(1, 1, 4, 4)
+    made = net.op("Conv", x, net.param(2, 1, 2, 2))
+    first = net.op(op, made, **({"size": 1} if op == "LRN" else {}))
+    names = [made, first, net.op("Tanh", first)]
+    net.output(net.op("Gemm", net.op("Flatten", names[-1]), net.param(3, 18), transB=1))
+    neurons = neuron_tensors(net.model().graph.node, [x], _known(net.model()))
+    assert neurons[1].activation == names[read_at]
+
+
 def test_activity_is_read_after_the_nonlinearity_and_taken_by_position(tmp_path):
     net = Net(seed=0)
     x = net.input(1, 1, 4, 4)

@@ -20,6 +20,7 @@ from emergraph.analysis.landscape.losses import (
     output_kind,
 )
 from emergraph.analysis.landscape.options import Norm
+from emergraph.analysis.landscape.parameters import find_parameters
 from emergraph.analysis.landscape.probes import given_inputs, probe_inputs
 from emergraph.analysis.landscape.reweight import reweightable
 from emergraph.errors import InvalidInputError, LimitError, UsageError
@@ -374,6 +375,31 @@ def test_blocked_and_per_axis_dequantization():
     blocked = dequantize(q, scale, np.ones((2, 2), np.int8), axis=1, block_size=3)
     assert blocked.tolist() == ((q - 1.0) * np.repeat(scale, 3, axis=1)).tolist()
     assert dequantize(q, scale[:, 0], None, axis=0).tolist() == (q * scale[:, :1]).tolist()
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+def test_codes_of_both_directions_of_a_recurrent_operation(per_column):
+    q = np.arange(-12, 12, dtype=np.int8).reshape(2, 3, 4)
+    scale = (
+        np.arange(1, 9, dtype=np.float32).reshape(2, 4) if per_column else np.array([1.0, 2.0], np.float32)
+    )
+    zero = (scale - 2).astype(np.int8)
+    scales, zeros = (n.reshape(2, 1, -1).astype(np.float32) for n in (scale, zero))
+    assert dequantize(q, scale, zero, axis=0).tolist() == ((q - zeros) * scales).tolist()
+
+
+@pytest.mark.parametrize(
+    ("position", "turned", "axes"), [(1, 0, (1,)), (1, 1, (0,)), (0, 0, (0,)), (0, 1, (1,))]
+)
+@pytest.mark.parametrize(
+    ("op", "domain"), [("Gemm", ""), ("FusedMatMul", "com.microsoft"), ("FusedGemm", "com.microsoft")]
+)
+def test_filters_are_the_axis_that_is_not_contracted(op, domain, position, turned, axes):
+    inputs = ["x", "w"] if position else ["w", "x"]
+    node = helper.make_node(op, inputs, ["y"], domain=domain, **{"transB" if position else "transA": turned})
+    weight = numpy_helper.from_array(np.ones((3, 4), np.float32), "w")
+    (found,) = find_parameters([node], {"w": weight}, vectors=False)
+    assert (found.unit_axes, found.is_vector) == (axes, False)
 
 
 def test_weights_put_together_from_slices_are_one_tensor():
