@@ -1,9 +1,12 @@
-"""Operations that pick or place by an index: along which axes."""
+"""Labels that move with the data, and the axes along which an index picks or places."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+
+from emergraph.exporters.runtime.reference import run_node
 
 
 def values_into_places(op: str) -> tuple[int, int]:
@@ -35,3 +38,50 @@ def indexed_axes(
         return tuple(range(rank))
     axis = int(str(attrs.get("axis", -2 if op == "TensorScatter" else 0)))
     return (axis % rank,) if rank else ()
+
+
+Array = NDArray[np.generic]
+
+
+def move_labels(
+    node: onnx.NodeProto, inputs: Sequence[Array | None], data: Collection[int], opsets: Mapping[str, int]
+) -> list[NDArray[np.int64]]:
+    """Run a node that moves data on labels; elements that it fills in are -1.
+
+    Args:
+        node: The operation.
+        inputs: One array per input: labels, or what says where to move them.
+        data: Positions of the inputs that are labels.
+        opsets: Version per domain.
+
+    Raises:
+        EvaluationError: The reference implementation refuses the operation or its inputs.
+    """
+    if node.op_type == "GatherElements" and inputs[0] is not None and inputs[1] is not None:
+        return [_gathered(node, inputs[0].astype(np.int64), inputs[1].astype(np.int64))]
+    moved = onnx.NodeProto()
+    moved.CopyFrom(node)
+    del moved.attribute[:]
+    moved.attribute.extend(a for a in node.attribute if a.name != "reduction")
+    versions = dict(opsets)
+    if node.op_type == "Scatter":
+        moved.op_type = "ScatterElements"
+        versions[""] = max(versions.get("", 1), 11)
+    # What an operation fills in is 0, so that 0 is "no unit" while it runs.
+    arrays = [a + 1 if a is not None and k in data else a for k, a in enumerate(inputs)]
+    if node.op_type == "Pad":
+        if len(arrays) > 2:
+            arrays[2] = np.asarray(0, np.int64)
+        for attribute in moved.attribute:
+            if attribute.name == "value":
+                attribute.f = 0.0
+    return [np.asarray(result).astype(np.int64) - 1 for result in run_node(moved, arrays, versions)]
+
+
+def _gathered(
+    node: onnx.NodeProto, labels: NDArray[np.int64], indices: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """GatherElements whose indices may cover a part of the other axes, which the reference does not know."""
+    axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 0) % labels.ndim
+    part = tuple(slice(None) if k == axis else slice(0, n) for k, n in enumerate(indices.shape))
+    return np.take_along_axis(labels[part], indices, axis)

@@ -17,10 +17,9 @@ from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import attributes, depends_on, has_subgraph
 from emergraph.exporters.operations import COPYING, MOVING, Kind, kind_of, spec_of
 from emergraph.exporters.tracing.context import TracedModel
-from emergraph.exporters.tracing.contractedaxes import CONTRACTIONS, contracted_axes
-from emergraph.exporters.tracing.evaluate import move_labels
+from emergraph.exporters.tracing.contraction_axes import CONTRACTIONS, contracted_axes
 from emergraph.exporters.tracing.facts import BodyRun, TensorFacts
-from emergraph.exporters.tracing.indexing import indexed_axes, values_into_places
+from emergraph.exporters.tracing.indexing import indexed_axes, move_labels, values_into_places
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 from emergraph.exporters.tracing.positions import Positions
 from emergraph.exporters.tracing.subgraphs import (

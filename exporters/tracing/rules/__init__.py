@@ -1,6 +1,6 @@
 """Tracing rules, one module per family of operations; importing this package registers all of them."""
 
-from emergraph.exporters.tracing.rules import (
+from emergraph.exporters.tracing.rules import (  # noqa: F401
     attention,
     contraction,
     controlflow,
@@ -11,39 +11,12 @@ from emergraph.exporters.tracing.rules import (
     fourier,
     fused,
     heads,
-    indicators,
-    linearattention,
     movement,
     normalisation,
     pooling,
-    qlinear,
     quantized,
     recurrent,
     reduction,
     scatter,
     sequences,
 )
-
-__all__ = [
-    "attention",
-    "contraction",
-    "controlflow",
-    "convolution",
-    "einsum",
-    "elementwise",
-    "embedding",
-    "fourier",
-    "fused",
-    "heads",
-    "indicators",
-    "linearattention",
-    "movement",
-    "normalisation",
-    "pooling",
-    "qlinear",
-    "quantized",
-    "recurrent",
-    "reduction",
-    "scatter",
-    "sequences",
-]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.constants import literal
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.contractedaxes import transformed_axis
+from emergraph.exporters.tracing.contraction_axes import transformed_axis
 from emergraph.exporters.tracing.rules.contraction import contract_constant
 from emergraph.exporters.tracing.rules.convolution import channel_labels, write_kernels
 from emergraph.exporters.tracing.weights import main_root

@@ -8,8 +8,7 @@ import numpy as np
 from emergraph.exporters.operations import PICKING, Kind, kind_of, spec_of
 from emergraph.exporters.tracing.constants import literal
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.evaluate import Array, move_labels
-from emergraph.exporters.tracing.indexing import indexed_axes
+from emergraph.exporters.tracing.indexing import Array, indexed_axes, move_labels
 from emergraph.exporters.tracing.labels import Labels, compress, units_in
 from emergraph.exporters.tracing.rules.pooling import mix_positions, mixed_labels
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks

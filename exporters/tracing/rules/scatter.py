@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from emergraph.exporters.operations import Kind
 from emergraph.exporters.tracing.affine import advanced
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.evaluate import move_labels
-from emergraph.exporters.tracing.indexing import values_into_places
+from emergraph.exporters.tracing.indexing import move_labels, values_into_places
 from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
 from emergraph.exporters.tracing.rules.movement import (

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emergraph.exporters.tracing.contractedaxes import contracted_axes
-from emergraph.exporters.tracing.contraction_axes import contraction, einsum_letters, matmul_letters
+from emergraph.exporters.tracing.contraction_axes import (
+    contracted_axes,
+    contraction,
+    einsum_letters,
+    matmul_letters,
+)
 
 
 def product(values: np.ndarray, weight: np.ndarray, x: str, w: str, out: str) -> np.ndarray:
