@@ -6,6 +6,7 @@ zero padding, the channel can be cut out and its contribution be added to that c
 """
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import numpy as np
 import onnx
@@ -185,4 +186,11 @@ def _pointwise(
         return nothing
     if found.dtype.kind != "f" or found.size not in (1, len(nothing)):
         return nothing
-    return np.broadcast_to(found.astype(np.float64).reshape(-1), nothing.shape).copy()
+    # what is not known is NaN here, of which some operations make a number (Shrink, ThresholdedRelu)
+    unknown = np.any(np.broadcast_arrays(nothing == 0, *(np.isnan(a) for a in wide if _is_float(a))), axis=0)
+    values = np.broadcast_to(found.astype(np.float64).reshape(-1), nothing.shape)
+    return np.where(unknown, np.nan, values)
+
+
+def _is_float(array: NDArray[np.generic] | None) -> TypeGuard[Floats]:
+    return array is not None and array.dtype.kind == "f"

@@ -212,9 +212,17 @@ def over_axis(m: ChannelMap) -> None:
     m.follow(track.ids, track.axis)
 
 
+def cast_like(m: ChannelMap) -> None:
+    """Another type: what the second input holds does not count."""
+    track = m.track(0)
+    if track is not None:
+        m.follow(track.ids, track.axis)
+
+
 RULES: dict[Kind, Rule] = {
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys(CONVOLUTIONS, convolution),
+    Kind.CAST_LIKE: cast_like,
     Kind.GEMM: gemm,
     Kind.MATMUL: matmul,
     Kind.RECURRENT: recurrent,

@@ -190,6 +190,36 @@ def test_what_needs_all_channels_keeps_them(how):
     assert unneeded.why(int(unneeded.channels.readers[0].out[0])) != "is not needed"
 
 
+@pytest.mark.parametrize(
+    ("op", "settings"),
+    [
+        *((op, {}) for op in ("Relu", "Sinh", "Shrink", "ThresholdedRelu", "Sign", "Atan", "GlobalLpPool")),
+        *((op, {"axes": [2, 3]}) for op in ("ReduceMax", "ReduceProd", "ReduceLogSumExp")),
+    ],
+)
+def test_channels_ride_through_what_handles_each_by_itself(op, settings):
+    net = Net(opset=17)
+    h = net.op("Conv", net.input(1, 3, 4, 4), net.param(6, 3, 1, 1, name="w1"))
+    model = finished(net, net.op("Conv", net.op(op, h, **settings), net.param(2, 6, 1, 1, name="w2")))
+    smaller, unneeded = shrunk(model, zero_units(model, "w1", [2]))
+    assert not unneeded.groups.fixed[unneeded.groups.label[unneeded.channels.readers[0].out]].any()
+    knows_value = op != "ReduceLogSumExp"  # of zeros it makes the logarithm of their number
+    assert total(model) - total(smaller) == (5 if knows_value else 0)
+
+
+@pytest.mark.parametrize("as_type", [True, False])
+def test_a_tensor_that_is_read_for_its_type_alone_keeps_no_channel(as_type):
+    net = Net(opset=17)
+    h = net.op("Conv", net.input(1, 3, 4, 4), net.param(6, 3, 1, 1, name="w1"))
+    one = net.value(np.ones((1, 1, 1, 1), np.float32))
+    cast = net.op("CastLike", one, h) if as_type else net.op("CastLike", h, one)
+    other = h if as_type else one
+    out = net.op("Conv", net.op("Mul", other, cast), net.param(2, 6, 1, 1, name="w2"))
+    model = finished(net, out)
+    smaller, _ = shrunk(model, zero_units(model, "w1", [2]))
+    assert total(model) - total(smaller) == 5
+
+
 def test_flattened_channels_last_take_every_position_with_them():
     net = Net()
     x = net.input(1, 3, 4, 4)
