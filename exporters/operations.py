@@ -355,7 +355,7 @@ def _quantized() -> Iterator[OpSpec]:
         plain="Gather",
         codes={0: Codes(2, 3, packed=True)},
     )
-    yield from _of(Kind.QUANTIZED, "com.microsoft::MatMulBnb4", plain="MatMul")
+    yield from _of(Kind.QUANTIZED, "com.microsoft::MatMulBnb4", plain="MatMul", weights={1: None})
 
 
 def _on_codes() -> Iterator[OpSpec]:

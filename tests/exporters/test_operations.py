@@ -13,6 +13,7 @@ from onnx import defs, helper
 import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.exporters.operations import (
     COPYING,
+    DENSE,
     KEEPING,
     LINEAR,
     MICROSOFT,
@@ -92,6 +93,7 @@ def test_names_and_inputs_are_those_of_the_standard(spec: OpSpec):
 
 def test_what_an_operation_stands_for_is_in_the_table():
     assert all(("", spec.plain) in OPERATIONS for spec in OPERATIONS.values() if spec.plain)
+    assert all(spec.weights for spec in OPERATIONS.values() if spec.plain_kind in DENSE)
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ def test_keeping_needs_something_to_keep(tmp_path):
         graph.prune(one, files=files, write=Keeping(smaller=True))
     with pytest.raises(UsageError, match="its file"):
         graph.prune(one, write=Keeping(graph="x"))
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         graph.prune(one, files=files, write=tmp_path / "nowhere" / "x.onnx")
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         graph.prune(one, files=files, write=Keeping(write=tmp_path / "nowhere" / "x.onnx", smaller=True))
