@@ -306,98 +306,53 @@ def _over_axes() -> Iterator[OpSpec]:
 
 
 def _quantized() -> Iterator[OpSpec]:
+    one, two, choice = {0: Codes(1, 2)}, {0: Codes(1, 2), 3: Codes(4, 5)}, {1: Codes(2, 3), 4: Codes(5, 6)}
+    yield from _on_codes(Kind.TWIN, "Add Mul", two, 6)
+    yield from _on_codes(Kind.TWIN, "Sigmoid LeakyRelu Softmax AveragePool GlobalAveragePool", one, 3)
+    yield from _on_codes(Kind.TWIN, "Where", choice, 7)
+    yield from _on_codes(Kind.QUANTIZED, "Concat", {}, 0)
+    yield from _coded("DynamicQuantizeLinear", "", {}, {})
     left, right = Codes(1, 2, axis=-2), Codes(4, 5)
-    yield from _of(
-        Kind.QUANTIZED,
-        "QLinearMatMul",
-        plain="MatMul",
-        weights={0: None, 3: None},
-        codes={0: left, 3: right},
-        codes_out=6,
-    )
-    yield from _of(
-        Kind.QUANTIZED,
-        "QLinearConv",
-        plain="Conv",
-        weights={3: (0,)},
-        codes={0: Codes(1, 2), 3: Codes(4, 5, axis=0)},
-        codes_out=6,
-    )
-    yield from _of(
-        Kind.QUANTIZED,
-        "MatMulInteger",
-        plain="MatMul",
-        weights={0: None, 1: None},
-        codes={0: Codes(None, 2, axis=-2), 1: Codes(None, 3)},
-    )
-    yield from _of(
-        Kind.QUANTIZED,
-        "ConvInteger",
-        plain="Conv",
-        weights={1: (0,)},
-        codes={0: Codes(None, 2), 1: Codes(None, 3, axis=0)},
-    )
-    yield from _of(Kind.QUANTIZED, "DynamicQuantizeLinear")
-    in_blocks = {1: Codes(2, 3, packed=True)}
-    yield from _of(
-        Kind.QUANTIZED, "com.microsoft::MatMulNBits", plain="MatMul", weights={1: None}, codes=in_blocks
-    )
-    yield from _of(
-        Kind.QUANTIZED,
-        "com.microsoft::DynamicQuantizeLSTM",
-        plain="LSTM",
-        weights={1: None, 2: None},
-        codes={1: Codes(8, 9, axis=0), 2: Codes(10, 11, axis=0)},
-    )
-    yield from _of(
-        Kind.QUANTIZED,
-        "com.microsoft::GatherBlockQuantized",
-        plain="Gather",
-        codes={0: Codes(2, 3, packed=True)},
-    )
-    yield from _of(Kind.QUANTIZED, "com.microsoft::MatMulBnb4", plain="MatMul", weights={1: None})
+    yield from _coded("QLinearMatMul", "MatMul", {0: None, 3: None}, {0: left, 3: right}, codes_out=6)
+    filters = Codes(4, 5, axis=0)
+    yield from _coded("QLinearConv", "Conv", {3: (0,)}, {0: Codes(1, 2), 3: filters}, codes_out=6)
+    left, right = Codes(None, 2, axis=-2), Codes(None, 3)
+    yield from _coded("MatMulInteger", "MatMul", {0: None, 1: None}, {0: left, 1: right})
+    filters = Codes(None, 3, axis=0)
+    yield from _coded("ConvInteger", "Conv", {1: (0,)}, {0: Codes(None, 2), 1: filters})
+    columns = {0: Codes(1, 2), 3: Codes(4, 5, axis=1)}
+    yield from _coded("com.microsoft::QGemm", "Gemm", {3: None}, columns, codes_out=7)
+    both = {0: Codes(2, 4), 1: Codes(3, 5)}
+    yield from _coded("com.microsoft::MatMulIntegerToFloat", "MatMul", {1: None}, both, vectors=(6,))
+    right_alone = {1: Codes(2, 3)}
+    yield from _coded("com.microsoft::DynamicQuantizeMatMul", "MatMul", {1: None}, right_alone, vectors=(4,))
+    yield from _coded("com.microsoft::QAttention", "Attention", {}, {0: Codes(3, 6), 1: Codes(4, 7)})
+    directions = {1: Codes(8, 9, axis=0), 2: Codes(10, 11, axis=0)}
+    yield from _coded("com.microsoft::DynamicQuantizeLSTM", "LSTM", {1: None, 2: None}, directions)
+    in_blocks = Codes(2, 3, packed=True)
+    yield from _coded("com.microsoft::MatMulNBits", "MatMul", {1: None}, {1: in_blocks})
+    yield from _coded("com.microsoft::MatMulBnb4", "MatMul", {1: None}, {})
+    yield from _coded("com.microsoft::GatherBlockQuantized", "Gather", {}, {0: in_blocks})
 
 
-def _on_codes() -> Iterator[OpSpec]:
-    one, two = {0: Codes(1, 2)}, {0: Codes(1, 2), 3: Codes(4, 5)}
-    choice = {1: Codes(2, 3), 4: Codes(5, 6)}
-    for plain, codes, out in (
-        *((plain, two, 6) for plain in ("Add", "Mul")),
-        *(
-            (plain, one, 3)
-            for plain in ("Sigmoid", "LeakyRelu", "Softmax", "AveragePool", "GlobalAveragePool")
-        ),
-        ("Where", choice, 7),
-    ):
-        yield from _of(Kind.TWIN, f"com.microsoft::QLinear{plain}", plain=plain, codes=codes, codes_out=out)
-    yield from _of(Kind.QUANTIZED, "com.microsoft::QLinearConcat", plain="Concat", codes_out=0)
-    yield from _of(
-        Kind.QUANTIZED,
-        "com.microsoft::QGemm",
-        plain="Gemm",
-        weights={3: None},
-        codes={0: Codes(1, 2), 3: Codes(4, 5, axis=1)},
-        codes_out=7,
-    )
-    yield from _of(
-        Kind.QUANTIZED,
-        "com.microsoft::MatMulIntegerToFloat",
-        plain="MatMul",
-        weights={1: None},
-        vectors=(6,),
-        codes={0: Codes(2, 4), 1: Codes(3, 5)},
-    )
-    yield from _of(
-        Kind.QUANTIZED,
-        "com.microsoft::DynamicQuantizeMatMul",
-        plain="MatMul",
-        weights={1: None},
-        vectors=(4,),
-        codes={1: Codes(2, 3)},
-    )
-    yield from _of(
-        Kind.QUANTIZED, "com.microsoft::QAttention", plain="Attention", codes={0: Codes(3, 6), 1: Codes(4, 7)}
-    )
+def _on_codes(kind: Kind, plain: str, codes: Mapping[int, Codes], codes_out: int) -> Iterator[OpSpec]:
+    """Operations of onnxruntime on codes, by the plain ones that they stand for."""
+    for name in plain.split():
+        title = f"{MICROSOFT}::QLinear{name}"
+        yield from _of(kind, title, plain=name, codes=codes, codes_out=codes_out)
+
+
+def _coded(
+    title: str,
+    plain: str,
+    weights: Mapping[int, tuple[int, ...] | None],
+    codes: Mapping[int, Codes],
+    *,
+    codes_out: int | None = None,
+    vectors: tuple[int, ...] = (),
+) -> Iterator[OpSpec]:
+    facts = {"plain": plain, "weights": weights, "codes": codes, "codes_out": codes_out, "vectors": vectors}
+    yield from _of(Kind.QUANTIZED, title, **facts)
 
 
 def _fused() -> Iterator[OpSpec]:
@@ -433,7 +388,7 @@ def _fused() -> Iterator[OpSpec]:
 
 def _table() -> Mapping[tuple[str, str], OpSpec]:
     found: dict[tuple[str, str], OpSpec] = {}
-    for part in (_pointwise, _movement, _contractions, _over_axes, _quantized, _on_codes, _fused):
+    for part in (_pointwise, _movement, _contractions, _over_axes, _quantized, _fused):
         for spec in part():
             if found.setdefault((spec.domain, spec.name), spec) is not spec:
                 raise ValueError(f"{spec.title} has two entries")
