@@ -332,7 +332,7 @@ def _quantized() -> Iterator[OpSpec]:
     in_blocks = Codes(2, 3, packed=True)
     yield from _coded("com.microsoft::MatMulNBits", "MatMul", {1: None}, {1: in_blocks})
     yield from _coded("com.microsoft::MatMulBnb4", "MatMul", {1: None}, {})
-    yield from _coded("com.microsoft::GatherBlockQuantized", "Gather", {}, {0: in_blocks})
+    yield from _coded("com.microsoft::GatherBlockQuantized", "Gather", {}, {0: in_blocks}, steering=(1,))
 
 
 def _on_codes(kind: Kind, plain: str, codes: Mapping[int, Codes], codes_out: int) -> Iterator[OpSpec]:
@@ -349,10 +349,10 @@ def _coded(
     codes: Mapping[int, Codes],
     *,
     codes_out: int | None = None,
-    vectors: tuple[int, ...] = (),
+    **facts: tuple[int, ...],
 ) -> Iterator[OpSpec]:
-    facts = {"plain": plain, "weights": weights, "codes": codes, "codes_out": codes_out, "vectors": vectors}
-    yield from _of(Kind.QUANTIZED, title, **facts)
+    known = {"plain": plain, "weights": weights, "codes": codes, "codes_out": codes_out}
+    yield from _of(Kind.QUANTIZED, title, **known, **facts)
 
 
 def _fused() -> Iterator[OpSpec]:

@@ -111,4 +111,6 @@ _WEIGHT = (
 
 
 def _makes_units(node: onnx.NodeProto, values: list[Value]) -> bool:
-    return kind_of(node) in _FROM_INDICES and any(v.constant is not None and v.constant.roots for v in values)
+    spec = spec_of(node)
+    makes = spec.kind in _FROM_INDICES or spec.plain_kind in PICKING
+    return makes and any(v.constant is not None and v.constant.roots for v in values)

@@ -10,7 +10,6 @@ from emergraph.exporters.tracing.rules.pooling import weighted_sets
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 
-
 MAX_SEEN = 1 << 24
 """Pairs of an element of a running sum and one that it may have seen, beyond which it is opaque."""
 
