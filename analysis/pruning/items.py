@@ -43,7 +43,7 @@ class Items:
     parameters: NDArray[np.int64]
     """(n_items,) non-zero parameters that go with the item."""
     group: Mapping[str, NDArray[np.int64]]
-    """Scope -> (n_items,) number of the group that each item is in."""
+    """Scope of comparison -> (n_items,) number of the group that each item is in."""
     n_params: int
     """Parameters of the prunable tensors, exact zeros included."""
     taps: Mapping[int, Taps]

@@ -71,7 +71,7 @@ class PruningUnit(StrEnum):
 MAX_LEVELS = 254
 
 
-class Scope(StrEnum):
+class ComparisonScope(StrEnum):
     """Within what items are compared."""
 
     GLOBAL = "global"
@@ -97,7 +97,7 @@ class PruningOptions(Options):
         metavar="S,S,...",
         default_text="0,0.05,...,0.95,0.99; with --sensitivity 0.1,0.3,...,0.9",
     )
-    scope: Scope | None = option(
+    scope: ComparisonScope | None = option(
         default=None,
         help="Compare within global, layer, block or unit.",
         default_text="global, for wanda unit",
