@@ -127,7 +127,10 @@ class LogColumns(Options):
 
 
 class CollapseOptions(Options):
-    """Bootstrap draws of an exponent."""
+    """How an exponent is judged."""
 
     draws: int = option(default=500, help="Bootstrap draws of the collapse.", least=2)
     seed: int = option(default=0, help="Seed of the draws.", least=0)
+    margin: float = option(
+        default=0.1, help="Exponents this close to the prediction count as the same.", above=0
+    )

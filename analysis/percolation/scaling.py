@@ -18,6 +18,8 @@ from emergraph.errors import InvalidInputError
 Floats = NDArray[np.float64]
 
 PREDICTED = 0.5
+MARGIN = 0.1
+"""Equivalence margin of the verdict, in the exponent."""
 STATEMENT = (
     "Percolation predicts the exponent 0.5 only; the number of steps at which a transition comes is fitted, "
     "not predicted."
@@ -45,16 +47,20 @@ class Exponent:
     |K| / |E|: laid on curves that do not, its threshold moves with the size by itself, and the other way
     round for the other two methods."""
 
+    margin: float = MARGIN
+    """Exponents this close to the prediction count as the same."""
+
     @property
     def verdict(self) -> str:
-        """What the interval says of the prediction 0.5.
+        """What the interval says of the prediction 0.5 and all exponents within the margin of it.
 
-        "confirmed": it holds 0.5, and neither 0 (no dependence) nor 1 (proportional). "refuted": it does not
-        hold 0.5. "undecided": it holds 0.5 and 0 or 1.
+        "compatible": the interval lies within the margin. "incompatible": it lies outside. "undecided": neither;
+        holding 0.5 is no evidence for it where the interval is wide.
         """
-        if not self.low <= PREDICTED <= self.high:
-            return "refuted"
-        return "confirmed" if self.low > 0 and self.high < 1 else "undecided"
+        nearest, farthest = PREDICTED - self.margin, PREDICTED + self.margin
+        if nearest <= self.low and self.high <= farthest:
+            return "compatible"
+        return "incompatible" if self.high < nearest or farthest < self.low else "undecided"
 
     def to_dict(self) -> dict[str, object]:
         """Return one row."""
@@ -67,6 +73,7 @@ class Exponent:
             "n_runs": self.n_runs,
             "n_sizes": self.n_sizes,
             "doubtful": self.doubtful,
+            "margin": self.margin,
             "verdict": self.verdict,
         }
 
@@ -187,7 +194,12 @@ def _best_shift(costs: Floats) -> float:
 
 
 def exponents(
-    fits: Sequence[TransitionFit], curves: Sequence[RunCurve], *, draws: int = 500, seed: int = 0
+    fits: Sequence[TransitionFit],
+    curves: Sequence[RunCurve],
+    *,
+    draws: int = 500,
+    seed: int = 0,
+    margin: float = MARGIN,
 ) -> list[Exponent]:
     """The exponent by three methods: thresholds of percolation fits, middles of logistic fits, collapse.
 
@@ -201,8 +213,9 @@ def exponents(
     thresholds = np.array([fit.percolation.point for fit in fits], dtype=np.float64)
     middles = np.array([fit.logistic.point for fit in fits], dtype=np.float64)
     percolates = 2 * sum(fit.best == "percolation" for fit in fits) > len(fits)
-    return [
-        replace(slope_exponent("threshold", sizes, thresholds), doubtful=not percolates),
-        replace(slope_exponent("middle", sizes, middles), doubtful=percolates),
-        replace(collapse_exponent(curves, draws=draws, seed=seed), doubtful=percolates),
-    ]
+    found = {
+        slope_exponent("threshold", sizes, thresholds): not percolates,
+        slope_exponent("middle", sizes, middles): percolates,
+        collapse_exponent(curves, draws=draws, seed=seed): percolates,
+    }
+    return [replace(one, doubtful=doubtful, margin=margin) for one, doubtful in found.items()]

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from emergraph.analysis.percolation.options import LogColumns
-from emergraph.analysis.percolation.scaling import STATEMENT, Exponent, RunCurve, exponents
+from emergraph.analysis.percolation.scaling import MARGIN, STATEMENT, Exponent, RunCurve, exponents
 from emergraph.analysis.percolation.transitions import TransitionFit, fit_transition
 from emergraph.analysis.tablefile import numbers, read_table
 from emergraph.choices import unknown
@@ -71,6 +71,7 @@ def training_transitions(
     columns: LogColumns | None = None,
     draws: int = 500,
     seed: int = 0,
+    margin: float = MARGIN,
     progress: Callable[[float, float], None] | None = None,
 ) -> TrainingResult:
     """Fit the transition of every run of a training log, and the exponent of their sizes.
@@ -83,6 +84,7 @@ def training_transitions(
         columns: Which columns hold what.
         draws: Bootstrap draws of the collapse.
         seed: Seed of the draws.
+        margin: Exponents this close to the prediction count as the same.
         progress: Called with the runs that are fitted, and all of them.
 
     Raises:
@@ -134,7 +136,8 @@ def training_transitions(
     enough = len(moving) >= 3 and len({curves[i].size for i in moving}) >= 2
     found: list[Exponent] = []
     if enough:
-        found = exponents([fits[i] for i in moving], [curves[i] for i in moving], draws=draws, seed=seed)
+        chosen = [fits[i] for i in moving], [curves[i] for i in moving]
+        found = exponents(*chosen, draws=draws, seed=seed, margin=margin)
     return TrainingResult(
         metric=columns.metric,
         fits=tuple(fits),

@@ -12,7 +12,11 @@ SKILLS = ResultTable(
         Column("share", "DOUBLE", "P(k) / P(1)."),
         Column("calibrated", "BOOLEAN", "True for the skill that the model was fitted to."),
         Column("predicted", "DOUBLE", "Where the skill emerges, in the units of the axis."),
-        Column("low", "DOUBLE", "Lower end of the 95 % interval over calibrations."),
+        Column(
+            "low",
+            "DOUBLE",
+            "Lower end of its 95 % interval over runs; NULL for fewer than three.",
+        ),
         Column("high", "DOUBLE", "Upper end of it."),
         Column("observed", "DOUBLE", "Where it was observed to emerge; NULL for never."),
         Column("ratio", "DOUBLE", "observed / predicted."),

@@ -1,6 +1,6 @@
 """Calibrate on the first skill, predict the others, and compare with other curves by held-out error."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,14 @@ from scipy.optimize import least_squares
 from emergraph.analysis.skills.closedforms import Floats
 from emergraph.analysis.skills.families import FAMILIES, Family
 from emergraph.analysis.skills.options import FitOptions
+from emergraph.analysis.statistics.intervals import Support, left_out_ends
 from emergraph.analysis.tablefile import numbers, read_table
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 
-COVERAGE = (2.5, 97.5)
+MINIMUM_RUNS = 3
+"""Runs from which on a prediction has an interval: each is left out once."""
+LEVELLED = 0.8
+"""Share of the fitted full strength that skill 1 must come to within the data."""
 MAX_CELLS = 1 << 27
 """Strengths of all runs and skills at all x."""
 
@@ -103,6 +107,8 @@ class FamilyFit:
 
     name: str
     parameters: tuple[float, ...]
+    scale: float
+    """Full strength by this family, as a share of the model's; 1 where it was given."""
     calibration_error: float
     """Root mean squared error on skill 1, as a share of the target."""
     held_out_error: float
@@ -115,6 +121,7 @@ class SkillFit:
 
     options: FitOptions
     target: float
+    """Full strength S: as given, or fitted to skill 1 with the model's parameters."""
     shares: Floats
     """(n_skills,) P(k) / P(1)."""
     x: Floats
@@ -123,14 +130,20 @@ class SkillFit:
     predicted: Floats
     low: Floats
     high: Floats
-    """(n_skills, n_points) 95 % over calibrations."""
+    """(n_skills, n_points) pointwise 95 %, by leaving out one run at a time; NaN for fewer than three."""
     emergence: pl.DataFrame
     """One row per skill: skill, share, calibrated, predicted, low, high, observed (x where the skill reaches
     `share` of the target; NULL for never), ratio (observed / predicted), error (held-out, of the curve)."""
     families: tuple[FamilyFit, ...]
     """The model first."""
     n_runs: int
-    draws: Floats = field(repr=False, default_factory=lambda: np.zeros((0, 0)))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why there are no intervals, if so."""
+        if self.n_runs >= MINIMUM_RUNS:
+            return ()
+        return (f"no intervals: {self.n_runs} of at least {MINIMUM_RUNS} runs",)
 
     def comparison(self) -> pl.DataFrame:
         """Return one row per family, the smallest held-out error first."""
@@ -163,7 +176,6 @@ class SkillFit:
         """Return everything as plain values."""
         return {
             **self.options.to_dict(),
-            "seed": self.options.seed,
             "target": self.target,
             "n_runs": self.n_runs,
             "calibrated": [1],
@@ -177,30 +189,37 @@ class SkillFit:
 def fit_skills(curves: SkillCurves, options: FitOptions | None = None) -> SkillFit:
     """Calibrate the model on skill 1 and predict the others.
 
+    The full strength S is fitted with the model's parameters, unless it is given: the largest observed
+    strength lies above S by as much as the noise reaches, and every time at a share of it comes late.
+
     Args:
         curves: Recorded strengths.
-        options: Axis, frequencies, intervals.
+        options: Axis, frequencies.
 
     Raises:
-        InvalidInputError: Skill 1 never gets anywhere, or has too few points.
+        InvalidInputError: Skill 1 never gets anywhere or does not level off, or has too few points.
         UsageError: The frequencies are not known.
     """
     options = options or FitOptions()
     shares = curves.shares(options)
-    mean = np.ma.masked_invalid(curves.strength).mean(axis=0).filled(np.nan)
-    target = options.target if options.target is not None else float(np.nanmax(mean[0]))
-    if not target > 0 or np.isfinite(mean[0]).sum() < 4:
+    mean = _mean(curves.strength)
+    if not np.nanmax(mean[0], initial=0.0) > 0 or np.isfinite(mean[0]).sum() < 4:
         raise InvalidInputError(
             "skill 1 cannot be calibrated: expected at least 4 points, and a strength above 0 at some of them"
         )
-    observed = mean / target
     families = FAMILIES[options.axis]
-    fits = [_family_fit(family, curves.x, observed, shares) for family in families]
-    model, parameters = families[0], np.array(fits[0].parameters)
-    drawn = _draws(model, curves, target, parameters, options)
+    model = families[0]
+    parameters, target = _calibrate(model, curves.x, mean[0], options.target)
+    reached = float(model.curve(curves.x[np.isfinite(mean[0])][-1:], 1.0, 1, parameters)[0])
+    if options.target is None and reached < LEVELLED:
+        raise InvalidInputError(
+            f"skill 1 has not levelled off: it comes to {reached:.0%} of the full strength that fits it, "
+            f"expected at least {LEVELLED:.0%}; give the full strength with --target"
+        )
+    left_out = _without_each(model, curves, options.target)
     predicted = _all_skills(model, curves.x, shares, parameters)
-    bands = np.array([_all_skills(model, curves.x, shares, p) for p in (*drawn, parameters)])
-    low, high = np.percentile(bands, COVERAGE, axis=0)
+    low, high = _bands(predicted, [_all_skills(model, curves.x, shares, p) for p in left_out])
+    observed = mean / target
     return SkillFit(
         options=options,
         target=target,
@@ -210,11 +229,35 @@ def fit_skills(curves: SkillCurves, options: FitOptions | None = None) -> SkillF
         predicted=predicted,
         low=low,
         high=high,
-        emergence=_emergence(model, curves.x, observed, shares, parameters, drawn, options),
-        families=tuple(fits),
+        emergence=_emergence(model, curves.x, observed, shares, parameters, left_out, options),
+        families=tuple(
+            _family_fit(family, curves.x, observed, shares, None if options.target is None else 1.0)
+            for family in families
+        ),
         n_runs=len(curves.strength),
-        draws=drawn,
     )
+
+
+def _mean(strength: Floats) -> Floats:
+    return np.asarray(np.ma.masked_invalid(strength).mean(axis=0).filled(np.nan))
+
+
+def _without_each(model: Family, curves: SkillCurves, target: float | None) -> list[Floats]:
+    """Calibrations on all runs but one; empty for fewer than three runs."""
+    n = len(curves.strength)
+    if n < MINIMUM_RUNS:
+        return []
+    means = (_mean(np.delete(curves.strength, run, axis=0))[0] for run in range(n))
+    return [_calibrate(model, curves.x, mean, target)[0] for mean in means]
+
+
+def _bands(predicted: Floats, left_out: list[Floats]) -> tuple[Floats, Floats]:
+    """Pointwise ends of the predicted curves."""
+    ends = np.full((2, *predicted.shape), np.nan)
+    for place in np.ndindex(predicted.shape) if left_out else ():
+        each = np.array([curve[place] for curve in left_out])
+        ends[(slice(None), *place)] = left_out_ends(float(predicted[place]), each, support=Support.SHARE)
+    return ends[0], ends[1]
 
 
 def crossing(x: Floats, values: Floats, share: float) -> float:
@@ -235,54 +278,46 @@ def _all_skills(family: Family, x: Floats, shares: Floats, parameters: Floats) -
     return np.array([family.curve(x, float(s), k, parameters) for k, s in enumerate(shares, start=1)])
 
 
-def _calibrate(family: Family, x: Floats, values: Floats, guess: Floats | None = None) -> Floats:
-    """Parameters for skill 1, as logarithms by least squares, from each of the first guesses."""
+def _calibrate(family: Family, x: Floats, values: Floats, target: float | None) -> tuple[Floats, float]:
+    """Parameters for skill 1, as logarithms by least squares from each of the first guesses, and S.
+
+    For given parameters the best S is a projection, `<curve, values> / <curve, curve>`.
+    """
     there = np.isfinite(values)
     x, values = x[there], values[there]
-    half = crossing(x, values, 0.5)
+    half = crossing(x, values, 0.5 * (target or float(values.max())))
     half = half if np.isfinite(half) and half > 0 else float(x[-1])
     low, high = (np.log([bound[i] for bound in family.bounds]) for i in (0, 1))
 
+    def full(curve: Floats) -> float:
+        size = float(curve @ curve)
+        return target if target is not None else float(curve @ values) / size if size > 0 else 0.0
+
     def rest(logs: Floats) -> Floats:
-        return np.asarray(family.curve(x, 1.0, 1, np.exp(logs)) - values)
+        curve = family.curve(x, 1.0, 1, np.exp(logs))
+        return np.asarray(full(curve) * curve - values)
 
-    starts = [guess] if guess is not None else [np.array(start(half)) for start in family.starts]
     found = [
-        least_squares(rest, np.clip(np.log(start), low + 1e-6, high - 1e-6), bounds=(low, high))
-        for start in starts
+        least_squares(rest, np.clip(np.log(start(half)), low + 1e-6, high - 1e-6), bounds=(low, high))
+        for start in family.starts
     ]
-    return np.asarray(np.exp(min(found, key=lambda one: float(one.cost)).x))
+    parameters = np.asarray(np.exp(min(found, key=lambda one: float(one.cost)).x))
+    return parameters, full(family.curve(x, 1.0, 1, parameters))
 
 
-def _family_fit(family: Family, x: Floats, observed: Floats, shares: Floats) -> FamilyFit:
-    parameters = _calibrate(family, x, observed[0])
-    errors = (_all_skills(family, x, shares, parameters) - observed) ** 2
+def _family_fit(
+    family: Family, x: Floats, observed: Floats, shares: Floats, target: float | None
+) -> FamilyFit:
+    parameters, scale = _calibrate(family, x, observed[0], target)
+    errors = (scale * _all_skills(family, x, shares, parameters) - observed) ** 2
     others = errors[1:][np.isfinite(errors[1:])]
     return FamilyFit(
         name=family.name,
         parameters=tuple(parameters.tolist()),
+        scale=scale,
         calibration_error=float(np.sqrt(np.nanmean(errors[0]))),
         held_out_error=float(np.sqrt(others.mean())) if others.size else float("nan"),
     )
-
-
-def _draws(
-    family: Family, curves: SkillCurves, target: float, parameters: Floats, options: FitOptions
-) -> Floats:
-    """(draws, n_parameters) calibrations of resampled runs, or with resampled residuals for a single run."""
-    rng = np.random.default_rng(options.seed)
-    runs = curves.strength[:, 0] / target
-    fitted = family.curve(curves.x, 1.0, 1, parameters)
-    found = []
-    for _ in range(options.draws):
-        if len(runs) > 1:
-            values = np.nanmean(runs[rng.integers(0, len(runs), len(runs))], axis=0)
-        else:
-            residual = (runs[0] - fitted)[np.isfinite(runs[0])]
-            residual = residual - residual.mean()
-            values = np.where(np.isfinite(runs[0]), fitted + rng.choice(residual, len(fitted)), np.nan)
-        found.append(_calibrate(family, curves.x, values, parameters))
-    return np.array(found).reshape(len(found), len(parameters))
 
 
 def _emergence(
@@ -291,7 +326,7 @@ def _emergence(
     observed: Floats,
     shares: Floats,
     parameters: Floats,
-    drawn: Floats,
+    left_out: list[Floats],
     options: FitOptions,
 ) -> pl.DataFrame:
     """The table of `SkillFit.emergence`."""
@@ -300,8 +335,10 @@ def _emergence(
     )
     rows: list[dict[str, object]] = []
     for k, s in enumerate(shares, start=1):
-        at = [crossing(fine, family.curve(fine, float(s), k, p), options.share) for p in (parameters, *drawn)]
-        low, high = np.nanpercentile(at, COVERAGE) if np.isfinite(at).any() else (np.nan, np.nan)
+        at, *each = (
+            crossing(fine, family.curve(fine, float(s), k, p), options.share) for p in (parameters, *left_out)
+        )
+        low, high = left_out_ends(at, np.array(each), support=Support.POSITIVE) if each else (np.nan, np.nan)
         seen = crossing(x, observed[k - 1], options.share)
         error = family.curve(x, float(s), k, parameters) - observed[k - 1]
         rows.append(
@@ -309,11 +346,11 @@ def _emergence(
                 "skill": k,
                 "share": float(s),
                 "calibrated": k == 1,
-                "predicted": at[0],
-                "low": float(low),
-                "high": float(high),
+                "predicted": at,
+                "low": low,
+                "high": high,
                 "observed": seen,
-                "ratio": seen / at[0],
+                "ratio": seen / at,
                 "error": float(np.sqrt(np.nanmean(error**2))),
             }
         )

@@ -26,16 +26,8 @@ class FitOptions(Options):
     alpha: float | None = option(
         default=None, help="Frequencies are k^-(alpha+1).", default_text="the column frequency"
     )
-    target: float | None = option(
-        default=None, help="Full strength S.", default_text="the largest mean strength of skill 1"
-    )
+    target: float | None = option(default=None, help="Full strength S.", default_text="fitted to skill 1")
     share: float = option(default=0.5, help="A skill has emerged at this share of S, below 1.", above=0)
-    draws: int = option(
-        default=200,
-        help="Calibrations behind an interval: over runs drawn with replacement, or over residuals.",
-        least=0,
-    )
-    seed: int = option(default=0, help="Seed of the resampling.", least=0)
 
     def check(self) -> None:
         """Refuse a share that nothing reaches.

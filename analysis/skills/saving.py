@@ -17,7 +17,6 @@ def save_fit(path: str | Path, fit: SkillFit, *, source: str, any_name: bool = F
             None,
             "skills fit",
             {**fit.options.to_dict(), "target": fit.target, "n_runs": fit.n_runs, "source": source},
-            seed=fit.options.seed,
             result_tables={
                 SKILLS.name: fit.emergence,
                 CURVES.name: fit.curves(),

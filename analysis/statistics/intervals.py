@@ -197,7 +197,7 @@ def jackknife(
     if n > 1 and np.isfinite(value):
         left_out = np.array([statistic(np.delete(groups, i, axis=0)) for i in range(n)])
         sd = _jackknife_error(left_out) * float(np.sqrt(n))
-        low, high = _left_out_ends(value, left_out, widen * student_reach(n, level), support)
+        low, high = left_out_ends(value, left_out, support=support, widen=widen, level=level)
     there = Method.CONSERVATIVE if widen > 1 else Method.JACKKNIFE
     return Estimate(
         mean=value,
@@ -218,8 +218,24 @@ def _jackknife_error(left_out: Floats) -> float:
     return float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2)))
 
 
-def _left_out_ends(value: float, left_out: Floats, reach: float, support: Support) -> tuple[float, float]:
-    """Ends of the jackknife's interval; none where a value has no place on the scale."""
+def left_out_ends(
+    value: float,
+    left_out: Floats,
+    *,
+    support: Support = Support.REAL,
+    widen: float = 1.0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Ends of the jackknife's interval; NaN where a value has no place on the support's scale.
+
+    Args:
+        value: Of all replicates.
+        left_out: (n,) values without one replicate each.
+        support: Range of the value.
+        widen: Factor of the half-width.
+        level: Coverage of the interval.
+    """
+    reach = widen * student_reach(len(left_out), level)
     if np.all(left_out == value):
         return value, value
     scale = support.value

@@ -77,11 +77,16 @@ def _fit_view(found: "SkillFit", source: str, run: int | None) -> View:
         "calibrated": "skill 1",
         "predicted": f"skills 2 to {len(found.shares)}",
         "best held-out error": found.comparison()["family"][0],
-        "seed": found.options.seed,
     }
     if run is not None:
         facts["run"] = run
-    return View(rows=found.emergence, details=found.comparison(), facts=facts, document=found.to_dict())
+    return View(
+        rows=found.emergence,
+        details=found.comparison(),
+        facts=facts,
+        document=found.to_dict(),
+        notes=found.notes,
+    )
 
 
 @command(

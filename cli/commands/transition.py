@@ -44,7 +44,12 @@ def transition(
     table = form.read(file, output)
     with progress_bar("fitting runs", output) as update:
         found = training_transitions(
-            table, columns=columns, draws=options.draws, seed=options.seed, progress=update
+            table,
+            columns=columns,
+            draws=options.draws,
+            seed=options.seed,
+            margin=options.margin,
+            progress=update,
         )
     emit(_view(found), output)
 
@@ -57,7 +62,7 @@ def _view(result: "TrainingResult") -> View:
         facts["exponent of |E||K|"] = (
             f"{told.exponent:.3g} ({told.low:.3g} to {told.high:.3g}), {told.method}"
         )
-        facts["prediction 0.5"] = told.verdict
+        facts["prediction 0.5"] = f"{told.verdict} (margin {told.margin:g})"
     notes = [f"left out: {reason}" for reason in result.left_out]
     if result.exponents:
         notes.append(result.statement)

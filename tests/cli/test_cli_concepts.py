@@ -58,7 +58,7 @@ def test_transitions_of_a_log(run, tmp_path):
     pl.concat(frames).write_parquet(path)
     found = run("transition", path, "--metric", "accuracy", "--draws", "20")
     assert found.code == 0
-    assert "confirmed" in found.out
+    assert "compatible (margin 0.1)" in found.out
     assert "exponent 0.5 only" in found.err
     document = json.loads(
         run("transition", path, "--metric", "accuracy", "--draws", "20", "--format", "json").out

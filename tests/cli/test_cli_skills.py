@@ -31,7 +31,7 @@ def test_fits(tmp_path, capsys):
         for t in x
     ]
     pl.DataFrame(rows).write_csv(tmp_path / "curves.csv")
-    words = ["skills", "fit", str(tmp_path / "curves.csv"), "--alpha", "0.6", "--draws", "5"]
+    words = ["skills", "fit", str(tmp_path / "curves.csv"), "--alpha", "0.6"]
     assert main([*words, "--store", str(tmp_path / "net.duckdb")]) == 0
     shown = capsys.readouterr().out
     assert "skills 2 to 3" in shown

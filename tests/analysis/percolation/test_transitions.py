@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from emergraph.analysis.percolation.predictions import bipartite_giant
-from emergraph.analysis.percolation.scaling import RunCurve, collapse_exponent, slope_exponent
+from emergraph.analysis.percolation.scaling import Exponent, RunCurve, collapse_exponent, slope_exponent
 from emergraph.analysis.percolation.training import LogColumns, training_transitions
 from emergraph.analysis.percolation.transitions import fit_transition, pair_order_parameter
 from emergraph.errors import InvalidInputError, UsageError
@@ -94,7 +94,9 @@ def runs(exponent, shape=None, *, sizes=(200, 400, 800, 1600), seeds=3):
     return pl.concat(frames)
 
 
-@pytest.mark.parametrize(("exponent", "verdict"), [(0.5, "confirmed"), (0.25, "refuted"), (1.0, "refuted")])
+@pytest.mark.parametrize(
+    ("exponent", "verdict"), [(0.5, "compatible"), (0.25, "incompatible"), (1.0, "incompatible")]
+)
 def test_the_exponent_of_smooth_runs_is_found_and_judged(exponent, verdict):
     result = training_transitions(runs(exponent), draws=100)
     assert len(result.fits) == 12
@@ -114,9 +116,29 @@ def test_the_exponent_of_percolating_runs_is_that_of_their_thresholds():
     result = training_transitions(runs(0.5, lambda x, size: pair_order_parameter(x, 90, size)), draws=20)
     assert result.exponent.method == "threshold"
     assert result.exponent.exponent == pytest.approx(0.5, abs=0.04)
-    assert result.exponent.verdict == "confirmed"
+    assert result.exponent.verdict == "compatible"
     assert result.exponents[1].doubtful
     assert result.exponents[1].exponent > 0.6
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.05, 0.51, "undecided"),  # once "confirmed": it holds 0.5, and neither 0 nor 1
+        (0.4, 0.6, "compatible"),
+        (0.39, 0.6, "undecided"),
+        (0.45, 0.61, "undecided"),
+        (0.2, 0.39, "incompatible"),
+        (0.61, 0.9, "incompatible"),
+        (0.2, 0.41, "undecided"),
+        (-0.1, 1.2, "undecided"),
+    ],
+)
+def test_words_follow_the_margin(low, high, verdict):
+    about = {"method": "middle", "factor": None, "n_runs": 9, "n_sizes": 3}
+    found = Exponent(exponent=(low + high) / 2, low=low, high=high, **about)
+    assert found.verdict == verdict
+    assert Exponent(exponent=0.3, low=0.2, high=0.8, margin=0.3, **about).verdict == "compatible"
 
 
 def test_an_interval_that_holds_everything_decides_nothing():

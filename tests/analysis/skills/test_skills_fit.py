@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength, skill_frequencies
 from emergraph.analysis.skills.families import FAMILIES, Axis
@@ -32,16 +33,56 @@ def test_a_multilinear_truth_is_found_and_predicted():
     x, p = np.linspace(0, 400, 60), skill_frequencies(4, 0.7)
     truth = multilinear_strength(x, p[:, None], target=2, start=0.02, rate=0.1)
     curves = SkillCurves.from_frame(table(x, truth, runs=6, noise=0.02, frequency=p))
-    found = fit_skills(curves, FitOptions(target=2, draws=60))
+    found = fit_skills(curves, FitOptions())
     expected = emergence_time(p, share=0.5, target=2, start=0.02, rate=0.1)
     np.testing.assert_allclose(found.emergence["predicted"], expected, rtol=0.03)
     low, high = (found.emergence[name].to_numpy() for name in ("low", "high"))
     assert ((low <= expected) & (expected <= high)).sum() >= 3
+    assert found.target == pytest.approx(2, rel=0.01)
+    assert found.notes == ()
     assert found.comparison()["family"][0] == "multilinear"
     assert found.emergence["calibrated"].to_list() == [True, False, False, False]
     np.testing.assert_allclose(found.emergence["ratio"], 1, atol=0.05)
     errors = dict(found.comparison().select("family", "held_out_error").iter_rows())
     assert errors["multilinear"] < 0.03 < errors["linear"] < errors["same for all"]
+
+
+def noisy_runs(seed, runs=3, points=40, until=60.0):
+    """Runs of one skill of full strength 5, each with a rate of its own."""
+    rng = np.random.default_rng(seed)
+    x = np.linspace(0, until, points)
+    rates = 0.02 * rng.lognormal(0, 0.1, size=(runs, 1))
+    strength = multilinear_strength(x, rates, target=5, start=0.05, rate=1.0)
+    noisy = strength + 0.3 * rng.standard_normal(strength.shape)
+    return SkillCurves(x=x, strength=noisy[:, None, :], frequency=np.ones(1))
+
+
+def test_half_times_of_three_runs_are_covered():
+    """S as the largest of the observed strengths covered 8 %, runs drawn with replacement 68 %."""
+    truth = float(emergence_time(1.0, share=0.5, target=5, start=0.05, rate=0.02))
+    hits, targets = 0, []
+    for seed in range(60):
+        found = fit_skills(noisy_runs(seed))
+        (low,), (high,) = found.emergence["low"], found.emergence["high"]
+        hits += low <= truth <= high
+        targets.append(found.target)
+    assert np.mean(targets) == pytest.approx(5, abs=0.03)
+    assert stats.binom.cdf(hits, 60, 0.94) > 0.005
+
+
+def test_two_runs_have_no_interval():
+    found = fit_skills(noisy_runs(0, runs=2))
+    assert found.emergence["low"].to_list() == [None]
+    assert found.notes == ("no intervals: 2 of at least 3 runs",)
+    assert fit_skills(noisy_runs(0, runs=3)).emergence["low"].null_count() == 0
+
+
+def test_a_skill_that_has_not_levelled_off_needs_its_full_strength():
+    rising = noisy_runs(0, until=25.0)
+    with pytest.raises(InvalidInputError, match=r"has not levelled off.*--target"):
+        fit_skills(rising)
+    assert fit_skills(rising, FitOptions(target=5)).target == 5
+    assert fit_skills(noisy_runs(0, until=40.0)).target == pytest.approx(5, rel=0.1)
 
 
 @pytest.mark.parametrize("axis", list(Axis))
@@ -52,7 +93,7 @@ def test_every_family_finds_its_own_truth(axis):
         parameters = np.array(family.starts[0](12.0)) * 1.1
         truth = [family.curve(x, s, k, parameters) for k, s in enumerate(shares, start=1)]
         found = fit_skills(
-            SkillCurves.from_frame(table(x, truth)), FitOptions(axis=axis, alpha=0.6, target=1, draws=0)
+            SkillCurves.from_frame(table(x, truth)), FitOptions(axis=axis, alpha=0.6, target=1)
         )
         own = next(one for one in found.families if one.name == family.name)
         assert own.held_out_error < 0.02, family.name
@@ -61,9 +102,7 @@ def test_every_family_finds_its_own_truth(axis):
 def test_both_readings_of_the_data_shot_can_be_told_apart():
     x, p = np.linspace(0, 9000, 50), skill_frequencies(3, 0.6)
     truth = data_from_loss(x * p[:, None], per_skill=800)
-    found = fit_skills(
-        SkillCurves.from_frame(table(x, truth, frequency=p)), FitOptions(axis=Axis.DATA, draws=0)
-    )
+    found = fit_skills(SkillCurves.from_frame(table(x, truth, frequency=p)), FitOptions(axis=Axis.DATA))
     assert found.comparison()["family"][0] == "from loss"
     (samples,) = next(family.parameters for family in found.families if family.name == "from loss")
     assert samples * p[0] == pytest.approx(800, rel=0.02)
@@ -72,9 +111,7 @@ def test_both_readings_of_the_data_shot_can_be_told_apart():
 def test_parameters_are_served_in_order():
     x = np.arange(0, 21, 1.0)
     truth = [parameter_strength(x, k, per_skill=4) for k in (1, 2, 3)]
-    found = fit_skills(
-        SkillCurves.from_frame(table(x, truth)), FitOptions(axis=Axis.PARAMETERS, alpha=0.6, draws=0)
-    )
+    found = fit_skills(SkillCurves.from_frame(table(x, truth)), FitOptions(axis=Axis.PARAMETERS, alpha=0.6))
     assert found.families[0].parameters[0] == pytest.approx(4, abs=0.01)
     assert found.emergence["predicted"].to_list() == pytest.approx([2, 6, 10], abs=0.05)
 
