@@ -54,8 +54,8 @@ class Exponent:
     def verdict(self) -> str:
         """What the interval says of the prediction 0.5 and all exponents within the margin of it.
 
-        "compatible": the interval lies within the margin. "incompatible": it lies outside. "undecided": neither;
-        holding 0.5 is no evidence for it where the interval is wide.
+        "compatible": the interval lies within the margin. "incompatible": it lies outside. "undecided":
+        neither; holding 0.5 is no evidence for it where the interval is wide.
         """
         nearest, farthest = PREDICTED - self.margin, PREDICTED + self.margin
         if nearest <= self.low and self.high <= farthest:
