@@ -121,6 +121,8 @@ def test_six_runs_are_the_least_and_more_than_seven_are_drawn():
     assert paired_runs_p(x[:5], y[:5]).p is None
     assert paired_runs_p(x[:7], y[:7]).how.startswith("all 5040")
     assert paired_runs_p(x, y, draws=99).how == "99 random pairings of 8 runs"
-    assert paired_runs_p(np.ones((6, 9)), y[:6]).how == "a run is constant"
+    assert paired_runs_p(np.ones((6, 9)), y[:6]).how == "no run in which both vary"
+    x[0] = 1.0  # one run that does not vary goes with nothing
+    assert 0 < paired_runs_p(x[:6], y[:6]).p <= 1
     with pytest.raises(UsageError, match="one shape"):
         paired_runs_p(x, y[:6])
