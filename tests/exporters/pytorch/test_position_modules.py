@@ -85,10 +85,13 @@ def test_rotary_embedding_from_position_zero_makes_the_graph_of_that_from_one(tm
 
 
 def test_a_class_token_changes_its_source_and_the_pooling_alone(tmp_path, quiet):
+    torch.manual_seed(0)
+    whole = Vision(class_token=True)
+    shared = {name: value for name, value in whole.state_dict().items() if name not in ("token", "place")}
     graphs = {}
     for class_token in (True, False):
-        torch.manual_seed(0)
         module = Vision(class_token=class_token)
+        assert module.load_state_dict(shared, strict=False).unexpected_keys == []
         graphs[class_token] = exported(module, (torch.randn(1, 3, 8, 8),), tmp_path, f"v{class_token}", quiet)
     tables = []
     for store, _ in graphs.values():
@@ -103,6 +106,7 @@ def test_a_class_token_changes_its_source_and_the_pooling_alone(tmp_path, quiet)
                     layers.drop("activation_tensor", "n_params", "n_zeros"),
                     weighted,
                     blocks.select("kind", "layer", "n_src", "n_dst", "n_edges"),
+                    opened.graph().edges(),
                 )
             )
     with_token, with_mean = tables
@@ -114,6 +118,7 @@ def test_a_class_token_changes_its_source_and_the_pooling_alone(tmp_path, quiet)
         ("encoder.layers.0.linear2", 8),
     ]
     assert with_token[2].equals(with_mean[2])
+    assert with_token[3].equals(with_mean[3])  # unit by unit, weights included
 
 
 def test_every_layer_of_a_vision_transformer_is_traced(tmp_path, quiet):
