@@ -30,7 +30,7 @@ from grammar.findings import (
     seen_pairs,
     transitions,
 )
-from grammar.page import Tables, page
+from grammar.page import Tables, long_tables, page
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "grammar"
@@ -129,7 +129,8 @@ def write(
     tables.data.write_parquet(results / "data.parquet")
     tables.recorded.write_parquet(results / "recorded.parquet")
     (results / "after_grammar.json").write_text(json.dumps(tables.after_grammar, indent=1) + "\n")
-    (docs / "percolation-study.md").write_text(page(tables, plans, recorded, PAPER), encoding="utf-8")
+    (docs / "percolation-study.md").write_text(page(tables, plans, PAPER), encoding="utf-8")
+    (results / "tables.md").write_text(long_tables(tables, recorded), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

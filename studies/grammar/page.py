@@ -1,4 +1,4 @@
-"""`docs/percolation-study.md`, written from the tables of the study."""
+"""`docs/percolation-study.md` and the tables beside the results, written from the study's data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ from grammar.experiment import Run
 from grammar.findings import METRICS, PRIMARY
 
 TEMPLATE = Path(__file__).with_name("page.md")
+TABLES = Path(__file__).with_name("tables.md")
+PREDICTED = ("descriptive types", "unseen pairs")
+"""Capabilities whose exponent the theory predicts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,8 @@ def answer(tables: Tables) -> str:
     return f"The exponent of descriptive types, 0.5 by the theory, is {'; '.join(parts)}."
 
 
-def page(tables: Tables, runs: dict[str, Sequence[Run]], recorded: Run, paper: Run) -> str:
-    """The whole page."""
+def page(tables: Tables, runs: dict[str, Sequence[Run]], paper: Run) -> str:
+    """The page of findings."""
     first = next(iter(runs.values()))[0]
     settings = "; ".join(
         f"{name}: {own[0].batch} sentences per step, learning rate {own[0].learning_rate}, "
@@ -52,9 +55,16 @@ def page(tables: Tables, runs: dict[str, Sequence[Run]], recorded: Run, paper: R
         checks=first.checks,
         paper=f"|E| = {paper.n_entities}, |K| = {paper.n_properties}, width {paper.width}, "
         f"{paper.batch} sentences per step, {paper.steps} steps",
-        exponents=_exponents(tables),
+        exponents=_exponents(tables.exponents.filter(pl.col("capability").is_in(PREDICTED))),
         after_grammar=_after_grammar(tables),
         phases=_phases(tables),
+    )
+
+
+def long_tables(tables: Tables, recorded: Run) -> str:
+    """The tables that lie beside the results."""
+    return TABLES.read_text(encoding="utf-8").format(
+        exponents=_exponents(tables.exponents),
         data=_data(tables),
         recorded_properties=recorded.n_properties,
         recorded_batch=recorded.batch,
@@ -63,7 +73,7 @@ def page(tables: Tables, runs: dict[str, Sequence[Run]], recorded: Run, paper: R
     )
 
 
-def _exponents(tables: Tables) -> str:
+def _exponents(exponents: pl.DataFrame) -> str:
     rows = [
         [
             row["group"],
@@ -72,9 +82,9 @@ def _exponents(tables: Tables) -> str:
             f"{row['runs_percolation']} / {row['runs_smooth']} / {row['runs_undecided']}",
             f"{row['exponent']:.2f}",
             f"{row['low']:.2f} to {row['high']:.2f}",
-            row["verdict"] if row["capability"] in ("descriptive types", "unseen pairs") else "",
+            row["verdict"] if row["capability"] in PREDICTED else "",
         ]
-        for row in tables.exponents.filter(method="collapse").iter_rows(named=True)
+        for row in exponents.filter(method="collapse").iter_rows(named=True)
     ]
     head = ("setting", "capability", "metric", "shape", "exponent", "95 %", "0.5 is")
     return table(head, rows, words=3)
