@@ -19,7 +19,7 @@ from emergraph.exporters.operations import Kind, OpSpec, spec_of
 from emergraph.exporters.runtime.quantization import dequantize
 
 Array = NDArray[np.generic]
-Reader = Callable[[str], Array]
+ConstantReader = Callable[[str], Array]
 
 FLOAT = int(onnx.TensorProto.FLOAT)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.cutting import cut_model
-from emergraph.analysis.pruning.channels.tracks import ChannelMap, Reader, channel_map
+from emergraph.analysis.pruning.channels.tracks import ChannelMap, ChannelReader, channel_map
 from emergraph.analysis.pruning.channels.unneeded import Groups, Unneeded, channel_groups
 from emergraph.analysis.pruning.maskedtensors import Zeroed
 from emergraph.analysis.pruning.removal import Removal
@@ -99,9 +99,9 @@ class Shrinker:
         return channel_groups(self.channels)
 
     @cached_property
-    def _roots(self) -> dict[str, list[Reader]]:
+    def _roots(self) -> dict[str, list[ChannelReader]]:
         """Initializer -> the contractions whose weights are made of it."""
-        found: dict[str, list[Reader]] = {}
+        found: dict[str, list[ChannelReader]] = {}
         for reader in self.channels.readers:
             stack = [self._run.flat.nodes[reader.node].input[reader.position]]
             while stack:
@@ -187,7 +187,7 @@ class Shrinker:
             file_bytes_if_removed=float(self._file_bytes - cut_bytes),
         )
 
-    def _weights(self, reader: Reader) -> str:
+    def _weights(self, reader: ChannelReader) -> str:
         return str(self._run.flat.nodes[reader.node].input[reader.position])
 
     def _stored(self, name: str) -> float:
@@ -199,7 +199,7 @@ class Shrinker:
         largest = max(values, key=lambda v: v.size, default=None)
         return 0.0 if largest is None else float(largest.dtype.itemsize)
 
-    def _sizes(self, reader: Reader, unneeded: Unneeded) -> tuple[int, int]:
+    def _sizes(self, reader: ChannelReader, unneeded: Unneeded) -> tuple[int, int]:
         """Elements of a reader's weights, before and after."""
         shape = list(self.channels.constants.value(self._weights(reader)).shape)
         before = int(np.prod(shape))
@@ -209,7 +209,7 @@ class Shrinker:
         return before, int(np.prod(shape))
 
     @staticmethod
-    def _out(readers: Sequence[Reader], n_units: int) -> NDArray[np.int64] | None:
+    def _out(readers: Sequence[ChannelReader], n_units: int) -> NDArray[np.int64] | None:
         for reader in readers:
             if reader.out is not None and len(reader.out) == n_units:
                 return reader.out

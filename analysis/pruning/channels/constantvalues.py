@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants
-from emergraph.analysis.pruning.channels.tracks import ChannelMap, Reader, Track
+from emergraph.analysis.pruning.channels.tracks import ChannelMap, ChannelReader, ChannelTrack
 from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import input_name, is_unpadded
 from emergraph.exporters.operations import POINTWISE, Kind, kind_of, spec_of
@@ -21,7 +21,7 @@ from emergraph.exporters.runtime.reference import run_node
 from emergraph.exporters.trainingmode import trains
 
 Floats = NDArray[np.float64]
-Weights = Callable[[Reader], Floats]
+Weights = Callable[[ChannelReader], Floats]
 """Gives the sums of a reader's weights over taps, (channels made, channels read)."""
 
 
@@ -50,7 +50,7 @@ def constant_values(channels: ChannelMap, constants: ModelConstants, weights: We
 
 def _contracted(
     constants: ModelConstants,
-    reader: Reader,
+    reader: ChannelReader,
     node: onnx.NodeProto,
     known: dict[str, Floats],
     weights: Weights,
@@ -81,7 +81,9 @@ def _contracted(
     return values if plain else np.full(n, np.nan)
 
 
-def weights_present(reader: Reader, constants: ModelConstants, node: onnx.NodeProto) -> NDArray[np.bool_]:
+def weights_present(
+    reader: ChannelReader, constants: ModelConstants, node: onnx.NodeProto
+) -> NDArray[np.bool_]:
     """(channels made, channels read) whether a weight other than zero joins the two.
 
     Where all channels made are needed there is one row; a reader whose channels are not known has one column.
@@ -90,13 +92,13 @@ def weights_present(reader: Reader, constants: ModelConstants, node: onnx.NodePr
     return np.asarray(_arranged(values != 0, reader).any(axis=1))
 
 
-def weight_sums(reader: Reader, constants: ModelConstants, node: onnx.NodeProto) -> Floats:
+def weight_sums(reader: ChannelReader, constants: ModelConstants, node: onnx.NodeProto) -> Floats:
     """(channels made, channels read) sums over taps."""
     values = constants.value(node.input[reader.position])
     return np.asarray(_arranged(values.astype(np.float64), reader).sum(axis=1))
 
 
-def _arranged(values: NDArray[np.generic], reader: Reader) -> NDArray[np.generic]:
+def _arranged(values: NDArray[np.generic], reader: ChannelReader) -> NDArray[np.generic]:
     """As (made, taps, read)."""
     if reader.out is None:
         moved = np.moveaxis(values, reader.in_axis, -1)
@@ -114,7 +116,7 @@ def _ridden(
     channels: ChannelMap,
     constants: ModelConstants,
     node: onnx.NodeProto,
-    track: Track,
+    track: ChannelTrack,
     known: dict[str, Floats],
 ) -> Floats:
     nothing = np.full(len(track.ids), np.nan)
@@ -152,7 +154,7 @@ def _pointwise(
     channels: ChannelMap,
     constants: ModelConstants,
     node: onnx.NodeProto,
-    track: Track,
+    track: ChannelTrack,
     known: dict[str, Floats],
 ) -> Floats:
     nothing = np.full(len(track.ids), np.nan)

@@ -7,7 +7,7 @@ import onnx
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.constantvalues import weight_sums
-from emergraph.analysis.pruning.channels.tracks import Reader
+from emergraph.analysis.pruning.channels.tracks import ChannelReader
 from emergraph.analysis.pruning.channels.unneeded import Unneeded
 from emergraph.errors import UsageError
 from emergraph.exporters.nodes import input_name
@@ -58,7 +58,7 @@ def _cut_constants(copy: onnx.NodeProto, index: int, unneeded: Unneeded) -> None
 
 
 def _fold(
-    copy: onnx.NodeProto, reader: Reader, unneeded: Unneeded, node: onnx.NodeProto
+    copy: onnx.NodeProto, reader: ChannelReader, unneeded: Unneeded, node: onnx.NodeProto
 ) -> list[onnx.NodeProto]:
     """Add what constant channels contributed to the bias of the contraction that read them."""
     if reader.ids is None or reader.out is None:

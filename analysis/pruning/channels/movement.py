@@ -8,7 +8,14 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants, integers
-from emergraph.analysis.pruning.channels.tracks import FIXED, ChannelMap, Ids, Keeps, Track, UnfollowedError
+from emergraph.analysis.pruning.channels.tracks import (
+    FIXED,
+    ChannelMap,
+    ChannelTrack,
+    Ids,
+    Keeps,
+    UnfollowedError,
+)
 from emergraph.exporters.operations import Kind, kind_of
 
 MAX_ELEMENTS = 50_000_000
@@ -62,7 +69,7 @@ def reshape(m: ChannelMap) -> None:
     m.follow(ids, axis)
 
 
-def _reshaped(track: Track, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, Ids]:
+def _reshaped(track: ChannelTrack, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, Ids]:
     if math.prod(before) > MAX_ELEMENTS:
         raise UnfollowedError("of a tensor that is too large")
     spread = track.ids.reshape([-1 if axis == track.axis else 1 for axis in range(len(before))])
@@ -189,7 +196,7 @@ def _slice_settings(
 
 
 def _chosen(
-    track: Track, chosen: NDArray[np.int64]
+    track: ChannelTrack, chosen: NDArray[np.int64]
 ) -> Callable[[onnx.NodeProto, Keeps, ModelConstants], list[onnx.NodeProto]]:
     """The node becomes a Gather of the channels that stay."""
 

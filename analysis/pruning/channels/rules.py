@@ -7,12 +7,19 @@ import onnx
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.movement import MOVEMENT
-from emergraph.analysis.pruning.channels.tracks import ChannelMap, Ids, Keeps, Reader, Track, UnfollowedError
+from emergraph.analysis.pruning.channels.tracks import (
+    ChannelMap,
+    ChannelReader,
+    ChannelTrack,
+    Ids,
+    Keeps,
+    UnfollowedError,
+)
 from emergraph.exporters.nodes import is_unpadded
 from emergraph.exporters.operations import CONVOLUTIONS, POINTWISE, Kind, kind_of
 from emergraph.exporters.runtime.quoting import quoted
 
-Rule = Callable[[ChannelMap], None]
+ChannelRule = Callable[[ChannelMap], None]
 
 
 def pointwise(m: ChannelMap) -> None:
@@ -62,12 +69,14 @@ def convolution(m: ChannelMap) -> None:
         _read(m, track, in_axis, (ids, out_axis), foldable=foldable, uses=positions)
     elif group == n_in == n_out:
         ids = None if track is None else track.ids
-        m.readers.append(Reader(m.index, 1, None, 1, ids, 0, False, positions, depthwise=ids is not None))
+        m.readers.append(
+            ChannelReader(m.index, 1, None, 1, ids, 0, False, positions, depthwise=ids is not None)
+        )
         m.cut(1, 0, ids)
         if ids is not None:
             m.rewrite(_regroup(ids))
     else:
-        m.readers.append(Reader(m.index, 1, None, 1, None, 0, False, positions))
+        m.readers.append(ChannelReader(m.index, 1, None, 1, None, 0, False, positions))
         if track is not None:
             m.fix(track.ids, f"is read by the grouped {m.node.op_type} {quoted(m.node.name)}")
         return
@@ -87,7 +96,7 @@ def _regroup(ids: Ids) -> Callable[[onnx.NodeProto, Keeps, ModelConstants], list
     return change
 
 
-def _contracted(m: ChannelMap, position: int, axis: int) -> Track | None:
+def _contracted(m: ChannelMap, position: int, axis: int) -> ChannelTrack | None:
     """The channels of an input if they lie on the axis that is contracted; others are fixed."""
     track = m.track(position)
     if track is None or track.axis == axis:
@@ -98,7 +107,7 @@ def _contracted(m: ChannelMap, position: int, axis: int) -> Track | None:
 
 def _read(
     m: ChannelMap,
-    track: Track | None,
+    track: ChannelTrack | None,
     in_axis: int,
     made: tuple[Ids | None, int],
     *,
@@ -108,7 +117,7 @@ def _read(
     """The current node contracts the channels of its input 0 with the weights of its input 1."""
     ids = None if track is None else track.ids
     m.cut(1, in_axis, ids)
-    m.readers.append(Reader(m.index, 1, ids, in_axis, *made, foldable, uses))
+    m.readers.append(ChannelReader(m.index, 1, ids, in_axis, *made, foldable, uses))
 
 
 def gemm(m: ChannelMap) -> None:
@@ -155,7 +164,7 @@ def matmul(m: ChannelMap) -> None:
     if constant[0]:
         m.cut(0, 1, read)
         m.cut(0, 0, ids)
-        m.readers.append(Reader(m.index, 0, read, 1, ids, 0, False, uses))
+        m.readers.append(ChannelReader(m.index, 0, read, 1, ids, 0, False, uses))
     else:
         m.cut(1, 1, ids)
         _read(m, track, 0, (ids, 1), foldable=True, uses=uses)
@@ -170,7 +179,7 @@ def recurrent(m: ChannelMap) -> None:
         raise UnfollowedError("which carries them through time")
     steps = float(shape[0] * shape[1])
     _read(m, track, 2, (None, 1), foldable=False, uses=steps)
-    m.readers.append(Reader(m.index, 2, None, 2, None, 1, False, steps))
+    m.readers.append(ChannelReader(m.index, 2, None, 2, None, 1, False, steps))
     for k in range(1, len(m.node.input)):
         if (other := m.track(k)) is not None:
             m.fix(other.ids, f"is a state of {m.node.op_type} {quoted(m.node.name)}")
@@ -219,7 +228,7 @@ def cast_like(m: ChannelMap) -> None:
         m.follow(track.ids, track.axis)
 
 
-RULES: dict[Kind, Rule] = {
+RULES: dict[Kind, ChannelRule] = {
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys(CONVOLUTIONS, convolution),
     Kind.CAST_LIKE: cast_like,

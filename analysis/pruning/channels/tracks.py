@@ -28,7 +28,7 @@ class UnfollowedError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Track:
+class ChannelTrack:
     """The channels of one axis of a tensor."""
 
     axis: int
@@ -46,7 +46,7 @@ class ConstantCut:
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class ChannelReader:
     """A contraction: what it makes depends on the channels that it reads with a weight other than zero."""
 
     node: int
@@ -79,8 +79,8 @@ class ChannelMap:
     shapes: Mapping[str, tuple[int, ...]]
     constants: ModelConstants
     """Of the unpruned model."""
-    tracks: dict[str, Track] = field(default_factory=dict)
-    readers: list[Reader] = field(default_factory=list)
+    tracks: dict[str, ChannelTrack] = field(default_factory=dict)
+    readers: list[ChannelReader] = field(default_factory=list)
     cuts: dict[int, list[ConstantCut]] = field(default_factory=dict)
     rewrites: dict[int, list[Rewrite]] = field(default_factory=dict)
     n_channels: int = 1
@@ -90,7 +90,7 @@ class ChannelMap:
     """The node that a rule looks at."""
     index: int = -1
 
-    def track(self, position: int) -> Track | None:
+    def track(self, position: int) -> ChannelTrack | None:
         """The channels of an input of the current node."""
         return self.tracks.get(self.name(position))
 
@@ -151,7 +151,7 @@ class ChannelMap:
         axis = axis % len(self.shape(name))
         if self.shape(name)[axis] != len(ids):
             raise UnfollowedError("whose output has another size")
-        self.tracks[name] = Track(axis, ids)
+        self.tracks[name] = ChannelTrack(axis, ids)
 
     def unite(self, a: Ids, b: Ids) -> None:
         """Two tensors' channels go only together."""

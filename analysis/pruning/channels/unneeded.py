@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.constantvalues import constant_values, weight_sums, weights_present
-from emergraph.analysis.pruning.channels.tracks import FIXED, ChannelMap, Ids, Reader
+from emergraph.analysis.pruning.channels.tracks import FIXED, ChannelMap, ChannelReader, Ids
 from emergraph.exporters.runtime.quoting import quoted
 
 Mask = NDArray[np.bool_]
@@ -94,7 +94,7 @@ class Unneeded:
         """What needs a channel, in words."""
         return self.reasons.get(int(self.groups.label[channel]), "is not needed")
 
-    def _read(self, reader: Reader) -> tuple[Reader, Ids, Ids | None, Mask] | None:
+    def _read(self, reader: ChannelReader) -> tuple[ChannelReader, Ids, Ids | None, Mask] | None:
         if reader.ids is None:
             return None
         node = channels_node(self.channels, reader)
@@ -106,7 +106,7 @@ class Unneeded:
         out = None if reader.out is None else label[reader.out]
         return reader, label[reader.ids], out, present & ~spared[None, :]
 
-    def _settle(self, needed: Mask, reads: list[tuple[Reader, Ids, Ids | None, Mask]]) -> None:
+    def _settle(self, needed: Mask, reads: list[tuple[ChannelReader, Ids, Ids | None, Mask]]) -> None:
         changed = True
         while changed:
             changed = False
@@ -132,6 +132,6 @@ class Unneeded:
         return np.unique(np.array(found, dtype=np.int64))
 
 
-def channels_node(channels: ChannelMap, reader: Reader) -> onnx.NodeProto:
+def channels_node(channels: ChannelMap, reader: ChannelReader) -> onnx.NodeProto:
     """The node of a reader."""
     return channels.flat.nodes[reader.node]
