@@ -59,3 +59,18 @@ def class_labels(labels: Array, n_classes: int, *, ignored: int | None = None) -
             f"{n_classes} classes of the output; {hint} leaves out those that stand for no class"
         )
     return ClassLabels(classes, counted)
+
+
+def are_probabilities(values: NDArray[np.generic]) -> bool:
+    """Whether outputs are shares of classes on the last axis already: what comes out of a softmax.
+
+    Example:
+        >>> are_probabilities(np.array([[0.25, 0.75]])), are_probabilities(np.array([[0.9, 0.2]]))
+        (True, False)
+    """
+    shares = np.asarray(values, dtype=np.float64)
+    if not shares.size or not shares.ndim or shares.shape[-1] < 2:
+        return False
+    if not np.all((shares >= 0) & (shares <= 1 + 1e-4)):
+        return False
+    return bool(np.allclose(shares.sum(axis=-1), 1, atol=1e-3))

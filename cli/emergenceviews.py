@@ -129,6 +129,7 @@ def report_view(report: "EmergenceReport") -> View:
                 f"{null.kind.value}: the weights of {len(null.kept_blocks)} blocks stay where they are, "
                 "they cannot be told apart in a tensor of the model"
             )
+    notes += [null.note for null in report.nulls if null.note is not None]
     notes += [f"no {what.replace('_', ' ')}: {why}" for what, why in report.left_out.items()]
     rows = [_report_row(report, str(summary.interior)) for summary in report.sweep.summaries]
     nulls = [

@@ -19,6 +19,7 @@ from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.paths.scaled import Scaled, concatenate
 from emergraph.analysis.paths.states import UnitClasses, classify
+from emergraph.analysis.statistics.permutation import SIGNIFICANT, least_p
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 from emergraph.options import member
@@ -100,12 +101,24 @@ class NullResult(ShownInNotebooks):
     kept_blocks: tuple[str, ...] = ()
     """Names of the blocks whose weights stayed where they are."""
 
+    @property
+    def least_p(self) -> float:
+        """The smallest two-sided p value that so many draws can give."""
+        return least_p(self.n_draws, two_sided=True)
+
     def comparison(self, interior: Interior | str) -> NullComparison:
         """The comparison of one interior."""
         for comparison in self.comparisons:
             if comparison.interior == interior:
                 return comparison
         raise UsageError(f"Interior '{interior}' was not counted: ask for it with interiors=(...)")
+
+    @property
+    def note(self) -> str | None:
+        """What to know about the p values: nothing, or that they cannot reject."""
+        if self.least_p <= SIGNIFICANT:
+            return None
+        return f"{self.kind.value}: {self.n_draws} draws cannot give a p below {self.least_p:.2g}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the single draws."""

@@ -63,7 +63,9 @@ class ReportOptions(Options):
     )
     null_draws: int = option(default=100, help="Draws of each null model of activity.", least=2)
     weight_draws: int = option(
-        default=10, help="Draws of each null model of weights: each runs the model again.", least=2
+        default=99,
+        help="Draws of each null model of weights: each runs the model again; p is at least 2 / (draws + 1).",
+        least=2,
     )
     noise: float = option(
         default=0.1, help="Size of weight_noise, relative to each tensor's root mean square.", above=0

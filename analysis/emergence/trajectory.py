@@ -21,7 +21,7 @@ from emergraph.analysis.emergence.options import TrajectoryOptions
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.analysis.statistics.intervals import Support, student
-from emergraph.analysis.statistics.permutation import holm, partial_spearman
+from emergraph.analysis.statistics.permutation import SIGNIFICANT, holm, partial_spearman
 from emergraph.analysis.statistics.series import (
     MINIMUM_RUNS,
     MINIMUM_STEPS,
@@ -34,8 +34,6 @@ Floats = NDArray[np.float64]
 
 MINIMUM_PAIRS = 4
 """Fewest pairs that a correlation is taken of."""
-SIGNIFICANT = 0.05
-"""Level of the verdict, after Holm's correction."""
 
 
 @dataclass(frozen=True, kw_only=True)

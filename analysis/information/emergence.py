@@ -59,7 +59,7 @@ class BlockInformation:
 
     @property
     def deviations(self) -> Floats:
-        """(repeats,) deviations of the difference; an estimate at its ceiling has none."""
+        """(repeats,) deviations of the difference; NaN where one of the estimates is at its ceiling."""
         micro = np.mean([_deviations(estimate) for estimate in self.micro], axis=0)
         return np.asarray(_deviations(self.macro) - micro)
 
@@ -97,7 +97,10 @@ class BlockInformation:
 
 
 def _deviations(estimate: MutualInformation) -> Floats:
-    return np.zeros_like(estimate.deviations) if estimate.at_ceiling else estimate.deviations
+    """Of an estimate; a ceiling of 0 bits (one input) is exact, any other has none."""
+    if not estimate.at_ceiling:
+        return estimate.deviations
+    return np.full_like(estimate.deviations, 0.0 if estimate.ceiling == 0 else np.nan)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.statistics.intervals import percentiles
+from emergraph.analysis.statistics.intervals import student_reach
 
 Floats = NDArray[np.float64]
 
@@ -43,9 +43,12 @@ class MutualInformation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Bootstrap interval of 95 %, capped at the ceiling; NaN without repeats."""
+        """Interval of 95 % over halves, capped at the ceiling; NaN without repeats, and at the ceiling.
+
+        A capped estimate says what the data cannot exceed, and nothing of how near it is known.
+        """
         if self.at_ceiling:
-            return self.ceiling, self.ceiling
+            return float("nan"), float("nan")
         low, high = spread(self.raw, self.deviations)
         return min(low, self.ceiling), min(high, self.ceiling)
 
@@ -67,6 +70,12 @@ class MutualInformation:
 
 
 def spread(value: float, deviations: Floats) -> tuple[float, float]:
-    """Return the interval around a value that deviations of resampled values give; NaN for none."""
-    low, high = percentiles(deviations)
-    return value + low, value + high
+    """Return Student's interval around a value whose error resampled values show; NaN for none.
+
+    Percentiles of a hundred deviations are their third largest and smallest, and cover 92 %.
+    """
+    finite = deviations[np.isfinite(deviations)]
+    if finite.size < 2:
+        return float("nan"), float("nan")
+    reach = student_reach(finite.size, 0.95) * float(finite.std(ddof=1))
+    return value - reach, value + reach

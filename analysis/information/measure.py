@@ -1,7 +1,7 @@
 """One call for every estimator: project, estimate, resample, compare with the ceiling."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -162,7 +162,10 @@ def measure(
         return _estimate(0.0, np.zeros(options.repeats), inputs, options, len(x), about)
     if options.estimator == EstimatorName.CODES:
         a, b = distinct_states(x), distinct_states(y)
-        about |= {"distinct_x": int(a.max()) + 1, "distinct_y": int(b.max()) + 1}
+        seen = int(a.max()) + 1, int(b.max()) + 1
+        about |= {"distinct_x": seen[0], "distinct_y": seen[1]}
+        # counting n samples tells at most log2 of the distinct states among them, however many there are
+        inputs = replace(inputs, distinct=min(*seen, inputs.distinct or min(seen)))
         deviations = _halves(lambda half: code_information(a[half], b[half]), len(x), options)
         return _estimate(code_information(a, b), deviations, inputs, options, len(x), about)
     raws, deviations, told = _repeated(x, y, inputs, options)

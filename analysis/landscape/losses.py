@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.labels import ClassLabels, class_labels
+from emergraph.analysis.labels import ClassLabels, are_probabilities, class_labels
 from emergraph.analysis.landscape.options import LossKind
 from emergraph.errors import UsageError
 
@@ -61,10 +61,10 @@ def output_kind(values: NDArray[np.generic], *, sigmoid: bool = False) -> Output
         (<OutputKind.PROBABILITIES: 'probabilities'>, <OutputKind.SCORES: 'scores'>)
     """
     x = np.asarray(values, dtype=np.float64)
+    if are_probabilities(x):
+        return OutputKind.PROBABILITIES
     if x.size == 0 or not np.all((x >= 0) & (x <= 1 + 1e-4)):
         return OutputKind.SCORES
-    if x.ndim and x.shape[-1] > 1 and np.allclose(x.sum(axis=-1), 1, atol=1e-3):
-        return OutputKind.PROBABILITIES
     return OutputKind.BERNOULLI if sigmoid else OutputKind.SCORES
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emergraph.analysis.labels import class_labels
+from emergraph.analysis.labels import are_probabilities, class_labels
 from emergraph.analysis.landscape.options import LossKind
 from emergraph.errors import UsageError
 
@@ -44,7 +44,7 @@ def tensor_loss(
 ) -> TensorLoss:
     """Decide what `auto` means and prepare the loss: cross-entropy, MSE, KL(base || output), or the user's.
 
-    Classes lie on the output's last axis; cross-entropy and KL are means over all other positions, in nats.
+    Classes lie on the output's last axis; probabilities get no second softmax; cross-entropy and KL are means over all other positions, in nats.
 
     Args:
         loss: Which.
@@ -82,7 +82,9 @@ def tensor_loss(
         if targets is None:
             raise UsageError(f"loss {loss} needs targets; kl and mse do without")
         labels = _labels(targets.flatten(), output, ignored)
-        ready = partial(_cross_entropy, labels=labels[None] if _transposed(output) else labels)
+        ready = partial(
+            _cross_entropy, labels=labels[None] if _transposed(output) else labels, normal=_is_normal(output)
+        )
         return TensorLoss(f"{loss} to the targets", ready)
     if loss == LossKind.MSE:
         compared = "the base model's outputs" if targets is None else "the targets"
@@ -91,8 +93,15 @@ def tensor_loss(
         )
     if targets is not None:
         raise UsageError(f"loss {loss} takes no targets: it compares with the base model; use cross_entropy")
-    logs = _log_probabilities(output)
-    return TensorLoss(f"{loss} to the base model's outputs", partial(_kl, logs=logs, weights=logs.exp()))
+    normal = _is_normal(output)
+    logs = _log_probabilities(output, normal=normal)
+    ready = partial(_kl, logs=logs, weights=logs.exp(), normal=normal)
+    return TensorLoss(f"{loss} to the base model's outputs", ready)
+
+
+def _is_normal(output: "torch.Tensor") -> bool:
+    """Whether the module ends in a softmax: its outputs are probabilities and get no second one."""
+    return are_probabilities(output.detach().cpu().numpy())
 
 
 def _labels(targets: "torch.Tensor", output: "torch.Tensor", ignored: int | None) -> "torch.Tensor":
@@ -110,9 +119,12 @@ def _labels(targets: "torch.Tensor", output: "torch.Tensor", ignored: int | None
     return ready.to(targets.device)
 
 
-def _cross_entropy(output: "torch.Tensor", *, labels: "torch.Tensor") -> "torch.Tensor":
+def _cross_entropy(output: "torch.Tensor", *, labels: "torch.Tensor", normal: bool) -> "torch.Tensor":
     import torch
 
+    if normal:
+        logs = _log_probabilities(output, normal=True)
+        return torch.nn.functional.nll_loss(logs, labels, ignore_index=IGNORED)
     return torch.nn.functional.cross_entropy(_classes_second(output), labels, ignore_index=IGNORED)
 
 
@@ -122,13 +134,17 @@ def _mse(output: "torch.Tensor", *, values: "torch.Tensor") -> "torch.Tensor":
     return torch.nn.functional.mse_loss(output, values)
 
 
-def _kl(output: "torch.Tensor", *, logs: "torch.Tensor", weights: "torch.Tensor") -> "torch.Tensor":
-    return (weights * (logs - _log_probabilities(output))).sum(dim=1).mean()
+def _kl(
+    output: "torch.Tensor", *, logs: "torch.Tensor", weights: "torch.Tensor", normal: bool
+) -> "torch.Tensor":
+    return (weights * (logs - _log_probabilities(output, normal=normal))).sum(dim=1).mean()
 
 
-def _log_probabilities(output: "torch.Tensor") -> "torch.Tensor":
+def _log_probabilities(output: "torch.Tensor", *, normal: bool) -> "torch.Tensor":
     import torch
 
+    if normal:
+        return _classes_second(output).clamp_min(torch.finfo(output.dtype).tiny).log()
     return torch.nn.functional.log_softmax(_classes_second(output), dim=1)
 
 

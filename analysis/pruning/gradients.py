@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.edgetable import BlockTable, Floats
 from emergraph.analysis.edgesets.kernel_parameters import parameters_behind
-from emergraph.analysis.labels import class_labels
+from emergraph.analysis.labels import are_probabilities, class_labels
 from emergraph.analysis.modelruns.samples import IN_MEMORY, LabelledSamples, kept_name
 from emergraph.analysis.pruning.items import Items, TensorValues
 from emergraph.analysis.pruning.options import Criterion, PruningUnit
@@ -80,9 +80,12 @@ def gradient_products(data: ModuleData) -> Products:
             logits = output.reshape(-1, output.shape[-1])
             wanted = class_labels(np.reshape(data.classes, -1), logits.shape[-1], ignored=data.ignore_label)
             counted = torch.from_numpy(wanted.counted)
-            loss = torch.nn.functional.cross_entropy(
-                logits[counted], torch.from_numpy(wanted.classes)[counted]
-            )
+            classes = torch.from_numpy(wanted.classes)[counted]
+            if are_probabilities(output.detach().numpy()):  # they get no second softmax
+                logs = logits[counted].clamp_min(torch.finfo(logits.dtype).tiny).log()
+                loss = torch.nn.functional.nll_loss(logs, classes)
+            else:
+                loss = torch.nn.functional.cross_entropy(logits[counted], classes)
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         said = printable(first_line(error), limit=160)

@@ -14,6 +14,8 @@ from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
 
+SIGNIFICANT = 0.05
+"""Level of verdicts."""
 ROUNDING = 1e-12
 """Draws that only rounding keeps below the observed value count as equal."""
 FEWEST_MORE = 3

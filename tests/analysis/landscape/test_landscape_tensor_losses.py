@@ -58,3 +58,14 @@ def test_travel():
     output = torch.randn(5, 3)
     loss = tensor_loss(LossKind.KL, torch.zeros(5, 3))
     assert float(pickle.loads(pickle.dumps(loss))(output)) == float(loss(output))
+
+
+@pytest.mark.parametrize("classes", [3, 60])
+def test_probabilities_get_no_second_softmax(classes):
+    generator = torch.Generator().manual_seed(3)
+    base, moved = torch.randn(2, 6, classes, generator=generator)
+    labels = torch.randint(0, classes, (6,), generator=generator)
+    for targets in (None, labels):
+        of_scores = tensor_loss(LossKind.AUTO, base, targets)(moved)
+        of_shares = tensor_loss(LossKind.AUTO, base.softmax(dim=1), targets)(moved.softmax(dim=1))
+        assert float(of_shares) == pytest.approx(float(of_scores), rel=1e-5)
