@@ -44,7 +44,8 @@ def tensor_loss(
 ) -> TensorLoss:
     """Decide what `auto` means and prepare the loss: cross-entropy, MSE, KL(base || output), or the user's.
 
-    Classes lie on the output's last axis; probabilities get no second softmax; cross-entropy and KL are means over all other positions, in nats.
+    Classes lie on the output's last axis; probabilities get no second softmax. Cross-entropy and KL are means
+    over all other positions, in nats.
 
     Args:
         loss: Which.
