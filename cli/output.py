@@ -23,7 +23,7 @@ TERMINAL_ROWS = 200
 """Rows of a table that a terminal shows; pipes and files get all of them."""
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """How a result is written."""
 
     TABLE = "table"
@@ -34,10 +34,10 @@ class Format(StrEnum):
 
 
 _FORMAT_OF_SUFFIX = {
-    ".json": Format.JSON,
-    ".csv": Format.CSV,
-    ".md": Format.MARKDOWN,
-    ".parquet": Format.PARQUET,
+    ".json": OutputFormat.JSON,
+    ".csv": OutputFormat.CSV,
+    ".md": OutputFormat.MARKDOWN,
+    ".parquet": OutputFormat.PARQUET,
 }
 
 
@@ -46,7 +46,7 @@ class Output:
     """The options that every command shares."""
 
     format: Annotated[
-        Format | None,
+        OutputFormat | None,
         typer.Option(help="Format of the result.  [default: table, or what the name of --out says]"),
     ] = None
     out: Annotated[
@@ -65,11 +65,11 @@ class Output:
             raise UsageError("stdout is closed, where the result would go: give --out FILE")
 
     @property
-    def resolved_format(self) -> Format:
+    def resolved_format(self) -> OutputFormat:
         """The format asked for, else the one that the suffix of --out names, else a table."""
         if self.format is not None:
             return self.format
-        return _FORMAT_OF_SUFFIX.get(self.out.suffix.lower() if self.out else "", Format.TABLE)
+        return _FORMAT_OF_SUFFIX.get(self.out.suffix.lower() if self.out else "", OutputFormat.TABLE)
 
 
 def say(message: str, output: Output | None = None) -> None:
@@ -125,32 +125,32 @@ def reader_may_leave() -> Iterator[None]:
 
 def _print(view: View, output: Output) -> None:
     chosen = output.resolved_format
-    if chosen is Format.PARQUET:
+    if chosen is OutputFormat.PARQUET:
         if sys.stdout.isatty():
             raise UsageError("Parquet is binary and stdout is a terminal: add --out FILE.parquet")
         sys.stdout.buffer.write(_encoded(view, chosen))
-    elif chosen is Format.TABLE and sys.stdout.isatty():
+    elif chosen is OutputFormat.TABLE and sys.stdout.isatty():
         _print_rich(view, output)
     else:
         sys.stdout.write(_encoded(view, chosen).decode())
 
 
-def _encoded(view: View, chosen: Format) -> bytes:
+def _encoded(view: View, chosen: OutputFormat) -> bytes:
     from emergraph.cli import jsonform, tables
 
     match chosen:
-        case Format.PARQUET:
+        case OutputFormat.PARQUET:
             buffer = io.BytesIO()
             view.table().write_parquet(buffer)
             return buffer.getvalue()
-        case Format.JSON:
+        case OutputFormat.JSON:
             document = view.table() if view.document is None else view.document
             return jsonform.json_text(document).encode()
-        case Format.CSV:
+        case OutputFormat.CSV:
             return tables.csv_text(view.table()).encode()
-        case Format.MARKDOWN:
+        case OutputFormat.MARKDOWN:
             return tables.markdown_text(view.facts, view.shown()).encode()
-        case Format.TABLE:
+        case OutputFormat.TABLE:
             return tables.plain_text(view.facts, view.shown()).encode()
 
 

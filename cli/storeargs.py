@@ -21,7 +21,7 @@ GraphChoice = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keeping:
+class ResultStore:
     """Where a result is kept, besides being shown."""
 
     store: Annotated[

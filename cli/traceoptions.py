@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
+class TraceSamples:
     """What the model runs on, beside a file of inputs."""
 
     random: Annotated[

@@ -30,7 +30,7 @@ _GAP_EDGES = 1 << 16
 EdgeArrays = dict[str, NDArray[np.generic]]
 
 
-class EdgeSource:
+class BlockEdges:
     """Reads the edges of the blocks of one graph."""
 
     def __init__(

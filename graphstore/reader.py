@@ -12,7 +12,7 @@ from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.blockinfo import BlockInfo, read_blocks_info
 from emergraph.graphstore.connection import translated_errors
-from emergraph.graphstore.edgereading import EdgeArrays, EdgeSource
+from emergraph.graphstore.edgereading import BlockEdges, EdgeArrays
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.records import EdgeKind
 from emergraph.graphstore.text import printable
@@ -182,8 +182,8 @@ class GraphReader:
             return read_blocks_info(self.connection, self.id)
 
     @cached_property
-    def _edge_source(self) -> EdgeSource:
-        return EdgeSource(self.connection, self.path, self._blocks)
+    def _edge_source(self) -> BlockEdges:
+        return BlockEdges(self.connection, self.path, self._blocks)
 
     @cached_property
     def _blocks_by_id(self) -> dict[int, BlockInfo]:

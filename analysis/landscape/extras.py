@@ -7,7 +7,7 @@ import numpy as np
 from emergraph.analysis.landscape.curvature import Curvature
 from emergraph.analysis.landscape.lines import Line
 from emergraph.analysis.landscape.optima import Optima
-from emergraph.analysis.landscape.trajectories import Trajectory
+from emergraph.analysis.landscape.trajectories import RunPlane
 from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.analysis.statistics.intervals import student
 
@@ -17,7 +17,7 @@ class Extras:
     """Parts of a survey that are there when they were asked for."""
 
     line: Line | None = None
-    trajectory: Trajectory | None = None
+    trajectory: RunPlane | None = None
     curvature: Curvature | None = None
     optima: Optima | None = None
 

@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trajectory:
+class RunPlane:
     """A run in the plane of its first two principal components."""
 
     names: tuple[str, ...]
@@ -49,7 +49,7 @@ def _axis(coordinates: Array, n: int) -> Array:
 
 def trajectory_plane(
     evaluator: Evaluator, points: Sequence[Weights], names: Sequence[str], *, n: int = 21
-) -> Trajectory:
+) -> RunPlane:
     """Evaluate the plane of a run's first two principal components, and the run itself.
 
     Args:
@@ -69,7 +69,7 @@ def trajectory_plane(
     first, second = (pca.directions[k].astype(np.float32) for k in (0, 1))
     centre = pca.mean.astype(np.float32)
     projected = pca.mean + pca.coordinates @ pca.directions
-    return Trajectory(
+    return RunPlane(
         names=tuple(names),
         pca=pca,
         path_losses=np.array([evaluator.loss(np.asarray(p, dtype=np.float32)) for p in points]),

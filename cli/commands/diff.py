@@ -14,7 +14,7 @@ from emergraph.analysis.view import View
 from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.links import Links
-from emergraph.cli.output import Format, Output, emit, emit_text
+from emergraph.cli.output import Output, OutputFormat, emit, emit_text
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole, command_line
@@ -81,7 +81,7 @@ class Writing:
     @property
     def output(self) -> Output:
         """The same for results that are not a page."""
-        chosen = None if self.format is None or self.is_page else Format(self.format.value)
+        chosen = None if self.format is None or self.is_page else OutputFormat(self.format.value)
         return Output(format=chosen, out=self.out, quiet=self.quiet, debug=self.debug)
 
 

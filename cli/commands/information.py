@@ -11,7 +11,7 @@ from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import Keeping
+from emergraph.cli.storeargs import ResultStore
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def information(
         FileRole.MODEL,
     ],
     *,
-    keeping: Keeping,
+    keeping: ResultStore,
     source: SequenceSource,
     estimation: Estimation,
     links: Links,

@@ -13,7 +13,7 @@ from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import Keeping, name_or_id
+from emergraph.cli.storeargs import ResultStore, name_or_id
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.options import FileRole
@@ -41,7 +41,7 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
         FileRole.MODEL,
     ],
     *,
-    keeping: Keeping,
+    keeping: ResultStore,
     graph: Annotated[
         str | None,
         typer.Option(

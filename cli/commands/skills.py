@@ -17,7 +17,7 @@ from emergraph.cli.app import app, command
 from emergraph.cli.limits import LONG, doing
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import Keeping
+from emergraph.cli.storeargs import ResultStore
 from emergraph.cli.tableinput import TableForm
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def fit(
     *,
     options: FitOptions,
     form: TableForm,
-    keeping: Keeping,
+    keeping: ResultStore,
     output: Output,
 ) -> None:
     """Calibrate the model on skill 1, predict the other skills, and compare with other curves."""
@@ -136,7 +136,7 @@ def simulate(
     *,
     task: SimulationOptions,
     name: Annotated[str, typer.Option(help="Name of the snapshots.")] = "parity",
-    keeping: Keeping,
+    keeping: ResultStore,
     output: Output,
 ) -> None:
     """Train a two-layer network on multitask sparse parity and record every skill (needs torch)."""

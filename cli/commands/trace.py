@@ -12,7 +12,7 @@ from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import GraphChoice, StorePath
-from emergraph.cli.traceoptions import Samples
+from emergraph.cli.traceoptions import TraceSamples
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole
@@ -44,7 +44,7 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
     name: Annotated[
         str | None, typer.Option(help="Name of the trace.  [default: the name of the inputs]")
     ] = None,
-    samples: Samples,
+    samples: TraceSamples,
     words: InputWords,
     links: Links,
     limits: Limits,

@@ -13,7 +13,7 @@ from emergraph.exporters.runtime.flat_model import FlatModel
 
 
 @dataclass(frozen=True)
-class Codes:
+class ActivationCodes:
     """Scale and zero point of a tensor, one for all of its elements."""
 
     scale: float
@@ -24,7 +24,7 @@ class Codes:
         return np.asarray((means - self.zero) * self.scale)
 
 
-def activation_codes(flat: FlatModel, source: ModelSource) -> Mapping[str, Codes]:
+def activation_codes(flat: FlatModel, source: ModelSource) -> Mapping[str, ActivationCodes]:
     """The tensors of a model that hold codes with a constant scale and zero point.
 
     Args:
@@ -34,7 +34,7 @@ def activation_codes(flat: FlatModel, source: ModelSource) -> Mapping[str, Codes
     Returns:
         By tensor name. Tensors whose scale is data, or differs between channels, are left out.
     """
-    found: dict[str, Codes] = {}
+    found: dict[str, ActivationCodes] = {}
     for node in flat.nodes:
         spec = spec_of(node)
         codes = None if spec.codes_out is None else _of_inputs(node, spec.codes_out, flat, source)
@@ -51,13 +51,15 @@ def _keeps_codes(spec: OpSpec, node: onnx.NodeProto) -> bool:
     return spec.kind in VIEWING or (largest and spec.keeps_value) or node.op_type == "Relu"
 
 
-def _of_inputs(node: onnx.NodeProto, position: int, flat: FlatModel, source: ModelSource) -> Codes | None:
+def _of_inputs(
+    node: onnx.NodeProto, position: int, flat: FlatModel, source: ModelSource
+) -> ActivationCodes | None:
     scale = _scalar(node, position, flat, source)
     zero = _scalar(node, position + 1, flat, source)
     has_zero = position + 1 < len(node.input) and node.input[position + 1] != ""
     if scale is None or (has_zero and zero is None):
         return None
-    return Codes(scale, zero or 0.0)
+    return ActivationCodes(scale, zero or 0.0)
 
 
 def _scalar(node: onnx.NodeProto, position: int, flat: FlatModel, source: ModelSource) -> float | None:

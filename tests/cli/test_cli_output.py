@@ -18,7 +18,7 @@ import pytest
 
 from emergraph.analysis.view import View
 from emergraph.cli import jsonform, tables
-from emergraph.cli.output import Format, Output, emit
+from emergraph.cli.output import Output, OutputFormat, emit
 from emergraph.errors import LimitError, UsageError
 
 EVIL = [
@@ -98,7 +98,7 @@ def test_terminals_show_the_first_rows_and_say_so(monkeypatch, capsys):
 
 
 def test_json_gives_every_name_back_exactly(view, capsys):
-    emit(view, Output(format=Format.JSON))
+    emit(view, Output(format=OutputFormat.JSON))
     out = capsys.readouterr().out
     assert out.isascii()
     assert [row["name"] for row in json.loads(out)] == EVIL
@@ -115,7 +115,7 @@ def test_json_of_unusual_values_is_strict():
         "when": datetime(2026, 1, 2, tzinfo=UTC),
         "decimal": Decimal("1.5"),
         "big": 10**40,
-        Format.CSV: Format.JSON,
+        OutputFormat.CSV: OutputFormat.JSON,
         "frame": pl.DataFrame({"a": [1, None]}),
     }
     text = jsonform.json_text(value)
@@ -144,7 +144,7 @@ def test_json_refuses_what_it_cannot_say():
 
 
 def test_csv_guards_formulas_and_escapes_controls(view, capsys):
-    emit(view, Output(format=Format.CSV))
+    emit(view, Output(format=OutputFormat.CSV))
     out = capsys.readouterr().out
     assert_harmless(out)
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -176,10 +176,10 @@ def test_parquet_keeps_names_and_types(view, tmp_path):
 def test_parquet_is_not_written_to_a_terminal(view, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
     with pytest.raises(UsageError, match="--out"):
-        emit(view, Output(format=Format.PARQUET))
+        emit(view, Output(format=OutputFormat.PARQUET))
 
 
-@pytest.mark.parametrize("chosen", list(Format))
+@pytest.mark.parametrize("chosen", list(OutputFormat))
 def test_every_format_writes_a_file(view, tmp_path, chosen, capsys):
     path = tmp_path / "result"
     emit(view, Output(format=chosen, out=path))
@@ -191,11 +191,16 @@ def test_every_format_writes_a_file(view, tmp_path, chosen, capsys):
 
 @pytest.mark.parametrize(
     ("name", "chosen"),
-    [("a.JSON", Format.JSON), ("a.csv", Format.CSV), ("a.md", Format.MARKDOWN), ("a.txt", Format.TABLE)],
+    [
+        ("a.JSON", OutputFormat.JSON),
+        ("a.csv", OutputFormat.CSV),
+        ("a.md", OutputFormat.MARKDOWN),
+        ("a.txt", OutputFormat.TABLE),
+    ],
 )
 def test_the_name_of_the_file_chooses_the_format(name, chosen, tmp_path):
     assert Output(out=tmp_path / name).resolved_format is chosen
-    assert Output(out=tmp_path / name, format=Format.CSV).resolved_format is Format.CSV
+    assert Output(out=tmp_path / name, format=OutputFormat.CSV).resolved_format is OutputFormat.CSV
 
 
 def test_quiet_leaves_only_the_data(view, capsys):

@@ -12,7 +12,7 @@ from reportstores import hostile_model
 
 from emergraph import api
 from emergraph.cli.commands.diff import DiffFormat
-from emergraph.cli.output import Format
+from emergraph.cli.output import OutputFormat
 from emergraph.cli.reportterminal import WIDTH, sparkline
 from emergraph.errors import ExitCode
 from emergraph.exporters.traces.samples import RandomInputs
@@ -146,7 +146,7 @@ def test_diff_page_on_stdout_and_other_formats(run, exported):
 
 
 def test_diff_has_every_format_of_other_results():
-    assert {form.value for form in DiffFormat} == {form.value for form in Format} | {"html"}
+    assert {form.value for form in DiffFormat} == {form.value for form in OutputFormat} | {"html"}
 
 
 def test_sparklines():
