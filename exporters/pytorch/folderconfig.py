@@ -44,6 +44,7 @@ _CODE = frozenset(
 """Code, or pickles, that a library would run."""
 
 _QUANTIZED = frozenset({"quantization_config", "compression_config"})
+"""How a library has packed the weights: the plain model gets them unpacked."""
 
 _WEIGHTS = frozenset(
     {
@@ -75,7 +76,7 @@ def read_config(folder: Path, *, root: Path | None = None) -> dict[str, Any]:
     Raises:
         UnsafeInputError: The file is another symbolic link, or the settings ask for code, or name something
             that would have to be fetched.
-        InvalidInputError: They are not a JSON object, or ask for weights quantized by a library.
+        InvalidInputError: They are not a JSON object.
         MissingExtraError: A backbone of timm, which is not installed.
     """
     path = folder / CONFIG
@@ -105,11 +106,6 @@ def closed_settings(settings: Mapping[str, Any], where: tuple[str, ...] = ()) ->
                 f"{CONFIG} asks for custom Python code ({_shown(path)}), which is never run; use --wire "
                 "none, or name a factory that you trust: emergraph export package.module:factory STORE "
                 "--weights FILE"
-            )
-        if key in _QUANTIZED and value is not None:
-            raise InvalidInputError(
-                f"{CONFIG}: weights quantized by their library ({_shown(path)}) cannot be wired by "
-                "transformers; use --wire none"
             )
         if key in _NOTES or key in _CODE or key in _QUANTIZED:
             continue

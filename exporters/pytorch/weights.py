@@ -84,8 +84,13 @@ def load_weights(module: "torch.nn.Module", weights: WeightFile, *, unused: bool
     """
     expected = module.state_dict()
     given = _renamed(torch_tensors(weights), expected)
-    if given.keys() != expected.keys():
+    if given.keys() != expected.keys() or _integers_for_floats(given, expected):
         given = _renamed(decoded_tensors(weights), expected)
+    if names := _integers_for_floats(given, expected):
+        raise InvalidInputError(
+            f"{printable(weights.source)}: {printable(names[0])} holds integers without a scale; "
+            "expected floats"
+        )
     for name in expected.keys() & given.keys():
         ours, theirs = list(expected[name].shape), list(given[name].shape)
         if ours != theirs:
@@ -105,6 +110,17 @@ def load_weights(module: "torch.nn.Module", weights: WeightFile, *, unused: bool
             f"{' and ' if missing and extra else ''}{_listed('also holds', extra)}"
         )
     return tuple(extra)
+
+
+def _integers_for_floats(
+    given: "Mapping[str, torch.Tensor]", expected: "Mapping[str, torch.Tensor]"
+) -> list[str]:
+    """Weights that a library has packed, under the module's own names."""
+    return [
+        name
+        for name in sorted(expected.keys() & given.keys())
+        if expected[name].is_floating_point() and not given[name].is_floating_point()
+    ]
 
 
 def _renamed(

@@ -1,5 +1,7 @@
 """Folders in Hugging Face's layout: names of an older version of a class, and what is refused."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -37,6 +39,42 @@ def test_older_names_are_found_and_nothing_is_fetched(saved, monkeypatch, capfd)
     assert not loaded.training
     assert inputs["pixel_values"].shape == (1, 3, 8, 8)
     assert capfd.readouterr() == ("", "")
+
+
+def quantized(folder, *, scaled):
+    """Put int8 codes in the place of weights of dense layers, as bitsandbytes does; returns the weights."""
+    path, found = folder / "model.safetensors", {}
+    tensors = load_file(path)
+    for name in [n for n in tensors if n.endswith((".dense.weight", ".query.weight", ".value.weight"))]:
+        largest = tensors[name].abs().amax(1)
+        codes = (tensors[name] / largest[:, None] * 127).round().to(torch.int8)
+        found[name] = codes * largest[:, None] / 127
+        tensors[name] = codes
+        if scaled:
+            tensors[name.replace(".weight", ".SCB")] = largest
+    save_file(tensors, path)
+    config = json.loads((folder / "config.json").read_text())
+    method = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": method}))
+    return found
+
+
+def test_weights_that_a_library_quantized_are_wired_unpacked(saved):
+    _, folder = saved
+    expected = quantized(folder, scaled=True)
+    assert len(expected) >= 4
+    loaded, _, unused = load_folder(folder, read_weights(folder))
+    assert unused == ()
+    values = sorted(loaded.state_dict().values(), key=lambda tensor: tensor.shape)
+    for weight in expected.values():
+        assert any(v.shape == weight.shape and torch.allclose(v, weight, atol=1e-6) for v in values)
+
+
+def test_integers_without_a_scale_are_no_weights(saved):
+    _, folder = saved
+    quantized(folder, scaled=False)
+    with pytest.raises(InvalidInputError, match="not understood"):
+        load_folder(folder, read_weights(folder))
 
 
 def test_what_is_missing_is_named(saved):
