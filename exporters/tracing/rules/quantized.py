@@ -337,13 +337,11 @@ def _use_all(ctx: TraceContext, positions: Sequence[int]) -> None:
         ctx.use(None if given is None else given.constant, "quantization")
 
 
-def _operand(ctx: TraceContext, position: int, codes: Codes | None = None, *, axis: int | None = None) -> str:
+def _operand(ctx: TraceContext, position: int, codes: Codes | None = None) -> str:
     """Name of an operand as floats: the tensor itself if it carries units, its dequantized values if not."""
     name = str(ctx.node.input[position])
     codes = codes or spec_of(ctx.node).codes.get(position)
-    if codes is None or codes.scale is None:
-        return name
-    floats = dequantized(ctx, ctx.value(name), ctx.input(codes.zero), ctx.input(codes.scale), axis=axis)
+    floats = None if codes is None else _decoded(ctx, position, codes)
     if floats is None:
         return name
     made = f"{ctx.node.output[0]}:operand{position}"
@@ -402,8 +400,8 @@ def qlinear_concat(ctx: TraceContext) -> None:
 @rule("QGemm", domain=MICROSOFT)
 def qgemm(ctx: TraceContext) -> None:
     """Gemm of quantized operands: (A, a_scale, a_zero, B, b_scale, b_zero, C, y_scale, y_zero)."""
-    transposed = bool(ctx.attr_int("transB", 0))
-    name = _operand(ctx, 3, axis=0 if transposed else 1)
+    columns = spec_of(ctx.node).codes[3]
+    name = _operand(ctx, 3, replace(columns, axis=0) if ctx.attr_int("transB", 0) else columns)
     if name == ctx.node.input[3]:
         ctx.make_opaque("QGemm whose weight depends on activations")
         return
