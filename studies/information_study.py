@@ -23,7 +23,8 @@ from blockinformation.decoders import TextDecoder, project_text, text_decoder, w
 from blockinformation.experiment import Plan, estimate_all
 from blockinformation.page import write_page
 
-from emergraph.analysis.information.sequences import TextUnit, entity_sequences, text_sequences
+from emergraph.analysis.information.options import TextUnit
+from emergraph.analysis.information.sequences import entity_sequences, text_sequences
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "information"

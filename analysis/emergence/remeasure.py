@@ -24,7 +24,8 @@ from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import OnnxFile
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
+from emergraph.exporters.traces.options import TraceOptions
+from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.running import Batching, SampleRunner
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples

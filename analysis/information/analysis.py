@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
+from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ INFORMATION = Analysis(
     name="information",
     summary="Estimate how much more each block of a model tells about sequences than about single tokens.",
     of=Subject.MODEL,
+    options=(SequenceOptions, BlockOptions, EstimatorOptions),
     tables=(BLOCKS,),
     section=SECTION,
     figures=_figures,

@@ -9,7 +9,7 @@ import numpy as np
 from emergraph.analysis.information.estimate import Floats
 
 if TYPE_CHECKING:
-    from emergraph.analysis.information.mine import MineOptions
+    from emergraph.analysis.information.options import MineOptions
 
 LARGEST_CORRELATION = 0.995
 """Canonical correlations count as no larger: a Gaussian critic of a deterministic relation is infinite."""

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.information.codes import distinct_states
 from emergraph.analysis.information.estimate import Floats, MutualInformation, spread
-from emergraph.analysis.information.measure import EstimatorOptions, Inputs, measure
-from emergraph.analysis.information.states import BlockStates, Micro
+from emergraph.analysis.information.measure import Inputs, measure
+from emergraph.analysis.information.options import EstimatorOptions, Micro
+from emergraph.analysis.information.states import BlockStates
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
 

@@ -5,10 +5,9 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma
 
 from emergraph.analysis.information.estimate import BITS, Floats
+from emergraph.analysis.information.options import MAX_DIMENSIONS
 from emergraph.errors import UsageError
 
-MAX_DIMENSIONS = 2
-"""Of each variable: at d = 5 and correlation .9 the estimate of 1000 samples is 3.84 bits, the truth 5.99."""
 NEIGHBOURS = 3
 
 

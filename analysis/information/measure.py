@@ -1,8 +1,7 @@
 """One call for every estimator: project, estimate, resample, compare with the ceiling."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,79 +14,15 @@ from emergraph.analysis.information.gaussian import (
     whitened,
     whitened_information,
 )
-from emergraph.analysis.information.ksg import MAX_DIMENSIONS, ksg_information
-from emergraph.analysis.information.mine import MineOptions, mine_information, resampled_bounds
-from emergraph.analysis.information.projection import Projection, affordable_dimensions, project
+from emergraph.analysis.information.ksg import ksg_information
+from emergraph.analysis.information.mine import mine_information, resampled_bounds
+from emergraph.analysis.information.options import EstimatorName, EstimatorOptions, Projection
+from emergraph.analysis.information.projection import project
 from emergraph.analysis.information.resampling import half_sample_deviations
 from emergraph.errors import UsageError
 
-DEFAULT_DIMENSIONS = 8
-"""Of each state, where nobody asked for another number and the samples allow it."""
 LARGEST = 1e100
 """Magnitude of the values of samples: far beyond it, squares and their sums leave the range of floats."""
-
-
-class EstimatorName(StrEnum):
-    """How mutual information is estimated."""
-
-    GAUSSIAN = "gaussian"
-    """As of a Gaussian with the same covariance, its exact bias taken off."""
-    KSG = "ksg"
-    """Nearest neighbours; at most two dimensions."""
-    MINE = "mine"
-    """A trained critic on samples that it has not seen; needs torch."""
-    CODES = "codes"
-    """Counting distinct states."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EstimatorOptions:
-    """What decides an estimate besides the samples."""
-
-    estimator: EstimatorName = EstimatorName.GAUSSIAN
-    dimensions: int | None = None
-    """Dimensions of each state that are kept; None takes 8 (ksg: 1), or fewer where there are few samples."""
-    projection: Projection = Projection.PCA
-    repeats: int = 100
-    """Random halves (mine: bootstrap draws of the test samples) behind an interval."""
-    seeds: int = 1
-    """Trainings of mine, or random projections, that the estimate is a mean over."""
-    seed: int = 0
-    mine: MineOptions = field(default_factory=MineOptions)
-
-    def __post_init__(self) -> None:
-        """Refuse counts that make no sense.
-
-        Raises:
-            UsageError: A count is too small, or ksg gets more than two dimensions.
-        """
-        low = self.dimensions is not None and self.dimensions < 1
-        if low or self.repeats < 0 or self.seeds < 1 or self.seed < 0:
-            raise UsageError(
-                "estimator: expected at least 1 dimensions, 0 repeats, 1 seeds and seed 0, got "
-                f"{self.dimensions}, {self.repeats}, {self.seeds} and {self.seed}"
-            )
-        if self.estimator == EstimatorName.KSG and (self.dimensions or 1) > MAX_DIMENSIONS:
-            raise UsageError(
-                f"ksg with {self.dimensions} dimensions: expected at most {MAX_DIMENSIONS}; its estimates "
-                "are far too low beyond that: use the estimator gaussian or mine"
-            )
-
-    def kept_dimensions(self, n: int) -> int:
-        """Return how many dimensions of n samples are kept: no more than the samples allow."""
-        usual = 1 if self.estimator == EstimatorName.KSG else DEFAULT_DIMENSIONS
-        return min(self.dimensions or usual, affordable_dimensions(n))
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the options by name."""
-        return {
-            "estimator": str(self.estimator),
-            "dimensions": self.dimensions,
-            "projection": str(self.projection),
-            "repeats": self.repeats,
-            "seeds": self.seeds,
-            "permutations": self.mine.permutations if self.estimator == EstimatorName.MINE else None,
-        }
 
 
 @dataclass(frozen=True)

@@ -15,45 +15,13 @@ import numpy as np
 
 from emergraph.analysis.information.critics import GaussianCritic, Pairs, Start, Towers, Zero
 from emergraph.analysis.information.estimate import BITS, Floats
+from emergraph.analysis.information.options import ALL_PAIRS, MineOptions
 from emergraph.errors import UsageError
 from emergraph.exporters.pytorch.tensors import require_torch
 
 MIN_SAMPLES = 64
 EVERY = 25
 """Training steps between two looks at the validation samples."""
-ALL_PAIRS = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MineOptions:
-    """How the critic is made and trained."""
-
-    width: int = 64
-    """Hidden units of each of the two layers of both towers."""
-    features: int = 32
-    """Numbers that each tower gives; the critic is their scalar product."""
-    permutations: int = ALL_PAIRS
-    """Permutations of a batch as its product of marginals; 0 takes all pairs of different samples."""
-    batch: int = 256
-    steps: int = 2000
-    """Most training steps."""
-    patience: int = 8
-    """Evaluations without a rise after which training stops; see `EVERY`."""
-    rate: float = 1e-3
-    """Step size of Adam."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be estimated with.
-
-        Raises:
-            UsageError: One permutation, whose bound has no upper limit, or a size below 1.
-        """
-        if self.permutations == 1 or self.permutations < 0:
-            raise UsageError(
-                "mine: one permutation makes the bound unlimited; expected 0 (all pairs) or at least 2"
-            )
-        if min(self.width, self.features, self.batch, self.steps, self.patience) < 1:
-            raise UsageError("mine: expected sizes of at least 1")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from time import perf_counter
 from typing import Any
 
 from emergraph.analysis.information.emergence import InformationResult, information_emergence
-from emergraph.analysis.information.measure import EstimatorOptions
 from emergraph.analysis.information.modulestates import module_states
 from emergraph.analysis.information.onnxstates import StateOptions, onnx_states
+from emergraph.analysis.information.options import EstimatorOptions
 from emergraph.analysis.information.recordedstates import recorded_states
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import BlockStates, Progress

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emergraph.analysis.information.options import Micro
 from emergraph.analysis.information.sequences import Sequences
-from emergraph.analysis.information.states import Array, BlockStates, Micro, Progress, collect_states
+from emergraph.analysis.information.states import Array, BlockStates, Progress, collect_states
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.pytorch.tensors import array_of, evaluating, require_torch

@@ -14,8 +14,9 @@ from emergraph.analysis.information.chain import (
     find_chain,
     layers_of_graph,
 )
+from emergraph.analysis.information.options import Micro
 from emergraph.analysis.information.sequences import Sequences
-from emergraph.analysis.information.states import Array, BlockStates, Micro, Progress, collect_states
+from emergraph.analysis.information.states import Array, BlockStates, Progress, collect_states
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.export import ExportOptions, dry_run

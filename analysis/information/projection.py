@@ -1,24 +1,15 @@
 """Fewer dimensions, where the samples do not suffice for all: principal components or random directions."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from emergraph.analysis.information.estimate import Floats
+from emergraph.analysis.information.options import Projection
 from emergraph.errors import UsageError
 
 SAMPLES_PER_DIMENSION = 25
 """Samples that one dimension of x or y needs: with fewer the estimates are noise."""
-
-
-class Projection(StrEnum):
-    """How vectors lose dimensions."""
-
-    PCA = "pca"
-    """Onto the principal components with the largest variance."""
-    RANDOM = "random"
-    """Onto random orthonormal directions."""
 
 
 @dataclass(frozen=True, eq=False)

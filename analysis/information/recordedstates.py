@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.information.states import Array, BlockStates, Micro, token_numbers
+from emergraph.analysis.information.options import Micro
+from emergraph.analysis.information.states import Array, BlockStates, token_numbers
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.inputfile import read_input_file
 

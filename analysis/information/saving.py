@@ -6,6 +6,7 @@ import polars as pl
 
 from emergraph.analysis.information.analysis import BLOCKS, INFORMATION
 from emergraph.analysis.information.emergence import InformationResult
+from emergraph.analysis.modelruns.samples import IN_MEMORY
 from emergraph.graphstore.store import open_store
 
 
@@ -17,6 +18,7 @@ def save_information(
     sha256: str | None,
     duration: float,
     any_name: bool = False,
+    **asked: object,
 ) -> int:
     """Write a run to a store, beside the model's graph if it is there; return its id.
 
@@ -27,9 +29,12 @@ def save_information(
         sha256: Of its file; None for a module.
         duration: Seconds.
         any_name: Let a new store have a name that does not end in .duckdb or .db.
+        asked: The options that the run had, as a run keeps them.
     """
     rows = result.frame().with_columns(pl.col(pl.Float64).fill_nan(None))
-    about = {key: value for key, value in result.to_dict().items() if key not in {"blocks", "seed"}}
+    found = result.to_dict()
+    about = {key: value for key, value in found.items() if key not in {"blocks", "seed", "sequences"}}
+    about |= {"sequences": IN_MEMORY, "description": found["sequences"], **asked}
     with open_store(path, mode="create", any_name=any_name) as store:
         return store.record_run(
             None if sha256 is None else store.find_graph(sha256),

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from math import perm
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.information.options import TextUnit
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.inputfile import read_input_file
 from emergraph.exporters.weightfiles.npzfile import read_npy
@@ -17,17 +17,6 @@ from emergraph.paths import read_file
 MAX_FILE_BYTES = 1 << 30
 LARGEST_LIST = 1 << 22
 """Permutations up to this many are drawn without repeats from all of them."""
-
-
-class TextUnit(StrEnum):
-    """What one id of a text stands for."""
-
-    BYTES = "bytes"
-    """The byte's value: ids 0 to 255."""
-    CHARACTERS = "characters"
-    """The character's place among the characters of the file, the most frequent first."""
-    WORDS = "words"
-    """The word's place among the words of the file, the most frequent first."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,29 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.information.codes import distinct_states
+from emergraph.analysis.information.options import Micro
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.errors import InvalidInputError
 
 Array = NDArray[np.generic]
 Progress = Callable[[int, int], None]
 """Called with the sequences run and the sequences in all."""
-
-
-class Micro(StrEnum):
-    """What the micro level of information emergence is."""
-
-    ALONE = "alone"
-    """Each token of a sequence fed by itself, at position 0 (arXiv 2405.12617 v2)."""
-    FIRST = "first"
-    """Position 0 of the pass over the whole sequence (the same paper's v1 and code)."""
-    POSITIONS = "positions"
-    """Every position of the pass over the whole sequence."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,8 @@ from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.sources import FileSource
-from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
+from emergraph.exporters.traces.options import TraceOptions
+from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.record import recordable
 from emergraph.exporters.traces.running import Batching, SampleRunner
 from emergraph.exporters.traces.samples import RandomInputs

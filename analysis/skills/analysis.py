@@ -3,6 +3,7 @@
 from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
 from emergraph.analysis.skills.options import FitOptions, SimulationOptions
 from emergraph.graphstore.results import Column, ResultTable
+from emergraph.optionforms import TableForm
 
 SKILLS = ResultTable(
     "skills",
@@ -68,7 +69,7 @@ FIT = Analysis(
     name="skills fit",
     summary="Calibrate the model on skill 1, predict the other skills, and compare with other curves.",
     of=Subject.FILE,
-    options=(FitOptions,),
+    options=(FitOptions, TableForm),
     tables=(SKILLS, CURVES, FAMILIES),
     section=SECTION,
 )

@@ -10,13 +10,29 @@ from emergraph.analysis.skills.simulate import Simulation
 from emergraph.graphstore.store import open_store
 
 
-def save_fit(path: str | Path, fit: SkillFit, *, source: str, any_name: bool = False) -> int:
-    """Write a fit to a store, which is made when missing; return the id of the run."""
+def save_fit(
+    path: str | Path, fit: SkillFit, *, source: str, separator: str | None = None, any_name: bool = False
+) -> int:
+    """Write a fit to a store, which is made when missing; return the id of the run.
+
+    Args:
+        path: The store.
+        fit: The fit.
+        source: Name of the file with the curves.
+        separator: Between its fields, if it was said.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
+    """
     with open_store(path, mode="create", any_name=any_name) as store:
         return store.record_run(
             None,
             "skills fit",
-            {**fit.options.to_dict(), "target": fit.target, "n_runs": fit.n_runs, "source": source},
+            {
+                **fit.options.kept(),
+                "full_strength": fit.target,
+                "n_runs": fit.n_runs,
+                "source": source,
+                "separator": separator,
+            },
             result_tables={
                 SKILLS.name: fit.emergence,
                 CURVES.name: fit.curves(),

@@ -11,7 +11,8 @@ from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.tableinput import TableForm
+from emergraph.cli.tableinput import read_input_table
+from emergraph.optionforms import TableForm
 
 if TYPE_CHECKING:
     from emergraph.analysis.percolation.concepts import ConceptResult
@@ -41,7 +42,7 @@ def concepts(
     """Find which unseen pairs entity-property data connect, and where they percolate (arXiv 2408.12578)."""
     from emergraph.analysis.percolation.concepts import concept_percolation
 
-    table = form.read(file, output)
+    table = read_input_table(file, form, output)
     with progress_bar("following pairs", output) as update:
         found = concept_percolation(table, columns=columns, options=options, progress=update)
     emit(_view(found), output)

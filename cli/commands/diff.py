@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from emergraph.analysis.comparison.options import MatchOptions
 from emergraph.analysis.view import View
 from emergraph.choices import unknown
 from emergraph.cli.app import command
@@ -29,17 +30,13 @@ VIEWS = ("tensors", "layers", "units", "measures")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparing:
-    """What is compared, and what is shown of it."""
+class Showing:
+    """What is shown of a difference."""
 
     view: Annotated[
         str,
         typer.Option(help="Table: tensors (changes of weights), layers, units (largest first) or measures."),
     ] = "tensors"
-    match_units: Annotated[
-        bool, typer.Option(help="Seek which hidden unit of A stands for which of B (arXiv 2209.04836).")
-    ] = True
-    seed: Annotated[int, typer.Option(min=0, help="Seed of that search.")] = 0
 
 
 class DiffFormat(StrEnum):
@@ -102,7 +99,8 @@ def diff(
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="The same, for the other side."), FileRole.MODEL],
     *,
-    comparing: Comparing,
+    showing: Showing,
+    matching: MatchOptions,
     inputs: InputWords,
     links: Links,
     writing: Writing,
@@ -113,18 +111,18 @@ def diff(
     model and its quantized form, are compared weight by weight. With --format html, the result is a page like
     that of `report`, with all of the tables. Exit code 0 whether they differ or not.
     """
-    if comparing.view not in VIEWS:
-        raise UsageError(unknown("view", comparing.view, VIEWS))
+    if showing.view not in VIEWS:
+        raise UsageError(unknown("view", showing.view, VIEWS))
     from emergraph.analysis.comparison.difference import compare
 
     with (
         opened_graph(a, inputs, links) as ours,
         opened_graph(b, inputs, links) as theirs,
     ):
-        found = compare(ours, theirs, match=comparing.match_units, seed=comparing.seed)
+        found = compare(ours, theirs, match=matching.match_units, seed=matching.seed)
         summaries = (ours.summary, theirs.summary)
     if not writing.is_page:
-        emit(diff_view(found, comparing.view), writing.output)
+        emit(diff_view(found, showing.view), writing.output)
         return
     from emergraph.analysis.report.difference import Side, difference_page
     from emergraph.analysis.report.html import page_html
@@ -134,19 +132,17 @@ def diff(
         for text, summary in zip((a, b), summaries, strict=True)
     )
     page = difference_page(
-        found, first, second, command=_command(first.source, second.source, comparing, inputs, links, writing)
+        found, first, second, command=_command(first.source, second.source, matching, inputs, links, writing)
     )
     emit_text(page_html(page), writing.output)
 
 
-def _command(a: str, b: str, comparing: Comparing, inputs: InputWords, links: Links, writing: Writing) -> str:
+def _command(
+    a: str, b: str, matching: MatchOptions, inputs: InputWords, links: Links, writing: Writing
+) -> str:
     """The command line that makes the page again, for a shell."""
     words = ["emergraph", "diff", a, b]
-    if not comparing.match_units:
-        words.append("--no-match-units")
-    if comparing.seed:
-        words += ["--seed", str(comparing.seed)]
-    words += command_line(inputs)
+    words += [*command_line(matching), *command_line(inputs)]
     if links.root is not None:
         words += ["--root", links.root.name or str(links.root)]
     words += ["--format", "html", "--out", "diff.html" if writing.out is None else writing.out.name]

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
 from emergraph.analysis.view import View
 from emergraph.cli.app import command
-from emergraph.cli.informationoptions import Estimation, SequenceSource
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
@@ -49,8 +49,9 @@ def information(
     ],
     *,
     keeping: ResultStore,
-    source: SequenceSource,
-    estimation: Estimation,
+    source: SequenceOptions,
+    blocks: BlockOptions,
+    estimator: EstimatorOptions,
     links: Links,
     limits: Limits,
     output: Output,
@@ -58,13 +59,13 @@ def information(
     """Estimate how much more each block of a model tells about sequences than about single tokens."""
     from emergraph.analysis.information.model import InformationOptions, measure_model
     from emergraph.analysis.information.saving import save_information
+    from emergraph.exporters.runtime.limits import RunLimits
 
     store = keeping.store
-    options = InformationOptions(
-        run=estimation.run_options(limits, links), estimator=estimation.estimator_options()
-    )
+    run_limits = RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes)
+    options = InformationOptions(run=blocks.states(limits=run_limits, root=links.root), estimator=estimator)
     with progress_bar("running sequences", output) as update:
-        sequences = source.chosen(estimation.seed)
+        sequences = source.chosen(estimator.seed)
         found = measure_model(model, sequences, store=store, options=options, progress=update)
         run = None
         if store is not None:
@@ -75,6 +76,8 @@ def information(
                 sha256=found.sha256,
                 duration=found.seconds,
                 any_name=keeping.any_name,
+                **source.kept(),
+                **blocks.kept(),
             )
     emit(_view(found, run), output)
 

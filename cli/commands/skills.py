@@ -18,7 +18,8 @@ from emergraph.cli.limits import LONG, doing
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import ResultStore
-from emergraph.cli.tableinput import TableForm
+from emergraph.cli.tableinput import read_input_table
+from emergraph.optionforms import TableForm
 
 if TYPE_CHECKING:
     from emergraph.analysis.skills.fit import SkillFit
@@ -61,10 +62,14 @@ def fit(
     from emergraph.analysis.skills.saving import save_fit
 
     store = keeping.store
-    curves = read_curves(form.read(file, output))
+    curves = read_curves(read_input_table(file, form, output))
     with doing("fitting curves"):
         found = fit_skills(curves, options)
-    run = None if store is None else save_fit(store, found, source=file.name, any_name=keeping.any_name)
+    run = (
+        None
+        if store is None
+        else save_fit(store, found, source=file.name, separator=form.separator, any_name=keeping.any_name)
+    )
     emit(_fit_view(found, file.name, run), output)
 
 

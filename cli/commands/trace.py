@@ -1,5 +1,6 @@
 """`emergraph trace`: what the units of a graph do on inputs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,10 @@ from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import GraphChoice, StorePath
-from emergraph.cli.traceoptions import TraceSamples
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputWords
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.traces.options import SampleOptions, TraceOptions
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
@@ -41,10 +43,8 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
         FileRole.MODEL,
     ] = None,
     graph: GraphChoice = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the trace.  [default: the name of the inputs]")
-    ] = None,
-    samples: TraceSamples,
+    samples: SampleOptions,
+    options: TraceOptions,
     words: InputWords,
     links: Links,
     limits: Limits,
@@ -57,18 +57,25 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
     from emergraph import api
 
     chosen = api.open_store(store).graph(graph)
-    if samples.import_ is not None:
+    if samples.recorded is not None:
         if inputs is not None or samples.random is not None or model is not None:
             raise UsageError("--import takes recorded activations: leave out INPUTS, --random and --model")
-        with doing(f"reading {samples.import_.name}"):
-            summary = chosen.import_trace(samples.import_, name=name, keep=samples.keep)
+        with doing(f"reading {samples.recorded.name}"):
+            summary = chosen.import_trace(samples.recorded, name=options.name, keep=options.n_values)
     else:
         given = samples.chosen(inputs)
         if model is None:
             raise UsageError("--model FILE is needed: the model file that the graph was exported from")
         with progress_bar(f"running {model.name}", output) as progress:
-            options = samples.options(name, words, limits, links)
-            summary = chosen.trace(given, model=model, options=options, progress=progress)
+            asked = replace(
+                options,
+                sample_axes=samples.axes,
+                inputs=words.values(),
+                input_shapes=words.shapes(),
+                root=links.root,
+                run_limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
+            )
+            summary = chosen.trace(given, model=model, options=asked, progress=progress)
     emit(_view(summary), output)
 
 

@@ -11,7 +11,8 @@ from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.tableinput import TableForm
+from emergraph.cli.tableinput import read_input_table
+from emergraph.optionforms import TableForm
 
 if TYPE_CHECKING:
     from emergraph.analysis.percolation.training import TrainingResult
@@ -41,7 +42,7 @@ def transition(
     """
     from emergraph.analysis.percolation.training import training_transitions
 
-    table = form.read(file, output)
+    table = read_input_table(file, form, output)
     with progress_bar("fitting runs", output) as update:
         found = training_transitions(
             table,

@@ -26,7 +26,7 @@ NOTEBOOKS = {
         "graph = emergraph.export(model, 'vad.duckdb', inputs={'sr': np.asarray(16000)})\ngraph",
         "The file holds two networks, for 8 and 16 kHz; `sr` decided which one was traced. Activity needs inputs: "
         "random ones will do to look around, but say little about speech.",
-        "from emergraph.exporters.traces.prepare import TraceOptions\n"
+        "from emergraph.exporters.traces.options import TraceOptions\n"
         "graph.trace(RandomInputs(64, 0), model=model, options=TraceOptions(inputs={'sr': np.asarray(16000)}))\n"
         "graph.emergence(threshold=0.05)",
         "One threshold says little; the sweep says where the number comes from.",

@@ -2,21 +2,20 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
-from emergraph.exporters.onnxfile import OnnxFile, ReadLimits
+from emergraph.exporters.onnxfile import OnnxFile
 from emergraph.exporters.runtime.concrete import ConcreteRun, checked_input, concrete_run
 from emergraph.exporters.runtime.feeds import input_hints, is_steering
 from emergraph.exporters.runtime.flat_model import FlatInput
 from emergraph.exporters.runtime.flatten import flatten
-from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sizes import RANKS, axes_of, open_shapes
 from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.samples import (
     Axes,
     DrawnSamples,
@@ -27,28 +26,6 @@ from emergraph.exporters.traces.samples import (
 )
 
 Array = NDArray[np.generic]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TraceOptions:
-    """What decides a trace besides the graph and the samples."""
-
-    name: str | None = None
-    """Name of the trace; by default the stem of the input file, or "random-n100-seed0"."""
-    batch_size: int = 32
-    """Most samples per run."""
-    n_values: int = 1024
-    """Most samples whose values are kept, the first ones."""
-    sample_axes: Axes = field(default_factory=dict)
-    """By input: the axis that samples are along; None for an input that all samples share."""
-    inputs: Mapping[str, Array] = field(default_factory=dict)
-    """Inputs that all samples share, such as a sampling rate."""
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Shapes of one random sample."""
-    root: Path | None = None
-    """Folder that symbolic links of external data may lead to."""
-    read_limits: ReadLimits = field(default_factory=ReadLimits)
-    run_limits: RunLimits = field(default_factory=RunLimits)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.onnxfile import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile import OnnxFile, ReadLimits, read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.inputfile import InputFile
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.exporters.traces.prepare import Prepared, TraceOptions, given_samples, random_samples
+from emergraph.exporters.traces.options import TraceOptions
+from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.running import Batching, Progress, SampleRunner
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
@@ -121,7 +122,7 @@ def record_trace(
 
 
 def _same_model(reader: GraphReader, model: str | Path, options: TraceOptions) -> OnnxFile:
-    file = read_onnx(model, limits=options.read_limits, root=options.root)
+    file = read_onnx(model, limits=options.read_limits or ReadLimits(), root=options.root)
     expected = str(reader.summary["sha256"])
     if file.sha256 != expected:
         raise InvalidInputError(

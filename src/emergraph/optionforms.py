@@ -3,7 +3,7 @@
 import re
 
 from emergraph.errors import UsageError
-from emergraph.options import Form, text_of
+from emergraph.options import Form, Options, option, text_of
 
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "H": 3600.0}
@@ -90,3 +90,14 @@ def _grid_text(grid: object) -> str:
 
 GRID = Form(_grid, _grid_text)
 """Numbers, how many to choose, or "all"."""
+
+
+class TableForm(Options):
+    """How a table that is read is written."""
+
+    separator: str | None = option(
+        default=None,
+        help="Between the fields of CSV: comma, semicolon, tab, pipe or a character.",
+        metavar="NAME",
+        default_text="guessed",
+    )

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emergraph.analysis.information.sequences import TextUnit, text_ids
+from emergraph.analysis.information.options import TextUnit
+from emergraph.analysis.information.sequences import text_ids
 
 WHEEL_FILE = Path("microformer-mgm", "mgm", "resources", "general_model", "pytorch_model.bin")
 WHEEL_HEADS = 8

@@ -79,7 +79,7 @@ def test_recorded_states_need_no_sequences(tmp_path, capsys):
         (["--entities", "5", "--estimator", "ksg", "--dimensions", "3"], 2, "at most 2"),
         (["--entities", "30"], 3, "rows"),
         (["--text", "missing.txt"], 3, "no such file"),
-        (["--entities", "5", "--blocks", "a,b"], 2, "no tensor"),
+        (["--entities", "5", "--blocks", "a,b"], 2, "unknown tensor"),
     ],
 )
 def test_what_does_not_make_sense_is_one_line(model, capsys, words, code, told):

@@ -21,7 +21,7 @@ from emergraph.cli.main import main
 from emergraph.errors import UnsafeInputError
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.onnxfile.links import root_for
-from emergraph.exporters.traces.prepare import TraceOptions
+from emergraph.exporters.traces.options import TraceOptions
 
 SNAPSHOT = "hub/models--org--net/snapshots/abc"
 READERS = {

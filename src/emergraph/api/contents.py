@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emergraph.exporters.traces.prepare import TraceOptions
+    from emergraph.exporters.traces.options import TraceOptions
     from emergraph.exporters.traces.record import TraceSummary
     from emergraph.exporters.traces.samples import RandomInputs
     from emergraph.graphstore.records import EdgeKind

@@ -14,9 +14,10 @@ from emergraph.analysis.information.gaussian import (
     whitened_information,
 )
 from emergraph.analysis.information.ksg import ksg_information
-from emergraph.analysis.information.measure import LARGEST, EstimatorName, EstimatorOptions, Inputs, measure
-from emergraph.analysis.information.mine import MineOptions, bound, mine_information
-from emergraph.analysis.information.projection import Projection, affordable_dimensions, project
+from emergraph.analysis.information.measure import LARGEST, Inputs, measure
+from emergraph.analysis.information.mine import bound, mine_information
+from emergraph.analysis.information.options import EstimatorName, EstimatorOptions, MineOptions, Projection
+from emergraph.analysis.information.projection import affordable_dimensions, project
 from emergraph.errors import UsageError
 
 KNOWN = {

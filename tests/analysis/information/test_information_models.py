@@ -8,9 +8,9 @@ import pytest
 
 import emergraph
 from emergraph.analysis.information.emergence import TOTAL
-from emergraph.analysis.information.measure import EstimatorOptions
 from emergraph.analysis.information.model import InformationOptions
 from emergraph.analysis.information.onnxstates import onnx_chain
+from emergraph.analysis.information.options import EstimatorOptions
 from emergraph.analysis.information.sequences import entity_sequences
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.store import open_store

@@ -9,20 +9,19 @@ from decoders import VOCABULARY, WIDTH, decoder
 
 from emergraph.analysis.information.chain import BlockChain, ChainLayer, find_chain
 from emergraph.analysis.information.emergence import information_emergence
-from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions
 from emergraph.analysis.information.model import InformationOptions, measure_model
 from emergraph.analysis.information.modulestates import module_states
 from emergraph.analysis.information.onnxstates import StateOptions, onnx_chain, onnx_states
+from emergraph.analysis.information.options import EstimatorName, EstimatorOptions, Micro, TextUnit
 from emergraph.analysis.information.recordedstates import recorded_states
 from emergraph.analysis.information.sequences import (
     Sequences,
-    TextUnit,
     entity_sequences,
     read_sequences,
     text_ids,
     text_sequences,
 )
-from emergraph.analysis.information.states import BlockStates, Micro
+from emergraph.analysis.information.states import BlockStates
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.export import export_onnx
 from emergraph.graphstore.store import open_store

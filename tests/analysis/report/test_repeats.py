@@ -7,8 +7,10 @@ import typing
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 from clifiles import DEMO
+from decoders import decoder
 from onnx import numpy_helper
 from polars.testing import assert_frame_equal
 
@@ -16,6 +18,7 @@ from emergraph import api
 from emergraph.analysis.figures.figure import Run
 from emergraph.analysis.pruning.options import Keeping
 from emergraph.analysis.registry import Known, analysis_named, built_in
+from emergraph.analysis.skills.closedforms import multilinear_strength, skill_frequencies
 from emergraph.cli.main import main
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.exporters.traces.record import record_trace
@@ -75,6 +78,14 @@ RUNS = {
         f"{SMALL} {MOVED} --planes 1 --plane-points 5 --rho 0.1 --balls 2 --seed 7 --norm layer --masks 3",
         f"{SMALL} --planes 0 --balls 0 --layer-directions 0 --layer-walks 0 {LABELLED}",
     ],
+    "information": [
+        "--entities 5 --shots 3 --repeats 4 --dimensions 2 --samples 50 --seed 3 --micro first",
+        "--sequences ids.txt --estimator ksg --projection random --seeds 2 --repeats 3",
+    ],
+    "skills fit": ["--share 0.4 --separator semicolon", "--alpha 0.6 --target 1.1", "--axis data"],
+    "skills simulate": [
+        "--skills 2 --steps 30 --width 8 --batch 16 --points 3 --evaluation 8 --bits 8 --rate 0.1 --seed 4"
+    ],
     "trajectory": [f"--graphs 'step*' --metric loss --lower-is-better --rule any --threshold 0.1 {STOPPING}"],
 }
 """Options of runs, by command; each class of options has some that are not at their default."""
@@ -97,6 +108,15 @@ def folder(tmp_path_factory):
     np.savez(place / "few.npz", pixels=pixels)
     np.savez(place / "classes.npz", labels=labels)
     np.savez(place / "both.npz", pixels=pixels, labels=labels)
+    onnx.save(decoder()[0], place / "decoder.onnx")
+    (place / "ids.txt").write_text("\n".join(f"{a} {b} {a}" for a in range(8) for b in range(8)))
+    p, x = skill_frequencies(3, 0.6), np.linspace(0, 60, 30)
+    rows = [
+        {"skill": k, "step": t, "strength": float(multilinear_strength(t, p[k - 1])), "frequency": p[k - 1]}
+        for k in (1, 2, 3)
+        for t in x
+    ]
+    pl.DataFrame(rows).write_csv(place / "curves.csv", separator=";")
     with open_store(store, mode="create") as opened:
         export_onnx(place / "before.onnx", opened)
         for step in range(6):
@@ -129,8 +149,14 @@ def last_run(folder):
 
 def words_of(command, options):
     """The command line of a run."""
-    argument = ["digits_dense.onnx", "--store", "net.duckdb"] if command == "landscape" else ["net.duckdb"]
-    return [command, *argument, *shlex.split(options)]
+    files = {
+        "STORE": "net.duckdb",
+        "GRAPH": "digits_dense",
+        "MODEL": "decoder.onnx" if command == "information" else "digits_dense.onnx",
+        "FILE": "curves.csv",
+    }
+    subject = [files.get(word, word) for word in analysis_named(command).of.value.split()]
+    return [*command.split(), *subject, *shlex.split(options)]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +179,9 @@ def test_the_command_of_a_run_repeats_it(command, options, folder, monkeypatch):
     assert any(frame.height for frame in frames.values())
 
 
-@pytest.mark.parametrize("command", [name for name in RUNS if analysis_named(name).run is None])
+@pytest.mark.parametrize(
+    "command", [name for name in RUNS if analysis_named(name).run is None and " " not in name]
+)
 def test_the_classes_are_those_of_the_command(command):
     """What decides numbers is declared with the command; the rest is where results go."""
     function = getattr(importlib.import_module(f"emergraph.cli.commands.{command}"), command)
@@ -163,3 +191,7 @@ def test_the_classes_are_those_of_the_command(command):
         if isinstance(hint, type) and issubclass(hint, Options)
     }
     assert taken - {Keeping} == set(analysis_named(command).options)
+
+
+def test_every_analysis_that_keeps_runs_is_repeated():
+    assert RUNS.keys() == {one.name for one in built_in() if one.tables}

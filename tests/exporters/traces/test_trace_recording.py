@@ -17,7 +17,7 @@ from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.exporters.runtime.inputfile import read_input_file
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.traces import running
-from emergraph.exporters.traces.prepare import TraceOptions
+from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.record import record_trace
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.graphstore.records import NEURON_LAYER_KINDS
