@@ -19,6 +19,7 @@ from emergraph.analysis.emergence.options import MOVING_NULLS, NullKind
 from emergraph.analysis.emergence.resampled_weights import MovedWeights, with_noise
 from emergraph.analysis.emergence.rewiring import WeightNull
 from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
+from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import OnnxFile
@@ -85,7 +86,9 @@ class ModelActivity:
         ]
         self._values = cache(lambda name: restore_tensor(reader, name))
         self._names = tuple(reader.tensors()["name"])
-        self._moved = MovedWeights(graph, self._values)
+        flat, source = prepared.run.flat, self._base
+        self._stored = StoredCodes(flat, lambda name: source.array(flat.initializers[name]))
+        self._moved = MovedWeights(graph, self._values, self._stored)
         self._limits = files.limits
         self._n_values = int(str(about["n_values"]))
         self._batching: Batching | None = None
@@ -123,7 +126,7 @@ class ModelActivity:
                     "Rule 'contribution' looks at weights, which noise changes: choose another rule"
                 )
             rng = np.random.default_rng([draw.seed, draw.draw])
-            replaced = with_noise(self._names, self._values, draw.noise or 0.0, rng)
+            replaced = with_noise(self._names, self._values, draw.noise or 0.0, rng, self._stored)
         else:
             replaced = self._moved.of_draw(draw.graph, WeightNull(draw.kind.value))
         trace = self._run(replaced)

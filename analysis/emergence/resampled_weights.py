@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.edgesets.edgetable import BlockTable, read_edge_table
 from emergraph.analysis.edgesets.kernel_parameters import kernel_elements
 from emergraph.analysis.emergence.rewiring import WeightNull, is_randomised
+from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.unitgraph import EdgeColumns, UnitGraph
 from emergraph.errors import UsageError
 from emergraph.graphstore.text import printable
@@ -23,17 +24,20 @@ class MovedWeights:
     """Puts a draw's weights into the tensors that hold them; what stays the same is looked up once.
 
     Biases, scales and tables that no edge stands for stay as they are. So do the blocks of `kept`: a null has
-    to leave their edges alone.
+    to leave their edges alone. Weights that are stored as codes move as what they stand for, and become the
+    nearest codes of their new places.
     """
 
-    def __init__(self, graph: UnitGraph, tensor_values: TensorValues) -> None:
+    def __init__(self, graph: UnitGraph, tensor_values: TensorValues, stored: StoredCodes) -> None:
         """Take the graph and its tensors.
 
         Args:
             graph: The graph as it is.
-            tensor_values: Values of a tensor by name.
+            tensor_values: Values of a tensor by name, as they are stored.
+            stored: How the model's tensors are stored.
         """
-        self._graph, self._values = graph, tensor_values
+        self._graph, self._stored_values, self._stored = graph, tensor_values, stored
+        self._values = cache(lambda name: stored.weights(name, tensor_values(name)))
 
     @cached_property
     def _blocks(self) -> list[BlockTable]:
@@ -99,7 +103,8 @@ class MovedWeights:
             flat[was] = 0
             flat[now] = base.reshape(-1)[was[edges["origin"]]]
             found[name] = flat.reshape(base.shape)
-        return found
+        dtypes = {name: self._stored_values(name).dtype for name in found}
+        return {name: self._stored.codes(name, values, dtypes[name]) for name, values in found.items()}
 
     def _elements(self, block: BlockTable, edges: EdgeColumns, base: Array) -> Places:
         """Elements behind drawn edges, (n_edges, kernel size)."""
@@ -115,18 +120,23 @@ class MovedWeights:
 
 
 def with_noise(
-    names: Iterable[str], tensor_values: TensorValues, size: float, rng: np.random.Generator
+    names: Iterable[str],
+    tensor_values: TensorValues,
+    size: float,
+    rng: np.random.Generator,
+    stored: StoredCodes,
 ) -> dict[str, Array]:
     """Matrices and kernels with Gaussian noise on every weight that is not exactly zero.
 
-    Signed integers (quantized around zero) are rounded again.
+    Codes get noise as the weights that they stand for, and are rounded to codes again.
 
     Args:
-        names: Tensors; those with less than two axes, and those that are not numbers of these kinds, are left
-            out.
-        tensor_values: Values by name.
+        names: Tensors; those with less than two axes, those that are not numbers, and those that say how
+            others are stored are left out.
+        tensor_values: Values by name, as they are stored.
         size: Standard deviation, relative to the root mean square of each tensor.
         rng: Source of randomness.
+        stored: How the model's tensors are stored.
 
     Raises:
         UsageError: No tensor is left, or the noise is below the steps of all that are.
@@ -134,14 +144,12 @@ def with_noise(
     found = {}
     for name in names:
         base = tensor_values(name)
-        if base.ndim < 2 or base.dtype.kind not in "fVi":
+        is_weight = base.dtype.kind in "fV" or stored.is_coded(name)
+        if base.ndim < 2 or not is_weight or name in stored.numbers:
             continue
-        wide = base.astype(np.float64)
+        wide = stored.weights(name, base).astype(np.float64)
         noisy = wide + rng.standard_normal(wide.shape) * (size * np.sqrt(np.mean(wide**2)))
-        if base.dtype.kind == "i":
-            limits = np.iinfo(f"i{base.dtype.itemsize}")
-            noisy = np.clip(np.rint(noisy), limits.min, limits.max)
-        found[name] = np.where(wide == 0, wide, noisy).astype(base.dtype)
+        found[name] = np.where(wide == 0, base, stored.codes(name, noisy, base.dtype)).astype(base.dtype)
     if not any(np.any(found[name] != tensor_values(name)) for name in found):
         raise UsageError("no matrix or kernel of the model takes noise of this size")
     return found

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.edgetable import BlockTable
 from emergraph.analysis.edgesets.kernel_parameters import Taps, parameters_behind
+from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
-from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 from emergraph.exporters.nodes import input_name
@@ -52,7 +52,7 @@ class ParameterPlaces:
         self,
         graph: UnitGraph,
         tensor_values: TensorValues,
-        zeros: StoredZeros,
+        zeros: StoredCodes,
         there: Container[str],
         *,
         shared: bool,

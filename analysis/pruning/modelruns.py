@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.labels import ClassLabels, class_labels
 from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
+from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.pruning.analysis import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import (
@@ -21,7 +22,6 @@ from emergraph.analysis.pruning.maskedtensors import (
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import Shrinker
-from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import OnnxFile
@@ -102,7 +102,7 @@ def parameter_places(
     return ParameterPlaces(
         graph,
         tensor_values,
-        stored_zeros(flat, source),
+        stored_codes(flat, source),
         flat.initializers,
         shared=unit is PruningUnit.UNIT,
     )
@@ -208,7 +208,7 @@ class _Levels:
 
 def pruned_source(source: ModelSource, flat: FlatModel, zeroed: Zeroed) -> ReplacedSource:
     """A model with zeros where parameters were removed."""
-    zeros = stored_zeros(flat, source)
+    zeros = stored_codes(flat, source)
     protos = {name: _proto(flat.initializers, name) for name in zeroed}
     return ReplacedSource(
         source,
@@ -216,9 +216,9 @@ def pruned_source(source: ModelSource, flat: FlatModel, zeroed: Zeroed) -> Repla
     )
 
 
-def stored_zeros(flat: FlatModel, source: ModelSource) -> StoredZeros:
+def stored_codes(flat: FlatModel, source: ModelSource) -> StoredCodes:
     """Which stored values of a model's tensors mean zero."""
-    return StoredZeros(flat, lambda name: source.array(flat.initializers[name]))
+    return StoredCodes(flat, lambda name: source.array(flat.initializers[name]))
 
 
 def prepare_samples(file: OnnxFile, inputs: Mapping[str, Array] | None, limits: RunLimits) -> Prepared:

@@ -17,13 +17,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.pruning.channels.constants import ModelConstants
 from emergraph.analysis.pruning.channels.cutting import cut_model
 from emergraph.analysis.pruning.channels.tracks import ChannelMap, ChannelReader, channel_map
 from emergraph.analysis.pruning.channels.unneeded import Groups, Unneeded, channel_groups
 from emergraph.analysis.pruning.maskedtensors import Zeroed
 from emergraph.analysis.pruning.removal import Removal
-from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.exporters.nodes import made_of_constants
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.concrete import ConcreteRun
@@ -86,7 +86,7 @@ class Shrinker:
         self._run, self._source, self._file_bytes = run, source, file_bytes
         self._makers = made_of_constants(run.flat.nodes, run.flat.initializers)
         self._folder = folder_of(run.flat, source, limits)
-        self._zeros = StoredZeros(run.flat, lambda name: source.array(run.flat.initializers[name]))
+        self._zeros = StoredCodes(run.flat, lambda name: source.array(run.flat.initializers[name]))
 
     @cached_property
     def channels(self) -> ChannelMap:

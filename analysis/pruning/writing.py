@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements
-from emergraph.analysis.pruning.modelruns import all_zeroed, parameter_places, stored_zeros
+from emergraph.analysis.pruning.modelruns import all_zeroed, parameter_places, stored_codes
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
@@ -55,7 +55,7 @@ def write_masked(
     source = FileSource(file)
     flat = concrete_run(file).flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
-    zeros = stored_zeros(flat, source)
+    zeros = stored_codes(flat, source)
     where = parameter_places(flat, source, removal.items.table.graph, tensor_values, removal.items.unit)
     elements = TensorElements(removal, where)
     zeroed = all_zeroed(elements, removal, level, flat.nodes, shapes)

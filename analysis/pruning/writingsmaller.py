@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.modelruns.files import ModelFiles, model_of
+from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed
 from emergraph.analysis.pruning.modelruns import (
@@ -19,11 +20,10 @@ from emergraph.analysis.pruning.modelruns import (
     parameter_places,
     prepare_samples,
     pruned_source,
-    stored_zeros,
+    stored_codes,
 )
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import CutReport, Shrinker, largest_difference
-from emergraph.analysis.pruning.storedzeros import StoredZeros
 from emergraph.analysis.pruning.writing import check_target
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
@@ -96,7 +96,7 @@ def write_smaller(
     prepared = prepare_samples(file, files.arrays, files.limits)
     flat = prepared.run.flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
-    zeros = stored_zeros(flat, source)
+    zeros = stored_codes(flat, source)
     places = parameter_places(flat, source, removal.items.table.graph, tensor_values, removal.items.unit)
     elements = TensorElements(removal, places)
     zeroed = all_zeroed(elements, removal, level, flat.nodes, shapes)
@@ -141,5 +141,5 @@ def compare_models(
     return largest_difference(expected, found)
 
 
-def _lost(values: Array, name: str, places: NDArray[np.int64], zeros: StoredZeros) -> int:
+def _lost(values: Array, name: str, places: NDArray[np.int64], zeros: StoredCodes) -> int:
     return int(np.count_nonzero(values != zeros.put(name, values, places)))

@@ -1,4 +1,4 @@
-"""Which stored value of each tensor of a model means zero: 0, or the zero point of a quantized tensor."""
+"""What the stored values of a model's tensors mean: codes of quantized weights, and which of them is zero."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emergraph.exporters.nodes import attributes, input_name
 from emergraph.exporters.operations import Codes, Kind, spec_of
 from emergraph.exporters.runtime.flat_model import FlatModel
-from emergraph.exporters.runtime.quantization import dequantize, laid_out
+from emergraph.exporters.runtime.quantization import dequantize, laid_out, quantize
 
 Array = NDArray[np.generic]
 
@@ -26,8 +26,8 @@ class _Coding:
     block_size: int = 0
 
 
-class StoredZeros:
-    """The stored zeros of a model's tensors.
+class StoredCodes:
+    """How a model's tensors are stored: as they are, or as codes with a scale and a zero point.
 
     Args:
         flat: The model.
@@ -51,6 +51,16 @@ class StoredZeros:
                     known.setdefault(name, coding)
         return known
 
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """Scales and zero points: they say how other tensors are stored."""
+        parts = {part for coding in self._codings.values() for part in (coding.scale, coding.zero) if part}
+        return frozenset(parts)
+
+    def is_coded(self, name: str) -> bool:
+        """Whether a tensor holds codes."""
+        return name in self._codings
+
     def of(self, name: str) -> Array:
         """The stored value that means zero, such that it broadcasts to the tensor."""
         coding = self._codings.get(name)
@@ -65,6 +75,15 @@ class StoredZeros:
             return values
         scale = self._spread(name, coding, coding.scale) if coding.scale else None
         return dequantize(values, scale, self.of(name))
+
+    def codes(self, name: str, weights: Array, dtype: np.dtype[np.generic]) -> Array:
+        """Weights as the codes that come closest to them; tensors that hold no codes as they are."""
+        coding = self._codings.get(name)
+        if coding is None:
+            return weights.astype(dtype, copy=False)
+        scale = self._read(coding.scale) if coding.scale else np.ones((), np.float32)
+        zero = self._read(coding.zero) if coding.zero else None
+        return quantize(weights, scale, zero, dtype=dtype, axis=coding.axis, block_size=coding.block_size)
 
     def _spread(self, name: str, coding: _Coding, numbers: str) -> Array:
         shape = tuple(int(d) for d in self._flat.initializers[name].dims)
