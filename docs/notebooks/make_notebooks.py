@@ -17,7 +17,7 @@ SETUP = (
 )
 NOTEBOOKS = {
     "third-party-file": [
-        "# A model that somebody else trained\n\nsilero-vad finds speech in audio. From its ONNX file to a graph, "
+        "# A third-party model\n\nsilero-vad finds speech in audio. From its ONNX file to a graph, "
         "its emergence, and a question in SQL. The path is where `make models` puts the file.",
         SETUP
         + "\nfrom pathlib import Path\nimport numpy as np\nimport emergraph\nfrom emergraph.exporters.traces.samples "
