@@ -45,7 +45,7 @@ def carried_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int 
     """Sums of p over the outputs that each input position leads to, by input name.
 
     Args:
-        node: An operation of one of the kinds of `_RULES`.
+        node: An operation of one of the kinds of `RULES`.
         p: Values of the positions of one of its outputs.
         tensors: Shapes and constants.
         output: Which output.
@@ -54,12 +54,12 @@ def carried_back(node: onnx.NodeProto, p: Floats, tensors: Tensors, output: int 
         UsageError: Positions cannot be followed through this operation.
     """
     kind = kind_of(node)
-    if kind not in _RULES:
+    if kind not in RULES:
         raise UsageError(
             f"positions cannot be followed through {node.op_type} ('{node.name}'): they are for "
             "convolutional networks; count units without --positions"
         )
-    return _RULES[kind](node, p, tensors, output)
+    return RULES[kind](node, p, tensors, output)
 
 
 def _activation_input(node: onnx.NodeProto, tensors: Tensors) -> int:
@@ -274,7 +274,7 @@ def _kept_axes(node: onnx.NodeProto, tensors: Tensors) -> tuple[int, ...]:
     return tuple(1 if k in set(axes) else size for k, size in enumerate(shape))
 
 
-_RULES: Mapping[Kind, Callable[[onnx.NodeProto, Floats, Tensors, int], dict[str, Floats]]] = {
+RULES: Mapping[Kind, Callable[[onnx.NodeProto, Floats, Tensors, int], dict[str, Floats]]] = {
     **dict.fromkeys(PASSING, _passed_back),
     **dict.fromkeys(POINTWISE - UNARY | {Kind.CONCAT}, _combined_back),
     **dict.fromkeys(MOVING - {Kind.CONCAT}, _moved_back),
