@@ -6,7 +6,7 @@ ZOO_VENV ?= .venv-zoo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
+.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills test-calibration calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ demo: $(VENV)/.installed ## Install, then export, trace and analyse two small ne
 
 # one thread for each worker: threads of their own make the workers wait for each other
 test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
@@ -52,6 +52,13 @@ kills: $(VENV)/.installed-dev ## Kill three hundred; after a break, it goes on w
 
 fuzz: $(VENV)/.installed-dev ## Spoil 20 000 models and see each of them read or refused (nightly)
 	$(BIN)/python tests/fuzz/fuzz_onnx.py --cases 20000 --seed "$$(date +%Y%m%d)" --real --keep fuzz-failures
+
+test-calibration: $(VENV)/.installed-dev ## Simulate a sample of all intervals and p values (three minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m calibration tests/calibration --numprocesses auto
+
+# goes on where it was stopped
+calibrate: $(VENV)/.installed-dev ## Simulate all intervals and p values and write docs/calibration.md (at most two hours)
+	OMP_NUM_THREADS=1 PYTHONPATH=src:studies:tests/calibration $(BIN)/python tests/calibration/calibrate.py
 
 golden: models ## Freeze the answers again and say what changed (explain each change in the CHANGELOG)
 	PYTHONPATH=src $(BIN)/python tests/golden/record.py

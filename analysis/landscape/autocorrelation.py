@@ -6,7 +6,7 @@ the base weights (Mehler's formula), (cosh(a^s q) - 1)/(cosh(q) - 1) for cos(w.z
 white noise. The quadratic bowl is the null model: its correlation length is -1/(2 ln a).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -124,6 +124,25 @@ def _through(estimate: Estimate, mean: float, ends: tuple[float, float], null: f
         method=estimate.method,
         seed=estimate.seed,
         null=null,
+    )
+
+
+def against(found: Autocorrelation, *, rho_1: float, length: float) -> Autocorrelation:
+    """The same walks beside another bowl.
+
+    Args:
+        found: The statistics.
+        rho_1: Autocorrelation at lag 1 that the bowl shows along such walks.
+        length: Its correlation length.
+    """
+    lengths = found.correlation_length
+    ends = (lengths.low, lengths.high)
+    excess = (1 - lengths.mean / length, (1 - ends[0] / length, 1 - ends[1] / length))
+    return replace(
+        found,
+        rho_1=found.rho_1.with_null(rho_1),
+        correlation_length=lengths.with_null(length),
+        excess_ruggedness=_through(found.rho_1, *excess, 0.0),
     )
 
 

@@ -49,8 +49,7 @@ class InformationContent:
 class InformationSummary:
     """Information content over several walks.
 
-    The nulls of h_0 and m_0 are those of a quadratic bowl in many dimensions, whose values along a walk of
-    parameter a are a Gaussian AR(1) process with coefficient a^2: see `quadratic_null`.
+    The nulls of h_0 and m_0 depend on the spectrum of the bowl, see `bowlnull`.
     """
 
     h_max: Estimate
@@ -207,29 +206,13 @@ def information_content(values: ArrayLike, steps: ArrayLike | None = None) -> In
     )
 
 
-def quadratic_null(a: float) -> tuple[float, float]:
-    """Return (H(0), M(0)) of a quadratic bowl along a walk with correlation a, in many dimensions.
-
-    The increments of a Gaussian AR(1) process with coefficient r = a^2 have correlation -(1 - r)/2, so
-    M(0) = arccos(-(1 - r)/2)/pi (orthant probability) and H(0) = -M(0) log_6(M(0)/2). Limits: r -> 0
-    gives 2/3 (white noise), r -> 1 gives 1/2 (Brownian motion).
-
-    Example:
-        >>> [round(x, 4) for x in quadratic_null(1e-9)]
-        [0.4088, 0.6667]
-    """
-    m_0 = float(np.arccos(-(1 - a**2) / 2) / np.pi)
-    return float(-m_0 * np.log(m_0 / 2) / np.log(6)), m_0
-
-
 def summarise_information(
-    walks: ArrayLike, *, a: float | None = None, seed: int | None = None, level: float = 0.95
+    walks: ArrayLike, *, seed: int | None = None, level: float = 0.95
 ) -> InformationSummary:
     """Information content of every walk, then mean and interval over walks.
 
     Args:
         walks: (n, L).
-        a: Correlation of the walk's positions, for the nulls; None for other walks.
         seed: Recorded.
         level: Coverage of the intervals.
 
@@ -238,22 +221,21 @@ def summarise_information(
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> round(summarise_information(rng.normal(size=(10, 2000)), a=0.9).m_0.mean, 2)
+        >>> round(summarise_information(rng.normal(size=(10, 2000))).m_0.mean, 2)
         0.67
     """
     rows = [information_content(walk) for walk in np.asarray(walks, dtype=np.float64)]
-    h_null, m_null = quadratic_null(a) if a is not None else (None, None)
 
-    def over(name: str, null: float | None = None, support: Support = Support.SHARE) -> Estimate:
+    def over(name: str, support: Support = Support.SHARE) -> Estimate:
         values = [getattr(row, name) for row in rows]
         known = [np.nan if value is None else value for value in values]
-        return student(known, support=support, seed=seed, null=null, level=level)
+        return student(known, support=support, seed=seed, level=level)
 
     return InformationSummary(
         h_max=over("h_max"),
         eps_max=over("eps_max", support=Support.POSITIVE),
-        h_0=over("h_0", h_null),
-        m_0=over("m_0", m_null),
+        h_0=over("h_0"),
+        m_0=over("m_0"),
         eps_s=over("eps_s", support=Support.REAL),
         eps_ratio=over("eps_ratio", support=Support.REAL),
     )

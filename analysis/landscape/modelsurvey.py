@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.landscape.bowlnull import beside_its_bowl
 from emergraph.analysis.landscape.curvature import curvature
 from emergraph.analysis.landscape.extras import Extras
 from emergraph.analysis.landscape.layers import perturbed_blocks
@@ -208,6 +209,7 @@ def _with_extras(
         )
     if options.eigenvalues and prepared.curved is not None:
         curved = curvature(prepared.curved, options)
+        survey = beside_its_bowl(survey, prepared.curved)
     extras = Extras(line=line, trajectory=trajectory, optima=optima, curvature=curved)
     return replace(survey, extras=extras, notes=tuple(notes))
 

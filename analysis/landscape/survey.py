@@ -190,7 +190,7 @@ def _analyse(
         autocorrelation=analyse_walks(
             usable, a=options.a, noise_variance=float(np.var(repeats)), seed=seed, level=level
         ),
-        information=summarise_information(usable, a=options.a, seed=seed, level=level),
+        information=summarise_information(usable, seed=seed, level=level),
         neutrality=neutrality(usable, eps=floor, seed=seed, level=level),
         distance_correlation=fitness_distance(
             np.array(found["distances"]), plan.radii, seed=seed, level=level

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from emergraph.analysis.landscape.information_content import (
     information_content,
     information_curve,
-    quadratic_null,
     slopes,
     summarise_information,
 )
@@ -100,6 +99,17 @@ def test_settling_and_ratio_are_where_the_curve_crosses():
     assert curve.at(above * (1 + 1e-9))[0] < 0.05 <= curve.at(below)[0]
     ratio = 10**found.eps_ratio
     assert curve.at(ratio * (1 - 1e-9))[1] > found.m_0 / 2 >= curve.at(ratio * (1 + 1e-9))[1]
+
+
+def quadratic_null(a: float) -> tuple[float, float]:
+    """Return (H(0), M(0)) of a quadratic bowl along a walk with correlation a, in many dimensions.
+
+    The increments of a Gaussian AR(1) process with coefficient r = a^2 have correlation -(1 - r)/2, so
+    M(0) = arccos(-(1 - r)/2)/pi (orthant probability) and H(0) = -M(0) log_6(M(0)/2). Limits: r -> 0
+    gives 2/3 (white noise), r -> 1 gives 1/2 (Brownian motion).
+    """
+    m_0 = float(np.arccos(-(1 - a**2) / 2) / np.pi)
+    return float(-m_0 * np.log(m_0 / 2) / np.log(6)), m_0
 
 
 @pytest.mark.parametrize("a", [0.3, 0.9])

@@ -1,0 +1,293 @@
+"""Intervals of the house on simulated statistics."""
+
+from functools import cache
+
+import numpy as np
+from casetypes import Interval, Rng
+from scipy import signal
+
+from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions, measure
+from emergraph.analysis.landscape.autocorrelation import analyse_walks
+from emergraph.analysis.landscape.fdc import fitness_distance
+from emergraph.analysis.landscape.spectrum import hutch_pp_trace, hutchinson_trace
+from emergraph.analysis.layerednets import layered_net
+from emergraph.analysis.percolation.options import PercolationOptions
+from emergraph.analysis.percolation.percolate import percolate
+from emergraph.analysis.percolation.scaling import RunCurve, collapse_exponent, slope_exponent
+from emergraph.analysis.percolation.transitions import fit_transition, pair_order_parameter
+from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength
+from emergraph.analysis.skills.families import FAMILIES
+from emergraph.analysis.skills.fit import SkillCurves, _calibrate, _without_each, crossing
+from emergraph.analysis.skills.options import Axis
+from emergraph.analysis.statistics.intervals import Support, left_out_ends, percentiles, student
+from emergraph.analysis.statistics.permutation import partial_spearman
+
+Ends = tuple[float, float]
+
+
+def _student(values: np.ndarray, support: Support = Support.REAL) -> Ends:
+    found = student(values, support=support)
+    return found.low, found.high
+
+
+def _uneven_share(rng: Rng, n: int = 10) -> np.ndarray:
+    return rng.beta(9, 1, size=n)
+
+
+def _counts(rng: Rng, n: int) -> np.ndarray:
+    """Path counts of single samples: spread over half a decade."""
+    return 10 ** (3 + 0.25 * rng.standard_normal(n))
+
+
+def _directions(rng: Rng, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    distances = rng.uniform(0, 1, size=(n, 20))
+    bent = rng.lognormal(0, 0.6, size=(n, 1)) * distances**2
+    return bent + 0.2 * rng.standard_normal(distances.shape), distances
+
+
+@cache
+def _fdc_truth(name: str) -> float:
+    return getattr(fitness_distance(*_directions(np.random.default_rng(0), 8_000)), name).mean
+
+
+def _fdc(rng: Rng, name: str) -> Ends:
+    found = getattr(fitness_distance(*_directions(rng)), name)
+    return found.low, found.high
+
+
+def bowl_walks(rng: Rng, eigenvalues: tuple[float, ...], n: int, length: int, a: float) -> np.ndarray:
+    """(n, length) losses of a quadratic bowl along stationary walks."""
+    shape = (len(eigenvalues), n, length + 200)
+    steps = np.sqrt(1 - a * a) * rng.standard_normal(shape)
+    places = signal.lfilter([1.0], [1.0, -a], steps)[..., 200:]
+    return np.einsum("k,knl->nl", np.array(eigenvalues), places**2)
+
+
+def _rho(rng: Rng) -> Ends:
+    found = analyse_walks(bowl_walks(rng, (1.0, 0.5, 0.2, 0.2), 10, 100, 0.9), a=0.9).rho_1
+    return found.low, found.high
+
+
+def _excess(rng: Rng) -> Ends:
+    found = analyse_walks(bowl_walks(rng, (1.0, 0.5, 0.2, 0.2), 10, 100, 0.9), a=0.9).excess_ruggedness
+    return found.low, found.high
+
+
+@cache
+def _hessian() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.standard_normal((60, 60)))[0]
+    return basis @ np.diag(rng.lognormal(0, 1.5, 60)) @ basis.T
+
+
+def _trace(rng: Rng, estimator: object) -> Ends:
+    matrix = _hessian()
+    found = estimator(lambda v: matrix @ v, 60, seed=int(rng.integers(1 << 31)))  # type: ignore[operator]
+    return found.low, found.high
+
+
+@cache
+def _orders() -> np.ndarray:
+    """Thresholds of 2,000 random orders of one graph."""
+    net = layered_net([np.ones((30, 20)), np.ones((20, 10))])
+    found = percolate(net, "random", options=PercolationOptions(seeds=2000, nulls=0))
+    return found.observed.thresholds
+
+
+def _gaussians(rng: Rng, d: int, rho: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    x = rng.standard_normal((n, d))
+    return x, rho * x + np.sqrt(1 - rho**2) * rng.standard_normal((n, d))
+
+
+def _bits(d: int, rho: float) -> float:
+    return float(-0.5 * d * np.log2(1 - rho**2))
+
+
+def _information(rng: Rng, name: EstimatorName, d: int, rho: float, n: int) -> Ends:
+    options = EstimatorOptions(estimator=name, dimensions=d, seed=int(rng.integers(1 << 31)))
+    return measure(*_gaussians(rng, d, rho, n), options=options).interval
+
+
+_WRONG, _STATES = 0.3, 6
+
+
+def _channel_bits() -> float:
+    joint = (1 - _WRONG) * np.eye(_STATES) / _STATES + _WRONG / _STATES**2
+    return float(np.sum(joint * np.log2(joint * _STATES**2)))
+
+
+def _channel(rng: Rng) -> Ends:
+    x = rng.integers(0, _STATES, 800)
+    y = np.where(rng.random(800) < _WRONG, rng.integers(0, _STATES, 800), x)
+    options = EstimatorOptions(estimator=EstimatorName.CODES, seed=int(rng.integers(1 << 31)))
+    return measure(x[:, None], y[:, None], options=options).interval
+
+
+def _half_time() -> float:
+    return float(emergence_time(1.0, share=0.5, target=5, start=0.05, rate=0.02))
+
+
+def _skill(rng: Rng, runs: int = 4) -> Ends:
+    x = np.linspace(0, 60, 40)
+    rates = 0.02 * rng.lognormal(0, 0.1, size=(runs, 1))
+    strength = multilinear_strength(x, rates, target=5, start=0.05, rate=1.0)
+    noisy = (strength + 0.3 * rng.standard_normal(strength.shape))[:, None, :]
+    curves = SkillCurves(x=x, strength=noisy, frequency=np.ones(1))
+    model = FAMILIES[Axis.TIME][0]
+    fine = np.linspace(0, 60, 4000)
+    calibrated = [_calibrate(model, x, noisy.mean(axis=0)[0], None)[0], *_without_each(model, curves, None)]
+    at, *each = (crossing(fine, model.curve(fine, 1.0, 1, p), 0.5) for p in calibrated)
+    return left_out_ends(at, np.array(each), support=Support.POSITIVE)
+
+
+_SIZES = np.repeat([18_000.0, 36_000.0, 72_000.0, 144_000.0], 3)
+
+
+def _slope(rng: Rng) -> Ends:
+    points = 7 * _SIZES**0.5 * np.exp(0.2 * rng.standard_normal(len(_SIZES)))
+    found = slope_exponent("middle", _SIZES, points)
+    return found.low, found.high
+
+
+def _collapse(rng: Rng) -> Ends:
+    step = np.geomspace(1, 3000, 40)
+    curves = []
+    for size in _SIZES:
+        middle = 0.5 * size**0.5 * np.exp(0.2 * rng.standard_normal())
+        value = 1 / (1 + (step / middle) ** -3) + 0.03 * rng.standard_normal(40)
+        curves.append(RunCurve(float(size), step, value))
+    found = collapse_exponent(curves, draws=100, seed=int(rng.integers(1 << 31)))
+    return found.low, found.high
+
+
+def _transition(rng: Rng, curve: str) -> Ends:
+    step = np.geomspace(1, 1000, 40)
+    value = 0.1 + 0.8 * (
+        pair_order_parameter(step / 50, 100, 400) if curve == "percolation" else 1 / (1 + (step / 50) ** -3)
+    )
+    fit = fit_transition(step, value + 0.05 * rng.standard_normal(40), n_entities=100, n_properties=400)
+    found = getattr(fit, curve)
+    return found.low, found.high
+
+
+@cache
+def _rho_of_runs_truth() -> float:
+    rng = np.random.default_rng(0)
+    return float(np.mean([_run_rho(rng) for _ in range(8_000)]))
+
+
+def _run_rho(rng: Rng) -> float:
+    x = rng.standard_normal(15)
+    return partial_spearman(x, x + rng.standard_normal(15))
+
+
+@cache
+def _spearman_truth() -> float:
+    x = np.random.default_rng(0).standard_normal(400_000)
+    return partial_spearman(x, x + np.random.default_rng(1).standard_normal(400_000))
+
+
+def _resampled_nets(rng: Rng) -> Ends:
+    x = rng.standard_normal(100)
+    y = x + rng.standard_normal(100)
+    chosen = rng.integers(0, 100, size=(300, 100))
+    return percentiles([partial_spearman(x[c], y[c]) for c in chosen])
+
+
+INTERVALS = (
+    Interval("student", "10 normal values", lambda: 0.0, lambda rng: _student(rng.standard_normal(10))),
+    Interval(
+        "student, shares",
+        "10 shares, Beta(9, 1)",
+        lambda: 0.9,
+        lambda rng: _student(_uneven_share(rng), Support.SHARE),
+    ),
+    Interval(
+        "student, positive",
+        "10 log-normal values, deviation 0.5",
+        lambda: float(np.exp(0.125)),
+        lambda rng: _student(rng.lognormal(0, 0.5, 10), Support.POSITIVE),
+    ),
+    Interval(
+        "student, correlations over runs",
+        "Spearman's rho along 15 steps, 6 runs",
+        _rho_of_runs_truth,
+        lambda rng: _student(np.array([_run_rho(rng) for _ in range(6)]), Support.CORRELATION),
+    ),
+    Interval(
+        "E per sample",
+        "counts of 300 samples, deviation a quarter decade",
+        lambda: float(10**3 * np.exp((0.25 * np.log(10)) ** 2 / 2)),
+        lambda rng: _student(_counts(rng, 300), Support.POSITIVE),
+    ),
+    *(
+        Interval(
+            f"fitness-distance, {name}",
+            "10 directions of 20 points, curvatures log-normal, deviation 0.6",
+            lambda name=name: _fdc_truth(name),
+            lambda rng, name=name: _fdc(rng, name),
+        )
+        for name in ("pearson", "spearman")
+    ),
+    Interval(
+        "autocorrelation",
+        "10 walks of 100 steps, bowl with few eigenvalues",
+        lambda: 0.81,
+        _rho,
+        conservative=1.75,
+    ),
+    Interval(
+        "excess ruggedness",
+        "the same walks, through a monotone function",
+        lambda: 0.0,
+        _excess,
+        conservative=1.75,
+    ),
+    Interval(
+        "trace, Hutchinson",
+        "30 probes of a matrix of 60, log-normal eigenvalues",
+        lambda: float(np.trace(_hessian())),
+        lambda rng: _trace(rng, hutchinson_trace),
+    ),
+    Interval(
+        "trace, Hutch++",
+        "30 products, the same matrix",
+        lambda: float(np.trace(_hessian())),
+        lambda rng: _trace(rng, hutch_pp_trace),
+    ),
+    Interval(
+        "percolation threshold",
+        "5 random orders of a 30-20-10 net",
+        lambda: float(_orders().mean()),
+        lambda rng: _student(rng.choice(_orders(), 5, replace=False), Support.POSITIVE),
+    ),
+    Interval(
+        "information, gaussian",
+        "500 samples, 2 dimensions, correlation .5",
+        lambda: _bits(2, 0.5),
+        lambda rng: _information(rng, EstimatorName.GAUSSIAN, 2, 0.5, 500),
+    ),
+    Interval(
+        "information, ksg",
+        "500 samples, 1 dimension, correlation .5",
+        lambda: _bits(1, 0.5),
+        lambda rng: _information(rng, EstimatorName.KSG, 1, 0.5, 500),
+    ),
+    Interval("information, codes", "800 samples of 6 states, 30 % drawn again", _channel_bits, _channel),
+    Interval("skill's half-time", "4 runs of 40 points, rates and noise differ", _half_time, _skill),
+    Interval("exponent, slope", "12 runs of 4 sizes, points off by 20 %", lambda: 0.5, _slope),
+    Interval("exponent, collapse", "12 runs of 4 sizes, 100 draws", lambda: 0.5, _collapse),
+    Interval(
+        "threshold of a run",
+        "40 steps, white noise of 0.05",
+        lambda: 50.0,
+        lambda rng: _transition(rng, "percolation"),
+    ),
+    Interval(
+        "middle of a run",
+        "40 steps, white noise of 0.05",
+        lambda: 50.0,
+        lambda rng: _transition(rng, "logistic"),
+    ),
+    Interval("correlation of networks", "100 networks, 300 draws", _spearman_truth, _resampled_nets),
+)

@@ -1,0 +1,162 @@
+"""p values of the house under their nulls, and with an effect."""
+
+import numpy as np
+import polars as pl
+from casetypes import ChanceTest, Rng
+from scipy import signal
+from skillsmodel.experiment import change_test
+
+from emergraph.analysis.emergence.nulls import compare
+from emergraph.analysis.paths.options import Interior
+from emergraph.analysis.paths.scaled import Scaled
+from emergraph.analysis.statistics.permutation import holm, rank_correlation, sign_flip_p, student_p
+from emergraph.analysis.statistics.series import paired_runs_p, stationary_p
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def _white(rng: Rng, shape: tuple[int, ...]) -> Pair:
+    x, y = rng.standard_normal((2, *shape))
+    return x, y
+
+
+def _autoregressive(rng: Rng, shape: tuple[int, ...]) -> Pair:
+    noise = rng.standard_normal((2, *shape[:-1], shape[-1] + 100))
+    x, y = signal.lfilter([1.0], [1.0, -0.9], noise)[..., 100:]
+    return x, y
+
+
+def _walk(rng: Rng, shape: tuple[int, ...]) -> Pair:
+    x, y = rng.standard_normal((2, *shape)).cumsum(axis=-1)
+    return x, y
+
+
+def _opposed(rng: Rng, shape: tuple[int, ...]) -> Pair:
+    """E decays while the metric saturates: its changes decay, too."""
+    steps = np.arange(shape[-1])
+    x = 100 * np.exp(-steps / 10) + rng.standard_normal(shape)
+    return x, np.exp(-steps / 8) + 0.001 * rng.standard_normal(shape)
+
+
+SERIES = {
+    "white noise": _white,
+    "AR(.9)": _autoregressive,
+    "random walks": _walk,
+    "opposed trends": _opposed,
+}
+
+
+def _seed(rng: Rng) -> int:
+    return int(rng.integers(1 << 31))
+
+
+def _alone(rng: Rng, pair: Pair) -> float | None:
+    return stationary_p(*pair, draws=999, seed=_seed(rng)).p
+
+
+def _with_effect(rng: Rng, shape: tuple[int, ...]) -> Pair:
+    x = rng.standard_normal(shape)
+    return x, x + rng.standard_normal(shape)
+
+
+def _runs_with_effect(rng: Rng) -> Pair:
+    own = 0.1 * rng.standard_normal((6, 15))
+    trend = np.exp(-np.arange(15) / 5)
+    return trend + own, -trend + own + 0.1 * rng.standard_normal((6, 15))
+
+
+def _given(rng: Rng, effect: float) -> float | None:
+    z = rng.standard_normal(40)
+    x, noise = z + rng.standard_normal(40), rng.standard_normal(40)
+    y = z + effect * x + noise
+    return rank_correlation(x, y, given=[z], n_permutations=499, seed=_seed(rng)).p
+
+
+def _null_model(rng: Rng, shift: float) -> float | None:
+    counts = np.round(1000 * rng.lognormal(0, 0.2, size=100))
+    observed = Scaled(np.array([counts[0] * (1 + shift)]))
+    return compare(Interior.ANY, observed, Scaled(counts[1:])).p_two_sided
+
+
+def _skill_changes(rng: Rng, effect: float) -> float | None:
+    rows, found = [], {}
+    for run in range(3):
+        level = np.abs(rng.standard_normal(24)).cumsum()
+        places = rng.choice(np.arange(1, 24), 4, replace=False)
+        for place in places:
+            level[place:] += effect
+        rows += [{"run": run, "step": step, "m": float(v)} for step, v in enumerate(level)]
+        found[run] = [place - 0.5 for place in places]
+    return change_test(pl.DataFrame(rows), found, "m", draws=199, seed=_seed(rng))["p"]
+
+
+def _least_of_family(rng: Rng, effect: float) -> float | None:
+    values = rng.standard_normal((5, 8))
+    values[0] += effect
+    return min(p for p in holm([student_p(one) for one in values]) if p is not None)
+
+
+TESTS = (
+    *(
+        ChanceTest(
+            f"one run, {name}",
+            "60 steps, stationary or none",
+            lambda rng, draw=draw: _alone(rng, draw(rng, (60,))),
+            lambda rng: _alone(rng, _with_effect(rng, (60,))),
+            "white noise, correlation .71",
+        )
+        for name, draw in SERIES.items()
+    ),
+    *(
+        ChanceTest(
+            f"six runs, {name}",
+            "15 steps each, all pairings",
+            lambda rng, draw=draw: paired_runs_p(*draw(rng, (6, 15))).p,
+            lambda rng: paired_runs_p(*_runs_with_effect(rng)).p,
+            "opposed trends, own part correlated .71",
+        )
+        for name, draw in SERIES.items()
+    ),
+    ChanceTest(
+        "rank correlation of networks",
+        "40 networks given one variable, 499 permutations",
+        lambda rng: _given(rng, 0.0),
+        lambda rng: _given(rng, 0.5),
+        "partial correlation .45",
+    ),
+    ChanceTest(
+        "null model",
+        "99 draws",
+        lambda rng: _null_model(rng, 0.0),
+        lambda rng: _null_model(rng, 1.0),
+        "twice the count, deviation 20 %",
+    ),
+    ChanceTest(
+        "Student's t over seeds",
+        "8 normal seeds",
+        lambda rng: student_p(rng.standard_normal(8)),
+        lambda rng: student_p(1 + rng.standard_normal(8)),
+        "one deviation",
+    ),
+    ChanceTest(
+        "sign flips over seeds",
+        "8 normal seeds",
+        lambda rng: sign_flip_p(rng.standard_normal(8)),
+        lambda rng: sign_flip_p(1 + rng.standard_normal(8)),
+        "one deviation",
+    ),
+    ChanceTest(
+        "Holm's least p",
+        "5 tests of 8 seeds",
+        lambda rng: _least_of_family(rng, 0.0),
+        lambda rng: _least_of_family(rng, 1.5),
+        "one of five, 1.5 deviations",
+    ),
+    ChanceTest(
+        "change where skills emerge",
+        "3 runs of 24 snapshots, circular shifts",
+        lambda rng: _skill_changes(rng, 0.0),
+        lambda rng: _skill_changes(rng, 2.0),
+        "changes of 2 more",
+    ),
+)
