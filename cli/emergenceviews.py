@@ -40,6 +40,17 @@ def count_view(result: "EmergenceResult") -> View:
         }
         for count in result.counts
     ]
+    if result.printed is not None:
+        printed = result.printed
+        counts.append(
+            {
+                "interior": "printed",
+                "emergence": printed.emergence.value,
+                "exact": str(printed.exact),
+                "log10": printed.emergence.to_dict()["log10"],
+                **{name: _value(getattr(printed, name)) for name in RELATIVE},
+            }
+        )
     layers = ["layer", "name", "kind", "n_units", "n_active", "n_inactive"]
     layers += [f"start_{count.interior}" for count in result.counts]
     return View(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.emergence.exact import exact_sums, small
+from emergraph.analysis.emergence.printed import printed_count
 from emergraph.analysis.emergence.result import EmergenceResult, Magnitude, PathCount
 from emergraph.analysis.paths.grouping import group_equal_units
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
@@ -70,9 +71,12 @@ def path_count_emergence(
         _path_count(graph, counted, interior, slice(at * n_cases, (at + 1) * n_cases), options)
         for at, interior in enumerate(options.interiors)
     )
+    printed = printed_count(graph, active, classes, options)
     return EmergenceResult(
         graph=graph.name,
         counts=counts,
+        printed=None if isinstance(printed, str) else printed,
+        not_printed=printed if isinstance(printed, str) else None,
         layers=_layer_frame(graph, active, classes, counted, options),
         flows=_flow_frame(graph, counted, options) if options.by_end_layer else None,
         activity=activity.text,

@@ -74,6 +74,25 @@ class PathCount:
         return plain
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrintedCount:
+    """The count as the paper prints it: on layer sizes, masks not entering. See `printed`."""
+
+    emergence: Magnitude
+    exact: int
+    per_param: Magnitude | None
+    per_dense_param: Magnitude | None
+    per_density: Magnitude | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain: dict[str, Any] = {"exact": self.exact}
+        for name in ("emergence", "per_param", "per_dense_param", "per_density"):
+            size: Magnitude | None = getattr(self, name)
+            plain[name] = None if size is None else size.to_dict()
+        return plain
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EmergenceResult(ShownInNotebooks):
     """Path-count emergence of a graph under one activity, with every convention it depends on."""
@@ -105,6 +124,10 @@ class EmergenceResult(ShownInNotebooks):
     n_nonzero: int
     edges_followed: dict[EdgeKind, int]
     edges_left_out: dict[EdgeKind, int]
+    printed: PrintedCount | None = None
+    """The dense closed form on layer sizes; None where the layers are not a chain."""
+    not_printed: str | None = None
+    """Why there is no printed count."""
     n_nonfinite: int = 0
     """Parameters that are NaN or infinite."""
 
@@ -160,6 +183,8 @@ class EmergenceResult(ShownInNotebooks):
             )
         }  # fmt: skip
         plain["counts"] = {count.interior.value: count.to_dict() for count in self.counts}
+        plain["printed"] = None if self.printed is None else self.printed.to_dict()
+        plain["not_printed"] = self.not_printed
         plain["options"] = self.options.to_dict()
         plain["edges_followed"] = {kind.value: n for kind, n in self.edges_followed.items()}
         plain["edges_left_out"] = {kind.value: n for kind, n in self.edges_left_out.items()}

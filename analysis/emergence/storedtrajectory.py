@@ -108,7 +108,8 @@ def stored_trajectory(
     Returns:
         `frame` has one row per run and step: training, graph, name, step, then for each interior
         `emergence_<interior>`, `log10_<interior>`, `per_param_<interior>`,
-        `per_dense_param_<interior>`, `per_density_<interior>`; n_active, activity_sparsity, weight_sparsity,
+        `per_dense_param_<interior>`, `per_density_<interior>`; for chains of layers `emergence_printed`,
+        `log10_printed` and `per_density_printed`; n_active, activity_sparsity, weight_sparsity,
         weight_l2; every recorded metric as `metric_<name>`; and `change_raw` and
         `change_smoothed`, the change in the chosen metric that follows the step.
 
@@ -139,6 +140,11 @@ def stored_trajectory(
                     size = getattr(count, kind)
                     row[f"{kind}_{count.interior}"] = None if size is None else size.value
                 row[f"log10_{count.interior}"] = count.emergence.to_dict()["log10"]
+            if result.printed is not None:
+                row["emergence_printed"] = result.printed.emergence.value
+                row["log10_printed"] = result.printed.emergence.to_dict()["log10"]
+                relative = result.printed.per_density
+                row["per_density_printed"] = None if relative is None else relative.value
             figures = baselines(unit_graph, active, options=options)
             row |= {
                 "n_active": result.n_active,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.scores import ActivityScores
 from emergraph.analysis.emergence.cases import MEMORY, cases_per_pass, count_cases
+from emergraph.analysis.emergence.printed import LayerChain, layer_chain, magnitude
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.nulls_for_json import finite_or_none
@@ -54,7 +55,7 @@ class ThresholdSweep(ShownInNotebooks):
     frame: pl.DataFrame
     """One row per threshold, increasing: threshold, n_active, share_active (of the units that count), and for
     each interior `emergence_<interior>` (inf beyond float64) and `log10_<interior>` (null for 0). For
-    per_sample, means over samples."""
+    per_sample, means over samples. Where the layers are a chain also `emergence_printed`, `log10_printed`."""
     summaries: tuple[SweepSummary, ...]
     rule: str
     """The activity rule as text, `t` for the threshold."""
@@ -131,6 +132,9 @@ def threshold_sweep(
             pl.Series(f"log10_{interior}", logs.set(logs.is_infinite(), None)),
         )
         summaries.append(_summarise(interior, grid, curve, steps=everything))
+    chain = layer_chain(graph, classes, options)
+    if isinstance(chain, LayerChain) and scores.rule is not ActivityRule.PER_SAMPLE:
+        frame = frame.with_columns(_printed_columns(chain, scores, classes, grid))
     return ThresholdSweep(
         frame=frame,
         summaries=tuple(summaries),
@@ -138,6 +142,23 @@ def threshold_sweep(
         area_rule="steps" if everything else "trapezoid",
         options=options,
     )
+
+
+def _printed_columns(
+    chain: LayerChain, scores: ActivityScores, classes: UnitClasses, grid: Floats
+) -> list[pl.Series]:
+    """`emergence_printed` and `log10_printed` at every threshold."""
+    values = np.where(classes.unmeasured, np.nan, scores.values)
+    above = []
+    for units in chain.units:
+        known = np.sort(values[units][np.isfinite(values[units])])
+        assumed = int(classes.assumed_active[units].sum())
+        above.append(len(known) - np.searchsorted(known, grid, side="right") + assumed)
+    sizes = [magnitude(chain.count_sizes([int(n) for n in layers])) for layers in zip(*above, strict=True)]
+    return [
+        pl.Series("emergence_printed", [size.value for size in sizes], dtype=pl.Float64),
+        pl.Series("log10_printed", [finite_or_none(size.log10) for size in sizes], dtype=pl.Float64),
+    ]
 
 
 def default_thresholds(scores: ActivityScores, *, n: int = 100) -> Floats:

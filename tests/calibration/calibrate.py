@@ -79,6 +79,9 @@ def run(state: Path, *, hours: float, only: str | None) -> None:
     """Simulate what is not done yet: a block of each case in turn, until all are done or the time is over."""
     end = time.monotonic() + 3600 * hours
     state.parent.mkdir(parents=True, exist_ok=True)
+    if state.exists() and not state.read_text(encoding="utf-8").endswith("\n"):
+        with state.open("a", encoding="utf-8") as file:  # a line that was cut off
+            file.write("\n")
     chosen = {name: case for name, case in cases().items() if only is None or only in name}
     done = {name: [one for one in lines(state) if one["case"] == name] for name in chosen}
     while waiting := [name for name in chosen if not _enough(done[name])]:
