@@ -110,13 +110,17 @@ class Analysis:
     """Classes of the options that decide its numbers."""
     looks: tuple[type[Options], ...] = ()
     """Classes of the options that decide what is shown of them."""
+    details: str = ""
+    """What its help text says besides."""
+    file: str = ""
+    """What its file holds, for the help text; of an analysis of a table of numbers."""
     examples: str = ""
     """Command lines for its help text, one per line."""
     check: Callable[..., None] | None = None
     """Refuses options and looks that do not go together, before any work; takes one object of each class."""
     run: Callable[..., Any] | None = None
-    """From a `GraphAccess` and the options to a result. None: a command of its own runs it, since it is about
-    more than what a store holds."""
+    """From a `GraphAccess` and the options to a result; of a table of numbers, from a polars frame, the
+    options and `progress` by keyword. None: a command of its own runs it, since it is about more."""
     rows: Callable[[Any], "Mapping[str, pl.DataFrame]"] | None = None
     """The rows of its tables from a result, by table."""
     show: Callable[..., "View"] | None = None

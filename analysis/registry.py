@@ -21,6 +21,8 @@ BUILT_IN: Mapping[str, str] = {
     "prune": "pruning.analysis:PRUNE",
     "landscape": "landscape.analysis:LANDSCAPE",
     "percolate": "percolation.analysis:PERCOLATE",
+    "concepts": "percolation.analysis:CONCEPTS",
+    "transition": "percolation.analysis:TRANSITION",
     "topology": "topology.analysis:TOPOLOGY",
     "information": "information.analysis:INFORMATION",
     "skills fit": "skills.analysis:FIT",

@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,14 +10,17 @@ from emergraph.analysis.declaration import Analysis, Subject
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.output import Output, emit
+from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import GraphChoice, StorePath
+from emergraph.cli.tableinput import read_input_table
+from emergraph.optionforms import TableForm
 from emergraph.options import Options
 
 Save = Annotated[bool, typer.Option(help="Keep the result in the store.")]
 
 
 def register(analysis: Analysis, *, app: typer.Typer) -> None:
-    """Make the command of an analysis that is about a graph, or all snapshots, of a store.
+    """Make the command of an analysis that is about a graph or all snapshots of a store, or about a table.
 
     Args:
         analysis: Its declaration.
@@ -25,23 +28,24 @@ def register(analysis: Analysis, *, app: typer.Typer) -> None:
     """
     classes = (*analysis.options, *analysis.looks)
     groups = {f"{cls.__name__}_{number}": cls for number, cls in enumerate(classes)}
+    about_file = analysis.of is Subject.FILE
 
-    def run(*, store: Path, graph: str | None = None, save: bool, output: Output, **given: Options) -> None:
-        from emergraph.analysis.access import carry_out
-
-        objects = [given[name] for name in groups]
+    def run(*, output: Output, **given: Any) -> None:  # noqa: ANN401 - objects of the classes, and arguments
+        objects = [given.pop(name) for name in groups]
+        chosen, looks = objects[: len(analysis.options)], objects[len(analysis.options) :]
         if analysis.check is not None:
             analysis.check(*objects)
-        n_options = len(analysis.options)
-        result = carry_out(analysis, store, graph, *objects[:n_options], save=save)
+        found = (_of_file if about_file else _of_store)(analysis, chosen, output, **given)
         if analysis.show is not None:
-            emit(analysis.show(result, *objects[n_options:]), output)
+            emit(analysis.show(found, *looks), output)
 
     hints: dict[str, object] = {"store": StorePath}
-    defaults: dict[str, object] = {"save": True}
-    if analysis.of is Subject.GRAPH:
-        hints["graph"], defaults["graph"] = GraphChoice, None
-    hints |= {**groups, "save": Save, "output": Output}
+    defaults: dict[str, object] = {"save": True, "graph": None}
+    if about_file:
+        hints = {"file": Annotated[Path, typer.Argument(metavar="FILE", help=analysis.file)]}
+    elif analysis.of is Subject.GRAPH:
+        hints["graph"] = GraphChoice
+    hints |= {**groups, **({} if about_file else {"save": Save}), "output": Output}
     parameters = [
         inspect.Parameter(
             name,
@@ -53,6 +57,29 @@ def register(analysis: Analysis, *, app: typer.Typer) -> None:
     ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = hints
-    run.__doc__ = analysis.summary
+    run.__doc__ = "\n\n".join(filter(None, (analysis.summary, analysis.details)))
     run.__name__ = analysis.name
     command(name=analysis.name, examples=analysis.examples, limits=LONG, group=app)(run)
+
+
+def _of_store(
+    analysis: Analysis,
+    chosen: list[Options],
+    _output: Output,
+    *,
+    store: Path,
+    save: bool,
+    graph: str | None = None,
+) -> object:
+    """Run an analysis on a graph, or all snapshots."""
+    from emergraph.analysis.access import carry_out
+
+    return carry_out(analysis, store, graph, *chosen, save=save)
+
+
+def _of_file(analysis: Analysis, chosen: list[Options], output: Output, *, file: Path) -> object:
+    """Run an analysis on the table that a file holds."""
+    form = next((one for one in chosen if isinstance(one, TableForm)), TableForm())
+    table = read_input_table(file, form, output)
+    with progress_bar("computing", output) as update:
+        return analysis.run(table, *chosen, progress=update) if analysis.run is not None else None

@@ -1,20 +1,31 @@
 """`emergraph percolate`: what grows together as edges are added one by one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.nulls_for_json import finite_or_none
-from emergraph.analysis.percolation.options import OrderName, OrderOptions, PercolationOptions
+from emergraph.analysis.percolation.options import (
+    CollapseOptions,
+    ConceptOptions,
+    LogColumns,
+    OrderName,
+    OrderOptions,
+    PairColumns,
+    PercolationOptions,
+)
 from emergraph.analysis.view import View
 from emergraph.graphstore.results import Column, ResultTable
+from emergraph.optionforms import TableForm
 
 if TYPE_CHECKING:
     import polars as pl
 
     from emergraph.analysis.access import GraphAccess
     from emergraph.analysis.figures.figure import Figure
+    from emergraph.analysis.percolation.concepts import ConceptResult
     from emergraph.analysis.percolation.result import PercolationResult
+    from emergraph.analysis.percolation.training import TrainingResult
 
 THRESHOLDS = ResultTable(
     "percolation",
@@ -207,4 +218,129 @@ PERCOLATE = Analysis(
         ),
         text=_headline,
     ),
+)
+
+
+def _run_concepts(
+    table: "pl.DataFrame",
+    columns: PairColumns,
+    options: ConceptOptions,
+    _form: TableForm,
+    *,
+    progress: "Callable[[float, float], None] | None" = None,
+) -> "ConceptResult":
+    from emergraph.analysis.percolation.concepts import concept_percolation
+
+    return concept_percolation(table, columns=columns, options=options, progress=progress)
+
+
+def _show_concepts(result: "ConceptResult") -> View:
+    share = "-" if result.inferable_share is None else f"{result.inferable_share:.4g}"
+    facts: dict[str, object] = {
+        "entities |E|": result.n_entities,
+        "properties |K|": result.n_properties,
+        "rows": result.n_observations,
+        "distinct pairs M": result.n_pairs,
+        "threshold M_c = sqrt(|E||K|)": f"{result.expected_threshold:.6g} pairs",
+        "M / M_c": f"{result.relative:.4g}",
+        "connected pairs": f"{result.connected} of {result.n_possible} ({result.connected_share:.4g})",
+        "inferable though unseen": f"{result.inferable} ({share} of unseen)",
+    }
+    if result.classes.height > 1:
+        facts["threshold M_c = sqrt(|E||K|)"] = (
+            f"{result.expected_threshold:.6g} pairs, summed over {result.classes.height} classes"
+        )
+    notes = [f"{result.n_left_out} rows lack an entry and are left out"] if result.n_left_out else []
+    every = max(1, result.curve.height // SHOWN_POINTS)
+    shown = result.curve.drop("random_spread_low", "random_spread_high", "observations", strict=False)
+    return View(
+        rows=result.thresholds,
+        details=shown.gather_every(every) if result.classes.height == 1 else result.classes,
+        facts=facts,
+        document=result.to_dict(),
+        notes=notes,
+    )
+
+
+CONCEPTS = Analysis(
+    name="concepts",
+    summary=(
+        "Find which unseen pairs entity-property data connect, and where they percolate (arXiv 2408.12578)."
+    ),
+    of=Subject.FILE,
+    file="Parquet or CSV, one row per pair seen; - for CSV on stdin.",
+    options=(PairColumns, ConceptOptions, TableForm),
+    examples="""
+    emergraph concepts pairs.parquet
+    emergraph concepts stream.csv --time seen_at --class kind --format json
+    emergraph concepts facts.csv --entity who --property what --entities 900 --properties 18000
+    """,
+    run=_run_concepts,
+    show=_show_concepts,
+)
+
+
+def _run_transition(
+    table: "pl.DataFrame",
+    columns: LogColumns,
+    options: CollapseOptions,
+    _form: TableForm,
+    *,
+    progress: "Callable[[float, float], None] | None" = None,
+) -> "TrainingResult":
+    from emergraph.analysis.percolation.training import training_transitions
+
+    return training_transitions(
+        table,
+        columns=columns,
+        draws=options.draws,
+        seed=options.seed,
+        margin=options.margin,
+        progress=progress,
+    )
+
+
+def _show_transition(result: "TrainingResult") -> View:
+    facts: dict[str, object] = {"metric": result.metric, "runs": len(result.fits)}
+    facts |= {f"best described by {sort}": n for sort, n in result.preferred().items() if n}
+    if result.exponent is not None:
+        told = result.exponent
+        facts["exponent of |E||K|"] = (
+            f"{told.exponent:.3g} ({told.low:.3g} to {told.high:.3g}), {told.method}"
+        )
+        facts["prediction 0.5"] = f"{told.verdict} (margin {told.margin:g})"
+    notes = [f"left out: {reason}" for reason in result.left_out]
+    if result.exponents:
+        notes.append(result.statement)
+    else:
+        notes.append("no exponent: it needs at least three runs, of two sizes, that have a transition")
+    return View(
+        rows=result.runs(),
+        details=result.exponent_table() if result.exponents else None,
+        facts=facts,
+        document=result.to_dict(),
+        notes=notes,
+        columns=(
+            *("run", "n_entities", "n_properties", "n_points", "threshold", "threshold_low"),
+            *("threshold_high", "middle", "bic_percolation", "bic_logistic", "bic_power", "best"),
+        ),
+    )
+
+
+TRANSITION = Analysis(
+    name="transition",
+    summary="Fit the transition of each training run, and the exponent with which it moves with |E||K|.",
+    details=(
+        "A percolation curve is compared with smooth ones. Only the exponent, 0.5, is predicted, not the "
+        "step."
+    ),
+    of=Subject.FILE,
+    file="Parquet or CSV, one row per run and step; - for CSV on stdin.",
+    options=(LogColumns, CollapseOptions, TableForm),
+    examples="""
+    emergraph transition log.csv --metric accuracy
+    emergraph transition runs.parquet --metric type_check --run seed,batch --format json
+    """,
+    run=_run_transition,
+    show=_show_transition,
 )
