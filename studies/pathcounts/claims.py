@@ -9,6 +9,7 @@ claim is *confirmed* for a group of networks and a rule when the interval is abo
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import polars as pl
@@ -154,11 +155,13 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
         }
         if len(values) >= 3:
             over = student(values)
+            # seeds that are all equal have no interval; their one value decides (NaN would pass for large)
+            known = isfinite(over.low)
             row |= {
                 "mean": over.mean,
-                "low": over.low,
-                "high": over.high,
-                "d": over.mean / over.sd if over.sd > 0 else None,
+                "low": over.low if known else over.mean,
+                "high": over.high if known else over.mean,
+                "d": over.mean / over.sd if known else None,
                 "p": student_p(values),
                 "p_flip": sign_flip_p(values),
             }

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
 import altair as alt
@@ -77,7 +78,8 @@ def write_page(folder: Path, page: Path) -> None:
 
 def _interval(values: Sequence[float], digits: int = 2, scale: float = 100.0) -> str:
     over = student([scale * v for v in values])
-    return f"{over.mean:.{digits}f} [{over.low:.{digits}f}, {over.high:.{digits}f}]"
+    mean = f"{over.mean:.{digits}f}"
+    return f"{mean} [{over.low:.{digits}f}, {over.high:.{digits}f}]" if isfinite(over.low) else mean
 
 
 _TABLES = """# Tables of the study of path-count emergence
@@ -289,7 +291,7 @@ def _stopping(stopping: pl.DataFrame) -> str:
         cells.append(f"{row['seeds_stopped']} of {row['seeds']}")
         for label, digits, scale in (("epochs_saved", 1, 1), ("accuracy_lost", 2, 100)):
             mean, low, high = (row.get(label + end) for end in ("", "_low", "_high"))
-            known = mean is not None and low is not None and high is not None
+            known = all(value is not None and isfinite(value) for value in (mean, low, high))
             cells.append(
                 f"{scale * mean:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
                 if known

@@ -167,6 +167,14 @@ def test_verdicts_follow_interval_and_corrected_p() -> None:
     assert frame["verdict"].to_list() == ["confirmed", "refuted", "undecided"]
 
 
+@pytest.mark.parametrize(("value", "verdict"), [(-0.99, "refuted"), (0.01, "confirmed"), (0.0, "undecided")])
+def test_seeds_that_are_all_equal_decide_by_their_value(value: float, verdict: str) -> None:
+    equal = Effect("falls", "g", "units", "mean 0.05", "any", "d", "u", np.full(10, value))
+    (row,) = judged([equal]).to_dicts()
+    assert row["verdict"] == verdict
+    assert row["d"] is None
+
+
 def test_quick_groups_run_and_are_not_run_again(tmp_path) -> None:
     said: list[str] = []
     initial = next(plan for plan in QUICK if plan.name == "digits-init")
