@@ -27,36 +27,36 @@ class Kind(StrEnum):
     DROPOUT = auto()
     NEGATION = auto()
     ACTIVATION = auto()
-    SLOPED = auto()
+    SLOPED = auto()  # an activation whose slope is a parameter
     SUM = auto()
     DIFFERENCE = auto()
     MEAN = auto()
     PRODUCT = auto()
     QUOTIENT = auto()
-    BENT = auto()
+    BENT = auto()  # nonlinear in each operand
     COMPARISON = auto()
     CHOICE = auto()
-    SCALER = auto()
+    SCALER = auto()  # with numbers that are attributes
     DEQUANTIZE = auto()
     QUANTIZE = auto()
     ONE_HOT = auto()
     # elements elsewhere
     RESHAPE = auto()
-    UNIT_AXES = auto()
+    UNIT_AXES = auto()  # axes of length 1 come or go
     TRANSPOSE = auto()
     SPLIT = auto()
     CONCAT = auto()
     SLICE = auto()
     PAD = auto()
     REARRANGE = auto()
-    GATHER = auto()
-    PICK = auto()
+    GATHER = auto()  # along one axis
+    PICK = auto()  # element by element
     SCATTER = auto()
-    TOP = auto()
+    TOP = auto()  # the largest
     SEQUENCE = auto()
     # which, where, how many
     SHAPE = auto()
-    ARGUMENT = auto()
+    ARGUMENT = auto()  # where the largest or smallest is
     CONTROL = auto()
     # sums over features
     MATMUL = auto()
@@ -64,8 +64,8 @@ class Kind(StrEnum):
     EINSUM = auto()
     CONVOLUTION = auto()
     CONV_TRANSPOSE = auto()
-    DEFORMED = auto()
-    TRANSFORM = auto()
+    DEFORMED = auto()  # a convolution whose taps move
+    TRANSFORM = auto()  # of Fourier
     RECURRENT = auto()
     ATTENTION = auto()
     ROTARY = auto()
@@ -85,9 +85,9 @@ class Kind(StrEnum):
     SAMPLING = auto()
     # several plain operations in one
     QUANTIZED = auto()
-    TWIN = auto()
+    ON_CODES = auto()  # of onnxruntime, by the inputs of the plain operation and their scales
     FUSED = auto()
-    EMBED = auto()
+    EMBED = auto()  # tables that are looked up, summed and normalised
     EXPERTS = auto()
     BRANCH = auto()
     LOOP = auto()
@@ -307,9 +307,9 @@ def _over_axes() -> Iterator[OpSpec]:
 
 def _quantized() -> Iterator[OpSpec]:
     one, two, choice = {0: Codes(1, 2)}, {0: Codes(1, 2), 3: Codes(4, 5)}, {1: Codes(2, 3), 4: Codes(5, 6)}
-    yield from _on_codes(Kind.TWIN, "Add Mul", two, 6)
-    yield from _on_codes(Kind.TWIN, "Sigmoid LeakyRelu Softmax AveragePool GlobalAveragePool", one, 3)
-    yield from _on_codes(Kind.TWIN, "Where", choice, 7)
+    yield from _on_codes(Kind.ON_CODES, "Add Mul", two, 6)
+    yield from _on_codes(Kind.ON_CODES, "Sigmoid LeakyRelu Softmax AveragePool GlobalAveragePool", one, 3)
+    yield from _on_codes(Kind.ON_CODES, "Where", choice, 7)
     yield from _on_codes(Kind.QUANTIZED, "Concat", {}, 0)
     yield from _coded("DynamicQuantizeLinear", "", {}, {})
     left, right = Codes(1, 2, axis=-2), Codes(4, 5)

@@ -9,7 +9,7 @@ from emergraph.exporters.tracing.context import registered_rules
 NEITHER = {
     *(Kind.UNKNOWN, Kind.SCALER, Kind.DEQUANTIZE, Kind.QUANTIZE, Kind.ONE_HOT, Kind.SCATTER, Kind.TOP),
     *(Kind.SEQUENCE, Kind.CONTROL, Kind.EINSUM, Kind.DEFORMED, Kind.TRANSFORM, Kind.ATTENTION, Kind.ROTARY),
-    *(Kind.RUNNING, Kind.REGION_POOL, Kind.SAMPLING, Kind.QUANTIZED, Kind.TWIN, Kind.FUSED, Kind.EMBED),
+    *(Kind.RUNNING, Kind.REGION_POOL, Kind.SAMPLING, Kind.QUANTIZED, Kind.ON_CODES, Kind.FUSED, Kind.EMBED),
     *(Kind.EXPERTS, Kind.BRANCH, Kind.LOOP),
 }
 """Kinds at which channels are fixed and positions refused."""

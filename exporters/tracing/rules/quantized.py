@@ -377,7 +377,7 @@ def _trace_as(ctx: TraceContext, op: str, names: Sequence[str]) -> None:
     expand(ctx, nodes, shapes)
 
 
-@rule(Kind.TWIN)
+@rule(Kind.ON_CODES)
 def float_twin(ctx: TraceContext) -> None:
     """As the operation of the same name on the float tensors that the codes stand for."""
     spec = spec_of(ctx.node)
