@@ -18,7 +18,7 @@ from emergraph.analysis.paths import edgesums
 from emergraph.analysis.percolation import edgelist, pairs
 from emergraph.analysis.pruning import options
 from emergraph.analysis.pruning.channels import movement
-from emergraph.analysis.pruning.channels.tracks import Track
+from emergraph.analysis.pruning.channels.tracks import ChannelTrack
 from emergraph.analysis.topology import motifs, spectral, weightededges, weightspectra, wholegraph
 from emergraph.analysis.topology import topology as measures
 from emergraph.analysis.topology.options import TopologyOptions
@@ -58,7 +58,7 @@ def test_levels_of_a_sweep():
 @pytest.mark.parametrize("size", [24, 23])
 def test_reshapes_that_are_followed(monkeypatch, size):
     monkeypatch.setattr(movement, "MAX_ELEMENTS", size)
-    track = Track(1, np.arange(4))
+    track = ChannelTrack(1, np.arange(4))
     if size == 24:
         axis, ids = movement._reshaped(track, (1, 4, 6), (1, 4, 2, 3))
         assert (axis, ids.tolist()) == (1, [0, 1, 2, 3])
