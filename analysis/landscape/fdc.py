@@ -33,8 +33,12 @@ class FitnessDistance:
         return plain(self)
 
 
+FEWEST_POINTS = 3
+"""Of a direction: two points always lie on a line."""
+
+
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    if x.size < 2:
+    if x.size < FEWEST_POINTS:
         return float("nan")
     x, y = x - x.mean(), y - y.mean()
     norm = float(np.sqrt((x @ x) * (y @ y)))
@@ -59,10 +63,10 @@ def fitness_distance(
         level: Coverage of the intervals.
 
     Returns:
-        Pearson's and Spearman's correlation.
+        Pearson's and Spearman's correlation; directions with fewer than 3 points have none.
 
     Raises:
-        UsageError: Shapes differ or fewer than 3 points of a direction.
+        UsageError: Shapes differ.
 
     Example:
         >>> round(fitness_distance([0.0, 1.0, 4.0, 9.0], [0, 1, 2, 3]).pearson.mean, 4)
@@ -70,10 +74,9 @@ def fitness_distance(
     """
     f = np.atleast_2d(np.asarray(losses, dtype=np.float64))
     d = np.atleast_2d(np.asarray(distances, dtype=np.float64))
-    if f.shape != d.shape or f.ndim != 2 or f.shape[1] < 3:
+    if f.shape != d.shape or f.ndim != 2:
         raise UsageError(
-            "fitness-distance: expected two arrays (directions, points) of at least 3 points each, found "
-            f"{f.shape}, {d.shape}"
+            f"fitness-distance: expected two arrays (directions, points), found {f.shape}, {d.shape}"
         )
     known = np.isfinite(f)
     rows = [(loss[keep], at[keep]) for loss, at, keep in zip(f, d, known, strict=True)]

@@ -20,6 +20,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
+from scipy.special import stdtrit
 
 from emergraph.analysis.percolation.predictions import bipartite_giant, bipartite_threshold
 from emergraph.errors import InvalidInputError
@@ -29,8 +30,6 @@ Floats = NDArray[np.float64]
 MIN_POINTS = 6
 """Fewer finite values, and a run is refused: the logistic curve has four parameters."""
 N_GRID = 400
-LIKELY = 3.841458820694124
-"""95 % quantile of chi-squared with one degree of freedom, for profile intervals."""
 DISTINCT = 6.0
 """Difference of BIC from which one curve is preferred ("strong evidence" of Kass and Raftery, 1995)."""
 
@@ -198,7 +197,7 @@ def _percolation(t: Floats, y: Floats, n_entities: int, n_properties: int) -> Cu
     at = float(found.x) if found.fun <= losses[i] else float(grid[i])
     best = min(float(found.fun), float(losses[i]))
     span = float(log_t[-1] - log_t[0])
-    interval = _interval(lambda near, _: _residuals(y, shapes(near)), at, span, best, len(y))
+    interval = _interval(lambda near, _: _residuals(y, shapes(near)), at, span, best, _likely(len(y), 3))
     return _fitted(
         "percolation",
         y,
@@ -241,7 +240,7 @@ def _logistic(t: Floats, y: Floats) -> CurveFit:
         shapes(np.array([log_0]), np.array([log_s]))[0, 0],
         5,
         point=float(np.exp(log_0)),
-        interval=_interval(profile, log_0, span, float(found.fun), len(y)),
+        interval=_interval(profile, log_0, span, float(found.fun), _likely(len(y), 4)),
         form=float(np.exp(log_s)),
     )
 
@@ -261,7 +260,7 @@ def _power(t: Floats, y: Floats) -> CurveFit:
 
 
 def _interval(
-    profile: Callable[[Floats, float], Floats], at: float, span: float, best: float, n: int
+    profile: Callable[[Floats, float], Floats], at: float, span: float, best: float, most: float
 ) -> tuple[float, float]:
     """Steps between which the profile of residual sums stays within the 95 % likelihood interval.
 
@@ -270,16 +269,25 @@ def _interval(
         at: The best place.
         span: Length of the logarithms of all steps.
         best: Residual sum there.
-        n: Number of values.
+        most: Largest ratio of residual sums within the interval, see `_likely`.
     """
     floor = max(best, np.finfo(np.float64).tiny)
     reach, likely = span, np.empty(0)
     while len(likely) < 20 and reach > 1e-9:  # ever finer, until the interval is resolved
         near = at + np.linspace(-reach, reach, 401)
-        excess = n * np.log(np.maximum(profile(near, min(1.0, 8 * reach / span)), floor) / floor)
-        likely = near[excess <= LIKELY]
+        likely = near[np.maximum(profile(near, min(1.0, 8 * reach / span)), floor) <= most * floor]
         reach /= 4
     return float(np.exp(min([at, *likely]))), float(np.exp(max([at, *likely])))
+
+
+def _likely(n: int, n_parameters: int) -> float:
+    """Ratio of residual sums that an F test of one of the fitted parameters allows at 95 %.
+
+    The chi-squared quantile, its limit for many values, is far too small for a short run: six values and four
+    parameters allow a factor of 10, not 1.9.
+    """
+    rest = max(n - n_parameters, 1)
+    return 1 + float(stdtrit(rest, 0.975)) ** 2 / rest
 
 
 def _residuals(y: Floats, shapes: Floats) -> Floats:

@@ -83,6 +83,13 @@ def test_flat_loss_is_undefined_and_broken_points_are_left_out():
     assert fitness_distance(f, d).pearson.mean == pytest.approx(np.corrcoef(kept**2, kept)[0, 1])
 
 
+def test_two_points_of_a_direction_have_no_correlation():
+    d = radii(2, 4)
+    assert np.isnan(fitness_distance(d**2, d).pearson.mean)
+    d = radii(3, 4)
+    assert fitness_distance(d**2, d).pearson.n == 4
+
+
 def test_shapes_must_fit():
     with pytest.raises(UsageError, match="two arrays"):
         fitness_distance([1.0, 2.0, 3.0], [1.0, 2.0])

@@ -7,7 +7,7 @@ import pytest
 from emergraph.analysis.percolation.predictions import bipartite_giant
 from emergraph.analysis.percolation.scaling import Exponent, RunCurve, collapse_exponent, slope_exponent
 from emergraph.analysis.percolation.training import LogColumns, training_transitions
-from emergraph.analysis.percolation.transitions import fit_transition, pair_order_parameter
+from emergraph.analysis.percolation.transitions import _likely, fit_transition, pair_order_parameter
 from emergraph.errors import InvalidInputError, UsageError
 
 STEP = np.geomspace(1, 2000, 45)
@@ -191,3 +191,8 @@ def test_sizes_of_runs_are_counts(size, sound):
     else:
         with pytest.raises(InvalidInputError, match=r"'n_entities': .*expected whole numbers from 1"):
             training_transitions(log, draws=2)
+
+
+def test_short_runs_allow_more():
+    assert _likely(6, 4) == pytest.approx(1 + 4.302653**2 / 2, rel=1e-6)
+    assert 4000 * np.log(_likely(4000, 3)) == pytest.approx(3.84, abs=0.02)
