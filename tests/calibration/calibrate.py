@@ -76,7 +76,11 @@ def verdict(case: Interval | ChanceTest, counts: Counts) -> str:
 
 
 def run(state: Path, *, hours: float, only: str | None) -> None:
-    """Simulate what is not done yet: a block of each case in turn, until all are done or the time is over."""
+    """Simulate what is not done yet, block by block, until all are done or the time is over.
+
+    The case that has taken the least time is next, so that a run that is stopped early has many simulations of
+    what is cheap and some of everything.
+    """
     end = time.monotonic() + 3600 * hours
     state.parent.mkdir(parents=True, exist_ok=True)
     if state.exists() and not state.read_text(encoding="utf-8").endswith("\n"):
@@ -85,20 +89,24 @@ def run(state: Path, *, hours: float, only: str | None) -> None:
     chosen = {name: case for name, case in cases().items() if only is None or only in name}
     done = {name: [one for one in lines(state) if one["case"] == name] for name in chosen}
     while waiting := [name for name in chosen if not _enough(done[name])]:
-        for name in waiting:
-            if time.monotonic() > end:
-                return
-            began, block = time.perf_counter(), len(done[name])
-            counts = simulate(chosen[name], BLOCK, block=block)
-            line = {"case": name, "block": block, "seconds": time.perf_counter() - began, "counts": counts}
-            with state.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            done[name].append(line)
+        if time.monotonic() > end:
+            return
+        name = min(waiting, key=lambda one: _seconds(done[one]))
+        began, block = time.process_time(), len(done[name])
+        counts = simulate(chosen[name], BLOCK, block=block)
+        line = {"case": name, "block": block, "seconds": time.process_time() - began, "counts": counts}
+        with state.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        done[name].append(line)
+
+
+def _seconds(blocks: list[dict[str, Any]]) -> float:
+    return float(sum(block["seconds"] for block in blocks))
 
 
 def _enough(blocks: list[dict[str, Any]]) -> bool:
-    n, seconds = BLOCK * len(blocks), sum(block["seconds"] for block in blocks)
-    return n >= SIMULATIONS or (seconds > 60 * MINUTES and n >= FEWEST)
+    n = BLOCK * len(blocks)
+    return n >= SIMULATIONS or (_seconds(blocks) > 60 * MINUTES and n >= FEWEST)
 
 
 def lines(state: Path) -> list[dict[str, Any]]:
