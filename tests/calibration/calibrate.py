@@ -78,8 +78,8 @@ def verdict(case: Interval | ChanceTest, counts: Counts) -> str:
 def run(state: Path, *, hours: float, only: str | None) -> None:
     """Simulate what is not done yet, block by block, until all are done or the time is over.
 
-    The case that has taken the least time is next, so that a run that is stopped early has many simulations of
-    what is cheap and some of everything.
+    The case that has taken the least time is next, so that a run that is stopped early has many simulations
+    of what is cheap and some of everything.
     """
     end = time.monotonic() + 3600 * hours
     state.parent.mkdir(parents=True, exist_ok=True)
