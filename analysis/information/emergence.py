@@ -134,14 +134,12 @@ class InformationResult:
         return float(np.mean([block.emergence for block in self.blocks]))
 
     def frame(self) -> pl.DataFrame:
-        """Return one row per block, and the last for the whole chain."""
-        return pl.DataFrame(
-            [
-                {"number": number, **block.row()}
-                for number, block in enumerate([*self.blocks, self.total], start=1)
-            ],
-            infer_schema_length=None,
-        )
+        """Return one row per block, and the last for the whole chain; NULL where there is no interval."""
+        rows = [
+            {"number": number, **block.row()}
+            for number, block in enumerate([*self.blocks, self.total], start=1)
+        ]
+        return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Float64).fill_nan(None))
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain values."""

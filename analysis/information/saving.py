@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import polars as pl
-
 from emergraph.analysis.information.analysis import BLOCKS, INFORMATION
 from emergraph.analysis.information.emergence import InformationResult
 from emergraph.analysis.modelruns.samples import IN_MEMORY
@@ -31,7 +29,7 @@ def save_information(
         any_name: Let a new store have a name that does not end in .duckdb or .db.
         asked: The options that the run had, as a run keeps them.
     """
-    rows = result.frame().with_columns(pl.col(pl.Float64).fill_nan(None))
+    rows = result.frame()
     found = result.to_dict()
     about = {key: value for key, value in found.items() if key not in {"blocks", "seed", "sequences"}}
     about |= {"sequences": IN_MEMORY, "description": found["sequences"], **asked}

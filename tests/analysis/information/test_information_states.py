@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 from decoders import VOCABULARY, WIDTH, decoder
 
@@ -285,6 +286,8 @@ def test_a_deterministic_block_is_at_its_flagged_ceiling(model):
     assert second.macro.value == pytest.approx(np.log2(10), abs=0.3)
     assert result.ceiling == pytest.approx(np.log2(60))
     assert any("no information" in note for note in result.notes)
+    capped = result.frame().filter(pl.col("at_ceiling").str.contains("macro") & (pl.col("macro_ceiling") > 0))
+    assert capped["macro_low"].null_count() == capped.height > 0, "no interval is NULL, not NaN"
 
 
 def test_a_micro_level_that_was_not_kept_is_refused(model):
