@@ -199,7 +199,7 @@ def test_what_is_no_option_is_left_to_the_program():
 
 
 COMMANDS = (
-    *("emergence", "trajectory", "prune", "landscape"),
+    *("emergence", "prune", "landscape"),
     *("skills.fit", "skills.predict", "skills.simulate", "information", "trace", "diff", "plot", "report"),
 )
 OF_THE_COMMAND_LINE = {

@@ -15,7 +15,12 @@ from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from emergraph.analysis.access import GraphAccess
+    from emergraph.analysis.emergence.trajectory import Trajectory
     from emergraph.analysis.figures.figure import Figure
+    from emergraph.analysis.view import View
 
 COUNTS = ResultTable(
     "emergence",
@@ -267,6 +272,39 @@ def _training_figures() -> "Sequence[Figure]":
     return figures.TRAINING_FIGURES
 
 
+def _show(result: object) -> "View":
+    from emergraph.analysis.emergence.views import result_view
+
+    return result_view(result)
+
+
+def _run_trajectory(
+    at: "GraphAccess",
+    snapshots: SnapshotOptions,
+    activity: RuleOptions,
+    asked: TrajectoryOptions,
+    conventions: EmergenceOptions,
+) -> "Trajectory":
+    from emergraph.analysis.emergence.storedtrajectory import stored_trajectory
+
+    result = stored_trajectory(
+        at.store,
+        snapshots.graphs,
+        rule=activity.rule,
+        threshold=activity.threshold,
+        options=conventions,
+        trajectory=asked,
+    )
+    at.keep(activity=result.activity)
+    return result
+
+
+def _trajectory_rows(result: "Trajectory") -> "dict[str, pl.DataFrame]":
+    from emergraph.analysis.emergence.storedtrajectory import trajectory_rows
+
+    return trajectory_rows(result)
+
+
 def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
     told = ", ".join(f"{value:.4g} through {interior} units" for interior, value, _ in rows)
     return f"{told} (active: {rows[0][2]})"
@@ -277,6 +315,7 @@ EMERGENCE = Analysis(
     summary="Count the paths from inactive to active units (path-count emergence, arXiv 2409.01568).",
     of=Subject.GRAPH,
     options=(ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
+    show=_show,
     tables=(COUNTS, BY_LAYER, BY_THRESHOLD, INTERVALS, NULLS, BASELINES, COMPLEXITY, POSITIONS),
     section=SECTION,
     figures=_figures,
@@ -312,6 +351,15 @@ TRAJECTORY = Analysis(
     summary="Follow emergence over training steps: with the change in a metric, and as a reason to stop.",
     of=Subject.SNAPSHOTS,
     options=(SnapshotOptions, RuleOptions, TrajectoryOptions, EmergenceOptions),
+    examples="""
+    emergraph trajectory run.duckdb
+    emergraph trajectory run.duckdb --graphs 'mlp-*' --metric validation_accuracy
+    emergraph trajectory run.duckdb --metric loss --lower-is-better --patience 5
+    emergraph trajectory run.duckdb --rule weight_change --format json
+    """,
+    run=_run_trajectory,
+    rows=_trajectory_rows,
+    show=_show,
     tables=(STEPS, CORRELATIONS, STOPPINGS),
     section=TRAINING,
     figures=_training_figures,

@@ -11,7 +11,7 @@ import polars as pl
 from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.rules import activity_scores
 from emergraph.analysis.activity.scores import rule_named
-from emergraph.analysis.emergence.analysis import CORRELATIONS, STEPS, STOPPINGS, TRAJECTORY
+from emergraph.analysis.emergence.analysis import CORRELATIONS, STEPS, STOPPINGS
 from emergraph.analysis.emergence.baselines import baselines
 from emergraph.analysis.emergence.options import TrajectoryOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
@@ -232,14 +232,8 @@ def _figures(interior: Interior) -> dict[str, pl.Expr]:
     return {f"emergence_{interior}": size, f"per_density_{interior}": relative}
 
 
-def save_trajectory(store: StoreFile, result: Trajectory, **about: object) -> int:
-    """Write a trajectory to a store; return the id of the run.
-
-    Args:
-        store: Open for writing.
-        result: The trajectory.
-        about: Parameters of the run beside its options, such as the rule.
-    """
+def trajectory_rows(result: Trajectory) -> dict[str, pl.DataFrame]:
+    """Return the rows of the result tables of a trajectory, by table."""
     metric = f"metric_{result.options.metric}"
     interiors = [i for i in ("active", "any") if f"log10_{i}" in result.frame.columns]
     known = metric in result.frame.columns
@@ -264,6 +258,4 @@ def save_trajectory(store: StoreFile, result: Trajectory, **about: object) -> in
         CORRELATIONS: [c.row() for c in result.correlations],
         STOPPINGS: [s.row() for s in result.stoppings],
     }
-    frames = {table.name: pl.DataFrame(rows, schema=table.schema) for table, rows in tables.items()}
-    parameters = {"activity": result.activity, **result.options.to_dict(), **about}
-    return store.record_run(None, TRAJECTORY.name, parameters, seed=result.options.seed, result_tables=frames)
+    return {table.name: pl.DataFrame(rows, schema=table.schema) for table, rows in tables.items()}

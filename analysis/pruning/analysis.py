@@ -9,6 +9,9 @@ from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
     from emergraph.analysis.figures.figure import Figure
+    from emergraph.analysis.pruning.sensitivity import SensitivityResult
+    from emergraph.analysis.pruning.whatif import PruningResult
+    from emergraph.analysis.view import View
 
 RUN_COLUMNS = ("divergence_kl", "relative_mse", "argmax_agreement", "accuracy", "base_accuracy")
 """Columns that runs of the model fill, see `modelruns`."""
@@ -152,6 +155,12 @@ def _figures() -> "Sequence[Figure]":
     return figures.FIGURES
 
 
+def _show(result: "PruningResult | SensitivityResult") -> "View":
+    from emergraph.analysis.pruning.views import result_view
+
+    return result_view(result)
+
+
 def _headline(rows: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]) -> str:
     level = rows[0][0]
     told = "no layer collapses" if level is None else f"collapse from {level:.3g}"
@@ -163,6 +172,7 @@ PRUNE = Analysis(
     summary="Say what pruning would do to sparsity, paths, dead units and emergence, level by level.",
     of=Subject.GRAPH,
     options=(PruningOptions, ActivityChoice, RunOptions),
+    show=_show,
     tables=(LEVELS, SENSITIVITY),
     section=SECTION,
     figures=_figures,

@@ -7,15 +7,9 @@ import typer
 
 from emergraph.analysis.activity.options import ActivityOptions, ActivityRule
 from emergraph.analysis.emergence.options import ExtentOptions, ReportOptions
+from emergraph.analysis.emergence.views import result_view
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.cli.app import command
-from emergraph.cli.emergenceviews import (
-    count_view,
-    interval_view,
-    position_view,
-    report_view,
-    sweep_view,
-)
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
@@ -60,7 +54,7 @@ def emergence(  # noqa: PLR0913 - a parameter for each group of options
     single: dict[str, Any] = {"threshold": activity.threshold}
     common = {**about, "before": activity.before, "options": conventions}
     if extent.positions:
-        view = position_view(chosen.emergence_positions(_needed(extent, links), **single, **about))
+        found: object = chosen.emergence_positions(_needed(extent, links), **single, **about)
     elif extent.full:
         kinds = report.null_kinds(runs_model=extent.model is not None)
         found = chosen.emergence_report(
@@ -70,15 +64,14 @@ def emergence(  # noqa: PLR0913 - a parameter for each group of options
             **single,
             **common,
         )
-        view = report_view(found)
     elif report.thresholds is not None:
-        view = sweep_view(chosen.emergence_sweep(report.grid, **common))
+        found = chosen.emergence_sweep(report.grid, **common)
     elif _has_interval(activity, report):
         drawn: dict[str, Any] = {"draws": report.n_draws, "seed": report.seed}
-        view = interval_view(chosen.emergence_interval(options=conventions, **drawn, **single, **about))
+        found = chosen.emergence_interval(options=conventions, **drawn, **single, **about)
     else:
-        view = count_view(chosen.emergence(reference=extent.reference, **single, **common))
-    emit(view, output)
+        found = chosen.emergence(reference=extent.reference, **single, **common)
+    emit(result_view(found), output)
 
 
 def _has_interval(activity: ActivityOptions, report: ReportOptions) -> bool:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions, RunOptions
+from emergraph.analysis.pruning.views import result_view, written_lines
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
 from emergraph.cli.pruneoptions import check_together, given_files
-from emergraph.cli.pruneviews import sensitivity_view, what_if_view, written_lines
 from emergraph.cli.storeargs import GraphChoice, StorePath
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def prune(  # noqa: PLR0913 - a parameter for each group of options
         layers = chosen.prune_sensitivity(
             options.for_layers(), trace=activity.trace, save=save, files=given_files(runs, links)
         )
-        emit(sensitivity_view(layers), output)
+        emit(result_view(layers), output)
         return
 
     def show(result: "PruningResult") -> None:
         for line in written_lines(result, keeping.write):
             say(line, output)
-        emit(what_if_view(result), output)
+        emit(result_view(result), output)
 
     to_file = output.out is not None  # then it comes together with what is written
     result = chosen.prune(

@@ -9,6 +9,7 @@ import polars as pl
 from emergraph.api.graph import Graph
 from emergraph.errors import LimitError
 from emergraph.graphstore.store import open_store as open_file
+from emergraph.options import member
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,18 +81,18 @@ class Store:
         Raises:
             UsageError: The graphs make no trajectory, lack a trace, or none has the metric.
         """
-        from emergraph.analysis.emergence.storedtrajectory import save_trajectory, stored_trajectory
-        from emergraph.analysis.paths.options import EmergenceOptions
+        from emergraph.analysis.access import carry_out
+        from emergraph.analysis.activity.options import ActivityRule, RuleOptions
+        from emergraph.analysis.emergence.options import SnapshotOptions
+        from emergraph.analysis.registry import analysis_named
 
-        with open_file(self.path, mode="write" if save else "read") as opened:
-            result = stored_trajectory(
-                opened, graphs, rule=rule, threshold=threshold, options=options, trajectory=trajectory
-            )
-            if save:
-                conventions = (options or EmergenceOptions()).to_dict()
-                about = {"rule": str(rule), "threshold": threshold, "graphs": list(graphs)}
-                save_trajectory(opened, result, **conventions, **about)
-        return result
+        chosen = [
+            SnapshotOptions(graphs=tuple(graphs)),
+            RuleOptions(rule=member(ActivityRule, rule, "rule"), threshold=threshold),
+            *(one for one in (trajectory, options) if one is not None),
+        ]
+        found: Trajectory = carry_out(analysis_named("trajectory"), self.path, None, *chosen, save=save)
+        return found
 
     def remove(self, name_or_id: str | int) -> str:
         """Remove a graph with its traces and runs from the store; return its name.

@@ -1,4 +1,4 @@
-"""What `emergraph prune` shows."""
+"""What is shown of what pruning would do."""
 
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,13 @@ RAN = (
     *("emergence_active_remeasured", "flops", "flops_if_removed", "file_bytes_if_removed"),
 )
 """Columns for people where the model was run."""
+
+
+def result_view(result: "PruningResult | SensitivityResult") -> View:
+    """Return what is shown of any result of `prune`."""
+    from emergraph.analysis.pruning.whatif import PruningResult
+
+    return what_if_view(result) if isinstance(result, PruningResult) else sensitivity_view(result)
 
 
 def what_if_view(result: "PruningResult") -> View:

@@ -1,10 +1,12 @@
-"""What `emergraph emergence` shows."""
+"""What is shown of path counts, their sweeps, intervals and null models, and of trajectories."""
 
 from typing import TYPE_CHECKING
 
 from emergraph.analysis.view import View
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from emergraph.analysis.emergence.fullreport import EmergenceReport
     from emergraph.analysis.emergence.intervals import BootstrapResult, SampleRange
     from emergraph.analysis.emergence.positionrun import PositionReport
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
 
 
 RELATIVE = ("per_param", "per_dense_param", "per_density")
+
+
+def result_view(result: object) -> View:
+    """Return what is shown of any result of `emergence` or `trajectory`."""
+    kind = type(result).__name__  # looked up by name: a count must not load what draws null models
+    view: View = _VIEWS[kind](result)
+    return view
 
 
 def count_view(result: "EmergenceResult") -> View:
@@ -250,3 +259,13 @@ def _stopping_text(stopping: "Stopping") -> str:
     return (
         f"step {stopping.step}; {ordinary}; saves {stopping.saved} snapshots, costs {loss:.4g} of the metric"
     )
+
+
+_VIEWS: "Mapping[str, Callable[..., View]]" = {
+    "EmergenceResult": count_view,
+    "ThresholdSweep": sweep_view,
+    "BootstrapResult": interval_view,
+    "EmergenceReport": report_view,
+    "PositionReport": position_view,
+    "Trajectory": trajectory_view,
+}
