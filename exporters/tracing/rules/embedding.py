@@ -20,7 +20,7 @@ from emergraph.graphstore.records import TracedAs
 
 @rule(Kind.GATHER, Kind.PICK)
 def gather(ctx: TraceContext) -> None:
-    """A look-up in a constant table by the data: features, or matrices to multiply with; else data movement."""
+    """A look-up in a constant table by the data, of features or of matrices; else plain data movement."""
     data, indices = ctx.value(ctx.node.input[0]), ctx.value(ctx.node.input[1])
     if data.constant is None or indices.constant is not None:
         move(ctx)
