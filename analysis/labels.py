@@ -31,7 +31,7 @@ def class_labels(labels: Array, n_classes: int, *, ignored: int | None = None) -
     Args:
         labels: Of any shape.
         n_classes: Length of the output's axis of classes.
-        ignored: Label that stands for no class, such as 255 or -100.
+        ignored: Label to ignore, such as 255 or -100.
 
     Raises:
         UsageError: They are not whole numbers, some are outside of the classes, or all are ignored.

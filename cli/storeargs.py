@@ -11,7 +11,7 @@ from emergraph.options import FileRole
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store, a DuckDB file.")]
 
 AnyName = Annotated[
-    bool, typer.Option("--any-name", help="Let a new store have a name without .duckdb or .db at its end.")
+    bool, typer.Option("--any-name", help="Allow a new store whose name does not end in .duckdb or .db.")
 ]
 
 GraphChoice = Annotated[
@@ -26,7 +26,7 @@ class ResultStore:
 
     store: Annotated[
         Path | None,
-        typer.Option(metavar="STORE", help="Keep the result in this store; it is made when missing."),
+        typer.Option(metavar="STORE", help="Keep the result in this store, which is created if missing."),
         FileRole.STORES,
     ] = None
     any_name: AnyName = False

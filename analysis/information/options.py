@@ -101,7 +101,7 @@ class SequenceOptions(Options):
     """Where the sequences come from: one of --sequences, --text and --entities."""
 
     sequences: Path | None = option(
-        default=None, help="Sequences of ids: .npz, .npy, or a text with one a line.", metavar="FILE"
+        default=None, help="Sequences of ids: .npz, .npy, or a text file with one per line.", metavar="FILE"
     )
     text: Path | None = option(
         default=None, help="Windows of this text instead; see --tokens.", metavar="FILE"
@@ -120,7 +120,7 @@ class SequenceOptions(Options):
     first_id: int = option(
         default=1, help="Id of the separator; the entities have the N ids after it.", least=0
     )
-    samples: int = option(default=2000, help="Most sequences to run.", least=16)
+    samples: int = option(default=2000, help="Maximum number of sequences to run.", least=16)
 
     def check(self) -> None:
         """Refuse more than one source.
@@ -208,8 +208,8 @@ class EstimatorOptions(Options):
     )
     projection: Projection = option(default=Projection.PCA, help="pca or random.")
     repeats: int = option(default=100, help="Resamples behind an interval.", least=0)
-    seeds: int = option(default=1, help="Trainings of mine, or random projections.", least=1)
-    seed: int = option(default=0, help="Seed of everything that is drawn.", least=0)
+    seeds: int = option(default=1, help="Training runs of mine, or random projections.", least=1)
+    seed: int = option(default=0, help="Seed of all random draws.", least=0)
     mine: MineOptions = field(default_factory=MineOptions)
 
     def check(self) -> None:

@@ -138,7 +138,7 @@ class SurveyOptions(Options):
         metavar="K",
         least=0,
     )
-    seed: int = option(default=0, help="Seed of everything that is drawn.", least=0)
+    seed: int = option(default=0, help="Seed of all random draws.", least=0)
     level: float = option(default=0.95, help="Coverage of all intervals.", above=0, most=1)
 
     def check(self) -> None:
@@ -179,7 +179,7 @@ class ModelOptions(Options):
     )
     ignore_label: int | None = option(
         default=None,
-        help="Label of --target that stands for no class, such as 255 or -100.",
+        help="Label of --target to ignore, such as 255 or -100.",
         metavar="N",
     )
     outputs: tuple[str, ...] | None = option(
@@ -199,7 +199,7 @@ class ModelOptions(Options):
     )
     to: Path | None = option(
         default=None,
-        help="Another checkpoint: is there a barrier on the line to it?",
+        help="Another checkpoint: measure the barrier on the line to it.",
         metavar="FILE",
         role=FileRole.MODEL,
     )
@@ -281,9 +281,7 @@ class ParallelOptions(Options):
 class TargetOptions(Options):
     """What the outputs are compared with, beside the model's own."""
 
-    target: str | None = option(
-        default=None, help="Array of --inputs that holds labels or values.", metavar="NAME"
-    )
+    target: str | None = option(default=None, help="Array of --inputs with labels or values.", metavar="NAME")
 
 
 LADDER: tuple[dict[str, int], ...] = (

@@ -77,7 +77,7 @@ class PairColumns(Options):
     )
     of_class: str | None = option(
         default=None,
-        help="Class of both; pairs across classes cannot be.",
+        help="Class of both; pairs across classes are impossible.",
         flag="--class",
         metavar="COLUMN",
     )

@@ -111,7 +111,7 @@ class PruningOptions(Options):
     rounds: int = option(default=100, help="Rounds of synflow-iterative.", least=1)
     where: str | None = option(
         default=None,
-        help="Remove what this condition picks, instead of a criterion and levels.",
+        help="Remove what this condition selects, instead of a criterion and levels.",
         metavar="SQL",
     )
 
@@ -224,9 +224,7 @@ class RunOptions(Options):
     labels: Path | None = option(
         default=None, help="One array: the class of each sample; needs --inputs.", metavar="FILE.npz"
     )
-    ignore_label: int | None = option(
-        default=None, help="Label that stands for no class, such as 255 or -100.", metavar="N"
-    )
+    ignore_label: int | None = option(default=None, help="Label to ignore, such as 255 or -100.", metavar="N")
     module: str | None = option(
         default=None,
         help="The module behind the graph, for snip, taylor and gate; its code runs.",

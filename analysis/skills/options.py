@@ -76,7 +76,7 @@ class ModelParameters(Options):
 class PredictionOptions(Options):
     """Where strengths are predicted."""
 
-    times: tuple[float, ...] = option(default=(), help="Steps to give strengths at.", metavar="T,...")
+    times: tuple[float, ...] = option(default=(), help="Steps at which to report strengths.", metavar="T,...")
     samples: tuple[float, ...] = option(
         default=(), help="Numbers of samples, both readings of the paper.", metavar="D,..."
     )

@@ -7,7 +7,7 @@ COMMANDS = {
     "trajectory": "Follow emergence over training steps: with the change in a metric, and as a reason "
     "to stop.",
     "prune": "Say what pruning would do to sparsity, paths, dead units and emergence, level by level.",
-    "percolate": "Add the edges one by one, strongest first, and find where the network grows together.",
+    "percolate": "Add the edges one by one, strongest first, and find where it percolates.",
     "concepts": "Find which unseen pairs entity-property data connect, and where they percolate "
     "(arXiv 2408.12578).",
     "transition": "Fit the transition of each training run, and the exponent with which it moves with "
@@ -15,7 +15,7 @@ COMMANDS = {
     "topology": "Measure a graph as a network, and the spectra of its weights.",
     "convert": "Write a graph as GraphML, Parquet or an edge list.",
     "landscape": "Measure how rugged the loss landscape is around a model's own weights; no labels needed.",
-    "report": "Write a report about a graph: a page that explains itself, loads nothing and runs no script.",
+    "report": "Write a report about a graph: a self-contained page that loads nothing and runs no script.",
     "diff": "Show what differs between two graphs: layers, weights with sign flips, units, and "
     "stored measures.",
     "plot": "Draw a figure from what the store holds; without a figure, list those that it can draw.",
@@ -25,9 +25,9 @@ COMMANDS = {
     "info": "Show what a graph is, how much of its model is understood, and its layers.",
     "ls": "List the graphs of a store, oldest first.",
     "sql": "Run one SELECT statement on a store.",
-    "rm": "Take a graph with its traces and runs out of a store.",
+    "rm": "Remove a graph with its traces and runs from a store.",
     "merge": "Copy all graphs of another store, with their traces and runs, into a store.",
-    "compact": "Write a store anew, without the room that removed graphs have left in the file.",
+    "compact": "Rewrite a store without the space that removed graphs have left in the file.",
     "check": "List what a user of a model file should know; exit with 1 when there is a warning or an error.",
     "demo": "Export, trace and analyse two small networks that come with emergraph, ask in SQL, "
     "and write a report.",

@@ -33,7 +33,7 @@ def check(
 ) -> None:
     """List what a user of a model file should know; exit with 1 when there is a warning or an error.
 
-    Nothing in the file is run, and no store is needed. Of a folder, every file is looked at.
+    Nothing in the file is run, and no store is needed. Every file of a folder is checked.
     """
     import polars as pl
 

@@ -16,7 +16,7 @@ from emergraph.cli.storeargs import StorePath
     limits=LONG,
 )
 def compact(store: StorePath, *, output: Output) -> None:
-    """Write a store anew, without the room that removed graphs have left in the file.
+    """Rewrite a store without the space that removed graphs have left in the file.
 
     The old file stays until the new one is complete.
     """

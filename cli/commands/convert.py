@@ -33,7 +33,8 @@ def convert(
     ] = None,
     graph: GraphChoice = None,
     max_edges: Annotated[
-        int | None, typer.Option(min=0, help="Most edges.  [default: 5 M for graphml, else none]")
+        int | None,
+        typer.Option(min=0, help="Maximum number of edges.  [default: 5 M for graphml, else none]"),
     ] = None,
     output: Output,
 ) -> None:

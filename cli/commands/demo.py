@@ -57,7 +57,7 @@ def demo(
 ) -> None:
     """Export, trace and analyse two small networks that come with emergraph, ask in SQL, and write a report.
 
-    Both were trained on 8x8 images of digits; the 300 images here are none of those they were trained on.
+    Both were trained on 8x8 images of digits; the 300 images here are not among those they were trained on.
     The store and the report of an earlier demo in DIR are replaced.
     """
     store = folder / "digits.duckdb"

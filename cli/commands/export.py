@@ -72,9 +72,7 @@ class ExportChoices:
     ] = None
     allow_missing_classes: Annotated[
         bool,
-        typer.Option(
-            "--allow-missing-classes", help="Read tensors inside objects of classes from elsewhere."
-        ),
+        typer.Option("--allow-missing-classes", help="Read tensors inside objects of third-party classes."),
     ] = False
     any_name: AnyName = False
     dry_run: Annotated[
@@ -104,7 +102,7 @@ def export(
     ],
     store: Annotated[
         Path,
-        typer.Argument(metavar="STORE", help="The store; it is made when it does not exist."),
+        typer.Argument(metavar="STORE", help="The store, which is created if missing."),
         FileRole.STORES,
     ],
     *,

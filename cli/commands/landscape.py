@@ -45,7 +45,8 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     graph: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Graph of the store that the model is.  [default: the one of the same file]"
+            metavar="NAME",
+            help="Graph of the store that belongs to the model.  [default: the one of the same file]",
         ),
     ] = None,
     inputs: InputOptions,

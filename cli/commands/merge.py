@@ -21,7 +21,7 @@ from emergraph.cli.storeargs import StorePath
 def merge(
     store: StorePath,
     other: Annotated[
-        Path, typer.Argument(metavar="OTHER", help="The store whose graphs are copied; it stays as it is.")
+        Path, typer.Argument(metavar="OTHER", help="The store whose graphs are copied; it is not changed.")
     ],
     *,
     output: Output,

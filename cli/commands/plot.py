@@ -45,7 +45,8 @@ def plot(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A file that ends in .svg, .png or .html.  [default: the figure's name, SVG]"
+            metavar="FILE",
+            help="A file whose name ends in .svg, .png or .html.  [default: the figure's name, SVG]",
         ),
         FileRole.WRITES,
     ] = None,

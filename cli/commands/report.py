@@ -42,7 +42,7 @@ class Making:
     ] = None
     any_name: AnyName = False
     budget: Annotated[str, typer.Option(metavar="TIME", help="Wall time for the whole report.")] = "60s"
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws.")] = 0
 
 
 @command(
@@ -79,7 +79,7 @@ def report(  # noqa: PLR0913 - a parameter for each group of options
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Write a report about a graph: a page that explains itself, loads nothing and runs no script.
+    """Write a report about a graph: a self-contained page that loads nothing and runs no script.
 
     From a model file it exports, traces and analyses with defaults in the budget, and keeps the store. What
     the store does not hold is left out, with the command that would make it.

@@ -22,9 +22,9 @@ def rm(
     graph: Annotated[str, typer.Option("--graph", metavar="NAME|ID", help="The graph, by name or id.")],
     output: Output,
 ) -> None:
-    """Take a graph with its traces and runs out of a store.
+    """Remove a graph with its traces and runs from a store.
 
-    Later graphs use the room that it leaves; `emergraph compact` gives it back.
+    Later graphs use the space that it leaves; `emergraph compact` returns it.
     """
     from emergraph import api
 

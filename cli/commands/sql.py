@@ -19,9 +19,9 @@ from emergraph.errors import UsageError
 class QueryChoices:
     """How much of the result is wanted."""
 
-    rows: Annotated[int, typer.Option(min=0, help="Rows of the result; more are cut off, with a note.")] = (
-        10_000
-    )
+    rows: Annotated[
+        int, typer.Option(min=0, help="Maximum number of rows; further rows are cut off, with a note.")
+    ] = 10_000
 
 
 @command(

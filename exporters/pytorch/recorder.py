@@ -293,7 +293,7 @@ def record(
 
     Args:
         module: It is left as it is: recording runs it in evaluation mode on two samples, without gradients.
-        store: The store; it is made when it does not exist.
+        store: The store, which is created if missing.
         inputs: Probe inputs: a tensor, a tuple of arguments, or a dict of arguments by name. Tensors with as
             many rows as the first one are samples along axis 0; all others are the same for all samples.
         every: Of how many calls of `step` one is recorded.

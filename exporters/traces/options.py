@@ -64,7 +64,9 @@ class TraceOptions(Options):
     """What decides a trace besides the graph and the samples."""
 
     name: str | None = option(default=None, help="Name of the trace.", default_text="the name of the inputs")
-    batch_size: int = option(default=32, help="Most samples per run.", flag="--batch", metavar="N", least=1)
+    batch_size: int = option(
+        default=32, help="Maximum number of samples per run.", flag="--batch", metavar="N", least=1
+    )
     n_values: int = option(
         default=1024, help="Keep the values of the first N samples, too.", flag="--keep", metavar="N", least=0
     )

@@ -92,7 +92,7 @@ class SampleRunner:
 
         Args:
             statistics: By layer id.
-            batch_size: Most samples per run.
+            batch_size: Maximum number of samples per run.
             fixed: Samples that every run must have, if the model declares it.
             progress: Called with (samples done, samples in all); None for nobody.
             batching: What an earlier trace of this model and these samples found out; found out by default.

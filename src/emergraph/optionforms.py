@@ -97,7 +97,7 @@ class TableForm(Options):
 
     separator: str | None = option(
         default=None,
-        help="Between the fields of CSV: comma, semicolon, tab, pipe or a character.",
+        help="Separator of CSV fields: comma, semicolon, tab, pipe or a character.",
         metavar="NAME",
         default_text="guessed",
     )

@@ -45,7 +45,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
     Args:
         model: An ONNX file, a weight file, a folder in Hugging Face's layout, "package.module:factory", or a
             PyTorch module or exported program itself.
-        store: The store; it is made when it does not exist.
+        store: The store, which is created if missing.
         name: Name of the graph; the file's stem or the module's class by default.
         args: Example inputs of a module, positional.
         kwargs: Example inputs of a module, by name.
