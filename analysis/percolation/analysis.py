@@ -185,7 +185,7 @@ def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -
 
 PERCOLATE = Analysis(
     name="percolate",
-    summary="Add the edges one by one, strongest first, and find where it percolates.",
+    summary="Add the edges one by one, strongest first, and find the percolation threshold.",
     of=Subject.GRAPH,
     options=(OrderOptions, PercolationOptions),
     examples="""

@@ -7,7 +7,7 @@ COMMANDS = {
     "trajectory": "Follow emergence over training steps: with the change in a metric, and as a reason "
     "to stop.",
     "prune": "Say what pruning would do to sparsity, paths, dead units and emergence, level by level.",
-    "percolate": "Add the edges one by one, strongest first, and find where it percolates.",
+    "percolate": "Add the edges one by one, strongest first, and find the percolation threshold.",
     "concepts": "Find which unseen pairs entity-property data connect, and where they percolate "
     "(arXiv 2408.12578).",
     "transition": "Fit the transition of each training run, and the exponent with which it moves with "
