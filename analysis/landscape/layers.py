@@ -71,6 +71,12 @@ def layer_tasks(layout: Layout, options: SurveyOptions) -> dict[str, list[Task]]
     }
 
 
+def mean_rises(losses: NDArray[np.float64], base_loss: float) -> NDArray[np.float64]:
+    """Mean loss of each row above a finite base; NaN where a row holds infinities of both signs."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(losses.mean(axis=1) - base_loss)
+
+
 def layer_ruggedness(
     layout: Layout,
     options: SurveyOptions,
@@ -111,7 +117,7 @@ def layer_ruggedness(
                 tensor=block.name,
                 layer=block.layer,
                 n_params=block.size,
-                rise=student(ends.mean(axis=1) - base_loss, seed=options.seed, level=options.level)
+                rise=student(mean_rises(ends, base_loss), seed=options.seed, level=options.level)
                 if n
                 else None,
                 rho_1=correlation.rho_1 if correlation is not None else None,

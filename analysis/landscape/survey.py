@@ -19,7 +19,7 @@ from emergraph.analysis.landscape.fdc import fitness_distance, uniform_radii
 from emergraph.analysis.landscape.groups import filter_groups, weight_groups
 from emergraph.analysis.landscape.hypercube import hypercube_lon, summarise_hypercube
 from emergraph.analysis.landscape.information_content import summarise_information
-from emergraph.analysis.landscape.layers import layer_ruggedness, layer_tasks
+from emergraph.analysis.landscape.layers import layer_ruggedness, layer_tasks, mean_rises
 from emergraph.analysis.landscape.lon import summarise_lon
 from emergraph.analysis.landscape.merge_tree import merge_tree, summarise
 from emergraph.analysis.landscape.neutrality import neutrality
@@ -44,6 +44,7 @@ from emergraph.analysis.landscape.tasks import (
 from emergraph.analysis.landscape.walks import WalkPlan
 from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.analysis.statistics.intervals import Support, student
+from emergraph.errors import InvalidInputError
 
 Array = NDArray[np.float64]
 
@@ -162,8 +163,14 @@ def _analyse(
     slices, walks = np.array(found["slices"]), np.array(found["walks"])
     base = float(slices[0, options.slice_points // 2])
     everything = np.concatenate([part.ravel() for parts in found.values() for part in parts])
-    repeats = found["repeats"][0]
-    floor = noise_floor(everything, repeats[np.isfinite(repeats)] if np.isfinite(repeats).any() else None)
+    repeats = found["repeats"][0][np.isfinite(found["repeats"][0])]
+    if not np.isfinite(base):
+        raise InvalidInputError(
+            f"the loss at the model's own weights is {base}; expected a finite number; if --resume was given,"
+            " delete that file to start anew"
+        )
+    noise_variance = float(np.var(repeats)) if repeats.size else 0.0
+    floor = noise_floor(everything, repeats if repeats.size else None)
     said = list(notes)
     broken = int(np.sum(~np.isfinite(everything)))
     if broken:
@@ -188,19 +195,19 @@ def _analyse(
         ),
         walk_losses=walks,
         autocorrelation=analyse_walks(
-            usable, a=options.a, noise_variance=float(np.var(repeats)), seed=seed, level=level
+            usable, a=options.a, noise_variance=noise_variance, seed=seed, level=level
         ),
         information=summarise_information(usable, seed=seed, level=level),
         neutrality=neutrality(usable, eps=floor, seed=seed, level=level),
         distance_correlation=fitness_distance(
             np.array(found["distances"]), plan.radii, seed=seed, level=level
         ),
-        average_sharpness=student(cloud.mean(axis=1) - base, seed=seed, level=level),
+        average_sharpness=student(mean_rises(cloud, base), seed=seed, level=level),
         planes=planes,
         plane_estimates=_over_planes(planes, seed, level),
         balls=_balls(options, found, base),
         layers=layer_ruggedness(
-            evaluator.layout, options, found, base_loss=base, noise_variance=float(np.var(repeats))
+            evaluator.layout, options, found, base_loss=base, noise_variance=noise_variance
         ),
         masks=_masks(plan, found["masks"], floor),
         notes=tuple(said),
@@ -258,8 +265,8 @@ def _balls(options: SurveyOptions, found: dict[str, list[Array]], base: float) -
         return None
     rises = {name: np.array(found[name]) - base for name in ("balls", "adaptive_balls")}
     means = {
-        name: student(rise.mean(axis=1), seed=options.seed, level=options.level)
-        for name, rise in rises.items()
+        name: student(mean_rises(np.array(found[name]), base), seed=options.seed, level=options.level)
+        for name in rises
     }
     return Balls(
         plain=means["balls"],

@@ -30,8 +30,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {f} {o}/new.duckdb --dry-run --branch all",
         f"landscape {{f}} {LANDSCAPE}",
         f"landscape {{f}} --masks 3 {LANDSCAPE} --store {{o}}/new.duckdb",
-        "report {f} --terminal --budget 60s",
-        "report {f} --budget 60s --out {o}/r.html",
+        "report {f} --terminal --budget 20s",
+        "report {f} --budget 20s --out {o}/r.html",
         "diff {f} {d}/dense.onnx",
         "diff {d}/dense.onnx {f} --view units",
         "trace {s} --model {f} --random 5 --graph digits_dense",
@@ -50,7 +50,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {f} {o}/new.duckdb --dry-run",
         "check {f}",
         "diff {f} {d}/weights.safetensors",
-        "report {f} --terminal --budget 60s",
+        "report {f} --terminal --budget 20s",
     ),
     "store": (
         "ls {f}",
@@ -60,7 +60,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "emergence {f} --thresholds 0.01,0.1",
         "emergence {f} --full --nulls rewired --draws 10",
         "emergence {f} --rule per_sample --draws 10",
-        "trajectory {f} --permutations 20",
         "prune {f} --level 0.3,0.6",
         "prune {f} --sensitivity",
         "percolate {f} --seeds 2",
@@ -86,6 +85,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {d}/dense.onnx {f} --force",
         f"landscape {_DENSE} {LANDSCAPE} --store {{f}}",
     ),
+    "snapshots": (
+        "trajectory {f} --metric loss --lower-is-better --max-lag 1 --permutations 20",
+        "trajectory {f} --metric loss --rule weight_change --max-lag 1 --permutations 20",
+    ),
     "pairs": ("concepts {f} --nulls 2", "concepts {f} --nulls 1 --time time --class class"),
     "runs": ("transition {f} --draws 5",),
     "curves": (
@@ -98,7 +101,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export {d}/dense.onnx {o}/new.duckdb --inputs {f}",
         "prune {s} --model {d}/dense.onnx --inputs {f} --labels {d}/labels.npz --level 0.5",
         "emergence {s} --positions --model {d}/conv.onnx --graph digits_conv --inputs {f}",
-        "report {d}/dense.onnx --inputs {f} --terminal --budget 60s",
+        "report {d}/dense.onnx --inputs {f} --terminal --budget 20s",
     ),
     "labels": ("prune {s} --model {d}/dense.onnx --inputs {d}/pixels.npz --labels {f} --level 0.5",),
     "labelled": (
@@ -149,6 +152,7 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
     _ids_model(folder / "ids.onnx")
     made["folder"] = [_config_folder(folder / "vit")]
     made["store"] = [_store(folder)]
+    made["snapshots"] = [_snapshots(folder)]
     resume = folder / "part.npz"
     landscape = ["landscape", str(folder / "dense.onnx"), *LANDSCAPE.split(), "--resume", str(resume)]
     with mock.patch.object(Path, "unlink", return_value=None):  # a sweep that is done removes it
@@ -305,6 +309,23 @@ def _store(folder: Path) -> Path:
             lines.append(["landscape", model, *LANDSCAPE.split(), "--store", str(store)])
         for line in lines:
             assert main([*line, "--quiet", "--out", "/dev/null"]) == 0, line
+    return store
+
+
+def _snapshots(folder: Path) -> Path:
+    """A store of a training, with metrics of every step."""
+    import torch
+
+    import emergraph
+
+    torch.manual_seed(0)
+    store = folder / "snapshots.duckdb"
+    net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+    with emergraph.record(net, store, inputs=torch.randn(8, 6)) as recorder:
+        for epoch in range(8):
+            with torch.no_grad():
+                net[0].weight.mul_(1 + 0.1 * epoch)
+            recorder.step(epoch, loss=1 / (1 + epoch))
     return store
 
 

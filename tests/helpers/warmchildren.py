@@ -132,15 +132,21 @@ def serve(address: str, parent: int) -> None:
 
 
 def _fork(line: socket.socket) -> bool:
-    """Fork twice, so that the child is an orphan; True in the child."""
+    """Fork twice, so that the child is an orphan, and tell its number when it is one; True in the child."""
+    told, tells = os.pipe()
     middle = os.fork()
     if middle:
         os.waitpid(middle, 0)
+        line.send(os.read(told, 100))
+        os.close(told)
+        os.close(tells)
         return False
     child = os.fork()
     if child:
-        line.send(str(child).encode())
+        os.write(tells, str(child).encode())
         os._exit(0)
+    os.close(told)
+    os.close(tells)
     return True
 
 
@@ -152,6 +158,7 @@ def _run(request: dict[str, Any], descriptors: list[int], address: str) -> None:
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     os.closerange(3, max(descriptors) + 64)
+    _reopen_streams()
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -171,6 +178,14 @@ def _run(request: dict[str, Any], descriptors: list[int], address: str) -> None:
     sys.argv = words
     sys.path[0] = str(Path(words[0]).parent)
     runpy.run_path(words[0], run_name="__main__")
+
+
+def _reopen_streams() -> None:
+    """Make the streams anew: those of the server may take a pipe for a file that can be sought."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = open(number, "w" if number else "r", errors=getattr(sys, name).errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _preload() -> None:

@@ -17,7 +17,7 @@ from emergraph.analysis.landscape.options import Norm, SurveyOptions, fit_to_bud
 from emergraph.analysis.landscape.saving import save_survey, survey_frames
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.sweep import Backend, Parallelism
-from emergraph.errors import UsageError
+from emergraph.errors import InvalidInputError, UsageError
 from emergraph.graphstore.store import open_store
 
 LAYOUT = Layout.of_shapes([(8, 6), (8,), (4, 8)], ["first", "bias", "second"])
@@ -200,3 +200,24 @@ def test_descents_from_kicks_find_the_wells_of_a_double_well():
     assert np.sort(found.positions.ravel()) == pytest.approx([-1, 1], abs=1e-2)
     summary = summarise_lon(found.graph, precision=1e-6)
     assert (summary.n_optima, summary.n_funnels) == (2, 1)
+
+
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+def test_a_loss_at_the_models_own_weights_that_is_not_finite_is_refused(wrong):
+    def broken(theta):
+        return wrong if np.array_equal(theta, BASE) else bowl(theta)
+
+    with pytest.raises(InvalidInputError, match="own weights is"):
+        run_survey(FunctionEvaluator(broken, BASE, LAYOUT), SMALL)
+
+
+def test_losses_beyond_all_bounds_in_both_directions_are_left_out_without_a_warning():
+    def steep(theta):
+        moved = float((theta.astype(np.float64) - BASE).sum())
+        return 0.0 if moved == 0 else float(np.copysign(np.inf, moved))
+
+    options = replace(SMALL, layer_directions=3, layer_walks=1, balls=3, masks=0)
+    found = run_survey(FunctionEvaluator(steep, BASE, LAYOUT), options)
+    assert found.base_loss == 0
+    assert found.average_sharpness.n == 0
+    assert any("are not finite" in note for note in found.notes)
