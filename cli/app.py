@@ -116,7 +116,6 @@ def command(
     name: str | None = None,
     group: typer.Typer | None = None,
     limits: Limits = _LIMITS,
-    held: bool = True,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     r"""Register a function as a command.
 
@@ -129,21 +128,18 @@ def command(
         group: The command that this one is a part of, such as skills of `emergraph skills fit`.
         limits: What it may take by default. Every command has the options of these; the function receives
             them where it has a parameter of that type.
-        held: Whether it is stopped here at its limits; False where it hands the work to a child that is.
     """
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
     epilog = f"\b\nExamples:\n{lines}"
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        (group or app).command(name=name, epilog=epilog)(_flattened(function, limits, held=held))
+        (group or app).command(name=name, epilog=epilog)(_flattened(function, limits))
         return function
 
     return register
 
 
-def _flattened(
-    function: Callable[..., object], limits: Limits | None = None, *, held: bool = True
-) -> Callable[..., object]:
+def _flattened(function: Callable[..., object], limits: Limits | None = None) -> Callable[..., object]:
     """A function with options for parameters; with limits, one that has theirs, and is held to them."""
     hints = typing.get_type_hints(function, include_extras=True)
     plain = [name for name, hint in hints.items() if not dataclasses.is_dataclass(hint)]
@@ -183,7 +179,7 @@ def _flattened(
         for name, (group, names) in groups.items():
             values[name] = _made(group, {field: values.pop(option) for option, field in names.items()})
         given = values[asked] if asked else values.pop(_OWN_LIMITS, None)
-        if not held or not isinstance(given, Limits):
+        if not isinstance(given, Limits):
             return function(**values)
         with doing(function.__name__), held_to(given):
             return function(**values)

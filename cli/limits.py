@@ -1,6 +1,6 @@
 """Limits of wall time and memory, which every command has: `app` puts them on its command line."""
 
-import resource
+import os
 import signal
 import threading
 import time
@@ -14,8 +14,9 @@ import typer
 
 from emergraph.cli.supervision import announce_limits, announced_limits
 from emergraph.errors import LimitError
-from emergraph.memory import ran_out_of_memory
+from emergraph.memory import bounded, mebibytes, outside_limit, ran_out_of_memory
 from emergraph.optionforms import parse_bytes, parse_seconds
+from emergraph.processes import held_memory, watched_memory
 from emergraph.safetext import escape_controls
 
 _AGAIN_SECONDS = 3.0
@@ -75,58 +76,98 @@ def doing(what: str) -> Iterator[None]:
             _ended.clear()
 
 
+@dataclass
+class _Watch:
+    """What has become of limits that hold."""
+
+    limits: Limits
+    expired: bool = False
+    held: int = 0
+    """Bytes, when they were found to be more than the limit."""
+
+
+_watches: list[_Watch] = []
+"""Of the limits that hold, outermost first."""
+
+
 @contextmanager
 def held_to(limits: Limits) -> Iterator[None]:
     """Run the body under limits of wall time and of memory that is not backed by a file.
 
-    Within another such body, the tighter limits hold.
+    The memory is that of this process and of all that it has started. Within another such body, the tighter
+    limits hold.
 
     Raises:
         LimitError: A limit was hit.
     """
-    expired = threading.Event()
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    memory_bytes = _lowest(limits.memory_bytes, soft, hard)
-    with _clock(limits, expired), _announced(limits.seconds, memory_bytes):
+    watch = _Watch(limits)
+    with _clock(watch), bounded(limits.memory_bytes) as allowed, _announced(limits.seconds, allowed):
         try:
-            _set_data_limit(memory_bytes, hard)
-            yield
+            with _memory(watch):
+                yield
         except LimitError:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            if expired.is_set():  # some libraries turn what a signal handler raises into an error of theirs
-                raise _out_of_time(limits, error) from None
+            if watch.held or watch.expired:  # some libraries turn what a signal handler raises into an error
+                raise _hit(watch, error) from None
             if ran_out_of_memory(error):
                 raise _out_of_memory(limits, error) from None
             raise
-        finally:
-            _set_data_limit(soft, hard)
 
 
 @contextmanager
-def _clock(limits: Limits, expired: threading.Event) -> Iterator[None]:
-    """Raise LimitError in the body when its time is over, and set `expired`."""
+def _clock(watch: _Watch) -> Iterator[None]:
+    """Raise LimitError in the body when its time is over, or when its memory is found to be too much."""
     left, again = signal.getitimer(signal.ITIMER_REAL)
-    outer_is_tighter = 0 < left <= limits.seconds
-    if outer_is_tighter or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread gets signals
         return
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        expired.set()
-        raise _out_of_time(limits)
-
-    before = signal.signal(signal.SIGALRM, stop)
-    begun = time.monotonic()
-    # again after a while: what a handler raises in a finalizer or a callback is only reported, and lost
-    signal.setitimer(signal.ITIMER_REAL, limits.seconds, _AGAIN_SECONDS)
+    seconds = watch.limits.seconds
+    begun, outer_is_tighter = time.monotonic(), 0 < left <= seconds
+    before = signal.signal(signal.SIGALRM, _stop)
+    _watches.append(watch)
+    if not outer_is_tighter:
+        # again after a while: what a handler raises in a finalizer or a callback is only reported, and lost
+        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if not outer_is_tighter:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        _watches.remove(watch)
         signal.signal(signal.SIGALRM, before)
-        if left:
+        if left and not outer_is_tighter:
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begun), 0.01), again)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    """End what has hit a limit: too much memory where that was found, else the clock of the tightest."""
+    if not _watches:
+        return
+    watch = next((each for each in reversed(_watches) if each.held), None)
+    if watch is None:
+        watch = min(_watches, key=lambda each: each.limits.seconds)
+        watch.expired = True
+    raise _hit(watch)
+
+
+@contextmanager
+def _memory(watch: _Watch) -> Iterator[None]:
+    """Have the body ended where this process and what it has started hold more than the limit."""
+    asked = 0.0
+
+    def exceeded(held: int) -> None:
+        nonlocal asked
+        watch.held = held
+        if time.monotonic() - asked > _AGAIN_SECONDS:
+            asked = time.monotonic()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with watched_memory(os.getpid(), watch.limits.memory_bytes, exceeded):
+        yield
 
 
 @contextmanager
@@ -147,6 +188,10 @@ def _where(error: BaseException | None = None) -> str:
     return f"{escape_controls(', '.join(names))}: " if names else ""
 
 
+def _hit(watch: _Watch, error: BaseException | None = None) -> LimitError:
+    return _too_much_memory(watch, error) if watch.held else _out_of_time(watch.limits, error)
+
+
 def _out_of_time(limits: Limits, error: BaseException | None = None) -> LimitError:
     return LimitError(
         f"{_where(error)}terminated at the limit of {limits.time_limit}: nothing was changed; raise it with"
@@ -154,20 +199,22 @@ def _out_of_time(limits: Limits, error: BaseException | None = None) -> LimitErr
     )
 
 
-def _out_of_memory(limits: Limits, error: BaseException) -> LimitError:
-    twice = -(-2 * limits.memory_bytes // (1 << 20))
+def _too_much_memory(watch: _Watch, error: BaseException | None) -> LimitError:
     return LimitError(
-        f"{_where(error)}out of memory, more is needed than the limit of {limits.memory_limit}: nothing was"
-        f" changed; raise it with --memory-limit, such as --memory-limit {twice}MiB"
+        f"{_where(error)}out of memory, {mebibytes(watch.held)} were taken of the limit of"
+        f" {watch.limits.memory_limit}: {_more(max(watch.held, watch.limits.memory_bytes))}"
     )
 
 
-def _lowest(*values: int) -> int:
-    return min((value for value in values if value != resource.RLIM_INFINITY), default=resource.RLIM_INFINITY)
+def _out_of_memory(limits: Limits, error: BaseException) -> LimitError:
+    """The error where the system refused memory that was asked for."""
+    taken = mebibytes(held_memory(os.getpid()))
+    begin = f"{_where(error)}out of memory, {taken} were taken, and more is needed than the limit"
+    if outside := outside_limit():
+        return LimitError(f"{begin} from outside ({outside}): nothing was changed; raise that")
+    return LimitError(f"{begin} of {limits.memory_limit}: {_more(limits.memory_bytes)}")
 
 
-def _set_data_limit(soft: int, hard: int) -> None:
-    try:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-    except (ValueError, OSError):  # macOS refuses some values; the clock still holds
-        return
+def _more(memory_bytes: int) -> str:
+    more = mebibytes(2 * memory_bytes).replace(" ", "")
+    return f"nothing was changed; raise it with --memory-limit, such as --memory-limit {more}"

@@ -14,7 +14,7 @@ from emergraph.cli.app import app
 from emergraph.cli.links import note_arguments, refusal_text
 from emergraph.cli.output import reader_may_leave, say, use_tolerant_streams
 from emergraph.cli.streams import open_closed_streams
-from emergraph.cli.supervision import OUT_OF_MEMORY_LINE, library_output, supervised
+from emergraph.cli.supervision import library_output, out_of_memory_line, supervised
 from emergraph.errors import EmergraphError, ExitCode, LimitError, StoreError, UsageError
 from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY, ran_out_of_memory
@@ -102,7 +102,7 @@ def _line_and_code(error: BaseException) -> tuple[str, ExitCode]:
         case KeyboardInterrupt() | typer.Abort() if not OUT_OF_MEMORY.search(library_output()):
             message, code = "interrupted", ExitCode.INTERRUPTED
         case KeyboardInterrupt():  # what OpenBLAS raises in its own process when it can start no thread
-            message, code = OUT_OF_MEMORY_LINE, ExitCode.LIMIT
+            message, code = out_of_memory_line(), ExitCode.LIMIT
         case _:
             message, code = _of_others(error)
     return message, code
@@ -116,7 +116,7 @@ def _of_others(error: BaseException) -> tuple[str, ExitCode]:
         case OSError(filename=name) if name is not None:
             message, code = f"{name}: {error.strerror}", ExitCode.INVALID_INPUT
         case _ if ran_out_of_memory(error):
-            message, code = OUT_OF_MEMORY_LINE, ExitCode.LIMIT
+            message, code = out_of_memory_line(), ExitCode.LIMIT
         case _ if _is_of_duckdb(error):
             found = _store_error(error)
             message, code = str(found), found.exit_code

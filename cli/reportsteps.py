@@ -51,6 +51,8 @@ class Plan:
     """Seconds for everything."""
     root: Path | None = None
     """--root of the commands that read the model."""
+    memory_limit: str
+    """Of each command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,9 @@ def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
     options = command_line(plan.words)
     options += [] if plan.root is None else ["--root", str(plan.root)]
     named = ["--any-name"] if plan.any_name else []
-    first, document = _run(["export", str(plan.model), str(plan.store), *options, *named], deadline)
+    limits = ["--memory-limit", plan.memory_limit]
+    export = ["export", str(plan.model), str(plan.store), *options, *named]
+    first, document = _run(export, deadline, limits)
     say(_line(first))
     if first.state == "out of time":
         raise LimitError(
@@ -87,7 +91,7 @@ def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
     graph = int(str(json.loads(document)["graph"]))
     attempts = [first]
     for words in _later(plan, graph, options):
-        attempt = _next(words, deadline)
+        attempt = _next(words, deadline, limits)
         attempts.append(attempt)
         say(_line(attempt))
     return Outcome(graph=graph, attempts=tuple(attempts))
@@ -108,18 +112,20 @@ def _later(plan: Plan, graph: int, options: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def _next(words: list[str], deadline: float) -> "Attempt":
+def _next(words: list[str], deadline: float, limits: Sequence[str]) -> "Attempt":
     from emergraph.analysis.report.document import Attempt
 
     left = deadline - time.monotonic()
     if left < LEAST:
         return Attempt(command=_shown(words), state="left out", message="the budget was spent")
     if words[0] == "landscape":
-        return _run(words, deadline, held_to=("--budget", f"{max(1.0, left / 2):.0f}s"))[0]
-    return _run(words, deadline)[0]
+        return _run(words, deadline, limits, held_to=("--budget", f"{max(1.0, left / 2):.0f}s"))[0]
+    return _run(words, deadline, limits)[0]
 
 
-def _run(words: list[str], deadline: float, *, held_to: Sequence[str] = ()) -> "tuple[Attempt, str]":
+def _run(
+    words: list[str], deadline: float, limits: Sequence[str], *, held_to: Sequence[str] = ()
+) -> "tuple[Attempt, str]":
     """Run one command until the deadline; return how it went and what it printed."""
     from emergraph.analysis.report.document import Attempt
 
@@ -127,7 +133,7 @@ def _run(words: list[str], deadline: float, *, held_to: Sequence[str] = ()) -> "
     about = {"command": _shown(words), "held_to": shlex.join(held_to)}
     # Only this interpreter and this package run; every word is an argument of its own, no shell reads it.
     child = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-m", "emergraph", *words, *held_to, "--quiet", "--format", "json"],
+        [sys.executable, "-P", "-m", "emergraph", *words, *held_to, *limits, "--quiet", "--format", "json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

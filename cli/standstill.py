@@ -5,12 +5,12 @@ started. From outside, both look alike: no process of the command reads, writes,
 of memory any more, while one of them is at its limit on memory, or a library has said that there was none.
 """
 
-import contextlib
 import re
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+from emergraph.processes import family, read_status
 
 CHECKS = 6
 """Looks in turn, each a second of this process's own life, without progress."""
@@ -66,17 +66,8 @@ def _nothing_done(before: _Progress, after: _Progress) -> bool:
     return after.events == before.events and not after.waits_for_disk and computed <= waited / 2
 
 
-def family(process: int) -> Iterator[int]:
-    """The ids of a process and of all that descend from it."""
-    yield process
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it may have ended
-            for child in children.read_text().split():
-                yield from family(int(child))
-
-
 def _at_limit(process: int) -> bool:
-    status = _read(process, "status")
+    status = read_status(process)
     for kind, name in _LIMITS:
         try:
             limit = resource.prlimit(process, kind)[0]
@@ -93,19 +84,13 @@ def _progress(processes: list[int]) -> _Progress:
     disk = False
     for process in processes:
         # behind the name, which may hold anything: state, ..., minflt, cminflt, majflt, cmajflt, utime, stime
-        fields = _read(process, "stat").rpartition(")")[2].split()
+        fields = read_status(process, "stat").rpartition(")")[2].split()
         if len(fields) > 12:
             disk |= fields[0] == "D"
             events += int(fields[7]) + int(fields[9])
             computed += int(fields[11])
             waited += int(fields[12])
-        events += sum(int(n) for n in re.findall(r"^sysc[rw]: (\d+)$", _read(process, "io"), re.MULTILINE))
+        events += sum(
+            int(n) for n in re.findall(r"^sysc[rw]: (\d+)$", read_status(process, "io"), re.MULTILINE)
+        )
     return _Progress(events, computed, waited, disk)
-
-
-def _read(process: int, name: str) -> str:
-    """A file about a process; nothing where it is gone."""
-    try:
-        return Path(f"/proc/{process}/{name}").read_text()
-    except OSError:
-        return ""

@@ -25,14 +25,16 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from emergraph.cli.output import say
-from emergraph.cli.standstill import Standstill, family
+from emergraph.cli.standstill import Standstill
 from emergraph.errors import ExitCode
 from emergraph.leftovers import remove_leftovers
-from emergraph.memory import OUT_OF_MEMORY
+from emergraph.memory import OUT_OF_MEMORY, mebibytes, want_of_memory
+from emergraph.processes import family, held_memory
 
-OUT_OF_MEMORY_LINE = "out of memory: close other programs, raise --memory-limit, or take a smaller model"
 GRACE_SECONDS = 15.0
 """Seconds after its limit on wall time at which a command that has not exited is terminated."""
+MEMORY_CHECKS = 3
+"""Checks in a row, a second apart, that find more memory than its limit, until a command is terminated."""
 MEMORY_SHARE = 0.7
 """Share of its limit on memory that a command must have held for its crash to count as lack of memory."""
 
@@ -117,13 +119,13 @@ def supervised(command: Callable[[], int], *, debug: bool = False) -> int:
         code = command()
         _state.shared.put(ended=True)
         return code
-    status, timed_out = _wait(child, _state.shared)
+    status, ended = _wait(child, _state.shared)
     if status:
         remove_leftovers()  # a child that was ended could not
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if debug:
         sys.stderr.write(library_output())
-    return _code(status, _state.shared, timed_out=timed_out)
+    return _code(status, _state.shared, ended)
 
 
 def _buffer() -> int:
@@ -177,20 +179,27 @@ def _leave_with(parent: int) -> None:
         os._exit(ExitCode.INTERRUPTED)
 
 
-def _wait(child: int, shared: _Shared) -> tuple[int, bool]:
-    """Wait for a child, passing signals on; return its status, and whether it had to be ended."""
-    timed_out, standstill = False, Standstill(child, _lacks_memory)
+def _wait(child: int, shared: _Shared) -> tuple[int, str]:
+    """Wait for a child, passing signals on; return its status, and why it had to be ended, "" if not."""
+    ended, standstill, checks = "", Standstill(child, _lacks_memory), 0
     while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return status, timed_out
-        deadline = shared.get()[0]
-        if not timed_out and 0 < deadline < time.monotonic() - GRACE_SECONDS:
-            timed_out = True
+        gone, status = os.waitpid(child, os.WNOHANG)
+        if gone:
+            return status, ended
+        deadline, memory_bytes, _ = shared.get()
+        if not ended and 0 < deadline < time.monotonic() - GRACE_SECONDS:
+            ended = "terminated at the limit of --time-limit: nothing was changed"
             _end(child)
         came = signal.sigtimedwait({signal.SIGCHLD, *_PASSED_ON}, 1.0)
         if came is None and standstill.reached():
             _end(child)
+        if came is None and not ended and memory_bytes:
+            held = held_memory(child)
+            checks = checks + 1 if held > memory_bytes else 0
+            if checks >= MEMORY_CHECKS:
+                taken = f"{mebibytes(held)} were taken of the limit of {mebibytes(memory_bytes)}"
+                ended = f"out of memory, {taken}: nothing was changed; raise it with --memory-limit"
+                _end(child)
         # a terminal sends to both processes, and the kernel says so by a positive code
         if came is not None and came.si_signo in _PASSED_ON and came.si_code <= 0:
             os.kill(child, came.si_signo)
@@ -203,20 +212,25 @@ def _end(child: int) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-def _code(status: int, shared: _Shared, *, timed_out: bool) -> int:
+def out_of_memory_line() -> str:
+    """What a command says where memory ran out, and no limit of this program is known to be the reason."""
+    return f"out of memory: {want_of_memory()}"
+
+
+def _code(status: int, shared: _Shared, ended: str) -> int:
     """Say what became of a child that could not, and return the exit code."""
     code = os.waitstatus_to_exitcode(status)
-    _, memory_bytes, ended = shared.get()
-    if ended and code >= 0:
+    _, memory_bytes, by_itself = shared.get()
+    if by_itself and code >= 0:
         return code
-    if timed_out:
-        say("Error: terminated at the limit of --time-limit: nothing was changed")
+    if ended:
+        say(f"Error: {ended}")
         return ExitCode.LIMIT
     if -code in _PASSED_ON:  # as asked for
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     if code == -signal.SIGKILL or _wanted_memory(memory_bytes):
-        say(f"Error: {OUT_OF_MEMORY_LINE}")
+        say(f"Error: {out_of_memory_line()}")
         return ExitCode.LIMIT
     how = signal.Signals(-code).name if code < 0 else f"code {code}"
     say(

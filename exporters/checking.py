@@ -9,6 +9,7 @@ from emergraph.exporters.onnxfile import Finding, Severity, check_onnx
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.files import map_file
+from emergraph.exporters.weightfiles.globals import NOT_NEEDED, Policy, Verdict
 from emergraph.exporters.weightfiles.inside import CODE, code_inside
 from emergraph.exporters.weightfiles.reader import check_weights
 from emergraph.exporters.weightfiles.refuse import finding_of
@@ -56,13 +57,20 @@ def check_file(path: Path, *, root: Path | None) -> list[Finding]:
     else:
         message = format_message(found, path.name, expected="a model")
         findings = [Finding("FILE-FORMAT", message)]
-    return _worst_first([*findings, *_more_code(findings, mapped)])
+    refused = any(each.severity is Severity.ERROR for each in findings)
+    around = NOT_NEEDED if found.reader is Reader.WEIGHTS and not refused else frozenset()
+    return _worst_first([*findings, *_more_code(findings, mapped, around, refused=refused)])
 
 
-def _more_code(findings: list[Finding], mapped: MappedFile) -> list[Finding]:
-    """What is hidden where the format's own reader does not look."""
+def _more_code(
+    findings: list[Finding], mapped: MappedFile, around: frozenset[Verdict], *, refused: bool
+) -> list[Finding]:
+    """What is hidden where the format's own reader does not look.
+
+    Where weights are read, classes that none of them needs were read around, and are findings already.
+    """
     known = {(finding.id, finding.where) for finding in findings}
-    hidden = code_inside(mapped.path.name, mapped.content)
+    hidden = code_inside(mapped.path.name, mapped.content, policy=Policy(around=around), refused=refused)
     return [finding for finding in hidden if (finding.id, finding.where) not in known]
 
 

@@ -63,23 +63,30 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
         columns=", ".join(_COLUMNS),
     )
     table = fetch_table(connection, sql, [graph])
+    units = connection.execute("SELECT coalesce(sum(n_units), 0) FROM layers WHERE graph = ?", [graph])
+    n_units = int(units.fetchall()[0][0])
     src_units, dst_units = (_unit_arrays(table.column(name)) for name in ("src_units", "dst_units"))
     infos = []
     for row, src, dst in zip(table.select(_COLUMNS).to_pylist(), src_units, dst_units, strict=True):
         if row["kind"] not in _KINDS:
-            raise StoreError(
-                f"{printable(str(database_path(connection)))}: damaged, blocks.kind holds "
-                f"{printable(row['kind'], limit=60)!r}; restore it from a copy or export the model again"
-            )
+            raise _damaged(connection, f"blocks.kind holds {printable(row['kind'], limit=60)!r}")
+        for name, found in (("src_units", src), ("dst_units", dst)):
+            if found is not None and found.size and not 0 <= found.min() <= found.max() < n_units:
+                raise _damaged(connection, f"blocks.{name} holds units beyond the {n_units} of the graph")
         row["kind"] = EdgeKind(row["kind"])
         infos.append(BlockInfo(**row, src_units=src, dst_units=dst))
     return infos
 
 
+def _damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:
+    shown = printable(str(database_path(connection)))
+    return StoreError(f"{shown}: damaged, {what}; restore it from a copy or export the model again")
+
+
 def _unit_arrays(column: pa.ChunkedArray) -> list[NDArray[np.int64] | None]:
     """Return the lists of a column as arrays."""
     lists = column.combine_chunks()
-    values = lists.values.to_numpy(zero_copy_only=False).astype(np.int64)
+    values = lists.values.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     offsets = lists.offsets.to_numpy()
     valid = lists.is_valid().to_numpy(zero_copy_only=False)
     return [values[offsets[i] : offsets[i + 1]] if is_list else None for i, is_list in enumerate(valid)]

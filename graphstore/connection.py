@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, LimitError, StoreError
 from emergraph.graphstore.storefile import check_opened
 from emergraph.graphstore.text import first_line, printable
-from emergraph.memory import OUT_OF_MEMORY
+from emergraph.memory import OUT_OF_MEMORY, allowance
 
 _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     # Of new files. Edges take 15 to 25 % less room than with DuckDB's 256 KiB, as each block of values is
@@ -103,8 +102,8 @@ def connect(
 
 def _hold_to_process(connection: duckdb.DuckDBPyConnection) -> None:
     """Leave the rest of the process its share of a limit of memory: DuckDB goes by that of the machine."""
-    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    if limit != resource.RLIM_INFINITY:
+    limit = allowance()
+    if limit is not None:
         connection.execute(f"SET memory_limit = '{int(limit * _SHARE_OF_PROCESS)}B'")
 
 

@@ -20,6 +20,8 @@ from emergraph.errors import EmergraphError, InvalidInputError, LimitError, Stor
 from emergraph.graphstore.connection import wal_path
 from emergraph.graphstore.store import open_store
 from emergraph.graphstore.storefile import check_place
+from emergraph.memory import mebibytes, want_of_memory
+from emergraph.processes import watched_memory
 
 GIB = 1 << 30
 _MODULE = "emergraph.graphstore.sandbox"
@@ -37,7 +39,7 @@ class QueryLimits:
     time: float = 60.0
     """Wall time in seconds."""
     memory: int = 2 * GIB
-    """Bytes, for DuckDB's buffers; the process as a whole may take 1 GiB more."""
+    """Bytes that no file backs, of the process that runs the query: about 100 MiB without one."""
     threads: int | None = None
     """All by default."""
     rows: int = 10_000
@@ -95,27 +97,37 @@ def _run_child(request: bytes, limits: QueryLimits) -> tuple[bytes, dict[str, ob
         "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
     }
     command = [sys.executable, "-P", "-m", _MODULE]
-    try:
-        # Only this interpreter and a module of this package run; the query travels on standard input.
-        done = subprocess.run(  # noqa: S603
-            command,
-            input=request,
-            capture_output=True,
-            env=environment,
-            timeout=limits.time + _GRACE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+    taken: list[int] = []
+    # Only this interpreter and a module of this package run; the query travels on standard input.
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as child:
+
+        def end(held: int) -> None:
+            taken.append(held)
+            child.kill()
+
+        try:
+            with watched_memory(child.pid, limits.memory, end):
+                output, talk = child.communicate(request, timeout=limits.time + _GRACE_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise LimitError(
+                f"the query took more than {limits.time:g} s; simplify it or raise the time limit"
+            ) from error
+        finally:
+            child.kill()
+    status = _last_status(talk)
+    if status is None and taken:
         raise LimitError(
-            f"the query took more than {limits.time:g} s; simplify it or raise the time limit"
-        ) from error
-    status = _last_status(done.stderr)
+            f"the query needs more memory than its limit: {mebibytes(max(taken))} were taken of "
+            f"{mebibytes(limits.memory)}; simplify it or raise the memory limit"
+        )
     if status is None:
         raise LimitError(
-            f"the query crashed the database engine (exit status {done.returncode}), most likely out of "
-            f"memory; simplify it or raise the memory limit of {limits.memory / GIB:.1f} GiB"
+            f"the query crashed the database engine (exit status {child.returncode}), most likely out of "
+            f"memory: {want_of_memory('the memory limit of ' + mebibytes(limits.memory))}"
         )
-    return done.stdout, status
+    return output, status
 
 
 def _last_status(talk: bytes) -> dict[str, object] | None:

@@ -29,10 +29,9 @@ from emergraph.graphstore.schema import (
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.sqltree import check, one_line, parse
 from emergraph.graphstore.text import printable, storable
+from emergraph.memory import bound
 
 MAX_RESULT_BYTES = 1 << 28
-_BASE_BYTES = 1 << 30
-"""What Python, Arrow and DuckDB's code and thread stacks take beside the query."""
 
 _AS_TEXT = (
     *("INTERVAL", "UNION", "BIT", "BIGNUM", "UHUGEINT", "VARIANT", "GEOMETRY", "TIME", "DATE", "ENUM"),
@@ -96,11 +95,8 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
 
 def _limit_process(memory: int) -> None:
     """Make the system refuse memory beyond the limit, any growth of a file, and a dump of the memory."""
-    for limit, value in (
-        (resource.RLIMIT_DATA, memory + _BASE_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    bound(memory)
+    for limit, value in ((resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(limit)[1]
         resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 

@@ -1,7 +1,10 @@
 """Text that comes from files: made fit for the store and for error messages."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
+from emergraph.errors import StoreError
 from emergraph.safetext import escape_controls, shorten
 
 
@@ -43,3 +46,24 @@ def first_line(error: BaseException) -> str:
         ('no such axis', 'KeyError')
     """
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def stored_object(text: str | None, where: str) -> dict[str, Any]:
+    """Return the JSON object of a store's cell; an empty one for an empty cell.
+
+    Args:
+        text: The cell.
+        where: Which cell it is, for messages.
+
+    Raises:
+        StoreError: The cell holds something else: the store was changed by another program.
+    """
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise StoreError(
+            f"the store is damaged: {where}: expected a JSON object, found '{printable(str(text), limit=40)}'"
+        )
+    return found

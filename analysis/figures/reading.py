@@ -1,6 +1,5 @@
 """Asks a store a figure's questions."""
 
-import json
 from typing import TYPE_CHECKING
 
 from emergraph.analysis.declaration import Query
@@ -9,6 +8,7 @@ from emergraph.errors import UsageError
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.sql import compose
+from emergraph.graphstore.text import stored_object
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def newest_run(reader: GraphReader, query: Query) -> Run | None:
     if not rows:
         return None
     number, command, parameters, seed, version = rows[0]
-    return Run(id=number, command=command, parameters=json.loads(parameters), seed=seed, tool_version=version)
+    kept = stored_object(parameters, f"parameters of run {number}")
+    return Run(id=number, command=command, parameters=kept, seed=seed, tool_version=version)
 
 
 def read_figure(reader: GraphReader, figure: Figure) -> FigureData | None:

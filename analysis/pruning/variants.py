@@ -1,7 +1,6 @@
 """The pruned model of one what-if as a file, and as a graph beside the one it was made from."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from emergraph.errors import UsageError
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.store import StoreFile
+from emergraph.graphstore.text import stored_object
 from emergraph.leftovers import Scratch
 
 
@@ -63,7 +63,8 @@ def keep_variant(
     with _place(keeping, reader) as (outputs, out):
         written = write_stored(reader, result, files=files, out=out, smaller=keeping.smaller)
         if keeping.graph is not None:
-            inputs, shapes = _as_exported(json.loads(str(reader.summary["settings"])))
+            kept = stored_object(str(reader.summary["settings"]), f"settings of graph {graph}")
+            inputs, shapes = _as_exported(kept)
             options = ExportOptions(
                 name=keeping.graph,
                 parent=graph,

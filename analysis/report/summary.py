@@ -1,6 +1,5 @@
 """The first section of a report: what the file is, how much of it was understood, and what to beware of."""
 
-import json
 from collections.abc import Sequence
 
 from emergraph.analysis.declaration import Analysis
@@ -8,6 +7,7 @@ from emergraph.analysis.figures.reading import newest_run, question
 from emergraph.analysis.report.document import Attempt, Section
 from emergraph.analysis.report.texts import percent
 from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.text import stored_object
 
 
 def summary_section(
@@ -99,7 +99,7 @@ def _notes(reader: GraphReader, attempts: Sequence[Attempt], budget: float | Non
             f"Activity was measured on {n} random inputs (seed {seed}), not on real ones: what "
             "depends on it says little about the model in use. --inputs FILE.npz takes real ones."
         )
-        free = json.loads(traces["settings"][-1] or "{}").get("open_shapes")
+        free = stored_object(traces["settings"][-1], "settings of the trace").get("open_shapes")
         if free:
             from emergraph.exporters.runtime.sizes import open_shapes_note  # loads onnx
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emergraph.cli.app import command
-from emergraph.cli.limits import LONG
+from emergraph.cli.limits import LONG, Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, say
 from emergraph.cli.storeargs import AnyName, GraphChoice
@@ -78,6 +78,7 @@ def report(  # noqa: PLR0913 - a parameter for each group of options
     terminal: Annotated[bool, typer.Option("--terminal", help="Print a short report instead.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    limits: Limits,
 ) -> None:
     """Write a report about a graph: a self-contained page that loads nothing and runs no script.
 
@@ -85,7 +86,7 @@ def report(  # noqa: PLR0913 - a parameter for each group of options
     the store does not hold is left out, with the command that would make it.
     """
     talk = Output(quiet=quiet, debug=debug)
-    made = _made(source, graph, making, words, links, talk)
+    made = _made(source, graph, making, words, links, talk, limits.memory_limit)
     if terminal:
         from emergraph.cli.reportterminal import print_report
 
@@ -116,7 +117,13 @@ def _write(text: str, target: Path, talk: Output) -> None:
 
 
 def _made(
-    source: Path, graph: str | None, making: Making, words: InputWords, links: Links, talk: Output
+    source: Path,
+    graph: str | None,
+    making: Making,
+    words: InputWords,
+    links: Links,
+    talk: Output,
+    memory_limit: str,
 ) -> "Report":
     """The report, after running what a model needs."""
     from emergraph.analysis.report.collect import collect_report
@@ -137,6 +144,7 @@ def _made(
         seed=making.seed,
         root=links.root,
         budget=parse_seconds(making.budget),
+        memory_limit=memory_limit,
     )
     outcome = run_plan(plan, say=lambda line: say(line, talk))
     with open_store(plan.store) as opened:

@@ -33,7 +33,6 @@ class QueryChoices:
     emergraph sql net.duckdb --recipe list
     """,
     limits=Limits(time_limit="60s", memory_limit="2GiB"),
-    held=False,  # the query runs in a child process, which is
 )
 def sql(
     store: StorePath,

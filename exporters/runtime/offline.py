@@ -15,14 +15,18 @@ from typing import IO, Any, TypeVar
 from emergraph import errors
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError
 from emergraph.exporters.runtime.frames import FrameError, receive
-from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.limits import RunLimits, too_large
 from emergraph.exporters.runtime.refusals import one_line
 from emergraph.leftovers import Scratch
 from emergraph.memory import OUT_OF_MEMORY
+from emergraph.processes import watched_memory
 from emergraph.quiet import offline_environment
 
 T = TypeVar("T")
 Report = Callable[[int, int], None]
+
+BUILDING = "building the model"
+"""What goes on in the child, for messages."""
 
 _MODULE = "emergraph.exporters.runtime.offlineworker"
 _MAX_REPLY_BYTES = 1 << 40
@@ -64,21 +68,29 @@ def call_offline(
             start_new_session=True,
         )
         late = threading.Event()
+        taken: list[int] = []
 
         def end() -> None:
             late.set()
+            _kill(child)
+
+        def stop(held: int) -> None:
+            taken.append(held)
             _kill(child)
 
         clock = threading.Timer(limits.wall_seconds, end)
         clock.daemon = True
         clock.start()
         try:
-            value: T = _answer(child, request, progress)
+            with watched_memory(child.pid, limits.memory_bytes, stop):
+                value: T = _answer(child, request, progress)
         except (EOFError, BrokenPipeError, FrameError) as error:
             # its end of the pipe is closed, so it has ended or is about to
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_LAST_SECONDS)
             _kill(child)
+            if taken:
+                raise too_large(BUILDING, limits.memory_bytes, max(taken)) from error
             raise _death(child.wait(), talk, limits, late=late.is_set()) from error
         else:
             return value
@@ -135,21 +147,13 @@ def _death(code: int, talk: IO[bytes], limits: RunLimits, *, late: bool) -> Emer
     talk.seek(0)
     said = talk.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
     if OUT_OF_MEMORY.search("\n".join(said)):
-        return out_of_memory(limits.memory_bytes)
+        return too_large(BUILDING, limits.memory_bytes)
     if code < 0:
         return InvalidInputError(
             f"building the model crashed ({signal.Signals(-code).name}); nothing was changed"
         )
     return InvalidInputError(
         f"the process that builds the model ended: {one_line(said[-1]) if said else f'exit code {code}'}"
-    )
-
-
-def out_of_memory(memory_bytes: int) -> LimitError:
-    """The error for a model that does not fit."""
-    return LimitError(
-        f"building the model needs more than {memory_bytes / (1 << 30):.3g} GiB of memory; "
-        "raise the limit with --memory-limit"
     )
 
 

@@ -14,10 +14,11 @@ from typing import Any, BinaryIO
 
 from emergraph.errors import EmergraphError, InvalidInputError, UnsafeInputError
 from emergraph.exporters.runtime.frames import pack
-from emergraph.exporters.runtime.offline import out_of_memory
+from emergraph.exporters.runtime.limits import too_large
+from emergraph.exporters.runtime.offline import BUILDING
 from emergraph.exporters.runtime.refusals import one_line
 from emergraph.exporters.runtime.worker import leave_with_parent
-from emergraph.memory import ran_out_of_memory
+from emergraph.memory import bound, ran_out_of_memory
 
 _ASKED = frozenset(
     {
@@ -59,14 +60,6 @@ def close_network() -> list[str]:
     return asked
 
 
-def limit_memory(memory_bytes: int) -> None:
-    """Bound the memory that no file backs, and dump none of it."""
-    for kind, wanted in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, memory_bytes)):
-        _, hard = resource.getrlimit(kind)
-        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(kind, (value, hard))
-
-
 def answer(request: bytes, asked: list[str], sink: BinaryIO, memory_bytes: int) -> None:
     """Call what a request asks for, and write progress and the result, or what went wrong."""
 
@@ -92,12 +85,12 @@ def answer(request: bytes, asked: list[str], sink: BinaryIO, memory_bytes: int) 
         if asked:
             error = UnsafeInputError(_reached(asked))
         elif ran_out_of_memory(found):
-            error = out_of_memory(memory_bytes)
+            error = too_large(BUILDING, memory_bytes)
         else:
             told = one_line(f"{type(found).__name__}: {found}")
             error = InvalidInputError(f"building the model failed: {told}")
     if not asked and ran_out_of_memory(error):
-        error = out_of_memory(memory_bytes)
+        error = too_large(BUILDING, memory_bytes)
     send({"ok": False, "kind": type(error).__name__, "message": str(error)})
 
 
@@ -111,7 +104,8 @@ def _reached(asked: list[str]) -> str:
 def main() -> None:
     """Set the limits from the command line, close the network, and answer."""
     limits = json.loads(sys.argv[1])
-    limit_memory(int(limits["memory_bytes"]))
+    bound(int(limits["memory_bytes"]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     leave_with_parent(int(limits["parent"]))
     # whatever a library prints must not land in the protocol
     sink = os.fdopen(os.dup(1), "wb")

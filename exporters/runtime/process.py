@@ -21,12 +21,13 @@ from emergraph.exporters.onnxfile.decoding import elements_from_codes, unpack_bi
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES, PLAIN, element_type_of, numpy_dtype
 from emergraph.exporters.runtime.assembly import PLACEHOLDER, Assembly, weight_messages
 from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
-from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.limits import RunLimits, too_large
 from emergraph.exporters.runtime.pooling import SampleAxis
 from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line, unsupported_in, with_names
 from emergraph.exporters.runtime.widening import widened
 from emergraph.leftovers import Scratch
 from emergraph.memory import OUT_OF_MEMORY
+from emergraph.processes import CHECK_SECONDS, held_memory
 
 SMALL_ELEMENTS = 65_536
 """Tensors up to this many elements come back with their values."""
@@ -263,12 +264,18 @@ class ModelProcess:
     def _wait(self, descriptor: int, event: int, doing: str) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, event)
-            if self.seconds_left <= 0 or not selector.select(self.seconds_left):
-                self.restart()
-                raise LimitError(
-                    f"{doing} the model took longer than {self._limits.wall_seconds:g} s; "
-                    "raise the limit with --time-limit, or use smaller inputs"
-                )
+            while self.seconds_left > 0:
+                if selector.select(min(self.seconds_left, CHECK_SECONDS)):
+                    return
+                held = 0 if self._process is None else held_memory(self._process.pid)
+                if held > self._limits.memory_bytes:
+                    self.restart()
+                    raise self._memory(doing, held)
+        self.restart()
+        raise LimitError(
+            f"{doing} the model took longer than {self._limits.wall_seconds:g} s; "
+            "raise the limit with --time-limit, or use smaller inputs"
+        )
 
     def _death(self, doing: str) -> InvalidInputError | LimitError:
         """The error for a child that is gone."""
@@ -293,12 +300,8 @@ class ModelProcess:
         reason = one_line(lines[-1]) if lines else f"exit code {code}"
         return InvalidInputError(f"the process for {doing} the model ended: {reason}")
 
-    def _memory(self, doing: str) -> LimitError:
-        gib = self._limits.memory_bytes / (1 << 30)
-        return LimitError(
-            f"{doing} the model needs more than {gib:.3g} GiB of address space; "
-            "raise the limit with --memory-limit, or use smaller inputs"
-        )
+    def _memory(self, doing: str, held: int = 0) -> LimitError:
+        return too_large(f"{doing} the model", self._limits.memory_bytes, held)
 
     def _refusal(self, reply: dict[str, object], doing: str) -> InvalidInputError | LimitError:
         if reply["memory"]:

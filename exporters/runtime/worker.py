@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from emergraph.memory import bound, ran_out_of_memory
 from emergraph.paths import open_descriptor
 
 if TYPE_CHECKING:
@@ -33,18 +34,10 @@ MAX_FILE_BYTES = 1 << 20
 
 def limit_self(memory_bytes: int) -> None:
     """Bound this process before anything large is imported; no core files, no large files."""
-    for kind, wanted in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
-        (resource.RLIMIT_AS, memory_bytes),
-    ):
+    bound(memory_bytes)
+    for kind, wanted in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MAX_FILE_BYTES)):
         _, hard = resource.getrlimit(kind)
-        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        try:
-            resource.setrlimit(kind, (value, hard))
-        except (ValueError, OSError):
-            # macOS refuses RLIMIT_AS; the parent's clock still holds
-            continue
+        resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def leave_with_parent(parent: int) -> None:
@@ -226,8 +219,6 @@ MAX_REPLY_BYTES = 1 << 29
 
 def describe(error: Exception) -> dict[str, Any]:
     """An error as a message: its text and whether memory ran out."""
-    from emergraph.memory import ran_out_of_memory
-
     memory = ran_out_of_memory(error)
     return {"ok": False, "memory": memory, "error": str(error)[:20000], "type": type(error).__name__}
 

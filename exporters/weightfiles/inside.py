@@ -61,6 +61,7 @@ def code_inside(
     policy: Policy | None = None,
     where: str = "",
     known: "Known | None" = None,
+    refused: bool = False,
 ) -> list[Finding]:
     """Look for pickles that would run code anywhere in a file.
 
@@ -71,12 +72,16 @@ def code_inside(
         policy: Which classes may pass.
         where: How to name the file in findings.
         known: Whether a record of the archive was scanned before, by its name within the archive's folder.
+        refused: Whether the reader of its format refused it: then its bytes are searched, too.
 
     Returns:
         What was found, each with where in the file it stands.
     """
     search = _Search(limits, policy or Policy(), known or _nothing, room=limits.inflated_bytes)
     _visit(search, name, content, where, 0)
+    found = format_of(name, content)
+    if refused and found.inside is Inside.BYTES and not found.searched:
+        _buried(search, content, where, 0)
     unique = {(finding.id, finding.where): finding for finding in search.findings}
     return sorted(unique.values(), key=lambda finding: finding.id not in CODE)
 
@@ -127,10 +132,12 @@ def _scan(search: _Search, content: memoryview, where: str, position: int) -> in
 
 def _buried(search: _Search, content: memoryview, where: str, position: int) -> None:
     rest = content[position:]
-    for start in buried(rest, tries=_TRIES, limit=_SEARCHED):
-        if search.full():
-            return
-        _scan(search, rest, where, start)
+    parts = [rest] if rest.nbytes <= _SEARCHED else [rest[:_SEARCHED], rest[-_SEARCHED:]]
+    for part in parts:
+        for start in buried(part, tries=_TRIES, limit=_SEARCHED):
+            if search.full():
+                return
+            _scan(search, part, where, start)
 
 
 def _array(search: _Search, content: memoryview, where: str) -> None:

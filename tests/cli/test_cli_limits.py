@@ -1,16 +1,24 @@
 """Every command has limits of wall time and memory, declared in one place."""
 
+import contextlib
+import mmap
+import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import typer
 
 from emergraph.cli.app import app
 from emergraph.cli.limits import Limits, doing, held_to
 from emergraph.errors import LimitError
+from emergraph.memory import RESERVED_BYTES, allowance
+from emergraph.processes import held_memory
 
 
 def all_commands():
@@ -62,16 +70,63 @@ def test_a_limit_of_time_says_what_ran():
 def test_a_limit_of_memory_says_what_ran():
     with (
         pytest.raises(
-            LimitError, match=r"^trace, reading a\.npz: out of memory, more is needed than the limit"
+            LimitError, match=r"^trace, reading a\.npz: out of memory, \d+ MiB were taken, and more is needed"
         ) as caught,
         doing("trace"),
         held_to(Limits(memory_limit="4GiB")),
         doing("reading a.npz"),
     ):
-        bytearray(8 << 30)
+        bytearray(8 << 30)  # too much for any look to come in time
     assert "--memory-limit 8192MiB" in str(caught.value)
     with held_to(Limits(memory_limit="8GiB")):
         bytearray(64 << 20)
+
+
+def held_within(limit, content, seconds=3.0):
+    """Hold some bytes for a while under a limit that leaves room for so many."""
+    room = Limits(memory_limit=f"{held_memory(os.getpid()) + limit}B")
+    with doing("trace"), held_to(room):
+        kept = content()
+        time.sleep(seconds)
+    del kept
+
+
+def test_memory_is_what_no_file_backs_and_is_touched(tmp_path):
+    held_within(200 << 20, lambda: mmap.mmap(-1, 600 << 20, flags=mmap.MAP_PRIVATE), 0.5)  # reserved alone
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(300 << 20)
+    mapped = np.memmap(tmp_path / "file", np.uint8, mode="r")
+    held_within(200 << 20, lambda: int(mapped[:: 1 << 12].sum()), 0.5)
+    held_within(200 << 20, lambda: b"x" * (100 << 20), 0.5)
+    with pytest.raises(LimitError, match=r"^trace: out of memory, \d+ MiB were taken of the limit of \d+B: "):
+        held_within(200 << 20, lambda: b"x" * (300 << 20))
+
+
+def test_what_a_command_has_started_counts():
+    hold = "import sys, time; kept = b'x' * (int(sys.argv[1]) << 20); time.sleep(30)"
+
+    def child(size):
+        return subprocess.Popen([sys.executable, "-c", hold, str(size)])
+
+    for size, fits in ((50, True), (300, False)):
+        started = []
+        with contextlib.nullcontext() if fits else pytest.raises(LimitError, match="were taken of the limit"):
+            held_within(200 << 20, lambda: started.append(child(size)), 1.0 if fits else 20.0)  # noqa: B023
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_a_limit_from_outside_is_not_raised_by_an_option():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, before[1]))
+    try:
+        with pytest.raises(LimitError) as caught, held_to(Limits()):
+            bytearray(4 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+    assert "(ulimit -d 2097152)" in str(caught.value)
+    assert "--memory-limit" not in str(caught.value)
 
 
 def test_within_other_limits_the_tighter_hold():
@@ -88,7 +143,9 @@ def test_within_other_limits_the_tighter_hold():
         left = signal.getitimer(signal.ITIMER_REAL)[0]
         assert 3500 < left <= 3600
     with held_to(Limits(memory_limit="4GiB")), held_to(Limits(memory_limit="8GiB")):
-        assert resource.getrlimit(resource.RLIMIT_DATA)[0] == 4 << 30
+        assert resource.getrlimit(resource.RLIMIT_DATA)[0] == (4 << 30) + RESERVED_BYTES
+        assert allowance() == 4 << 30
+    assert allowance() is None
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 

@@ -102,7 +102,7 @@ def test_a_query_without_end_stops_at_the_time_limit(run, exported, query):
     assert result.code == 6
     assert time.monotonic() - start < 15
     assert len(result.err.splitlines()) == 1
-    assert "time limit" in result.err
+    assert "--time-limit" in result.err
 
 
 def test_a_query_that_takes_too_much_memory_stops(run, exported):

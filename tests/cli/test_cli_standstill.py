@@ -9,7 +9,8 @@ import time
 import pytest
 
 from emergraph.cli import standstill
-from emergraph.cli.standstill import CHECKS, Standstill, family
+from emergraph.cli.standstill import CHECKS, Standstill
+from emergraph.processes import family, read_status
 
 IDLE = "import time; time.sleep(60)"
 SPINS = """
@@ -90,7 +91,7 @@ def test_work_of_what_it_started_counts():
 @pytest.mark.parametrize(("room", "at_limit"), [(-1, True), (1 << 20, False)])
 def test_how_near_a_limit_is(monkeypatch, room, at_limit):
     with running(IDLE) as child:
-        status = standstill._read(child, "status")
+        status = read_status(child)
         held = int(status.split("VmSize:")[1].split()[0]) * 1024
         _, hard = resource.prlimit(child, resource.RLIMIT_AS)
         resource.prlimit(child, resource.RLIMIT_AS, (held + standstill.ROOM_BYTES + room, hard))

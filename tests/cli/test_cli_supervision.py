@@ -96,7 +96,7 @@ def test_a_command_that_does_not_stop_at_its_limit_is_ended(store, monkeypatch):
     deaf = (
         "from emergraph.cli import supervision; import signal;"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]);"
-        "supervision.announce_limits(time.monotonic() - supervision.GRACE_SECONDS, 1); time.sleep(50)"
+        "supervision.announce_limits(time.monotonic() - supervision.GRACE_SECONDS, 1 << 40); time.sleep(50)"
     )
     begun = time.monotonic()
     ran = probe(store, deaf)
@@ -105,6 +105,20 @@ def test_a_command_that_does_not_stop_at_its_limit_is_ended(store, monkeypatch):
     assert time.monotonic() - begun < 40
     early = deaf.replace("monotonic() - supervision.GRACE_SECONDS", "monotonic() + 5")
     assert probe(store, early.replace("sleep(50)", "sleep(3)")).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no memory is counted")
+def test_a_command_that_does_not_stop_at_its_limit_of_memory_is_ended(store):
+    deaf = (
+        "from emergraph.cli import supervision; from emergraph.processes import held_memory;"
+        "supervision.announce_limits(0, held_memory(os.getpid()) + (100 << 20)); kept = b'x' * (SIZE << 20);"
+        "time.sleep(8)"
+    )
+    ran = probe(store, deaf.replace("SIZE", "200"))
+    assert ran.returncode == 6
+    assert "were taken of the limit" in ran.stderr
+    assert "--memory-limit" in ran.stderr
+    assert probe(store, deaf.replace("SIZE", "50")).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -181,4 +195,27 @@ def test_too_little_memory_is_6_and_one_line(store, tmp_path, limit, command):
     ran = emergraph(command, *arguments, before=f"ulimit {limit};")
     assert ran.returncode == 6, ran.stderr
     assert len(ran.stderr.splitlines()) == 1
-    assert "memory" in ran.stderr
+    assert f"ulimit {limit}" in ran.stderr
+    assert "--memory-limit" not in ran.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no memory is counted")
+@pytest.mark.parametrize("command", ["plot", "report", "demo", "sql"])
+def test_a_small_limit_of_memory_is_6_and_one_line(store, tmp_path, command):
+    arguments = {
+        "plot": [store, "--out", tmp_path / "map.svg"],
+        "report": [
+            DEMO / "digits_dense.onnx",
+            "--store",
+            tmp_path / "new.duckdb",
+            "--out",
+            tmp_path / "r.html",
+        ],
+        "demo": ["--dir", tmp_path / "demo"],
+        "sql": [store, "FROM edges"],
+    }[command]
+    ran = emergraph(command, *arguments, "--memory-limit", "20MiB", redirect=">/dev/null")
+    assert ran.returncode == 6, ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert "--memory-limit" in ran.stderr
+    assert not list(tmp_path.glob("*.*"))

@@ -7,13 +7,14 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from clifiles import DEMO
 from picklecases import BURIED, CALLS, CONTAINERS, PROTOCOLS, tarred, zipped
 
 from emergraph.errors import EmergraphError, ExitCode
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.formats.pickles import SNIFFED
 from emergraph.exporters.sources import export_any
-from emergraph.exporters.weightfiles import WeightLimits, inside
+from emergraph.exporters.weightfiles import WeightLimits, inside, read_weights
 from emergraph.exporters.weightfiles.inside import CODE, code_inside
 
 EVIL = {
@@ -166,3 +167,49 @@ def test_classes_may_be_left_out_but_not_code(tmp_path):
     path.write_bytes(buffer.getvalue())
     assert [finding.where for finding in code_found(path)] == ["archive/extra.pkl"]
     assert loading(path) is ExitCode.UNSAFE
+
+
+class Settings:
+    """A class from elsewhere, for the file's reader."""
+
+
+def test_a_class_that_no_weight_needs_is_named_and_graded_as_not_run(tmp_path):
+    values = {"fc.weight": torch.ones(2, 3), "settings": Settings()}
+    torch.save(values, tmp_path / "zip.pt")
+    torch.save(values, tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
+    plain = {"fc.weight": np.ones((2, 3), np.float32), "settings": Settings()}
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(plain))
+    for path in tmp_path.iterdir():
+        found = check_any(path)
+        assert [(each.id, each.severity) for each in found] == [("PICKLE-SKIPPED", "warning")], path
+        assert "Settings" in found[0].message
+        assert "nothing of it was run" in found[0].message
+        assert read_weights(path).n_parameters == 6
+
+
+def test_a_class_that_is_needed_stays_a_reason_to_refuse(tmp_path):
+    path = tmp_path / "m.pt"
+    torch.save({"settings": Settings()}, path)
+    assert {finding.id for finding in code_found(path)} == {"PICKLE-FOREIGN"}
+    assert loading(path) is ExitCode.UNSAFE
+
+
+ONNX_DAMAGE = {
+    "sound": lambda model: model,
+    "cut": lambda model: model[: len(model) * 2 // 3],
+    "first byte": lambda model: b"\xff" + model[1:],
+    "in the middle": lambda model: model[: len(model) // 2] + b"\xff" * 40 + model[len(model) // 2 + 40 :],
+}
+
+
+@pytest.mark.parametrize("damage", ONNX_DAMAGE)
+@pytest.mark.parametrize("name", ["m.onnx", "m.bin"])
+def test_pickles_behind_an_onnx_model_whole_or_damaged(tmp_path, damage, name):
+    model = ONNX_DAMAGE[damage]((DEMO / "digits_dense.onnx").read_bytes())
+    path = tmp_path / name
+    path.write_bytes(model)
+    assert not code_found(path)
+    for evil in EVIL.values():
+        for tail in (evil, zipped({"data.pkl": evil}), zipped({"a/b.bin": evil}), tarred({"x.pkl": evil})):
+            path.write_bytes(model + tail)
+            assert code_found(path), tail[:40]

@@ -8,7 +8,9 @@ from nets import Net
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.errors import InvalidInputError
 from emergraph.exporters.export import dry_run
+from emergraph.exporters.sources import export_any
 from emergraph.exporters.traces.samples import RandomInputs
 
 SAID = (
@@ -57,3 +59,16 @@ def test_a_mask_is_infinite_on_purpose(tmp_path):
     net.output(net.op("MatMul", h, net.param(4, 2)))
     onnx.save(net.model(), tmp_path / "net.onnx")
     assert dry_run(tmp_path / "net.onnx").trace.n_nonfinite == 0
+
+
+def test_complex_weights_are_named_and_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(5, 6)).astype(np.float32)
+    path = tmp_path / "m.npz"
+    np.savez(path, **{"0.weight": plain + np.complex64(1j), "1.weight": plain})
+    graph = emergraph.export(path, tmp_path / "s.duckdb")
+    assert graph.layers["name"].to_list().count("0") == 0
+    assert export_any(path, None).trace.n_parameters_understood == 30
+    np.savez(path, **{"0.weight": plain + np.complex64(1j)})
+    with pytest.raises(InvalidInputError, match="0 is not understood: complex numbers"):
+        export_any(path, None)

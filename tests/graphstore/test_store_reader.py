@@ -176,6 +176,19 @@ def test_missing_edges_are_noticed(tmp_path):
         list(store.graph().iter_edges())
 
 
+@pytest.mark.parametrize("units", ["[-1]", "[1000]", "[NULL]"])
+@pytest.mark.parametrize("column", ["src_units", "dst_units"])
+def test_units_of_blocks_beyond_those_of_the_graph_are_damage(tmp_path, column, units):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"UPDATE blocks SET {column} = {units} WHERE {column} IS NOT NULL")
+    with (
+        open_store(path) as store,
+        pytest.raises(StoreError, match=f"damaged, blocks.{column} holds units beyond the"),
+    ):
+        list(store.graph().iter_edges())
+
+
 def test_choosing_a_graph(store):
     with pytest.raises(UsageError, match="holds no graph"):
         store.graph()

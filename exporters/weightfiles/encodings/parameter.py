@@ -77,7 +77,10 @@ class Parameter:
     @property
     def problem(self) -> str:
         """Why the weights are not understood; "" where they are."""
-        return "" if self.encoding is None else self.encoding.problem
+        if self.encoding is not None:
+            return self.encoding.problem
+        is_complex = self.tensor.dtype.startswith("complex")
+        return "complex numbers, which are no weights of single edges" if is_complex else ""
 
     @property
     def is_plain(self) -> bool:
@@ -86,9 +89,9 @@ class Parameter:
 
     def floats(self) -> FloatArray:
         """Return the weights: the stored values themselves, or what they stand for."""
-        if self.encoding is not None:
-            if self.encoding.decode is None:
-                raise AssertionError(f"{self.name} has no values: {self.encoding.problem}")
+        if self.problem:
+            raise AssertionError(f"{self.name} has no values: {self.problem}")
+        if self.encoding is not None and self.encoding.decode is not None:
             return self.encoding.decode()
         values = self.tensor.array()
         given = self.tensor.quantization
