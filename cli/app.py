@@ -16,6 +16,7 @@ import typer.core
 from emergraph.cli.commands import COMMANDS
 from emergraph.cli.files import checked_files, role_of
 from emergraph.cli.limits import Limits, doing, held_to
+from emergraph.cli.progress import progress_line
 from emergraph.errors import UsageError
 from emergraph.options import Option, Options, declared_options, text_of, value_of
 from emergraph.plugins import ANALYSES, plugins
@@ -181,7 +182,8 @@ def _flattened(function: Callable[..., object], limits: Limits | None = None) ->
         given = values[asked] if asked else values.pop(_OWN_LIMITS, None)
         if not isinstance(given, Limits):
             return function(**values)
-        with doing(function.__name__), held_to(given):
+        quiet = any(getattr(value, "quiet", False) for value in values.values()) or bool(values.get("quiet"))
+        with doing(function.__name__), progress_line(quiet=quiet), held_to(given):
             return function(**values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

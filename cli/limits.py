@@ -182,6 +182,11 @@ def _announced(seconds: float, memory_bytes: int) -> Iterator[None]:
         announce_limits(*before)
 
 
+def what_goes_on() -> str:
+    """What goes on now, outermost first; "" for nothing."""
+    return ", ".join(_running)
+
+
 def _where(error: BaseException | None = None) -> str:
     """What went on when the error was raised, or goes on now."""
     names = _ended.get(id(error), tuple(_running))

@@ -23,6 +23,7 @@ from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import command_line
 from emergraph.outputs import holds_database
 from emergraph.safetext import escape_controls
+from emergraph.steps import steps
 
 if TYPE_CHECKING:
     from emergraph.analysis.report.document import Attempt
@@ -90,7 +91,7 @@ def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
         raise _refused(first, document)
     graph = int(str(json.loads(document)["graph"]))
     attempts = [first]
-    for words in _later(plan, graph, options):
+    for words in steps(_later(plan, graph, options), "commands"):
         attempt = _next(words, deadline, limits)
         attempts.append(attempt)
         say(_line(attempt))

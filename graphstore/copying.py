@@ -10,6 +10,7 @@ from emergraph.graphstore.catalog import next_id, unique_name
 from emergraph.graphstore.frames import fetch_batches, fetch_table, insert
 from emergraph.graphstore.results import ensure_like, result_columns, result_table_names
 from emergraph.graphstore.sql import compose, identifier
+from emergraph.steps import steps
 
 _ROWS = 1 << 22
 _ROWS_WITH_BYTES = 512
@@ -77,13 +78,13 @@ def copy_graphs(
     """
     ranges = {table: _id_range(source, target, table, keep_ids=keep_ids) for table in _IDENTIFIED}
     new_ids = _copy_graph_rows(source, target, ranges["graphs"])
-    for table in _TABLES:
+    for table in steps(_TABLES, "tables"):
         shifts = {table.owner: ranges[table.owner_ids].shift}
         shifts |= {column: ranges[ids].shift for column, ids in table.others}
         _copy_rows(source, target, table.name, table.owner, ranges[table.owner_ids], shifts, rows=table.rows)
     shifts = {"id": ranges["runs"].shift, "graph": ranges["graphs"].shift}
     _copy_rows(source, target, "runs", "id", ranges["runs"], shifts, rows=_ROWS)
-    for name in result_table_names(source):
+    for name in steps(result_table_names(source), "tables of results"):
         ensure_like(source, target, name)
         _copy_rows(source, target, name, "run", ranges["runs"], {"run": ranges["runs"].shift}, rows=_ROWS)
     return new_ids

@@ -18,6 +18,7 @@ from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import fetch_arrays
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.text import printable
+from emergraph.steps import steps
 
 EDGE_COLUMNS = ("src", "dst", "weight", "l1", "l2", "max_abs", "n_params")
 """Columns that can be asked for."""
@@ -51,7 +52,7 @@ class BlockEdges:
         """
         if missing := [name for name in columns if name not in EDGE_COLUMNS]:
             raise UsageError(unknown("edge column", missing[0], EDGE_COLUMNS))
-        for batch in _batches(blocks):
+        for batch in steps(list(_batches(blocks)), "blocks of edges"):
             found: dict[int, EdgeArrays] = {}
             for has_kernels, table in self._tables.items():
                 wanted = sorted(

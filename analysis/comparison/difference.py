@@ -17,6 +17,7 @@ from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, wei
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.graphstore.reader import GraphReader
+from emergraph.steps import steps
 
 LARGEST = 2048
 """Units of a layer beyond which its units are not matched: the assignment takes cubic time."""
@@ -116,7 +117,7 @@ def compare(a: GraphReader, b: GraphReader, *, match: bool = True, seed: int = 0
 def _compared(a: GraphReader, b: GraphReader, matching: Matching, *, match: bool, seed: int) -> Difference:
     changes, totals = _Changes(), _Totals()
     links: list[Link] = []
-    for pair in matching.pairs:
+    for pair in steps(matching.pairs, "tensors"):
         if pair.by is MatchedBy.CONTENT:
             same = Delta(rms=0.0, relative=0.0, max_abs=0.0, sign_flips=0, cosine=1.0)
             changes.add(pair, same, None, reordered=False)

@@ -23,6 +23,7 @@ from emergraph.analysis.statistics.permutation import SIGNIFICANT, least_p
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 from emergraph.options import member
+from emergraph.steps import steps
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -179,7 +180,7 @@ def null_model(  # noqa: PLR0913 - the options of one call, all by keyword
         how = "shuffled"
     else:
         parts = []
-        for draw in range(n_draws):
+        for draw in steps(range(n_draws), "null models"):
             weights = _weight_draw(graph, kind, noise=noise, seed=seed, draw=draw, keep=keep)
             measured = activity if measure_activity is None else measure_activity(weights)
             parts.append(count(weights.graph, _one(measured), 1, measured.known))

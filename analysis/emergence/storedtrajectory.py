@@ -29,6 +29,7 @@ from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import StoreFile
+from emergraph.steps import steps
 
 if TYPE_CHECKING:
     from emergraph.analysis.unitgraph import UnitGraph
@@ -125,7 +126,8 @@ def stored_trajectory(
     before: UnitGraph | None = None
     text = ""
     last = None
-    for graph, name, step, training in chosen.select("id", "name", "step", "training").iter_rows():
+    snapshots = chosen.select("id", "name", "step", "training").rows()
+    for graph, name, step, training in steps(snapshots, "snapshots"):
         before, last = (before if training == last else None), training
         reader = store.graph(int(graph))
         unit_graph = read_unit_graph(reader)

@@ -26,6 +26,7 @@ from emergraph.analysis.paths.scaled import LOG10_BAND, Scaled, concatenate
 from emergraph.analysis.paths.states import UnitClasses, classify, plan
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
+from emergraph.steps import steps
 
 Floats = NDArray[np.float64]
 
@@ -235,7 +236,7 @@ def _grouped_counts(
     sweep = replace(sweep, blocks=grouped.graph.blocks)
     at_once = cases_per_pass(len(grouped.size), len(sweep.interiors), memory)
     parts, n_active = [], []
-    for start in range(0, len(grid), at_once):
+    for start in steps(range(0, len(grid), at_once), "thresholds"):
         active = grouped.count_above(values, grid[start : start + at_once]) + assumed
         states = RowStates(active=active, transparent=transparent, size=grouped.size)
         parts.append(

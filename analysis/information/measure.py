@@ -20,6 +20,7 @@ from emergraph.analysis.information.options import EstimatorName, EstimatorOptio
 from emergraph.analysis.information.projection import project
 from emergraph.analysis.information.resampling import half_sample_deviations
 from emergraph.errors import UsageError
+from emergraph.steps import steps
 
 LARGEST = 1e100
 """Magnitude of the values of samples: far beyond it, squares and their sums leave the range of floats."""
@@ -131,7 +132,7 @@ def _repeated(
     random = options.estimator == EstimatorName.MINE or options.projection == Projection.RANDOM
     seeds = range(options.seed, options.seed + (options.seeds if random else 1))
     raws, deviations, told = [], [], []
-    for seed in seeds:
+    for seed in steps(seeds, "seeds"):
         raw, deviation, about = _once(x, y, inputs, options, seed)
         raws.append(raw)
         deviations.append(deviation)

@@ -31,6 +31,7 @@ from emergraph.analysis.percolation.result import PercolationResult, Series
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
+from emergraph.steps import steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ def _tied_curves(start: _Start, order: KeyOrder, rngs: list[np.random.Generator]
     if not order.has_ties:
         return (plain,)
     n = int(plain.edges[-1])
-    return tuple(start.curve(order.shuffled_ties(n, rng)) for rng in rngs)
+    return tuple(start.curve(order.shuffled_ties(n, rng)) for rng in steps(rngs, "orders of ties"))
 
 
 def _nulls(start: _Start, order: KeyOrder, rngs: list[np.random.Generator]) -> list[Series]:
@@ -162,7 +163,7 @@ def _repeated(
     """A series of random orders; inputs that reach outputs are followed in the first one."""
     curves: list[MergeCurve] = []
     reach = np.empty(0, dtype=np.int64)
-    for rng in rngs:
+    for rng in steps(rngs, name):
         order = draw(rng)
         if not curves:
             ranks = np.empty_like(order)

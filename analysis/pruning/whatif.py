@@ -26,6 +26,7 @@ from emergraph.analysis.pruning.removal import (
 )
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
+from emergraph.steps import steps
 
 if TYPE_CHECKING:
     from emergraph.analysis.pruning.writingsmaller import Written
@@ -144,13 +145,16 @@ def _removals(items: Items, options: PruningOptions, around: Surroundings) -> li
     if kind is Criterion.NM and options.n_of_m is not None:
         return [prune_n_of_m(items, *options.n_of_m)]
     if kind is Criterion.SYNFLOW_ITERATIVE:
-        return [prune_by_synflow(items, level, rounds=options.rounds, scope=scope) for level in levels]
+        return [
+            prune_by_synflow(items, level, rounds=options.rounds, scope=scope)
+            for level in steps(levels, "levels")
+        ]
     if kind is Criterion.WHERE:
         return [_chosen(items, around)]
     if kind is Criterion.RANDOM:
         return [
             prune_by_scores(items, scores(kind, items, seed=seed), levels, scope=scope, seed=seed)
-            for seed in range(options.seeds)
+            for seed in steps(range(options.seeds), "random orders")
         ]
     scored = item_scores(kind, items, around)
     return [prune_by_scores(items, scored, levels, scope=scope)]

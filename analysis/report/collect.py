@@ -15,6 +15,7 @@ from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.results import result_columns, result_table_names
 from emergraph.graphstore.sql import compose, identifier
+from emergraph.steps import steps
 from emergraph.version import __version__
 
 ROWS = 24
@@ -44,7 +45,7 @@ def collect_report(
     collector = _Collector(reader, attempts, model or str(reader.summary["source"]) or "MODEL")
     analyses = collector.known.analyses
     sections = [collector.section(MAP, str(MAP.command), [LAYER_MAP])]
-    sections += [collector.section_of(those) for those in _by_section(analyses)]
+    sections += [collector.section_of(those) for those in steps(list(_by_section(analyses)), "sections")]
     first = summary_section(reader, analyses, attempts=attempts, budget=budget)
     last = collector.provenance()
     return Report(

@@ -13,6 +13,7 @@ from emergraph.analysis.skills.options import FitOptions
 from emergraph.analysis.statistics.intervals import Support, left_out_ends
 from emergraph.analysis.tablefile import numbers, read_table
 from emergraph.errors import InvalidInputError, LimitError, UsageError
+from emergraph.steps import steps
 
 MINIMUM_RUNS = 3
 """Runs from which on a prediction has an interval: each is left out once."""
@@ -248,7 +249,7 @@ def _without_each(model: Family, curves: SkillCurves, target: float | None) -> l
     if n < MINIMUM_RUNS:
         return []
     means = (_mean(np.delete(curves.strength, run, axis=0))[0] for run in range(n))
-    return [_calibrate(model, curves.x, mean, target)[0] for mean in means]
+    return [_calibrate(model, curves.x, mean, target)[0] for mean in steps(means, "runs left out", total=n)]
 
 
 def _bands(predicted: Floats, left_out: list[Floats]) -> tuple[Floats, Floats]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from emergraph.analysis.topology.seeding import seeded
 from emergraph.analysis.topology.weightededges import Floats, Ints
+from emergraph.steps import steps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +57,7 @@ def find_communities(
         return clusters.membership, graph.modularity(clusters.membership, weights=weights.tolist())
 
     membership, modularity = partition(weight)
-    nulls = [partition(rng.permutation(weight))[1] for _ in range(draws)]
+    nulls = [partition(rng.permutation(weight))[1] for _ in steps(range(draws), "null models")]
     return Communities(
         membership=_by_size(np.array(membership, dtype=np.int64)),
         modularity=_number(modularity),

@@ -13,6 +13,7 @@ from emergraph.atomic import joined
 from emergraph.choices import unknown
 from emergraph.errors import LimitError, MissingExtraError, UsageError
 from emergraph.graphstore.reader import GraphReader
+from emergraph.steps import steps
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -151,7 +152,7 @@ def _edges_by_layer(reader: GraphReader) -> Iterable[pl.DataFrame]:
     targets = sorted({block.layer for block in reader.blocks_info()})
     if not targets:
         return [_plain(reader.edges())]
-    return (_plain(reader.edges(layers=[layer])) for layer in targets)
+    return (_plain(reader.edges(layers=[layer])) for layer in steps(targets, "layers"))
 
 
 def _plain(edges: pl.DataFrame) -> pl.DataFrame:
