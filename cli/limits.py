@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from emergraph.cli.supervision import announce_limits, announced_limits
+from emergraph.cli.supervision import announce_limits, announced_limits, is_supervised, memory_found
 from emergraph.errors import LimitError
 from emergraph.memory import bounded, mebibytes, outside_limit, ran_out_of_memory
 from emergraph.optionforms import parse_bytes, parse_seconds
@@ -105,7 +105,7 @@ def held_to(limits: Limits) -> Iterator[None]:
         try:
             with _memory(watch):
                 yield
-        except LimitError:
+        except (LimitError, typer.Exit):  # a command within this one has said it
             raise
         except (Exception, KeyboardInterrupt) as error:
             if watch.held or watch.expired:  # some libraries turn what a signal handler raises into an error
@@ -144,6 +144,8 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     """End what has hit a limit: too much memory where that was found, else the clock of the tightest."""
     if not _watches:
         return
+    if found := memory_found():
+        min(_watches, key=lambda each: each.limits.memory_bytes).held = found
     watch = next((each for each in reversed(_watches) if each.held), None)
     if watch is None:
         watch = min(_watches, key=lambda each: each.limits.seconds)
@@ -163,8 +165,8 @@ def _memory(watch: _Watch) -> Iterator[None]:
             asked = time.monotonic()
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    if is_supervised() or threading.current_thread() is not threading.main_thread():
+        yield  # the process above looks; elsewhere only the main thread gets signals
         return
     with watched_memory(os.getpid(), watch.limits.memory_bytes, exceeded):
         yield

@@ -29,12 +29,12 @@ from emergraph.cli.standstill import Standstill
 from emergraph.errors import ExitCode
 from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY, mebibytes, want_of_memory
-from emergraph.processes import family, held_memory
+from emergraph.processes import CHECK_SECONDS, family, held_memory
 
 GRACE_SECONDS = 15.0
 """Seconds after its limit on wall time at which a command that has not exited is terminated."""
-MEMORY_CHECKS = 3
-"""Checks in a row, a second apart, that find more memory than its limit, until a command is terminated."""
+MEMORY_GRACE_SECONDS = 3.0
+"""Seconds after it is told that it holds too much memory at which a command that goes on is terminated."""
 MEMORY_SHARE = 0.7
 """Share of its limit on memory that a command must have held for its crash to count as lack of memory."""
 
@@ -44,20 +44,30 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _Shared:
-    """What the child tells its parent: until when it may run, its limit on memory, whether it has ended."""
+    """What the child tells its parent: until when it may run, its limit on memory, whether it has ended.
+
+    And what the parent tells its child: the memory that the command holds, when it is too much.
+    """
 
     _FORM = struct.Struct("dd?")
+    _HELD = struct.Struct("q")
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, self._FORM.size)
+        self._memory = mmap.mmap(-1, self._FORM.size + self._HELD.size)
         self.put()
 
     def put(self, *, deadline: float = 0.0, memory_bytes: float = 0.0, ended: bool = False) -> None:
-        self._memory[:] = self._FORM.pack(deadline, memory_bytes, ended)
+        self._FORM.pack_into(self._memory, 0, deadline, memory_bytes, ended)
 
     def get(self) -> tuple[float, float, bool]:
-        deadline, memory_bytes, ended = self._FORM.unpack(self._memory[:])
+        deadline, memory_bytes, ended = self._FORM.unpack_from(self._memory, 0)
         return deadline, memory_bytes, ended
+
+    def put_held(self, held: int) -> None:
+        self._HELD.pack_into(self._memory, self._FORM.size, held)
+
+    def get_held(self) -> int:
+        return int(self._HELD.unpack_from(self._memory, self._FORM.size)[0])
 
 
 @dataclass
@@ -88,6 +98,16 @@ def announced_limits() -> tuple[float, float]:
     return (0.0, 0.0) if _state.shared is None else _state.shared.get()[:2]
 
 
+def is_supervised() -> bool:
+    """Whether a process above this one looks at its memory, and sends SIGALRM when it is too much."""
+    return _state.shared is not None
+
+
+def memory_found() -> int:
+    """The bytes that the process above found to be too much; 0 where it has found none."""
+    return 0 if _state.shared is None else _state.shared.get_held()
+
+
 def library_output() -> str:
     """What libraries wrote to stderr so far, where that is kept from the user."""
     if _state.noise is None:
@@ -114,6 +134,7 @@ def supervised(command: Callable[[], int], *, debug: bool = False) -> int:
     child = os.fork()
     if child == 0:
         _leave_with(parent)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # by which the parent tells, perhaps too late
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _divert(_state.noise)
         code = command()
@@ -181,28 +202,51 @@ def _leave_with(parent: int) -> None:
 
 def _wait(child: int, shared: _Shared) -> tuple[int, str]:
     """Wait for a child, passing signals on; return its status, and why it had to be ended, "" if not."""
-    ended, standstill, checks = "", Standstill(child, _lacks_memory), 0
+    ended, standstill, memory = "", Standstill(child, _lacks_memory), _Memory(child, shared)
+    looked = time.monotonic()
     while True:
         gone, status = os.waitpid(child, os.WNOHANG)
         if gone:
             return status, ended
-        deadline, memory_bytes, _ = shared.get()
-        if not ended and 0 < deadline < time.monotonic() - GRACE_SECONDS:
+        now, deadline = time.monotonic(), shared.get()[0]
+        if not ended and 0 < deadline < now - GRACE_SECONDS:
             ended = "terminated at the limit of --time-limit: nothing was changed"
             _end(child)
-        came = signal.sigtimedwait({signal.SIGCHLD, *_PASSED_ON}, 1.0)
-        if came is None and standstill.reached():
+        if not ended and (ended := memory.too_much()):
             _end(child)
-        if came is None and not ended and memory_bytes:
-            held = held_memory(child)
-            checks = checks + 1 if held > memory_bytes else 0
-            if checks >= MEMORY_CHECKS:
-                taken = f"{mebibytes(held)} were taken of the limit of {mebibytes(memory_bytes)}"
-                ended = f"out of memory, {taken}: nothing was changed; raise it with --memory-limit"
+        came = signal.sigtimedwait({signal.SIGCHLD, *_PASSED_ON}, CHECK_SECONDS)
+        if came is None and now - looked > 1:
+            looked = now
+            if standstill.reached():
                 _end(child)
         # a terminal sends to both processes, and the kernel says so by a positive code
         if came is not None and came.si_signo in _PASSED_ON and came.si_code <= 0:
             os.kill(child, came.si_signo)
+
+
+class _Memory:
+    """Looks at what a child and all that it has started hold, and tells it when that is too much."""
+
+    def __init__(self, child: int, shared: _Shared) -> None:
+        self._child, self._shared = child, shared
+        self._told: float | None = None
+
+    def too_much(self) -> str:
+        """Look once; why the child must be ended, "" as long as it may go on."""
+        limit = self._shared.get()[1]
+        held = held_memory(self._child) if limit else 0
+        if held <= limit:
+            self._told = None
+            return ""
+        if self._told is None:
+            self._told = time.monotonic()
+            self._shared.put_held(held)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGALRM)
+        if time.monotonic() - self._told < MEMORY_GRACE_SECONDS:
+            return ""
+        taken = f"{mebibytes(held)} were taken of the limit of {mebibytes(limit)}"
+        return f"out of memory, {taken}: nothing was changed; raise it with --memory-limit"
 
 
 def _end(child: int) -> None:

@@ -63,13 +63,15 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
         columns=", ".join(_COLUMNS),
     )
     table = fetch_table(connection, sql, [graph])
-    units = connection.execute("SELECT coalesce(sum(n_units), 0) FROM layers WHERE graph = ?", [graph])
-    n_units = int(units.fetchall()[0][0])
+    sizes = dict(connection.execute("SELECT id, n_units FROM layers WHERE graph = ?", [graph]).fetchall())
+    n_units = sum(sizes.values())
     src_units, dst_units = (_unit_arrays(table.column(name)) for name in ("src_units", "dst_units"))
     infos = []
     for row, src, dst in zip(table.select(_COLUMNS).to_pylist(), src_units, dst_units, strict=True):
         if row["kind"] not in _KINDS:
             raise _damaged(connection, f"blocks.kind holds {printable(row['kind'], limit=60)!r}")
+        if row["layer"] not in sizes or row["src_layer"] not in {None, *sizes}:
+            raise _damaged(connection, f"block {row['id']} is of a layer that the graph does not have")
         for name, found in (("src_units", src), ("dst_units", dst)):
             if found is not None and found.size and not 0 <= found.min() <= found.max() < n_units:
                 raise _damaged(connection, f"blocks.{name} holds units beyond the {n_units} of the graph")

@@ -9,10 +9,14 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from emergraph.errors import StoreError
 from emergraph.graphstore.connection import database_path, translate
 from emergraph.graphstore.sql import compose
+from emergraph.graphstore.text import printable
 
 _CHUNK = "emergraph_chunk"
+_TIMES = (-62_135_596_800_000_000, 253_402_300_799_999_999)
+"""Microseconds from 1970 to the first and the last moment that Python knows."""
 
 
 def fetch_table(
@@ -41,10 +45,22 @@ def fetch_batches(
 def fetch_frame(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
 ) -> pl.DataFrame:
-    """Run a query and return its rows as a polars frame."""
+    """Run a query and return its rows as a polars frame.
+
+    Raises:
+        StoreError: A time is outside the years 1 to 9999, which no program of this project has written.
+    """
     frame = pl.from_arrow(fetch_table(connection, sql, parameters))
     if not isinstance(frame, pl.DataFrame):
         raise TypeError(f"expected a frame, got {type(frame).__name__}")
+    for column in frame.select(pl.selectors.datetime()):
+        ticks = column.cast(pl.Datetime("us")).to_physical()
+        if not ticks.is_between(*_TIMES).all():
+            shown = printable(str(database_path(connection)))
+            raise StoreError(
+                f"{shown}: damaged, {column.name} holds a time outside the years 1 to 9999; "
+                "restore it from a copy or export the model again"
+            )
     return frame
 
 

@@ -29,7 +29,7 @@ OUT_OF_MEMORY = re.compile(
 """What DuckDB, numpy, OpenBLAS, onnxruntime, Arrow, polars, torch, igraph and the dynamic linker say."""
 
 RESERVED_BYTES = 1 << 30
-"""What a process may reserve beyond its limit without touching it, such as stacks of threads."""
+"""What a process may reserve anew beyond its limit without touching it, such as stacks of threads."""
 
 
 def ran_out_of_memory(error: BaseException | None) -> bool:
@@ -54,6 +54,8 @@ class _State:
 
     allowed: int | None = None
     """The lowest limit that holds, in bytes; None for none."""
+    data: int | None = None
+    """What may be reserved under it."""
 
 
 _state = _State()
@@ -65,20 +67,22 @@ def bounded(memory_bytes: int) -> Iterator[int]:
 
     Within another such body, or under a bound from outside, the lowest holds.
     """
-    before, (soft, hard) = _state.allowed, resource.getrlimit(resource.RLIMIT_DATA)
+    before, (soft, hard) = (_state.allowed, _state.data), resource.getrlimit(resource.RLIMIT_DATA)
     try:
         yield bound(memory_bytes)
     finally:
-        _state.allowed = before
+        _state.allowed, _state.data = before
         _set_data_limit(soft, hard)
 
 
 def bound(memory_bytes: int) -> int:
     """Let the system refuse what is far beyond a limit, from now on; return the limit that holds."""
     allowed = min(memory_bytes, memory_bytes if _state.allowed is None else _state.allowed)
-    _state.allowed = allowed
+    status = read_status(os.getpid())
+    untouched = max(0, _field(status, "VmData") - _field(status, "RssAnon"))
+    _state.allowed, _state.data = allowed, allowed + untouched + RESERVED_BYTES
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    _set_data_limit(_lowest(allowed + RESERVED_BYTES, soft, hard), hard)
+    _set_data_limit(_lowest(_state.data, soft, hard), hard)
     return allowed
 
 
@@ -96,7 +100,7 @@ def outside_limit() -> str:
     mapped = _field(status, "VmSize") - _field(status, "VmData")  # which counts for `ulimit -v` alone
     for kind, option, beside in ((resource.RLIMIT_AS, "-v", mapped), (resource.RLIMIT_DATA, "-d", 0)):
         limit = resource.getrlimit(kind)[0]
-        own = None if _state.allowed is None else _state.allowed + RESERVED_BYTES + beside
+        own = None if _state.data is None else _state.data + beside
         if limit != resource.RLIM_INFINITY and (own is None or limit < own):
             return f"ulimit {option} {limit >> 10}"
     return ""

@@ -189,6 +189,37 @@ def test_units_of_blocks_beyond_those_of_the_graph_are_damage(tmp_path, column, 
         list(store.graph().iter_edges())
 
 
+@pytest.mark.parametrize("column", ["layer", "src_layer"])
+def test_blocks_of_layers_that_the_graph_lacks_are_damage(tmp_path, column):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"UPDATE blocks SET {column} = 999 WHERE id = 0")
+    with open_store(path) as store, pytest.raises(StoreError, match="damaged, block 0 is of a layer"):
+        store.graph().blocks_info()
+
+
+@pytest.mark.parametrize(
+    ("time", "known"),
+    [
+        ("0001-01-01 00:00:00", True),
+        ("9999-12-31 23:59:59.999999", True),
+        ("10000-01-01 00:00:00", False),
+        ("0001-12-31 (BC) 23:59:59.999999", False),
+        ("290000-01-01 00:00:00", False),
+    ],
+)
+def test_times_that_python_does_not_know_are_damage(tmp_path, time, known):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute("UPDATE graphs SET created_at = ?::TIMESTAMP", [time])
+    with open_store(path) as store:
+        if known:
+            assert store.graph().summary["created_at"].isoformat(sep=" ") == time
+            return
+        with pytest.raises(StoreError, match="damaged, created_at holds a time outside the years 1 to 9999"):
+            _ = store.graph().summary
+
+
 def test_choosing_a_graph(store):
     with pytest.raises(UsageError, match="holds no graph"):
         store.graph()
