@@ -18,8 +18,7 @@ class Method(StrEnum):
     JACKKNIFE = "jackknife"
     """Student's t with the standard error from leaving out one replicate at a time."""
     CONSERVATIVE = "conservative"
-    """The jackknife's, widened because the statistic is skewed: it covers more than its level, see
-    docs/calibration.md."""
+    """Student's or the jackknife's, widened because the statistic is skewed, see docs/calibration.md."""
     EXACT = "exact"
     """All repetitions are at the end of the range: what their number excludes."""
 

@@ -90,6 +90,7 @@ def student(
     values: ArrayLike,
     *,
     support: Support = Support.REAL,
+    widen: float = 1.0,
     seed: int | None = None,
     null: float | None = None,
     level: float = 0.95,
@@ -103,6 +104,7 @@ def student(
     Args:
         values: One value per replicate; non-finite ones count as undefined.
         support: Range of the statistic.
+        widen: Factor of the half-width, above 1 for an interval that is labelled conservative.
         seed: Recorded, not used.
         null: Value under a null model, recorded beside the mean.
         level: Coverage of the interval.
@@ -131,8 +133,8 @@ def student(
     if n > 1 and np.ptp(finite) <= ROUNDING * np.abs(finite).max():
         low, high, method = _all_equal(mean, n, level, support)
     elif n > 1:
-        method = Method.STUDENT
-        low, high = around(mean, student_reach(n, level) * sd / float(np.sqrt(n)), support)
+        method = Method.CONSERVATIVE if widen > 1 else Method.STUDENT
+        low, high = around(mean, widen * student_reach(n, level) * sd / float(np.sqrt(n)), support)
     return Estimate(
         mean=mean,
         low=low,

@@ -226,6 +226,7 @@ INTERVALS = (
             "10 directions of 20 points, curvatures log-normal, deviation 0.6",
             lambda name=name: _fdc_truth(name),
             lambda rng, name=name: _fdc(rng, name),
+            conservative=1.25,
         )
         for name in ("pearson", "spearman")
     ),
@@ -248,12 +249,14 @@ INTERVALS = (
         "30 probes of a matrix of 60, log-normal eigenvalues",
         lambda: float(np.trace(_hessian())),
         lambda rng: _trace(rng, hutchinson_trace),
+        conservative=1.25,
     ),
     Interval(
         "trace, Hutch++",
         "30 products, the same matrix",
         lambda: float(np.trace(_hessian())),
         lambda rng: _trace(rng, hutch_pp_trace),
+        conservative=1.25,
     ),
     Interval(
         "percolation threshold",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emergraph.analysis.landscape.fdc import fitness_distance, uniform_radii
+from emergraph.analysis.landscape.fdc import WIDENED, fitness_distance, uniform_radii
 from emergraph.errors import UsageError
 
 
@@ -44,7 +44,7 @@ def test_is_the_mean_over_directions_of_scipys_correlations():
     found = fitness_distance(f, d)
     each = [stats.pearsonr(one, at).statistic for one, at in zip(f, d, strict=True)]
     assert found.pearson.mean == pytest.approx(np.mean(each))
-    reach = stats.t.ppf(0.975, 7) * np.std(each, ddof=1) / np.sqrt(8) / (1 - np.mean(each) ** 2)
+    reach = WIDENED * stats.t.ppf(0.975, 7) * np.std(each, ddof=1) / np.sqrt(8) / (1 - np.mean(each) ** 2)
     assert np.arctanh(found.pearson.high) == pytest.approx(np.arctanh(np.mean(each)) + reach)
     each = [stats.spearmanr(one, at).statistic for one, at in zip(f, d, strict=True)]
     assert found.spearman.mean == pytest.approx(np.mean(each))
