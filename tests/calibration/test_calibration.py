@@ -7,6 +7,7 @@ from claims import cases
 
 COSTLY = {
     "information, ksg",
+    "skill's half-time",
     "exponent, collapse",
     "correlation of networks",
     "threshold of a run",
