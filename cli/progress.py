@@ -96,7 +96,7 @@ _lines: list[_Line] = []
 def progress_line(*, quiet: bool, after: float = PATIENCE_SECONDS) -> Iterator[None]:
     """Say on one line what goes on while the body runs, and how far the library's loops are.
 
-    Nothing is shown where stderr is no terminal, or within another such body.
+    Nothing is shown where stderr is not a terminal, or within another such body.
 
     Args:
         quiet: Show nothing.

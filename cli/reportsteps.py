@@ -37,7 +37,7 @@ SAMPLES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ReportPlan:
     """What to run on a model."""
 
     model: Path
@@ -65,7 +65,7 @@ class Outcome:
     attempts: "tuple[Attempt, ...]"
 
 
-def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
+def run_plan(plan: ReportPlan, *, say: Callable[[str], None]) -> Outcome:
     """Run all commands of a plan as far as the budget goes.
 
     Args:
@@ -98,7 +98,7 @@ def run_plan(plan: Plan, *, say: Callable[[str], None]) -> Outcome:
     return Outcome(graph=graph, attempts=tuple(attempts))
 
 
-def _later(plan: Plan, graph: int, options: Sequence[str]) -> list[list[str]]:
+def _later(plan: ReportPlan, graph: int, options: Sequence[str]) -> list[list[str]]:
     """The commands after the export; the model is run by the first and the last."""
     store, seed, of = str(plan.store), str(plan.seed), ["--graph", str(graph)]
     samples = [str(plan.inputs)] if plan.inputs is not None else ["--random", str(SAMPLES), "--seed", seed]

@@ -206,7 +206,7 @@ FROM emergence WHERE run = {run} ORDER BY interior""",
             definition=(
                 "For rule per_sample the interval of the mean over samples (low, high). For the others how "
                 "far E moves when samples are drawn again with replacement (spread): a count of units above "
-                "a threshold is no smooth function of the samples, and this is no confidence interval."
+                "a threshold is not a smooth function of the samples, and this is not a confidence interval."
             ),
             query=Query(
                 name="rows",

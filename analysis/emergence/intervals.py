@@ -3,7 +3,7 @@
 A count over units that are active above a threshold is a step function of the samples. Bootstrap draws add
 the noise of the samples a second time to every unit near the threshold, always in the direction of half
 active: their percentiles held the count of the whole population 81 to 99 % of the time in a network of 64
-units, which is no interval. They are given as the *spread over resamples*. The mean over samples of
+units, which is not an interval. They are given as the *spread over resamples*. The mean over samples of
 `per_sample` is a mean of independent numbers and has Student's interval. Rule `any` has neither: no draw of
 the samples shows a larger maximum than the largest of them, and its spread leaves out the truth.
 """

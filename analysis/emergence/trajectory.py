@@ -3,7 +3,7 @@
 Steps are snapshots in order. The change in a metric m is `d_t = m_(t+1) - m_t`, so that E at step t meets the
 change that follows it; smoothed, it is the same difference of trailing means `(m_(t-w+1) + ... + m_t) / w`.
 
-Steps of one run are no replicates. A p value comes from at least six independent runs with the same steps
+Steps of one run are not replicates. A p value comes from at least six independent runs with the same steps
 (`paired_runs_p`), or from one run of at least 40 steps whose E and change are both stationary around a line
 (`stationary_p`); otherwise there is the effect, and the reason for no p value.
 """

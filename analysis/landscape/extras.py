@@ -33,7 +33,7 @@ class Extras:
             pca = self.trajectory.pca
             for k, (share, null) in enumerate(zip(pca.explained, pca.random_walk, strict=True), start=1):
                 found[f"trajectory_explained_{k}"] = single(share, null=null)
-            # checkpoints of one run are no replicates: their mean has no interval
+            # checkpoints of one run are not replicates: their mean has no interval
             found["trajectory_residual"] = single(float(np.mean(pca.residual)))
         if self.curvature is not None:
             found |= _of_curvature(self.curvature)

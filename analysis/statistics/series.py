@@ -1,6 +1,6 @@
 """Tests of two series that know that neighbouring steps are not independent.
 
-Steps of one training run are no replicates: two series that only drift go together by chance far more often
+Steps of one training run are not replicates: two series that only drift go together by chance far more often
 than pairs of independent numbers. A p value comes from runs that are independent (`paired_runs_p`), or from
 one long run whose two series are stationary once a straight line is taken off (`stationary_p`).
 """
@@ -74,9 +74,9 @@ def _drifts(scores: Floats) -> Iterator[str]:
         yield "it bends"
     memory = float(scores[:-1] @ scores[1:]) / size
     if memory > LARGEST_MEMORY:
-        yield f"its steps go on from one another (autocorrelation {memory:.2f})"
+        yield f"its steps are autocorrelated ({memory:.2f})"
     if kpss(scores) > LARGEST_KPSS:
-        yield "its level wanders"
+        yield "its level drifts"
     halves = [float(part.var()) for part in (scores[: n // 2], scores[n // 2 :])]
     if max(halves) > LARGEST_RATIO * min(halves):
         yield "its variance changes"

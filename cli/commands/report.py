@@ -127,7 +127,7 @@ def _made(
 ) -> "Report":
     """The report, after running what a model needs."""
     from emergraph.analysis.report.collect import collect_report
-    from emergraph.cli.reportsteps import Plan, is_store, run_plan
+    from emergraph.cli.reportsteps import ReportPlan, is_store, run_plan
     from emergraph.graphstore.store import open_store
 
     if is_store(source):
@@ -135,7 +135,7 @@ def _made(
             return collect_report(opened.graph(graph))
     from emergraph.optionforms import parse_seconds
 
-    plan = Plan(
+    plan = ReportPlan(
         model=source,
         store=making.store or Path(f"{source.stem}.duckdb"),
         any_name=making.any_name,

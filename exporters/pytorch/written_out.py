@@ -2,7 +2,7 @@
 
 Models of transformers compute each in one of several ways, which give the same numbers. Fused attention does
 not export for some layouts of its inputs, and grouped products of experts do not export at all. The cache
-of a decoder, which some classes return unless they are told not to, is no result of the network.
+of a decoder, which some classes return unless they are told not to, is not a result of the network.
 """
 
 from collections.abc import Iterator

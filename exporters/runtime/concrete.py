@@ -18,7 +18,13 @@ from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.partial import Blocked, Part, runnable_part, stand_in, stand_in_shapes
+from emergraph.exporters.runtime.partial import (
+    Blocked,
+    RunnablePart,
+    runnable_part,
+    stand_in,
+    stand_in_shapes,
+)
 from emergraph.exporters.runtime.process import Fetched, HandOver, ModelProcess
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
@@ -245,7 +251,7 @@ class _Work:
                 decisions[name] = bool(np.reshape(array, ())[()])
         return decisions
 
-    def _loadable(self, wanted: Callable[[FlatModel], list[str]]) -> Part:
+    def _loadable(self, wanted: Callable[[FlatModel], list[str]]) -> RunnablePart:
         """Load the part of the model that onnxruntime has all operations for, if anything is wanted of it."""
         while True:
             part = runnable_part(self.flat, self._blocked, self._given_stand_ins())
@@ -261,7 +267,7 @@ class _Work:
                 self._loaded = self.flat
                 return part
 
-    def _fetch(self, part: Part) -> Part:
+    def _fetch(self, part: RunnablePart) -> RunnablePart:
         """Fetch all tensors of the part, in several runs if memory does not suffice for one."""
         if len(part.flat.nodes) > SEGMENT_NODES:
             if self._loaded is not self.flat:
@@ -319,7 +325,7 @@ class _Work:
             found.update(self._process.run(feeds, group))
         return found
 
-    def _keep(self, part: Part) -> None:
+    def _keep(self, part: RunnablePart) -> None:
         self.left_out = part.left_out
         for name in made(part.flat):
             one = self._found[name]
@@ -328,7 +334,7 @@ class _Work:
     def _given_stand_ins(self) -> tuple[FlatInput, ...]:
         return tuple(declared for declared, _ in self._stand_ins.values())
 
-    def _stand_in(self, part: Part) -> bool:
+    def _stand_in(self, part: RunnablePart) -> bool:
         """Assume shapes for the outputs of the frontier; False if nothing new can be assumed."""
         known = {
             name: (one.element_type, one.shape) for name, one in self._found.items() if one.shape is not None

@@ -23,7 +23,7 @@ from emergraph.processes import watched_memory
 from emergraph.quiet import offline_environment
 
 T = TypeVar("T")
-Report = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 BUILDING = "building the model"
 """What goes on in the child, for messages."""
@@ -38,7 +38,7 @@ def call_offline(
     function: Callable[..., T],
     *arguments: object,
     limits: RunLimits | None = None,
-    progress: Report | None = None,
+    progress: ReportProgress | None = None,
 ) -> T:
     """Call a function in a child process: no network, caches in a folder of its own, limits.
 
@@ -104,7 +104,7 @@ def call_offline(
                         stream.close()
 
 
-def _answer(child: "subprocess.Popen[bytes]", request: bytes, progress: Report | None) -> Any:  # noqa: ANN401
+def _answer(child: "subprocess.Popen[bytes]", request: bytes, progress: ReportProgress | None) -> Any:  # noqa: ANN401
     if child.stdin is None or child.stdout is None:
         raise EOFError
     child.stdin.write(request)

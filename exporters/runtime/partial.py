@@ -46,7 +46,7 @@ class Blocked:
 
 
 @dataclass(frozen=True)
-class Part:
+class RunnablePart:
     """What of a model can run."""
 
     flat: FlatModel
@@ -57,7 +57,7 @@ class Part:
     """Why, by name, for every node that does not run."""
 
 
-def runnable_part(flat: FlatModel, blocked: Blocked, stand_ins: Sequence[FlatInput] = ()) -> Part:
+def runnable_part(flat: FlatModel, blocked: Blocked, stand_ins: Sequence[FlatInput] = ()) -> RunnablePart:
     """Leave out what cannot run and what depends on it; tensors with a stand-in count as there."""
     given = {value.name for value in stand_ins}
     there = {"", *given, *flat.initializers, *(value.name for value in flat.inputs)}
@@ -79,7 +79,7 @@ def runnable_part(flat: FlatModel, blocked: Blocked, stand_ins: Sequence[FlatInp
             there.update(node.output)
     outputs = tuple(name for name in flat.outputs if name in there)
     part = replace(flat, nodes=tuple(nodes), inputs=(*flat.inputs, *stand_ins), outputs=outputs)
-    return Part(part, tuple(frontier), left_out)
+    return RunnablePart(part, tuple(frontier), left_out)
 
 
 def stand_in_shapes(

@@ -51,7 +51,7 @@ def leave_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class WeightFile:
+class MappedWeights:
     """A file with weights: mapped where they are aligned, read where they are not."""
 
     def __init__(self, path: str) -> None:
@@ -131,14 +131,14 @@ class Runner:
         """Weights as arrays, and those of types without arrays as bytes, by name."""
         arrays: dict[str, Array] = {}
         packed: dict[str, Bytes] = {}
-        files: dict[str, WeightFile] = {}
+        files: dict[str, MappedWeights] = {}
         for weight in weights:
             name, dtype, path = weight["name"], weight["dtype"], weight["path"]
             if path is None:
                 raw = self.np.frombuffer(buffers[weight["buffer"]], self.np.uint8)
             else:
                 if path not in files:
-                    files[path] = WeightFile(path)
+                    files[path] = MappedWeights(path)
                 raw = files[path].bytes_at(weight["offset"], weight["nbytes"], dtype)
             if raw.size != weight["nbytes"]:
                 raise ValueError(f"weights end early: expected {weight['nbytes']} bytes, found {raw.size}")

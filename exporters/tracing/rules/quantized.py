@@ -264,7 +264,7 @@ def gather_block_quantized(ctx: TraceContext) -> None:
     indices = ctx.value(ctx.node.input[1])
     data, scales, zero = (None if v is None else v.constant for v in map(ctx.input, (0, 2, 3)))
     if data is None or scales is None or (zero is None and ctx.input(3) is not None):
-        ctx.make_opaque("GatherBlockQuantized of a table that is no constant")
+        ctx.make_opaque("GatherBlockQuantized of a table that is not a constant")
         return
     bits, size = ctx.attr_int("bits", 4), ctx.attr_int("block_size", 128)
     in_bytes = data.load().dtype == np.uint8

@@ -80,7 +80,7 @@ class Parameter:
         if self.encoding is not None:
             return self.encoding.problem
         is_complex = self.tensor.dtype.startswith("complex")
-        return "complex numbers, which are no weights of single edges" if is_complex else ""
+        return "complex numbers, which are not weights of single edges" if is_complex else ""
 
     @property
     def is_plain(self) -> bool:

@@ -82,9 +82,9 @@ def test_forty_steps_are_the_least():
         (lambda t, e: np.ones(len(t)), "it is constant"),
         (lambda t, e: t.astype(float), "it bends"),  # its normal scores do
         (lambda t, e: (t - 50) ** 2 + e, "it bends"),
-        (lambda t, e: np.sin(t / 1.5) + 0.1 * e, "go on from one another"),
+        (lambda t, e: np.sin(t / 1.5) + 0.1 * e, "are autocorrelated"),
         (lambda t, e: e * np.where(t < 50, 0.1, 3.0), "its variance changes"),
-        (lambda t, e: e + 0.7 * np.sin(2 * np.pi * t / 53 + 1.6), "its level wanders"),
+        (lambda t, e: e + 0.7 * np.sin(2 * np.pi * t / 53 + 1.6), "its level drifts"),
     ],
 )
 def test_what_drifts_is_named(series, reason):
