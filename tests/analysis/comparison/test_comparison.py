@@ -4,12 +4,13 @@ import itertools
 import os
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import polars as pl
 import pytest
 from clifiles import DEMO
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from emergraph import api
 from emergraph.analysis.comparison.deltas import delta, unit_deltas
@@ -54,6 +55,48 @@ def test_a_graph_equals_itself(tmp_path):
     assert found.relative_change == 0.0
     assert found.cosine == pytest.approx(1.0)
     assert found.units.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"), [(ml_dtypes.bfloat16, 2.0**-8), (np.float16, 2.0**-11), (np.float64, 0.0)]
+)
+def test_another_precision_changes_weights_by_its_rounding(tmp_path, dtype, largest):
+    rng = np.random.default_rng(0)
+    values = {"w1": rng.normal(size=(6, 8)), "b1": rng.normal(size=8), "w2": rng.normal(size=(8, 3))}
+    values = {name: array.astype(np.float32) for name, array in values.items()}
+    values["w1"][0, 0] = 1000.0
+    plain, other = (of_type(tmp_path / f"{t.__name__}.onnx", values, t) for t in (np.float32, dtype))
+    found = compared(tmp_path, plain, other)
+    assert found.verdict is (Verdict.CHANGED if largest else Verdict.EQUAL)
+    assert found.relative_change <= largest
+    assert (found.relative_change > 0) == (largest > 0)
+    assert found.cosine == pytest.approx(1.0, abs=1e-4)
+    # what is not finite is left out, whatever the precision, and said
+    values["w1"][0, 0] = np.nan
+    broken = of_type(tmp_path / "nan.onnx", values, dtype)
+    (tmp_path / "again").mkdir()
+    again = compared(tmp_path / "again", plain, broken)
+    assert again.relative_change <= largest
+    assert any("not finite" in note for note in difference_notes(again))
+
+
+def of_type(path, values, dtype):
+    """Two dense layers of a floating type."""
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "w2"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", element, [2, 6])],
+        [helper.make_tensor_value_info("y", element, [2, 3])],
+        [numpy_helper.from_array(array.astype(dtype), name) for name, array in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
 
 
 def test_renamed_tensors_are_found_by_content(tmp_path):
