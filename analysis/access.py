@@ -122,9 +122,10 @@ def carry_out(
     Raises:
         UsageError: Options do not go together, or the analysis is not about what a store holds.
     """
-    if analysis.run is None or analysis.rows is None:
+    about_one = graph is None or analysis.of is Subject.GRAPH
+    if analysis.run is None or analysis.rows is None or not about_one:
         raise UsageError(
-            f"{analysis.name} is not run on a graph of a store: emergraph {analysis.name} --help"
+            f"{analysis.name} is not about a graph of a store; see emergraph {analysis.name} --help"
         )
     chosen = chosen_options(analysis, given)
     begin = perf_counter()

@@ -14,7 +14,7 @@ from emergraph.analysis.information.chain import (
     find_chain,
     layers_of_graph,
 )
-from emergraph.analysis.information.options import Micro
+from emergraph.analysis.information.options import BlockOptions, Micro
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import Array, BlockStates, Progress, collect_states
 from emergraph.choices import unknown
@@ -26,6 +26,7 @@ from emergraph.exporters.runtime.concrete import concrete_run, made
 from emergraph.exporters.runtime.feeds import input_hints, is_steering
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
+from emergraph.exporters.runtime.inputwords import parse_values
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.quoting import quoted
@@ -53,6 +54,18 @@ class StateOptions:
     limits: RunLimits = field(default_factory=RunLimits)
     root: Path | None = None
     """Folder inside which files of the model may be symbolic links."""
+
+
+def state_options(blocks: BlockOptions, *, limits: RunLimits, root: Path | None) -> StateOptions:
+    """Return how a model is run for the blocks that were asked for."""
+    return StateOptions(
+        tensors=blocks.blocks or None,
+        input_name=blocks.ids,
+        inputs=parse_values(blocks.input),
+        micro=blocks.micro,
+        root=root,
+        limits=limits,
+    )
 
 
 def onnx_chain(

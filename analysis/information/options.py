@@ -3,22 +3,17 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from emergraph.errors import UsageError
-from emergraph.exporters.runtime.inputwords import parse_values
 from emergraph.options import Options, option
-
-if TYPE_CHECKING:
-    from emergraph.analysis.information.onnxstates import StateOptions
-    from emergraph.analysis.information.sequences import Sequences
-    from emergraph.exporters.runtime.limits import RunLimits
 
 DEFAULT_DIMENSIONS = 8
 """Of each state, where nobody asked for another number and the samples allow it."""
 MAX_DIMENSIONS = 2
 """Of ksg: at d = 5 and correlation .9 its estimate of 1000 samples is 3.84 bits, the truth 5.99."""
 ALL_PAIRS = 0
+SAMPLES_PER_DIMENSION = 25
+"""Samples that one dimension of x or y needs: with fewer the estimates are noise."""
 
 
 class TextUnit(StrEnum):
@@ -131,31 +126,6 @@ class SequenceOptions(Options):
         if sum(source is not None for source in (self.sequences, self.text, self.entities)) > 1:
             raise UsageError("expected one of --sequences, --text and --entities")
 
-    def chosen(self, seed: int) -> "Sequences | None":
-        """Return the sequences; None where no source was named.
-
-        Raises:
-            UsageError: The source does not make sense.
-            InvalidInputError: A file is missing or has another form.
-        """
-        from math import perm
-
-        from emergraph.analysis.information.sequences import (
-            entity_sequences,
-            read_sequences,
-            text_sequences,
-        )
-
-        if self.sequences is not None:
-            return read_sequences(self.sequences, n=self.samples, seed=seed)
-        if self.text is not None:
-            return text_sequences(self.text, length=self.length, unit=self.tokens, n=self.samples, seed=seed)
-        if self.entities is None:
-            return None
-        ids = range(self.first_id + 1, self.first_id + 1 + self.entities)
-        there = perm(self.entities, min(self.shots, self.entities))
-        return entity_sequences(ids, self.first_id, shots=self.shots, n=min(self.samples, there), seed=seed)
-
 
 class BlockOptions(Options):
     """Which blocks of the model, and which micro level."""
@@ -178,19 +148,6 @@ class BlockOptions(Options):
     micro: Micro = option(
         default=Micro.ALONE, help="alone (each token by itself), first or positions (of the same pass)."
     )
-
-    def states(self, *, limits: "RunLimits", root: Path | None) -> "StateOptions":
-        """Return how the model is run."""
-        from emergraph.analysis.information.onnxstates import StateOptions
-
-        return StateOptions(
-            tensors=self.blocks or None,
-            input_name=self.ids,
-            inputs=parse_values(self.input),
-            micro=self.micro,
-            root=root,
-            limits=limits,
-        )
 
 
 class EstimatorOptions(Options):
@@ -226,8 +183,6 @@ class EstimatorOptions(Options):
 
     def kept_dimensions(self, n: int) -> int:
         """Return how many dimensions of n samples are kept: no more than the samples allow."""
-        from emergraph.analysis.information.projection import affordable_dimensions
-
         usual = 1 if self.estimator is EstimatorName.KSG else DEFAULT_DIMENSIONS
         return min(self.dimensions or usual, affordable_dimensions(n))
 
@@ -236,3 +191,8 @@ class EstimatorOptions(Options):
         used = self.mine.permutations if self.estimator is EstimatorName.MINE else None
         kept = {name: value for name, value in self.kept().items() if name != "seed"}
         return {**kept, "permutations": used}
+
+
+def affordable_dimensions(n: int) -> int:
+    """Return how many dimensions of each of two variables n samples allow; at least 1."""
+    return max(1, n // (2 * SAMPLES_PER_DIMENSION))

@@ -8,9 +8,6 @@ from emergraph.analysis.information.estimate import Floats
 from emergraph.analysis.information.options import Projection
 from emergraph.errors import UsageError
 
-SAMPLES_PER_DIMENSION = 25
-"""Samples that one dimension of x or y needs: with fewer the estimates are noise."""
-
 
 @dataclass(frozen=True, eq=False)
 class Projected:
@@ -20,11 +17,6 @@ class Projected:
     """(n, dimensions)."""
     share: float
     """Share of the variance that is left, in [0, 1]."""
-
-
-def affordable_dimensions(n: int) -> int:
-    """Return how many dimensions of each of two variables n samples allow; at least 1."""
-    return max(1, n // (2 * SAMPLES_PER_DIMENSION))
 
 
 def project(values: Floats, dimensions: int, *, how: Projection = Projection.PCA, seed: int = 0) -> Projected:

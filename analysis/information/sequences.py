@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.information.options import TextUnit
+from emergraph.analysis.information.options import SequenceOptions, TextUnit
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.inputfile import read_input_file
 from emergraph.exporters.weightfiles.npzfile import read_npy
@@ -38,6 +38,29 @@ class Sequences:
     def length(self) -> int:
         """Positions of one."""
         return int(self.values.shape[1])
+
+
+def chosen_sequences(options: SequenceOptions, seed: int) -> Sequences | None:
+    """Return the sequences that were asked for; None where no source was named.
+
+    Args:
+        options: The source.
+        seed: Of what is drawn from it.
+
+    Raises:
+        UsageError: The source does not make sense.
+        InvalidInputError: A file is missing or has another form.
+    """
+    n = options.samples
+    if options.sequences is not None:
+        return read_sequences(options.sequences, n=n, seed=seed)
+    if options.text is not None:
+        return text_sequences(options.text, length=options.length, unit=options.tokens, n=n, seed=seed)
+    if options.entities is None:
+        return None
+    ids = range(options.first_id + 1, options.first_id + 1 + options.entities)
+    there = perm(options.entities, min(options.shots, options.entities))
+    return entity_sequences(ids, options.first_id, shots=options.shots, n=min(n, there), seed=seed)
 
 
 def entity_sequences(

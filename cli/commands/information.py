@@ -58,14 +58,18 @@ def information(
 ) -> None:
     """Estimate how much more each block of a model tells about sequences than about single tokens."""
     from emergraph.analysis.information.model import InformationOptions, measure_model
+    from emergraph.analysis.information.onnxstates import state_options
     from emergraph.analysis.information.saving import save_information
+    from emergraph.analysis.information.sequences import chosen_sequences
     from emergraph.exporters.runtime.limits import RunLimits
 
     store = keeping.store
     run_limits = RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes)
-    options = InformationOptions(run=blocks.states(limits=run_limits, root=links.root), estimator=estimator)
+    options = InformationOptions(
+        run=state_options(blocks, limits=run_limits, root=links.root), estimator=estimator
+    )
     with progress_bar("running sequences", output) as update:
-        sequences = source.chosen(estimator.seed)
+        sequences = chosen_sequences(source, estimator.seed)
         found = measure_model(model, sequences, store=store, options=options, progress=update)
         run = None
         if store is not None:

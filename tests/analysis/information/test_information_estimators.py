@@ -16,8 +16,14 @@ from emergraph.analysis.information.gaussian import (
 from emergraph.analysis.information.ksg import ksg_information
 from emergraph.analysis.information.measure import LARGEST, Inputs, measure
 from emergraph.analysis.information.mine import bound, mine_information
-from emergraph.analysis.information.options import EstimatorName, EstimatorOptions, MineOptions, Projection
-from emergraph.analysis.information.projection import affordable_dimensions, project
+from emergraph.analysis.information.options import (
+    EstimatorName,
+    EstimatorOptions,
+    MineOptions,
+    Projection,
+    affordable_dimensions,
+)
+from emergraph.analysis.information.projection import project
 from emergraph.errors import UsageError
 
 KNOWN = {
