@@ -15,7 +15,7 @@ from emergraph.analysis.information.gaussian import (
     whitened_information,
 )
 from emergraph.analysis.information.ksg import ksg_information
-from emergraph.analysis.information.mine import mine_information, resampled_bounds
+from emergraph.analysis.information.mine import mine_information
 from emergraph.analysis.information.options import EstimatorName, EstimatorOptions, Projection
 from emergraph.analysis.information.projection import project
 from emergraph.analysis.information.resampling import half_sample_deviations
@@ -170,10 +170,8 @@ def _once(
             "validation_value": found.validation_value,
             "n_test": len(found.scores),
         }
-        deviations = resampled_bounds(
-            found.scores, inputs.collision, repeats=options.repeats, seed=options.seed
-        )
-        return found.value, deviations, told
+        # a trained critic bounds the information from below: how far, resampling does not see
+        return found.value, np.full(options.repeats, np.nan), told
     if options.estimator == EstimatorName.KSG:
         deviations = _halves(lambda half: ksg_information(a[half], b[half]), len(a), options)
         return ksg_information(a, b), deviations, told

@@ -183,20 +183,3 @@ def _loss(torch: Any, scores: Any, collision: float, options: MineOptions, gener
         same = torch.logsumexp(own, 0) - float(np.log(n) - np.log(collision))
         crossed = torch.logaddexp(crossed + float(np.log1p(-min(collision, 1 - 1e-9))), same)
     return crossed - own.mean()
-
-
-def resampled_bounds(scores: Floats, collision: float, *, repeats: int, seed: int) -> Floats:
-    """Return how the bound of resampled test samples deviates from its mean, the critic left as it is.
-
-    Samples are drawn with replacement by their weight; a sample and its copy never make a pair of different
-    samples (`w_i w_j` pairs for i != j), so copies are not taken for dependence.
-    """
-    rng = np.random.default_rng(seed)
-    n = len(scores)
-    values = np.array(
-        [
-            bound(scores, collision, rng.multinomial(n, np.full(n, 1 / n)).astype(np.float64))
-            for _ in range(repeats)
-        ]
-    )
-    return np.asarray(values - values.mean()) if repeats else values

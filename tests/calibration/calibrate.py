@@ -193,7 +193,7 @@ rates are at most their levels.
   for `any` 0 to 5 %, and it has none.
 - Bands of percolation and concept curves (`giant_spread_low`, `random_spread_low`): percentiles over orders.
 - The negative mass of a Hessian's spectrum (biased), residuals along a trajectory (steps of one run), and
-  estimates of information at their ceiling: a mean, and no ends.
+  information at its ceiling or by a trained critic (`mine`, a lower bound): a value, and no ends.
 """
 
 

@@ -201,9 +201,8 @@ def test_mine_of_independent_vectors_is_nothing(permutations):
         estimator=EstimatorName.MINE, dimensions=10, repeats=20, mine=MineOptions(permutations=permutations)
     )
     found = measure(*correlated(500, 50, 0.0), options=options)
-    low, high = found.interval
-    assert low <= 0 <= high
-    assert found.value < 0.3
+    assert np.isnan(found.interval).all()  # a lower bound: nothing says how far below
+    assert -0.3 < found.value < 0.3
 
 
 def test_one_permutation_is_refused():
