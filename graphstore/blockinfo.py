@@ -63,21 +63,44 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
         columns=", ".join(_COLUMNS),
     )
     table = fetch_table(connection, sql, [graph])
-    sizes = dict(connection.execute("SELECT id, n_units FROM layers WHERE graph = ?", [graph]).fetchall())
-    n_units = sum(sizes.values())
+    units = layer_units(connection, graph)
+    n_units = sum(map(len, units.values()))
     src_units, dst_units = (_unit_arrays(table.column(name)) for name in ("src_units", "dst_units"))
     infos = []
     for row, src, dst in zip(table.select(_COLUMNS).to_pylist(), src_units, dst_units, strict=True):
         if row["kind"] not in _KINDS:
             raise _damaged(connection, f"blocks.kind holds {printable(row['kind'], limit=60)!r}")
-        if row["layer"] not in sizes or row["src_layer"] not in {None, *sizes}:
+        if row["layer"] not in units or row["src_layer"] not in {None, *units}:
             raise _damaged(connection, f"block {row['id']} is of a layer that the graph does not have")
-        for name, found in (("src_units", src), ("dst_units", dst)):
-            if found is not None and found.size and not 0 <= found.min() <= found.max() < n_units:
-                raise _damaged(connection, f"blocks.{name} holds units beyond the {n_units} of the graph")
+        sources = range(n_units) if row["src_layer"] is None else units[row["src_layer"]]
+        for name, found, known in (("src_units", src, sources), ("dst_units", dst, units[row["layer"]])):
+            if found is not None and not within(found, known):
+                raise _damaged(connection, f"blocks.{name} holds units that are not those of the layer")
         row["kind"] = EdgeKind(row["kind"])
         infos.append(BlockInfo(**row, src_units=src, dst_units=dst))
     return infos
+
+
+def layer_units(connection: duckdb.DuckDBPyConnection, graph: int) -> dict[int, range]:
+    """Return the units of each layer of a graph.
+
+    Raises:
+        StoreError: They do not follow one another.
+    """
+    units: dict[int, range] = {}
+    end = 0
+    sql = "SELECT id, first_unit, n_units FROM layers WHERE graph = ? ORDER BY id"
+    for layer, first, n_units in connection.execute(sql, [graph]).fetchall():
+        if first != end or n_units < 0:
+            raise _damaged(connection, f"the units of layer {layer} do not follow those before")
+        end = first + n_units
+        units[layer] = range(first, end)
+    return units
+
+
+def within(units: NDArray[np.generic], known: range) -> bool:
+    """Whether all units are among those of a layer."""
+    return not units.size or bool(known.start <= units.min() <= units.max() < known.stop)
 
 
 def _damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:

@@ -4,7 +4,7 @@ A query costs about a millisecond and a graph may have thousands of tiny blocks.
 ordered by block, so neighbours are fetched together and cut apart by their known sizes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
-from emergraph.graphstore.blockinfo import BlockInfo
+from emergraph.graphstore.blockinfo import BlockInfo, within
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import fetch_arrays
 from emergraph.graphstore.sql import compose
@@ -35,10 +35,16 @@ class BlockEdges:
     """Reads the edges of the blocks of one graph."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, path: Path, blocks: Sequence[BlockInfo]
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        path: Path,
+        blocks: Sequence[BlockInfo],
+        units: Mapping[int, range],
     ) -> None:
         self._connection = connection
         self._path = path
+        self._units = units
+        self._n_units = sum(map(len, units.values()))
         self._tables = {flag: _BlockTable(blocks, has_kernels=flag) for flag in (False, True)}
 
     def read(
@@ -61,7 +67,21 @@ class BlockEdges:
                 for run in table.runs(wanted):
                     found |= self._read_run(table, run, columns)
             for block in batch:
+                if block.n_edges:
+                    self._check(block, found[block.id])
                 yield block, found[block.id] if block.n_edges else _no_edges(columns)
+
+    def _check(self, block: BlockInfo, edges: EdgeArrays) -> None:
+        """Refuse edges of units that the graph does not have, and edges into other layers."""
+        for name, known in (("src", range(self._n_units)), ("dst", self._units[block.layer])):
+            if name in edges and not within(edges[name], known):
+                what = (
+                    f"edges of block {block.id} have a {name} outside units {known.start} to {known.stop - 1}"
+                )
+                raise StoreError(
+                    f"{printable(str(self._path))}: damaged, {what}; "
+                    "restore it from a copy or export the model again"
+                )
 
     def _read_run(
         self, table: "_BlockTable", run: Sequence[int], columns: Sequence[str]

@@ -10,7 +10,7 @@ import polars as pl
 
 from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
-from emergraph.graphstore.blockinfo import BlockInfo, read_blocks_info
+from emergraph.graphstore.blockinfo import BlockInfo, layer_units, read_blocks_info
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.edgereading import BlockEdges, EdgeArrays
 from emergraph.graphstore.frames import fetch_frame
@@ -183,7 +183,8 @@ class GraphReader:
 
     @cached_property
     def _edge_source(self) -> BlockEdges:
-        return BlockEdges(self.connection, self.path, self._blocks)
+        units = layer_units(self.connection, self.id)
+        return BlockEdges(self.connection, self.path, self._blocks, units)
 
     @cached_property
     def _blocks_by_id(self) -> dict[int, BlockInfo]:

@@ -1,6 +1,6 @@
 """Training logs in, transitions and their exponent out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,16 @@ class TrainingResult:
         }
 
 
+def _check_columns(frame: pl.DataFrame, measured: Sequence[str], ids: Sequence[str]) -> None:
+    """Refuse columns that are missing, and runs that are named by lists or records."""
+    for name in (*measured, *ids):
+        if name not in frame.columns:
+            raise UsageError(unknown("column", name, frame.columns))
+    for name in ids:
+        if frame[name].dtype.is_nested():
+            raise InvalidInputError(f"column '{name}' holds {frame[name].dtype}, expected a name or a number")
+
+
 def training_transitions(
     source: str | Path | pl.DataFrame,
     *,
@@ -95,9 +105,7 @@ def training_transitions(
     frame = source if isinstance(source, pl.DataFrame) else read_table(source).frame
     ids = [name for name in IDS if name in frame.columns] if columns.run is None else list(columns.run)
     sizes = [columns.n_entities, columns.n_properties]
-    for name in (columns.step, columns.metric, *sizes, *ids):
-        if name not in frame.columns:
-            raise UsageError(unknown("column", name, frame.columns))
+    _check_columns(frame, (columns.step, columns.metric, *sizes), ids)
     frame = frame.with_columns(numbers(frame, name) for name in dict.fromkeys((columns.step, columns.metric)))
     frame = frame.with_columns(numbers(frame, name).fill_nan(None) for name in dict.fromkeys(sizes))
     for name in sizes:

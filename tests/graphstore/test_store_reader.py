@@ -184,8 +184,28 @@ def test_units_of_blocks_beyond_those_of_the_graph_are_damage(tmp_path, column, 
         connection.execute(f"UPDATE blocks SET {column} = {units} WHERE {column} IS NOT NULL")
     with (
         open_store(path) as store,
-        pytest.raises(StoreError, match=f"damaged, blocks.{column} holds units beyond the"),
+        pytest.raises(StoreError, match=f"damaged, blocks.{column} holds units that are not those"),
     ):
+        list(store.graph().iter_edges())
+
+
+@pytest.mark.parametrize(("column", "unit"), [("src", -1), ("src", 10**6), ("dst", 0), ("dst", 10**6)])
+def test_edges_of_units_outside_their_layers_are_damage(tmp_path, column, unit):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"UPDATE connections SET {column} = ? WHERE src = 0 AND dst = 3", [unit])
+    with (
+        open_store(path) as store,
+        pytest.raises(StoreError, match=f"damaged, edges of block 0 have a {column} outside units"),
+    ):
+        list(store.graph().iter_edges())
+
+
+def test_layers_whose_units_do_not_follow_one_another_are_damage(tmp_path):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute("UPDATE layers SET first_unit = first_unit + 1 WHERE id = 1")
+    with open_store(path) as store, pytest.raises(StoreError, match="units of layer 1 do not follow"):
         list(store.graph().iter_edges())
 
 

@@ -167,7 +167,7 @@ _ARRAY_CHANGES: tuple[Callable[[Any], Any], ...] = (
     lambda a: a.astype(np.float64) * 1e300,
     lambda a: a.astype(bool),
     lambda a: a.astype(str),
-    lambda a: a.astype("S3"),
+    lambda a: a.astype("S3") if a.dtype.kind in "biufc" else np.full(a.shape, b"abc"),
     lambda a: a.astype(complex),
     lambda a: (
         a.astype("datetime64[s]") if a.dtype.kind in "iu" else a.astype(np.int64).astype("timedelta64[s]")

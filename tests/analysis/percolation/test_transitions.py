@@ -196,3 +196,12 @@ def test_sizes_of_runs_are_counts(size, sound):
 def test_short_runs_allow_more():
     assert _likely(6, 4) == pytest.approx(1 + 4.302653**2 / 2, rel=1e-6)
     assert 4000 * np.log(_likely(4000, 3)) == pytest.approx(3.84, abs=0.02)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}], ids=str)
+def test_runs_that_are_named_by_lists_or_records_are_refused(value):
+    log = runs(0.5)
+    assert "run" not in log.columns
+    odd = log.with_columns(pl.Series("run", [value] * len(log)))
+    with pytest.raises(InvalidInputError, match="column 'run' holds"):
+        training_transitions(odd)
