@@ -30,11 +30,10 @@ def check_together(runs: RunOptions, keeping: Keeping) -> None:
 
 def given_files(runs: RunOptions, links: Links) -> "ModelFiles | ModuleData | None":
     """The library's description of what is run; None without a model."""
-    from emergraph.analysis.modelruns.files import ModelFiles
-    from emergraph.analysis.pruning.gradients import ModuleData
-
     samples: dict[str, Any] = {"inputs": runs.inputs, "labels": runs.labels}
     if runs.module is not None:
+        from emergraph.analysis.pruning.gradients import ModuleData
+
         return ModuleData(
             module=runs.module,
             weights=runs.weights,
@@ -44,4 +43,6 @@ def given_files(runs: RunOptions, links: Links) -> "ModelFiles | ModuleData | No
         )
     if runs.model is None:
         return None
+    from emergraph.analysis.modelruns.files import ModelFiles
+
     return ModelFiles(model=runs.model, ignore_label=runs.ignore_label, root=links.root, **samples)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import duckdb
 import numpy as np
-import pyarrow as pa
+import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.errors import StoreError
 from emergraph.graphstore.connection import database_path
-from emergraph.graphstore.frames import fetch_table
+from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.records import EdgeKind
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.text import printable
@@ -62,12 +62,12 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
         "SELECT {columns}, src_units, dst_units FROM blocks WHERE graph = ? ORDER BY id",
         columns=", ".join(_COLUMNS),
     )
-    table = fetch_table(connection, sql, [graph])
+    frame = fetch_frame(connection, sql, [graph])
     units = layer_units(connection, graph)
     n_units = sum(map(len, units.values()))
-    src_units, dst_units = (_unit_arrays(table.column(name)) for name in ("src_units", "dst_units"))
+    src_units, dst_units = (_unit_arrays(frame[name]) for name in ("src_units", "dst_units"))
     infos = []
-    for row, src, dst in zip(table.select(_COLUMNS).to_pylist(), src_units, dst_units, strict=True):
+    for row, src, dst in zip(frame.select(_COLUMNS).iter_rows(named=True), src_units, dst_units, strict=True):
         if row["kind"] not in _KINDS:
             raise _damaged(connection, f"blocks.kind holds {printable(row['kind'], limit=60)!r}")
         if row["layer"] not in units or row["src_layer"] not in {None, *units}:
@@ -108,10 +108,6 @@ def _damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:
     return StoreError(f"{shown}: damaged, {what}; restore it from a copy or export the model again")
 
 
-def _unit_arrays(column: pa.ChunkedArray) -> list[NDArray[np.int64] | None]:
+def _unit_arrays(column: pl.Series) -> list[NDArray[np.int64] | None]:
     """Return the lists of a column as arrays."""
-    lists = column.combine_chunks()
-    values = lists.values.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    offsets = lists.offsets.to_numpy()
-    valid = lists.is_valid().to_numpy(zero_copy_only=False)
-    return [values[offsets[i] : offsets[i + 1]] if is_list else None for i, is_list in enumerate(valid)]
+    return [None if units is None else units.fill_null(-1).to_numpy().astype(np.int64) for units in column]

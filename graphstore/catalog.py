@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import duckdb
-import numpy as np
 
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
@@ -83,7 +82,7 @@ def to_json(values: Mapping[str, object]) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # an array or a number of numpy, which is not needed to tell
         return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]

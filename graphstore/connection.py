@@ -10,7 +10,7 @@ import duckdb
 
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, LimitError, StoreError
-from emergraph.graphstore.storefile import check_opened
+from emergraph.graphstore.storefile import check_opened, wal_path
 from emergraph.graphstore.text import first_line, printable
 from emergraph.memory import OUT_OF_MEMORY, allowance
 
@@ -122,18 +122,13 @@ def cut_back(path: Path, size: int) -> None:
             os.truncate(path, size)
 
 
-def wal_path(path: Path) -> Path:
-    """Return the file in which DuckDB keeps what is committed but not yet in the store's own file."""
-    return path.with_name(f"{path.name}.wal")
-
-
 def database_path(connection: duckdb.DuckDBPyConnection) -> Path:
     """Return the file that a connection has open, for messages."""
     with contextlib.suppress(duckdb.Error):
         found = connection.execute(
             "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
-        ).fetchone()
-        return Path(str(found[0])) if found and found[0] else Path("the store")
+        ).fetchall()
+        return Path(str(found[0][0])) if found and found[0][0] else Path("the store")
     return Path("the store")
 
 

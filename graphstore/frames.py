@@ -1,18 +1,21 @@
 """Between DuckDB, Arrow, numpy and polars."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import duckdb
-import numpy as np
 import polars as pl
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from emergraph.errors import StoreError
 from emergraph.graphstore.connection import database_path, translate
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.text import printable
+
+if TYPE_CHECKING:  # commands that only show tables start without them
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
 _CHUNK = "emergraph_chunk"
 _TIMES = (-62_135_596_800_000_000, 253_402_300_799_999_999)
@@ -21,25 +24,17 @@ _TIMES = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 
 def fetch_table(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
-) -> pa.Table:
+) -> "pa.Table":
     """Run a query and return its rows as an Arrow table."""
-    try:
-        relation = connection.sql(sql, params=list(parameters))
-        if relation is None:
-            raise ValueError(f"not a query: {sql}")
-        return relation.to_arrow_table()
-    except duckdb.Error as error:
-        raise translate(error, database_path(connection)) from error
+    with _translated(connection):
+        return _relation(connection, sql, parameters).to_arrow_table()
 
 
 def fetch_batches(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = (), *, rows: int
-) -> Iterator[pa.RecordBatch]:
+) -> "Iterator[pa.RecordBatch]":
     """Run a query and yield its rows, at most `rows` at a time, in the order in which they are stored."""
-    relation = connection.sql(sql, params=list(parameters))
-    if relation is None:
-        raise ValueError(f"not a query: {sql}")
-    yield from relation.to_arrow_reader(rows)
+    yield from _relation(connection, sql, parameters).to_arrow_reader(rows)
 
 
 def fetch_frame(
@@ -50,9 +45,9 @@ def fetch_frame(
     Raises:
         StoreError: A time is outside the years 1 to 9999, which no program of this project has written.
     """
-    frame = pl.from_arrow(fetch_table(connection, sql, parameters))
-    if not isinstance(frame, pl.DataFrame):
-        raise TypeError(f"expected a frame, got {type(frame).__name__}")
+    with _translated(connection):
+        # rows that are complete before polars sees them: an error in between would come from there
+        frame = pl.DataFrame(_relation(connection, sql, parameters).materialize())
     for column in frame.select(pl.selectors.datetime()):
         ticks = column.cast(pl.Datetime("us")).to_physical()
         if not ticks.is_between(*_TIMES).all():
@@ -64,17 +59,34 @@ def fetch_frame(
     return frame
 
 
+def _relation(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object]
+) -> duckdb.DuckDBPyRelation:
+    relation = connection.sql(sql, params=list(parameters))
+    if relation is None:
+        raise ValueError(f"not a query: {sql}")
+    return relation
+
+
+@contextlib.contextmanager
+def _translated(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise translate(error, database_path(connection)) from error
+
+
 def fetch_arrays(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
-) -> dict[str, NDArray[np.generic]]:
+) -> "dict[str, NDArray[np.generic]]":
     """Run a query over numeric columns and return one array per column; NULL becomes NaN in float columns."""
-    table = fetch_table(connection, sql, parameters)
-    return {name: table.column(name).to_numpy() for name in table.column_names}
+    frame = fetch_frame(connection, sql, parameters)
+    return {column.name: column.to_numpy() for column in frame}
 
 
 def insert(
     connection: duckdb.DuckDBPyConnection,
-    rows: pa.Table,
+    rows: "pa.Table",
     sql: str,
     *,
     parameters: object = None,
@@ -103,7 +115,7 @@ def insert(
 
 
 def append(
-    connection: duckdb.DuckDBPyConnection, rows: pa.Table, table: str, expressions: str, condition: str = ""
+    connection: duckdb.DuckDBPyConnection, rows: "pa.Table", table: str, expressions: str, condition: str = ""
 ) -> None:
     """Append rows to a table, computed from `rows`, and let go of them at once.
 
@@ -120,21 +132,3 @@ def append(
     if condition:
         relation = relation.filter(condition)
     relation.project(expressions).insert_into(table)
-
-
-def insert_rows(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, pa.Array]) -> int:
-    """Append rows to a table of the schema, columns matched by name; those not given become NULL."""
-    return insert(
-        connection, pa.table(dict(columns)), "INSERT INTO {table} BY NAME SELECT * FROM {chunk}", table=table
-    )
-
-
-def list_array(lists: Sequence[Sequence[int] | NDArray[np.integer] | None], kind: pa.DataType) -> pa.Array:
-    """Return an Arrow array of integer lists, NULL where the list is None."""
-    lengths = [0 if entries is None else len(entries) for entries in lists]
-    offsets = np.zeros(len(lists) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    filled = [np.asarray(entries, dtype=kind.to_pandas_dtype()) for entries in lists if entries is not None]
-    values = np.concatenate(filled) if filled else np.empty(0, dtype=kind.to_pandas_dtype())
-    mask = pa.array([entries is None for entries in lists], pa.bool_())
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind), mask=mask)

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from emergraph.graphstore.catalog import to_json
-from emergraph.graphstore.frames import list_array
+from emergraph.graphstore.frames import insert
 from emergraph.graphstore.layout import BlockRow, LayerStarts
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,
@@ -187,3 +189,21 @@ def _repeated(values: Sequence[str | None], sizes: np.ndarray) -> pa.Array:
     """Return each text as often as its size says, as a dictionary array."""
     indices = np.repeat(np.arange(len(values), dtype=np.int32), sizes)
     return pa.DictionaryArray.from_arrays(pa.array(indices), _text(values))
+
+
+def insert_rows(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, pa.Array]) -> int:
+    """Append rows to a table of the schema, columns matched by name; those not given become NULL."""
+    return insert(
+        connection, pa.table(dict(columns)), "INSERT INTO {table} BY NAME SELECT * FROM {chunk}", table=table
+    )
+
+
+def list_array(lists: Sequence[Sequence[int] | NDArray[np.integer] | None], kind: pa.DataType) -> pa.Array:
+    """Return an Arrow array of integer lists, NULL where the list is None."""
+    lengths = [0 if entries is None else len(entries) for entries in lists]
+    offsets = np.zeros(len(lists) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    filled = [np.asarray(entries, dtype=kind.to_pandas_dtype()) for entries in lists if entries is not None]
+    values = np.concatenate(filled) if filled else np.empty(0, dtype=kind.to_pandas_dtype())
+    mask = pa.array([entries is None for entries in lists], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind), mask=mask)

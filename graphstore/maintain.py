@@ -11,11 +11,12 @@ import polars as pl
 from emergraph.atomic import together
 from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.catalog import graph_id
-from emergraph.graphstore.connection import transaction, translated_errors, wal_path
+from emergraph.graphstore.connection import transaction, translated_errors
 from emergraph.graphstore.copying import copy_graphs, remove_rows
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.store import StoreFile, open_store
+from emergraph.graphstore.storefile import wal_path
 from emergraph.graphstore.tensors import element_type
 from emergraph.graphstore.text import printable
 

@@ -17,9 +17,7 @@ import polars as pl
 
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError, StoreError, UsageError
-from emergraph.graphstore.connection import wal_path
-from emergraph.graphstore.store import open_store
-from emergraph.graphstore.storefile import check_place
+from emergraph.graphstore.storefile import check_place, wal_path
 from emergraph.memory import mebibytes, want_of_memory
 from emergraph.processes import watched_memory
 
@@ -80,6 +78,8 @@ def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | N
     check_place(file)
     note_input(file.stat(), file)  # a child opens it
     if wal_path(file).exists():
+        from emergraph.graphstore.store import open_store
+
         open_store(
             file
         ).close()  # takes in what a killed command has left in the log; the child may not write

@@ -4,18 +4,21 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
 
 from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
-from emergraph.graphstore.blockinfo import BlockInfo, layer_units, read_blocks_info
 from emergraph.graphstore.connection import translated_errors
-from emergraph.graphstore.edgereading import BlockEdges, EdgeArrays
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.records import EdgeKind
 from emergraph.graphstore.text import printable
+
+if TYPE_CHECKING:  # tables are shown without numpy
+    from emergraph.graphstore.blockinfo import BlockInfo
+    from emergraph.graphstore.edgereading import BlockEdges, EdgeArrays
 
 _PARTS = {
     "n_parameters_understood": "n_parameters",
@@ -142,11 +145,13 @@ class GraphReader:
             *("weight", "l1", "l2", "max_abs", "n_params", "tensor"),
         )
 
-    def blocks_info(self) -> list[BlockInfo]:
+    def blocks_info(self) -> "list[BlockInfo]":
         """Return all blocks by ascending id."""
         return list(self._blocks)
 
-    def block_edges(self, block: BlockInfo | int, *, columns: Sequence[str] = ("src", "dst")) -> EdgeArrays:
+    def block_edges(
+        self, block: "BlockInfo | int", *, columns: Sequence[str] = ("src", "dst")
+    ) -> "EdgeArrays":
         """Return columns of the edges of one block as arrays; do not write into them.
 
         Args:
@@ -163,8 +168,8 @@ class GraphReader:
         return next(self.iter_edges([block], columns=columns))[1]
 
     def iter_edges(
-        self, blocks: Iterable[BlockInfo | int] | None = None, *, columns: Sequence[str] = ("src", "dst")
-    ) -> Iterator[tuple[BlockInfo, EdgeArrays]]:
+        self, blocks: "Iterable[BlockInfo | int] | None" = None, *, columns: Sequence[str] = ("src", "dst")
+    ) -> "Iterator[tuple[BlockInfo, EdgeArrays]]":
         """Yield blocks, in the given order, with columns of their edges; see `block_edges`.
 
         Small blocks are fetched together. Memory is bounded by the largest block or about 4 M edges.
@@ -177,21 +182,26 @@ class GraphReader:
         yield from self._edge_source.read(chosen, columns)
 
     @cached_property
-    def _blocks(self) -> list[BlockInfo]:
+    def _blocks(self) -> "list[BlockInfo]":
+        from emergraph.graphstore.blockinfo import read_blocks_info
+
         with translated_errors(self.path):
             return read_blocks_info(self.connection, self.id)
 
     @cached_property
-    def _edge_source(self) -> BlockEdges:
+    def _edge_source(self) -> "BlockEdges":
+        from emergraph.graphstore.blockinfo import layer_units
+        from emergraph.graphstore.edgereading import BlockEdges
+
         units = layer_units(self.connection, self.id)
         return BlockEdges(self.connection, self.path, self._blocks, units)
 
     @cached_property
-    def _blocks_by_id(self) -> dict[int, BlockInfo]:
+    def _blocks_by_id(self) -> "dict[int, BlockInfo]":
         return {block.id: block for block in self._blocks}
 
-    def _block(self, block: BlockInfo | int) -> BlockInfo:
-        if isinstance(block, BlockInfo):
+    def _block(self, block: "BlockInfo | int") -> "BlockInfo":
+        if not isinstance(block, int):
             return block
         if block not in self._blocks_by_id:
             raise UsageError(f"no block {block} in graph {printable(self.name, limit=60)!r}")

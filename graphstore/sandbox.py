@@ -6,12 +6,13 @@ as a line of JSON to standard error.
 
 import contextlib
 import json
+import os
 import resource
 import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import duckdb
 import pyarrow as pa
@@ -22,7 +23,6 @@ from emergraph.graphstore.definitions import check_foreign
 from emergraph.graphstore.schema import (
     SCHEMA_VERSION,
     migrations,
-    schema_sql,
     show_as_current,
     stored_version,
 )
@@ -42,13 +42,15 @@ _AS_TEXT = (
 _OUT_OF_MEMORY = "the query needs more memory than its limit; simplify it or raise the memory limit"
 
 
-def main() -> int:
-    """Answer the request on standard input; return the exit status."""
+def main() -> NoReturn:
+    """Answer the request on standard input, and end the process."""
     request = json.load(sys.stdin.buffer)
     _limit_process(request["memory"])
     status = answer(request, sys.stdout.buffer)
+    sys.stdout.flush()
     sys.stderr.write(f"\n{json.dumps(status)}\n")
-    return 0
+    sys.stderr.flush()
+    os._exit(0)  # without taking the libraries down, which takes longer than most queries
 
 
 def answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
@@ -77,7 +79,7 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
     path = Path(request["path"])
     with contextlib.closing(connect(path, read_only=True)) as connection:
         version = stored_version(connection, path)
-        names = check_foreign(connection, path, schema_sql())
+        names = check_foreign(connection, path)
         if version is not None and version < SCHEMA_VERSION:
             show_as_current(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
         _lock(connection, request)
@@ -178,4 +180,4 @@ def _sql_error(error: duckdb.Error, path: Path, seconds: float) -> EmergraphErro
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

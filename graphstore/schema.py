@@ -3,6 +3,7 @@
 import datetime as dt
 import itertools
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,9 +13,10 @@ from pathlib import Path
 import duckdb
 
 from emergraph.errors import StoreError
-from emergraph.graphstore.connection import transaction
+from emergraph.graphstore.connection import database_path, transaction
 from emergraph.graphstore.definitions import check_definitions, check_views
 from emergraph.graphstore.sql import compose, identifier
+from emergraph.graphstore.storefile import wal_path
 from emergraph.graphstore.text import printable
 from emergraph.version import __version__
 
@@ -221,15 +223,40 @@ def stored_version(
             f"{name}: store of schema version {version}, this emergraph supports up to {SCHEMA_VERSION}; "
             "update emergraph"
         )
-    check_definitions(connection, path)
-    if version == SCHEMA_VERSION:
+    state, results = _state(database_path(connection)), frozenset(_result_layouts())
+    checked = _CHECKED.get(state)
+    if checked is None:
+        check_definitions(connection, path)
+    if version == SCHEMA_VERSION and (checked is None or results not in checked):
         _check_contents(connection, path)
+    if state is not None:
+        _CHECKED[state] = {*(checked or ()), results}
     return version
+
+
+_State = tuple[int, ...]
+_CHECKED: dict[_State | None, set[frozenset[str]]] = {}
+"""Files that this process has checked, as they were, with the names of the tables of results that were known:
+each call of the API opens its store anew."""
+_SETTLED_NS = 2_000_000_000
+"""What is younger may still be changed without another time of change: file systems count in steps."""
+
+
+def _state(file: Path) -> _State | None:
+    """What changes when a file does; None where that is not certain."""
+    try:
+        found = file.stat()
+    except OSError:  # in memory
+        return None
+    changed = max(found.st_mtime_ns, found.st_ctime_ns)
+    if wal_path(file).exists() or not 0 <= changed < time.time_ns() - _SETTLED_NS:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _check_contents(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     check_layout(connection, path)
-    check_views(connection, path, schema_sql())
+    check_views(connection, path)
 
 
 def migrate(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import duckdb
 import polars as pl
@@ -15,7 +15,7 @@ import polars as pl
 from emergraph.atomic import Outputs, current_outputs
 from emergraph.errors import EmergraphError, LimitError, StoreError, UsageError
 from emergraph.graphstore.catalog import find_graph, graph_id, unique_name
-from emergraph.graphstore.connection import connect, cut_back, transaction, translated_errors, wal_path
+from emergraph.graphstore.connection import connect, cut_back, transaction, translated_errors
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import GraphHeader, TraceHeader
@@ -28,11 +28,13 @@ from emergraph.graphstore.schema import (
     show_as_current,
     stored_version,
 )
-from emergraph.graphstore.storefile import check_place
+from emergraph.graphstore.storefile import check_place, wal_path
 from emergraph.graphstore.text import printable
 from emergraph.graphstore.traces import write_metrics, write_trace
-from emergraph.graphstore.writer import GraphWriter
 from emergraph.leftovers import note_unfinished, random_name
+
+if TYPE_CHECKING:
+    from emergraph.graphstore.writer import GraphWriter
 
 Mode = Literal["read", "write", "create"]
 
@@ -232,7 +234,7 @@ class StoreFile:
             return find_graph(self.connection, sha256, settings)
 
     @contextlib.contextmanager
-    def write_graph(self, header: GraphHeader) -> Iterator[GraphWriter]:
+    def write_graph(self, header: GraphHeader) -> "Iterator[GraphWriter]":
         """Write one graph in one transaction: `finish` commits it, leaving without it takes everything back.
 
         Raises:
@@ -244,6 +246,8 @@ class StoreFile:
             ...     writer.write_matrix(block, src_units, dst_units, weights)
             ...     graph_id = writer.finish(footer)
         """
+        from emergraph.graphstore.writer import GraphWriter
+
         self.require_write()
         size = self._place.file.stat().st_size
         with translated_errors(self.path):

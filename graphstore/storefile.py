@@ -6,13 +6,15 @@ looked at before, and DuckDB is asked afterwards which file it has open.
 """
 
 from pathlib import Path
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from emergraph.errors import InvalidInputError, StoreError, UsageError
 from emergraph.graphstore.text import printable
 from emergraph.outputs import DUCKDB_MAGIC, LOG_SUFFIXES
 from emergraph.paths import NotRegularError, kind_of, read_head
+
+if TYPE_CHECKING:
+    import duckdb
 
 SUFFIXES = (".duckdb", ".db")
 """Endings of new stores, unless any name is asked for."""
@@ -59,7 +61,7 @@ def check_place(path: Path, *, may_make: bool = False, any_name: bool = False) -
     return True
 
 
-def check_opened(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def check_opened(connection: "duckdb.DuckDBPyConnection", path: Path) -> None:
     """Ask DuckDB which file it has open.
 
     Raises:
@@ -73,6 +75,11 @@ def check_opened(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         raise StoreError(
             f"{printable(str(path))}: DuckDB would open {found} instead; rename the store to *.duckdb"
         )
+
+
+def wal_path(path: Path) -> Path:
+    """Return the file in which DuckDB keeps what is committed but not yet in the store's own file."""
+    return path.with_name(f"{path.name}.wal")
 
 
 def _check_content(path: Path, name: str) -> None:
@@ -103,6 +110,3 @@ def _check_logs(path: Path, name: str) -> None:
             continue
         if (kind := kind_of(mode)) != "a regular file":
             raise StoreError(f"{name}: the file {name}{suffix} beside it is {kind}; remove it")
-
-
-__all__ = ["SUFFIXES", "check_opened", "check_place"]

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pyarrow as pa
 
-from emergraph.graphstore.frames import insert_rows, list_array
+from emergraph.graphstore.graphrows import insert_rows, list_array
 from emergraph.graphstore.layout import BlockRow
 from emergraph.graphstore.records import Tensor, matrix_restores
 from emergraph.graphstore.text import storable

@@ -8,10 +8,10 @@ import polars as pl
 
 from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.catalog import next_id, unique_name
-from emergraph.graphstore.frames import insert_rows
 from emergraph.graphstore.graphrows import (
     block_columns,
     graph_row,
+    insert_rows,
     layer_columns,
     operation_columns,
     unit_columns,

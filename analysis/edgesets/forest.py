@@ -2,16 +2,14 @@
 
 Adding edges in a given order changes components only at the edges of the minimum spanning forest of the
 ranks, at most n_units - 1 of them (Kruskal). They are found in chunks: a chunk is contracted by the
-components so far, its own forest is taken by `scipy.sparse.csgraph`, and the components are updated. Edges
-within a component drop out by one comparison of arrays.
+components so far, its own forest is found, and the components are updated. Edges within a component drop out
+by one comparison of arrays.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from emergraph.analysis.edgesets.ordering import Order
 
@@ -75,12 +73,8 @@ def starting_components(
     Returns:
         (n_units,) component of each unit; (n_components,) units of each.
     """
-    if len(src) == 0:
-        return np.arange(n_units), np.ones(n_units, dtype=np.int64)
-    _, labels = connected_components(
-        coo_array((np.ones(len(src), dtype=np.int8), (src, dst)), shape=(n_units, n_units)), directed=False
-    )
-    return labels.astype(np.int64), np.bincount(labels).astype(np.int64)
+    _, labels, n_components = spanning_forest(src, dst, n_units)
+    return labels, np.bincount(labels, minlength=n_components)
 
 
 def find_merges(
@@ -115,7 +109,7 @@ def find_merges(
         a, b = current[components[src[chunk]]], current[components[dst[chunk]]]
         apart = np.flatnonzero(a != b)
         if len(apart):
-            kept, labels, n_current = _chunk_forest(a[apart], b[apart], n_current)
+            kept, labels, n_current = spanning_forest(a[apart], b[apart], n_current)
             found.append(position + apart[kept])
             current = labels[current]
         position += size
@@ -123,13 +117,50 @@ def find_merges(
     return Merges(at, components[src[order[at]]], components[dst[order[at]]], sizes)
 
 
-def _chunk_forest(
-    a: NDArray[np.int64], b: NDArray[np.int64], n: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Positions of the forest's edges in a chunk, ascending; the new component of each old one; how many."""
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    _, first = np.unique(low * n + high, return_index=True)  # the first of parallel edges
-    ranks = first.astype(np.float64) + 1.0  # zero would be no edge
-    forest = minimum_spanning_tree(coo_array((ranks, (low[first], high[first])), shape=(n, n)).tocsr())
-    n_after, labels = connected_components(forest, directed=False)
-    return np.sort(forest.data).astype(np.int64) - 1, labels.astype(np.int64), int(n_after)
+def spanning_forest(
+    a: NDArray[np.integer], b: NDArray[np.integer], n: int
+) -> tuple[Order, NDArray[np.int64], int]:
+    """Find the edges that join components when edges are added in the order given, all at once (Boruvka).
+
+    In each round, every component takes the first edge that leaves it.
+
+    Args:
+        a: (n_edges,) one end of each edge.
+        b: (n_edges,) the other end.
+        n: Vertices.
+
+    Returns:
+        Positions of those edges, ascending; (n,) the component of each vertex, numbered in the order of their
+        first vertices; how many components there are.
+
+    Example:
+        >>> spanning_forest(np.array([0, 1, 0, 3]), np.array([1, 0, 2, 3]), 4)
+        (array([0, 2]), array([0, 0, 0, 1]), 2)
+    """
+    labels = np.arange(n)
+    edges = np.arange(len(a))
+    found: list[Order] = []
+    n_left = n
+    while len(apart := np.flatnonzero(a != b)):
+        a, b, edges = a[apart], b[apart], edges[apart]
+        first = np.full(n_left, len(a))
+        first[b[::-1]] = np.arange(len(a))[::-1]  # the last to be written is the first edge
+        other = np.full(n_left, len(a))
+        other[a[::-1]] = np.arange(len(a))[::-1]
+        first = np.minimum(first, other)
+        vertices = np.flatnonzero(first < len(a))
+        taken = first[vertices]
+        found.append(edges[np.unique(taken)])
+        target = np.arange(n_left)
+        target[vertices] = np.where(a[taken] == vertices, b[taken], a[taken])
+        roots = np.flatnonzero((target[target] == np.arange(n_left)) & (np.arange(n_left) < target))
+        target[roots] = roots  # of two that take the same edge, one stays
+        while not np.array_equal(target, further := target[target]):
+            target = further
+        kept, renamed = np.unique(target, return_inverse=True)
+        labels, a, b, n_left = renamed[labels], renamed[a], renamed[b], len(kept)
+    _, firsts = np.unique(labels, return_index=True)
+    numbers = np.empty(n_left, dtype=np.int64)
+    numbers[np.argsort(firsts)] = np.arange(n_left)
+    positions = np.sort(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+    return positions, numbers[labels], n_left

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,6 @@ from emergraph.analysis.emergence.intervals import BootstrapResult, bootstrap_em
 from emergraph.analysis.emergence.nulls import NullResult, null_model
 from emergraph.analysis.emergence.options import ACTIVITY_NULLS, NullKind, ReportOptions
 from emergraph.analysis.emergence.pathcount import path_count_emergence
-from emergraph.analysis.emergence.remeasure import ModelActivity
 from emergraph.analysis.emergence.result import EmergenceResult
 from emergraph.analysis.emergence.thresholds import ThresholdSweep, default_thresholds, threshold_sweep
 from emergraph.analysis.notebook import ShownInNotebooks
@@ -26,8 +25,11 @@ from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 
+if TYPE_CHECKING:
+    from emergraph.analysis.emergence.remeasure import ModelActivity
+
 Floats = NDArray[np.float64]
-OpenModel = Callable[[], AbstractContextManager[ModelActivity]]
+OpenModel = Callable[[], "AbstractContextManager[ModelActivity]"]
 """Opens the model for weight nulls; closed when they are done."""
 
 
@@ -139,7 +141,7 @@ def _null_of(
     threshold: float | None,
     options: EmergenceOptions,
     report: ReportOptions,
-    measure: ModelActivity | None,
+    measure: "ModelActivity | None",
     left_out: dict[str, str],
 ) -> NullResult | None:
     """One null model; None, with the reason, where the model cannot be run with its weights."""

@@ -1,5 +1,7 @@
 """Path counts as rows of a store: the result tables of `emergence`, and the runs that fill them."""
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from emergraph.analysis.emergence.analysis import (
@@ -13,18 +15,20 @@ from emergraph.analysis.emergence.analysis import (
     NULLS,
     POSITIONS,
 )
-from emergraph.analysis.emergence.fullreport import EmergenceReport
-from emergraph.analysis.emergence.intervals import BootstrapResult
-from emergraph.analysis.emergence.positionrun import PositionReport, by_form
-from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
-from emergraph.analysis.emergence.thresholds import ThresholdSweep
 from emergraph.graphstore.results import ResultTable
 from emergraph.graphstore.store import StoreFile
+
+if TYPE_CHECKING:  # a count needs neither null models nor a model
+    from emergraph.analysis.emergence.fullreport import EmergenceReport
+    from emergraph.analysis.emergence.intervals import BootstrapResult
+    from emergraph.analysis.emergence.positionrun import PositionReport
+    from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
+    from emergraph.analysis.emergence.thresholds import ThresholdSweep
 
 Rows = dict[str, pl.DataFrame]
 
 
-def save_emergence(store: StoreFile, graph: int, result: EmergenceResult, **about: object) -> int:
+def save_emergence(store: StoreFile, graph: int, result: "EmergenceResult", **about: object) -> int:
     """Write a path count to a store; return the id of the run.
 
     Args:
@@ -42,7 +46,7 @@ def save_emergence(store: StoreFile, graph: int, result: EmergenceResult, **abou
     return store.record_run(graph, EMERGENCE.name, parameters, result_tables=_count_rows(result))
 
 
-def _count_rows(result: EmergenceResult) -> Rows:
+def _count_rows(result: "EmergenceResult") -> Rows:
     counts = [
         {
             "interior": str(count.interior),
@@ -70,13 +74,13 @@ def _count_rows(result: EmergenceResult) -> Rows:
     return {COUNTS.name: _frame(COUNTS, counts), BY_LAYER.name: layers}
 
 
-def save_sweep(store: StoreFile, graph: int, sweep: ThresholdSweep, **about: object) -> int:
+def save_sweep(store: StoreFile, graph: int, sweep: "ThresholdSweep", **about: object) -> int:
     """Write a threshold sweep to a store; return the id of the run. Arguments as in `save_emergence`."""
     parameters = {"activity": sweep.rule, "area_rule": sweep.area_rule, **sweep.options.to_dict(), **about}
     return store.record_run(graph, EMERGENCE.name, parameters, result_tables=_sweep_rows(sweep))
 
 
-def _sweep_rows(sweep: ThresholdSweep) -> Rows:
+def _sweep_rows(sweep: "ThresholdSweep") -> Rows:
     rows = pl.concat(
         sweep.frame.select(
             pl.lit(str(summary.interior)).alias("interior"),
@@ -91,7 +95,7 @@ def _sweep_rows(sweep: ThresholdSweep) -> Rows:
     return {BY_THRESHOLD.name: rows}
 
 
-def save_intervals(store: StoreFile, graph: int, result: BootstrapResult, **about: object) -> int:
+def save_intervals(store: StoreFile, graph: int, result: "BootstrapResult", **about: object) -> int:
     """Write bootstrap intervals to a store; return the id of the run. Arguments as in `save_emergence`."""
     parameters = {"activity": result.activity, "level": result.level, **about}
     return store.record_run(
@@ -99,7 +103,7 @@ def save_intervals(store: StoreFile, graph: int, result: BootstrapResult, **abou
     )
 
 
-def _interval_rows(result: BootstrapResult) -> Rows:
+def _interval_rows(result: "BootstrapResult") -> Rows:
     rows: list[dict[str, object]] = [
         {
             "interior": str(found.interior),
@@ -115,7 +119,7 @@ def _interval_rows(result: BootstrapResult) -> Rows:
     return {INTERVALS.name: _frame(INTERVALS, rows)}
 
 
-def save_report(store: StoreFile, graph: int, report: EmergenceReport, **about: object) -> int:
+def save_report(store: StoreFile, graph: int, report: "EmergenceReport", **about: object) -> int:
     """Write everything of a full report as one run; return its id. Arguments as in `save_emergence`."""
     tables = _sweep_rows(report.sweep)
     if report.result is not None:
@@ -153,8 +157,10 @@ def save_report(store: StoreFile, graph: int, report: EmergenceReport, **about: 
     )
 
 
-def save_positions(store: StoreFile, graph: int, report: PositionReport, **about: object) -> int:
+def save_positions(store: StoreFile, graph: int, report: "PositionReport", **about: object) -> int:
     """Write position-level counts to a store; return the id of the run. Arguments as in `save_emergence`."""
+    from emergraph.analysis.emergence.positionrun import by_form
+
     rows = pl.DataFrame(by_form(report), schema=POSITIONS.schema, infer_schema_length=None)
     parameters = {"rule": report.rule.value, "threshold": report.threshold, "positions": True, **about}
     return store.record_run(graph, EMERGENCE.name, parameters, result_tables={POSITIONS.name: rows})
@@ -164,9 +170,9 @@ def _frame(table: ResultTable, rows: list[dict[str, object]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=table.schema)
 
 
-def _size(magnitude: Magnitude) -> dict[str, object]:
+def _size(magnitude: "Magnitude") -> dict[str, object]:
     return {"emergence": magnitude.value, "log10": magnitude.to_dict()["log10"]}
 
 
-def _value(magnitude: Magnitude | None) -> float | None:
+def _value(magnitude: "Magnitude | None") -> float | None:
     return None if magnitude is None else magnitude.value

@@ -1,12 +1,14 @@
 """What theory expects for edges that are added at random."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.sparse import coo_array, csc_array, diags_array
-from scipy.sparse.linalg import eigs
 
 from emergraph.analysis.percolation.edgelist import PercolationEdges
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 Floats = NDArray[np.float64]
 
@@ -59,26 +61,12 @@ def bipartite_giant(n_in: int, n_out: int, edges: float) -> tuple[float, float]:
         >>> [round(share, 3) for share in bipartite_giant(1000, 1000, 2000)]
         [0.797, 0.797]
     """
-    x = edges / bipartite_threshold(n_in, n_out)
-    r = float(np.sqrt(n_out / n_in))
-    if x <= 1:
-        return 0.0, 0.0
-
-    def side_k(s: float) -> float:
-        return -float(np.expm1(-(x / r) * s))
-
-    def gap(s: float) -> float:
-        return -float(np.expm1(-x * r * side_k(s))) - s
-
-    low = 1e-12
-    if gap(low) <= 0:  # so near the threshold that the solution is within rounding of zero
-        return 0.0, 0.0
-    side_e = float(brentq(gap, low, 1.0, xtol=1e-14))
-    return side_e, side_k(side_e)
+    sides = bipartite_giants(np.array([n_in]), np.array([n_out]), np.array([edges]))
+    return float(sides[0][0]), float(sides[1][0])
 
 
 def bipartite_giants(
-    n_in: NDArray[np.int64], n_out: NDArray[np.int64], edges: NDArray[np.int64]
+    n_in: NDArray[np.int64], n_out: NDArray[np.int64], edges: NDArray[np.int64] | Floats
 ) -> tuple[Floats, Floats]:
     """Return `bipartite_giant` of many graphs at once, by bisection.
 
@@ -121,6 +109,8 @@ def branching_threshold(edges: PercolationEdges, components: NDArray[np.int64], 
         components: (n_units,) component of each unit before the first edge.
         n: Components.
     """
+    from scipy.sparse import coo_array, diags_array
+
     sides = 2 * len(edges.blocks)
     src, dst = components[edges.src], components[edges.dst]
     apart = src != dst
@@ -135,10 +125,12 @@ def branching_threshold(edges: PercolationEdges, components: NDArray[np.int64], 
     return 1 / largest if largest > 0 else float("inf")
 
 
-def _largest_eigenvalue(matrix: csc_array) -> float:
+def _largest_eigenvalue(matrix: "csc_array") -> float:
     """Of a matrix without negative entries: a real number, by Perron and Frobenius."""
     if matrix.shape[0] <= DENSE_SIDES:
         return float(np.linalg.eigvals(matrix.toarray()).real.max())
+    from scipy.sparse.linalg import eigs
+
     start = np.ones(matrix.shape[0])
     return float(eigs(matrix, k=1, which="LR", v0=start, return_eigenvectors=False)[0].real)
 

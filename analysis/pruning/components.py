@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.edgetable import Floats
+from emergraph.analysis.edgesets.forest import spanning_forest
 from emergraph.analysis.pruning.reach import REACH_KINDS
 from emergraph.analysis.pruning.removal import Removal
 
@@ -18,9 +19,6 @@ def giant_shares(removal: Removal) -> Floats:
     Returns:
         (n_levels,) in (0, 1].
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     table = removal.items.table
     n_units = table.graph.n_units
     src, dst, gone = _ends(removal)
@@ -36,10 +34,7 @@ def giant_shares(removal: Removal) -> Floats:
         a, b = labels[src[added]], labels[dst[added]]
         apart = a != b
         if apart.any():
-            n = len(sizes)
-            pairs = np.unique(a[apart].astype(np.int64) * n + b[apart])
-            matrix = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs // n, pairs % n)), shape=(n, n))
-            n_parts, merged = connected_components(matrix, directed=False)
+            _, merged, n_parts = spanning_forest(a[apart], b[apart], len(sizes))
             sizes = np.bincount(merged, weights=sizes, minlength=n_parts).astype(np.int64)
             labels = merged[labels]
         shares[level] = sizes.max() / n_units

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -10,18 +11,16 @@ from emergraph.analysis.activity.rules import activity_scores
 from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.edgesets.edgetable import EdgeTable, read_edge_table
-from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.analysis import REMEASURED
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
-from emergraph.analysis.pruning.gradients import ModuleData, Scorer, scorer_of
 from emergraph.analysis.pruning.items import TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import ParameterCosts
-from emergraph.analysis.pruning.modelruns import PrunableModel, run_levels
 from emergraph.analysis.pruning.options import (
     NEEDS_GRADIENTS,
     ActivityChoice,
     Criterion,
+    Keeping,
     PruningOptions,
     PruningUnit,
 )
@@ -35,13 +34,17 @@ from emergraph.analysis.pruning.sensitivity import (
     shown_measure,
 )
 from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, item_scores, prune_graph
-from emergraph.analysis.pruning.writing import write_masked
-from emergraph.analysis.pruning.writingsmaller import Written, write_smaller
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.tensors import element_type
+
+if TYPE_CHECKING:  # no model is run unless one is given
+    from emergraph.analysis.modelruns.files import ModelFiles
+    from emergraph.analysis.pruning.gradients import ModuleData, Scorer
+    from emergraph.analysis.pruning.modelruns import PrunableModel
 
 
 def trace_id(reader: GraphReader, trace: str | int | None) -> int | None:
@@ -91,8 +94,8 @@ def prune_stored(
     *,
     activity: ActivityChoice | None = None,
     picked: np.ndarray | None = None,
-    files: ModelFiles | None = None,
-    gradients: ModuleData | None = None,
+    files: "ModelFiles | None" = None,
+    gradients: "ModuleData | None" = None,
 ) -> PruningResult:
     """Prune a stored graph in thought; see `whatif.prune_graph`.
 
@@ -116,7 +119,7 @@ def prune_stored(
         active = _activity(activity_scores(choice.rule, graph, trace=measured).above(choice.threshold))
     table = read_edge_table(graph)
     values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
-    model = None if files is None else PrunableModel(reader, graph, files, values, options.pruning_unit)
+    model = None if files is None else _model(reader, graph, files, options.pruning_unit)
     result = prune_graph(
         graph,
         options,
@@ -134,6 +137,8 @@ def prune_stored(
     )
     if model is None:
         return result
+    from emergraph.analysis.pruning.modelruns import run_levels
+
     ran = run_levels(
         model,
         result.removals,
@@ -143,9 +148,17 @@ def prune_stored(
     return replace(result, frame=result.frame.with_columns(ran), notes=notes)
 
 
-def _scorer(reader: GraphReader, options: PruningOptions, gradients: ModuleData | None) -> Scorer | None:
+def _model(reader: GraphReader, graph: UnitGraph, files: "ModelFiles", unit: PruningUnit) -> "PrunableModel":
+    from emergraph.analysis.pruning.modelruns import PrunableModel
+
+    return PrunableModel(reader, graph, files, lambda name: restore_tensor(reader, name), unit)
+
+
+def _scorer(reader: GraphReader, options: PruningOptions, gradients: "ModuleData | None") -> "Scorer | None":
     if gradients is None or options.kind not in NEEDS_GRADIENTS:
         return None
+    from emergraph.analysis.pruning.gradients import scorer_of
+
     return scorer_of(gradients, lambda name: restore_tensor(reader, name))
 
 
@@ -154,8 +167,8 @@ def sensitivity_stored(
     options: PruningOptions,
     *,
     trace: str | int | None = None,
-    files: ModelFiles | None = None,
-    gradients: ModuleData | None = None,
+    files: "ModelFiles | None" = None,
+    gradients: "ModuleData | None" = None,
 ) -> SensitivityResult:
     """Prune each layer of a stored graph alone, in thought; see `sensitivity`.
 
@@ -179,7 +192,7 @@ def sensitivity_stored(
     values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
     model = None
     if files is not None and files.arrays is not None:
-        model = PrunableModel(reader, graph, files, values, options.pruning_unit)
+        model = _model(reader, graph, files, options.pruning_unit)
     items = prunable_items(
         read_edge_table(graph),
         options.pruning_unit,
@@ -191,6 +204,8 @@ def sensitivity_stored(
     sweeps = layer_sweeps(items, options, scored=item_scores(options.kind, items, around))
     ran = None
     if model is not None:
+        from emergraph.analysis.pruning.modelruns import run_levels
+
         removals = [sweep.removal for sweep in sweeps]
         rows = run_levels(model, removals)
         n = len(options.levels)
@@ -264,32 +279,21 @@ def _chosen(table: EdgeTable, options: PruningOptions, picked: np.ndarray) -> np
     return edge_mask(table, picked)
 
 
-def write_stored(
-    reader: GraphReader, result: PruningResult, *, files: ModelFiles, out: Path, smaller: bool | None = None
-) -> Written:
-    """Write the pruned model of the result's one what-if.
-
-    Args:
-        reader: The graph.
-        result: With one row.
-        files: The file that the graph was exported from, and samples to compare models on.
-        out: The file to write.
-        smaller: Cut out the channels that the pruned model does not need; False: same shapes, with zeros.
-            None: smaller where units are removed.
+def check_keeping(keeping: Keeping, options: PruningOptions, files: "ModelFiles | None") -> None:
+    """Refuse to keep what cannot be made, before anything is computed.
 
     Raises:
-        UsageError: There are several what-ifs, or the parameters cannot be found in their tensors.
-        InvalidInputError: The file is not the graph's model.
+        UsageError: There are several what-ifs, no model, or nothing to keep.
     """
-    check_one_what_if(result.options)
-    removal, level = result.mask(0)
-    values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
-    if smaller is None:
-        smaller = result.options.pruning_unit is PruningUnit.UNIT
-    if smaller:
-        return write_smaller(reader, removal, level, files=files, out=out, tensor_values=values)
-    count, size = write_masked(reader, removal, level, files=files, out=out, tensor_values=values)
-    return Written(zeroed_parameters=count, bytes_after=size)
+    if not keeping.keeps:
+        if keeping.smaller is not None:
+            raise UsageError(
+                "smaller or masked is about a model that is written: give --write or --save-graph"
+            )
+        return
+    check_one_what_if(options)
+    if files is None:
+        raise UsageError("a pruned model is made from the model: give its file with --model")
 
 
 def check_one_what_if(options: PruningOptions) -> None:

@@ -1,6 +1,7 @@
 """The pruned model of one what-if as a file, and as a graph beside the one it was made from."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,37 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.options import Keeping, PruningOptions
-from emergraph.analysis.pruning.storedwhatif import check_one_what_if, write_stored
+from emergraph.analysis.pruning.options import Keeping, PruningUnit
+from emergraph.analysis.pruning.storedwhatif import check_one_what_if
 from emergraph.analysis.pruning.whatif import PruningResult
+from emergraph.analysis.pruning.writing import write_masked
+from emergraph.analysis.pruning.writingsmaller import Written, write_smaller
 from emergraph.atomic import Outputs, joined, together
-from emergraph.errors import UsageError
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.store import StoreFile
 from emergraph.graphstore.text import stored_object
 from emergraph.leftovers import Scratch
 
 
-def check_keeping(keeping: Keeping, options: PruningOptions, files: ModelFiles | None) -> None:
-    """Refuse to keep what cannot be made, before anything is computed.
-
-    Raises:
-        UsageError: There are several what-ifs, no model, or nothing to keep.
-    """
-    if not keeping.keeps:
-        if keeping.smaller is not None:
-            raise UsageError(
-                "smaller or masked is about a model that is written: give --write or --save-graph"
-            )
-        return
-    check_one_what_if(options)
-    if files is None:
-        raise UsageError("a pruned model is made from the model: give its file with --model")
-
-
 def keep_variant(
-    store: StoreFile, graph: int, result: PruningResult, keeping: Keeping, files: ModelFiles | None
+    store: StoreFile, graph: int, result: PruningResult, keeping: Keeping, files: ModelFiles
 ) -> PruningResult:
     """Write the pruned model and store its graph, as far as asked for.
 
@@ -57,8 +43,6 @@ def keep_variant(
         UsageError: The parameters cannot be found in their tensors.
         InvalidInputError: The file is not the graph's model.
     """
-    if files is None or (keeping.write is None and keeping.graph is None):
-        return result
     reader = store.graph(graph)
     with _place(keeping, reader) as (outputs, out):
         written = write_stored(reader, result, files=files, out=out, smaller=keeping.smaller)
@@ -76,6 +60,34 @@ def keep_variant(
             summary = export_onnx(outputs.staged(out) or out, store, options=options)
             written = replace(written, graph=summary.graph, graph_name=summary.name)
     return replace(result, written=written)
+
+
+def write_stored(
+    reader: GraphReader, result: PruningResult, *, files: ModelFiles, out: Path, smaller: bool | None = None
+) -> Written:
+    """Write the pruned model of the result's one what-if.
+
+    Args:
+        reader: The graph.
+        result: With one row.
+        files: The file that the graph was exported from, and samples to compare models on.
+        out: The file to write.
+        smaller: Cut out the channels that the pruned model does not need; False: same shapes, with zeros.
+            None: smaller where units are removed.
+
+    Raises:
+        UsageError: There are several what-ifs, or the parameters cannot be found in their tensors.
+        InvalidInputError: The file is not the graph's model.
+    """
+    check_one_what_if(result.options)
+    removal, level = result.mask(0)
+    values = functools.partial(restore_tensor, reader)
+    if smaller is None:
+        smaller = result.options.pruning_unit is PruningUnit.UNIT
+    if smaller:
+        return write_smaller(reader, removal, level, files=files, out=out, tensor_values=values)
+    count, size = write_masked(reader, removal, level, files=files, out=out, tensor_values=values)
+    return Written(zeroed_parameters=count, bytes_after=size)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion, scores
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
-from emergraph.analysis.pruning.gradients import Scorer
 from emergraph.analysis.pruning.items import Items, LeftAlone, TensorValues, prunable_items
 from emergraph.analysis.pruning.measures import ParameterCosts, measure
 from emergraph.analysis.pruning.options import NEEDS_GRADIENTS, Criterion, PruningOptions, PruningUnit
@@ -29,6 +28,7 @@ from emergraph.errors import UsageError
 from emergraph.steps import steps
 
 if TYPE_CHECKING:
+    from emergraph.analysis.pruning.gradients import Scorer
     from emergraph.analysis.pruning.writingsmaller import Written
 
 
@@ -43,7 +43,7 @@ class Surroundings:
     tensor_values: TensorValues | None = None
     tensor_sizes: Mapping[str, int] | None = None
     costs: ParameterCosts = field(default_factory=ParameterCosts)
-    scorer: Scorer | None = None
+    scorer: "Scorer | None" = None
     """For criteria of gradients, see `gradients.scorer_of`."""
     left_alone: LeftAlone | None = None
     """Where a model is pruned, too: what cannot be pruned in it."""

@@ -41,7 +41,7 @@ def convert(
     """Write a graph as GraphML, Parquet or an edge list."""
     from emergraph import api
 
-    chosen = api.open_store(store).graph(graph)
+    chosen = api.open_graph(store, graph)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in chosen.name).lstrip(".") or "graph"
     place = target or Path(f"{name}{SUFFIXES.get(to, '')}")
     n_edges = chosen.convert(place, to, max_edges=max_edges)

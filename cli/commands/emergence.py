@@ -49,7 +49,7 @@ def emergence(  # noqa: PLR0913 - a parameter for each group of options
     from emergraph import api
 
     _check(activity, report, extent)
-    chosen = api.open_store(store).graph(graph)
+    chosen = api.open_graph(store, graph)
     about: dict[str, Any] = {"rule": activity.rule, "trace": activity.trace, "save": save}
     single: dict[str, Any] = {"threshold": activity.threshold}
     common = {**about, "before": activity.before, "options": conventions}
@@ -104,8 +104,8 @@ def _needed(extent: ExtentOptions, links: Links) -> "ModelFiles":
 
 def _files(extent: ExtentOptions, links: Links) -> "ModelFiles | None":
     """The model and its inputs; None without a model."""
-    from emergraph.analysis.modelruns.files import ModelFiles
-
     if extent.model is None:
         return None
+    from emergraph.analysis.modelruns.files import ModelFiles
+
     return ModelFiles(model=extent.model, inputs=extent.inputs, root=links.root)

@@ -1,5 +1,7 @@
 """`emergraph info`: one graph of a store, and its layers."""
 
+from typing import Any
+
 from emergraph.analysis.report.texts import percent
 from emergraph.analysis.view import View
 from emergraph.cli.app import command
@@ -19,13 +21,15 @@ def info(store: StorePath, *, graph: GraphChoice = None, output: Output) -> None
     """Show what a graph is, how much of its model is understood, and its layers."""
     import polars as pl
 
-    from emergraph import api
+    from emergraph.graphstore.store import open_store
 
-    chosen = api.open_store(store).graph(graph)
-    about = chosen.info
-    layers, traces = chosen.layers, chosen.traces
-    opaque = chosen.operations.filter(traced_as="opaque")
-    by_kind = chosen.blocks.group_by("kind", maintain_order=True).agg(n_edges=pl.col("n_edges").sum())
+    with open_store(store) as opened:
+        chosen = opened.graph(graph)
+        about: dict[str, Any] = dict(chosen.summary)
+        layers, traces, metrics = chosen.layers(), chosen.traces(), chosen.metrics()
+        operations, blocks = chosen.operations(), chosen.blocks()
+    opaque = operations.filter(traced_as="opaque")
+    by_kind = blocks.group_by("kind", maintain_order=True).agg(n_edges=pl.col("n_edges").sum())
     kinds = dict(by_kind.iter_rows())
     facts: dict[str, object] = {name: about[name] for name in HEAD}
     facts |= {
@@ -38,7 +42,7 @@ def info(store: StorePath, *, graph: GraphChoice = None, output: Output) -> None
         "operations understood": percent(about["n_operations_understood"], about["n_operations"]),
         "branches": about["branches"],
         "step": about["step"],
-        "metrics": [f"{name} {value:.6g}" for name, value in chosen.metrics.iter_rows()],
+        "metrics": [f"{name} {value:.6g}" for name, value in metrics.iter_rows()],
         "traces": traces["name"].to_list(),
         "created": about["created_at"],
     }

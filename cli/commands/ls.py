@@ -14,9 +14,10 @@ from emergraph.cli.storeargs import StorePath
 )
 def ls(store: StorePath, *, output: Output) -> None:
     """List the graphs of a store, oldest first."""
-    from emergraph import api
+    from emergraph.graphstore.store import open_store
 
-    graphs = api.open_store(store).graphs
+    with open_store(store) as opened:
+        graphs = opened.graphs()
     columns = [
         "id",
         "name",

@@ -48,7 +48,7 @@ def prune(  # noqa: PLR0913 - a parameter for each group of options
     from emergraph import api
 
     check_together(runs, keeping)
-    chosen = api.open_store(store).graph(graph)
+    chosen = api.open_graph(store, graph)
     if runs.sensitivity:
         layers = chosen.prune_sensitivity(
             options.for_layers(), trace=activity.trace, save=save, files=given_files(runs, links)

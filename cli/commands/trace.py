@@ -56,7 +56,7 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
     """
     from emergraph import api
 
-    chosen = api.open_store(store).graph(graph)
+    chosen = api.open_graph(store, graph)
     if samples.recorded is not None:
         if inputs is not None or samples.random is not None or model is not None:
             raise UsageError("--import takes recorded activations: leave out INPUTS, --random and --model")

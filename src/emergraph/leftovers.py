@@ -184,11 +184,10 @@ def _open_root(path: Path) -> int | None:
 def _roots(temporary: Path) -> Iterator[tuple[Path, int]]:
     """Yield the folders of scratches of this user, open; the caller closes them."""
     base = _base_name()
-    for path in sorted(temporary.iterdir()):
-        if path.name == base or path.name.startswith(f"{base}-"):
-            root = _open_root(path)
-            if root is not None:
-                yield path, root
+    for path in sorted(path for path in temporary.iterdir() if f"{path.name}-".startswith(f"{base}-")):
+        root = _open_root(path)
+        if root is not None:
+            yield path, root
 
 
 def _locked_root(temporary: Path) -> tuple[Path, int]:

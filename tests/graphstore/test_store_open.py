@@ -14,8 +14,9 @@ import pytest
 from storegraphs import header, make_store, random_chain, write_chain
 
 from emergraph.errors import ExitCode, InvalidInputError, StoreError
-from emergraph.graphstore import results
+from emergraph.graphstore import results, schema
 from emergraph.graphstore.connection import translate
+from emergraph.graphstore.definitions import shipped_views
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.graphstore.schema import check_layout, expected_layout, schema_sql, view_columns
 from emergraph.graphstore.store import open_store
@@ -388,3 +389,64 @@ def test_opening_a_store_is_quick(store_file):
         with open_store(store_file) as store:
             assert store.graph().name == "net"
     assert time.perf_counter() - start < 5
+
+
+@pytest.fixture
+def counted_checks(monkeypatch):
+    """How often what a store defines was looked through."""
+    calls = []
+    monkeypatch.setattr(schema, "check_definitions", lambda *_: calls.append(1))
+    return calls
+
+
+def later(*, seconds=10.0):
+    """Let so much time pass after what has been written."""
+    now = time.time_ns()
+    return mock.patch.object(schema.time, "time_ns", return_value=now + int(seconds * 1e9))
+
+
+def opened(file):
+    open_store(file).close()
+
+
+def test_a_store_that_nobody_has_changed_is_checked_once(store_file, counted_checks):
+    with later():
+        opened(store_file)
+        opened(store_file)
+    assert len(counted_checks) == 1
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(1.0, 2), (3.0, 1)])
+def test_a_store_that_has_just_been_changed_is_checked_again(store_file, counted_checks, seconds, times):
+    with later(seconds=seconds):
+        opened(store_file)
+        opened(store_file)
+    assert len(counted_checks) == times
+
+
+def test_a_store_is_checked_again_when_a_table_of_results_is_declared(
+    store_file, counted_checks, monkeypatch
+):
+    with later():
+        opened(store_file)
+        table = ResultTable("later_results", "Later.", (Column("n", "INTEGER", "A number."),))
+        monkeypatch.setattr(results, "registered_tables", lambda: (table,))
+        opened(store_file)
+    assert len(counted_checks) == 2
+
+
+def test_what_another_program_adds_to_a_checked_store_is_found(store_file):
+    with later():
+        opened(store_file)
+        with duckdb.connect(store_file) as connection:
+            connection.execute("CREATE MACRO twice(x) AS x + x")
+        with pytest.raises(StoreError, match="macro twice"):
+            opened(store_file)
+
+
+def test_the_views_are_those_that_the_schema_makes():
+    """The file is what DuckDB shows of them, a line for each; write it anew after a change of the schema."""
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(schema_sql())
+        shown = connection.execute("SELECT view_name, trim(sql) FROM duckdb_views() WHERE NOT internal")
+        assert shipped_views() == dict(shown.fetchall())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.intervals import BootstrapResult
     from emergraph.analysis.emergence.options import ReportOptions
     from emergraph.analysis.emergence.positionrun import PositionReport
+    from emergraph.analysis.emergence.remeasure import ModelActivity
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.modelruns.files import ModelFiles
@@ -184,7 +185,6 @@ class GraphEmergence(GraphHandle):
         """
         from emergraph.analysis.emergence.fullreport import full_report
         from emergraph.analysis.emergence.options import ReportOptions
-        from emergraph.analysis.emergence.remeasure import ModelActivity
         from emergraph.analysis.emergence.saving import save_report
         from emergraph.analysis.storedgraph import read_unit_trace
 
@@ -193,7 +193,9 @@ class GraphEmergence(GraphHandle):
             reader = store.graph(self.id)
             has_trace = trace is not None or reader.traces().height > 0
 
-            def open_model() -> ModelActivity:
+            def open_model() -> "ModelActivity":
+                from emergraph.analysis.emergence.remeasure import ModelActivity
+
                 if files is None:
                     raise UsageError("null models of weights that run the model need its file")
                 return ModelActivity(reader, graph, files, trace=trace, rule=rule, threshold=threshold)
@@ -289,10 +291,10 @@ def _removed(
     options: "EmergenceOptions | None",
 ) -> "NDArray[np.float64] | None":
     """What pruning removed, for the edge form; None where no reference is named."""
+    if reference is None:
+        return None
     from emergraph.analysis.emergence.edgeform import removed_in_degree
     from emergraph.analysis.storedgraph import read_unit_graph
 
-    if reference is None:
-        return None
     dense = None if reference == "full" else read_unit_graph(store.graph(reference))
     return removed_in_degree(graph, dense, options=options)

@@ -140,3 +140,15 @@ def open_store(path: str | Path) -> "Store":
     """
     with open_file(path):
         return Store(Path(path))
+
+
+def open_graph(path: str | Path, name_or_id: str | int | None = None) -> Graph:
+    """Return one graph of a store on disk, the newest by default; the store is opened once.
+
+    Raises:
+        InvalidInputError: There is no such file.
+        StoreError: The file is locked, foreign, newer or damaged.
+        UsageError: There is no such graph; the message names the closest ones.
+    """
+    with open_file(path) as opened:
+        return Graph(Path(path), opened.graph(name_or_id).id)

@@ -62,17 +62,21 @@ class GraphWhatIfs(GraphHandle):
             InvalidInputError: The model is not the graph's, or the inputs do not fit it.
         """
         from emergraph.analysis.activity.options import ActivityRule
-        from emergraph.analysis.pruning.gradients import ModuleData
         from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions
         from emergraph.analysis.pruning.saving import save_pruning
-        from emergraph.analysis.pruning.storedwhatif import pick, prune_stored, trace_id, trace_name
-        from emergraph.analysis.pruning.variants import check_keeping, keep_variant
+        from emergraph.analysis.pruning.storedwhatif import (
+            check_keeping,
+            pick,
+            prune_stored,
+            trace_id,
+            trace_name,
+        )
         from emergraph.atomic import joined
 
         options = options or PruningOptions()
         keeping = write if isinstance(write, Keeping) else Keeping(write=Path(write) if write else None)
         ran = {} if files is None else files.kept()
-        gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
+        files, gradients = _told_apart(files)
         check_keeping(keeping, options, files)
         choice = ActivityChoice(trace=trace, rule=member(ActivityRule, rule, "rule"), threshold=threshold)
         picked = None
@@ -92,7 +96,10 @@ class GraphWhatIfs(GraphHandle):
                 gradients=gradients,
             )
             with opened.together() if mode == "write" else nullcontext():
-                result = keep_variant(opened, self.id, result, keeping, files)
+                if files is not None and keeping.keeps:
+                    from emergraph.analysis.pruning.variants import keep_variant
+
+                    result = keep_variant(opened, self.id, result, keeping, files)
                 if save:
                     about: dict[str, Any] = choice.to_dict() | ran
                     about["trace"] = trace_name(opened.graph(self.id), trace)
@@ -123,14 +130,13 @@ class GraphWhatIfs(GraphHandle):
             UsageError: The criterion does not rank what is in a layer, or its trace is missing.
             InvalidInputError: The model is not the graph's, or the inputs do not fit it.
         """
-        from emergraph.analysis.pruning.gradients import ModuleData
         from emergraph.analysis.pruning.options import PruningOptions
         from emergraph.analysis.pruning.saving import save_sensitivity
         from emergraph.analysis.pruning.storedwhatif import sensitivity_stored, trace_name
 
         options = options or PruningOptions().for_layers()
         ran = {} if files is None else files.kept()
-        gradients, files = (files, None) if isinstance(files, ModuleData) else (None, files)
+        files, gradients = _told_apart(files)
         with open_file(self.path, mode="write" if save else "read") as opened:
             result = sensitivity_stored(
                 opened.graph(self.id), options, trace=trace, files=files, gradients=gradients
@@ -169,3 +175,12 @@ class GraphWhatIfs(GraphHandle):
             "percolate", asked, options or PercolationOptions(), save=save
         )
         return found
+
+
+def _told_apart(files: "ModelFiles | ModuleData | None") -> "tuple[ModelFiles | None, ModuleData | None]":
+    """What pruned models are run on, and what criteria are computed on: one of them, or none."""
+    if files is None:
+        return None, None
+    from emergraph.analysis.pruning.gradients import ModuleData
+
+    return (None, files) if isinstance(files, ModuleData) else (files, None)

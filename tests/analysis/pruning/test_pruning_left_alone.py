@@ -10,8 +10,7 @@ from onnx import numpy_helper
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.modelruns import compare
-from emergraph.analysis.pruning.options import PruningOptions
-from emergraph.analysis.pruning.variants import Keeping
+from emergraph.analysis.pruning.options import Keeping, PruningOptions
 from emergraph.errors import UsageError
 
 X = np.random.default_rng(0).standard_normal((3, 3, 6, 6)).astype(np.float32)

@@ -9,9 +9,8 @@ import pytest
 
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.options import Keeping, PruningOptions
 from emergraph.analysis.pruning.smaller import largest_difference
-from emergraph.analysis.pruning.variants import Keeping
 from emergraph.errors import UsageError
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.runtime.concrete import concrete_run

@@ -9,8 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.options import PruningOptions
-from emergraph.analysis.pruning.variants import Keeping
+from emergraph.analysis.pruning.options import Keeping, PruningOptions
 from emergraph.exporters.runtime.quantization import dequantize
 from emergraph.exporters.runtime.sources import stored_array
 

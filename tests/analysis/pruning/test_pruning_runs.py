@@ -11,8 +11,7 @@ import emergraph
 from emergraph.analysis.labels import class_labels
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.modelruns import compare
-from emergraph.analysis.pruning.options import PruningOptions
-from emergraph.analysis.pruning.variants import Keeping
+from emergraph.analysis.pruning.options import Keeping, PruningOptions
 from emergraph.errors import InvalidInputError, UsageError
 
 PIXELS = {"pixels": np.load(DEMO / "digits.npz")["pixels"][:40]}

@@ -14,9 +14,8 @@ from randomnets import image_nets, sum_nets, token_nets
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning import writing, writingsmaller
-from emergraph.analysis.pruning.options import PruningOptions
+from emergraph.analysis.pruning.options import Keeping, PruningOptions
 from emergraph.analysis.pruning.smaller import Shrinker, largest_difference
-from emergraph.analysis.pruning.variants import Keeping
 from emergraph.errors import LimitError, UsageError
 from emergraph.exporters.runtime.concrete import ConcreteRun, TensorValue, made
 from emergraph.exporters.runtime.flatten import flatten

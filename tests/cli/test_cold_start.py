@@ -1,0 +1,59 @@
+"""What commands on a store load, and what that costs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.bench_start import ABOVE_BARE, COMMANDS, bare_seconds, seconds_of, training_store
+
+FOREIGN = {"onnx", "onnxruntime", "torch", "scipy", "igraph", "altair", "jinja2"}
+PROGRAM = """
+import json, sys
+from emergraph.cli.main import main
+code = main(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """Three snapshots of one network, as a recorded training has them."""
+    return training_store(tmp_path_factory.mktemp("training"))
+
+
+def loaded(*words):
+    """The modules after a command that worked."""
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=True
+    )
+    code, modules = next(json.loads(line) for line in found.stderr.splitlines() if line.startswith("[0"))
+    assert code == 0
+    return set(modules)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_on_a_store_loads_no_library_for_models(training, command):
+    modules = loaded(command, str(training), *COMMANDS[command])
+    needed = {"topology": {"scipy", "igraph"}, "percolate": {"scipy"}}.get(command, set())
+    assert not (FOREIGN - needed) & modules
+    assert not [name for name in modules if name.startswith("emergraph.exporters.onnxfile")]
+
+
+def test_a_count_loads_no_null_models(training):
+    modules = loaded("emergence", str(training))
+    for name in ("nulls", "rewiring", "resampled_weights", "remeasure", "fullreport", "positionrun"):
+        assert f"emergraph.analysis.emergence.{name}" not in modules
+
+
+@pytest.mark.parametrize("command", ["ls", "info", "sql"])
+def test_tables_are_shown_without_numpy_and_arrow(training, command):
+    assert not {"numpy", "pyarrow"} & loaded(command, str(training), *COMMANDS[command])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_on_a_store_starts_soon(training, command):
+    """Processor time above that of the libraries alone, the least of several runs."""
+    assert seconds_of(command, training) - bare_seconds() <= ABOVE_BARE
