@@ -13,7 +13,7 @@ PROGRAM = """
 import json, sys
 from emergraph.cli.main import main
 code = main(sys.argv[1:])
-print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+print(json.dumps([code, sorted(sys.modules)]))
 """
 
 
@@ -28,8 +28,8 @@ def loaded(*words):
     found = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=True
     )
-    code, modules = next(json.loads(line) for line in found.stderr.splitlines() if line.startswith("[0"))
-    assert code == 0
+    code, modules = json.loads(found.stdout.splitlines()[-1])
+    assert code == 0, found.stderr
     return set(modules)
 
 
