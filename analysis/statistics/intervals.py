@@ -6,7 +6,6 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit, stdtrit
 
 from emergraph.analysis.statistics.estimate import Estimate, Method, check_level
 from emergraph.errors import UsageError
@@ -39,9 +38,9 @@ class Support(Enum):
     SHARE = _Scale(
         0.0,
         1.0,
-        lambda x: float(logit(x)),
+        lambda x: float(np.log(x) - np.log1p(-x)),
         lambda x: 1 / (x * (1 - x)),
-        lambda y: float(expit(y)),
+        lambda y: float(np.exp(-np.logaddexp(0.0, -y))),
     )
     """From 0 to 1: log odds."""
     CORRELATION = _Scale(
@@ -61,6 +60,8 @@ def student_reach(n: int, level: float) -> float:
         >>> round(student_reach(3, 0.95), 4)
         4.3027
     """
+    from scipy.special import stdtrit
+
     return float(stdtrit(n - 1, (1 + level) / 2))
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import stdtr
 
 from emergraph.errors import UsageError
 
@@ -154,6 +152,8 @@ def _residual_ranks(
 ) -> tuple[Floats, Floats, Floats]:
     """Ranks of x and y less what those of the given variables explain, and a basis of the latter."""
     columns = _checked(x, y, given)
+    from scipy import stats
+
     ranked = [np.asarray(stats.rankdata(column), dtype=np.float64) for column in columns]
     n = len(columns[0])
     design = np.column_stack([np.ones(n), *ranked[2:]])
@@ -207,6 +207,8 @@ def student_p(values: Floats) -> float:
     sd = float(values.std(ddof=1))
     if sd == 0:
         return float(values.mean() == 0)
+    from scipy.special import stdtr
+
     return float(2 * stdtr(len(values) - 1, -abs(values.mean()) / sd * np.sqrt(len(values))))
 
 

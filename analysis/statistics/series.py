@@ -12,7 +12,6 @@ from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal, stats
 
 from emergraph.analysis.statistics.permutation import partial_spearman, share_as_extreme
 from emergraph.errors import UsageError
@@ -37,6 +36,8 @@ EXACT_RUNS = 7
 
 def normal_scores(values: Floats) -> Floats:
     """Ranks as quantiles of the normal distribution, less the straight line that fits them best."""
+    from scipy import signal, stats
+
     shares = (stats.rankdata(values) - 0.5) / len(values)
     return np.asarray(signal.detrend(stats.norm.ppf(shares)), dtype=np.float64)
 
