@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emergraph.errors import EmergraphError
+from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.folders import check_folder
 from emergraph.exporters.formats import Reader, format_of
 from emergraph.exporters.onnxfile import Finding, Severity, check_onnx
@@ -16,7 +16,7 @@ from emergraph.exporters.weightfiles.refuse import finding_of
 from emergraph.exporters.weightfiles.wrongformat import format_message
 
 
-def check_any(path: str | Path, *, root: Path | None = None) -> list[Finding]:
+def check_any(path: str | Path, *, root: Path | None = None, plugin: str | None = None) -> list[Finding]:
     """Return what a user of a model or weight file should know, the worst first; nothing in it is run.
 
     Whatever the file is, pickles that would run code when they are loaded are looked for everywhere in it: in
@@ -25,17 +25,21 @@ def check_any(path: str | Path, *, root: Path | None = None) -> list[Finding]:
     Args:
         path: A file, or a folder, of which every file is looked at.
         root: Folder inside which parts of the file may be symbolic links.
+        plugin: A format plug-in that reads the file where nothing built in does; none is imported otherwise.
 
     Raises:
         InvalidInputError: The path names no file that can be read.
+        UsageError: There is no such plug-in, or the path is a folder.
     """
     path = Path(path)
+    if path.is_dir() and plugin is not None:
+        raise UsageError(f"--plugin {plugin} reads one file: name it instead of its folder")
     if path.is_dir():
         return check_folder(path, root=root, check_file=check_file)
-    return check_file(path, root=root)
+    return check_file(path, root=root, plugin=plugin)
 
 
-def check_file(path: Path, *, root: Path | None) -> list[Finding]:
+def check_file(path: Path, *, root: Path | None, plugin: str | None = None) -> list[Finding]:
     """Return what a user of one file should know.
 
     Raises:
@@ -52,8 +56,8 @@ def check_file(path: Path, *, root: Path | None) -> list[Finding]:
     found = format_of(path.name, mapped.content)
     if found.reader is Reader.ONNX:
         findings = check_onnx(path, root=root)
-    elif found.reader is Reader.WEIGHTS:
-        findings = check_weights(path, root=root)
+    elif found.reader is Reader.WEIGHTS or (found.reader is Reader.NONE and plugin is not None):
+        findings = check_weights(path, root=root, plugin=plugin)
     else:
         message = format_message(found, path.name, expected="a model")
         findings = [Finding("FILE-FORMAT", message)]

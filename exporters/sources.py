@@ -59,6 +59,7 @@ def source_kind(model: str | Path) -> SourceKind:
     from emergraph.exporters.pytorch.folderconfig import CONFIG
     from emergraph.exporters.pytorch.huggingface import is_folder_with_config
     from emergraph.exporters.weightfiles.files import map_file
+    from emergraph.exporters.weightfiles.plugged import format_plugins
 
     path = Path(model)
     if is_folder_with_config(path):
@@ -68,7 +69,8 @@ def source_kind(model: str | Path) -> SourceKind:
         return SourceKind.WEIGHTS
     if path.is_file():
         mapped = map_file(path, printable(path.name))
-        weights = format_of(path.name, mapped.content).reader is Reader.WEIGHTS
+        reader = format_of(path.name, mapped.content).reader
+        weights = reader is Reader.WEIGHTS or (reader is Reader.NONE and format_plugins().found)
         return SourceKind.WEIGHTS if weights else SourceKind.ONNX
     target, separator, attribute = str(model).partition(":")
     named = target.replace(".", "").isidentifier() and attribute.replace(".", "").isidentifier()

@@ -208,3 +208,32 @@ def test_broken_ones_cost_one_line(tmp_path):
     assert json.loads(run(python, "topology", "net.duckdb", "--format", "json", folder=tmp_path)[0])[
         "measures"
     ]
+
+
+MATRICES = "emergraph text-matrix\nfirst 2 3\n1 2 3\n4 5 6\nsecond 1 2\n0 -1\n"
+
+
+def test_a_file_of_its_format_is_exported(installed):
+    python, folder = installed
+    (folder / "small.txt").write_text(MATRICES)
+    run(python, "export", "small.txt", "matrices.duckdb", "--quiet", folder=folder)
+    out, _ = run(python, "info", "matrices.duckdb", "--format", "json", folder=folder)
+    assert json.loads(out)["format"] == "text-matrix"
+    assert [layer["n_params"] for layer in json.loads(out)["layers"] if layer["n_params"]] == [6, 2]
+    without, error = run(python, "--no-plugins", "export", "small.txt", "other.duckdb", folder=folder, code=3)
+    assert (without, len(error.splitlines())) == ("", 1)
+    assert not (folder / "other.duckdb").exists()
+
+
+def test_check_asks_a_format_of_a_plugin_when_it_is_named(installed):
+    python, folder = installed
+    (folder / "small.txt").write_text(MATRICES)
+    out, _ = run(python, "check", "small.txt", folder=folder, code=1)
+    assert "FILE-FORMAT" in out
+    _, error = run(python, "check", "small.txt", "--plugin", "text-matrix", folder=folder)
+    assert "nothing found" in error
+    (folder / "broken.txt").write_text(MATRICES + "third 5\n")
+    for words in (["check", "broken.txt", "--plugin", "text-matrix"], ["export", "broken.txt", "b.duckdb"]):
+        _, error = run(python, *words, folder=folder, code=3)
+        assert len(error.splitlines()) == 1
+        assert "text-matrix" in error

@@ -29,6 +29,10 @@ def check(
     ],
     *,
     links: Links,
+    plugin: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Format plug-in that reads the file, where nothing built in does."),
+    ] = None,
     output: Output,
 ) -> None:
     """List what a user of a model file should know; exit with 1 when there is a warning or an error.
@@ -40,7 +44,7 @@ def check(
     from emergraph.exporters.checking import check_any
     from emergraph.exporters.onnxfile import Severity
 
-    found = check_any(file, root=links.root)
+    found = check_any(file, root=links.root, plugin=plugin)
     findings = [
         {**finding.to_dict(), "message": with_command(finding.message, finding.root)} for finding in found
     ]

@@ -1,10 +1,15 @@
 """What the table of formats says about each of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from emergraph.exporters.formats.sample import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Reader(StrEnum):
@@ -36,7 +41,18 @@ class Inside(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A format of files."""
+    """A format of files: one of the table, or what an entry point of `emergraph.formats` names.
+
+    Example:
+        >>> Format(
+        ...     name="toy",
+        ...     title="a toy file",
+        ...     step="export it: emergraph export FILE STORE",
+        ...     sniff=lambda sample: sample.head.startswith(b"TOY1"),
+        ...     read=lambda content: {"weight": np.frombuffer(content[4:], np.float32).reshape(2, -1)},
+        ... ).name
+        'toy'
+    """
 
     name: str
     """Short and stable, for code: "torch_zip", "gguf"."""
@@ -48,6 +64,9 @@ class Format:
     """Whether a file is of the format; looks at a bounded part of it and raises nothing."""
     reader: Reader = Reader.NONE
     inside: Inside = Inside.BYTES
+    read: "Callable[[memoryview], Mapping[str, NDArray[np.generic]]] | None" = None
+    """Of a plug-in: the weights of a file by name, from its bytes. Called in a child process that has limits
+    and no network. Weights with two axes are (outputs, inputs), as torch has them."""
 
     @property
     def searched(self) -> bool:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import IO, Any, TypeVar
 
 from emergraph import errors
@@ -25,13 +26,25 @@ from emergraph.quiet import offline_environment
 T = TypeVar("T")
 ReportProgress = Callable[[int, int], None]
 
-BUILDING = "building the model"
-"""What goes on in the child, for messages."""
 
 _MODULE = "emergraph.exporters.runtime.offlineworker"
 _MAX_REPLY_BYTES = 1 << 40
+_MAX_PLAIN_BYTES = 1 << 20
 _LAST_SECONDS = 10.0
 """That a child which has closed its pipe may take to say why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a child does."""
+
+    doing: str = "building the model"
+    """For messages."""
+    advice: str = "use --wire none"
+    """What to do where it wants to reach the network."""
+    plain: bool = False
+    """The function returns what JSON can hold, and nothing else is taken from the child: for code of others,
+    which must not decide what is made of its answer here."""
 
 
 def call_offline(
@@ -39,6 +52,7 @@ def call_offline(
     *arguments: object,
     limits: RunLimits | None = None,
     progress: ReportProgress | None = None,
+    task: "Task | None" = None,
 ) -> T:
     """Call a function in a child process: no network, caches in a folder of its own, limits.
 
@@ -47,6 +61,7 @@ def call_offline(
         arguments: Can be pickled, as can what the function returns.
         limits: Of the child.
         progress: Called here whenever the function calls its own.
+        task: What the child does; building a model by default.
 
     Raises:
         EmergraphError: What the function raised.
@@ -54,10 +69,14 @@ def call_offline(
         LimitError: It took too long or too much memory.
         InvalidInputError: It crashed or raised something else.
     """
-    limits = limits or RunLimits()
+    limits, task = limits or RunLimits(), task or Task()
     request = pickle.dumps((function, arguments, progress is not None))
     with Scratch() as scratch, tempfile.TemporaryFile(dir=scratch.path) as talk:
-        about = {"memory_bytes": limits.memory_bytes, "parent": os.getpid()}
+        about = {
+            "memory_bytes": limits.memory_bytes,
+            "parent": os.getpid(),
+            **asdict(task),
+        }
         # -P: a model's folder may be the current one, and must not be where modules are imported from
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no word from outside
             [sys.executable, "-P", "-m", _MODULE, json.dumps(about)],
@@ -83,15 +102,15 @@ def call_offline(
         clock.start()
         try:
             with watched_memory(child.pid, limits.memory_bytes, stop):
-                value: T = _answer(child, request, progress)
+                value: T = _answer(child, request, progress, task)
         except (EOFError, BrokenPipeError, FrameError) as error:
             # its end of the pipe is closed, so it has ended or is about to
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_LAST_SECONDS)
             _kill(child)
             if taken:
-                raise too_large(BUILDING, limits.memory_bytes, max(taken)) from error
-            raise _death(child.wait(), talk, limits, late=late.is_set()) from error
+                raise too_large(task.doing, limits.memory_bytes, max(taken)) from error
+            raise _death(child.wait(), talk, task, limits, late=late.is_set()) from error
         else:
             return value
         finally:
@@ -104,18 +123,23 @@ def call_offline(
                         stream.close()
 
 
-def _answer(child: "subprocess.Popen[bytes]", request: bytes, progress: ReportProgress | None) -> Any:  # noqa: ANN401
+def _answer(
+    child: "subprocess.Popen[bytes]", request: bytes, progress: ReportProgress | None, task: Task
+) -> Any:  # noqa: ANN401 - what the function returns
     if child.stdin is None or child.stdout is None:
         raise EOFError
     child.stdin.write(request)
     child.stdin.close()
+    most = _MAX_PLAIN_BYTES if task.plain else _MAX_REPLY_BYTES
     while True:
-        found, buffers = receive(_reader(child.stdout), _MAX_REPLY_BYTES)
+        found, buffers = receive(_reader(child.stdout), most)
         reply: dict[str, Any] = found
         if "progress" in reply:
             done, total = reply["progress"]
             if progress is not None:
                 progress(done, total)
+        elif reply["ok"] and task.plain:
+            return json.loads(bytes(buffers[0]))
         elif reply["ok"]:
             return pickle.loads(buffers[0])  # noqa: S301 - made by this program's own child
         else:
@@ -137,24 +161,19 @@ def _raised(reply: dict[str, Any]) -> EmergraphError:
     return kind(str(reply["message"])) if issubclass(kind, EmergraphError) else InvalidInputError()
 
 
-def _death(code: int, talk: IO[bytes], limits: RunLimits, *, late: bool) -> EmergraphError:
+def _death(code: int, talk: IO[bytes], task: Task, limits: RunLimits, *, late: bool) -> EmergraphError:
     """The error for a child that ended without an answer."""
     if late:
         return LimitError(
-            f"building the model took longer than {limits.wall_seconds:g} s; "
-            "raise the limit with --time-limit"
+            f"{task.doing} took longer than {limits.wall_seconds:g} s; raise the limit with --time-limit"
         )
     talk.seek(0)
     said = talk.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
     if OUT_OF_MEMORY.search("\n".join(said)):
-        return too_large(BUILDING, limits.memory_bytes)
+        return too_large(task.doing, limits.memory_bytes)
     if code < 0:
-        return InvalidInputError(
-            f"building the model crashed ({signal.Signals(-code).name}); nothing was changed"
-        )
-    return InvalidInputError(
-        f"the process that builds the model ended: {one_line(said[-1]) if said else f'exit code {code}'}"
-    )
+        return InvalidInputError(f"{task.doing} crashed ({signal.Signals(-code).name}); nothing was changed")
+    return InvalidInputError(f"{task.doing} ended: {one_line(said[-1]) if said else f'exit code {code}'}")
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from emergraph.errors import EmergraphError, InvalidInputError, UnsafeInputError
 from emergraph.exporters.runtime.frames import pack
 from emergraph.exporters.runtime.limits import too_large
-from emergraph.exporters.runtime.offline import BUILDING
+from emergraph.exporters.runtime.offline import Task
 from emergraph.exporters.runtime.refusals import one_line
 from emergraph.exporters.runtime.worker import leave_with_parent
 from emergraph.memory import bound, ran_out_of_memory
@@ -60,7 +60,7 @@ def close_network() -> list[str]:
     return asked
 
 
-def answer(request: bytes, asked: list[str], sink: BinaryIO, memory_bytes: int) -> None:
+def answer(request: bytes, asked: list[str], sink: BinaryIO, memory_bytes: int, task: Task) -> None:
     """Call what a request asks for, and write progress and the result, or what went wrong."""
 
     def send(header: dict[str, object], buffers: list[bytes] | None = None) -> None:
@@ -76,41 +76,45 @@ def answer(request: bytes, asked: list[str], sink: BinaryIO, memory_bytes: int) 
         function, arguments, wanted = pickle.loads(request)  # noqa: S301 - made by the parent
         value = function(*arguments, **({"progress": report} if wanted else {}))
         if not asked:
-            send({"ok": True}, [pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)])
+            send({"ok": True}, [_packed(value, task)])
             return
-        error = UnsafeInputError(_reached(asked))
+        error = UnsafeInputError(_reached(asked, task))
     except EmergraphError as found:
-        error = UnsafeInputError(_reached(asked)) if asked else found
+        error = UnsafeInputError(_reached(asked, task)) if asked else found
     except Exception as found:  # noqa: BLE001 - libraries raise many kinds, and all go to the parent
         if asked:
-            error = UnsafeInputError(_reached(asked))
+            error = UnsafeInputError(_reached(asked, task))
         elif ran_out_of_memory(found):
-            error = too_large(BUILDING, memory_bytes)
+            error = too_large(task.doing, memory_bytes)
         else:
             told = one_line(f"{type(found).__name__}: {found}")
-            error = InvalidInputError(f"building the model failed: {told}")
+            error = InvalidInputError(f"{task.doing} failed: {told}")
     if not asked and ran_out_of_memory(error):
-        error = too_large(BUILDING, memory_bytes)
+        error = too_large(task.doing, memory_bytes)
     send({"ok": False, "kind": type(error).__name__, "message": str(error)})
 
 
-def _reached(asked: list[str]) -> str:
-    return (
-        f"building the model would contact {asked[0][:100]}, and models are built without a network; "
-        "use --wire none"
-    )
+def _packed(value: object, task: Task) -> bytes:
+    if task.plain:
+        return json.dumps(value).encode()
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _reached(asked: list[str], task: Task) -> str:
+    return f"{task.doing} would contact {asked[0][:100]}, and is done without a network; {task.advice}"
 
 
 def main() -> None:
     """Set the limits from the command line, close the network, and answer."""
-    limits = json.loads(sys.argv[1])
-    bound(int(limits["memory_bytes"]))
+    about = json.loads(sys.argv[1])
+    memory_bytes, parent = int(about.pop("memory_bytes")), int(about.pop("parent"))
+    bound(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    leave_with_parent(int(limits["parent"]))
+    leave_with_parent(parent)
     # whatever a library prints must not land in the protocol
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    answer(sys.stdin.buffer.read(), close_network(), sink, int(limits["memory_bytes"]))
+    answer(sys.stdin.buffer.read(), close_network(), sink, memory_bytes, Task(**about))
 
 
 if __name__ == "__main__":

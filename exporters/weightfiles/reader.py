@@ -21,6 +21,7 @@ from emergraph.exporters.weightfiles.globals import NOT_NEEDED, Policy
 from emergraph.exporters.weightfiles.inside import Known
 from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
 from emergraph.exporters.weightfiles.npzfile import read_npz
+from emergraph.exporters.weightfiles.plugged import ANY_PLUGIN, read_plugged
 from emergraph.exporters.weightfiles.refuse import Finding, finding_of, refusal
 from emergraph.exporters.weightfiles.safetensorsfile import read_safetensors
 from emergraph.exporters.weightfiles.sharded import find_in_folder, read_sharded
@@ -44,6 +45,7 @@ def read_weights(
     allow_missing_classes: bool = False,
     limits: WeightLimits = DEFAULT_LIMITS,
     root: Path | None = None,
+    plugin: str | None = ANY_PLUGIN,
 ) -> WeightFile:
     """Read the weights of a file, or of a folder in Hugging Face's layout, without running anything from it.
 
@@ -58,6 +60,8 @@ def read_weights(
             `skipped`.
         limits: Caps that hold while reading.
         root: Folder inside which the parts of a sharded file, or the file in a folder, may be symbolic links.
+        plugin: Which format plug-in may read what nothing built in reads, in a child process: ANY_PLUGIN for
+            whichever knows the file, the name of one, or None.
 
     Returns:
         The tensors by name, in file order, with metadata, what was skipped, and findings.
@@ -74,7 +78,7 @@ def read_weights(
         (384, 1536)
     """
     try:
-        return _read(Path(path), limits, root, allow_missing=allow_missing_classes)
+        return _read(Path(path), limits, root, allow_missing=allow_missing_classes, plugin=plugin)
     except EmergraphError as error:
         finding = finding_of(error)
         if finding is not None:
@@ -83,7 +87,11 @@ def read_weights(
 
 
 def check_weights(
-    path: Path | str, *, limits: WeightLimits = DEFAULT_LIMITS, root: Path | None = None
+    path: Path | str,
+    *,
+    limits: WeightLimits = DEFAULT_LIMITS,
+    root: Path | None = None,
+    plugin: str | None = None,
 ) -> list[Finding]:
     """Say everything that a user of a weight file should know before trusting it.
 
@@ -93,12 +101,13 @@ def check_weights(
         path: As for `read_weights`.
         limits: Caps that hold while reading.
         root: Folder inside which the parts of a sharded file may be symbolic links.
+        plugin: As for `read_weights`.
 
     Returns:
         Findings with stable ids, in file order; a file that is refused has the reason as its one error.
     """
     try:
-        weights = read_weights(path, limits=limits, root=root)
+        weights = read_weights(path, limits=limits, root=root, plugin=plugin)
         findings = list(weights.findings)
         for tensor in weights.tensors.values():
             findings.extend(_look_at(tensor))
@@ -110,7 +119,9 @@ def check_weights(
     return findings
 
 
-def _read(path: Path, limits: WeightLimits, root: Path | None, *, allow_missing: bool) -> WeightFile:
+def _read(
+    path: Path, limits: WeightLimits, root: Path | None, *, allow_missing: bool, plugin: str | None
+) -> WeightFile:
     chosen = find_in_folder(path, root) if path.is_dir() else path
     mapped = map_file(chosen)
 
@@ -121,7 +132,7 @@ def _read(path: Path, limits: WeightLimits, root: Path | None, *, allow_missing:
     if chosen.name.endswith(".index.json"):
         weights = read_sharded(mapped, limits, root, read)
     else:
-        weights = _read_one(mapped, limits, "", allow_missing=allow_missing)
+        weights = _read_one(mapped, limits, "", allow_missing=allow_missing, plugin=plugin)
     if not weights.tensors:
         message = "the file holds no weights" + (": " + weights.skipped[0].reason if weights.skipped else "")
         raise refusal("WEIGHTS-NONE", message)
@@ -143,11 +154,17 @@ def _look_at(tensor: LazyTensor) -> list[Finding]:
     return findings
 
 
-def _read_one(mapped: MappedFile, limits: WeightLimits, where: str, *, allow_missing: bool) -> WeightFile:
+def _read_one(
+    mapped: MappedFile, limits: WeightLimits, where: str, *, allow_missing: bool, plugin: str | None = None
+) -> WeightFile:
     contents = Contents(limits)
     found = format_of(mapped.path.name, mapped.content)
     try:
-        kind = _dispatch(found, mapped, where, contents, allow_missing=allow_missing)
+        kind = None
+        if found.reader is Reader.NONE and plugin is not None:
+            kind = read_plugged(mapped, plugin, contents)
+        if kind is None:
+            kind = _dispatch(found, mapped, where, contents, allow_missing=allow_missing)
     except InvalidInputError as error:
         finding = finding_of(error)
         if finding is not None and finding.id == "FILE-FORMAT":  # `wrong_format` has looked
