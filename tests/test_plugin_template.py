@@ -210,7 +210,7 @@ def test_broken_ones_cost_one_line(tmp_path):
     ]
 
 
-MATRICES = "emergraph text-matrix\nfirst 2 3\n1 2 3\n4 5 6\nsecond 1 2\n0 -1\n"
+MATRICES = "emergraph text-matrix\nfirst.weight 2 3\n1 2 3\n4 5 6\nsecond.weight 1 2\n0 -1\n"
 
 
 def test_a_file_of_its_format_is_exported(installed):
