@@ -13,7 +13,6 @@ run with the same options goes on.
 
 import argparse
 import contextlib
-import functools
 import io
 import json
 import os
@@ -249,7 +248,7 @@ def work(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> None:
     noise = os.memfd_create("noise")
     os.dup2(noise, 1)
     os.dup2(noise, 2)
-    with fast_commands(os.environ[ADDRESS]):
+    with forked_from(os.environ[ADDRESS]):
         for number in range(options.first, options.first + options.cases):
             print(json.dumps({"begins": number}), file=own, flush=True)
             outcome = run_case(number, options, seeds, noise)
@@ -260,16 +259,6 @@ def work(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> None:
             print(json.dumps(asdict(outcome)), file=own, flush=True)
             if grown > MEMORY_BYTES:
                 return
-
-
-@contextlib.contextmanager
-def fast_commands(address: str) -> Iterator[None]:
-    """Save what all commands in a process have in common: the start of children, and the command line."""
-    import typer
-
-    get_command = functools.cache(typer.main.get_command)
-    with forked_from(address), mock.patch.object(typer.main, "get_command", get_command):
-        yield
 
 
 def supervise(options: argparse.Namespace, first: int) -> Iterator[Outcome]:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -125,3 +126,5 @@ def test_the_same_cases_inside_one_process_go_on_where_they_stopped(folder, seed
     assert fuzz_commands.run(options, seeds) == 0
     state = json.loads((folder / "inside-14.json").read_text())
     assert sum(state["counts"].values()) == state["next"] == 40
+    codes = Counter(name.split()[1] for name in state["counts"])
+    assert {"0", "3"} <= set(codes), "the commands did not run"
