@@ -56,8 +56,11 @@ def _summary(rows: Sequence[Row]) -> str:
         f"{n} from {name}" if name != "own" else f"{n} of our own" for name, n in sources.items()
     )
     n = len(rows)
+    versions = Counter(row["code"] for row in rows)
+    of_versions = ", ".join(f"{number} on {code}" for code, number in versions.most_common())
     return (
-        f"\n{n} architectures of {families} families ({from_where}); {len(done)} were exported.\n\n"
+        f"\n{n} architectures of {families} families ({from_where}); {len(done)} were exported.\n"
+        f"Checksums of the code that they were run on: {of_versions}.\n\n"
         f"| | architectures | share |\n|---|---|---|\n"
         f"| all parameters understood | {whole} | {_share(whole, n)} |\n"
         f"| units equal to the outputs of the weight, in every layer | {equal} | {_share(equal, n)} |\n"
