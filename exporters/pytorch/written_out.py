@@ -1,4 +1,4 @@
-"""Attention and routed experts of transformers as operations that torch exports, and no cache.
+"""Attention and routed experts of transformers and timm as operations that torch exports, and no cache.
 
 Models of transformers compute each in one of several ways, which give the same numbers. Fused attention does
 not export for some layouts of its inputs, and grouped products of experts do not export at all. The cache
@@ -16,23 +16,26 @@ _SETTINGS: dict[str, str | bool] = {
     "_experts_implementation_internal": EXPERTS,
     "use_cache": False,
 }
+_OF_TIMM: dict[str, str | bool] = {"fused_attn": False}
+"""The attention of timm has the setting itself."""
 
 
 @contextmanager
 def written_out(module: Any) -> Iterator[None]:  # noqa: ANN401 - a module, or a program without parts
-    """Let the parts of a module that are of transformers compute in this way for a while."""
-    parts = module.modules() if hasattr(module, "modules") else ()
+    """Let the parts of a module that are of transformers or timm compute in this way for a while."""
+    parts = list(module.modules()) if hasattr(module, "modules") else []
     configs = {id(part.config): part.config for part in parts if hasattr(part, "config")}
+    wanted = [(config, _SETTINGS) for config in configs.values()] + [(part, _OF_TIMM) for part in parts]
     before = [
-        (config, name, vars(config)[name])
-        for config in configs.values()
-        for name in _SETTINGS
-        if name in getattr(config, "__dict__", ())
+        (held, name, vars(held)[name])
+        for held, settings in wanted
+        for name in settings
+        if name in getattr(held, "__dict__", ())
     ]
     try:
-        for config, name, _ in before:
-            setattr(config, name, _SETTINGS[name])
+        for held, name, _ in before:
+            setattr(held, name, {**_SETTINGS, **_OF_TIMM}[name])
         yield
     finally:
-        for config, name, value in before:
-            setattr(config, name, value)
+        for held, name, value in before:
+            setattr(held, name, value)

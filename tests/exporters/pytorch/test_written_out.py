@@ -43,6 +43,19 @@ def test_a_module_exports_and_keeps_its_way(made, tmp_path, quiet):
     assert ways(module) == before
 
 
+def test_modules_of_timm_have_the_setting_themselves():
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fused_attn = self.use_cache = True
+
+    module = torch.nn.Sequential(Attention(), torch.nn.Linear(2, 2))
+    with written_out(module):
+        assert (module[0].fused_attn, module[0].use_cache) == (False, True)
+        assert not hasattr(module[1], "fused_attn")
+    assert module[0].fused_attn is True
+
+
 def test_the_way_comes_back_after_an_error(quiet):
     with quiet():
         module, _ = mixtral()
