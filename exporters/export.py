@@ -202,7 +202,7 @@ def _trace(
     source, limits = as_source(file), options.run_limits
     bodies = body_runner(run.flat, source, limits=limits, seed=options.seed)
     if options.all_branches:
-        run = replace(run, flat=open_branches(file.model, run.flat))
+        run = replace(run, flat=open_branches(source, run.flat))
     with folder_of(run.flat, source, limits) as folder:
         model = traced_model(run, parameter, folder=folder, run_body=bodies, parameters=options.parameters)
         summary = trace(model, sink, progress=progress)

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.branches import literal_conditions, take_branches
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import FlatModel
@@ -69,13 +70,14 @@ def traced_model(
     )
 
 
-def open_branches(model: onnx.ModelProto, taken: FlatModel) -> FlatModel:
+def open_branches(source: ModelSource, taken: FlatModel) -> FlatModel:
     """The model flattened again with its Ifs kept, except those that a constant decides.
 
     Tensors have the names that they have in `taken`, the model with its branches taken, so that the facts of
     its run hold for both.
     """
-    flat = flatten(model, overridden=frozenset(value.name for value in taken.inputs))
+    inputs = frozenset(value.name for value in taken.inputs)
+    flat = flatten(source.model, read_tensor=source.array, overridden=inputs)
     while decisions := literal_conditions(flat):
         flat = take_branches(flat, decisions)
     return flat

@@ -93,3 +93,24 @@ def test_an_if_without_a_branch_is_refused(path):
     onnx.save(model, path)
     with pytest.raises(InvalidInputError, match="_branch"):
         exported(path, sign=-1, all_branches=False)
+
+
+@pytest.mark.parametrize("all_branches", [False, True])
+@pytest.mark.parametrize("n_values", [12, 4000])
+def test_sparse_weights_are_read_with_all_branches_too(tmp_path, n_values, all_branches):
+    """Values of large tensors stay in the file until they are asked for."""
+    rng = np.random.default_rng(0)
+    values = numpy_helper.from_array(rng.normal(size=n_values).astype(np.float32), "w")
+    places = numpy_helper.from_array(np.sort(rng.choice(10_000, n_values, replace=False)), "places")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 100])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 100])],
+        sparse_initializer=[onnx.SparseTensorProto(values=values, indices=places, dims=[100, 100])],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    with open_store(tmp_path / "s.duckdb", mode="create") as store:
+        summary = export_onnx(tmp_path / "m.onnx", store, options=ExportOptions(all_branches=all_branches))
+    assert summary.trace.n_weight_edges == n_values
