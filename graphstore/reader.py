@@ -17,8 +17,7 @@ from emergraph.graphstore.records import EdgeKind
 from emergraph.graphstore.text import printable
 
 if TYPE_CHECKING:  # tables are shown without numpy
-    from emergraph.graphstore.blockinfo import BlockInfo
-    from emergraph.graphstore.edgereading import BlockEdges, EdgeArrays
+    from emergraph.graphstore.blockinfo import BlockEdges, BlockInfo, EdgeArrays
 
 _PARTS = {
     "n_parameters_understood": "n_parameters",
@@ -190,8 +189,7 @@ class GraphReader:
 
     @cached_property
     def _edge_source(self) -> "BlockEdges":
-        from emergraph.graphstore.blockinfo import layer_units
-        from emergraph.graphstore.edgereading import BlockEdges
+        from emergraph.graphstore.blockinfo import BlockEdges, layer_units
 
         units = layer_units(self.connection, self.id)
         return BlockEdges(self.connection, self.path, self._blocks, units)

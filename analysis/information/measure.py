@@ -5,22 +5,192 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.special import digamma
 
 from emergraph.analysis.information.codes import code_information, distinct_states
-from emergraph.analysis.information.estimate import Floats, MutualInformation
-from emergraph.analysis.information.gaussian import (
-    canonical_correlations,
-    gaussian_information,
-    whitened,
-    whitened_information,
-)
-from emergraph.analysis.information.ksg import ksg_information
+from emergraph.analysis.information.estimate import BITS, Floats, MutualInformation
 from emergraph.analysis.information.mine import mine_information
-from emergraph.analysis.information.options import EstimatorName, EstimatorOptions, Projection
+from emergraph.analysis.information.options import MAX_DIMENSIONS, EstimatorName, EstimatorOptions, Projection
 from emergraph.analysis.information.projection import project
 from emergraph.analysis.information.resampling import half_sample_deviations
 from emergraph.errors import UsageError
 from emergraph.steps import steps
+
+# Mutual information of two jointly Gaussian vectors, with the exact bias of the plug-in taken off.
+
+SINGULAR = 1e-12
+"""A squared canonical correlation this close to 1 is a deterministic relation: infinite information."""
+RANK_TOLERANCE = 1e-10
+"""Directions whose standard deviation is below this share of the largest are not directions."""
+
+
+def log_det_bias(dimensions: int, n: int) -> float:
+    """Return E[log det S] - log det Sigma of a sample covariance S with divisor n - 1, in nats.
+
+    `sum_{i<d} digamma((n - 1 - i) / 2) + d log(2 / (n - 1))`: the determinant of a Wishart matrix is a
+    product of independent chi-squared variables (Misra, Singh and Demchuk 2005,
+    doi:10.1016/j.jmva.2003.11.005).
+    """
+    return float(digamma((n - 1 - np.arange(dimensions)) / 2).sum() + dimensions * np.log(2 / (n - 1)))
+
+
+def canonical_correlations(x: Floats, y: Floats) -> tuple[Floats, int, int]:
+    """Return the canonical correlations of two samples of vectors, largest first, and both ranks.
+
+    Args:
+        x: (n, p).
+        y: (n, q).
+
+    Returns:
+        (min(rank x, rank y),) in [0, 1]; rank of x; rank of y.
+    """
+    bases = [_basis(values) for values in (x, y)]
+    ranks = [basis.shape[1] for basis in bases]
+    if 0 in ranks:
+        return np.zeros(0), ranks[0], ranks[1]
+    found = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+    return np.minimum(found, 1.0), ranks[0], ranks[1]
+
+
+def _basis(values: Floats) -> Floats:
+    """Orthonormal columns that span the centred columns."""
+    centred = values - values.mean(axis=0)
+    scale = centred.std(axis=0)
+    there = scale > RANK_TOLERANCE * max(float(np.abs(values).max(initial=0.0)), 1e-300)
+    if not there.any():
+        return np.zeros((len(values), 0))
+    left, sizes, _ = np.linalg.svd(centred[:, there] / scale[there], full_matrices=False)
+    return np.asarray(left[:, sizes > RANK_TOLERANCE * sizes[0]])
+
+
+def whitened(values: Floats) -> Floats:
+    """Return (n, rank) coordinates of the samples that are uncorrelated with variance 1.
+
+    Information is invariant under this; covariances of parts of the samples are then well conditioned.
+    """
+    return np.asarray(_basis(values) * np.sqrt(len(values) - 1))
+
+
+def whitened_information(x: Floats, y: Floats) -> float:
+    """`gaussian_information` of part of a sample that is `whitened` as a whole, from determinants: faster.
+
+    Args:
+        x: (n, p) samples, the covariance close to the identity.
+        y: (n, q) samples.
+    """
+    n, p, q = len(x), x.shape[1], y.shape[1]
+    if p == 0 or q == 0:
+        return 0.0
+    both = np.concatenate([x, y], axis=1)
+    both = both - both.mean(axis=0)
+    covariance = both.T @ both / (n - 1)
+    parts = (covariance[:p, :p], covariance[p:, p:], covariance)
+    log_x, log_y, log_both = (float(np.linalg.slogdet(part)[1]) for part in parts)
+    bias = 0.5 * (log_det_bias(p, n) + log_det_bias(q, n) - log_det_bias(p + q, n))
+    return (0.5 * (log_x + log_y - log_both) - bias) * BITS
+
+
+def gaussian_information(x: Floats, y: Floats) -> float:
+    """Return the mutual information of two Gaussian vectors from samples, in bits.
+
+    `I = -1/2 sum_i log(1 - r_i^2)` over the canonical correlations r_i, which is
+    `1/2 [log det Sx + log det Sy - log det Sxy]`, less its exact bias
+    `1/2 [w(p) + w(q) - w(p + q)]` (see `log_det_bias`). Unbiased for Gaussian samples; for others it is what
+    a Gaussian with the same covariance would have. Invariant under invertible linear maps of x and of y.
+
+    Args:
+        x: (n, p) samples.
+        y: (n, q) samples of the same draws.
+
+    Returns:
+        Bits; may be negative near zero; infinite where a direction of y is a linear function of x; 0 where
+        one of them is constant.
+
+    Raises:
+        UsageError: There are not more samples than dimensions.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> x, noise = rng.standard_normal((2, 20000, 1))
+        >>> round(gaussian_information(x, 0.8 * x + 0.6 * noise), 1)
+        0.7
+    """
+    correlations, p, q = canonical_correlations(x, y)
+    n = len(x)
+    if p == 0 or q == 0:
+        return 0.0
+    if n - 1 <= p + q:
+        raise UsageError(
+            f"{n} samples do not suffice for {p} + {q} dimensions: expected more than {p + q + 1}; use more "
+            "samples or project to fewer dimensions"
+        )
+    rest = 1 - correlations**2
+    if rest.min() < SINGULAR:
+        return float("inf")
+    bias = 0.5 * (log_det_bias(p, n) + log_det_bias(q, n) - log_det_bias(p + q, n))
+    return float((-0.5 * np.log(rest).sum() - bias) * BITS)
+
+
+# Mutual information from distances to nearest neighbours, for one or two dimensions.
+
+NEIGHBOURS = 3
+
+
+def ksg_information(x: Floats, y: Floats, *, neighbours: int = NEIGHBOURS, force: bool = False) -> float:
+    """Return the mutual information of two continuous or discrete variables, in bits.
+
+    Kraskov, Stögbauer and Grassberger (arXiv cond-mat/0305641, eq. 8) in the maximum norm:
+    `psi(k) + psi(n) - <psi(n_x + 1) + psi(n_y + 1)>`, with n_x and n_y the neighbours strictly within the
+    distance of the k-th joint one. Where that distance is 0 (discrete values) k, n_x and n_y count what is at
+    distance 0 (Gao and others, arXiv 1709.06212). Each column is scaled to standard deviation 1 first.
+
+    Args:
+        x: (n, p) samples.
+        y: (n, q) samples of the same draws.
+        neighbours: k; more means less variance and more bias.
+        force: Go on with more than two dimensions; the estimate is then far too low.
+
+    Raises:
+        UsageError: More than two dimensions, or fewer than k + 2 samples.
+
+    Example:
+        >>> codes = np.repeat(np.arange(8.0), 50)[:, None]
+        >>> round(ksg_information(codes, codes**2), 1)
+        3.0
+    """
+    widest = max(x.shape[1], y.shape[1])
+    if widest > MAX_DIMENSIONS and not force:
+        raise UsageError(
+            f"ksg: expected at most {MAX_DIMENSIONS} dimensions each, found {x.shape[1]} and {y.shape[1]}; "
+            "its estimates are far too low beyond that: project, or use the estimator gaussian or mine"
+        )
+    n = len(x)
+    if n < neighbours + 2:
+        raise UsageError(f"ksg: {n} samples; expected at least {neighbours + 2}")
+    x, y = _scaled(x), _scaled(y)
+    both = np.concatenate([x, y], axis=1)
+    distance = cKDTree(both).query(both, k=neighbours + 1, p=np.inf)[0][:, -1]
+    tied = distance == 0
+    inside = np.where(tied, 0.0, np.nextafter(distance, 0.0))
+    n_x, n_y = (_within(values, inside) for values in (x, y))
+    k = np.where(tied, _within(both, inside), neighbours)
+    total = digamma(k) + digamma(n) - digamma(n_x + 1) - digamma(n_y + 1)
+    # at distance 0 all counts include the same ties, the sample itself left out as in the formula
+    total[tied] = np.log(k[tied] + 1) + np.log(n) - np.log(n_x[tied] + 1) - np.log(n_y[tied] + 1)
+    return float(total.mean() * BITS)
+
+
+def _scaled(values: Floats) -> Floats:
+    scale = values.std(axis=0)
+    return np.asarray((values - values.mean(axis=0)) / np.where(scale > 0, scale, 1.0))
+
+
+def _within(values: Floats, radius: Floats) -> Floats:
+    """How many other samples lie within the radius."""
+    counts = cKDTree(values).query_ball_point(values, radius, p=np.inf, return_length=True)
+    return np.asarray(counts - 1, np.float64)
+
 
 LARGEST = 1e100
 """Magnitude of the values of samples: far beyond it, squares and their sums leave the range of floats."""

@@ -1,9 +1,11 @@
 """A survey as rows of a store: result tables that SQL can join with layers, strengths and emergence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import igraph
 import numpy as np
 import polars as pl
 
@@ -19,11 +21,16 @@ from emergraph.analysis.landscape.analysis import (
     POINTS,
     STATISTICS,
 )
-from emergraph.analysis.landscape.curves import curve_points
 from emergraph.analysis.landscape.extras import Extras
-from emergraph.analysis.landscape.hypercube import attractors, main_effects, pair_effects
+from emergraph.analysis.landscape.hypercube import (
+    attractors,
+    exact_autocorrelation,
+    hypercube_lon,
+    main_effects,
+    pair_effects,
+)
+from emergraph.analysis.landscape.lon import compressed, compressed_membership, monotonic, sinks
 from emergraph.analysis.landscape.modelsurvey import ModelSurvey
-from emergraph.analysis.landscape.networks import edge_rows, node_rows, survey_networks
 from emergraph.analysis.landscape.options import ModelOptions
 from emergraph.analysis.landscape.surveyresult import Masks, Plane, Survey
 from emergraph.analysis.modelruns.samples import IN_MEMORY, kept_name
@@ -32,6 +39,126 @@ from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.options import text_of
+
+# Local-optima networks of a survey as rows: full, monotonic and compressed.
+
+
+@dataclass(frozen=True)
+class Network:
+    """One form of one network."""
+
+    network: str
+    """masks or descents."""
+    form: str
+    """full, monotonic or compressed."""
+    graph: igraph.Graph
+    """Vertex attribute loss, edge attribute weight."""
+    part_of: list[int]
+    """Node of the compressed form, per node."""
+
+
+def survey_networks(survey: Survey) -> list[Network]:
+    """Return all forms of the networks that a survey holds."""
+    found: list[Network] = []
+    if survey.masks is not None:
+        found += network_forms("masks", hypercube_lon(survey.masks.losses), precision=survey.noise_floor)
+    optima = survey.extras.optima
+    if optima is not None:
+        found += network_forms("descents", optima.sampled.graph, precision=optima.precision)
+    return found
+
+
+def network_forms(name: str, lon: igraph.Graph, *, precision: float) -> list[Network]:
+    """Return a network with its monotonic and compressed forms.
+
+    Args:
+        name: Of the network.
+        lon: From `lon.build_lon`.
+        precision: Losses at most this far apart are equal.
+
+    Example:
+        >>> from emergraph.analysis.landscape.lon import build_lon
+        >>> forms = network_forms("masks", build_lon([1.0, 0.0], [0], [1]), precision=0.0)
+        >>> [(form.form, form.graph.vcount()) for form in forms]
+        [('full', 2), ('monotonic', 2), ('compressed', 2)]
+    """
+    downhill = monotonic(lon, precision=precision)
+    parts = compressed_membership(downhill, precision=precision)
+    small = compressed(downhill, precision=precision)
+    return [
+        Network(name, "full", lon, parts),
+        Network(name, "monotonic", downhill, parts),
+        Network(name, "compressed", small, list(range(small.vcount()))),
+    ]
+
+
+def node_rows(network: Network) -> Iterator[dict[str, object]]:
+    """Yield the rows of `landscape_optima`."""
+    graph = network.graph
+    weights = "weight" if graph.ecount() else None
+    inward = graph.strength(mode="in", weights=weights)
+    outward = graph.strength(mode="out", weights=weights)
+    bottom = set(sinks(graph).tolist())
+    squeezed = network.form == "compressed"
+    for vertex in graph.vs:
+        known = {} if squeezed else vertex.attributes()
+        yield {
+            "network": network.network,
+            "form": network.form,
+            "node": vertex.index,
+            "loss": vertex["loss"],
+            "state": known.get("state"),
+            "basin": known.get("basin"),
+            "optima": vertex["optima"] if squeezed else 1,
+            "part_of": network.part_of[vertex.index],
+            "sink": vertex.index in bottom,
+            "in_strength": float(inward[vertex.index]),
+            "out_strength": float(outward[vertex.index]),
+        }
+
+
+def edge_rows(network: Network) -> Iterator[dict[str, object]]:
+    """Yield the rows of `landscape_lon`."""
+    for edge in network.graph.es:
+        yield {
+            "network": network.network,
+            "form": network.form,
+            "source": edge.source,
+            "target": edge.target,
+            "weight": edge["weight"],
+        }
+
+
+# The curves behind a survey's statistics, point by point.
+
+CurvePoint = tuple[str, int, float, float | None]
+"""Curve, number, x, y."""
+
+
+def curve_points(survey: Survey) -> Iterator[CurvePoint]:
+    """Yield all points of all curves of a survey; y is None where it is not defined."""
+    yield from _numbered("rho", survey.autocorrelation.rho, first=0)
+    if survey.masks is not None:
+        masks = survey.masks
+        exact = exact_autocorrelation(masks.losses, max_lag=2 * masks.summary.m)
+        yield from _numbered("mask_rho", exact, first=0)
+        yield from _numbered("mask_spectrum", masks.summary.spectrum, first=1)
+    if survey.extras.trajectory is not None:
+        yield from _numbered("run_residual", survey.extras.trajectory.pca.residual, first=0)
+    curvature = survey.extras.curvature
+    if curvature is not None:
+        yield from _numbered("hessian_largest", curvature.extremes.largest, first=1)
+        yield from _numbered("hessian_smallest", curvature.extremes.smallest, first=1)
+        yield from _numbered("hessian_residual", curvature.extremes.residuals, first=1)
+        density = curvature.density
+        for probe, (nodes, weights) in enumerate(zip(density.nodes, density.weights, strict=True)):
+            for node, weight in zip(nodes, weights, strict=True):
+                yield "hessian_density", probe, float(node), float(weight)
+
+
+def _numbered(curve: str, values: Iterable[float], *, first: int) -> Iterator[CurvePoint]:
+    for x, y in enumerate(values, start=first):
+        yield curve, 0, float(x), finite_or_none(float(y))
 
 
 def statistics_frame(survey: Survey) -> pl.DataFrame:

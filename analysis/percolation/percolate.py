@@ -18,7 +18,6 @@ from emergraph.analysis.edgesets.ordering import (
 )
 from emergraph.analysis.percolation.curve import MergeCurve, merge_curve
 from emergraph.analysis.percolation.edgelist import PercolationEdges, read_edges
-from emergraph.analysis.percolation.keys import edge_keys
 from emergraph.analysis.percolation.options import OrderName, PercolationOptions
 from emergraph.analysis.percolation.predictions import (
     bipartite_threshold,
@@ -32,6 +31,32 @@ from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.steps import steps
+
+# The numbers by which edges are ordered.
+
+
+def edge_keys(
+    edges: PercolationEdges, order: OrderName, *, trace: UnitTrace | None = None
+) -> NDArray[np.floating]:
+    """(n_edges,) keys of a named order; the largest comes first, NaN last.
+
+    Args:
+        edges: The edges.
+        order: Any but random, which has no keys.
+        trace: For activity.
+
+    Raises:
+        UsageError: The order is random, or activity without a trace.
+    """
+    if order is OrderName.WEIGHT:
+        return np.abs(edges.weight)
+    if order is OrderName.DEGREE:
+        n = edges.graph.n_units
+        degree = np.bincount(edges.src, minlength=n) + np.bincount(edges.dst, minlength=n)
+        return np.asarray(degree[edges.src].astype(np.float64) * degree[edges.dst])
+    if order is OrderName.ACTIVITY and trace is not None:
+        return np.asarray(np.abs(edges.weight) * trace.statistics["mean_abs"][edges.src])
+    raise UsageError(f"order {order} has no keys without a trace; `emergraph trace` makes one")
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,18 +8,159 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.edgesets.edgetable import Levels
+from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats, Levels, Side
+from emergraph.analysis.edgesets.forest import spanning_forest
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.pruning.analysis import COST_COLUMNS, REMEASURED, RUN_COLUMNS
-from emergraph.analysis.pruning.components import giant_shares
-from emergraph.analysis.pruning.coupling import coupled_until
 from emergraph.analysis.pruning.emergencelevels import EmergenceLevels
 from emergraph.analysis.pruning.flow import forward_flow
 from emergraph.analysis.pruning.options import PruningUnit
-from emergraph.analysis.pruning.reach import Reach, reach
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.unitgraph import ROLES
-from emergraph.graphstore.records import Role
+from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind, Role
+
+# Which edges and units lie on a path from an input to an output, at every level of a nested removal.
+
+REACH_KINDS = (*PATH_KINDS, EdgeKind.RECURRENT, EdgeKind.OPAQUE)
+"""Kinds that carry influence from unit to unit; `norm` would keep every unit of a group alive."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Levels up to which units are on paths; at level index l a unit is on one where its entry is above l."""
+
+    forward: Levels
+    """(n_units,) reached from an input."""
+    backward: Levels
+    """(n_units,) reaches an output."""
+
+    @property
+    def units(self) -> Levels:
+        """(n_units,) on an input-output path."""
+        return np.minimum(self.forward, self.backward)
+
+    def edges(self, block: BlockTable, gone: Levels) -> Levels:
+        """(n_edges,) levels below which the block's edges lie on an input-output path."""
+        return np.minimum(np.minimum(self.forward[block.src], gone), self.backward[block.dst])
+
+
+def reach(table: EdgeTable, gone: Levels, *, n_levels: int, gone_units: Levels | None = None) -> Reach:
+    """Forward and backward reach of all units at all levels.
+
+    Paths start at input units and embeddings and end at output units, and run over all kinds of edges but
+    `norm`. Without recurrent edges two passes over the edges, with them as many as it takes to settle.
+
+    Args:
+        table: The edges.
+        gone: (n_edges,) first level index at which an edge is gone; n_levels for never.
+        n_levels: Number of levels, at most 254.
+        gone_units: (n_units,) the same for units; None: none is removed.
+    """
+    graph = table.graph
+    cap = np.full(graph.n_units, n_levels, dtype=np.uint8) if gone_units is None else gone_units
+    followed = table.of_kinds(REACH_KINDS)
+    embedding = np.array([layer.kind == LayerKind.EMBEDDING for layer in graph.layers], dtype=bool)
+    starts = (graph.role == ROLES.index(Role.INPUT)) | embedding[graph.unit_layer]
+    ends = graph.role == ROLES.index(Role.OUTPUT)
+    return Reach(
+        forward=_settle(followed, gone, cap, np.where(starts, cap, 0).astype(np.uint8), "dst"),
+        backward=_settle(followed, gone, cap, np.where(ends, cap, 0).astype(np.uint8), "src"),
+    )
+
+
+def _settle(table: EdgeTable, gone: Levels, cap: Levels, values: Levels, to: Side) -> Levels:
+    blocks = table.blocks if to == "dst" else table.blocks[::-1]
+    cyclic = any(block.block.kind is EdgeKind.RECURRENT for block in blocks)
+    while True:
+        changed = False
+        for block in blocks:
+            units = block.units(to)
+            wide = np.minimum(block.widest(gone[block.edges], values, to), cap[units])
+            if cyclic and not changed:
+                changed = bool((wide > values[units]).any())
+            values[units] = np.maximum(values[units], wide)
+        if not cyclic or not changed:
+            return values
+
+
+# Which removed units other layers still need: the other end of a residual sum keeps the channel alive.
+
+
+def coupled_until(table: EdgeTable, units: Levels) -> Levels:
+    """Level index below which a removed unit's channel is still needed by a sum with units that stay.
+
+    A residual sum has one channel for all units that it adds: the channel can be cut out only when all of
+    them are removed, and those of the sums that follow it. Until then a removed unit's channel is zero.
+
+    Args:
+        table: The edges.
+        units: (n_units,) first level index at which each unit is gone.
+
+    Returns:
+        (n_units,); a unit is removed but coupled at levels l with `units <= l < coupled_until`.
+    """
+    graph = table.graph
+    joins = np.array([layer.kind == LayerKind.JUNCTION for layer in graph.layers], dtype=bool)[
+        graph.unit_layer
+    ]
+    blocks = [block for block in table.of_kinds((EdgeKind.IDENTITY,)).blocks if joins[block.dst].any()]
+    alive = np.where(joins, 0, units).astype(np.uint8)
+    for block in blocks:
+        np.maximum.at(alive, block.dst[joins[block.dst]], alive[block.src][joins[block.dst]])
+    needed = np.where(joins, alive, 0).astype(np.uint8)
+    for block in reversed(blocks):
+        _pull(block, joins, needed)
+    return needed
+
+
+def _pull(block: BlockTable, joins: np.ndarray, needed: Levels) -> None:
+    into = joins[block.dst]
+    np.maximum.at(needed, block.src[into], needed[block.dst[into]])
+
+
+# The largest connected piece of the graph at every level of a sweep.
+
+
+def giant_shares(removal: Removal) -> Floats:
+    """Share of units in the largest weakly connected component, at every level.
+
+    Edges of the kinds that reachability follows, without direction. From the highest level down, each level
+    adds its edges between the components of the level before, so every edge is looked at once. Removed units
+    count as units, each alone.
+
+    Returns:
+        (n_levels,) in (0, 1].
+    """
+    table = removal.items.table
+    n_units = table.graph.n_units
+    src, dst, gone = _ends(removal)
+    order = np.argsort(gone, kind="stable")
+    bounds = np.searchsorted(gone[order], np.arange(removal.n_levels + 1), side="right")
+    labels = np.arange(n_units)
+    sizes = np.ones(n_units, dtype=np.int64)
+    shares = np.empty(removal.n_levels)
+    stop = len(order)
+    for level in reversed(range(removal.n_levels)):
+        added = order[bounds[level] : stop]
+        stop = int(bounds[level])
+        a, b = labels[src[added]], labels[dst[added]]
+        apart = a != b
+        if apart.any():
+            _, merged, n_parts = spanning_forest(a[apart], b[apart], len(sizes))
+            sizes = np.bincount(merged, weights=sizes, minlength=n_parts).astype(np.int64)
+            labels = merged[labels]
+        shares[level] = sizes.max() / n_units
+    return shares
+
+
+def _ends(removal: Removal) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
+    blocks = removal.items.table.of_kinds(REACH_KINDS).blocks
+    return (
+        np.concatenate([block.src for block in blocks]),
+        np.concatenate([block.dst for block in blocks]),
+        np.concatenate([removal.edges[block.edges] for block in blocks]),
+    )
+
 
 Counts = NDArray[np.int64]
 

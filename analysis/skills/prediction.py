@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gamma
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
+from scipy.integrate import quad
+from scipy.optimize import minimize_scalar
+from scipy.special import zeta
 
 from emergraph.analysis.skills.closedforms import (
+    Floats,
     emergence_duration,
     emergence_time,
     linear_strength,
@@ -14,19 +20,176 @@ from emergraph.analysis.skills.closedforms import (
     skill_frequencies,
 )
 from emergraph.analysis.skills.options import ModelParameters
-from emergraph.analysis.skills.scaling import (
-    PowerLaw,
-    compute_law,
-    data_law,
-    parameter_law,
-    time_law,
-    time_loss,
-)
 from emergraph.analysis.skills.shots import (
     data_by_definition,
     data_from_loss,
     parameter_strength,
 )
+
+# Scaling laws of the solvable model, with prefactors: loss against time, data, parameters and compute.
+
+_FAR = 60.0
+"""Beyond this u the integrands are below 1e-50."""
+
+
+def time_loss(
+    time: ArrayLike, frequencies: Floats, *, target: float = 1.0, start: float = 0.01, rate: float = 1.0
+) -> Floats:
+    """Return the loss `1/2 sum_k P(k) (S - R_k(T))^2` of the multilinear model.
+
+    Args:
+        time: (...) steps.
+        frequencies: (n_skills,) P(k).
+        target: S.
+        start: R(0).
+        rate: eta.
+    """
+    t = np.asarray(time, np.float64)[..., None]
+    strength = multilinear_strength(t, frequencies, target=target, start=start, rate=rate)
+    return np.asarray(0.5 * (frequencies * (target - strength) ** 2).sum(axis=-1))
+
+
+def parameter_loss(
+    parameters: ArrayLike, frequencies: Floats, *, target: float = 1.0, per_skill: float = 4
+) -> Floats:
+    """Return the loss `1/2 sum_k P(k) (S - R_k(N))^2` where N parameters serve the frequent skills first."""
+    from emergraph.analysis.skills.shots import parameter_strength
+
+    n = np.asarray(parameters, np.float64)[..., None]
+    strength = parameter_strength(n, np.arange(1, len(frequencies) + 1), target=target, per_skill=per_skill)
+    return np.asarray(0.5 * (frequencies * (target - strength) ** 2).sum(axis=-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerLaw:
+    """`loss = prefactor * x^exponent` for large x and infinitely many skills."""
+
+    axis: str
+    """time (steps), data (samples), parameters or compute (parameters times steps)."""
+    exponent: float
+    prefactor: float
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """The loss at x."""
+        return np.asarray(self.prefactor * np.asarray(x, np.float64) ** self.exponent)
+
+
+def time_law(alpha: float, *, target: float = 1.0, start: float = 0.01, rate: float = 1.0) -> PowerLaw:
+    """Return the law of time, exponent `-alpha / (alpha + 1)`.
+
+    With u = 2 eta S T A k^-(alpha+1) the sum over skills becomes
+    `S^2/2 A c^(-alpha/(alpha+1)) / (alpha+1) int_0^inf u^(-1/(alpha+1)) (1 + e^u / r)^-2 du`,
+    c = 2 eta S A and r = S / R(0) - 1.
+    """
+    c, amplitude = _speed(alpha, target, rate)
+    shape = _undone(alpha, target / start - 1, 0.0)
+    return PowerLaw(
+        axis="time",
+        exponent=-alpha / (alpha + 1),
+        prefactor=target**2 / 2 * amplitude * c ** (-alpha / (alpha + 1)) * shape,
+    )
+
+
+def data_law(alpha: float, *, target: float = 1.0, seen: float = 0.0) -> PowerLaw:
+    """Return the law of data of a one-shot learner, exponent `-alpha / (alpha + 1)`.
+
+    `(S - r)^2/2 A^(1/(alpha+1)) Gamma(alpha/(alpha+1)) / (alpha+1) D^(-alpha/(alpha+1))`.
+    """
+    amplitude = _amplitude(alpha)
+    shape = gamma(alpha / (alpha + 1)) / (alpha + 1)
+    return PowerLaw(
+        axis="data",
+        exponent=-alpha / (alpha + 1),
+        prefactor=(target - seen) ** 2 / 2 * amplitude ** (1 / (alpha + 1)) * shape,
+    )
+
+
+def parameter_law(alpha: float, *, target: float = 1.0, per_skill: float = 4) -> PowerLaw:
+    """Return the law of parameters, exponent `-alpha`: `S^2/2 A/alpha (N / N_c)^-alpha`."""
+    prefactor = target**2 / 2 * _amplitude(alpha) / alpha * per_skill**alpha
+    return PowerLaw(axis="parameters", exponent=-alpha, prefactor=prefactor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeLaw(PowerLaw):
+    """The law of compute, at the best number of parameters for each compute."""
+
+    size_exponent: float
+    """Best N is `size_prefactor * C^size_exponent`."""
+    size_prefactor: float
+
+
+def compute_law(
+    alpha: float, *, target: float = 1.0, start: float = 0.01, rate: float = 1.0, per_skill: float = 4
+) -> ComputeLaw:
+    """Return the law of compute C = N T, exponent `-alpha / (alpha + 2)`, best N as `C^(1 / (alpha + 2))`.
+
+    N parameters serve the skills up to K = N / N_c, which learn for T steps; those beyond stay unlearned.
+    With K = q c^(1/(alpha+1)), c = 2 eta S A T, the loss is `S^2/2 A c^(-alpha/(alpha+1)) h(q)`, and q is
+    chosen for the smallest loss at equal C.
+    """
+    c, amplitude = _speed(alpha, target, rate)
+    odds = target / start - 1
+    a1, a2 = alpha + 1, alpha + 2
+
+    def shape(q: float) -> float:
+        return float(_undone(alpha, odds, q**-a1) + q**-alpha / alpha)
+
+    best = minimize_scalar(
+        lambda log_q: np.log(shape(float(np.exp(log_q)))) + alpha / a2 * log_q,
+        bounds=(-8, 6),
+        method="bounded",
+    )
+    q = float(np.exp(best.x))
+    # C = N T with N = N_c q (c T)^(1/a1): T = [C / (N_c q c^(1/a1))]^(a1/a2)
+    step = per_skill * q * c ** (1 / a1)
+    prefactor = target**2 / 2 * amplitude * c ** (-alpha / a1) * step ** (alpha / a2) * shape(q)
+    return ComputeLaw(
+        axis="compute",
+        exponent=-alpha / a2,
+        prefactor=prefactor,
+        size_exponent=1 / a2,
+        size_prefactor=step ** (a1 / a2),
+    )
+
+
+def compute_loss(
+    parameters: ArrayLike, time: ArrayLike, frequencies: Floats, *, per_skill: float = 4, **model: float
+) -> Floats:
+    """Return the loss where only the first N / N_c skills are learned, for T steps."""
+    n, t = (np.asarray(values, np.float64)[..., None] for values in (parameters, time))
+    target = model.get("target", 1.0)
+    served = np.arange(1, len(frequencies) + 1) <= n / per_skill
+    strength = np.where(served, multilinear_strength(t, frequencies, **model), 0.0)
+    return np.asarray(0.5 * (frequencies * (target - strength) ** 2).sum(axis=-1))
+
+
+def local_slope(x: Floats, loss: Floats) -> float:
+    """Return the slope of log loss against log x, by least squares."""
+    return float(np.polyfit(np.log(x), np.log(loss), 1)[0])
+
+
+def _amplitude(alpha: float) -> float:
+    """A of P(k) = A k^-(alpha+1) for infinitely many skills."""
+    return float(1 / zeta(alpha + 1))
+
+
+def _speed(alpha: float, target: float, rate: float) -> tuple[float, float]:
+    amplitude = _amplitude(alpha)
+    return 2 * rate * target * amplitude, amplitude
+
+
+def _undone(alpha: float, odds: float, lowest: float) -> float:
+    """`1/(alpha+1) int_lowest^inf u^(-1/(alpha+1)) (1 + e^u / odds)^-2 du`."""
+    power = 1 - 1 / (alpha + 1)  # with v = u^power the singularity at 0 is gone
+
+    def integrand(v: float) -> float:
+        return float((1 + np.exp(v ** (1 / power)) / odds) ** -2 / power)
+
+    low, high = lowest**power, _FAR**power
+    if low >= high:
+        return 0.0
+    return float(quad(integrand, low, high, limit=200, epsabs=0, epsrel=1e-10)[0] / (alpha + 1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,19 +1,19 @@
 """All topology measures of a unit graph, each on the largest graph that it can be measured on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import igraph
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from emergraph.analysis.edgesets.forest import find_merges
+from emergraph.analysis.edgesets.ordering import descending
 from emergraph.analysis.notebook import ShownInNotebooks
-from emergraph.analysis.topology.backbone import backbone
 from emergraph.analysis.topology.communities import Communities, find_communities
-from emergraph.analysis.topology.motifs import block_motifs
 from emergraph.analysis.topology.options import TopologyOptions
-from emergraph.analysis.topology.persistence import neural_persistence
-from emergraph.analysis.topology.strengths import layer_fluctuation, unit_strengths
 from emergraph.analysis.topology.weightededges import (
     Floats,
     WeightedEdges,
@@ -23,7 +23,199 @@ from emergraph.analysis.topology.weightededges import (
 )
 from emergraph.analysis.topology.wholegraph import layer_graph, rich_club, small_world
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
-from emergraph.graphstore.records import EdgeKind
+from emergraph.errors import UsageError
+from emergraph.graphstore.records import PATH_KINDS, EdgeKind
+
+# Neural persistence of layers (Rieck et al., arXiv 1812.09764).
+
+
+def neural_persistence(
+    src: NDArray[np.integer],
+    dst: NDArray[np.integer],
+    weight: NDArray[np.floating],
+    *,
+    n_units: int,
+    w_max: float,
+    p: float = 2.0,
+) -> tuple[float, float]:
+    """Persistence of the components of one layer as edges appear from the strongest to the weakest.
+
+    With `w' = |w| / w_max`, every unit is born at 1 and dies at the w' of the edge of the maximum spanning
+    forest that joins it: `NP = (sum (1 - w')^p)^(1/p)` (eq. 1). All units of both layers are vertices: those
+    without edges, and parts that no edge joins, die at 0 as behind a weight of 0, so that removing edges
+    never lowers the persistence. The normalised form divides by the upper bound `(n - 1)^(1/p)` (eq. 2).
+
+    Args:
+        src: (n_edges,) units of one side.
+        dst: (n_edges,) units of the other side.
+        weight: (n_edges,) finite.
+        n_units: n, all units of both sides, with or without edges.
+        w_max: Largest absolute weight of the network.
+        p: Exponent, at least 1.
+
+    Returns:
+        NP and its normalised form in [0, 1]; zeros for fewer than two units.
+
+    Example:
+        >>> edges = np.array([0, 0, 1]), np.array([2, 3, 2]), np.array([1.0, 0.5, 0.25])
+        >>> [round(value, 6) for value in neural_persistence(*edges, n_units=4, w_max=1.0)]
+        [0.901388, 0.520416]
+    """
+    if n_units < 2:
+        return 0.0, 0.0
+    joined, ends = np.unique(np.concatenate([src, dst]), return_inverse=True)
+    strength = np.abs(weight.astype(np.float64)) / w_max
+    order = descending(strength).edges
+    n = len(joined)
+    merges = find_merges(ends[: len(src)], ends[len(src) :], order, np.arange(n), np.ones(n, dtype=np.int64))
+    deaths = strength[order[merges.position]]
+    total = float(((1 - deaths) ** p).sum()) + (n_units - 1 - len(deaths))
+    return total ** (1 / p), (total / (n_units - 1)) ** (1 / p)
+
+
+# Motifs of one block as a bipartite graph: stars and butterflies.
+
+MAX_FULL = 1 << 26
+"""Elements of a matrix that is multiplied in full where it is not sparse."""
+MAX_SIDE = 4096
+"""Butterflies are counted where the smaller side has at most so many units."""
+
+
+def block_motifs(src: NDArray[np.integer], dst: NDArray[np.integer]) -> dict[str, int | None]:
+    """Count motifs of a block without repeated pairs.
+
+    `diverging` and `converging`: pairs of edges with a common source, a common target. `butterflies`: two
+    sources and two targets with all four edges, `sum over pairs of units of C(common neighbours, 2)`.
+
+    Returns:
+        diverging, converging, butterflies (None where both sides exceed `MAX_SIDE`).
+
+    Example:
+        >>> block_motifs(np.array([0, 0, 1, 1]), np.array([2, 3, 2, 3]))
+        {'diverging': 2, 'converging': 2, 'butterflies': 1}
+    """
+    out_degree, in_degree = np.unique(src, return_counts=True)[1], np.unique(dst, return_counts=True)[1]
+    return {
+        "diverging": int((out_degree * (out_degree - 1) // 2).sum()),
+        "converging": int((in_degree * (in_degree - 1) // 2).sum()),
+        "butterflies": _butterflies(src, dst),
+    }
+
+
+def _butterflies(src: NDArray[np.integer], dst: NDArray[np.integer]) -> int | None:
+    sides = [np.unique(side, return_inverse=True) for side in (src, dst)]
+    (rows, row), (columns, column) = sorted(sides, key=lambda side: len(side[0]))
+    if len(rows) > MAX_SIDE:
+        return None
+    shape = (len(rows), len(columns))
+    matrix = csr_array((np.ones(len(row)), (row, column)), shape=shape)
+    if len(row) > 0.05 * len(rows) * len(columns) and len(rows) * len(columns) <= MAX_FULL:
+        full = matrix.toarray()
+        common = full @ full.T
+    else:
+        common = (matrix @ matrix.T).toarray()
+    pairs = common[np.triu_indices(len(rows), 1)].astype(np.int64)
+    return int((pairs * (pairs - 1) // 2).sum())
+
+
+# Degrees and strengths of units, and how much strengths fluctuate within a layer (arXiv 2110.02628).
+
+
+def unit_strengths(
+    graph: UnitGraph, *, kinds: Sequence[EdgeKind | str] = PATH_KINDS, bias: Floats | None = None
+) -> pl.DataFrame:
+    """Sum weights into and out of every unit, in one pass over the edges.
+
+    Args:
+        graph: The unit graph.
+        kinds: Kinds of edges; those without a parameter count in degrees only.
+        bias: (n_units,) biases, NaN for none.
+
+    Returns:
+        One row per unit: unit, in_degree, out_degree, in_strength, out_strength (signed sums), in_abs,
+        out_abs (sums of absolute values), strength (in + out), strength_abs (in_abs + out_abs),
+        strength_with_bias.
+
+    Example:
+        >>> from emergraph.analysis.layerednets import layered_net
+        >>> net = layered_net([np.array([[1.0, 3.0], [-2.0, 0.0]]), np.array([[2.0], [-1.0]])])
+        >>> unit_strengths(net)["strength"].to_list()
+        [4.0, -2.0, 1.0, 2.0, 1.0]
+    """
+    n = graph.n_units
+    sums = {name: np.zeros(n) for name in ("in_strength", "out_strength", "in_abs", "out_abs")}
+    degrees = {name: np.zeros(n, dtype=np.int64) for name in ("in_degree", "out_degree")}
+    for _, columns in graph.iter_edges(chosen_blocks(graph, kinds), columns=("src", "dst", "weight")):
+        weight = np.nan_to_num(
+            np.asarray(columns["weight"], dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0
+        )
+        for side, units in (("out", columns["src"]), ("in", columns["dst"])):
+            degrees[f"{side}_degree"] += np.bincount(units, minlength=n)
+            sums[f"{side}_strength"] += np.bincount(units, weights=weight, minlength=n)
+            sums[f"{side}_abs"] += np.bincount(units, weights=np.abs(weight), minlength=n)
+    total = sums["in_strength"] + sums["out_strength"]
+    with_bias = total + (0.0 if bias is None else np.nan_to_num(bias))
+    totals = {"strength": total, "strength_abs": sums["in_abs"] + sums["out_abs"]}
+    return pl.DataFrame({"unit": np.arange(n), **degrees, **sums, **totals, "strength_with_bias": with_bias})
+
+
+def layer_fluctuation(graph: UnitGraph, strength: NDArray[np.floating]) -> Floats:
+    """(n_layers,) standard deviation (ddof 0) of the units' strengths within each layer.
+
+    Args:
+        graph: The unit graph.
+        strength: (n_units,).
+
+    Example:
+        >>> from emergraph.analysis.layerednets import layered_net
+        >>> net = layered_net([np.array([[1.0, 3.0], [-2.0, 0.0]]), np.array([[2.0], [-1.0]])])
+        >>> layer_fluctuation(net, np.array([4.0, -2.0, 1.0, 2.0, 1.0])).tolist()
+        [3.0, 0.5, 0.0]
+    """
+    parts = [strength[layer.units] for layer in graph.layers]
+    return np.array([part.std() if len(part) else np.nan for part in parts])
+
+
+# The disparity filter: the edges that are stronger than chance within a unit (Serrano 2009).
+
+
+def disparity(edges: WeightedEdges) -> Floats:
+    """P-value of every edge under uniformly random splits of a unit's strength.
+
+    `p = (1 - w / s)^(k - 1)` with s the strength and k the degree of the unit; the smaller of the source's
+    value (over its outgoing edges) and the target's (over its incoming ones). A unit with one edge says
+    nothing: p = 1. M. Á. Serrano, M. Boguñá, A. Vespignani, PNAS 106, 6483 (2009), eq. 2.
+
+    Returns:
+        (n_edges,) in [0, 1].
+
+    Example:
+        >>> star = WeightedEdges(n_units=3, src=np.array([0, 0]), dst=np.array([1, 2]),
+        ...     weight=np.array([3.0, 1.0]), n_left_out=0)
+        >>> disparity(star).tolist()
+        [0.25, 0.75]
+    """
+    weight = edges.strength
+    p = np.ones(len(weight))
+    for units in (edges.src, edges.dst):
+        strength = np.bincount(units, weights=weight, minlength=edges.n_units)[units]
+        degree = np.bincount(units, minlength=edges.n_units)[units]
+        share = np.divide(weight, strength, out=np.zeros_like(weight), where=strength > 0)
+        own = np.where(degree > 1, (1 - np.minimum(share, 1.0)) ** (degree - 1), 1.0)
+        np.minimum(p, own, out=p)
+    return p
+
+
+def backbone(edges: WeightedEdges, alpha: float) -> WeightedEdges:
+    """The edges whose disparity p-value is below alpha.
+
+    Raises:
+        UsageError: alpha is not in (0, 1].
+    """
+    if not 0 < alpha <= 1:
+        raise UsageError(f"alpha {alpha}: expected a number in (0, 1]")
+    return edges.only(disparity(edges) < alpha)
+
 
 MAX_MOTIF_EDGES = 4_000_000
 """Blocks with more edges have no motif counts."""

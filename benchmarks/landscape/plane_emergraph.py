@@ -9,7 +9,7 @@ from contestant import mlp_of, serve
 from emergraph.analysis.landscape.engine_torch import TorchEvaluator
 from emergraph.analysis.landscape.extrema import count_extrema
 from emergraph.analysis.landscape.merge_tree import merge_tree, summarise
-from emergraph.analysis.landscape.speed import fastest, variants
+from emergraph.analysis.landscape.modelsurvey import fastest, variants
 from emergraph.analysis.landscape.sweep import run_sweep
 from emergraph.analysis.landscape.tasks import plane_tasks
 

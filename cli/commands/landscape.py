@@ -1,14 +1,24 @@
 """`emergraph landscape`: how rugged the loss is around a model's own weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
+from emergraph.analysis.landscape.options import (
+    Backend,
+    LossKind,
+    ModelOptions,
+    ParallelOptions,
+    SurveyOptions,
+    TargetOptions,
+)
 from emergraph.analysis.view import View
+from emergraph.choices import unknown
 from emergraph.cli.app import command
-from emergraph.cli.landscapeoptions import connected, evaluation
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
@@ -19,9 +29,75 @@ from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey
     from emergraph.analysis.landscape.surveyresult import Survey
     from emergraph.analysis.landscape.sweep import Progress
+
+
+# What `emergraph landscape` evaluates on and where, from its options.
+
+
+def evaluation(
+    how: ModelOptions,
+    inputs: InputOptions,
+    target: TargetOptions,
+    parallel: ParallelOptions,
+    *,
+    limits: Limits,
+    links: Links,
+) -> ModelOptions:
+    """The options of an evaluation with what files hold.
+
+    Raises:
+        UsageError: The target is not among the inputs.
+        InvalidInputError: The file of inputs cannot be read.
+    """
+    from emergraph.analysis.landscape.sweep import Parallelism
+    from emergraph.exporters.runtime.limits import RunLimits
+
+    arrays = inputs.arrays()
+    backend = parallel.backend
+    labelled = how.loss is LossKind.AUTO and target.target is not None
+    return replace(
+        how,
+        inputs={name: array for name, array in arrays.items() if name != target.target},
+        input_shapes=inputs.shapes(),
+        samples=how.samples if inputs.inputs is None else None,
+        targets=_target(target.target, arrays),
+        loss=LossKind.CROSS_ENTROPY if labelled else how.loss,
+        root=links.root,
+        limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
+        parallelism=None if backend is None else Parallelism(backend=backend, n_jobs=parallel.jobs),
+        source=inputs.kept() | target.kept(),
+    )
+
+
+@contextmanager
+def connected(parallel: ParallelOptions) -> Iterator[None]:
+    """Keep the cluster of --backend, if it is one, while the body runs.
+
+    Raises:
+        UsageError: Nothing answers there.
+        MissingExtraError: The backend is not installed.
+    """
+    from emergraph.analysis.landscape.cluster import cluster
+
+    if parallel.backend not in (Backend.DASK, Backend.RAY):
+        yield
+        return
+    with cluster(parallel.backend, address=parallel.cluster, n_jobs=parallel.jobs):
+        yield
+
+
+def _target(name: str | None, arrays: "dict[str, NDArray[np.generic]]") -> "NDArray[np.generic] | None":
+    if name is None:
+        return None
+    if name not in arrays:
+        raise UsageError(unknown("--target", name, sorted(arrays)))
+    return arrays[name]
 
 
 @command(

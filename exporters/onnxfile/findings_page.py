@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from emergraph.exporters.onnxfile.registry import FILE_KINDS, KINDS, FindingKind, Severity
+from emergraph.exporters.onnxfile.findings import FILE_KINDS, KINDS, FindingKind, Severity
 from emergraph.exporters.weightfiles.registry import WEIGHT_KINDS
 
 _INTRODUCTION = """# Findings

@@ -2,17 +2,19 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, SparseTensorProto, TensorProto
+import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from onnx import AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.onnxfile.attributes import node_findings
+from emergraph.exporters.onnxfile.dtypes import RAW_DATA
 from emergraph.exporters.onnxfile.external import KNOWN_KEYS, ExternalFiles
 from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
 from emergraph.exporters.onnxfile.functions import function_findings
@@ -21,13 +23,180 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import MappedFile, map_model
 from emergraph.exporters.onnxfile.report import FindingLog
 from emergraph.exporters.onnxfile.scopes import run_order, scope_findings, scopes
-from emergraph.exporters.onnxfile.source import TensorSource
-from emergraph.exporters.onnxfile.sparse import SparseTensor
-from emergraph.exporters.onnxfile.tensors import OnnxTensor
-from emergraph.exporters.onnxfile.texts import text_findings
+from emergraph.exporters.onnxfile.sparse import SparseTensor, checked_sparse
+from emergraph.exporters.onnxfile.stored import Stored, in_file, inline_values
+from emergraph.exporters.onnxfile.tensors import OnnxTensor, check_declared, checked_tensor
 from emergraph.exporters.onnxfile.traverse import Body, bodies, body_tensors
-from emergraph.exporters.onnxfile.versions import version_findings
-from emergraph.exporters.onnxfile.weightless_model import LightModel, lighten
+from emergraph.exporters.onnxfile.weightless_model import MAPPED_LOCATION, LightModel, MappedValues, lighten
+from emergraph.exporters.operations import normal_domain
+
+# From a TensorProto of the weightless model to its values, wherever they are.
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """Where the tensors of a weightless model find their values."""
+
+    content: memoryview
+    """The model file."""
+    mapped: Mapping[int, MappedValues]
+    """Values that were left in it, by offset."""
+    external: ExternalFiles
+
+    def tensor_of(self, proto: TensorProto) -> OnnxTensor:
+        """Return the tensor behind a proto of the weightless model, checked.
+
+        Raises:
+            InvalidInputError: Type, shape and values do not fit each other.
+            UnsafeInputError: External data that leads outside, absurd sizes.
+        """
+        where = f"tensor {printable(proto.name)!r}"
+        if proto.HasField("segment"):
+            raise refusal("ONNX-TENSOR-SEGMENT", "is stored in segments, which no reader supports", where)
+        if proto.data_location == TensorProto.EXTERNAL:
+            stored = self._outside(proto, where)
+        else:
+            stored = inline_values(proto, where)
+        return checked_tensor(proto.name, proto.data_type, tuple(proto.dims), stored)
+
+    def sparse_tensor_of(self, proto: SparseTensorProto) -> SparseTensor:
+        """Return the sparse tensor behind a proto of the weightless model, its indices checked."""
+        return checked_sparse(self.tensor_of(proto.values), self.tensor_of(proto.indices), tuple(proto.dims))
+
+    def _outside(self, proto: TensorProto, where: str) -> Stored:
+        entries = {entry.key: entry.value for entry in proto.external_data}
+        if len(entries) < len(proto.external_data):
+            raise refusal("ONNX-WIRE-DUPLICATE", "external data has a key twice; readers disagree", where)
+        if entries.get("location") == MAPPED_LOCATION:
+            values = self.mapped[int(entries["offset"])]
+            return in_file(self.content[values.start : values.end], values.field)
+        element = check_declared(proto.data_type, tuple(proto.dims), where)
+        if element.name == "string":
+            raise refusal("ONNX-TENSOR-DATA", "text outside the file, which cannot hold it", where)
+        n_bytes = element.n_bytes(math.prod(proto.dims))
+        return in_file(self.external.values(entries, n_bytes, where), RAW_DATA)
+
+
+# Operations and their attributes: each with a type, each attribute once and with one kind of value.
+
+VALUE_FIELDS: dict[int, str] = {
+    AttributeProto.FLOAT: "f",
+    AttributeProto.INT: "i",
+    AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.TYPE_PROTO: "tp",
+    AttributeProto.FLOATS: "floats",
+    AttributeProto.INTS: "ints",
+    AttributeProto.STRINGS: "strings",
+    AttributeProto.TENSORS: "tensors",
+    AttributeProto.GRAPHS: "graphs",
+    AttributeProto.SPARSE_TENSORS: "sparse_tensors",
+    AttributeProto.TYPE_PROTOS: "type_protos",
+}
+"""The field of an AttributeProto that holds the value, by type."""
+_VALUES = frozenset(VALUE_FIELDS.values())
+
+
+def node_findings(bodies: Sequence[Body]) -> Iterator[Finding]:
+    """Yield operations without a type, and attributes that readers would read differently."""
+    for body in bodies:
+        for node in body.proto.node:
+            problem = _problem(node)
+            if problem is not None:
+                where = f"operation {printable(node.name)!r}" if node.name else f"a {printable(node.op_type)}"
+                yield Finding("ONNX-NODE-INVALID", problem, where)
+
+
+def _problem(node: NodeProto) -> str | None:
+    if not node.op_type:
+        return "no operation type"
+    seen: set[str] = set()
+    for attribute in node.attribute:
+        name = attribute.name
+        if not name:
+            return "an attribute without a name"
+        if name in seen:
+            return f"attribute {printable(name)!r} is given twice"
+        seen.add(name)
+        held = [descriptor.name for descriptor, _ in attribute.ListFields() if descriptor.name in _VALUES]
+        expected = VALUE_FIELDS.get(attribute.type)
+        if attribute.type != AttributeProto.UNDEFINED and expected is None:
+            return f"attribute {printable(name)!r} has type {attribute.type}, which ONNX does not define"
+        if len(held) > 1 or (expected is not None and held not in ([], [expected])):
+            return f"attribute {printable(name)!r} holds {' and '.join(held)}; expected {expected or 'one'}"
+    return None
+
+
+# IR and operator set versions: known, unknown, contradictory.
+
+_NEWEST: dict[str, int] = {domain: newest for domain, (_, newest) in onnx.defs.C.schema_version_map().items()}
+"""Newest operator set of each domain that the installed onnx package knows."""
+_MAX_VERSION = (1 << 31) - 1
+"""What the onnx package can look up."""
+
+
+def version_findings(model: ModelProto, bodies: Sequence[Body]) -> Iterator[Finding]:
+    """Yield what a reader should know about versions, and contradictions between them."""
+    newest_ir = int(onnx.IR_VERSION)
+    if not 1 <= model.ir_version <= newest_ir:
+        yield Finding("ONNX-IR-VERSION", f"IR version {model.ir_version}; known are 1 to {newest_ir}")
+    yield from _import_findings(model.opset_import, "")
+    imported = {normal_domain(entry.domain) for entry in model.opset_import}
+    for function in model.functions:
+        yield from _import_findings(function.opset_import, f"function {printable(function.name)!r}")
+        imported.update(normal_domain(entry.domain) for entry in function.opset_import)
+        imported.add(normal_domain(function.domain))
+    used = {normal_domain(node.domain) for body in bodies for node in body.proto.node}
+    for domain in sorted(used - imported):
+        yield Finding("ONNX-OPSET-MISSING", f"operator set {_shown(domain)} is used but not imported")
+
+
+def _import_findings(entries: Sequence[OperatorSetIdProto], where: str) -> Iterator[Finding]:
+    versions: dict[str, int] = {}
+    for entry in entries:
+        domain = normal_domain(entry.domain)
+        if versions.setdefault(domain, entry.version) != entry.version:
+            yield Finding(
+                "ONNX-OPSET-CONFLICT",
+                f"operator set {_shown(domain)} is imported as {versions[domain]} and as {entry.version}",
+                where,
+            )
+        newest = _NEWEST.get(domain, _MAX_VERSION)
+        if not 1 <= entry.version <= _MAX_VERSION:
+            message = f"operator set {_shown(domain)} has version {entry.version}; expected 1 or more"
+            yield Finding("ONNX-OPSET-INVALID", message, where)
+        elif entry.version > newest:
+            message = f"operator set {_shown(domain)} has version {entry.version}; known are 1 to {newest}"
+            yield Finding("ONNX-OPSET-RANGE", message, where)
+
+
+def _shown(domain: str) -> str:
+    return printable(domain or "ai.onnx")
+
+
+# Text fields that are not UTF-8: protobuf hands them out as bytes, which no caller expects.
+
+
+def text_findings(message: Message) -> Iterator[Finding]:
+    """Yield the text fields of a message, and of all messages in it, that are not UTF-8.
+
+    Slow (it looks at everything): called only for files with bytes beyond ASCII where text stands.
+    """
+    stack = [message]
+    while stack:
+        for descriptor, value in stack.pop().ListFields():
+            values = value if descriptor.is_repeated else (value,)
+            if descriptor.type == FieldDescriptor.TYPE_MESSAGE:
+                stack.extend(values)
+            elif descriptor.type == FieldDescriptor.TYPE_STRING:
+                for text in values:
+                    if not isinstance(text, str):
+                        yield Finding(
+                            "ONNX-WIRE-TEXT", f"{descriptor.full_name} is not UTF-8: {printable(text)}"
+                        )
+
 
 _MANY_ELEMENTS = 1 << 31
 

@@ -3,8 +3,7 @@
 from collections import Counter
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
-from emergraph.exporters.onnxfile.registry import Severity
+from emergraph.exporters.onnxfile.findings import Finding, Severity, finding_of, refusal
 
 
 class FindingLog:

@@ -6,28 +6,159 @@ the location `MAPPED_LOCATION` and the values' offset and length in the file.
 Memory: what is left, plus nothing that grows with the values.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from emergraph.errors import EmergraphError
 from emergraph.exporters.onnxfile.dtypes import DATA_FIELDS, RAW_DATA, STRING_DATA
 from emergraph.exporters.onnxfile.findings import Finding, refusal
 from emergraph.exporters.onnxfile.limits import ReadLimits
-from emergraph.exporters.onnxfile.message_kinds import (
-    BYTES_PER_FIELD,
-    BYTES_PER_MESSAGE,
-    KINDS,
-    NOT_TEXT_IN_TENSOR,
-    TENSOR_GROWTH,
-    MessageKind,
-)
-from emergraph.exporters.onnxfile.wire import (
-    BYTES,
-    VARINT,
-    encode_bytes,
-    encode_bytes_header,
-    encode_varint,
-    read_varint,
-    scan_fields,
-)
+
+# What the reader must know of ONNX's schema: where tensors are, and how much memory fields can take.
+
+
+@dataclass(frozen=True)
+class MessageKind:
+    """What of a kind of message matters here; field numbers of onnx.proto."""
+
+    name: str
+    children: dict[int, str]
+    """Fields that lead to tensors, and the names of their kinds."""
+    singular: frozenset[int] = frozenset()
+    """Those of them that may stand once."""
+    growth: dict[int, int] = field(default_factory=dict)
+    """Fields whose parsed form can be many times their encoded size, and how many times."""
+    not_text: frozenset[int] = frozenset()
+    """Fields of numbers or bytes."""
+
+
+# Measured with upb: a message takes 100 to 300 bytes however short its encoding, an empty text in a list 16,
+# a dimension of a shape (2 bytes at least) 64, an integer (1 byte at least) 8 to 16.
+BYTES_PER_MESSAGE, BYTES_PER_FIELD, _NESTED, _INTEGERS = 300, 64, 32, 16
+
+KINDS: dict[str, MessageKind] = {
+    kind.name: kind
+    for kind in (
+        MessageKind(
+            "model",
+            {7: "graph", 20: "training", 25: "function"},
+            singular=frozenset({7}),
+            growth={8: _NESTED, 14: _NESTED, 26: _NESTED},
+        ),
+        MessageKind(
+            "graph",
+            {1: "node", 5: "tensor", 15: "sparse"},
+            growth={11: _NESTED, 12: _NESTED, 13: _NESTED, 14: _NESTED, 16: _NESTED},
+        ),
+        MessageKind("function", {7: "node", 11: "attribute"}, growth={9: _NESTED, 12: _NESTED, 14: _NESTED}),
+        MessageKind("node", {5: "attribute"}, growth={9: _NESTED, 10: _NESTED}),
+        MessageKind(
+            "attribute",
+            {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+            singular=frozenset({5, 6, 22}),
+            growth={8: _INTEGERS, 14: _NESTED, 15: _NESTED},
+            not_text=frozenset({4, 7, 8, 9}),
+        ),
+        MessageKind(
+            "sparse",
+            {1: "tensor", 2: "tensor"},
+            singular=frozenset({1, 2}),
+            growth={3: _INTEGERS},
+            not_text=frozenset({3}),
+        ),
+    )
+}
+"""Messages that are looked into; tensors are read by their own code, training graphs are left out."""
+TENSOR_GROWTH = {1: _INTEGERS, 5: _INTEGERS, 7: _INTEGERS, 11: _INTEGERS, 13: _NESTED, 16: _NESTED}
+"""`growth` of a tensor's fields."""
+NOT_TEXT_IN_TENSOR = frozenset({1, 2, 3, 14, *DATA_FIELDS})
+"""`not_text` of a tensor's fields."""
+
+
+# The protobuf wire format, read in place: fields as positions in a buffer, every length checked.
+
+VARINT, FIXED64, BYTES, START_GROUP, END_GROUP, FIXED32 = range(6)
+"""Wire types."""
+
+_MAX_VARINT_BYTES = 10
+_MAX_TAG = (1 << 32) - 1
+
+
+def damaged(what: str, position: int) -> EmergraphError:
+    """Return the error for a malformed encoding at a byte position."""
+    return refusal(
+        "ONNX-WIRE-DAMAGED", f"damaged or cut off: {what} at byte {position}; fetch the file again"
+    )
+
+
+def read_varint(buffer: memoryview, position: int, end: int) -> tuple[int, int]:
+    """Read a base-128 integer; return it (modulo 2^64) and the position behind it."""
+    value = shift = 0
+    for at in range(position, min(end, position + _MAX_VARINT_BYTES)):
+        byte = buffer[at]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at + 1
+        shift += 7
+    raise damaged("an integer without end", position)
+
+
+def scan_fields(buffer: memoryview, position: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield the fields of the message in `buffer[position:end]`.
+
+    Yields:
+        Field number, wire type, start of the tag, start of the value, end of the value.
+
+    Raises:
+        InvalidInputError: A field runs past the end of the message, or a tag is malformed.
+    """
+    while position < end:
+        start = position
+        tag = buffer[position]
+        position += 1
+        if tag >= 0x80:
+            tag, position = read_varint(buffer, start, end)
+        wire = tag & 7
+        if tag < 8 or tag > _MAX_TAG:
+            raise damaged("a field without a valid number", start)
+        if wire == BYTES:
+            if position < end and buffer[position] < 0x80:  # nearly always; a call less
+                length, value = buffer[position], position + 1
+            else:
+                length, value = read_varint(buffer, position, end)
+            position = value + length
+        elif wire == VARINT:
+            value = position
+            _, position = read_varint(buffer, position, end)
+        elif wire in {FIXED32, FIXED64}:
+            value = position
+            position += 4 if wire == FIXED32 else 8
+        else:
+            raise damaged(f"a field of wire type {wire}, which ONNX never has,", start)
+        if position > end:
+            raise damaged("a field that is longer than what holds it", start)
+        yield tag >> 3, wire, start, value, position
+
+
+def encode_varint(value: int) -> bytes:
+    """Return the base-128 encoding of a non-negative integer."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_bytes_header(number: int, length: int) -> bytes:
+    """Return tag and length of a length-delimited field."""
+    return encode_varint(number << 3 | BYTES) + encode_varint(length)
+
+
+def encode_bytes(number: int, content: bytes) -> bytes:
+    """Return a whole length-delimited field."""
+    return encode_bytes_header(number, len(content)) + content
+
 
 MAPPED_LOCATION = "*emergraph/values-in-the-model-file*"
 """`location` of tensors whose values were left in the file. No file may use it itself."""

@@ -19,17 +19,20 @@ from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.partial import (
+    SEGMENT_NODES,
     Blocked,
+    CannotCutError,
+    Feeds,
+    InputSearch,
     RunnablePart,
     runnable_part,
+    segments,
     stand_in,
     stand_in_shapes,
 )
 from emergraph.exporters.runtime.process import Fetched, HandOver, ModelProcess
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
-from emergraph.exporters.runtime.search import Feeds, InputSearch
-from emergraph.exporters.runtime.segments import SEGMENT_NODES, CannotCutError, segments
 from emergraph.exporters.runtime.sizes import Shape, declared_text
 from emergraph.exporters.runtime.sources import as_source
 

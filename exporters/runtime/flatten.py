@@ -12,18 +12,134 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.runtime.constant_nodes import constant_tensor, dense_of_sparse
 from emergraph.exporters.runtime.flat_model import FlatModel, flat_input
-from emergraph.exporters.runtime.function_calls import (
-    Bindings,
-    bound_attribute,
-    call_bindings,
-    check_versions,
-    opset_versions,
-)
 from emergraph.exporters.runtime.oldversions import FIRST_VERSION, modernised
 from emergraph.exporters.runtime.ordering import in_data_order
-from emergraph.exporters.runtime.quoting import quoted
-from emergraph.exporters.runtime.scopes import Scope, UniqueNames
+from emergraph.exporters.runtime.quoting import plain, quoted
 from emergraph.exporters.trainingmode import Training, settle, trains
+
+# Names while a model is flattened: lexical scopes, and names that are unique over all of them.
+
+
+class UniqueNames:
+    """Hands out names that were not handed out before."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def claim(self, name: str, prefix: str) -> str:
+        """Return `name` if it is free, else one made of prefix and name that is."""
+        candidate = name
+        if candidate in self._used:
+            candidate = f"{prefix}/{name}" if prefix else name
+        count = 2
+        stem = candidate
+        while candidate in self._used:
+            candidate = f"{stem}_{count}"
+            count += 1
+        self._used.add(candidate)
+        return candidate
+
+
+class Scope:
+    """Maps the names that one graph or function body uses to flat names, with what is outside behind it."""
+
+    def __init__(self, parent: "Scope | None" = None) -> None:
+        self.parent = parent
+        self.names: dict[str, str] = {"": ""}
+
+    def bind(self, name: str, flat: str) -> None:
+        """Let `name` mean the flat name `flat` in this scope and the scopes within."""
+        if name in self.names:
+            raise InvalidInputError(
+                f"tensor {quoted(name)} is defined twice in one graph; expected every name to be defined once"
+            )
+        self.names[name] = flat
+
+    def knows(self, name: str) -> bool:
+        """Whether this very scope (not an outer one) binds the name."""
+        return name in self.names
+
+    def resolve(self, name: str, reader: str) -> str:
+        """The flat name behind `name`; `reader` is what asks for it, for the error message."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return scope.names[name]
+            scope = scope.parent
+        raise InvalidInputError(
+            f"{quoted(reader)} reads tensor {quoted(name)}, which no operation, initializer or input defines"
+        )
+
+    def resolve_all(self, names: Iterable[str], reader: str) -> list[str]:
+        """The flat names behind several names."""
+        return [self.resolve(name, reader) for name in names]
+
+
+# What a call of a local function means: its attributes, and the versions of operations it was made for.
+
+Bindings = Mapping[str, onnx.AttributeProto]
+
+
+def bound_attribute(attribute: onnx.AttributeProto, bindings: Bindings) -> onnx.AttributeProto | None:
+    """The attribute itself, or what a reference to an attribute of the enclosing function means.
+
+    None where the call leaves the referenced attribute out.
+    """
+    if not attribute.ref_attr_name:
+        return attribute
+    value = bindings.get(attribute.ref_attr_name)
+    if value is None:
+        return None
+    bound = onnx.AttributeProto()
+    bound.CopyFrom(value)
+    bound.name = attribute.name
+    return bound
+
+
+def call_bindings(function: onnx.FunctionProto, call: onnx.NodeProto, outer: Bindings) -> Bindings:
+    """What the attributes of a function mean in one call of it."""
+    bindings = {attribute.name: attribute for attribute in function.attribute_proto}
+    for attribute in call.attribute:
+        bound = bound_attribute(attribute, outer)
+        if bound is not None:
+            bindings[attribute.name] = bound
+    return bindings
+
+
+def check_versions(function: onnx.FunctionProto, opsets: dict[str, int]) -> None:
+    """Refuse a function made for another version of an operation than the one the model means.
+
+    Domains that only the function imports are added to `opsets`.
+    """
+    for domain, version in opset_versions(function.opset_import).items():
+        outer = opsets.setdefault(domain, version)
+        if outer == version:
+            continue
+        for node in function.node:
+            if normal_domain(node.domain) == domain and _differs(node.op_type, domain, version, outer):
+                raise InvalidInputError(
+                    f"local function {quoted(function.name)} uses {plain(node.op_type)} of opset {version}, "
+                    f"the model opset {outer}, and the two differ; expected one version: convert the model "
+                    "with onnx.version_converter"
+                )
+
+
+def opset_versions(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    """Version per domain."""
+    return {normal_domain(entry.domain): int(entry.version) for entry in imports}
+
+
+def _differs(op: str, domain: str, one: int, other: int) -> bool:
+    """Whether two opset versions hold different versions of an operation; unknown ones do not differ."""
+    if not onnx.defs.has(op, domain):
+        return False
+    try:
+        first = onnx.defs.get_schema(op, one, domain)
+        second = onnx.defs.get_schema(op, other, domain)
+    except onnx.defs.SchemaError:
+        return True
+    return bool(first.since_version != second.since_version)
+
 
 MAX_NESTING = 120
 """Subgraphs within subgraphs; protobuf itself refuses files beyond about 33 levels, functions add some."""

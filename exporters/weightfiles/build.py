@@ -4,17 +4,122 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.collect import Leaf
 from emergraph.exporters.weightfiles.dtypes import DECODED, stored_bytes
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.numpyobjects import NumpyArray
-from emergraph.exporters.weightfiles.placeholders import NoData, SparseRef, StorageRef, TensorRef, wrong_value
-from emergraph.exporters.weightfiles.quantized import quantization
+from emergraph.exporters.weightfiles.numpyobjects import (
+    Named,
+    NoData,
+    NumpyArray,
+    SparseRef,
+    StorageRef,
+    TensorRef,
+    wrong_value,
+)
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
-from emergraph.exporters.weightfiles.sparse import sparse_reader
-from emergraph.exporters.weightfiles.tensors import Array, LazyTensor, check_bounds, strided_reader
+from emergraph.exporters.weightfiles.tensors import (
+    Array,
+    LazyTensor,
+    Quantization,
+    check_bounds,
+    check_shape,
+    strided_reader,
+)
 from emergraph.exporters.weightfiles.weightfile import Skipped
+
+# Sparse tensors written out as dense arrays, every index checked first.
+
+
+def sparse_reader(layout: str, parts: list[Array], shape: tuple[int, ...], where: str) -> Callable[[], Array]:
+    """Return what reads a sparse tensor as a dense array; entries that repeat are added up, as torch does.
+
+    Args:
+        layout: "torch.sparse_coo", "torch.sparse_csr" or "torch.sparse_csc".
+        parts: (indices, values), or (compressed indices, plain indices, values).
+        shape: Dimensions of the dense array.
+        where: How to name the tensor in messages.
+
+    Raises:
+        InvalidInputError: parts that do not fit each other or the shape (PICKLE-VALUE, TENSOR-SHAPE).
+    """
+    values = parts[-1]
+    check_shape(shape, values.dtype.name, where)
+    if any(part.dtype.kind not in "iu" for part in parts[:-1]) or values.ndim != 1:
+        raise wrong_value(f"the sparse tensor {where}")
+    if layout == "torch.sparse_coo":
+        indices = parts[0].astype(np.int64)
+        if len(parts) != 2 or indices.shape != (len(shape), len(values)):
+            raise wrong_value(f"the sparse tensor {where}")
+    else:
+        indices = _expanded(parts, shape, transposed=layout == "torch.sparse_csc", where=where)
+    bounds = np.array(shape, np.int64)[:, None]
+    if np.any(indices < 0) or np.any(indices >= bounds):
+        raise wrong_value(f"the sparse tensor {where}")
+
+    def read() -> Array:
+        dense = np.zeros(shape, values.dtype)
+        np.add.at(dense, tuple(indices), values)
+        return dense
+
+    return read
+
+
+def _expanded(
+    parts: list[Array], shape: tuple[int, ...], *, transposed: bool, where: str
+) -> NDArray[np.int64]:
+    """Return row and column of every entry from compressed rows (or columns)."""
+    if len(parts) != 3 or len(shape) != 2 or parts[0].ndim != 1 or parts[1].ndim != 1:
+        raise wrong_value(f"the sparse tensor {where}")
+    starts, plain = parts[0].astype(np.int64), parts[1].astype(np.int64)
+    lines = shape[1] if transposed else shape[0]
+    counts = np.diff(starts)
+    fits = len(starts) == lines + 1 and len(plain) == len(parts[2])
+    if not fits or starts[0] != 0 or starts[-1] != len(plain) or np.any(counts < 0):
+        raise wrong_value(f"the sparse tensor {where}")
+    major = np.repeat(np.arange(lines), counts)
+    return np.stack([plain, major] if transposed else [major, plain])
+
+
+# The scales of torch's quantized tensors.
+
+
+def quantization(ref: TensorRef, read: Callable[[TensorRef], Array], where: str) -> Quantization:
+    """Return scales and zero points of a quantized tensor, checked against its shape.
+
+    Args:
+        ref: The tensor, with the parameters of its scheme as torch pickles them: (per_tensor_affine, scale,
+            zero_point) or (per_channel_affine, scales, zero_points, axis).
+        read: Gives the values of a checked tensor.
+        where: How to name the tensor in messages.
+
+    Raises:
+        InvalidInputError: parameters that do not fit the tensor (PICKLE-VALUE).
+    """
+    scheme = ref.scheme or ()
+    kind = scheme[0].name if scheme and isinstance(scheme[0], Named) else ""
+    if kind == "per_tensor_affine" and len(scheme) == 3:
+        scale, zero = scheme[1], scheme[2]
+        if isinstance(scale, (int, float)) and isinstance(zero, (int, float)):
+            return Quantization(scale=(float(scale),), zero_point=(float(zero),), axis=None)
+    if kind.startswith("per_channel_affine") and len(scheme) == 4:
+        axis = scheme[3]
+        if type(axis) is int and 0 <= axis < len(ref.shape):
+            scales, zeros = (_values(part, read, ref.shape[axis], where) for part in scheme[1:3])
+            return Quantization(scale=scales, zero_point=zeros, axis=axis)
+    raise wrong_value(f"the quantized tensor {where}")
+
+
+def _values(part: object, read: Callable[[TensorRef], Array], count: int, where: str) -> tuple[float, ...]:
+    if isinstance(part, list) and len(part) == count and all(isinstance(item, (int, float)) for item in part):
+        return tuple(float(item) for item in part)
+    if isinstance(part, TensorRef) and part.shape == (count,):
+        return tuple(float(value) for value in read(part).astype(np.float64))
+    raise wrong_value(f"the quantized tensor {where}")
+
 
 Loader = Callable[[str, int], memoryview]
 """Gives the bytes of a storage by its key; the number of bytes that the pickle declares comes with it."""

@@ -8,7 +8,7 @@ from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.collect import Collected, Leaf, Path, collect, strip_wrappers
 from emergraph.exporters.weightfiles.globals import refuse_foreign
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.placeholders import NoData, SparseRef, TensorRef
+from emergraph.exporters.weightfiles.numpyobjects import NoData, SparseRef, TensorRef
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
 from emergraph.exporters.weightfiles.tensors import LazyTensor
 from emergraph.exporters.weightfiles.unpickle import Unpickled

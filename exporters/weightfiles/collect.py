@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.numpyobjects import NumpyArray
-from emergraph.exporters.weightfiles.placeholders import (
+from emergraph.exporters.weightfiles.numpyobjects import (
     Function,
     Named,
     NoData,
+    NumpyArray,
     Opaque,
     SparseRef,
     StorageRef,

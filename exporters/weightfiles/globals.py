@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 
-from emergraph.exporters.weightfiles.placeholders import shown_name
+from emergraph.exporters.weightfiles.numpyobjects import shown_name
 from emergraph.exporters.weightfiles.rebuild import ALLOWED
 from emergraph.exporters.weightfiles.refuse import refusal
 

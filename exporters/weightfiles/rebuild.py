@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from emergraph.exporters.weightfiles.dtypes import TORCH_DTYPES, TORCH_STORAGES
-from emergraph.exporters.weightfiles.numpyobjects import NUMPY_GLOBALS
-from emergraph.exporters.weightfiles.placeholders import (
+from emergraph.exporters.weightfiles.numpyobjects import (
+    NUMPY_GLOBALS,
     Function,
     InertDict,
     Named,

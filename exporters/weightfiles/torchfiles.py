@@ -9,7 +9,7 @@ from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
 from emergraph.exporters.weightfiles.dtypes import stored_bytes
 from emergraph.exporters.weightfiles.globals import NOT_NEEDED, Policy
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.placeholders import StorageRef
+from emergraph.exporters.weightfiles.numpyobjects import StorageRef
 from emergraph.exporters.weightfiles.refuse import Finding, refusal
 from emergraph.exporters.weightfiles.unpickle import Unpickled, unpickle
 from emergraph.exporters.weightfiles.zipstrict import StrictZip

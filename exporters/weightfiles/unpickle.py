@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, Verdict, judge, refuse_foreign
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.picklescan import scan_pickle
-from emergraph.exporters.weightfiles.placeholders import (
+from emergraph.exporters.weightfiles.numpyobjects import (
     Function,
     Named,
     Opaque,
@@ -16,6 +15,7 @@ from emergraph.exporters.weightfiles.placeholders import (
     opaque_type,
     wrong_value,
 )
+from emergraph.exporters.weightfiles.picklescan import scan_pickle
 from emergraph.exporters.weightfiles.rebuild import ALLOWED
 from emergraph.exporters.weightfiles.refuse import refusal
 

@@ -7,7 +7,7 @@ import polars as pl
 from torch import nn
 
 from emergraph.analysis.information.emergence import information_emergence
-from emergraph.analysis.information.modulestates import module_states
+from emergraph.analysis.information.model import module_states
 from emergraph.analysis.information.options import EstimatorName, EstimatorOptions, MineOptions
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import BlockStates

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.percolation.concepts import ConceptOptions, concept_percolation
-from emergraph.analysis.percolation.pairs import PairColumns
-from emergraph.analysis.percolation.scaling import slope_exponent
-from emergraph.analysis.percolation.training import LogColumns, TrainingResult, training_transitions
+from emergraph.analysis.percolation.concepts import ConceptOptions, PairColumns, concept_percolation
+from emergraph.analysis.percolation.training import (
+    LogColumns,
+    TrainingResult,
+    slope_exponent,
+    training_transitions,
+)
 from emergraph.errors import InvalidInputError
 
 METRICS: dict[str, tuple[str, str, str]] = {

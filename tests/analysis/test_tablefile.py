@@ -6,11 +6,10 @@ import polars as pl
 import pytest
 
 from emergraph.analysis import tablefile
-from emergraph.analysis.csvtext import guess_separator
-from emergraph.analysis.percolation.pairs import PairColumns, read_pairs
+from emergraph.analysis.percolation.concepts import PairColumns, read_pairs
 from emergraph.analysis.percolation.training import LogColumns, training_transitions
 from emergraph.analysis.skills.fit import SkillCurves
-from emergraph.analysis.tablefile import numbers, read_table
+from emergraph.analysis.tablefile import guess_separator, numbers, read_table
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 ROWS = [("a", 1.5), ("b", 2.0)]

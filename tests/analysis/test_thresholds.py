@@ -9,17 +9,17 @@ from emergraph.analysis.edgesets import forest
 from emergraph.analysis.emergence import rewiring
 from emergraph.analysis.information import sequences
 from emergraph.analysis.landscape import spectrum
-from emergraph.analysis.landscape.groups import filter_groups, layer_groups
 from emergraph.analysis.landscape.hypercube import MAX_GROUPS
 from emergraph.analysis.landscape.layout import Layout
+from emergraph.analysis.landscape.survey import filter_groups, layer_groups
 from emergraph.analysis.landscape.tasks import mask_tasks
 from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.paths import edgesums
-from emergraph.analysis.percolation import edgelist, pairs
+from emergraph.analysis.percolation import concepts, edgelist
 from emergraph.analysis.pruning import options
 from emergraph.analysis.pruning.channels import movement
 from emergraph.analysis.pruning.channels.tracks import ChannelTrack
-from emergraph.analysis.topology import motifs, spectral, weightededges, weightspectra, wholegraph
+from emergraph.analysis.topology import topology, weightededges, weightspectra, wholegraph
 from emergraph.analysis.topology import topology as measures
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.errors import InvalidInputError, LimitError, UsageError
@@ -39,13 +39,13 @@ def test_edges_in_memory(monkeypatch):
 
 @pytest.mark.parametrize("limit", [3, 2])
 def test_rows_of_pairs(monkeypatch, limit):
-    monkeypatch.setattr(pairs, "MAX_OBSERVATIONS", limit)
+    monkeypatch.setattr(concepts, "MAX_OBSERVATIONS", limit)
     seen = pl.DataFrame({"entity": ["a", "b", "a"], "property": ["x", "y", "x"]})
     if limit == 3:
-        assert pairs.read_pairs(seen).n_observations == 3
+        assert concepts.read_pairs(seen).n_observations == 3
     else:
         with pytest.raises(LimitError, match="3 rows, at most 2"):
-            pairs.read_pairs(seen)
+            concepts.read_pairs(seen)
 
 
 def test_levels_of_a_sweep():
@@ -68,7 +68,7 @@ def test_reshapes_that_are_followed(monkeypatch, size):
 
 
 def butterflies(src, dst):
-    return motifs.block_motifs(src, dst)["butterflies"]
+    return topology.block_motifs(src, dst)["butterflies"]
 
 
 @pytest.mark.parametrize("density", [0.02, 0.5])
@@ -78,9 +78,9 @@ def test_butterflies_of_full_and_sparse_blocks(monkeypatch, density):
     common = (present.astype(int) @ present.T)[np.triu_indices(40, 1)]
     expected = int((common * (common - 1) // 2).sum())
     used = len(np.unique(src))
-    monkeypatch.setattr(motifs, "MAX_SIDE", min(used, len(np.unique(dst))))
+    monkeypatch.setattr(topology, "MAX_SIDE", min(used, len(np.unique(dst))))
     assert butterflies(src, dst) == expected
-    monkeypatch.setattr(motifs, "MAX_SIDE", motifs.MAX_SIDE - 1)
+    monkeypatch.setattr(topology, "MAX_SIDE", topology.MAX_SIDE - 1)
     assert butterflies(src, dst) is None
 
 
@@ -88,7 +88,7 @@ def test_butterflies_of_full_and_sparse_blocks(monkeypatch, density):
 def test_spectra_of_matrices_around_a_million_elements(shape):
     matrix = RNG.normal(size=shape)
     expected = np.linalg.eigvalsh(matrix @ matrix.T)
-    assert np.allclose(spectral.squared_singular_values(matrix), expected)
+    assert np.allclose(weightspectra.squared_singular_values(matrix), expected)
 
 
 @pytest.mark.parametrize("side", [5, 4])
@@ -145,7 +145,7 @@ def test_merges_a_chunk_at_a_time(monkeypatch, size):
 @pytest.mark.parametrize("limit", [40 * 60, 40 * 60 - 1])
 def test_butterflies_by_full_and_by_sparse_products(monkeypatch, limit):
     present = np.ones((40, 60), bool)
-    monkeypatch.setattr(motifs, "MAX_FULL", limit)
+    monkeypatch.setattr(topology, "MAX_FULL", limit)
     assert butterflies(*np.nonzero(present)) == (40 * 39 // 2) * (60 * 59 // 2)
 
 

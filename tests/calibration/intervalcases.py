@@ -13,11 +13,10 @@ from emergraph.analysis.landscape.spectrum import hutch_pp_trace, hutchinson_tra
 from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.percolate import percolate
-from emergraph.analysis.percolation.scaling import RunCurve, collapse_exponent, slope_exponent
+from emergraph.analysis.percolation.training import RunCurve, collapse_exponent, slope_exponent
 from emergraph.analysis.percolation.transitions import fit_transition, pair_order_parameter
 from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength
-from emergraph.analysis.skills.families import FAMILIES
-from emergraph.analysis.skills.fit import SkillCurves, _calibrate, _without_each, crossing
+from emergraph.analysis.skills.fit import FAMILIES, SkillCurves, _calibrate, _without_each, crossing
 from emergraph.analysis.skills.options import Axis
 from emergraph.analysis.statistics.intervals import Support, left_out_ends, percentiles, student
 from emergraph.analysis.statistics.permutation import partial_spearman

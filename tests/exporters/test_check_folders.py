@@ -12,7 +12,7 @@ from picklecases import CALLS, PROTOCOLS, tarred, zipped
 from safetensors.numpy import save_file
 
 from emergraph.errors import UnsafeInputError
-from emergraph.exporters import folders
+from emergraph.exporters import checking
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.sources import export_any
 from emergraph.exporters.weightfiles.inside import CODE
@@ -191,17 +191,17 @@ def test_folders_without_a_model(tmp_path, names, told):
 
 def test_a_folder_of_too_many_files(folder, monkeypatch):
     count = len(list(folder.iterdir()))
-    monkeypatch.setattr(folders, "_MAX_FILES", count)
+    monkeypatch.setattr(checking, "_MAX_FILES", count)
     assert found(folder) == []
-    monkeypatch.setattr(folders, "_MAX_FILES", count - 1)
+    monkeypatch.setattr(checking, "_MAX_FILES", count - 1)
     assert ("FOLDER-LIMIT", "") in found(folder)
 
 
 def test_a_text_that_is_too_long(folder, monkeypatch):
     size = (folder / "config.json").stat().st_size
-    monkeypatch.setattr(folders, "_MAX_JSON", size)
+    monkeypatch.setattr(checking, "_MAX_JSON", size)
     assert found(folder) == []
-    monkeypatch.setattr(folders, "_MAX_JSON", size - 1)
+    monkeypatch.setattr(checking, "_MAX_JSON", size - 1)
     assert found(folder) == [("FOLDER-LIMIT", "config.json")]
 
 

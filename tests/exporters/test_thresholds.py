@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tracedmodel import trace_model
 
 from emergraph.errors import InvalidInputError, LimitError
-from emergraph.exporters.onnxfile import decoding, opening, value_checks
+from emergraph.exporters.onnxfile import check, decoding, opening
 from emergraph.exporters.onnxfile.check import check_onnx
 from emergraph.exporters.onnxfile.decoding import count_varints, decode_varints
 from emergraph.exporters.onnxfile.reader import read_onnx
@@ -28,7 +28,7 @@ from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, SMALL_ELEMENTS, ModelProcess
 from emergraph.exporters.runtime.sources import InMemorySource
 from emergraph.exporters.runtime.worker import MAX_INTEGERS
-from emergraph.exporters.traces import parquetfile
+from emergraph.exporters.traces import recorded
 from emergraph.exporters.tracing import builder, weights
 from emergraph.graphstore import layout
 
@@ -261,20 +261,20 @@ def test_values_that_are_counted_a_piece_at_a_time(monkeypatch, tmp_path, dtype,
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     (tensor,) = read_onnx(path).tensors.values()
-    monkeypatch.setattr(value_checks, "_CHUNK", chunk)
-    assert value_checks.count_values(tensor) == value_checks.ValueCounts(9, 2, 2, 1, 2)
+    monkeypatch.setattr(check, "_CHUNK", chunk)
+    assert check.count_values(tensor) == check.ValueCounts(9, 2, 2, 1, 2)
 
 
 @pytest.mark.parametrize("limit", [12, 11])
 def test_values_of_parquet_files(monkeypatch, tmp_path, limit):
-    monkeypatch.setattr(parquetfile, "MAX_VALUES", limit)
+    monkeypatch.setattr(recorded, "MAX_VALUES", limit)
     path = tmp_path / "a.parquet"
     pl.DataFrame({"x": np.ones(4), "y": np.ones((4, 2))}).write_parquet(path)
     if limit == 12:
-        assert parquetfile.read_parquet_columns(path)[0]["y"].shape == (4, 2)
+        assert recorded.read_parquet_columns(path)[0]["y"].shape == (4, 2)
     else:
         with pytest.raises(LimitError, match="12 values; expected at most 11"):
-            parquetfile.read_parquet_columns(path)
+            recorded.read_parquet_columns(path)
 
 
 def test_bytes_of_a_model_file(monkeypatch, tmp_path):

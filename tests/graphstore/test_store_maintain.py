@@ -10,7 +10,7 @@ import pytest
 from storegraphs import block, finish, header, make_store, random_chain, write_chain
 
 from emergraph.errors import LimitError, StoreError, UsageError
-from emergraph.graphstore import copying, results
+from emergraph.graphstore import maintain, results
 from emergraph.graphstore.maintain import compact, list_graphs, merge, remove_graph
 from emergraph.graphstore.records import EdgeKind, Kernels, Operation, Tensor, TracedAs, TraceHeader
 from emergraph.graphstore.restore import restore_all
@@ -168,7 +168,7 @@ def test_remove_unknown_graph(three):
 
 @pytest.mark.parametrize("rows", [3, 1 << 22], ids=["few rows at a time", "all rows at once"])
 def test_merge(three, tmp_path, monkeypatch, rows):
-    monkeypatch.setattr(copying, "_ROWS", rows)
+    monkeypatch.setattr(maintain, "_ROWS", rows)
     target = tmp_path / "target.duckdb"
     with open_store(target, mode="create") as store:
         for seed, name in ((5, "z"), (6, "b")):
@@ -335,7 +335,7 @@ def test_merge_out_of_room(three, tmp_path, monkeypatch):
     def full(*_, **__):
         raise duckdb.IOException("IO Error: Could not write file: No space left on device")
 
-    monkeypatch.setattr(copying, "insert", full)
+    monkeypatch.setattr(maintain, "insert", full)
     with open_store(target, mode="write") as store:
         with pytest.raises(LimitError, match="disk is full"):
             merge(store, three)

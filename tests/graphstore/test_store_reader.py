@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from storegraphs import block, finish, header, make_store, random_chain, write_chain
 
 from emergraph.errors import StoreError, UsageError
-from emergraph.graphstore import edgereading
+from emergraph.graphstore import blockinfo
 from emergraph.graphstore.records import EdgeKind, Kernels
 from emergraph.graphstore.store import open_store
 
@@ -114,8 +114,8 @@ def test_arrays_of_any_blocks_in_any_order(mixed, graph, chosen, columns, batch,
     reader = store.graph(graph)
     wanted = [reader.blocks_info()[number] for number in chosen]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edgereading, "_BATCH_EDGES", batch)
-        patch.setattr(edgereading, "_GAP_EDGES", gap)
+        patch.setattr(blockinfo, "_BATCH_EDGES", batch)
+        patch.setattr(blockinfo, "_GAP_EDGES", gap)
         found = list(reader.iter_edges(wanted, columns=columns))
     assert [info.number for info, _ in found] == chosen
     for number, (info, edges) in zip(chosen, found, strict=True):
@@ -157,9 +157,9 @@ def test_many_tiny_blocks_take_few_queries(store, monkeypatch):
             writer.write_edges(block(i, kind=EdgeKind.IDENTITY), np.arange(3), np.full(3, 3))
         finish(writer, [3, 1])
     queries = []
-    fetch = edgereading.fetch_arrays
+    fetch = blockinfo.fetch_arrays
     monkeypatch.setattr(
-        edgereading, "fetch_arrays", lambda *arguments: queries.append(arguments[1]) or fetch(*arguments)
+        blockinfo, "fetch_arrays", lambda *arguments: queries.append(arguments[1]) or fetch(*arguments)
     )
     assert sum(edges["src"].size for _, edges in store.graph().iter_edges()) == 1500
     assert len(queries) == 1

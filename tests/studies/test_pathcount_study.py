@@ -25,7 +25,7 @@ from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.intervals import bootstrap_emergence
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.positionops import Tensors
-from emergraph.analysis.emergence.positions import neuron_tensors, position_count
+from emergraph.analysis.emergence.positionrun import neuron_tensors, position_count
 from emergraph.analysis.layerednets import layered_net
 
 SIZES = (20, 12, 8, 5)

@@ -6,7 +6,7 @@ import pytest
 from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.baselines import baselines
-from emergraph.analysis.emergence.complexity import effective_complexity, held_out_share
+from emergraph.analysis.emergence.fullreport import effective_complexity, held_out_share
 from emergraph.analysis.layerednets import dense_net
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays

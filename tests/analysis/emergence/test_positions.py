@@ -9,8 +9,7 @@ from onnx import helper, numpy_helper
 
 import emergraph
 from emergraph.analysis.emergence.positionops import Tensors
-from emergraph.analysis.emergence.positionrun import by_form, position_report
-from emergraph.analysis.emergence.positions import neuron_tensors, position_count
+from emergraph.analysis.emergence.positionrun import by_form, neuron_tensors, position_count, position_report
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.errors import UsageError
 from emergraph.exporters.traces.samples import RandomInputs

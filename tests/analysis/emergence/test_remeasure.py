@@ -9,8 +9,7 @@ from onnx import helper, numpy_helper
 import emergraph
 from emergraph.analysis.activity.rules import activity
 from emergraph.analysis.emergence.nulls import NullKind, WeightDraw, null_model
-from emergraph.analysis.emergence.remeasure import ModelActivity
-from emergraph.analysis.emergence.resampled_weights import MovedWeights, with_noise
+from emergraph.analysis.emergence.remeasure import ModelActivity, MovedWeights, with_noise
 from emergraph.analysis.emergence.rewiring import WeightNull, randomised_graph
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.modelruns.storedcodes import StoredCodes

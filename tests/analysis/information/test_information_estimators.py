@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 
 from emergraph.analysis.information.codes import code_information, distinct_states
 from emergraph.analysis.information.estimate import BITS
-from emergraph.analysis.information.gaussian import (
+from emergraph.analysis.information.measure import (
+    LARGEST,
+    Inputs,
     gaussian_information,
+    ksg_information,
     log_det_bias,
+    measure,
     whitened,
     whitened_information,
 )
-from emergraph.analysis.information.ksg import ksg_information
-from emergraph.analysis.information.measure import LARGEST, Inputs, measure
 from emergraph.analysis.information.mine import bound, mine_information
 from emergraph.analysis.information.options import (
     EstimatorName,

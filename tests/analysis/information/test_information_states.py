@@ -8,13 +8,22 @@ import polars as pl
 import pytest
 from decoders import VOCABULARY, WIDTH, decoder
 
-from emergraph.analysis.information.chain import BlockChain, ChainLayer, find_chain
 from emergraph.analysis.information.emergence import information_emergence
-from emergraph.analysis.information.model import InformationOptions, measure_model
-from emergraph.analysis.information.modulestates import module_states
-from emergraph.analysis.information.onnxstates import StateOptions, onnx_chain, onnx_states
+from emergraph.analysis.information.model import (
+    InformationOptions,
+    measure_model,
+    module_states,
+    recorded_states,
+)
+from emergraph.analysis.information.onnxstates import (
+    BlockChain,
+    ChainLayer,
+    StateOptions,
+    find_chain,
+    onnx_chain,
+    onnx_states,
+)
 from emergraph.analysis.information.options import EstimatorName, EstimatorOptions, Micro, TextUnit
-from emergraph.analysis.information.recordedstates import recorded_states
 from emergraph.analysis.information.sequences import (
     Sequences,
     entity_sequences,

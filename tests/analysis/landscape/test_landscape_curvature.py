@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from emergraph.analysis.landscape.canonical import DenseNet, balanced, canonical_dense, match_dense, permuted
-from emergraph.analysis.landscape.connectivity import line_barrier, sample_line
-from emergraph.analysis.landscape.sharpness import (
+from emergraph.analysis.landscape.curvature import (
     average_sharpness,
     keskar_sharpness,
     worst_case_ascent,
     worst_case_sampled,
 )
-from emergraph.analysis.landscape.trajectory_pca import random_walk_share, trajectory_pca
+from emergraph.analysis.landscape.lines import line_barrier, sample_line
+from emergraph.analysis.landscape.trajectories import random_walk_share, trajectory_pca
 from emergraph.errors import UsageError
 
 

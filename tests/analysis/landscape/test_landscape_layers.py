@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
-from emergraph.analysis.landscape.groups import weight_groups
 from emergraph.analysis.landscape.layers import layer_ruggedness, layer_tasks, perturbed_blocks
 from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.options import Norm, SurveyOptions
+from emergraph.analysis.landscape.survey import weight_groups
 from emergraph.analysis.landscape.sweep import run_sweep
 from emergraph.analysis.landscape.tasks import BallTask
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from nk import expected_rho, nk_landscape
 from scipy.optimize import minimize
 
-from emergraph.analysis.landscape.basin_hopping import matching_key, position_key, sample_lon
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.hypercube import (
     attractors,
@@ -22,6 +21,7 @@ from emergraph.analysis.landscape.hypercube import (
 )
 from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.lon import build_lon, compressed, monotonic, summarise_lon
+from emergraph.analysis.landscape.optima import matching_key, position_key, sample_lon
 from emergraph.analysis.landscape.tasks import mask_tasks
 from emergraph.errors import UsageError
 

@@ -19,10 +19,9 @@ from emergraph.analysis.landscape.losses import (
     mse_to,
     output_kind,
 )
+from emergraph.analysis.landscape.onnxmodels import given_inputs, probe_inputs
 from emergraph.analysis.landscape.options import Norm
-from emergraph.analysis.landscape.parameters import find_parameters
-from emergraph.analysis.landscape.probes import given_inputs, probe_inputs
-from emergraph.analysis.landscape.reweight import reweightable
+from emergraph.analysis.landscape.reweight import find_parameters, reweightable
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.limits import RunLimits

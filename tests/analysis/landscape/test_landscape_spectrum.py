@@ -14,10 +14,9 @@ from emergraph.exporters.pytorch.tensors import require_torch
 
 torch = pytest.importorskip("torch")
 
-from emergraph.analysis.landscape.engine_torch import TorchEvaluator  # noqa: E402 - needs torch
-from emergraph.analysis.landscape.hessian import HessianOperator  # noqa: E402
+from emergraph.analysis.landscape.curvature import worst_case_ascent  # noqa: E402
+from emergraph.analysis.landscape.engine_torch import HessianOperator, TorchEvaluator  # noqa: E402
 from emergraph.analysis.landscape.losses import LossKind  # noqa: E402
-from emergraph.analysis.landscape.sharpness import worst_case_ascent  # noqa: E402
 
 
 def symmetric(n, seed=0, decay=0.9):

@@ -7,15 +7,14 @@ import duckdb
 import numpy as np
 import pytest
 
-from emergraph.analysis.landscape.basin_hopping import position_key, sample_lon
 from emergraph.analysis.landscape.descents import lbfgs_descent, scaled_kick
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
-from emergraph.analysis.landscape.groups import filter_groups, layer_groups
 from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.lon import summarise_lon
+from emergraph.analysis.landscape.optima import position_key, sample_lon
 from emergraph.analysis.landscape.options import Norm, SurveyOptions, fit_to_budget
 from emergraph.analysis.landscape.saving import save_survey, survey_frames
-from emergraph.analysis.landscape.survey import run_survey
+from emergraph.analysis.landscape.survey import filter_groups, layer_groups, run_survey
 from emergraph.analysis.landscape.sweep import Backend, Parallelism
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.graphstore.store import open_store

@@ -11,7 +11,7 @@ import pytest
 from emergraph.analysis.landscape.cluster import cluster
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.layout import Layout
-from emergraph.analysis.landscape.speed import Variant, fastest, measure, variants
+from emergraph.analysis.landscape.modelsurvey import Variant, fastest, measure, variants
 from emergraph.analysis.landscape.sweep import (
     LARGEST_LOSS,
     Backend,

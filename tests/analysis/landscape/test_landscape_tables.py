@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 
 from emergraph.analysis.landscape.curvature import curvature
-from emergraph.analysis.landscape.curves import curve_points
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.extras import Extras
 from emergraph.analysis.landscape.hypercube import exact_autocorrelation
 from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.lines import line_to
 from emergraph.analysis.landscape.lon import build_lon
-from emergraph.analysis.landscape.networks import edge_rows, network_forms, node_rows
 from emergraph.analysis.landscape.options import SurveyOptions
-from emergraph.analysis.landscape.saving import survey_frames
+from emergraph.analysis.landscape.saving import (
+    curve_points,
+    edge_rows,
+    network_forms,
+    node_rows,
+    survey_frames,
+)
 from emergraph.analysis.landscape.survey import run_survey
 
 LAYOUT = Layout.of_shapes([(6, 5)])

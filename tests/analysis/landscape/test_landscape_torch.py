@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from emergraph.analysis.landscape.connectivity import line_barrier, sample_line
 from emergraph.analysis.landscape.directions import random_directions
+from emergraph.analysis.landscape.lines import line_barrier, sample_line
 from emergraph.analysis.landscape.losses import LossKind
 from emergraph.analysis.landscape.options import Norm
 from emergraph.errors import InvalidInputError, UsageError

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergraph.analysis.percolation.concepts import ConceptOptions, concept_percolation
+from emergraph.analysis.percolation.concepts import (
+    ConceptOptions,
+    PairColumns,
+    concept_percolation,
+    read_pairs,
+)
 from emergraph.analysis.percolation.paircurve import pair_curve
-from emergraph.analysis.percolation.pairs import PairColumns, read_pairs
 from emergraph.errors import InvalidInputError, UsageError
 
 NO_NULLS = ConceptOptions(nulls=0)

@@ -5,8 +5,14 @@ import polars as pl
 import pytest
 
 from emergraph.analysis.percolation.predictions import bipartite_giant
-from emergraph.analysis.percolation.scaling import Exponent, RunCurve, collapse_exponent, slope_exponent
-from emergraph.analysis.percolation.training import LogColumns, training_transitions
+from emergraph.analysis.percolation.training import (
+    Exponent,
+    LogColumns,
+    RunCurve,
+    collapse_exponent,
+    slope_exponent,
+    training_transitions,
+)
 from emergraph.analysis.percolation.transitions import _likely, fit_transition, pair_order_parameter
 from emergraph.errors import InvalidInputError, UsageError
 

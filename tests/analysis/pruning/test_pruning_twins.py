@@ -17,13 +17,11 @@ from emergraph.analysis.edgesets.edgetable import read_edge_table
 from emergraph.analysis.emergence.edgeform import removed_in_degree
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.layerednets import layered_net
-from emergraph.analysis.pruning.components import giant_shares
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.flow import forward_flow
 from emergraph.analysis.pruning.items import prunable_items
-from emergraph.analysis.pruning.measures import measure
+from emergraph.analysis.pruning.measures import giant_shares, measure, reach
 from emergraph.analysis.pruning.options import PruningUnit
-from emergraph.analysis.pruning.reach import reach
 from emergraph.analysis.pruning.removal import nested_removal, prune_by_scores
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.analysis.unitgraph import from_arrays

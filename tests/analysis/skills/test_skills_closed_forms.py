@@ -13,14 +13,16 @@ from emergraph.analysis.skills.closedforms import (
     multilinear_strength,
     skill_frequencies,
 )
-from emergraph.analysis.skills.prediction import ModelParameters, loss_at, predict_skills
-from emergraph.analysis.skills.scaling import (
+from emergraph.analysis.skills.prediction import (
+    ModelParameters,
     compute_law,
     compute_loss,
     data_law,
     local_slope,
+    loss_at,
     parameter_law,
     parameter_loss,
+    predict_skills,
     time_law,
     time_loss,
 )

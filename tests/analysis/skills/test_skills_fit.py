@@ -6,12 +6,18 @@ import pytest
 from scipy import stats
 
 from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength, skill_frequencies
-from emergraph.analysis.skills.families import FAMILIES, Axis
-from emergraph.analysis.skills.fit import FitOptions, SkillCurves, crossing, fit_skills, read_curves
-from emergraph.analysis.skills.parity import ParityTasks
+from emergraph.analysis.skills.fit import (
+    FAMILIES,
+    Axis,
+    FitOptions,
+    SkillCurves,
+    crossing,
+    fit_skills,
+    read_curves,
+)
 from emergraph.analysis.skills.saving import save_fit, save_simulation
 from emergraph.analysis.skills.shots import data_from_loss, parameter_strength
-from emergraph.analysis.skills.simulate import SimulationOptions, simulate_parity
+from emergraph.analysis.skills.simulate import ParityTasks, SimulationOptions, simulate_parity
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.graphstore.store import open_store
 

@@ -10,15 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergraph.analysis.layerednets import layered_net
-from emergraph.analysis.topology.backbone import backbone, disparity
 from emergraph.analysis.topology.communities import find_communities
-from emergraph.analysis.topology.motifs import block_motifs
 from emergraph.analysis.topology.options import TopologyOptions
-from emergraph.analysis.topology.persistence import neural_persistence
-from emergraph.analysis.topology.spectral import power_law_tail, spectral_fit, squared_singular_values
-from emergraph.analysis.topology.strengths import layer_fluctuation, unit_strengths
-from emergraph.analysis.topology.topology import topology
+from emergraph.analysis.topology.topology import (
+    backbone,
+    block_motifs,
+    disparity,
+    layer_fluctuation,
+    neural_persistence,
+    topology,
+    unit_strengths,
+)
 from emergraph.analysis.topology.weightededges import WeightedEdges, igraph_of, weighted_edges
+from emergraph.analysis.topology.weightspectra import power_law_tail, spectral_fit, squared_singular_values
 from emergraph.analysis.topology.wholegraph import rich_club, small_world
 from emergraph.errors import InvalidInputError, UsageError
 

@@ -12,8 +12,7 @@ from clifiles import DEMO
 from storegraphs import make_store, random_chain
 
 import emergraph
-from emergraph.analysis.topology.quantizedtensors import scaled_values
-from emergraph.analysis.topology.weightspectra import weight_spectra
+from emergraph.analysis.topology.weightspectra import scaled_values, weight_spectra
 from emergraph.cli.main import main
 from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.store import open_store

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.onnxfile import check_onnx, read_onnx
-from emergraph.exporters.onnxfile.registry import KINDS
+from emergraph.exporters.onnxfile.findings import KINDS
 
 
 def dense(weight=None, **changes):

@@ -10,7 +10,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile import decoding
 from emergraph.exporters.onnxfile.decoding import count_varints, decode_varints, pack_bits, unpack_bits
 from emergraph.exporters.onnxfile.dtypes import BY_NAME, ELEMENT_TYPES
-from emergraph.exporters.onnxfile.wire import encode_varint, read_varint
+from emergraph.exporters.onnxfile.weightless_model import encode_varint, read_varint
 
 
 def naive_unpack(packed, bits, n_elements):

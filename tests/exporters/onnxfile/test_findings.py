@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from emergraph.errors import InvalidInputError, UnsafeInputError
-from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
+from emergraph.exporters.onnxfile.findings import KINDS, Finding, Severity, finding_of, refusal
 from emergraph.exporters.onnxfile.findings_page import findings_page
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.registry import KINDS, Severity
 from emergraph.exporters.onnxfile.report import FindingLog
 
 ROOT = Path(__file__).parents[3]

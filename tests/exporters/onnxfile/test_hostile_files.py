@@ -13,7 +13,7 @@ import pytest
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile import ReadLimits, check_onnx, read_onnx
-from emergraph.exporters.onnxfile.wire import encode_bytes, encode_bytes_header
+from emergraph.exporters.onnxfile.weightless_model import encode_bytes, encode_bytes_header
 
 
 def peak_anonymous_memory():

@@ -10,9 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.exporters.onnxfile import ReadLimits
 from emergraph.exporters.onnxfile.dtypes import DATA_FIELDS
-from emergraph.exporters.onnxfile.message_kinds import KINDS
 from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
-from emergraph.exporters.onnxfile.weightless_model import MAX_DEPTH, lighten
+from emergraph.exporters.onnxfile.weightless_model import KINDS, MAX_DEPTH, lighten
 
 
 def heavy_model(rng):

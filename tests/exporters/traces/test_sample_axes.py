@@ -5,7 +5,7 @@ import pytest
 
 from emergraph.exporters.runtime.pooling import SampleAxis, pooled
 from emergraph.exporters.runtime.process import Fetched
-from emergraph.exporters.traces.sampleaxes import Mixed, axes_of_dynamic_batch, axes_of_fixed_batch
+from emergraph.exporters.traces.running import Mixed, axes_of_dynamic_batch, axes_of_fixed_batch
 
 DATA = np.random.default_rng(0).standard_normal((10, 4, 3))
 """Ten samples of four tokens and three features."""

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from emergraph.errors import InvalidInputError, LimitError, UnsafeInputError
-from emergraph.exporters.traces import parquetfile, recorded
+from emergraph.exporters.traces import recorded
 from emergraph.exporters.traces.recorded import import_trace
 from emergraph.graphstore.records import (
     Block,
@@ -204,6 +204,6 @@ def test_parquet_arrays_of_fixed_length(store, tmp_path):
 def test_parquet_files_are_counted_before_they_are_read(store, tmp_path, monkeypatch):
     """A million equal values take a few hundred bytes in the file."""
     pl.DataFrame({"out": np.ones(1_000_000)}).write_parquet(tmp_path / "long.parquet")
-    monkeypatch.setattr(parquetfile, "MAX_VALUES", 999_999)
+    monkeypatch.setattr(recorded, "MAX_VALUES", 999_999)
     with pytest.raises(LimitError, match="1000000 values; expected at most 999999"):
         import_trace(store, None, tmp_path / "long.parquet")

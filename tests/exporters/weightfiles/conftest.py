@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.onnxfile.registry import KINDS
+from emergraph.exporters.onnxfile.findings import KINDS
 from emergraph.exporters.weightfiles.reader import check_weights, read_weights
 from emergraph.exporters.weightfiles.wiring import Wire, export_weights
 from emergraph.graphstore.records import EdgeKind

@@ -13,11 +13,11 @@ import pytest
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.weightfiles import (
-    beside,
     collect,
     inside,
     npzfile,
-    placeholders,
+    numpyobjects,
+    reader,
     rebuild,
     safetensorsfile,
     sharded,
@@ -25,8 +25,8 @@ from emergraph.exporters.weightfiles import (
     torchfiles,
     wiring_sequential,
 )
-from emergraph.exporters.weightfiles.abstract_stack import MAX_INTEGER_BITS, MAX_KEY_BITS, MAX_KEY_COST
 from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.picklescan import MAX_INTEGER_BITS, MAX_KEY_BITS, MAX_KEY_COST
 from emergraph.exporters.weightfiles.reader import read_weights
 
 torch = pytest.importorskip("torch")
@@ -228,14 +228,14 @@ def test_keys_of_a_pickle(reads, forge):
 
 
 @pytest.mark.parametrize(
-    ("module", "constant"), [(placeholders, "_MAX_INTEGERS"), (rebuild, "_MAX_KEY_ITEMS")]
+    ("module", "constant"), [(numpyobjects, "_MAX_INTEGERS"), (rebuild, "_MAX_KEY_ITEMS")]
 )
 def test_tuples_of_a_pickle(monkeypatch, module, constant):
     monkeypatch.setattr(module, constant, 3)
-    if module is placeholders:
-        assert placeholders.integers((1, 2, 3), "a size") == (1, 2, 3)
+    if module is numpyobjects:
+        assert numpyobjects.integers((1, 2, 3), "a size") == (1, 2, 3)
         with pytest.raises(EmergraphError, match="a size"):
-            placeholders.integers((1, 2, 3, 4), "a size")
+            numpyobjects.integers((1, 2, 3, 4), "a size")
     else:
         assert rebuild._plain_key((1, 2, 3))
         assert not rebuild._plain_key((1, 2, 3, 4))
@@ -254,8 +254,8 @@ def test_settings_beside_a_file(tmp_path, monkeypatch):
     path.write_text('{"quantization_config": {"quant_method": "awq"}}')
     size = path.stat().st_size
     for limit, found in ((size, True), (size - 1, False)):
-        monkeypatch.setattr(beside, "_MAX_BYTES", limit)
-        assert bool(beside._read(path, None)) == found
+        monkeypatch.setattr(reader, "_MAX_BYTES", limit)
+        assert bool(reader._settings_of(path, None)) == found
 
 
 def test_code_of_torchscript(tmp_path, monkeypatch):
