@@ -158,7 +158,13 @@ def read_table(path: str | Path, *, separator: str | None = None) -> UserTable:
             if file.seekable():
                 return _from_file(file, name, between)
             return _from_file(io.BytesIO(_bytes_of(file, name)), name, between)
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+    ) as error:
         raise InvalidInputError(
             f"{name}: neither Parquet nor CSV that can be read: {first_line(error)}"
         ) from error

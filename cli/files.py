@@ -11,6 +11,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from emergraph.cli.links import has_empty_word
 from emergraph.commandfiles import note_input, noted_as, one_command
 from emergraph.errors import UsageError
 from emergraph.options import FileRole
@@ -45,6 +46,12 @@ def checked_files(values: Mapping[str, object], roles: Mapping[str, FileRole]) -
         StoreError: A store is not a DuckDB file.
     """
     named = {role: list(_paths(values, roles, role)) for role in FileRole}
+    # an empty word would be the working folder, about which nobody asked
+    if has_empty_word() and any(path == Path() for paths in named.values() for path in paths):
+        raise UsageError(
+            "a path on the command line is empty; expected the name of a file or folder (is a shell variable "
+            'unset?); the working folder is "."'
+        )
     with one_command(joining=False):
         for path in (*named[FileRole.READS], *named[FileRole.MODEL]):
             _look_at(path)

@@ -35,6 +35,11 @@ def note_arguments(arguments: Sequence[str]) -> None:
     _ARGUMENTS.set(tuple(arguments))
 
 
+def has_empty_word() -> bool:
+    """Whether a word or the value of an option is empty, as an unset variable of the shell leaves it."""
+    return any(not word or (word.startswith("--") and word.endswith("=")) for word in _ARGUMENTS.get())
+
+
 def with_command(message: str, root: str) -> str:
     """Return a refusal of a link with the command that follows it."""
     return f"{message}; run: {_command(root)}" if root else message

@@ -38,8 +38,8 @@ class ActivityScores:
     @property
     def known(self) -> Bools:
         """(n_units,) whether the unit's score is known."""
-        by_unit = self.values.reshape(len(self.values), -1)
-        return np.asarray(~np.isnan(by_unit).any(axis=1), dtype=bool)
+        samples = tuple(range(1, self.values.ndim))
+        return np.asarray(~np.isnan(self.values).any(axis=samples), dtype=bool)
 
     def above(self, threshold: float | None = None) -> "Activity":
         """Activity at a threshold (default: the rule's own)."""

@@ -23,6 +23,7 @@ from emergraph.exporters.runtime.assembly import Assembly, ModelSource, assemble
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.folding import Folder
+from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.text import printable
 
 # Which constants of an ONNX model are parameters, and along which axes their filters lie.
@@ -396,6 +397,13 @@ def _chosen_outputs(
     chosen = [name for name in (wanted or known) if name in made]
     if not chosen:
         raise InvalidInputError("no output of the model depends on an operation")
+    for name in chosen:
+        if name not in run.values:
+            node, why = next(iter(run.not_run.items()), ("an operation", "it did not run"))
+            raise InvalidInputError(
+                f"output {quoted(name)} of the model cannot be computed: {quoted(node)}: {why}; a landscape "
+                "needs a model that runs as a whole"
+            )
     if wanted:
         return chosen
     later_inputs = {array.shape for array in list(run.inputs.values())[1:] if array.ndim > 1}

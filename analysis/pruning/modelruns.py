@@ -243,6 +243,9 @@ def compare(
         expected: Outputs of the base model, samples on the first axis.
         found: Outputs of the pruned one.
         labels: Classes of the first output's last axis, one for each of its rows.
+
+    Returns:
+        The measures by name; None where there is none: outputs that are not finite have no distance.
     """
     pairs = [
         (a.astype(np.float64), b.astype(np.float64))
@@ -252,15 +255,16 @@ def compare(
     row: dict[str, float | None] = dict.fromkeys(RUN_COLUMNS)
     if not pairs:
         return row
+    finite = all(np.isfinite(values).all() for pair in pairs for values in pair)
     scale = sum(float((a**2).sum()) for a, _ in pairs)
-    if scale > 0:
+    if scale > 0 and finite:
         row["relative_mse"] = sum(float(((a - b) ** 2).sum()) for a, b in pairs) / scale
     a, b = pairs[0]
     if a.ndim >= 2 and a.shape[-1] > 1:
         best, other = a.argmax(axis=-1), b.argmax(axis=-1)
         row["argmax_agreement"] = float((best == other).mean())
         distribution = bool((a >= 0).all() and np.allclose(a.sum(axis=-1), 1, atol=1e-3))
-        if distribution or labels is not None:
+        if finite and (distribution or labels is not None):
             row["divergence_kl"] = _kl(a, b, distribution=distribution)
         if labels is not None:
             counted = labels.counted.reshape(-1)

@@ -54,7 +54,7 @@ def read_parquet_columns(path: Path) -> tuple[dict[str, NDArray[np.generic]], st
             table = content.read()
     except OSError as error:
         raise InvalidInputError(f"cannot read {quoted(str(path))}: {error.strerror or error}") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # names of columns that are not text
         raise InvalidInputError(f"{quoted(path.name)} is not a readable Parquet file") from error
     return {name: _column(name, table.column(name)) for name in _distinct(table.column_names, path)}, sha256
 

@@ -33,15 +33,16 @@ def kernel_matrix(values: FloatArray, *, taps: int) -> KernelMatrix:
     size = int(np.prod([values.shape[a] for a in axes], dtype=np.int64))
     if size == 1:
         return KernelMatrix(values.reshape(values.shape[: values.ndim - taps]))
-    wide = values.astype(np.float64)
-    magnitude = np.abs(wide)
-    kernels = MatrixKernels(
-        l1=magnitude.sum(axis=axes),
-        l2=np.sqrt((wide * wide).sum(axis=axes)),
-        max_abs=magnitude.max(axis=axes),
-        n_params=np.count_nonzero(values, axis=axes).astype(np.int32),
-    )
-    return KernelMatrix(wide.sum(axis=axes), kernels)
+    with np.errstate(invalid="ignore"):  # NaN and infinity are counted and told elsewhere
+        wide = values.astype(np.float64)
+        magnitude = np.abs(wide)
+        kernels = MatrixKernels(
+            l1=magnitude.sum(axis=axes),
+            l2=np.sqrt((wide * wide).sum(axis=axes)),
+            max_abs=magnitude.max(axis=axes),
+            n_params=np.count_nonzero(values, axis=axes).astype(np.int32),
+        )
+        return KernelMatrix(wide.sum(axis=axes), kernels)
 
 
 def write_block(

@@ -119,6 +119,17 @@ def test_a_folder_is_refused_or_meant(run, files, tmp_path):
         assert_refused(ran, 2, 3)
 
 
+def test_an_empty_path_is_not_the_working_folder(run, files):
+    """`check "$MODEL"` with an unset variable said that nothing was found in the working folder."""
+    for parameter in PARAMETERS:
+        ran = run(*parameter.line("", files))
+        assert_refused(ran, 2, 3)
+        assert not list(Path(files["new"]).iterdir()), parameter
+    assert "is empty" in run("check", "").err
+    assert "is empty" in run("export", files["model"], "new.duckdb", "--root=").err
+    assert "empty folder" in run("check", ".").out
+
+
 @pytest.mark.parametrize("words", [["ls"], ["info"], ["sql", "SELECT 1"], ["compact"]])
 @pytest.mark.parametrize("suffix", [".wal", ".wal.checkpoint", ".wal.recovery"])
 def test_nothing_waits_for_a_pipe_beside_a_store(run, files, words, suffix):

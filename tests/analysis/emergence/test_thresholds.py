@@ -19,6 +19,14 @@ def scores_of(values):
     return ActivityScores(values=np.asarray(values, dtype=float), rule=ActivityRule.MEAN, text="mean > {t}")
 
 
+@pytest.mark.parametrize(
+    ("values", "known"),
+    [([], []), ([1, np.nan], [True, False]), ([[1, 2], [np.nan, 1]], [True, False]), (np.zeros((0, 3)), [])],
+)
+def test_scores_are_known_unit_by_unit(values, known):
+    assert scores_of(values).known.tolist() == known
+
+
 def masked(small, seed=0, n=40):
     rng = np.random.default_rng(seed)
     sizes = [n // 4] * 4

@@ -85,6 +85,18 @@ def with_constants(proto, **values):
     return changed
 
 
+def test_a_model_that_does_not_run_as_a_whole_has_no_landscape():
+    nodes = [
+        helper.make_node("NoSuch", ["x"], ["h"], name="odd", domain="somewhere"),
+        helper.make_node("MatMul", ["h", "w"], ["y"], name="dense"),
+    ]
+    proto = model(
+        nodes, [("x", TensorProto.FLOAT, [1, 3])], ["y"], {"w": floats(4, 2)}, domains=("somewhere",)
+    )
+    with pytest.raises(InvalidInputError, match="'y' of the model cannot be computed: 'odd': "):
+        promoted(proto)
+
+
 def test_any_weights_give_the_loss_of_a_model_file_with_these_weights():
     proto, batch = mlp(), {"x": floats(20, 4)}
     found = evaluator(proto, batch, LossKind.MSE, vectors=True)

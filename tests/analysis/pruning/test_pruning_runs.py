@@ -101,6 +101,14 @@ def test_compare_by_hand():
     assert (row["argmax_agreement"], row["accuracy"], row["base_accuracy"]) == (0.0, 0.5, 0.5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_have_no_distance(value):
+    base = np.array([[value, 0.5], [0.25, 0.75]])
+    row = compare([base], [base.copy()], class_labels(np.array([1, 1]), 2))
+    assert row["relative_mse"] is row["divergence_kl"] is None
+    assert row["argmax_agreement"] == 1
+
+
 def test_what_cannot_be_run_or_written_is_refused(tmp_path):
     graph, model = exported(tmp_path, "digits_dense")
     one = PruningOptions(levels=(0.5,))

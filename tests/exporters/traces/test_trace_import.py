@@ -9,7 +9,7 @@ import pytest
 
 from emergraph.errors import InvalidInputError, LimitError, UnsafeInputError
 from emergraph.exporters.traces import recorded
-from emergraph.exporters.traces.recorded import import_trace
+from emergraph.exporters.traces.recorded import import_trace, read_parquet_columns
 from emergraph.graphstore.records import (
     Block,
     EdgeKind,
@@ -100,6 +100,14 @@ def write(folder, kind, arrays):
             }
         ).write_parquet(path)
     return path
+
+
+def test_names_of_columns_that_are_no_text_are_damage(tmp_path):
+    path = tmp_path / "names.parquet"
+    pl.DataFrame({"unit_name_": [1.0]}).write_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"unit_name_", b"un\xe9\xff_name_"))
+    with pytest.raises(InvalidInputError, match="not a readable Parquet file"):
+        read_parquet_columns(path)
 
 
 @pytest.mark.parametrize("kind", ["npz", "safetensors", "parquet"])

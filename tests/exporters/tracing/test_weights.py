@@ -6,11 +6,20 @@ from edgesink import EdgeSink
 from nets import Net
 from tracedmodel import trace_model
 
+from emergraph.exporters.tracing.weights import kernel_matrix
 from emergraph.graphstore.records import EdgeKind
 
 
 def weights_of(sink: EdgeSink) -> np.ndarray:
     return np.concatenate([b.weight for b in sink.of_kind(EdgeKind.WEIGHT)])
+
+
+def test_kernels_with_a_signalling_nan_are_summed_without_a_word():
+    values = np.ones((1, 1, 2), np.float32)
+    values.view(np.uint32)[0, 0, 0] = 0x7F800001  # numpy warns of such a NaN where it is cast
+    matrix = kernel_matrix(values, taps=1)
+    assert np.isnan(matrix.weights).all()
+    assert matrix.kernels.n_params == 2
 
 
 def test_a_weight_used_twice_is_one_tensor_and_two_blocks():
