@@ -49,7 +49,8 @@ def main() -> None:
         print(f"{BARE:32} {bare:6.3f} s")
         for command in COMMANDS:
             seconds = seconds_of(command, store)
-            print(f"emergraph {command:22} {seconds:6.3f} s, {seconds - bare:+.3f} s above it")
+            over = f", more than {ABOVE_BARE} s" if seconds - bare > ABOVE_BARE else ""
+            print(f"emergraph {command:22} {seconds:6.3f} s, {seconds - bare:+.3f} s above it{over}")
 
 
 def training_store(folder: Path) -> Path:

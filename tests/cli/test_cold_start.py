@@ -1,4 +1,4 @@
-"""What commands on a store load, and what that costs."""
+"""What commands on a store load; `benchmarks/bench_start.py` measures what that costs."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks.bench_start import ABOVE_BARE, COMMANDS, bare_seconds, seconds_of, training_store
+from benchmarks.bench_start import COMMANDS, training_store
 
 FOREIGN = {"onnx", "onnxruntime", "torch", "scipy", "igraph", "altair", "jinja2"}
 PROGRAM = """
@@ -50,10 +50,3 @@ def test_a_count_loads_no_null_models(training):
 @pytest.mark.parametrize("command", ["ls", "info", "sql"])
 def test_tables_are_shown_without_numpy_and_arrow(training, command):
     assert not {"numpy", "pyarrow"} & loaded(command, str(training), *COMMANDS[command])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_on_a_store_starts_soon(training, command):
-    """Processor time above that of the libraries alone, the least of several runs."""
-    assert seconds_of(command, training) - bare_seconds() <= ABOVE_BARE
