@@ -68,7 +68,12 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
 
 
 def connect(
-    path: Path, *, read_only: bool, shown: Path | None = None, spill: Path | None = None
+    path: Path,
+    *,
+    read_only: bool,
+    shown: Path | None = None,
+    spill: Path | None = None,
+    spills: bool = True,
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB file with extensions and access to other files switched off.
 
@@ -79,11 +84,14 @@ def connect(
         read_only: Whether others can read it meanwhile, and nobody can write.
         shown: What errors call it; `path` by default.
         spill: The folder that DuckDB makes where memory is short; by default `path` with `.tmp` behind it.
+        spills: Whether it may make one; a process that is killed leaves it there.
 
     Raises:
         StoreError: The file is locked, not a DuckDB file, damaged, or of a newer DuckDB.
     """
     more = {} if spill is None else {"temp_directory": os.fspath(spill)}
+    if not spills:
+        more = {"temp_directory": ""}
     name = shown or path
     with translated_errors(name):
         # a relative path could begin like the name of a protocol or an extension (`md:`, `sqlite:`)

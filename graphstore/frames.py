@@ -8,6 +8,7 @@ import duckdb
 import polars as pl
 
 from emergraph.errors import StoreError
+from emergraph.graphstore.arrowstream import ArrowStream
 from emergraph.graphstore.connection import database_path, translate
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.text import printable
@@ -47,7 +48,7 @@ def fetch_frame(
     """
     with _translated(connection):
         # rows that are complete before polars sees them: an error in between would come from there
-        frame = pl.DataFrame(_relation(connection, sql, parameters).materialize())
+        frame = pl.DataFrame(ArrowStream(_relation(connection, sql, parameters).materialize()))
     for column in frame.select(pl.selectors.datetime()):
         ticks = column.cast(pl.Datetime("us")).to_physical()
         if not ticks.is_between(*_TIMES).all():

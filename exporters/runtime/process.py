@@ -234,6 +234,7 @@ class ModelProcess:
             reply, received = receive(lambda n: self._read(process, n, doing), self._limits.memory_bytes)
         except (BrokenPipeError, EOFError, FrameError) as error:
             raise self._death(doing) from error
+        self._look(process, doing)  # at least once, however soon it answered
         if not reply["ok"]:
             raise self._refusal(reply, doing)
         return reply, received
@@ -267,15 +268,19 @@ class ModelProcess:
             while self.seconds_left > 0:
                 if selector.select(min(self.seconds_left, CHECK_SECONDS)):
                     return
-                held = 0 if self._process is None else held_memory(self._process.pid)
-                if held > self._limits.memory_bytes:
-                    self.restart()
-                    raise self._memory(doing, held)
+                if self._process is not None:
+                    self._look(self._process, doing)
         self.restart()
         raise LimitError(
             f"{doing} the model took longer than {self._limits.wall_seconds:g} s; "
             "raise the limit with --time-limit, or use smaller inputs"
         )
+
+    def _look(self, process: subprocess.Popen[bytes], doing: str) -> None:
+        held = held_memory(process.pid)
+        if held > self._limits.memory_bytes:
+            self.restart()
+            raise self._memory(doing, held)
 
     def _death(self, doing: str) -> InvalidInputError | LimitError:
         """The error for a child that is gone."""

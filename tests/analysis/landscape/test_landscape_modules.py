@@ -98,7 +98,7 @@ def test_inputs_are_taken_by_name_drawn_by_shape_or_given_by_the_factory():
     [
         ("dense", {}, "a module needs inputs"),
         ("number", {}, "made a int"),
-        ("twice", {"inputs": {"third": X, "first": X}}, "no argument 'third'"),
+        ("twice", {"inputs": {"third": X, "first": X}}, "unknown argument of the module 'third'"),
         ("twice", {"inputs": {"second": X}}, "expected the first arguments"),
         ("dense", {"inputs": {"x": X}, "outputs": ("y",)}, "goes with an ONNX file"),
     ],

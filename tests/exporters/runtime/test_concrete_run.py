@@ -439,7 +439,7 @@ def test_limits_reach_the_caller():
         [("x", FLOAT, [1])],
         [oh.make_tensor("s", INT64, [2], [1 << 20, 1 << 20])],
     )
-    with pytest.raises(LimitError, match="address space"):
+    with pytest.raises(LimitError, match="more than 8 GiB of memory"):
         concrete_run(InMemorySource(model), limits=LIMITS)
 
 
