@@ -92,8 +92,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "pairs": ("concepts {f} --nulls 2", "concepts {f} --nulls 1 --time time --class class"),
     "runs": ("transition {f} --draws 5",),
     "curves": (
-        "skills fit {f} --alpha 0.6 --draws 5",
-        "skills fit {f} --alpha 0.6 --draws 5 --store {o}/new.duckdb",
+        "skills fit {f} --alpha 0.6",
+        "skills fit {f} --alpha 0.6 --store {o}/new.duckdb",
     ),
     "inputs": (
         "trace {s} {f} --model {d}/dense.onnx --graph digits_dense",
