@@ -12,7 +12,7 @@ from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, LimitError, StoreError
 from emergraph.graphstore.storefile import check_opened, wal_path
 from emergraph.graphstore.text import first_line, printable
-from emergraph.memory import OUT_OF_MEMORY, allowance
+from emergraph.memory import OUT_OF_MEMORY, allowance, want_of_memory
 
 _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
     # Of new files. Edges take 15 to 25 % less room than with DuckDB's 256 KiB, as each block of values is
@@ -42,11 +42,6 @@ _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
         "permission denied|read-only file system",
         StoreError,
         "permission denied; make it and its folder writable or use a copy; analyses with --no-save only read",
-    ),
-    (
-        OUT_OF_MEMORY.pattern,
-        LimitError,
-        "out of memory; nothing was changed; raise the memory limit and try again",
     ),
     (
         "no space left|file too large|disk quota|could not write|max_temp_directory_size",
@@ -161,6 +156,8 @@ def translate(error: duckdb.Error, path: Path) -> EmergraphError:
     if locked := _LOCKED.search(text):
         holder = f" (pid {locked[1]})" if locked[1] else ""
         return StoreError(f"{name}: locked by another process{holder}; wait until it is done and try again")
+    if OUT_OF_MEMORY.search(text):
+        return LimitError(f"{name}: out of memory; nothing was changed; {want_of_memory()}")
     for pattern, kind, meaning in _SAYINGS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(f"{name}: {meaning}")
