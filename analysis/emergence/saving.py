@@ -15,6 +15,7 @@ from emergraph.analysis.emergence.analysis import (
     NULLS,
     POSITIONS,
 )
+from emergraph.analysis.emergence.views import value_of
 from emergraph.graphstore.results import ResultTable
 from emergraph.graphstore.store import StoreFile
 
@@ -54,9 +55,9 @@ def _count_rows(result: "EmergenceResult") -> Rows:
             "threshold": result.threshold,
             **_size(count.emergence),
             "exact": None if count.exact is None else str(count.exact),
-            "per_param": _value(count.per_param),
-            "per_dense_param": _value(count.per_dense_param),
-            "per_density": _value(count.per_density),
+            "per_param": value_of(count.per_param),
+            "per_dense_param": value_of(count.per_dense_param),
+            "per_density": value_of(count.per_density),
             "n_active": result.n_active,
             "n_inactive": result.n_inactive,
         }
@@ -172,7 +173,3 @@ def _frame(table: ResultTable, rows: list[dict[str, object]]) -> pl.DataFrame:
 
 def _size(magnitude: "Magnitude") -> dict[str, object]:
     return {"emergence": magnitude.value, "log10": magnitude.to_dict()["log10"]}
-
-
-def _value(magnitude: "Magnitude | None") -> float | None:
-    return None if magnitude is None else magnitude.value

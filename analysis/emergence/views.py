@@ -45,7 +45,7 @@ def count_view(result: "EmergenceResult") -> View:
             "exact": None if count.exact is None else str(count.exact),
             "log10": count.emergence.to_dict()["log10"],
             **({} if count.edge_form is None else {"edge_form": count.edge_form.value}),
-            **{name: _value(getattr(count, name)) for name in RELATIVE},
+            **{name: value_of(getattr(count, name)) for name in RELATIVE},
         }
         for count in result.counts
     ]
@@ -57,7 +57,7 @@ def count_view(result: "EmergenceResult") -> View:
                 "emergence": printed.emergence.value,
                 "exact": str(printed.exact),
                 "log10": printed.emergence.to_dict()["log10"],
-                **{name: _value(getattr(printed, name)) for name in RELATIVE},
+                **{name: value_of(getattr(printed, name)) for name in RELATIVE},
             }
         )
     layers = ["layer", "name", "kind", "n_units", "n_active", "n_inactive"]
@@ -71,7 +71,8 @@ def count_view(result: "EmergenceResult") -> View:
     )
 
 
-def _value(magnitude: "Magnitude | None") -> float | None:
+def value_of(magnitude: "Magnitude | None") -> float | None:
+    """A count as tables have it: None where there is none."""
     return None if magnitude is None else magnitude.value
 
 
@@ -183,7 +184,7 @@ def _report_row(report: "EmergenceReport", interior: str) -> dict[str, object]:
         row |= {"emergence": count.emergence.value, "log10": count.emergence.to_dict()["log10"]}
         if count.edge_form is not None:
             row["edge_form"] = count.edge_form.value
-        row |= {name: _value(getattr(count, name)) for name in RELATIVE}
+        row |= {name: value_of(getattr(count, name)) for name in RELATIVE}
     if report.interval is not None:
         found = report.interval.range(interior)
         row.setdefault("emergence", found.observed.value)
@@ -195,7 +196,7 @@ def _ends(found: "SampleRange") -> dict[str, object]:
     """The ends of an interval or of a spread, under its own names."""
     words = ("low", "high") if found.is_interval else ("spread_low", "spread_high")
     ends = found.ends()
-    return {word: _value(ends[word]) for word in words}
+    return {word: value_of(ends[word]) for word in words}
 
 
 def position_view(report: "PositionReport") -> View:

@@ -8,6 +8,7 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Sequence
+from typing import IO
 
 MAGIC = b"EMG1"
 PREFIX = struct.Struct("<4sI")
@@ -56,3 +57,15 @@ def receive(
     body = memoryview(read(sum(sizes)))
     ends = itertools.accumulate(sizes)
     return header, [body[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def exact_reader(source: IO[bytes]) -> Callable[[int], bytes]:
+    """Return what reads for `receive` from a blocking stream, and raises EOFError at its end."""
+
+    def read(count: int) -> bytes:
+        data = source.read(count)
+        if len(data) != count:
+            raise EOFError
+        return data
+
+    return read

@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar
 
 from emergraph import errors
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError
-from emergraph.exporters.runtime.frames import FrameError, receive
+from emergraph.exporters.runtime.frames import FrameError, exact_reader, receive
 from emergraph.exporters.runtime.limits import RunLimits, too_large
 from emergraph.exporters.runtime.refusals import one_line
 from emergraph.leftovers import Scratch
@@ -132,7 +132,7 @@ def _answer(
     child.stdin.close()
     most = _MAX_PLAIN_BYTES if task.plain else _MAX_REPLY_BYTES
     while True:
-        found, buffers = receive(_reader(child.stdout), most)
+        found, buffers = receive(exact_reader(child.stdout), most)
         reply: dict[str, Any] = found
         if "progress" in reply:
             done, total = reply["progress"]
@@ -144,16 +144,6 @@ def _answer(
             return pickle.loads(buffers[0])  # noqa: S301 - made by this program's own child
         else:
             raise _raised(reply)
-
-
-def _reader(source: IO[bytes]) -> Callable[[int], bytes]:
-    def read(count: int) -> bytes:
-        data = source.read(count)
-        if len(data) != count:
-            raise EOFError
-        return data
-
-    return read
 
 
 def _raised(reply: dict[str, Any]) -> EmergraphError:

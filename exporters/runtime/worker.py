@@ -225,17 +225,12 @@ def describe(error: Exception) -> dict[str, Any]:
 
 def serve(source: BinaryIO, sink: BinaryIO, max_bytes: int, folder: str) -> None:
     """Answer messages until the other side closes; `folder` holds nothing but the placeholder."""
-    from emergraph.exporters.runtime.frames import pack, receive
+    from emergraph.exporters.runtime.frames import exact_reader, pack, receive
 
     runner = Runner()
     os.chdir(folder)
 
-    def read(count: int) -> bytes:
-        data = source.read(count)
-        if len(data) != count:
-            raise EOFError
-        return data
-
+    read = exact_reader(source)
     while True:
         try:
             header, buffers = receive(read, max_bytes)
