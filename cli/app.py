@@ -1,10 +1,12 @@
 """The Typer application, which imports the command that is asked for, and the decorator that makes one."""
 
 import dataclasses
+import enum
 import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import typing
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -79,6 +81,10 @@ class _Group(typer.core.TyperGroup):
         super().__init__(**about)
         self.commands = _Commands(commands)
 
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - of typer
+        """Return the parameters of the program itself."""
+        return _reading_words(super().get_params(ctx))
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - of typer
         """Write the names with the beginnings of what they do."""
         del ctx
@@ -96,6 +102,66 @@ class _Group(typer.core.TyperGroup):
                 formatter.write_dl([(plugin.name, f"From {plugin.package}.") for plugin in others.found])
         for line in others.refused:
             typer.echo(f"Note: {line}", err=True)
+
+
+class _Command(typer.core.TyperCommand):
+    """A command that reads ordinary words itself."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - of typer
+        """Return its parameters."""
+        return _reading_words(super().get_params(ctx))
+
+
+def _reading_words(parameters: list[Any]) -> list[Any]:
+    """Have ordinary words read here, since typer reads every value, defaults too, through pydantic.
+
+    Importing that costs as much processor time as a small query. Typer still reads what is not plain, and
+    says what is wrong with it.
+    """
+    for parameter in parameters:
+        vars(parameter)["get_runtime_param"] = functools.partial(_WordReader, parameter)
+    return parameters
+
+
+class _WordReader:
+    """Takes the place of what typer reads the values of a parameter with."""
+
+    def __init__(self, parameter: Any) -> None:  # noqa: ANN401 - of typer
+        self._parameter = parameter
+
+    def coerce(self, value: object, *, param: object, ctx: object) -> object:
+        """Return the value that a word means."""
+        several = self._parameter.multiple or self._parameter.nargs != 1
+        if value is None:
+            return () if several else None
+        declared = self._parameter.type_descriptor
+        plain = None if several else plain_value(declared.annotation, declared.parameter_info, value)
+        if plain is not None:
+            return plain
+        return type(self._parameter).get_runtime_param(self._parameter).coerce(value, param=param, ctx=ctx)
+
+
+def plain_value(kind: object, declared: Any, value: object) -> object | None:  # noqa: ANN401 - of typer
+    """Return a default as it is, and what an ordinary word means; None for every other word.
+
+    Args:
+        kind: Type of the parameter.
+        declared: What else was declared of it.
+        value: A word, or the default.
+    """
+    if not isinstance(kind, type) or type(value) is kind:
+        return value if type(value) is kind else None
+    if not isinstance(value, str):
+        return None
+    if kind is Path:
+        return Path(value) if os.access(value, os.R_OK) or not os.path.lexists(value) else None
+    if issubclass(kind, enum.Enum):
+        return next((member for member in kind if member.value == value), None)
+    if kind is int and value.isascii() and value.isdigit():
+        number = int(value)
+        least, most = declared.min, declared.max
+        return number if (least is None or number >= least) and (most is None or number <= most) else None
+    return None
 
 
 app = typer.Typer(
@@ -134,7 +200,7 @@ def command(
     epilog = f"\b\nExamples:\n{lines}"
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        (group or app).command(name=name, epilog=epilog)(_flattened(function, limits))
+        (group or app).command(name=name, epilog=epilog, cls=_Command)(_flattened(function, limits))
         return function
 
     return register

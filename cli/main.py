@@ -1,6 +1,7 @@
 """The entry point: runs a command, and turns whatever goes wrong into one line and an exit code."""
 
 import errno
+import gc
 import re
 import sys
 import traceback
@@ -26,6 +27,8 @@ _CHARACTERS = 1000
 """Of an error's line: names from files, such as those of columns, may be of any length."""
 _NO_PLUGINS = "--no-plugins"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_OBJECTS = 20_000
+"""New objects after which Python looks for cycles; with 700, its default, it looks at every import often."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is not None:
         return _run(list(arguments))
     own = sys.argv[1:]
+    gc.set_threshold(_OBJECTS)
     return supervised(lambda: _run(own), debug="--debug" in own)
 
 

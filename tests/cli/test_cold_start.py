@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.bench_start import COMMANDS, training_store
 
-FOREIGN = {"onnx", "onnxruntime", "torch", "scipy", "igraph", "altair", "jinja2"}
+FOREIGN = {"onnx", "onnxruntime", "torch", "scipy", "igraph", "altair", "jinja2", "pydantic"}
 PROGRAM = """
 import json, sys
 from emergraph.cli.main import main
