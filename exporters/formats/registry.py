@@ -134,12 +134,7 @@ _MODELS = (
         signs.starts(b"\x89HDF"),
         "convert the model to ONNX, or save the weights as safetensors or npz",
     ),
-    _other(
-        "gguf",
-        "a GGUF file (llama.cpp)",
-        signs.starts(b"GGUF", b"FUGG"),
-        "name the safetensors or ONNX file that it was made from",
-    ),
+    _weights("gguf", "a GGUF file (llama.cpp)", signs.starts(b"GGUF", b"FUGG")),
     _other(
         "ggml",
         "a GGML file (llama.cpp)",

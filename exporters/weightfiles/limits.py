@@ -14,9 +14,13 @@ class WeightLimits:
     pickle_marks: int = 1_000
     """Groups that are open at once in a pickle: how deep lists, tuples and dicts nest."""
     header_bytes: int = 100_000_000
-    """Bytes of a safetensors header; the format's own bound."""
+    """Bytes of a safetensors header, the format's own bound, and of the header of a GGUF file."""
     json_bytes: int = 64 << 20
     """Bytes of a JSON text: a shard index, the graph of an exported program."""
+    metadata_entries: int = 65_536
+    """Keys of the metadata of a GGUF file."""
+    metadata_values: int = 2_000_000
+    """Texts and arrays in the arrays of that metadata; a vocabulary has some 300,000."""
     zip_records: int = 200_000
     """Records of a zip archive."""
     tensors: int = 100_000

@@ -18,6 +18,7 @@ from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.checkpoint import Contents, add_built, add_checkpoint
 from emergraph.exporters.weightfiles.dtypes import PT2_DTYPES
 from emergraph.exporters.weightfiles.files import map_file
+from emergraph.exporters.weightfiles.gguf.reader import read_gguf, read_split, split_parts
 from emergraph.exporters.weightfiles.globals import NOT_NEEDED, Policy
 from emergraph.exporters.weightfiles.inside import Known
 from emergraph.exporters.weightfiles.jsontext import parse_json
@@ -235,8 +236,8 @@ def read_weights(
     """Read the weights of a file, or of a folder in Hugging Face's layout, without running anything from it.
 
     State dicts of torch (zip archives, and the older pickles), checkpoints and Lightning files around them,
-    safetensors (also sharded, by index), TorchScript archives (weights only), exported programs (.pt2) and
-    npz. No value is read until a tensor is asked for it.
+    safetensors (also sharded, by index), GGUF (also split), TorchScript archives (weights only), exported
+    programs (.pt2) and npz. No value is read until a tensor is asked for it.
 
     Args:
         path: The file, a `*.index.json`, or a folder.
@@ -318,6 +319,9 @@ def _read(
         weights = read_sharded(mapped, limits, root, read)
     else:
         weights = _read_one(mapped, limits, "", allow_missing=allow_missing, plugin=plugin)
+    names = split_parts(chosen, weights, limits) if weights.format == "gguf" else None
+    if names is not None:
+        weights = read_split(chosen.parent, names, root, read)
     if not weights.tensors:
         message = "the file holds no weights" + (": " + weights.skipped[0].reason if weights.skipped else "")
         raise refusal("WEIGHTS-NONE", message)
@@ -329,7 +333,7 @@ def _look_at(tensor: LazyTensor) -> list[Finding]:
     findings = []
     if has_hidden_characters(tensor.name) or len(tensor.name) > _LONG_NAME:
         findings.append(Finding("TENSOR-NAME", "the name holds hidden characters or is very long", where))
-    values = tensor.array()
+    values = tensor.array() if tensor.blocks is None else tensor.blocks.floats()
     if tensor.alias_of is None and values.dtype.kind not in "biu":
         bad = int(values.size - np.count_nonzero(np.isfinite(values)))
         if bad:
@@ -387,7 +391,7 @@ def _dispatch(
         gives, read = _FILES[found.name]
         read(mapped.content, where, contents, allow_missing=allow_missing)
         return gives
-    raise wrong_format(found, mapped, expected="a weight file (torch, safetensors, npz)", where=where)
+    raise wrong_format(found, mapped, expected="a weight file (torch, safetensors, GGUF, npz)", where=where)
 
 
 def _package(archive: StrictZip, _contents: Contents, *, allow_missing: bool) -> NoReturn:
@@ -408,6 +412,11 @@ def _legacy(data: memoryview, where: str, contents: Contents, *, allow_missing: 
 def _safetensors(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
     del allow_missing  # it holds no classes
     read_safetensors(data, where, contents)
+
+
+def _gguf(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
+    del allow_missing  # it holds no classes
+    read_gguf(data, where, contents)
 
 
 def _read_plain_pickle(data: memoryview, where: str, contents: Contents, *, allow_missing: bool) -> None:
@@ -435,6 +444,7 @@ _ARCHIVES: Mapping[str, tuple[str, Callable[..., None]]] = {
 """Readers of archives by the name of the format, with the name that they give the file."""
 _FILES: Mapping[str, tuple[str, Callable[..., None]]] = {
     "legacy_torch": ("state_dict", _legacy),
+    "gguf": ("gguf", _gguf),
     "safetensors": ("safetensors", _safetensors),
     "pickle": ("pickle", _read_plain_pickle),
 }

@@ -16,6 +16,10 @@ _INVALID = {
     "TENSOR-SHAPE": "A tensor has a negative dimension, too many, or a product that overflows.",
     "SAFETENSORS-HEADER": "The header of the safetensors file is not what the format defines.",
     "SAFETENSORS-LAYOUT": "The tensors of the file overlap, leave holes, or do not fill it.",
+    "GGUF-HEADER": "The header of the GGUF file is cut short, or not what the format defines.",
+    "GGUF-TYPE": "A tensor of the GGUF file is of an element type that is not known.",
+    "GGUF-LAYOUT": "The tensors of the GGUF file overlap, leave holes, are not aligned, or do not fill it.",
+    "GGUF-SPLIT": "The parts of a split GGUF file do not belong together.",
     "SHARD-MISSING": "A part that the index names does not exist, or lacks a tensor of it.",
     "SHARD-CONFLICT": "A tensor is in two parts, or not in the one that the index names.",
     "PT2-DAMAGED": "The exported program's tables of weights are not what the format defines.",
@@ -36,6 +40,7 @@ _UNSAFE = {
     "PICKLE-TRAILING": "Bytes follow the end of the pickle; readers differ in what they do with them.",
     "TENSOR-BOUNDS": "A tensor reaches beyond the bytes that it is stored in.",
     "TENSOR-EXPANDED": "A tensor claims more values than its bytes hold, by repeating or overlapping them.",
+    "GGUF-DUPLICATE": "A key of the metadata occurs twice; readers differ in which one counts.",
     "SAFETENSORS-DUPLICATE": "A name occurs twice in a header; readers differ in which one counts.",
     "SHARD-OUTSIDE": "The index names a part outside the folder, or one reached through a symbolic link.",
     "PT2-PICKLE": "Weights of the exported program are pickles, which run code when they are loaded.",
@@ -62,6 +67,7 @@ _INFOS = {
     "TENSOR-ALIAS": "Two names stand for one tensor (tied weights).",
     "TENSOR-EMPTY": "A tensor has no elements.",
     "TENSOR-VIEW": "A tensor shares bytes with another: a slice or a transpose.",
+    "GGUF-TEMPLATE": "The metadata holds a template, which other programs run; it is not run here.",
     "TORCHSCRIPT-CODE": "The archive holds TorchScript code; it is listed and never run.",
 }
 

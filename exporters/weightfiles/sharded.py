@@ -39,7 +39,7 @@ def find_in_folder(folder: Path, root: Path | None) -> Path:
     """
     for name in _IN_FOLDER:
         if (folder / name).is_symlink() or (folder / name).exists():
-            _resolve(folder, name, root)
+            resolve_part(folder, name, root)
             return folder / name
     in_parts = checkpoint_in_parts(folder)
     if in_parts is not None:
@@ -120,7 +120,7 @@ def read_sharded(
     digest = hashlib.sha256(index.content)
     parts: list[tuple[str, WeightFile]] = []
     for name in names:
-        part = read(_resolve(index.path.parent, name, root))
+        part = read(resolve_part(index.path.parent, name, root))
         digest.update(part.sha256.encode())
         parts.append((name, part))
     return _join(index, placed, parts, digest.hexdigest())
@@ -145,7 +145,7 @@ def _weight_map(index: MappedFile, limits: WeightLimits) -> dict[str, str]:
     return placed
 
 
-def _resolve(folder: Path, name: str, root: Path | None) -> Path:
+def resolve_part(folder: Path, name: str, root: Path | None) -> Path:
     """Return the path of a part after checking that it is a plain file of the folder (or inside `root`)."""
     shown = printable(name)
     if name in {"", ".", ".."} or any(sign in name for sign in ("/", "\\", "\0", ":")):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from emergraph.exporters.onnxfile.decoding import elements_from_codes, pack_bits, unpack_bits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.dtypes import DECODED, stored_bytes
+from emergraph.exporters.weightfiles.gguf.elements import Blocks
 from emergraph.exporters.weightfiles.refuse import refusal
 
 Array = NDArray[np.generic]
@@ -51,6 +52,8 @@ class LazyTensor:
     view: str | None = None
     """How it shares them, e.g. "transposed"; None unless `view_of` is given."""
     quantization: Quantization | None = None
+    blocks: Blocks | None = None
+    """What the stored bytes are blocks of, in a GGUF file."""
     _read: Callable[[], Array] = field(repr=False)
 
     @property

@@ -28,7 +28,7 @@ class WeightFile:
     source: str
     """File name without folders."""
     format: str
-    """"state_dict", "torchscript", "exported_program", "safetensors", "npz" or "pickle"."""
+    """"state_dict", "torchscript", "exported_program", "safetensors", "gguf", "npz" or "pickle"."""
     sha256: str
     """Of the file; for a sharded one of the index followed by the digests of the parts in order of name."""
     size: int
@@ -36,7 +36,8 @@ class WeightFile:
     tensors: Mapping[str, LazyTensor]
     """Tensors by name, in file order."""
     metadata: Mapping[str, object] = field(default_factory=dict)
-    """Plain values beside the weights: epoch, hyperparameters, `__metadata__`, operations of the code."""
+    """Plain values beside the weights: epoch, hyperparameters, `__metadata__`, operations of the code.
+    Of a GGUF file its keys with `Value`s."""
     programs: Mapping[str, object] = field(default_factory=dict)
     """Graphs of an exported program as parsed JSON, by record name."""
     config: Mapping[str, object] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from emergraph.exporters.weightfiles.encodings import (
     Parameter,
     adapters,
     bitsandbytes,
+    ggml,
     hqq,
     packedwords,
     reparametrised,
@@ -20,7 +21,7 @@ from emergraph.graphstore.records import MatrixKernels
 FloatArray = NDArray[np.floating]
 
 _CHUNK = 1 << 22
-_SCHEMES = (bitsandbytes.find, packedwords.find, hqq.find, scales.find, unknown.find)
+_SCHEMES = (ggml.find, bitsandbytes.find, packedwords.find, hqq.find, scales.find, unknown.find)
 """In the order in which they take tensors; the last one names what is left."""
 
 

@@ -136,6 +136,16 @@ def spoil_safetensors(content: bytes, rng: random.Random) -> bytes:
     return len(new).to_bytes(8, "little") + new + content[8 + length :]
 
 
+def spoil_gguf(content: bytes, rng: random.Random) -> bytes:
+    """Put an odd number somewhere into the header of a GGUF file, or spoil any bytes."""
+    if rng.random() < 0.3:
+        return spoil_bytes(content, rng)
+    at = rng.randrange(4, min(len(content), 900))
+    size = rng.choice((1, 4, 8))
+    number = rng.choice((0, 1, 2, 5, 8, 9, 31, 2**16, 2**31, 2**32 - 1, 2**60, 2**63, 2**64 - 1))
+    return content[:at] + (number % 256**size).to_bytes(size, "little") + content[at + size :]
+
+
 def spoil_zip(content: bytes, rng: random.Random) -> bytes:
     """Spoil one member of a zip file (of a torch file or an npz), or any bytes."""
     if rng.random() < 0.2:
@@ -374,6 +384,7 @@ def spoil(path: Path, kind: str, rng: random.Random) -> None:
         change = {
             ".onnx": mutate,
             ".safetensors": spoil_safetensors,
+            ".gguf": spoil_gguf,
             ".csv": spoil_text,
             ".txt": spoil_text,
         }.get(path.suffix, spoil_zip if kind == "torch-zip" else spoil_bytes)

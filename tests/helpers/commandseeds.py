@@ -3,8 +3,10 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import ggufbytes as g
 import numpy as np
 import polars as pl
 from clifiles import DEMO
@@ -42,6 +44,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "information {f} --sequences {d}/ids.npy --samples 16 --repeats 0",
     ),
     "safetensors": _WEIGHTS,
+    "gguf": (*(line for line in _WEIGHTS if "dry-run" not in line), "export {f} --wire none --dry-run"),
     "torch-zip": _WEIGHTS,
     "torch-pickle": _WEIGHTS,
     "npz-weights": _WEIGHTS,
@@ -210,10 +213,25 @@ def _weights(folder: Path) -> dict[str, list[Path]]:
     np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in state.items()})
     return {
         "safetensors": [folder / "weights.safetensors"],
+        "gguf": [_gguf(folder / "weights.gguf", state)],
         "torch-zip": [folder / "weights.pt"],
         "torch-pickle": [folder / "legacy.pt"],
         "npz-weights": [folder / "weights.npz"],
     }
+
+
+def _gguf(path: Path, state: dict[str, Any]) -> Path:
+    """The same weights as a GGUF file, with a packed matrix beside them and metadata of every type."""
+    kinds = {g.U8: 7, g.F32: 0.5, g.BOOL: True, g.STRING: "net", g.ARRAY: (g.STRING, ["a", "b"]), g.I64: -1}
+    entries = [g.entry(f"key.{kind}", kind, value) for kind, value in kinds.items()]
+    entries.append(g.entry("general.architecture", g.STRING, "toy"))
+    infos, data = [], b""
+    tensors = [(name, value.numpy().tobytes(), value.shape, 0) for name, value in state.items()]
+    for name, raw, shape, kind in [*tensors, ("last.weight", bytes([0, 60, *range(32)]) * 3, (3, 32), 8)]:
+        infos.append(g.info(name, tuple(reversed(shape)), kind, len(data)))
+        data += raw + bytes(-len(raw) % 32)
+    path.write_bytes(g.file(entries, infos, data))
+    return path
 
 
 def _tables(folder: Path) -> dict[str, list[Path]]:
