@@ -82,7 +82,7 @@ def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
     for edges in traced.sink.edges:
         if edges.block.tensor is not None:
             tensors.setdefault(edges.block.layer, set()).add(edges.block.tensor)
-    n = equal = 0
+    n = equal = unjudged = 0
     split: Counter[str] = Counter()
     other, silent = [], []
     for layer in traced.sink.layers:
@@ -96,7 +96,9 @@ def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
             )  # computed from several parameters (learned queries, projected), it is none of them
         if not outputs and layer.id in traced.outputs_of_layers:
             outputs = {traced.outputs_of_layers[layer.id]}
-        if not outputs or layer.n_units in outputs:
+        if not outputs:
+            unjudged += 1
+        elif layer.n_units in outputs:
             equal += 1
         elif layer.split_by and layer.n_units > max(outputs):
             split[layer.split_by.value] += 1
@@ -105,8 +107,9 @@ def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
         if layer.activation_tensor is None:
             silent.append(layer.name)
     return {
-        "weighted": n,
+        "weighted": n - unjudged,
         "equal": equal,
+        "unjudged": unjudged,
         "split": dict(split),
         "other": other[:SHOWN],
         "n_other": len(other),
