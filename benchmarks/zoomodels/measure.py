@@ -82,7 +82,7 @@ def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
     for edges in traced.sink.edges:
         if edges.block.tensor is not None:
             tensors.setdefault(edges.block.layer, set()).add(edges.block.tensor)
-    n = equal = unjudged = 0
+    n = equal = unjudged = inferred = 0
     split: Counter[str] = Counter()
     other, silent = [], []
     for layer in traced.sink.layers:
@@ -96,6 +96,7 @@ def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
             )  # computed from several parameters (learned queries, projected), it is none of them
         if not outputs and layer.id in traced.outputs_of_layers:
             outputs = {traced.outputs_of_layers[layer.id]}
+            inferred += 1
         if not outputs:
             unjudged += 1
         elif layer.n_units in outputs:
@@ -109,6 +110,7 @@ def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
     return {
         "weighted": n - unjudged,
         "equal": equal,
+        "inferred": inferred,
         "unjudged": unjudged,
         "split": dict(split),
         "other": other[:SHOWN],

@@ -14,8 +14,9 @@ continuous integration has time for.
 
 - **understood**: share of the parameters that the module uses whose effect the graph shows.
 - **layers**: layers with weights that have exactly one unit per output of their weight, of all of them; in brackets those that
-  have more for a reason that `layers.split_by` names. Left out are layers whose weight is computed from several parameters or
-  cut out of one, of which nobody but the tracer says how many outputs they have: the summary counts them.
+  have more for a reason that `layers.split_by` names. Where a weight is
+  computed from several parameters or cut out of one, its outputs are those that the tracer counted; layers of which not even
+  that is known are left out. The summary says how many there are of both.
 - **missing**: pairs of units of which the second changed when the first was changed (by more than 10⁻⁶ of its tensor's scale, in
   one of three draws), and the graph has no path. At least 30 units, spread over all layers, are changed in each architecture that
   has as many. Where rounding alone could be what changed, double precision decides. What a model chooses (the experts of a
@@ -52,6 +53,7 @@ def _summary(rows: Sequence[Row]) -> str:
     claimed = sum(row["oracle"]["claimed"] for row in done)
     excess = sum(row["oracle"]["excess"] for row in done)
     weighted = sum(row["layers"]["weighted"] for row in done)
+    inferred = sum(row["layers"]["inferred"] for row in done)
     unjudged = sum(row["layers"]["unjudged"] for row in done)
     families = len({row["family"] for row in rows})
     sources = Counter(row["source"] for row in rows)
@@ -68,7 +70,8 @@ def _summary(rows: Sequence[Row]) -> str:
         f"| all parameters understood | {whole} | {_share(whole, n)} |\n"
         f"| units equal to the outputs of the weight, in every layer | {equal} | {_share(equal, n)} |\n"
         f"| the same, or more for a reason that is named | {reasoned} | {_share(reasoned, n)} |\n\n"
-        f"{weighted:,} layers were compared with their weights, {unjudged:,} were left out.\n\n"
+        f"{weighted:,} layers were compared with their weights, {inferred:,} of them by the tracer's count; "
+        f"{unjudged:,} were left out.\n\n"
         f"{units:,} units were changed: {missing:,} missing paths; of {claimed:,} paths {excess:,} "
         f"({_share(excess, claimed)}) showed no change.\n"
     )
