@@ -1,6 +1,6 @@
 """The zoo: whether the graphs of today's architectures are true.
 
-    python benchmarks/architectures.py [NAME ...] [--ci] [--jobs 2] [--again | --any-code] [--page] [--list]
+    python benchmarks/architectures.py [NAME ...] [--ci] [--jobs 2] [--again | --any-code] [--page [--no-run]]
 
 Every architecture is built with random weights at a reduced size, exported as a module, and judged:
 parameters understood, units per layer, and what changes when a unit is changed, against what the graph
@@ -41,37 +41,40 @@ def main() -> int:
     """Run what was asked for; returns the exit code."""
     options = _arguments()
     known = read_rows(options.state)
-    if not options.page or options.names or options.ci:
-        from zoomodels.catalogue import chosen_architectures
-
-        chosen = chosen_architectures(ci=options.ci)
-        if options.names:
-            chosen = [a for a in chosen if any(fnmatch.fnmatch(a.name, name) for name in options.names)]
-        if not chosen:
-            sys.exit(f"no architecture is called {' or '.join(options.names)}; --list names them")
-        if options.list:
-            print("\n".join(f"{a.group:14} {a.family:24} {a.source:12} {a.name}" for a in chosen))
-            return 0
-        code = code_version()
-        todo = [
-            a for a in chosen if options.again or not _is_done(known, a.name, code, any_code=options.any_code)
-        ]
-        for row in run_all(todo, options.jobs):
-            row["code"] = code
-            known[row["name"]] = row
-            options.state.parent.mkdir(parents=True, exist_ok=True)
-            with options.state.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(row) + "\n")
-            print(line(row), flush=True)
-        wrong = [a.name for a in chosen if a.name in known and problems(known[a.name])]
-        print(f"{len(chosen)} architectures, {len(todo)} run now, {len(wrong)} not right {' '.join(wrong)}")
-        if options.ci and wrong:
-            return 1
+    wrong = [] if options.no_run else _run_chosen(options, known)
     if options.page:
         from zoomodels.page import page
 
         PAGE.write_text(page(list(known.values())), encoding="utf-8")
-    return 0
+    return 1 if options.ci and wrong else 0
+
+
+def _run_chosen(options: argparse.Namespace, known: dict[str, Row]) -> list[str]:
+    """Run what was asked for and note its rows; returns the names of those that are not right."""
+    from zoomodels.catalogue import chosen_architectures
+
+    chosen = chosen_architectures(ci=options.ci)
+    if options.names:
+        chosen = [a for a in chosen if any(fnmatch.fnmatch(a.name, name) for name in options.names)]
+    if not chosen:
+        sys.exit(f"no architecture is called {' or '.join(options.names)}; --list names them")
+    if options.list:
+        print("\n".join(f"{a.group:14} {a.family:24} {a.source:12} {a.name}" for a in chosen))
+        return []
+    code = code_version()
+    todo = [
+        a for a in chosen if options.again or not _is_done(known, a.name, code, any_code=options.any_code)
+    ]
+    for row in run_all(todo, options.jobs):
+        row["code"] = code
+        known[row["name"]] = row
+        options.state.parent.mkdir(parents=True, exist_ok=True)
+        with options.state.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+        print(line(row), flush=True)
+    wrong = [a.name for a in chosen if a.name in known and problems(known[a.name])]
+    print(f"{len(chosen)} architectures, {len(todo)} run now, {len(wrong)} not right {' '.join(wrong)}")
+    return wrong
 
 
 def _arguments() -> argparse.Namespace:
@@ -83,6 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--any-code", action="store_true", help="skip what any version of the code has run")
     parser.add_argument("--state", type=Path, default=STATE, help="file of rows (default zoo.jsonl)")
     parser.add_argument("--page", action="store_true", help="write docs/architectures.md from the rows")
+    parser.add_argument("--no-run", action="store_true", help="with --page: write it from the rows there are")
     parser.add_argument("--list", action="store_true", help="name the architectures and stop")
     return parser.parse_args()
 

@@ -90,13 +90,10 @@ def _layers(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
             continue
         n += 1
         outputs = {expected[name] for name in tensors[layer.id] if name in expected}
-        if len(matrices.intersection(traced.roots_of_layers[layer.id])) > 1:
-            outputs = (
-                set()
-            )  # computed from several parameters (learned queries, projected), it is none of them
-        if not outputs and layer.id in traced.outputs_of_layers:
-            outputs = {traced.outputs_of_layers[layer.id]}
-            inferred += 1
+        if not outputs or len(matrices.intersection(traced.roots_of_layers[layer.id])) > 1:
+            # cut out of a parameter, or computed from several (learned queries, projected): it is none of them
+            outputs = {traced.outputs_of_layers.get(layer.id, 0)} - {0}
+            inferred += bool(outputs)
         if not outputs:
             unjudged += 1
         elif layer.n_units in outputs:
