@@ -17,7 +17,7 @@ from emergraph.analysis.landscape.options import LossKind
 from emergraph.analysis.landscape.reweight import ReweightableModel
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.engine import onnxruntime
-from emergraph.exporters.runtime.widening import widened
+from emergraph.exporters.runtime.widening import as_run
 from emergraph.graphstore.text import first_line
 
 Array = NDArray[np.generic]
@@ -71,7 +71,8 @@ class OrtEvaluator:
         slots = self._model.input_slots
         if set(batch) != set(slots):
             raise UsageError(f"inputs: expected {sorted(slots)}, found {sorted(batch)}")
-        return {slots[name]: np.ascontiguousarray(widened(array)) for name, array in batch.items()}
+        run = {name: as_run(array, self._model.replaced) for name, array in batch.items()}
+        return {slots[name]: np.ascontiguousarray(array) for name, array in run.items()}
 
     def _open(self) -> None:
         ort = onnxruntime()

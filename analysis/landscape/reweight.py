@@ -6,6 +6,7 @@ flow is decided, local functions are inlined and every tensor name is unique.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -24,6 +25,7 @@ from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.folding import Folder
 from emergraph.exporters.runtime.quoting import quoted
+from emergraph.exporters.runtime.widening import HALVES, HALVES_AND_DOUBLES
 from emergraph.graphstore.text import printable
 
 # Which constants of an ONNX model are parameters, and along which axes their filters lie.
@@ -270,6 +272,8 @@ class ReweightableModel:
 
     model: bytes
     """Serialised ONNX, wholly in memory, with neutral names."""
+    replaced: AbstractSet[int]
+    """Element types that run as float32."""
     layout: Layout
     """Of the promoted weights in one flat vector."""
     base: NDArray[np.float32]
@@ -338,17 +342,19 @@ def reweightable(
         replace(flat, nodes=(*casts, *rewriting.nodes), initializers=rest, inputs=(*flat.inputs, *weights)),
         wanted,
         source,
+        replaced=HALVES_AND_DOUBLES if run.in_single else HALVES,
     )
     return ReweightableModel(
         model=_self_contained(assembly),
         layout=_layout(found, rewriting.origins),
         base=np.concatenate([value.ravel() for value in values]),
         weight_slots=tuple(assembly.slots[slot] for slot in slots),
+        replaced=assembly.replaced,
         input_slots={value.name: assembly.slots[value.name] for value in flat.inputs},
         output_slots=tuple(assembly.slots[name] for name in wanted),
         output_names=tuple(wanted),
         sigmoid=tuple(_is_sigmoid(name, rewriting.nodes) for name in wanted),
-        notes=(*rewriting.notes, *_left_out(everything, found), *_of_other_types(found)),
+        notes=(*rewriting.notes, *_left_out(everything, found), *_of_other_types(found, run)),
     )
 
 
@@ -359,10 +365,16 @@ _SAID = {
 }
 
 
-def _of_other_types(found: Sequence[Parameter]) -> list[str]:
+def _of_other_types(found: Sequence[Parameter], run: ConcreteRun) -> list[str]:
     """What is computed in another type than the file's."""
     types = {FLOATING[parameter.element_type] for parameter in found}
-    return [said for name, said in _SAID.items() if name in types]
+    return [
+        "the model is of float64, of which onnxruntime lacks operations; it runs in float32"
+        if name == "float64" and run.in_single
+        else said
+        for name, said in _SAID.items()
+        if name in types
+    ]
 
 
 def _as_float32(values: NDArray[np.generic], name: str) -> NDArray[np.float32]:
@@ -443,16 +455,16 @@ def _layout(found: Sequence[Parameter], origins: Mapping[str, str]) -> Layout:
 
 def _self_contained(assembly: Assembly) -> bytes:
     """Put the constants back into the model, so that it can travel to another process."""
-    size = len(assembly.model) + sum(memoryview(w.tensor.raw).nbytes for w in assembly.weights)
+    size = len(assembly.model) + sum(weight.n_bytes for weight in assembly.weights)
     if size > MAX_MODEL_BYTES:
         raise LimitError(
             f"{size} bytes of constants are not perturbed; expected at most {MAX_MODEL_BYTES} bytes"
         )
     model = onnx.ModelProto.FromString(assembly.model)
-    raw = {weight.slot: weight.tensor.raw for weight in assembly.weights}
+    raw = {weight.slot: weight for weight in assembly.weights}
     for tensor in model.graph.initializer:
         if tensor.name in raw:
             del tensor.external_data[:]
             tensor.ClearField("data_location")
-            tensor.raw_data = bytes(raw[tensor.name])
+            tensor.raw_data = bytes(raw[tensor.name].run_bytes())
     return bytes(model.SerializeToString())

@@ -1,7 +1,10 @@
 """What the child process loads: a weightless model with neutral names, and where its weights are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
@@ -11,10 +14,10 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import subgraphs
 from emergraph.exporters.onnxfile.dtypes import INTEGERS, PLAIN
-from emergraph.exporters.runtime.bfloat16 import BFLOAT16, widened_bits
 from emergraph.exporters.runtime.flat_model import FlatModel, names_used
 from emergraph.exporters.runtime.frames import Buffer
-from emergraph.exporters.runtime.widening import widen_node, widened_type
+from emergraph.exporters.runtime.singles import DOUBLE, single_bytes
+from emergraph.exporters.runtime.widening import HALVES, HALVES_AND_DOUBLES, replace_types, run_type
 
 INLINE_BYTES = 1024
 INLINE_INTEGER_BYTES = 65_536
@@ -71,6 +74,17 @@ class WeightInput:
 
     slot: str
     tensor: StoredTensor
+    is_replaced: bool = False
+    """Whether the child makes float32 of it."""
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes that are."""
+        return 4 * prod(self.tensor.shape) if self.is_replaced else memoryview(self.tensor.raw).nbytes
+
+    def run_bytes(self) -> Buffer:
+        """Its bytes as the model runs on them."""
+        return _run_bytes(self.tensor) if self.is_replaced else self.tensor.raw
 
 
 @dataclass(frozen=True)
@@ -83,38 +97,48 @@ class Assembly:
     """Neutral name by flat tensor name."""
     nodes: Mapping[str, str] = field(repr=False)
     """Flat node name by neutral name, for error messages."""
+    replaced: AbstractSet[int] = HALVES
+    """Element types that run as float32."""
+    in_single: "Callable[[], Assembly] | None" = field(default=None, repr=False)
+    """The same with float64 as float32, where there is any float64 in it."""
 
 
-def assemble(flat: FlatModel, fetch: Iterable[str], source: ModelSource) -> Assembly:
+def assemble(
+    flat: FlatModel, fetch: Iterable[str], source: ModelSource, *, replaced: AbstractSet[int] = HALVES
+) -> Assembly:
     """Make a model that onnxruntime can load from memory, without a path in it.
 
     Every tensor and node gets a neutral name (`emt7`, `emn3`): names from a file may hold anything. All axes
     of the inputs are declared dynamic, since declarations may lie; the tensors of `fetch` are the outputs.
     Large tensors are declared as external data without a real location; the child supplies each. Initializers
-    that nothing reads are left out. bfloat16 becomes float32.
+    that nothing reads are left out.
 
     Args:
         flat: The model to run.
         fetch: Flat names of the tensors to give out; each must be made by a top-level node.
         source: Gives the values of the initializers.
+        replaced: Element types that become float32 (see `widening`).
     """
+    fetch = list(fetch)
     slots: dict[str, str] = {"": ""}
     graph = onnx.GraphProto(name="model")
     for flat_input in flat.inputs:
         value = graph.input.add(name=_slot(flat_input.name, slots))
-        value.type.tensor_type.elem_type = widened_type(flat_input.element_type)
+        value.type.tensor_type.elem_type = run_type(flat_input.element_type, replaced)
         if flat_input.shape is not None:
             value.type.tensor_type.shape.SetInParent()
             for _ in flat_input.shape:
                 value.type.tensor_type.shape.dim.add()
-    weights = _add_initializers(flat, graph, slots, source)
+    weights = _add_initializers(flat, graph, slots, source, replaced)
     nodes: dict[str, str] = {}
+    has_doubles = any(value.element_type == DOUBLE for value in flat.inputs)
+    has_doubles |= any(tensor.data_type == DOUBLE for tensor in flat.initializers.values())
     for node in flat.nodes:
         copy = graph.node.add()
         copy.CopyFrom(node)
         _neutralise(copy, slots, nodes)
         _fill_attributes(copy, source)
-        widen_node(copy)
+        has_doubles |= replace_types(copy, replaced)
     graph.output.extend(onnx.ValueInfoProto(name=_slot(name, slots)) for name in fetch)
     model = onnx.ModelProto(ir_version=max(flat.ir_version, MIN_IR_VERSION))
     used = _domains(graph)
@@ -122,11 +146,18 @@ def assemble(flat: FlatModel, fetch: Iterable[str], source: ModelSource) -> Asse
         if domain in used:
             model.opset_import.add(domain=domain, version=version)
     model.graph.CopyFrom(graph)
-    return Assembly(model.SerializeToString(), tuple(weights), slots, nodes)
+    in_single = None
+    if has_doubles and DOUBLE not in replaced:
+        in_single = partial(assemble, flat, fetch, source, replaced=HALVES_AND_DOUBLES)
+    return Assembly(model.SerializeToString(), tuple(weights), slots, nodes, replaced, in_single)
 
 
 def _add_initializers(
-    flat: FlatModel, graph: onnx.GraphProto, slots: dict[str, str], source: ModelSource
+    flat: FlatModel,
+    graph: onnx.GraphProto,
+    slots: dict[str, str],
+    source: ModelSource,
+    replaced: AbstractSet[int],
 ) -> list[WeightInput]:
     weights: list[WeightInput] = []
     used = names_used(flat.nodes)
@@ -141,27 +172,24 @@ def _add_initializers(
             continue
         stored = source.stored(tensor)
         light = graph.initializer.add(
-            name=slot, data_type=widened_type(stored.element_type), dims=stored.shape
+            name=slot, data_type=run_type(stored.element_type, replaced), dims=stored.shape
         )
+        weight = WeightInput(slot, stored, is_replaced=stored.element_type in replaced)
         size = memoryview(stored.raw).nbytes
         integer = stored.element_type in INTEGERS
         if size <= (INLINE_INTEGER_BYTES if integer else INLINE_BYTES):
-            light.raw_data = _inline(stored)
+            light.raw_data = bytes(weight.run_bytes())
             continue
         light.data_location = onnx.TensorProto.EXTERNAL
-        # the child widens bfloat16 to twice the size
-        length = 2 * size if stored.element_type == BFLOAT16 else size
-        location = PLACEHOLDER if stored.element_type in {*PLAIN, BFLOAT16} else slot
-        for key, text_value in (("location", location), ("offset", "0"), ("length", str(length))):
+        location = PLACEHOLDER if weight.is_replaced or stored.element_type in PLAIN else slot
+        for key, text_value in (("location", location), ("offset", "0"), ("length", str(weight.n_bytes))):
             light.external_data.add(key=key, value=text_value)
-        weights.append(WeightInput(slot, stored))
+        weights.append(weight)
     return weights
 
 
-def _inline(stored: StoredTensor) -> bytes:
-    if stored.element_type == BFLOAT16:
-        return widened_bits(np.frombuffer(stored.raw, np.uint8)).tobytes()
-    return bytes(stored.raw)
+def _run_bytes(stored: StoredTensor) -> bytes:
+    return single_bytes(np.frombuffer(stored.raw, np.uint8), stored.element_type).tobytes()
 
 
 def weight_messages(
@@ -175,6 +203,7 @@ def weight_messages(
         message: dict[str, object] = {
             "name": weight.slot,
             "type": tensor.element_type,
+            "replaced": weight.is_replaced,
             "dtype": PLAIN.get(tensor.element_type),
             "shape": list(tensor.shape),
             "nbytes": memoryview(tensor.raw).nbytes,

@@ -51,7 +51,7 @@ class TensorValue:
     shape: tuple[int, ...] | None
     """None for values that are not tensors (sequences, maps)."""
     dtype: np.dtype[np.generic] | None
-    """None for text, sub-byte elements and what is not a tensor; float32 where the file says bfloat16."""
+    """None for text, sub-byte elements and what is not a tensor; float32 where it runs so (`widening`)."""
     value: Array | None = None
     """The elements, where there are few of them or they are integers or booleans."""
     kind: str = "tensor"
@@ -71,6 +71,8 @@ class ConcreteRun:
     """How many combinations of sizes and values were tried."""
     not_run: Mapping[str, str] = field(default_factory=dict)
     """Nodes that did not run, by name, and why (an operation that onnxruntime does not have)."""
+    in_single: bool = False
+    """Whether float64 ran as float32, since an operation has no float64 kernel."""
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -120,7 +122,8 @@ def concrete_run(
         attempts = work.find_inputs(given, input_shapes or {})
         work.decide_branches()
         work.fetch_all()
-    return ConcreteRun(work.flat, work.values, work.feeds, attempts, work.left_out)
+        in_single = process.in_single
+    return ConcreteRun(work.flat, work.values, work.feeds, attempts, work.left_out, in_single)
 
 
 def made(flat: FlatModel) -> list[str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +24,14 @@ from emergraph.exporters.runtime.assembly import PLACEHOLDER, Assembly, weight_m
 from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits, too_large
 from emergraph.exporters.runtime.pooling import SampleAxis
-from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line, unsupported_in, with_names
-from emergraph.exporters.runtime.widening import widened
+from emergraph.exporters.runtime.refusals import (
+    LACKS_KERNEL,
+    ModelRefusedError,
+    one_line,
+    unsupported_in,
+    with_names,
+)
+from emergraph.exporters.runtime.widening import as_run
 from emergraph.leftovers import Scratch
 from emergraph.memory import OUT_OF_MEMORY
 from emergraph.processes import CHECK_SECONDS, held_memory
@@ -87,6 +94,9 @@ class ModelProcess:
         self._limits = limits
         self._deadline = time.monotonic() + limits.wall_seconds
         self._assembly: Assembly | None = None
+        self._many_runs = False
+        self.in_single = False
+        """Whether float64 runs as float32, since an operation has no float64 kernel (see `widening`)."""
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch = Scratch()
         (self._scratch.path / PLACEHOLDER).touch()
@@ -141,6 +151,19 @@ class ModelProcess:
             InvalidInputError: onnxruntime crashed.
             LimitError: A limit was hit.
         """
+        self._many_runs = many_runs
+        if self.in_single and assembly.in_single is not None:
+            assembly = assembly.in_single()
+        try:
+            self._load(assembly, many_runs=many_runs)
+        except ModelRefusedError as error:
+            if assembly.in_single is None or not LACKS_KERNEL.search(str(error)):
+                raise
+            # what is refused in float32, too, is what has no kernel at all
+            self._load(assembly.in_single(), many_runs=many_runs)
+            self.in_single = True
+
+    def _load(self, assembly: Assembly, *, many_runs: bool) -> None:
         messages, buffers = weight_messages(assembly.weights, 1)
         self._assembly = assembly
         header: dict[str, object] = {
@@ -178,8 +201,28 @@ class ModelProcess:
         assembly = self._assembly
         if assembly is None:
             raise RuntimeError("load a model first")
+        rest = (feeds, fetch, pooling or {}, small, hand_over or HandOver())
+        try:
+            return self._run(assembly, *rest)
+        except ModelRefusedError as error:
+            if assembly.in_single is None or not LACKS_KERNEL.search(str(error)):
+                raise
+        self.in_single = True
+        assembly = assembly.in_single()
+        self._load(assembly, many_runs=self._many_runs)
+        return self._run(assembly, *rest)
+
+    def _run(
+        self,
+        assembly: Assembly,
+        feeds: Mapping[str, NDArray[np.generic]],
+        fetch: Sequence[str],
+        pooling: Mapping[str, Pooling],
+        small: int,
+        over: HandOver,
+    ) -> dict[str, Fetched]:
         slots = assembly.slots
-        arrays = [_sendable(array) for array in feeds.values()]
+        arrays = [_sendable(array, assembly.replaced) for array in feeds.values()]
         header: dict[str, object] = {
             "command": "run",
             "feeds": [_feed(slots[name], array) for name, array in zip(feeds, arrays, strict=True)],
@@ -191,10 +234,9 @@ class ModelProcess:
                     "where": None if pool.where is None else [pool.where.axis, pool.where.innermost],
                     "n_samples": pool.n_samples,
                 }
-                for name, pool in (pooling or {}).items()
+                for name, pool in pooling.items()
             },
         }
-        over = hand_over or HandOver()
         header["held"] = {slots[name]: name for name in over.take}
         header["keep"] = {slots[name]: name for name in over.keep}
         header["drop"] = list(over.drop)
@@ -326,9 +368,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def _sendable(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The array in C order, bfloat16 as float32 (see `widening`)."""
-    return np.ascontiguousarray(widened(array)).reshape(array.shape)
+def _sendable(array: NDArray[np.generic], replaced: AbstractSet[int]) -> NDArray[np.generic]:
+    """The array in C order and in the type that the model runs in."""
+    return np.ascontiguousarray(as_run(array, replaced)).reshape(array.shape)
 
 
 def _feed(slot: str, array: NDArray[np.generic]) -> dict[str, object]:

@@ -8,6 +8,8 @@ from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.runtime.assembly import Assembly
 
 _MESSAGE_CHARACTERS = 300
+LACKS_KERNEL = re.compile(r"Could not find an implementation|does not support double")
+"""What onnxruntime says of a type that an operation has no kernel for; recurrences only when they run."""
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,10 @@ class Runner:
         import numpy as np
 
         # everything is imported before the folder changes: the search path may be relative
-        from emergraph.exporters.runtime import bfloat16, pooling
+        from emergraph.exporters.runtime import pooling, singles
         from emergraph.exporters.runtime.engine import onnxruntime
 
-        self.bfloat16 = bfloat16
+        self.singles = singles
         self.pooling = pooling
         self.np = np
         self.ort = onnxruntime()
@@ -142,8 +142,8 @@ class Runner:
                 raw = files[path].bytes_at(weight["offset"], weight["nbytes"], dtype)
             if raw.size != weight["nbytes"]:
                 raise ValueError(f"weights end early: expected {weight['nbytes']} bytes, found {raw.size}")
-            if weight["type"] == self.bfloat16.BFLOAT16:
-                arrays[name] = self.bfloat16.widened_bits(raw).reshape(weight["shape"])
+            if weight["replaced"]:
+                arrays[name] = self.singles.single_bytes(raw, weight["type"]).reshape(weight["shape"])
             elif dtype is None:
                 packed[name] = raw
             else:

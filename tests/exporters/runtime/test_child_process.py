@@ -15,13 +15,13 @@ from onnx import helper as oh
 
 from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.runtime.assembly import assemble
-from emergraph.exporters.runtime.bfloat16 import widened_bits
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.frames import FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.pooling import SampleAxis, pooled
 from emergraph.exporters.runtime.process import ModelProcess, Pooling
 from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line
+from emergraph.exporters.runtime.singles import widened_bits
 from emergraph.exporters.runtime.sources import InMemorySource
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
