@@ -90,6 +90,7 @@ docs: $(VENV)/.installed-dev ## Write the pages again that are made from the cod
 	$(BIN)/python -c "from emergraph.graphstore.schema import schema_markdown; print(schema_markdown(), end='')" > docs/schema.md
 	$(BIN)/python -m emergraph.analysis.resultpage > docs/results.md
 	$(BIN)/python -c "from emergraph.exporters.onnxfile.findings_page import findings_page; print(findings_page(), end='')" > docs/findings.md
+	$(BIN)/python -m emergraph.analysis.audit.page docs/audit.md
 	$(BIN)/python -c "from emergraph.exporters.tracing.operations_page import operations_page; print(operations_page(), end='')" > docs/operations.md
 
 clean: ## Remove what the other targets made

@@ -12,7 +12,7 @@ WIDTH = 100
 
 _MEANINGS = {
     ExitCode.OK: "done",
-    ExitCode.FINDINGS: "`check` found something",
+    ExitCode.FINDINGS: "`check` or `audit` found something",
     ExitCode.USAGE: "the command line is wrong",
     ExitCode.INVALID_INPUT: "a file is unreadable, invalid or not supported",
     ExitCode.UNSAFE: "refused as unsafe",

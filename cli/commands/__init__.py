@@ -29,6 +29,8 @@ COMMANDS = {
     "merge": "Copy all graphs of another store, with their traces and runs, into a store.",
     "compact": "Rewrite a store without the space that removed graphs have left in the file.",
     "check": "List what a user of a model file should know; exit with 1 when there is a warning or an error.",
+    "audit": "Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an "
+    "error.",
     "demo": "Export, trace and analyse two small networks that come with emergraph, ask in SQL, "
     "and write a report.",
 }

@@ -14,7 +14,7 @@ from emergraph.quiet import silence
 from emergraph.version import __version__
 
 if TYPE_CHECKING:
-    from emergraph.api import Graph, Store, export, information, landscape
+    from emergraph.api import Graph, Store, audit, export, information, landscape
     from emergraph.api import open_store as open  # noqa: A004 - emergraph.open reads like the built-in
     from emergraph.errors import EmergraphError
     from emergraph.exporters.pytorch.recorder import record
@@ -24,6 +24,7 @@ __all__ = [
     "Graph",
     "Store",
     "__version__",
+    "audit",
     "export",
     "information",
     "landscape",
@@ -37,6 +38,7 @@ _HOMES = {
     "EmergraphError": ("emergraph.errors", "EmergraphError"),
     "Graph": ("emergraph.api", "Graph"),
     "Store": ("emergraph.api", "Store"),
+    "audit": ("emergraph.api", "audit"),
     "export": ("emergraph.api", "export"),
     "information": ("emergraph.api", "information"),
     "landscape": ("emergraph.api", "landscape"),

@@ -15,7 +15,7 @@ class ExitCode(IntEnum):
     OK = 0
     """Done."""
     FINDINGS = 1
-    """`check` found something."""
+    """`check` or `audit` found something."""
     USAGE = 2
     """The command line itself is wrong."""
     INVALID_INPUT = 3

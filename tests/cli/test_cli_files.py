@@ -108,7 +108,7 @@ def test_nothing_waits_for_what_is_no_file(run, files, tmp_path, kind):
 
 def test_a_folder_is_refused_or_meant(run, files, tmp_path):
     folder = special_files(tmp_path)["folder"]
-    meant = {("check", "file"), ("demo", "folder"), ("report", "inputs")}
+    meant = {("audit", "model"), ("check", "file"), ("demo", "folder"), ("report", "inputs")}
     for parameter in PARAMETERS:
         if parameter.name == "root" or (parameter.command, parameter.name) in meant | {
             *(("landscape", "to"), ("report", "source"))  # refused by the library, after some work

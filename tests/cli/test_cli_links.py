@@ -25,6 +25,7 @@ from emergraph.exporters.traces.options import TraceOptions
 
 SNAPSHOT = "hub/models--org--net/snapshots/abc"
 READERS = {
+    "audit": "audit {model} --fail-on error --format json",
     "check": "check {model} --format json",
     "export": "export {model} new.duckdb -q",
     "trace": "trace net.duckdb digits.npz --model {model} -q",
@@ -36,6 +37,8 @@ READERS = {
     "emergence": "emergence net.duckdb --positions --model {model} --inputs digits.npz -q",
 }
 """A command line of each command that reads a model."""
+LISTING = ("audit", "check")
+"""Those that list a refusal among what they find."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ def test_every_command_that_reads_a_model_has_the_option():
 def test_a_refusal_names_the_command_that_works(run, cached, name):
     words = shlex.split(READERS[name].format(model=cached.model, decoder=cached.decoder))
     refused = run(*words)
-    assert refused.code == (1 if name == "check" else 4), refused.err
-    told = refused.out if name == "check" else refused.err.strip().splitlines()[-1]
+    assert refused.code == (1 if name in LISTING else 4), refused.err
+    told = refused.out if name in LISTING else refused.err.strip().splitlines()[-1]
     again = named_command(" ".join(told.split()))
     assert again == [*words, "--root", "hub/models--org--net"]
     accepted = run(*again)

@@ -10,6 +10,7 @@ import typer
 from emergraph.cli.app import app
 
 BASES = {
+    "audit": ["{model}", "--fail-on", "error"],
     "check": ["{model}"],
     "compact": ["{store}"],
     "concepts": ["{table}"],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from emergraph.analysis.audit.audit import AuditResult
     from emergraph.analysis.information.model import InformationOptions, ModelInformation
     from emergraph.analysis.information.sequences import Sequences
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey
@@ -96,6 +97,54 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
                 progress=progress,
             )
         return Graph(Path(store), opened.graph(summary.graph).id, export_summary=summary)
+
+
+def audit(
+    model: str | Path,
+    *,
+    inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
+    values: "Mapping[str, NDArray[np.generic]] | None" = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    seconds: float = 60.0,
+    baseline: "AuditResult | None" = None,
+    root: str | Path | None = None,
+    limits: "RunLimits | None" = None,
+) -> "AuditResult":
+    """Say what is in a model, what is wrong with it and what may go; see `docs/audit.md`.
+
+    The file is checked first; where that finds something that forbids it, nothing is loaded.
+
+    Args:
+        model: An ONNX file, a weight file, a folder, or "package.module:factory".
+        inputs: Samples by input name; random ones by default, which make much only suspected.
+        values: Inputs that all samples share, such as a sampling rate.
+        input_shapes: Shapes of random inputs.
+        seconds: Budget. What is begun is finished; `left_out` names the rest.
+        baseline: An audit whose findings are accepted.
+        root: Folder inside which files of the model may be symbolic links.
+        limits: Limits of the process that runs the model.
+
+    Raises:
+        InvalidInputError: There is no such file.
+        LimitError: A limit of time or memory was hit.
+
+    Example:
+        >>> [found.sentence for found in audit("model.onnx").findings]  # doctest: +SKIP
+    """
+    from emergraph.analysis.audit.audit import audit_model
+    from emergraph.analysis.audit.subject import Given
+    from emergraph.exporters.runtime.limits import RunLimits
+
+    given = Given(
+        inputs=inputs or {},
+        values=values or {},
+        shapes=input_shapes or {},
+        root=None if root is None else Path(root),
+        limits=limits or RunLimits(),
+    )
+    accepted = frozenset[str]() if baseline is None else baseline.fingerprints
+    with one_command():
+        return audit_model(model, given, seconds=seconds, baseline=accepted)
 
 
 def landscape(

@@ -1,0 +1,157 @@
+"""The audit: every kind of finding in turn, as far as the budget goes."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emergraph.analysis.audit.dead import dead
+from emergraph.analysis.audit.finding import AuditFinding
+from emergraph.analysis.audit.identity import Identity, identity_of
+from emergraph.analysis.audit.kinds import SUPERSEDED, About, Grade, Section, kind_of
+from emergraph.analysis.audit.numbers import numbers
+from emergraph.analysis.audit.size import Size, size_of
+from emergraph.analysis.audit.subject import Given, Subject, opened, run_subject
+from emergraph.exporters.onnxfile import Finding, Severity
+
+SHARE_OF_RUNS = 0.25
+"""Part of the budget that running the samples may take."""
+SCHEMA = "emergraph-audit-1"
+
+Step = Callable[[Subject, float], Iterator[AuditFinding]]
+"""Finds one kind; gets the time at which it should end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult:
+    """What an audit found."""
+
+    path: str
+    findings: Sequence[AuditFinding]
+    """The worst first; among equals, what is proved before what is suspected."""
+    identity: Identity | None
+    size: Size | None
+    n_inputs: int
+    """Samples that the model ran on."""
+    inputs_given: bool
+    left_out: Mapping[str, str]
+    """Sections that were not looked at to the end, and why."""
+    notes: Sequence[str]
+    seconds: float
+    accepted: int = 0
+    """Findings that the baseline left out."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the file was not loaded."""
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    def at_least(self, severity: Severity) -> list[AuditFinding]:
+        """Return the findings that matter at least so much."""
+        order = list(Severity)
+        return [f for f in self.findings if order.index(f.severity) >= order.index(severity)]
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Of all findings: a baseline for the next audit."""
+        return frozenset(finding.fingerprint for finding in self.findings)
+
+    def about(self, about: About) -> list[AuditFinding]:
+        """Return the findings about the network, or about its encoding."""
+        return [finding for finding in self.findings if finding.about is about]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "schema": SCHEMA,
+            "file": Path(self.path).name,
+            "identity": None if self.identity is None else self.identity.to_dict(),
+            "size": None if self.size is None else self.size.to_dict(),
+            "inputs": {"n": self.n_inputs, "given": self.inputs_given},
+            "findings": [finding.to_dict() for finding in self.findings],
+            "accepted": self.accepted,
+            "left_out": dict(self.left_out),
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+STEPS: dict[Section, Step] = {
+    Section.DEAD: lambda subject, _end: dead(subject),
+    Section.NUMBERS: lambda subject, _end: numbers(subject),
+}
+"""What is looked at, in this order, after the file itself was checked."""
+
+
+def audit_model(
+    model: str | Path,
+    given: Given | None = None,
+    *,
+    seconds: float = 60.0,
+    baseline: frozenset[str] = frozenset(),
+) -> AuditResult:
+    """Audit a model.
+
+    Args:
+        model: An ONNX file, a weight file, a folder, or `package.module:factory`.
+        given: Inputs to run it on; random ones by default.
+        seconds: Budget. What is begun is finished; the rest is named.
+        baseline: Fingerprints of findings that are accepted.
+
+    Raises:
+        InvalidInputError: There is no such file.
+        LimitError: A limit of memory or time was hit.
+    """
+    given = given or Given()
+    begin = time.monotonic()
+    with opened(model, given) as subject:
+        found = [of_check(finding) for finding in subject.checks]
+        left_out: dict[str, str] = {}
+        identity = size = None
+        if subject.refused:
+            left_out = {str(section): "the file was not loaded" for section in STEPS}
+        else:
+            run_subject(subject, given, seconds=SHARE_OF_RUNS * seconds)
+            identity = identity_of(subject)
+            for section, step in STEPS.items():
+                if time.monotonic() - begin > seconds:
+                    left_out[str(section)] = f"the budget of {seconds:g} s was spent"
+                    continue
+                found.extend(step(subject, begin + seconds))
+            size = size_of(subject)
+            if subject.network is not None:
+                found = [finding for finding in found if finding.id not in SUPERSEDED]
+    kept = [finding for finding in found if finding.fingerprint not in baseline]
+    return AuditResult(
+        path=str(model),
+        findings=sorted(kept, key=_order),
+        identity=identity,
+        size=size,
+        n_inputs=subject.n_samples,
+        inputs_given=subject.given,
+        left_out=left_out,
+        notes=tuple(subject.notes),
+        seconds=time.monotonic() - begin,
+        accepted=len(found) - len(kept),
+    )
+
+
+def of_check(finding: Finding) -> AuditFinding:
+    """Return what `check` found as a finding of an audit."""
+    return AuditFinding(
+        id=finding.id,
+        sentence=f"{kind_of(finding.id).meaning.rstrip('.')}: {finding.line()}.",
+        key=(finding.where, finding.message),
+        evidence={"where": finding.where, "message": finding.message, "root": finding.root},
+    )
+
+
+def _order(finding: AuditFinding) -> tuple[int, int, int]:
+    severities, grades, sections = list(reversed(Severity)), list(Grade), list(Section)
+    grade = finding.grade or Grade.SUSPECTED
+    return (
+        severities.index(finding.severity),
+        grades.index(grade),
+        sections.index(finding.kind.section),
+    )

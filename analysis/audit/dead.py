@@ -1,0 +1,229 @@
+"""Dead and unread: units without a path, what nothing reads, outputs that do not vary."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.analysis.audit.activity import Activity
+from emergraph.analysis.audit.finding import AuditFinding
+from emergraph.analysis.audit.network import Mask, Network
+from emergraph.analysis.audit.subject import OnnxSubject, Subject
+from emergraph.analysis.audit.words import bytes_text, count, names_text, share
+from emergraph.analysis.unitgraph import ROLES, UnitLayer
+from emergraph.exporters.runtime.quoting import quoted
+from emergraph.graphstore.records import LayerKind, Role
+
+BULK_BYTES = 64 * 1024
+BULK_SHARE = 0.05
+"""Unread initializers of so many bytes, or of this share of all, are suspicious and not only waste."""
+
+
+def dead(subject: Subject) -> Iterator[AuditFinding]:
+    """Find what is dead or unread."""
+    if subject.network is not None and subject.network.wired:
+        yield from unconnected(subject.network)
+    if subject.onnx is not None:
+        yield from unread(subject.onnx)
+    if subject.network is not None and subject.activity is not None:
+        yield from silent(subject.network, subject.activity)
+    if subject.onnx is not None and subject.network is not None and subject.given:
+        yield from flat_outputs(subject, subject.onnx, subject.network)
+
+
+def unconnected(network: Network) -> Iterator[AuditFinding]:
+    """Units that no input reaches, and units that no output depends on."""
+    graph = network.graph
+    is_input = graph.role == ROLES.index(Role.INPUT)
+    is_output = graph.role == ROLES.index(Role.OUTPUT)
+    unreached = graph.neuron & ~network.reached & ~is_input & ~is_output
+    for layer, positions in by_layer(network, unreached):
+        those = "it has one value" if len(positions) == 1 else "they have one value each"
+        sentence = f"{_some(layer, positions)} reached by no input: {those}, whatever the inputs are."
+        yield _units("DEAD-UNREACHED", network, layer, positions, sentence)
+    outputs = ~network.reached & is_output
+    for layer, positions in by_layer(network, outputs):
+        what = "element" if len(positions) == 1 else "elements"
+        sentence = (
+            f"{count(len(positions), what)} of the {layer.n_units} that {network.title(layer)} gives out "
+            f"{'is' if len(positions) == 1 else 'are'} constant: no input reaches them."
+        )
+        yield _units("DEAD-OUTPUT", network, layer, positions, sentence)
+    unread_units = graph.neuron & ~network.read & ~_whole_inputs(network)
+    for layer, positions in by_layer(network, unread_units):
+        sentence = f"{_some(layer, positions)} read by nothing that an output depends on."
+        yield _units("DEAD-UNREAD", network, layer, positions, sentence)
+
+
+def by_layer(network: Network, mask: Mask) -> Iterator[tuple[UnitLayer, list[int]]]:
+    """Yield the layers of chosen units with the positions of the units."""
+    for layer in network.graph.layers:
+        positions = np.flatnonzero(mask[layer.units])
+        if len(positions):
+            yield layer, positions.tolist()
+
+
+def _whole_inputs(network: Network) -> Mask:
+    """Inputs of which nothing is read: a matter of this file's interface, see DEAD-INPUT."""
+    found = np.zeros(network.graph.n_units, dtype=bool)
+    for layer in network.graph.layers:
+        if layer.kind in (LayerKind.INPUT, LayerKind.EMBEDDING) and not network.read[layer.units].any():
+            found[layer.units] = True
+    return found
+
+
+def _some(layer: UnitLayer, positions: Sequence[int]) -> str:
+    return f"{_of_layer(layer, positions)} {'is' if len(positions) == 1 else 'are'}"
+
+
+def _of_layer(layer: UnitLayer, positions: Sequence[int]) -> str:
+    which = "All" if len(positions) == layer.n_units else f"{len(positions)} of the"
+    return f"{which} {count(layer.n_units, 'unit')} of layer {quoted(layer.name)}"
+
+
+def _units(
+    id_: str, network: Network, layer: UnitLayer, positions: Sequence[int], sentence: str, **evidence: object
+) -> AuditFinding:
+    return AuditFinding(
+        id=id_,
+        sentence=sentence,
+        key=(network.keys[layer.id], list(positions)),
+        units={layer.name: positions},
+        evidence={"units": len(positions), "of": layer.n_units, **evidence},
+    )
+
+
+def unread(onnx: OnnxSubject) -> Iterator[AuditFinding]:
+    """Inputs, initializers and operations that no output depends on."""
+    flat, graph, needed = onnx.run.flat, onnx.file.model.graph, onnx.needed_in_file
+    defaults = {proto.name for proto in graph.initializer}
+    for value in graph.input:
+        if value.name not in needed and value.name not in defaults:
+            sentence = f"Nothing that an output depends on reads input {quoted(value.name)}."
+            yield AuditFinding(id="DEAD-INPUT", sentence=sentence, key=(value.name,))
+    yield from _unread_initializers(onnx)
+    useless = [node for node in graph.node if any(node.output) and needed.isdisjoint(node.output)]
+    if useless:
+        kinds = sorted(node.op_type for node in useless)
+        yield AuditFinding(
+            id="DEAD-OPERATION",
+            sentence=f"No output depends on {count(len(useless), 'operation')}: {names_text(kinds)}.",
+            key=(kinds,),
+            operations=[node.name or node.output[0] for node in useless],
+            evidence={"operations": len(useless)},
+        )
+    if flat.branches:
+        names = list(flat.branches)
+        sentence = (
+            f"{count(len(names), 'branch')} taken by these inputs; the file also holds the others, which "
+            f"were not looked into: {names_text(names)}."
+        )
+        yield AuditFinding(
+            id="DEAD-BRANCH", sentence=sentence, key=(len(names),), evidence={"branches": names}
+        )
+
+
+def _unread_initializers(onnx: OnnxSubject) -> Iterator[AuditFinding]:
+    tensors = onnx.file.tensors
+    outputs = {value.name for value in onnx.file.model.graph.output}
+    read = onnx.names_read | outputs
+    found = {name: tensor for name, tensor in tensors.items() if name not in read}
+    if not found:
+        return
+    total = sum(tensor.n_bytes for tensor in tensors.values())
+    bulk = {n: t for n, t in found.items() if is_bulk(t.n_bytes, total)}
+    for id_, group in (
+        ("DEAD-INITIALIZER", {n: t for n, t in found.items() if n not in bulk}),
+        ("UNUSED-BULK", bulk),
+    ):
+        if group:
+            size = sum(tensor.n_bytes for tensor in group.values())
+            sentence = (
+                f"Nothing reads {count(len(group), 'initializer')} of {bytes_text(size)} "
+                f"({share(size, total)} of all values): {names_text(list(group))}."
+            )
+            shapes = sorted([tensor.dtype, *tensor.shape] for tensor in group.values())
+            yield AuditFinding(
+                id=id_,
+                sentence=sentence,
+                key=(shapes,),
+                tensors=list(group),
+                evidence={"bytes": size, "share": size / max(total, 1)},
+            )
+
+
+def is_bulk(n_bytes: int, total: int) -> bool:
+    """Whether an unread initializer is so large that it is suspicious."""
+    return n_bytes >= BULK_BYTES or (n_bytes >= 4096 and n_bytes >= BULK_SHARE * total)
+
+
+def silent(network: Network, activity: Activity) -> Iterator[AuditFinding]:
+    """Units that inputs reach and that had one value all the same."""
+    still = activity.measured & (activity.low == activity.high) & network.reached & network.graph.neuron
+    still &= network.graph.role == ROLES.index(Role.HIDDEN)
+    groups = list(by_layer(network, still))
+    if not activity.given:
+        yield from _silent_by_chance(activity, groups)
+        return
+    bound = 1 - 0.05 ** (1 / activity.n)
+    for layer, positions in groups:
+        those = "it does" if len(positions) == 1 else "each does"
+        sentence = (
+            f"{_of_layer(layer, positions)} had one and the same value on all {activity.n} inputs; with 95 % "
+            f"confidence, {those} so on more than {100 * (1 - bound):.3g} % of such inputs."
+        )
+        yield _units(
+            "DEAD-SILENT", network, layer, positions, sentence, n_inputs=activity.n, active_at_most=bound
+        )
+
+
+def _silent_by_chance(
+    activity: Activity, groups: list[tuple[UnitLayer, list[int]]]
+) -> Iterator[AuditFinding]:
+    """What random inputs leave silent may well respond to inputs that mean something."""
+    if groups:
+        n = sum(len(positions) for _, positions in groups)
+        sentence = (
+            f"{count(n, 'unit')} in {count(len(groups), 'layer')} had one and the same value on "
+            f"{activity.n} random inputs."
+        )
+        yield AuditFinding(
+            id="DEAD-SILENT-RANDOM",
+            sentence=sentence,
+            key=(),
+            units={layer.name: positions for layer, positions in groups},
+            evidence={"units": n, "n_inputs": activity.n},
+        )
+
+
+def flat_outputs(subject: Subject, onnx: OnnxSubject, network: Network) -> Iterator[AuditFinding]:
+    """Elements of outputs that did not vary over the inputs, although inputs reach them."""
+    outputs = subject.outputs
+    if outputs is None or subject.n_samples < 2:
+        return
+    is_output = network.graph.role == ROLES.index(Role.OUTPUT)
+    if network.wired and is_output.any() and not network.reached[is_output].all():
+        return  # said by DEAD-OUTPUT
+    for number, (name, values) in enumerate(zip(onnx.run.flat.outputs, outputs, strict=True)):
+        flat = _constant_elements(values, subject.n_samples)
+        if flat is None or not flat.any():
+            continue
+        which = "All" if flat.all() else str(int(flat.sum()))
+        sentence = (
+            f"{which} of the {flat.size} elements of output {quoted(name)} did not change over "
+            f"{subject.n_samples} inputs."
+        )
+        yield AuditFinding(
+            id="DEAD-FLAT-OUTPUT",
+            sentence=sentence,
+            key=(number, np.flatnonzero(flat).tolist()[:1000]),
+            evidence={"elements": int(flat.sum()), "of": int(flat.size), "n_inputs": subject.n_samples},
+        )
+
+
+def _constant_elements(values: NDArray[np.generic], n: int) -> NDArray[np.bool_] | None:
+    """Per element of a sample's output, whether all samples have the same; None for samples elsewhere."""
+    if values.dtype.kind not in "fiub" or values.ndim < 1 or len(values) != n:
+        return None
+    rows = values.reshape(n, -1).astype(np.float64)
+    return np.asarray((rows == rows[:1]).all(axis=0))

@@ -1,0 +1,148 @@
+"""What a file is: its declared facts, and a guess at task and family with its grounds."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from emergraph.analysis.audit.subject import OnnxSubject, Subject
+from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
+from emergraph.exporters.operations import CONVOLUTIONS, DENSE, Kind, kind_of
+from emergraph.exporters.runtime.flat_model import FlatInput
+from emergraph.exporters.runtime.sizes import declared_text
+
+_LICENCE_KEYS = ("license", "licence", "spdx", "license_name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """What a model seems to be."""
+
+    family: str
+    task: str
+    grounds: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a file is."""
+
+    name: str
+    format: str
+    sha256: str
+    bytes: int
+    producer: str
+    opsets: Mapping[str, int]
+    inputs: Mapping[str, str]
+    """Name -> element type and declared shape."""
+    outputs: Sequence[str]
+    licence: str
+    """As the file's metadata says; empty where it says nothing."""
+    metadata: Mapping[str, str]
+    guess: Guess | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def identity_of(subject: Subject) -> Identity | None:
+    """Say what a file is; None where it was not read."""
+    if subject.onnx is not None:
+        return _of_onnx(subject, subject.onnx)
+    weights = subject.weights
+    if weights is None:
+        return None
+    plain = {str(k): str(v)[:200] for k, v in weights.metadata.items() if isinstance(v, str | int | float)}
+    return Identity(
+        name=weights.source,
+        format=weights.format,
+        sha256=weights.sha256,
+        bytes=weights.size,
+        producer="",
+        opsets={},
+        inputs={},
+        outputs=(),
+        licence=_licence(plain),
+        metadata=plain,
+        guess=None,
+    )
+
+
+def _of_onnx(subject: Subject, onnx: OnnxSubject) -> Identity:
+    model, flat = onnx.file.model, onnx.run.flat
+    metadata = {entry.key: entry.value[:200] for entry in model.metadata_props}
+    return Identity(
+        name=onnx.file.name if subject.kind == "onnx" else subject.path,
+        format=str(subject.kind),
+        sha256=onnx.file.sha256,
+        bytes=onnx.file.size + sum(len(one.content) for one in onnx.file.external_files.values()),
+        producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
+        opsets={entry.domain or "ai.onnx": int(entry.version) for entry in model.opset_import},
+        inputs={value.name: f"{_type(value)} {declared_text(value)}" for value in flat.inputs},
+        outputs=tuple(flat.outputs),
+        licence=_licence(metadata),
+        metadata=metadata,
+        guess=guess(onnx),
+    )
+
+
+def _type(value: FlatInput) -> str:
+    element = ELEMENT_TYPES.get(value.element_type)
+    return "?" if element is None else element.name
+
+
+def _licence(metadata: Mapping[str, str]) -> str:
+    return next((value for key, value in metadata.items() if key.lower() in _LICENCE_KEYS), "")
+
+
+def guess(onnx: OnnxSubject) -> Guess:
+    """Guess family and task from operations, inputs and outputs; each ground is a fact of the file."""
+    kinds = Counter(kind_of(node) for node in onnx.run.flat.nodes)
+    family, grounds = _family(onnx, kinds)
+    task, more = _task(onnx)
+    return Guess(family=family, task=task, grounds=(*grounds, *more))
+
+
+def _family(onnx: OnnxSubject, kinds: "Counter[Kind]") -> tuple[str, list[str]]:
+    convolutions = sum(kinds[kind] for kind in CONVOLUTIONS)
+    dense = sum(kinds[kind] for kind in DENSE)
+    scores = sum(
+        1
+        for node in onnx.run.flat.nodes
+        if kind_of(node) is Kind.MATMUL
+        and not any(name in onnx.makers or _given(onnx, name) for name in node.input)
+    )
+    if kinds[Kind.RECURRENT] or kinds[Kind.LOOP]:
+        return "recurrent network", [f"{kinds[Kind.RECURRENT] + kinds[Kind.LOOP]} recurrent operations"]
+    if kinds[Kind.ATTENTION] or (scores >= 2 and kinds[Kind.SOFTMAX]):
+        n = kinds[Kind.ATTENTION] or scores // 2
+        return "transformer", [f"{n} attentions"]
+    if convolutions:
+        return "convolutional network", [f"{convolutions} convolutions"]
+    if dense:
+        return "network of dense layers", [f"{dense} dense layers"]
+    return "no neural network that is known here", ["no convolutions, dense layers or recurrences"]
+
+
+def _given(onnx: OnnxSubject, name: str) -> bool:
+    return name in onnx.run.flat.initializers
+
+
+def _task(onnx: OnnxSubject) -> tuple[str, list[str]]:
+    run = onnx.run
+    names = {name.lower() for name in run.inputs}
+    shape = run.values[run.flat.outputs[0]].shape if run.flat.outputs[0] in run.values else None
+    last = next((node for node in run.flat.nodes if run.flat.outputs[0] in node.output), None)
+    grounds = [f"first output of shape {list(shape)}"] if shape is not None else []
+    if names & {"input_ids", "token_type_ids", "attention_mask"}:
+        return "text", [*grounds, "inputs named as those of a text model"]
+    image = any(array.ndim == 4 and 3 in (array.shape[1], array.shape[-1]) for array in run.inputs.values())
+    where = "images" if image else "unknown inputs"
+    if image:
+        grounds.append("an input with four axes, one of them of size 3")
+    if last is not None and kind_of(last) is Kind.SOFTMAX:
+        return f"classification of {where}", [*grounds, "a softmax at the end"]
+    if last is not None and last.op_type == "Sigmoid":
+        return f"scores for {where}", [*grounds, "a sigmoid at the end"]
+    return where, grounds

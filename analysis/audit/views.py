@@ -1,0 +1,112 @@
+"""What people and programs see of an audit."""
+
+import textwrap
+from collections import Counter
+
+import polars as pl
+
+from emergraph.analysis.audit.audit import AuditResult
+from emergraph.analysis.audit.words import bytes_text, count
+from emergraph.analysis.view import View
+from emergraph.exporters.onnxfile import Severity
+
+_SHOWN = 10
+_WIDTH = 110
+
+
+def audit_view(result: AuditResult) -> View:
+    """Return all findings, in every format but the text for people (`audit_text`)."""
+    rows = pl.DataFrame(
+        [
+            {
+                "severity": str(found.severity),
+                "grade": str(found.grade),
+                "about": str(found.about),
+                "id": found.id,
+                "finding": found.sentence,
+                "action": found.action,
+                "fingerprint": found.fingerprint,
+            }
+            for found in result.findings
+        ],
+        schema=dict.fromkeys(_COLUMNS, pl.String),
+    )
+    return View(
+        rows=rows,
+        facts={"finding": verdict(result), **_facts(result)},
+        document=result.to_dict(),
+        notes=audit_notes(result),
+        columns=("severity", "grade", "about", "id", "finding", "action"),
+    )
+
+
+def audit_text(result: AuditResult, *, full: bool = False) -> str:
+    """Return an audit for people: the worst finding with what to do, the others, then what the file is.
+
+    Args:
+        result: An audit.
+        full: All findings, not the first ten.
+    """
+    lines = [*textwrap.wrap(verdict(result), _WIDTH), ""]
+    shown = result.findings if full else result.findings[:_SHOWN]
+    for found in shown:
+        begin = f"{found.severity!s:<7}  {found.id} ({found.grade}, {found.about})"
+        lines += [begin, *_indented(found.sentence), *_indented(f"-> {found.action}")]
+    rest = len(result.findings) - len(shown)
+    if rest:
+        lines.append(f"{count(rest, 'finding')} more: --full")
+    lines += [""] if shown else []
+    width = max(map(len, _facts(result)))
+    lines += [f"{name:<{width}}  {value}" for name, value in _facts(result).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=" " * 9, subsequent_indent=" " * 9)
+
+
+_COLUMNS = ("severity", "grade", "about", "id", "finding", "action", "fingerprint")
+
+
+def verdict(result: AuditResult) -> str:
+    """Return the worst finding in plain words with what to do, or that there is nothing to do."""
+    worst = result.findings[0] if result.findings else None
+    if worst is None:
+        looked = "on inputs of yours" if result.inputs_given else "on made-up inputs only"
+        return f"Nothing was found; the model ran {looked}." if result.n_inputs else "Nothing was found."
+    if worst.severity is Severity.INFO:
+        return f"Nothing is wrong that was looked for. Worth knowing: {worst.sentence} {worst.action}"
+    return f"{worst.sentence} {worst.action}"
+
+
+def _facts(result: AuditResult) -> dict[str, object]:
+    facts: dict[str, object] = {}
+    counts = Counter(str(found.severity) for found in result.findings)
+    shown = ", ".join(count(counts[name], name) for name in ("error", "warning", "info") if counts[name])
+    facts["findings"] = (shown or "none") + (f"; {result.accepted} accepted" if result.accepted else "")
+    if (identity := result.identity) is not None:
+        guess = identity.guess
+        likely = f"; by guess a {guess.family} for {guess.task}" if guess is not None else ""
+        facts["file"] = f"{identity.name}, {identity.format}, {bytes_text(identity.bytes)}{likely}"
+        if identity.producer:
+            facts["producer"] = identity.producer
+        facts["licence"] = identity.licence or "the file names none"
+    if (size := result.size) is not None:
+        parts = [] if size.parameters is None else [f"{size.parameters:,} parameters"]
+        parts += [f"{name} {bytes_text(n)}" for name, n in size.bytes_by_dtype.items()]
+        parts += [] if size.flops is None else [f"{size.flops:.3g} FLOPs for one sample"]
+        facts["size"] = ", ".join(parts)
+    if result.n_inputs:
+        facts["inputs"] = f"{result.n_inputs} {'given' if result.inputs_given else 'random'}"
+    return facts
+
+
+def audit_notes(result: AuditResult) -> list[str]:
+    """Return what a person should know besides."""
+    notes = list(result.notes)
+    if result.n_inputs and not result.inputs_given:
+        notes.append(
+            "random inputs: what rests on activity is only suspected; give your own with --inputs FILE.npz"
+        )
+    notes += [f"not looked at: {section} ({why})" for section, why in result.left_out.items()]
+    return notes

@@ -1,0 +1,56 @@
+"""Words of sentences: counts, sizes, shares and lists of names."""
+
+from collections.abc import Sequence
+
+from emergraph.exporters.runtime.quoting import quoted
+
+_SHOWN = 3
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> count(1, "unit"), count(2, "branch"), count(1200, "layer")
+        ('1 unit', '2 branches', '1,200 layers')
+    """
+    plural = noun + ("es" if noun.endswith(("ch", "x", "s")) else "s")
+    return f"{n:,} {noun if n == 1 else plural}"
+
+
+def bytes_text(n: int) -> str:
+    """Return a size.
+
+    Example:
+        >>> bytes_text(999), bytes_text(1500), bytes_text(2_500_000)
+        ('999 bytes', '1.5 kB', '2.5 MB')
+    """
+    if n < 1000:
+        return count(n, "byte")
+    return f"{n / 1e3:.1f} kB" if n < 1e6 else f"{n / 1e6:.1f} MB"
+
+
+def share(part: float, whole: float) -> str:
+    """Return a percentage.
+
+    Example:
+        >>> share(1, 3), share(0, 0), share(1, 100000)
+        ('33 %', '0 %', '< 0.1 %')
+    """
+    value = 100 * part / whole if whole else 0.0
+    if 0 < value < 0.1:
+        return "< 0.1 %"
+    return f"{value:.1f} %" if 0 < value < 10 else f"{value:.0f} %"
+
+
+def names_text(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are.
+
+    Example:
+        >>> names_text(["a", "b", "c", "d", "e"])
+        "'a', 'b', 'c' and 2 more"
+    """
+    distinct = list(dict.fromkeys(names))
+    shown = ", ".join(map(quoted, distinct[:_SHOWN]))
+    rest = len(distinct) - _SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown

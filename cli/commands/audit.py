@@ -1,0 +1,107 @@
+"""`emergraph audit`: what is in a model file, what is wrong with it, and what may go."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emergraph.cli.app import command
+from emergraph.cli.limits import LONG
+from emergraph.cli.links import Links, with_command
+from emergraph.cli.output import Output, OutputFormat, emit, emit_text, say
+from emergraph.errors import ExitCode
+from emergraph.exporters.onnxfile.findings import Severity
+from emergraph.exporters.runtime.inputwords import InputOptions
+from emergraph.options import FileRole
+
+if TYPE_CHECKING:
+    from emergraph.analysis.audit.audit import AuditResult
+    from emergraph.analysis.audit.subject import Given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auditing:
+    """How an audit is made."""
+
+    budget: Annotated[str, typer.Option(metavar="TIME", help="Wall time for the whole audit.")] = "60s"
+    fail_on: Annotated[
+        Severity, typer.Option("--fail-on", help="Exit with 1 at findings of this severity, or a worse one.")
+    ] = Severity.WARNING
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Leave out the findings of this audit, which are accepted."),
+    ] = None
+    full: Annotated[bool, typer.Option("--full", help="Print all findings, not the first ten.")] = False
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0
+
+
+@command(
+    examples="""
+    emergraph audit model.onnx
+    emergraph audit model.onnx --inputs samples.npz --fail-on error
+    emergraph audit model.onnx --format json --out audit.json
+    emergraph audit model.onnx --baseline audit.json
+    """,
+    limits=LONG,
+)
+def audit(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="Model file, weight file, folder, or package.module:factory."),
+        FileRole.MODEL,
+    ],
+    *,
+    how: Auditing,
+    words: InputOptions,
+    links: Links,
+    output: Output,
+) -> None:
+    """Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an error.
+
+    The file is checked first; where that finds something that forbids it, nothing is loaded.
+    """
+    from emergraph.analysis.audit.audit import audit_model
+    from emergraph.analysis.audit.baseline import read_baseline
+    from emergraph.optionforms import parse_seconds
+
+    accepted = frozenset() if how.baseline is None else read_baseline(how.baseline)
+    result = audit_model(
+        str(model), _given(how, words, links), seconds=parse_seconds(how.budget), baseline=accepted
+    )
+    _show(_with_commands(result), output, full=how.full)
+    if result.at_least(how.fail_on):
+        raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _with_commands(result: "AuditResult") -> "AuditResult":
+    """The same with the command that follows a link, where one was not followed."""
+    findings = [
+        replace(found, action=with_command("Look where it leads first", str(found.evidence["root"])))
+        if found.evidence.get("root")
+        else found
+        for found in result.findings
+    ]
+    return replace(result, findings=findings)
+
+
+def _show(result: "AuditResult", output: Output, *, full: bool) -> None:
+    from emergraph.analysis.audit.views import audit_notes, audit_text, audit_view
+    from emergraph.safetext import escape_controls
+
+    if output.resolved_format is not OutputFormat.TABLE:
+        emit(audit_view(result), output)
+        return
+    emit_text(
+        "".join(f"{escape_controls(line)}\n" for line in audit_text(result, full=full).splitlines()), output
+    )
+    for note in audit_notes(result):
+        say(f"Note: {note}", output)
+
+
+def _given(how: Auditing, words: InputOptions, links: Links) -> "Given":
+    from emergraph.analysis.audit.subject import Given
+    from emergraph.exporters.runtime.inputfile import read_input_file
+
+    samples = {} if words.inputs is None else read_input_file(words.inputs).arrays
+    return Given(inputs=samples, values=words.values(), shapes=words.shapes(), root=links.root, seed=how.seed)
