@@ -133,3 +133,23 @@ def append(
     if condition:
         relation = relation.filter(condition)
     relation.project(expressions).insert_into(table)
+
+
+def element_type(name: str) -> "np.dtype[np.generic] | None":
+    """Return the numpy type of a stored tensor; None when its elements are not numbers (strings, objects)."""
+    import numpy as np
+
+    try:
+        found = np.dtype(name)
+    except TypeError:
+        return _extended_type(name)
+    return found if found.kind in "biufc" else _extended_type(name)
+
+
+def _extended_type(name: str) -> "np.dtype[np.generic] | None":
+    """A type of numbers that numpy has not, such as bfloat16."""
+    import ml_dtypes
+    import numpy as np
+
+    found = getattr(ml_dtypes, name, None)
+    return np.dtype(found) if isinstance(found, type) and issubclass(found, np.generic) else None

@@ -15,12 +15,11 @@ from emergraph.atomic import together
 from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.catalog import graph_id, next_id, unique_name
 from emergraph.graphstore.connection import transaction, translated_errors
-from emergraph.graphstore.frames import fetch_batches, fetch_frame, fetch_table, insert
+from emergraph.graphstore.frames import element_type, fetch_batches, fetch_frame, fetch_table, insert
 from emergraph.graphstore.results import ensure_like, result_columns, result_table_names
 from emergraph.graphstore.sql import compose, identifier
 from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.graphstore.storefile import wal_path
-from emergraph.graphstore.tensors import element_type
 from emergraph.graphstore.text import printable
 from emergraph.steps import steps
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from emergraph.choices import unknown
 from emergraph.errors import LimitError, StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
-from emergraph.graphstore.frames import fetch_batches, fetch_table
+from emergraph.graphstore.frames import element_type, fetch_batches, fetch_table
 from emergraph.graphstore.reader import GraphReader
-from emergraph.graphstore.tensors import PART_BYTES, element_type
+from emergraph.graphstore.tensors import PART_BYTES
 from emergraph.graphstore.text import printable
 
 _COUNT_PARTS = "SELECT count(*) AS n FROM tensor_parts WHERE graph = ? AND tensor = ?"

@@ -5,10 +5,10 @@ import math
 from collections.abc import Mapping
 
 import duckdb
-import ml_dtypes
 import numpy as np
 import pyarrow as pa
 
+from emergraph.graphstore.frames import element_type
 from emergraph.graphstore.graphrows import insert_rows, list_array
 from emergraph.graphstore.layout import BlockRow
 from emergraph.graphstore.records import Tensor, matrix_restores
@@ -25,18 +25,6 @@ _SNAPSHOT_SETTINGS = (
     "SET zstd_min_string_length = 1",
 )
 _BATCH_BYTES = 1 << 26
-
-
-def element_type(name: str) -> np.dtype[np.generic] | None:
-    """Return the numpy type of a stored tensor; None when its elements are not numbers (strings, objects)."""
-    extended = getattr(ml_dtypes, name, None)
-    if isinstance(extended, type):
-        return np.dtype(extended)
-    try:
-        dtype = np.dtype(name)
-    except TypeError:
-        return None
-    return dtype if dtype.kind in "biufc" else None
 
 
 class TensorLoader:

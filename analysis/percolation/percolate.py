@@ -128,7 +128,7 @@ def percolate(
         n_without_key=0 if keys is None else int(np.isnan(keys).sum()),
         has_ties=sorted_by is not None and sorted_by.has_ties,
         series=tuple(series),
-        degree_threshold=branching_threshold(edges, start.components, len(start.sizes)) * edges.n_edges,
+        degree_threshold=branching_threshold(edges, start.components) * edges.n_edges,
         layered_threshold=layered_threshold(edges) * edges.n_edges,
         layers=layers,
     )

@@ -1,14 +1,10 @@
 """What theory expects for edges that are added at random."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.percolation.edgelist import PercolationEdges
-
-if TYPE_CHECKING:
-    from scipy.sparse import csc_array
 
 Floats = NDArray[np.float64]
 
@@ -94,7 +90,7 @@ def bipartite_giants(
     return side_e, np.where(none, 0.0, side_k(side_e))
 
 
-def branching_threshold(edges: PercolationEdges, components: NDArray[np.int64], n: int) -> float:
+def branching_threshold(edges: PercolationEdges, components: NDArray[np.int64]) -> float:
     """Share of edges at which a random graph with the same degrees on each side of each block percolates.
 
     An edge of a block ends at its two sides; following it to one of them leads to a starting component c with
@@ -107,32 +103,39 @@ def branching_threshold(edges: PercolationEdges, components: NDArray[np.int64], 
     Args:
         edges: The edges.
         components: (n_units,) component of each unit before the first edge.
-        n: Components.
     """
-    from scipy.sparse import coo_array, diags_array
-
     sides = 2 * len(edges.blocks)
     src, dst = components[edges.src], components[edges.dst]
     apart = src != dst
     block = edges.block_of_edge().astype(np.int64)[apart]
-    where = np.concatenate([src[apart], dst[apart]]), np.concatenate([2 * block, 2 * block + 1])
-    ends = coo_array((np.ones(len(where[0])), where), shape=(n, sides)).tocsr()
-    total = np.asarray(ends.sum(axis=0)).ravel()
-    further = (ends.T @ ends - diags_array(total)).tocsr()
-    other = np.arange(sides) ^ 1
-    share = diags_array(np.divide(1.0, total, out=np.zeros(sides), where=total > 0))
-    largest = _largest_eigenvalue((share @ further).tocsc()[:, other])
+    both = {"component": np.concatenate([src[apart], dst[apart]]), "side": np.r_[2 * block, 2 * block + 1]}
+    ends = pl.DataFrame(both).group_by("component", "side").agg(pl.len().cast(pl.Float64).alias("k"))
+    further = (
+        ends.join(ends, on="component")
+        .group_by("side", "side_right")
+        .agg((pl.col("k") * pl.col("k_right")).sum())
+    )
+    by, to, sums = (further[name].to_numpy() for name in ("side", "side_right", "k"))
+    total = np.bincount(both["side"], minlength=sides).astype(np.float64)
+    mean = np.where(by == to, sums - total[by], sums) / total[by]
+    largest = _largest_eigenvalue(mean, by, to ^ 1, sides)
     return 1 / largest if largest > 0 else float("inf")
 
 
-def _largest_eigenvalue(matrix: "csc_array") -> float:
-    """Of a matrix without negative entries: a real number, by Perron and Frobenius."""
-    if matrix.shape[0] <= DENSE_SIDES:
-        return float(np.linalg.eigvals(matrix.toarray()).real.max())
+def _largest_eigenvalue(
+    values: Floats, rows: NDArray[np.integer], columns: NDArray[np.integer], size: int
+) -> float:
+    """Of a square matrix without negative entries: a real number, by Perron and Frobenius."""
+    if size <= DENSE_SIDES:
+        full = np.zeros((size, size))
+        full[rows, columns] = values
+        return float(np.linalg.eigvals(full).real.max(initial=0.0))
+    from scipy.sparse import csc_array
     from scipy.sparse.linalg import eigs
 
-    start = np.ones(matrix.shape[0])
-    return float(eigs(matrix, k=1, which="LR", v0=start, return_eigenvectors=False)[0].real)
+    matrix = csc_array((values, (rows, columns)), shape=(size, size))
+    found = eigs(matrix, k=1, which="LR", v0=np.ones(size), return_eigenvectors=False)
+    return float(found[0].real)
 
 
 def layered_threshold(edges: PercolationEdges) -> float:

@@ -39,11 +39,10 @@ from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, item_
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import LimitError, UsageError
+from emergraph.graphstore.frames import element_type
 from emergraph.graphstore.query import QueryLimits, run_query
 from emergraph.graphstore.reader import GraphReader
-from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.sql import compose
-from emergraph.graphstore.tensors import element_type
 from emergraph.graphstore.text import first_line, printable
 
 if TYPE_CHECKING:
@@ -265,7 +264,6 @@ def prune_stored(
         measured = read_unit_trace(reader, choice.trace)
         active = _activity(activity_scores(choice.rule, graph, trace=measured).above(choice.threshold))
     table = read_edge_table(graph)
-    values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
     model = None if files is None else _model(reader, graph, files, options.pruning_unit)
     result = prune_graph(
         graph,
@@ -273,7 +271,7 @@ def prune_stored(
         surroundings=Surroundings(
             activity=active,
             activations=activations,
-            tensor_values=values,
+            tensor_values=_tensor_values(reader),
             tensor_sizes=_tensor_sizes(reader),
             costs=_costs(reader),
             scorer=_scorer(reader, options, gradients),
@@ -295,10 +293,21 @@ def prune_stored(
     return replace(result, frame=result.frame.with_columns(ran), notes=notes)
 
 
+def _tensor_values(reader: GraphReader) -> TensorValues:
+    """The parameter tensors of the graph by name; what reads them is imported when one is asked for."""
+
+    def values(name: str) -> "NDArray[np.generic]":
+        from emergraph.graphstore.restore import restore_tensor
+
+        return restore_tensor(reader, name)
+
+    return values
+
+
 def _model(reader: GraphReader, graph: UnitGraph, files: "ModelFiles", unit: PruningUnit) -> "PrunableModel":
     from emergraph.analysis.pruning.modelruns import PrunableModel
 
-    return PrunableModel(reader, graph, files, lambda name: restore_tensor(reader, name), unit)
+    return PrunableModel(reader, graph, files, _tensor_values(reader), unit)
 
 
 def _scorer(reader: GraphReader, options: PruningOptions, gradients: "ModuleData | None") -> "Scorer | None":
@@ -306,7 +315,7 @@ def _scorer(reader: GraphReader, options: PruningOptions, gradients: "ModuleData
         return None
     from emergraph.analysis.pruning.gradients import scorer_of
 
-    return scorer_of(gradients, lambda name: restore_tensor(reader, name))
+    return scorer_of(gradients, _tensor_values(reader))
 
 
 def sensitivity_stored(
@@ -336,7 +345,7 @@ def sensitivity_stored(
     if trace is not None or reader.traces().height:
         activations = _activations(reader, choice, graph.n_units)
     check_criterion(options.kind, options.pruning_unit, activations)
-    values: TensorValues = lambda name: restore_tensor(reader, name)  # noqa: E731 - a closure in one line
+    values = _tensor_values(reader)
     model = None
     if files is not None and files.arrays is not None:
         model = _model(reader, graph, files, options.pruning_unit)

@@ -7,7 +7,6 @@ import igraph
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from emergraph.analysis.edgesets.forest import find_merges
 from emergraph.analysis.edgesets.ordering import descending
@@ -107,12 +106,14 @@ def _butterflies(src: NDArray[np.integer], dst: NDArray[np.integer]) -> int | No
     (rows, row), (columns, column) = sorted(sides, key=lambda side: len(side[0]))
     if len(rows) > MAX_SIDE:
         return None
-    shape = (len(rows), len(columns))
-    matrix = csr_array((np.ones(len(row)), (row, column)), shape=shape)
     if len(row) > 0.05 * len(rows) * len(columns) and len(rows) * len(columns) <= MAX_FULL:
-        full = matrix.toarray()
+        cells = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
+        full = cells.reshape(len(rows), len(columns)).astype(np.float64)
         common = full @ full.T
     else:
+        from scipy.sparse import csr_array
+
+        matrix = csr_array((np.ones(len(row)), (row, column)), shape=(len(rows), len(columns)))
         common = (matrix @ matrix.T).toarray()
     pairs = common[np.triu_indices(len(rows), 1)].astype(np.int64)
     return int((pairs * (pairs - 1) // 2).sum())

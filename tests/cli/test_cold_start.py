@@ -36,7 +36,7 @@ def loaded(*words):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_on_a_store_loads_no_library_for_models(training, command):
     modules = loaded(command, str(training), *COMMANDS[command])
-    needed = {"topology": {"scipy", "igraph"}, "percolate": {"scipy"}}.get(command, set())
+    needed = {"igraph"} if command == "topology" else set()
     assert not (FOREIGN - needed) & modules
     assert not [name for name in modules if name.startswith("emergraph.exporters.onnxfile")]
 
@@ -45,6 +45,11 @@ def test_a_count_loads_no_null_models(training):
     modules = loaded("emergence", str(training))
     for name in ("nulls", "rewiring", "resampled_weights", "remeasure", "fullreport", "positionrun"):
         assert f"emergraph.analysis.emergence.{name}" not in modules
+
+
+@pytest.mark.parametrize("command", ["emergence", "prune", "percolate", "trajectory"])
+def test_a_count_needs_no_arrow(training, command):
+    assert not {"pyarrow", "ml_dtypes"} & loaded(command, str(training), *COMMANDS[command])
 
 
 @pytest.mark.parametrize("command", ["ls", "info", "sql"])

@@ -302,7 +302,7 @@ def test_a_strong_corner_grows_together_by_itself():
 
 def branching(net):
     edges = read_edges(net)
-    return branching_threshold(edges, *components_of(edges)) * edges.n_edges
+    return branching_threshold(edges, components_of(edges)[0]) * edges.n_edges
 
 
 def components_of(edges):

@@ -3,7 +3,14 @@ import pytest
 from scipy import stats
 
 from emergraph.analysis.statistics.estimate import Method
-from emergraph.analysis.statistics.intervals import Support, counts_of_draws, jackknife, percentiles, student
+from emergraph.analysis.statistics.intervals import (
+    Support,
+    counts_of_draws,
+    jackknife,
+    percentiles,
+    student,
+    student_reach,
+)
 from emergraph.errors import UsageError
 
 
@@ -95,3 +102,9 @@ def test_draws_with_replacement_are_of_the_same_size():
     assert set(counts.sum(axis=1).tolist()) == {7}
     with pytest.raises(UsageError, match="at least 2 draws"):
         counts_of_draws(7, 1, seed=1)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99, 0.999])
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 30, 31, 1000, 1001, 100_001])
+def test_students_quantile_is_that_of_scipy(n, level):
+    assert student_reach(n, level) == pytest.approx(stats.t.ppf((1 + level) / 2, n - 1), rel=1e-8)
