@@ -1,4 +1,4 @@
--- Schema of a store, version 2. Column comments are the source of docs/schema.md.
+-- Schema of a store, version 3. Column comments are the source of docs/schema.md.
 -- Ids are INTEGER and count from 0 within the store (graphs, blocks, traces, runs) or within a graph (layers, units).
 -- There are no foreign keys or indexes: the writer keeps the references, and bulk loads stay fast.
 
@@ -297,20 +297,26 @@ CREATE TABLE activations (
     max DOUBLE,
     share_positive DOUBLE,
     n BIGINT NOT NULL,
-    "values" FLOAT[]
+    "values" FLOAT[],
+    n_positions BIGINT,
+    values_abs FLOAT[],
+    values_max FLOAT[]
 );
-COMMENT ON TABLE activations IS 'One row per unit within a trace. A unit has one value per sample: the mean of its activation over space and time.';
+COMMENT ON TABLE activations IS 'One row per unit within a trace: statistics over all samples and all positions (pixels, time steps, tokens) that carry the unit.';
 COMMENT ON COLUMN activations.trace IS 'traces.id.';
 COMMENT ON COLUMN activations.unit IS 'units.id.';
-COMMENT ON COLUMN activations.mean IS 'Mean over samples, in the units of the activation.';
+COMMENT ON COLUMN activations.mean IS 'Mean over samples and positions, in the units of the activation.';
 COMMENT ON COLUMN activations.mean_abs IS 'Mean of the absolute values.';
 COMMENT ON COLUMN activations.rms IS 'Root of the mean of the squares.';
-COMMENT ON COLUMN activations.std IS 'Standard deviation over samples (divisor n).';
+COMMENT ON COLUMN activations.std IS 'Standard deviation over samples and positions (divisor n * n_positions).';
 COMMENT ON COLUMN activations.min IS 'Smallest value.';
 COMMENT ON COLUMN activations.max IS 'Largest value.';
-COMMENT ON COLUMN activations.share_positive IS 'Share of samples above 0, in [0, 1].';
+COMMENT ON COLUMN activations.share_positive IS 'Share of values above 0, in [0, 1].';
 COMMENT ON COLUMN activations.n IS 'Samples.';
-COMMENT ON COLUMN activations."values" IS 'Values of the first traces.n_values samples.';
+COMMENT ON COLUMN activations."values" IS 'Mean over the positions of each of the first traces.n_values samples.';
+COMMENT ON COLUMN activations.n_positions IS 'Positions of a sample, the most of any; 1 for a unit with one value per sample. NULL in traces from before version 3 of the schema: there, each sample is one value, its mean over positions, and all statistics are of those means.';
+COMMENT ON COLUMN activations.values_abs IS 'Mean absolute value over the positions of each of those samples; NULL where n_positions is 1 (it is the absolute value) or NULL.';
+COMMENT ON COLUMN activations.values_max IS 'Largest value over the positions of each of those samples; NULL where n_positions is 1 (it is the value) or NULL.';
 
 CREATE TABLE metrics (
     graph INTEGER NOT NULL,

@@ -268,7 +268,8 @@ class StoreFile:
             graph: Id of the graph.
             header: Name and origin.
             frame: One row per unit with the columns of the table `activations` but `trace`: unit, mean,
-                mean_abs, rms, std, min, max, share_positive, n, and values (lists of float, may be missing).
+                mean_abs, rms, std, min, max, share_positive, n, n_positions, and values, values_abs and
+                values_max (lists of float, may be missing).
         """
         self.require_write()
         with translated_errors(self.path), self._transaction():

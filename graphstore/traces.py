@@ -13,7 +13,9 @@ from emergraph.graphstore.text import storable
 from emergraph.version import __version__
 
 STATISTICS = ("mean", "mean_abs", "rms", "std", "min", "max", "share_positive")
-"""Per-unit columns of a trace beside unit, n and values."""
+"""Per-unit columns of a trace beside unit, n, n_positions and lists."""
+KEPT = ("values", "values_abs", "values_max")
+"""Lists with one number per sample."""
 
 
 def write_trace(
@@ -26,9 +28,12 @@ def write_trace(
         UsageError: There is no such graph.
     """
     n_units = check_graph(connection, graph)
-    required = {"unit", "n", *STATISTICS}
-    if not required <= set(frame.columns) <= required | {"values"}:
-        raise ValueError(f"trace: columns {sorted(frame.columns)}, expected {sorted(required)} and values")
+    required = {"unit", "n", "n_positions", *STATISTICS}
+    if not required <= set(frame.columns) <= required | set(KEPT):
+        optional = " and ".join((", ".join(KEPT[:-1]), KEPT[-1]))
+        raise ValueError(
+            f"trace: columns {sorted(frame.columns)}, expected {sorted(required)}, and maybe {optional}"
+        )
     units = frame["unit"]
     if units.n_unique() != units.len() or (units.len() and not units.is_between(0, n_units - 1).all()):
         raise ValueError(f"trace: units must be distinct ids from 0 to {n_units - 1}")

@@ -33,10 +33,10 @@ def contribution_scores(graph: UnitGraph, trace: UnitTrace) -> ActivityScores:
     """Largest share that a unit has in any of its targets, relative to the average contributor.
 
     `C(i) = max over targets j of fan_in(j) |a_i| |w_ji| / sum_k |a_k| |w_jk|`, with |a| the mean absolute
-    activation over samples. For kernels |w| is their l1 norm; an edge without a weight counts as 1. Where i
-    is a factor of a product j (a gate, an attention score) its contribution is `C(j)`. Output units also have
-    `|a_i| / mean |a|` over their layer. Edges of other kinds, and units without measured activity, are left
-    out of sums and counts.
+    activation over samples and positions. For kernels |w| is their l1 norm; an edge without a weight counts
+    as 1. Where i is a factor of a product j (a gate, an attention score) its contribution is `C(j)`. Output
+    units also have `|a_i| / mean |a|` over their layer. Edges of other kinds, and units without measured
+    activity, are left out of sums and counts.
 
     Args:
         graph: The graph; its edges are streamed twice, with weights.
@@ -57,7 +57,7 @@ def contribution_scores(graph: UnitGraph, trace: UnitTrace) -> ActivityScores:
     return ActivityScores(
         values=scores,
         rule=ActivityRule.CONTRIBUTION,
-        text=f"contribution to some target > {{t}} times the average, |a| over {trace.n_samples} samples",
+        text=f"contribution to some target > {{t}} times the average, |a| over {trace.text}",
         default_threshold=DEFAULT_CONTRIBUTION_THRESHOLD,
     )
 

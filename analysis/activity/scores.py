@@ -101,18 +101,16 @@ def trace_scores(rule: ActivityRule | str, trace: UnitTrace) -> ActivityScores:
     rule = rule_named(rule)
     if rule is ActivityRule.MEAN:
         return ActivityScores(
-            values=trace.statistic("mean"), rule=rule, text=f"mean over {trace.n_samples} samples > {{t}}"
+            values=trace.statistic("mean"), rule=rule, text=f"mean over {trace.text} > {{t}}"
         )
     if rule is ActivityRule.MEAN_ABS:
         return ActivityScores(
             values=trace.statistic("mean_abs"),
             rule=rule,
-            text=f"mean absolute value over {trace.n_samples} samples > {{t}}",
+            text=f"mean absolute value over {trace.text} > {{t}}",
         )
     if rule is ActivityRule.ANY:
-        return ActivityScores(
-            values=trace.statistic("max"), rule=rule, text=f"some of {trace.n_samples} samples > {{t}}"
-        )
+        return ActivityScores(values=trace.statistic("max"), rule=rule, text=f"some of {trace.text} > {{t}}")
     if rule is ActivityRule.MAJORITY:
         return ActivityScores(
             values=majority_value(trace.kept(rule).astype(np.float64)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 import polars as pl
@@ -14,17 +15,40 @@ Floats = NDArray[np.float64]
 STATISTICS = ("mean", "mean_abs", "min", "max")
 
 
+class PositionPooling(StrEnum):
+    """What one number of a sample is made of, where it has several positions."""
+
+    MEAN = "mean"
+    """The mean over positions."""
+    ABS = "abs"
+    """The mean of the absolute values."""
+    MAX = "max"
+    """The largest."""
+
+
+KEPT_COLUMNS = {
+    PositionPooling.MEAN: "values",
+    PositionPooling.ABS: "values_abs",
+    PositionPooling.MAX: "values_max",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitTrace:
     """Activations of a graph's units over samples; NaN where a unit was not measured."""
 
     statistics: Mapping[str, Floats] = field(default_factory=dict)
-    """mean, mean_abs, min, max over all samples, (n_units,) each; those that are known."""
+    """mean, mean_abs, min, max over all samples and positions, (n_units,) each; those that are known."""
     samples: NDArray[np.floating] | None = None
-    """(n_kept, n_units) values of the samples that were kept."""
+    """(n_kept, n_units) values of the samples that were kept: means over their positions."""
     n_samples: int = 0
     """Samples behind the statistics; at least n_kept."""
     name: str = ""
+    n_positions: int | None = 1
+    """The most positions of a sample in any unit; None where each sample was one value to begin with, its
+    mean over positions: in traces from before statistics were taken over positions."""
+    pooled_samples: Mapping[PositionPooling, NDArray[np.floating]] = field(default_factory=dict)
+    """The same as `samples` in other words, where samples have several positions."""
 
     @classmethod
     def from_samples(cls, samples: NDArray[np.floating], *, name: str = "") -> "UnitTrace":
@@ -59,8 +83,9 @@ class UnitTrace:
         """A trace from a store's activations.
 
         Args:
-            frame: One row per measured unit: unit, mean, mean_abs, min, max, n, and optionally values, the
-                list of per-sample values (of equal length for all units that have one).
+            frame: One row per measured unit: unit, mean, mean_abs, min, max, n, n_positions, and optionally
+                values, values_abs and values_max, lists of per-sample values (of equal length for all units
+                that have one).
             n_units: Units of the graph.
             name: Name of the trace.
 
@@ -74,11 +99,16 @@ class UnitTrace:
         for column in STATISTICS:
             statistics[column] = np.full(n_units, np.nan)
             statistics[column][units] = frame[column].to_numpy()
+        samples = _kept_samples(frame, units, n_units, name)
+        positions = frame["n_positions"]
+        several = positions.null_count() == 0 and (positions > 1).any()
         return cls(
             statistics=statistics,
-            samples=_kept_samples(frame, units, n_units, name),
+            samples=samples,
             n_samples=int(frame["n"].to_numpy().max(initial=0)),
             name=name,
+            n_positions=None if positions.null_count() else int(positions.to_numpy().max(initial=1)),
+            pooled_samples=_pooled_samples(frame, units, samples, name) if several else {},
         )
 
     def statistic(self, name: str) -> Floats:
@@ -93,8 +123,12 @@ class UnitTrace:
             )
         return self.statistics[name]
 
-    def kept(self, rule: str) -> NDArray[np.floating]:
+    def kept(self, rule: str, pooling: PositionPooling = PositionPooling.MEAN) -> NDArray[np.floating]:
         """The per-sample values, (n_kept, n_units).
+
+        Args:
+            rule: What needs them, for the message.
+            pooling: What a sample's value is made of, where it has several positions.
 
         Raises:
             UsageError: The trace holds statistics only.
@@ -104,23 +138,49 @@ class UnitTrace:
                 f"Rule '{rule}' needs per-sample values and trace '{self.name}' has none: "
                 "trace again with a higher cap on kept samples, or choose mean, mean_abs or any"
             )
-        return self.samples
+        if pooling in self.pooled_samples:
+            return self.pooled_samples[pooling]
+        return np.abs(self.samples) if pooling is PositionPooling.ABS else self.samples
+
+    @property
+    def text(self) -> str:
+        """What the statistics are over, as text."""
+        return f"{self.n_samples} samples{self._positions}"
 
     @property
     def kept_text(self) -> str:
-        """How many samples the per-sample values cover, as text."""
+        """How many samples the per-sample values cover, and what they are, as text."""
         kept = 0 if self.samples is None else len(self.samples)
-        return (
-            f"{kept} samples" if kept >= self.n_samples else f"the first {kept} of {self.n_samples} samples"
-        )
+        found = f"the first {kept} of {self.n_samples}" if kept < self.n_samples else str(kept)
+        return f"{found} samples{'' if self.n_positions == 1 else ' (means over positions)'}"
+
+    @property
+    def _positions(self) -> str:
+        if self.n_positions is None:
+            return " (each its mean over positions: traced before schema version 3)"
+        return " and their positions" if self.n_positions > 1 else ""
+
+
+def _pooled_samples(
+    frame: pl.DataFrame, units: NDArray[np.integer], samples: NDArray[np.float32] | None, name: str
+) -> dict[PositionPooling, NDArray[np.floating]]:
+    """Absolute values and maxima; of a unit with one position per sample they follow from its values."""
+    if samples is None:
+        return {}
+    found: dict[PositionPooling, NDArray[np.floating]] = {}
+    for pooling in (PositionPooling.ABS, PositionPooling.MAX):
+        kept = _kept_samples(frame, units, samples.shape[1], name, KEPT_COLUMNS[pooling])
+        single = np.abs(samples) if pooling is PositionPooling.ABS else samples
+        found[pooling] = single if kept is None else np.where(np.isnan(kept), single, kept)
+    return found
 
 
 def _kept_samples(
-    frame: pl.DataFrame, units: NDArray[np.integer], n_units: int, name: str
+    frame: pl.DataFrame, units: NDArray[np.integer], n_units: int, name: str, column: str = "values"
 ) -> NDArray[np.float32] | None:
-    if "values" not in frame.columns:
+    if column not in frame.columns:
         return None
-    lists = frame["values"]
+    lists = frame[column]
     lengths = lists.list.len().fill_null(0).to_numpy()
     n_kept = int(lengths.max(initial=0))
     if n_kept == 0:

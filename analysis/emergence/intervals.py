@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.activity.contribution import contribution_scores
 from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.scores import rule_named, trace_scores
-from emergraph.analysis.activity.unittrace import UnitTrace
+from emergraph.analysis.activity.unittrace import PositionPooling, UnitTrace
 from emergraph.analysis.emergence.cases import count_cases
 from emergraph.analysis.emergence.result import Magnitude
 from emergraph.analysis.notebook import ShownInNotebooks
@@ -32,6 +32,9 @@ from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
+
+_POOLING = {ActivityRule.MEAN_ABS: PositionPooling.ABS, ActivityRule.CONTRIBUTION: PositionPooling.ABS}
+"""What a sample's value is made of, so that the mean over samples is the statistic of the rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,7 @@ def bootstrap_emergence(
     check_level(level)
     if reason := no_range(rule):
         raise UsageError(f"Rule '{rule}' {reason}")
-    samples = trace.kept(rule).astype(np.float64)
+    samples = trace.kept(rule, _POOLING.get(rule, PositionPooling.MEAN)).astype(np.float64)
     scores = (
         contribution_scores(graph, trace) if rule is ActivityRule.CONTRIBUTION else trace_scores(rule, trace)
     )

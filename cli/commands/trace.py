@@ -52,7 +52,7 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
 ) -> None:
     """Run the model on inputs and keep what each unit of its graph does.
 
-    Per sample a unit has one number: the mean of its activation over space and time.
+    Statistics are over samples and positions: a channel has a value in each pixel, and all of them count.
     """
     from emergraph import api
 

@@ -48,7 +48,8 @@ def trace_module(
 
     For modules that torch cannot export: their weights have a graph from their state dict, whose layers are
     named after submodules. A layer "encoder.fc" gets the output of that submodule (before any function that
-    follows it), averaged over all axes but samples (axis 0) and units: axis 1 of convolutions, else the last.
+    follows it); all axes but samples (axis 0) and units (axis 1 of convolutions, else the last) are
+    positions.
 
     Args:
         module: Left as it was; it runs in evaluation mode, without gradients.

@@ -225,7 +225,7 @@ class Recorder:
             settings={
                 "batching": self._batching.note,
                 "sample_axes": dict(samples.axes),
-                "pooling": "mean over all axes but samples and units",
+                "statistics": "over samples and positions",
             },
         )
         frames = [statistics[target.layer].frame(target.first_unit) for target in targets]

@@ -1,10 +1,16 @@
-"""One number per sample and unit from an activation tensor."""
+"""What the units of an activation tensor do in each sample, over all positions that carry them."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+BLOCK = 1 << 17
+"""Values that are looked at together: as float64 they stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -19,47 +25,173 @@ class SampleAxis:
     innermost: bool = False
 
 
+@dataclass(frozen=True)
+class Codes:
+    """What codes stand for: (code - zero) * scale; the scale is positive."""
+
+    scale: float = 1.0
+    zero: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """Statistics of every unit in every sample, over positions; (samples, units) float64 each.
+
+    NaN where there is no position; a NaN among the values makes all but `share_positive` NaN.
+    """
+
+    mean: Floats
+    mean_abs: Floats
+    variance: Floats
+    """Mean squared distance from the mean of the same sample."""
+    min: Floats
+    max: Floats
+    share_positive: Floats
+    n_positions: int
+    """Values behind each number."""
+
+    @classmethod
+    def single(cls, values: Floats) -> "Pooled":
+        """Of units with one position in each sample.
+
+        Args:
+            values: (samples, units).
+        """
+        return cls(
+            mean=values,
+            mean_abs=np.abs(values),
+            variance=np.where(np.isfinite(values), 0.0, np.nan),
+            min=values,
+            max=values,
+            share_positive=(values > 0).astype(np.float64),
+            n_positions=1,
+        )
+
+    @classmethod
+    def unpacked(cls, numbers: Floats, n_positions: int) -> "Pooled":
+        """What `packed` was made of."""
+        if len(numbers) == 1:
+            return cls.single(numbers[0])
+        return cls(**dict(zip(MOMENTS, numbers, strict=True)), n_positions=n_positions)
+
+    def packed(self) -> Floats:
+        """All numbers as one array, (statistics, samples, units); with one position the values alone."""
+        if self.n_positions == 1:
+            return self.mean[None]
+        return np.stack([getattr(self, name) for name in MOMENTS])
+
+    def rows(self, count: int) -> "Pooled":
+        """The first samples; a tensor that all samples share counts for each of them."""
+        if len(self.mean) >= count:
+            return self._each(lambda found: found[:count])
+        return self._each(lambda found: np.broadcast_to(found, (count, found.shape[1])))
+
+    def _each(self, change: Callable[[Floats], Floats]) -> "Pooled":
+        changed = {name: change(getattr(self, name)) for name in MOMENTS}
+        return Pooled(**changed, n_positions=self.n_positions)
+
+
+MOMENTS = ("mean", "mean_abs", "variance", "min", "max", "share_positive")
+"""The statistics of `Pooled`, as they are packed."""
+
+
 def pooled(
     values: NDArray[np.generic],
     unit_axes: Sequence[int],
     sample_axis: SampleAxis | None = None,
     n_samples: int = 1,
-) -> NDArray[np.float64]:
-    """Mean of an activation tensor over everything but samples and units.
+    codes: Codes | None = None,
+) -> Pooled:
+    """Statistics of an activation tensor over everything but samples and units.
 
     Args:
         values: The tensor.
         unit_axes: Axes which, raveled in C order in the order given, make the unit index.
         sample_axis: Where the samples are; None where the tensor belongs to one sample as a whole.
         n_samples: How many samples are along that axis.
+        codes: What the values stand for, where they are codes.
 
     Returns:
-        (samples, units) float64; samples is 1 without a sample axis. NaN where there is nothing to average.
+        Of one sample without a sample axis.
 
     Raises:
         ValueError: The samples do not divide their axis.
 
     Example:
-        >>> pooled(np.arange(8.0).reshape(2, 2, 2), (1,), SampleAxis(0), 2).tolist()
-        [[0.5, 2.5], [4.5, 6.5]]
+        >>> found = pooled(np.array([[[-1.0, 3.0], [4.0, 6.0]]]), (1,), SampleAxis(0), 1)
+        >>> found.mean.tolist(), found.mean_abs.tolist(), found.max.tolist()
+        ([[1.0, 5.0]], [[2.0, 5.0]], [[3.0, 6.0]])
     """
-    units = [axis % values.ndim for axis in unit_axes]
-    shape = list(values.shape)
-    kept: list[int] = []
-    if sample_axis is not None:
-        axis = sample_axis.axis % values.ndim
-        if shape[axis] % n_samples:
-            raise ValueError(f"{n_samples} samples do not divide axis {axis} of size {shape[axis]}")
-        share = shape[axis] // n_samples
-        # the axis becomes two neighbours, and a unit axis that holds samples too is the other one of them
-        shape[axis : axis + 1] = [share, n_samples] if sample_axis.innermost else [n_samples, share]
-        units = [unit + (unit > axis or (unit == axis and not sample_axis.innermost)) for unit in units]
-        kept = [axis + sample_axis.innermost]
-    kept += units
-    rest = [axis for axis in range(len(shape)) if axis not in kept]
-    n_units = int(np.prod([shape[axis] for axis in units], dtype=np.int64))
+    laid, kept = _laid_out(values, unit_axes, sample_axis, n_samples)
     samples = 1 if sample_axis is None else n_samples
-    grouped = values.reshape(shape).transpose([*kept, *rest]).reshape(samples, n_units, -1)
-    if grouped.shape[-1] == 0:
-        return np.full((samples, n_units), np.nan)
-    return np.asarray(grouped.mean(axis=-1, dtype=np.float64))
+    rest = tuple(axis for axis in range(laid.ndim) if axis not in kept)
+    n_positions = math.prod(laid.shape[axis] for axis in rest)
+    codes = codes or Codes()
+    found = _moments(laid, rest, codes) if n_positions > 1 else {"mean": _floats(laid, codes).copy()}
+    # results have the kept axes in the tensor's order; samples go first, then units as they were given
+    order = np.argsort(np.argsort(kept))
+    n_units = math.prod(laid.shape[axis] for axis in kept) // samples if samples else 0
+    if n_positions == 0:
+        return Pooled(**dict.fromkeys(MOMENTS, np.full((samples, n_units), np.nan)), n_positions=0)
+    if n_positions == 1:
+        return Pooled.single(found["mean"].squeeze(rest).transpose(order).reshape(samples, n_units))
+    rows = {name: numbers.transpose(order).reshape(samples, n_units) for name, numbers in found.items()}
+    return Pooled(**rows, n_positions=n_positions)
+
+
+def _laid_out(
+    values: NDArray[np.generic], unit_axes: Sequence[int], sample_axis: SampleAxis | None, n_samples: int
+) -> tuple[NDArray[np.generic], list[int]]:
+    """The tensor with samples along an axis of their own, and its axes that are kept: samples, then units."""
+    units = [axis % values.ndim for axis in unit_axes]
+    if sample_axis is None:
+        return values, units
+    shape = list(values.shape)
+    axis = sample_axis.axis % values.ndim
+    if shape[axis] % n_samples:
+        raise ValueError(f"{n_samples} samples do not divide axis {axis} of size {shape[axis]}")
+    share = shape[axis] // n_samples
+    # the axis becomes two neighbours, and a unit axis that holds samples too is the other one of them
+    shape[axis : axis + 1] = [share, n_samples] if sample_axis.innermost else [n_samples, share]
+    units = [unit + (unit > axis or (unit == axis and not sample_axis.innermost)) for unit in units]
+    return values.reshape(shape), [axis + sample_axis.innermost, *units]
+
+
+def _moments(laid: NDArray[np.generic], rest: tuple[int, ...], codes: Codes) -> dict[str, Floats]:
+    """The statistics over some axes, by name, the other axes in the tensor's order."""
+    kept = [axis for axis in range(laid.ndim) if axis not in rest]
+    along = next((axis for axis in kept if laid.shape[axis] > 1), kept[0] if kept else 0)
+    size = laid.shape[along] if kept else 1
+    step = max(1, BLOCK * size // max(laid.size, 1))
+    found: dict[str, list[Floats]] = {name: [] for name in MOMENTS}
+    for start in range(0, size, step):
+        where = (*(slice(None),) * along, slice(start, start + step)) if kept else ()
+        for name, numbers in _of_block(_floats(laid[where], codes), rest).items():
+            found[name].append(numbers)
+    return {name: np.concatenate(parts) if kept else parts[0] for name, parts in found.items()}
+
+
+def _floats(values: NDArray[np.generic], codes: Codes) -> Floats:
+    """A copy as float64, codes as what they stand for."""
+    floats = values.astype(np.float64)
+    return floats if codes == Codes() else (floats - codes.zero) * codes.scale
+
+
+def _of_block(block: Floats, rest: tuple[int, ...]) -> dict[str, Floats]:
+    """The statistics of one block, which is used up."""
+    n = math.prod(block.shape[axis] for axis in rest)
+    found = {
+        "min": block.min(axis=rest),
+        "max": block.max(axis=rest),
+        "share_positive": np.count_nonzero(block > 0, axis=rest) / n,
+    }
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = block.mean(axis=rest, keepdims=True)
+        found["mean"] = mean.squeeze(rest)
+        # what is never negative, as after a Relu, is its own absolute value
+        negative = not block.size or not found["min"].min() >= 0
+        found["mean_abs"] = np.abs(block).mean(axis=rest) if negative else found["mean"]
+        block -= mean
+        np.square(block, out=block)
+        found["variance"] = block.mean(axis=rest)
+    return found

@@ -23,7 +23,7 @@ from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES, PLAIN, element_ty
 from emergraph.exporters.runtime.assembly import PLACEHOLDER, Assembly, weight_messages
 from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits, too_large
-from emergraph.exporters.runtime.pooling import SampleAxis
+from emergraph.exporters.runtime.pooling import Codes, Pooled, SampleAxis
 from emergraph.exporters.runtime.refusals import (
     LACKS_KERNEL,
     ModelRefusedError,
@@ -56,17 +56,21 @@ class Fetched:
     element_type: int
     """ONNX element type; 0 for anything that is not a tensor."""
     values: NDArray[np.generic] | None
-    """The elements, or with pooling (samples, units) float64; None where the values stayed in the child."""
+    """The elements; None where the values stayed in the child."""
+    pooled: Pooled | None = None
+    """What was asked for with `Pooling`."""
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """Ask for the mean of a tensor over everything but samples and units."""
+    """Ask for the statistics of a tensor over everything but samples and units."""
 
     unit_axes: tuple[int, ...]
     where: SampleAxis | None = None
     """None: the tensor belongs to one sample as a whole."""
     n_samples: int = 1
+    codes: Codes | None = None
+    """What the values stand for, where they are codes."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ class ModelProcess:
         Args:
             feeds: Input arrays by flat name.
             fetch: Flat names of the tensors to give back.
-            pooling: Tensors of which only the mean over everything but samples and units is wanted.
+            pooling: Tensors of which only statistics over everything but samples and units are wanted.
             small: Tensors of at most this many elements, and integer tensors, come back with their values.
             hand_over: Tensors that stay in the child from one loaded model to the next.
 
@@ -233,6 +237,7 @@ class ModelProcess:
                     "axes": list(pool.unit_axes),
                     "where": None if pool.where is None else [pool.where.axis, pool.where.innermost],
                     "n_samples": pool.n_samples,
+                    "codes": None if pool.codes is None else [pool.codes.scale, pool.codes.zero],
                 }
                 for name, pool in pooling.items()
             },
@@ -390,7 +395,9 @@ def _fetched(value: dict[str, Any], buffers: list[memoryview]) -> Fetched:
     element_type = int(value["type"])
     dtype, extent = numpy_dtype(element_type), shape
     if "pooled" in value:
-        dtype, extent = np.dtype(np.float64), tuple(value["pooled"])
+        numbers = np.frombuffer(buffers[value["buffer"]], np.float64).reshape(value["pooled"]).copy()
+        pooled = Pooled.unpacked(numbers, int(value["positions"]))
+        return Fetched(str(value["kind"]), shape, element_type, None, pooled)
     values = None
     packed = ELEMENT_TYPES.get(element_type)
     if value["buffer"] is not None and packed is not None and packed.bits in (2, 4) and shape is not None:

@@ -192,10 +192,12 @@ class Runner:
             return reply
         if pool is not None:
             where = self.pooling.SampleAxis(*pool["where"]) if pool["where"] is not None else None
-            means = self.pooling.pooled(value.numpy(), pool["axes"], where, pool["n_samples"])
-            reply["pooled"] = list(means.shape)
+            codes = self.pooling.Codes(*pool["codes"]) if pool["codes"] is not None else None
+            found = self.pooling.pooled(value.numpy(), pool["axes"], where, pool["n_samples"], codes)
+            numbers = found.packed()
+            reply["pooled"], reply["positions"] = list(numbers.shape), found.n_positions
             reply["buffer"] = len(out)
-            out.append(means.tobytes())
+            out.append(numbers.tobytes())
             return reply
         elements = 1
         for size in shape:

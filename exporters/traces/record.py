@@ -64,11 +64,13 @@ def record_trace(
     options: TraceOptions | None = None,
     progress: Progress | None = None,
 ) -> TraceSummary:
-    """Run a graph's model on samples and store, per unit, statistics over samples and the first values.
+    """Run a graph's model on samples and store what every unit does, over samples and positions.
 
-    Per sample a unit has one number: the mean, over space and time, of its activation tensor. Ifs stay at the
-    branch that the graph has. Samples are on axis 0 of the inputs unless `options.sample_axes` says
-    otherwise, and run in mini-batches if two samples together give what each gives alone; else one by one.
+    A channel has a value in each pixel, a feature one at each token: all of them count. For the first samples
+    three numbers are kept as well: the mean over positions, the mean of absolute values, and the largest. Ifs
+    stay at the branch that the graph has. Samples are on axis 0 of the inputs unless `options.sample_axes`
+    says otherwise, and run in mini-batches if two samples together give what each gives alone; else one by
+    one.
 
     Args:
         store: Open for writing.
@@ -188,7 +190,7 @@ def _header(
         "made_up": list(prepared.made_up),
         "input_shapes": {name: list(array.shape) for name, array in prepared.run.inputs.items()},
         "open_shapes": {name: list(shape) for name, shape in prepared.open_shapes.items()},
-        "pooling": "mean over all axes but samples and units",
+        "statistics": "over samples and positions",
     }
     header = TraceHeader(
         name=options.name or "inputs",

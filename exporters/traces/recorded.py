@@ -130,7 +130,7 @@ def import_trace(
 
     The file is an .npz, .safetensors or Parquet file. Each array (or Parquet column of numbers or lists) is
     named after a layer of the graph or after the tensor that holds a layer's activations, and is either
-    (samples, units) or a whole activation tensor, which is averaged over everything but samples and units.
+    (samples, units) or a whole activation tensor, whose other axes are positions.
 
     Args:
         store: Open for writing.

@@ -1,4 +1,4 @@
-"""Running a model over samples and keeping one number per unit and sample."""
+"""Running a model over samples and keeping what every unit does in each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.concrete import ConcreteRun, made
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.pooling import SampleAxis, pooled
+from emergraph.exporters.runtime.pooling import Codes, Pooled, SampleAxis, pooled
 from emergraph.exporters.runtime.process import Fetched, ModelProcess, Pooling
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
@@ -137,9 +137,13 @@ def _rows(*results: Fetched) -> Floats:
 
 
 def _values(result: Fetched) -> Floats:
-    if result.values is None:
-        raise RuntimeError("a pooled tensor came back without values")
-    return np.asarray(result.values, np.float64)
+    return _pooled(result).mean
+
+
+def _pooled(result: Fetched) -> Pooled:
+    if result.pooled is None:
+        raise RuntimeError("a tensor came back without what was asked of it")
+    return result.pooled
 
 
 def _alike(found: Floats, expected: Floats) -> bool:
@@ -150,19 +154,7 @@ def _alike(found: Floats, expected: Floats) -> bool:
 # Activation tensors that hold codes: what a quantized operation makes stands for (code - zero) * scale.
 
 
-@dataclass(frozen=True)
-class ActivationCodes:
-    """Scale and zero point of a tensor, one for all of its elements."""
-
-    scale: float
-    zero: float
-
-    def floats(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean of what codes stand for, from the mean of the codes."""
-        return np.asarray((means - self.zero) * self.scale)
-
-
-def activation_codes(flat: FlatModel, source: ModelSource) -> Mapping[str, ActivationCodes]:
+def activation_codes(flat: FlatModel, source: ModelSource) -> Mapping[str, Codes]:
     """The tensors of a model that hold codes with a constant scale and zero point.
 
     Args:
@@ -172,7 +164,7 @@ def activation_codes(flat: FlatModel, source: ModelSource) -> Mapping[str, Activ
     Returns:
         By tensor name. Tensors whose scale is data, or differs between channels, are left out.
     """
-    found: dict[str, ActivationCodes] = {}
+    found: dict[str, Codes] = {}
     for node in flat.nodes:
         spec = spec_of(node)
         codes = None if spec.codes_out is None else _of_inputs(node, spec.codes_out, flat, source)
@@ -189,15 +181,13 @@ def _keeps_codes(spec: OpSpec, node: onnx.NodeProto) -> bool:
     return spec.kind in VIEWING or (largest and spec.keeps_value) or node.op_type == "Relu"
 
 
-def _of_inputs(
-    node: onnx.NodeProto, position: int, flat: FlatModel, source: ModelSource
-) -> ActivationCodes | None:
+def _of_inputs(node: onnx.NodeProto, position: int, flat: FlatModel, source: ModelSource) -> Codes | None:
     scale = _scalar(node, position, flat, source)
     zero = _scalar(node, position + 1, flat, source)
     has_zero = position + 1 < len(node.input) and node.input[position + 1] != ""
     if scale is None or (has_zero and zero is None):
         return None
-    return ActivationCodes(scale, zero or 0.0)
+    return Codes(scale, zero or 0.0)
 
 
 def _scalar(node: onnx.NodeProto, position: int, flat: FlatModel, source: ModelSource) -> float | None:
@@ -357,13 +347,15 @@ class SampleRunner:
         feeds = self._samples.feeds(run_together)
         size = len(run_together)
         pooling = {
-            name: Pooling(self._by_tensor[name][0].axes, place, size if place is not None else 1)
+            name: Pooling(
+                self._by_tensor[name][0].axes, place, size if place is not None else 1, self._codes.get(name)
+            )
             for name in group
             for place in [batching.places.get(name)]
         }
         found = process.run(feeds, group, pooling=pooling, small=0) if group else {}
         for name, fetched in found.items():
-            self._take_in(name, np.asarray(fetched.values, np.float64), count, statistics)
+            self._take_in(name, _pooled(fetched), count, statistics)
         for name in self._fed if with_inputs else ():
             axis = self._samples.axes[name]
             where = None if axis is None or size == 1 else SampleAxis(axis)
@@ -373,16 +365,13 @@ class SampleRunner:
     def _take_in(
         self,
         name: str,
-        rows: NDArray[np.float64],
+        found: Pooled,
         count: int,
         statistics: Mapping[int, UnitStatistics],
     ) -> None:
-        """Add rows to the layers of a tensor; a tensor that all samples share counts for each of them."""
-        if name in self._codes:
-            rows = self._codes[name].floats(rows)
-        wanted = rows[:count] if len(rows) >= count else np.broadcast_to(rows, (count, rows.shape[1]))
+        """Add samples to the layers of a tensor."""
         for target in self._by_tensor[name]:
-            statistics[target.layer].add(wanted)
+            statistics[target.layer].add(found.rows(count))
 
     def _padded(self, indices: range, size: int) -> list[int]:
         return [min(indices.start + k, indices.stop - 1) for k in range(size)]

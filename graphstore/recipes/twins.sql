@@ -1,10 +1,10 @@
 -- Which pairs of units of a layer always do the same: correlation above 0.95 over all kept samples?
 WITH hidden AS (
-    SELECT t.graph, u.layer, a.unit, a."values" AS v, a.std
+    SELECT t.graph, u.layer, a.unit, a."values" AS v
     FROM activations AS a
     JOIN traces AS t ON t.id = a.trace
     JOIN units AS u ON u.graph = t.graph AND u.id = a.unit
-    WHERE u.role = 'hidden' AND u.neuron AND a.std > 0
+    WHERE u.role = 'hidden' AND u.neuron AND list_stddev_pop(a."values") > 0
 ), centred AS (
     SELECT graph, layer, unit, list_transform(v, lambda x: x - list_avg(v)) AS c FROM hidden
 )

@@ -92,6 +92,7 @@ def write(path):
                 "max": samples.max(axis=0).astype(float),
                 "share_positive": np.zeros(12),
                 "n": np.full(12, 4),
+                "n_positions": np.full(12, 1),
                 "values": pl.Series(list(samples.T), dtype=pl.List(pl.Float32)),
             }
         )

@@ -47,7 +47,9 @@ def write_everything(store, name, seed):
         )
         graph = finish(writer, [4, 3, 1])
     columns = ["mean", "mean_abs", "rms", "std", "min", "max", "share_positive"]
-    frame = pl.DataFrame({"unit": [0, 1], "n": [2, 2], **{c: random.random(2) for c in columns}})
+    frame = pl.DataFrame(
+        {"unit": [0, 1], "n": [2, 2], "n_positions": [1, 1], **{c: random.random(2) for c in columns}}
+    )
     store.write_trace(graph, TraceHeader(name="t", kind="random", n_samples=2), frame)
     store.write_metrics(graph, {"loss": float(seed)})
     store.record_run(

@@ -41,6 +41,7 @@ def trace_frame(units, values=None):
             "unit": units,
             **{name: [i + unit / 10 for unit in units] for i, name in enumerate(STATISTICS)},
             "n": [4] * len(units),
+            "n_positions": [1] * len(units),
         }
     )
     return frame if values is None else frame.with_columns(pl.Series("values", values))
@@ -62,7 +63,7 @@ def test_trace(store):
     assert (about["kind"], about["n_samples"], about["n_values"], about["seed"]) == ("random", 4, 2, 3)
     assert json.loads(about["settings"]) == {"batch": 2}
     frame = reader.activations()
-    assert frame.columns == ["unit", *STATISTICS, "n", "values"]
+    assert frame.columns == ["unit", *STATISTICS, "n", "values", "n_positions", "values_abs", "values_max"]
     assert frame["unit"].to_list() == [0, 2, 4]
     assert frame["values"].to_list() == [[], None, [1.0, 2.0]]
     assert frame["rms"].to_list() == [2.0, 2.2, 2.4]

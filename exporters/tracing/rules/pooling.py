@@ -165,6 +165,10 @@ def mix_positions(ctx: TraceContext, value: Value, axes: Sequence[int], *, nonli
         ctx.new_layer_output(0, ctx.builder.layers[-1], out)
         ctx.did(TracedAs.REDUCED)
         return
-    bend = ctx.node.op_type if nonlinear else None
-    ctx.set_labels(0, out, advanced(value.tracks, out, ctx.node.output[0], ctx.builder, nonlinearity=bend))
+    # An average hides what its positions do: the tensor before it shows the activation.
+    tracks = value.tracks
+    if nonlinear:
+        name = ctx.node.output[0]
+        tracks = advanced(tracks, out, name, ctx.builder, nonlinearity=ctx.node.op_type)
+    ctx.set_labels(0, out, tracks)
     ctx.did(TracedAs.ELEMENTWISE if prod(shape) == prod(value.shape) else TracedAs.REDUCED)

@@ -46,13 +46,15 @@ def reduce_labels(ctx: TraceContext, value: Value, axes: list[int], *, weight: s
     if all(s.size <= 1 for s in sets):
         carried = np.asarray([s[0] if s.size else -1 for s in sets], np.int64)
         out = _fit(carried[aligned], value.shape, axes, shape)
-        bend = ctx.node.op_type if nonlinear else None
         tracks = dict(value.tracks)
         if weights is not None:
             factor = np.asarray([w[0] if w.size else 0.0 for w in weights])[aligned]
             factor = _fit(factor, value.shape, axes, shape)
             tracks = scaled(tracks, out, factor, ctx.builder) if (factor != 1).any() else tracks
-        ctx.set_labels(0, out, advanced(tracks, out, ctx.node.output[0], ctx.builder, nonlinearity=bend))
+        if nonlinear:  # a sum or mean hides what its positions do: the tensor before it shows the activation
+            name = ctx.node.output[0]
+            tracks = advanced(tracks, out, name, ctx.builder, nonlinearity=ctx.node.op_type)
+        ctx.set_labels(0, out, tracks)
         ctx.did(TracedAs.REDUCED)
         return
     reduction = ctx.builder.add_reduction(ctx.name, ctx.op, sets, weights)

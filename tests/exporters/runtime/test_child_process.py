@@ -14,11 +14,12 @@ from onnx import TensorProto, numpy_helper
 from onnx import helper as oh
 
 from emergraph.errors import InvalidInputError, LimitError
+from emergraph.exporters.runtime import pooling
 from emergraph.exporters.runtime.assembly import assemble
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.frames import FrameError, pack, receive
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.pooling import SampleAxis, pooled
+from emergraph.exporters.runtime.pooling import MOMENTS, Codes, SampleAxis, pooled
 from emergraph.exporters.runtime.process import ModelProcess, Pooling
 from emergraph.exporters.runtime.refusals import ModelRefusedError, one_line
 from emergraph.exporters.runtime.singles import widened_bits
@@ -188,8 +189,8 @@ def test_pooling_equals_its_naive_twin(data):
     n_samples = data.draw(st.sampled_from([n for n in (1, 2, 3) if shape[axis] % n == 0]))
     values = np.random.default_rng(0).standard_normal(shape)
     found = pooled(values, unit_axes, where, n_samples)
-    assert found.shape[0] == (1 if where is None else n_samples)
-    sums, counts = {}, {}
+    assert len(found.mean) == (1 if where is None else n_samples)
+    by_unit = {}
     for index in np.ndindex(*shape):
         sample = 0
         if where is not None:
@@ -197,11 +198,49 @@ def test_pooling_equals_its_naive_twin(data):
         unit = 0
         for unit_axis in unit_axes:
             unit = unit * shape[unit_axis] + index[unit_axis]
-        sums[sample, unit] = sums.get((sample, unit), 0.0) + values[index]
-        counts[sample, unit] = counts.get((sample, unit), 0) + 1
-    assert found.size == len(sums)
-    for (sample, unit), total in sums.items():
-        assert found[sample, unit] == pytest.approx(total / counts[sample, unit], abs=1e-12)
+        by_unit.setdefault((sample, unit), []).append(values[index])
+    assert found.mean.size == len(by_unit)
+    for place, numbers in by_unit.items():
+        one = np.array(numbers)
+        assert found.n_positions == len(one)
+        assert found.mean[place] == pytest.approx(one.mean(), abs=1e-12)
+        assert found.mean_abs[place] == pytest.approx(np.abs(one).mean(), abs=1e-12)
+        assert found.variance[place] == pytest.approx(one.var(), abs=1e-12)
+        assert found.min[place] == one.min()
+        assert found.max[place] == one.max()
+        assert found.share_positive[place] == (one > 0).mean()
+
+
+@pytest.mark.parametrize("block", [1, 7, 60, 1 << 17])
+def test_pooling_in_blocks_gives_what_one_block_gives(block, monkeypatch):
+    monkeypatch.setattr(pooling, "BLOCK", block)
+    values = np.random.default_rng(0).standard_normal((3, 5, 4, 2)).astype(np.float32)
+    for axes in ((1,), (3, 1), (2,), ()):
+        rest = tuple(axis for axis in range(1, 4) if axis not in axes)
+        found = pooled(values, axes, SampleAxis(0), 3)
+        order = [0, *[1 + sorted(axes).index(axis) for axis in axes]]
+        mean = values.astype(np.float64).mean(rest).transpose(order).reshape(3, -1)
+        np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
+        largest = values.max(rest).transpose(order).reshape(3, -1)
+        np.testing.assert_array_equal(found.max, largest)
+
+
+def test_codes_are_pooled_as_what_they_stand_for():
+    """Half of the codes lie below the zero point: their mean is small, their mean absolute value is not."""
+    codes = np.array([[[118, 138], [128, 130]]], np.uint8)
+    found = pooled(codes, (1,), SampleAxis(0), 1, Codes(0.5, 128))
+    assert found.mean.tolist() == [[0.0, 0.5]]
+    assert found.mean_abs.tolist() == [[5.0, 0.5]]
+    assert (found.min.tolist(), found.max.tolist()) == ([[-5.0, 0.0]], [[5.0, 1.0]])
+    single = pooled(codes[..., :1], (1,), SampleAxis(0), 1, Codes(0.5, 128))
+    assert (single.mean.tolist(), single.n_positions) == ([[-5.0, 0.0]], 1)
+
+
+def test_no_positions_give_no_numbers():
+    found = pooled(np.zeros((2, 3, 0)), (1,), SampleAxis(0), 2)
+    assert found.mean.shape == (2, 3)
+    assert np.isnan(found.mean_abs).all()
+    assert found.n_positions == 0
 
 
 def test_pooling_in_the_child_equals_pooling_here(process):
@@ -209,8 +248,12 @@ def test_pooling_in_the_child_equals_pooling_here(process):
     load(process, model, ["y"])
     x = np.random.default_rng(1).standard_normal((3, 4, 5, 6)).astype(np.float32)
     found = process.run({"x": x}, ["y"], pooling={"y": Pooling((1,), SampleAxis(0), 3)})["y"]
-    assert found.values.dtype == np.float64
-    np.testing.assert_allclose(found.values, -x.astype(np.float64).mean((2, 3)), rtol=1e-12)
+    here = pooled(-x, (1,), SampleAxis(0), 3)
+    assert (found.values, found.pooled.n_positions) == (None, 30)
+    for name in MOMENTS:
+        np.testing.assert_array_equal(getattr(found.pooled, name), getattr(here, name))
+    one = process.run({"x": x[..., :1, :1]}, ["y"], pooling={"y": Pooling((1,), SampleAxis(0), 3)})["y"]
+    np.testing.assert_array_equal(one.pooled.mean_abs, np.abs(x[..., 0, 0]))
 
 
 def test_a_refused_input_leaves_the_child_alive(process):

@@ -22,8 +22,8 @@ def runner(model):
                 found[name] = Fetched("tensor", values.shape, 1, None)
             elif name in pooling:
                 asked = pooling[name]
-                means = pooled(values, asked.unit_axes, asked.where, asked.n_samples)
-                found[name] = Fetched("tensor", values.shape, 1, means)
+                numbers = pooled(values, asked.unit_axes, asked.where, asked.n_samples)
+                found[name] = Fetched("tensor", values.shape, 1, None, numbers)
         return found
 
     return run

@@ -71,23 +71,32 @@ def traced(store, path, samples, **options):
 
 
 def check(reader, expected, n_values=1024):
-    """Compare the newest trace with naive values (samples, units) by layer name."""
+    """Compare the newest trace with naive values (samples, units) or (samples, units, ...) by layer name."""
     layers = {row["name"]: row for row in reader.layers().iter_rows(named=True)}
     activations = reader.activations()
     for name, values in expected.items():
         first, count = layers[name]["first_unit"], layers[name]["n_units"]
         rows = activations.filter(pl.col("unit").is_between(first, first + count - 1)).sort("unit")
         assert rows.height == values.shape[1] == count, name
+        values = values.reshape(*values.shape[:2], -1)  # noqa: PLW2901 - with positions
+        every, axes = values.astype(np.float64), (0, 2)
         tolerance = {"rtol": 1e-4, "atol": 1e-5, "err_msg": name}
-        np.testing.assert_allclose(rows["mean"], values.mean(0), **tolerance)
-        np.testing.assert_allclose(rows["mean_abs"], np.abs(values).mean(0), **tolerance)
-        np.testing.assert_allclose(rows["rms"], np.sqrt((values**2).mean(0)), **tolerance)
-        np.testing.assert_allclose(rows["std"], values.std(0), **tolerance)
-        np.testing.assert_allclose(rows["min"], values.min(0), **tolerance)
-        np.testing.assert_allclose(rows["max"], values.max(0), **tolerance)
-        np.testing.assert_allclose(rows["share_positive"], (values > 1e-7).mean(0), **tolerance)
+        np.testing.assert_allclose(rows["mean"], every.mean(axes), **tolerance)
+        np.testing.assert_allclose(rows["mean_abs"], np.abs(every).mean(axes), **tolerance)
+        np.testing.assert_allclose(rows["rms"], np.sqrt((every**2).mean(axes)), **tolerance)
+        np.testing.assert_allclose(rows["std"], every.std(axes), **tolerance)
+        np.testing.assert_allclose(rows["min"], every.min(axes), **tolerance)
+        np.testing.assert_allclose(rows["max"], every.max(axes), **tolerance)
+        np.testing.assert_allclose(rows["share_positive"], (every > 1e-7).mean(axes), **tolerance)
         assert rows["n"].unique().to_list() == [len(values)]
-        np.testing.assert_allclose(np.array(rows["values"].to_list()).T, values[:n_values], **tolerance)
+        assert rows["n_positions"].unique().to_list() == [values.shape[2]]
+        kept = {"values": every.mean(2), "values_abs": np.abs(every).mean(2), "values_max": every.max(2)}
+        for column, expected_kept in kept.items():
+            if column == "values" or values.shape[2] > 1:
+                found = np.array(rows[column].to_list()).T
+                np.testing.assert_allclose(found, expected_kept[:n_values], **tolerance)
+            else:
+                assert rows[column].null_count() == rows.height
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
@@ -118,7 +127,7 @@ def test_a_dense_network(store, tmp_path, batch_size):
     assert ("mini-batches" in settings["batching"]) == (batch_size > 1)
 
 
-def test_a_convolution_is_averaged_over_space(store, tmp_path):
+def test_every_pixel_of_a_channel_counts(store, tmp_path):
     nodes = [
         oh.make_node("Conv", ["x", "w"], ["c"], name="conv", kernel_shape=[2, 2]),
         oh.make_node("Sigmoid", ["c"], ["s"], name="sigmoid"),
@@ -139,7 +148,24 @@ def test_a_convolution_is_averaged_over_space(store, tmp_path):
     model = onnx.load(path)
     model.graph.output.append(oh.make_tensor_value_info("s", FLOAT, None))
     y, s = ReferenceEvaluator(model).run(None, {"x": x})
-    check(reader, {"x": x.mean((2, 3)), "conv": s.mean((2, 3)), "head": y})
+    check(reader, {"x": x, "conv": s, "head": y})
+
+
+def test_an_edge_detector_is_active(store, tmp_path):
+    """Its mean over an image is near zero; what it does is not: |x - y| of uniform x, y has mean 1/3."""
+    nodes = [oh.make_node("Conv", ["x", "w"], ["y"], name="edges", kernel_shape=[1, 2])]
+    kernel = oh.make_tensor("w", FLOAT, [1, 1, 1, 2], [-1.0, 1.0])
+    path = save(tmp_path, nodes, [("x", FLOAT, ["n", 1, "h", "w"])], ["y"], [kernel])
+    reader = exported(store, path)
+    x = np.random.default_rng(3).random((6, 1, 40, 50), np.float32)
+    traced(store, path, {"x": x}, batch_size=4)
+    edges = np.diff(x, axis=3)
+    check(reader, {"x": x, "edges": edges})
+    row = reader.activations().sort("unit").row(-1, named=True)
+    assert abs(row["mean"]) < 0.002
+    assert row["mean_abs"] == pytest.approx(1 / 3, abs=0.01)
+    assert row["max"] > 0.9
+    assert row["n_positions"] == 40 * 49
 
 
 def recurrent(folder, x_shape):
@@ -156,7 +182,7 @@ def test_recurrent_layers_put_time_first(store, tmp_path):
     (y,) = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
     assert "mini-batches of 3" in summary.batching
     hidden = {row["name"] for row in reader.layers().iter_rows(named=True) if row["kind"] == "rnn_hidden"}
-    check(reader, dict.fromkeys(hidden, y[:, 0].mean(0)))
+    check(reader, dict.fromkeys(hidden, y[:, 0].transpose(1, 2, 0)))
     assert summary.left_out, "the gates have no tensor"
 
 

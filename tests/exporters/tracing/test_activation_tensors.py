@@ -38,6 +38,26 @@ def test_pooling_and_flattening_stand_after_the_activation():
     assert shown(trace_model(net.model()), "conv") == (pooled, (1,))
 
 
+@pytest.mark.parametrize(
+    ("op", "attributes", "shown_before"),
+    [
+        ("GlobalAveragePool", {}, True),
+        ("AveragePool", {"kernel_shape": [4, 4]}, True),
+        ("ReduceMean", {"axes": [2, 3], "keepdims": 1}, True),
+        ("ReduceSum", {}, True),
+        ("GlobalMaxPool", {}, False),
+        ("ReduceMax", {"axes": [2, 3], "keepdims": 1}, False),
+    ],
+)
+def test_an_average_over_positions_does_not_hide_what_they_do(op, attributes, shown_before):
+    net = Net()
+    edges = net.op("Conv", net.input(1, 2, 5, 5), net.param(3, 2, 2, 2), name="conv")
+    more = [net.ints(2, 3)] if op == "ReduceSum" else []
+    found = net.op(op, edges, *more, **attributes)
+    net.output(net.op("MatMul", net.op("Flatten", found), net.param(3, 2)))
+    assert shown(trace_model(net.model()), "conv") == ((edges if shown_before else found), (1,))
+
+
 def test_a_residual_stream_is_read_raw_and_bent():
     net = Net()
     h = net.op("MatMul", net.input(1, 4), net.param(4, 4), name="stem")
