@@ -1,12 +1,15 @@
 """Path-count emergence of a unit graph under one activity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.activity.contribution import contribution_scores
+from emergraph.analysis.activity.options import ActivityRule
 from emergraph.analysis.activity.scores import Activity
+from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.emergence.exact import exact_sums, small
 from emergraph.analysis.emergence.printed import printed_count
 from emergraph.analysis.emergence.result import EmergenceResult, Magnitude, PathCount
@@ -226,3 +229,28 @@ def _flow_frame(graph: UnitGraph, counted: _Counted, options: EmergenceOptions) 
                 )
             )
     return pl.concat(frames)
+
+
+BESIDE_EDGES = 20_000_000
+"""Edges beyond which no second count is made unasked: its scores read all weights, twice."""
+
+
+def with_scale_free(
+    result: EmergenceResult, graph: UnitGraph, rule: ActivityRule, trace: UnitTrace
+) -> EmergenceResult:
+    """The result with the counts under rule contribution beside it, whatever scale its own rule depends on.
+
+    Args:
+        result: Counts under another rule.
+        graph: The same graph.
+        rule: The rule of the result.
+        trace: Activations of its units.
+
+    Returns:
+        The result as it is under rule contribution, and on graphs of more than `BESIDE_EDGES` edges.
+    """
+    if rule is ActivityRule.CONTRIBUTION or graph.n_edges > BESIDE_EDGES:
+        return result
+    options = replace(result.options, exact=False, by_end_layer=False)
+    other = path_count_emergence(graph, contribution_scores(graph, trace).above(), options=options)
+    return replace(result, scale_free=other.counts)

@@ -130,6 +130,9 @@ class EmergenceResult(ShownInNotebooks):
     """Why there is no printed count."""
     n_nonfinite: int = 0
     """Parameters that are NaN or infinite."""
+    scale_free: tuple[PathCount, ...] = ()
+    """The counts under rule contribution, which does not depend on the scale of activations; empty where they
+    are these, or were not asked for."""
 
     @property
     def active(self) -> PathCount:
@@ -151,6 +154,17 @@ class EmergenceResult(ShownInNotebooks):
             if count.interior == interior:
                 return count
         raise UsageError(f"Interior '{interior}' was not counted: ask for it with interiors=(...)")
+
+    @property
+    def starts(self) -> dict[Interior, tuple[str, float]]:
+        """By interior: the layer where most of E starts, and its share; those with E = 0 are left out."""
+        found: dict[Interior, tuple[str, float]] = {}
+        for count in self.counts:
+            shares = self.layers[f"start_{count.interior}"]
+            at = shares.arg_max()
+            if at is not None and shares[at] is not None:
+                found[count.interior] = str(self.layers["name"][at]), float(shares[at])
+        return found
 
     def notes(self) -> list[str]:
         """The conventions and what was left out, as sentences."""
@@ -183,6 +197,11 @@ class EmergenceResult(ShownInNotebooks):
             )
         }  # fmt: skip
         plain["counts"] = {count.interior.value: count.to_dict() for count in self.counts}
+        plain["starts"] = {
+            interior.value: {"layer": layer, "share": share}
+            for interior, (layer, share) in self.starts.items()
+        }
+        plain["scale_free"] = {count.interior.value: count.to_dict() for count in self.scale_free}
         plain["printed"] = None if self.printed is None else self.printed.to_dict()
         plain["not_printed"] = self.not_printed
         plain["options"] = self.options.to_dict()

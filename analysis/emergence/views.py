@@ -38,6 +38,12 @@ def count_view(result: "EmergenceResult") -> View:
     }
     for name in ("layers", "endpoints", "paths"):
         facts[name] = str(getattr(result.options, name))
+    for interior, (layer, share) in result.starts.items():
+        facts[f"starts most, interior {interior}"] = f"{layer}, {100 * share:.3g} % of E"
+    for count in result.scale_free:
+        facts[f"E by contribution, interior {count.interior}"] = (
+            count.emergence.value if count.exact is None else count.exact
+        )
     counts = [
         {
             "interior": str(count.interior),

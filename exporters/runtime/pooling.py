@@ -160,15 +160,19 @@ def _laid_out(
 def _moments(laid: NDArray[np.generic], rest: tuple[int, ...], codes: Codes) -> dict[str, Floats]:
     """The statistics over some axes, by name, the other axes in the tensor's order."""
     kept = [axis for axis in range(laid.ndim) if axis not in rest]
-    along = next((axis for axis in kept if laid.shape[axis] > 1), kept[0] if kept else 0)
-    size = laid.shape[along] if kept else 1
-    step = max(1, BLOCK * size // max(laid.size, 1))
-    found: dict[str, list[Floats]] = {name: [] for name in MOMENTS}
-    for start in range(0, size, step):
-        where = (*(slice(None),) * along, slice(start, start + step)) if kept else ()
-        for name, numbers in _of_block(_floats(laid[where], codes), rest).items():
-            found[name].append(numbers)
-    return {name: np.concatenate(parts) if kept else parts[0] for name, parts in found.items()}
+    if rest[-1] - rest[0] + 1 > len(rest):  # positions lie together in nearly all tensors
+        laid, rest = laid.transpose(*kept, *rest), tuple(range(len(kept), laid.ndim))
+    sizes = laid.shape[: rest[0]], laid.shape[rest[0] : rest[-1] + 1], laid.shape[rest[-1] + 1 :]
+    before, positions, after = (math.prod(part) for part in sizes)
+    middle = laid.reshape(before, positions, after)
+    found = {name: np.empty((before, after)) for name in MOMENTS}
+    step = max(1, BLOCK // (positions * after))
+    width = after if step > 1 else max(1, BLOCK // positions)
+    for start in range(0, before, step):
+        for first in range(0, after, width):
+            where = slice(start, start + step), slice(first, first + width)
+            _fill(found, where, middle[where[0], :, where[1]], codes)
+    return {name: numbers.reshape((*sizes[0], *sizes[2])) for name, numbers in found.items()}
 
 
 def _floats(values: NDArray[np.generic], codes: Codes) -> Floats:
@@ -177,21 +181,31 @@ def _floats(values: NDArray[np.generic], codes: Codes) -> Floats:
     return floats if codes == Codes() else (floats - codes.zero) * codes.scale
 
 
-def _of_block(block: Floats, rest: tuple[int, ...]) -> dict[str, Floats]:
-    """The statistics of one block, which is used up."""
-    n = math.prod(block.shape[axis] for axis in rest)
-    found = {
-        "min": block.min(axis=rest),
-        "max": block.max(axis=rest),
-        "share_positive": np.count_nonzero(block > 0, axis=rest) / n,
-    }
+def _fill(
+    found: dict[str, Floats], where: tuple[slice, slice], values: NDArray[np.generic], codes: Codes
+) -> None:
+    """The statistics of one block, (before, positions, after)."""
+    block = _floats(values, codes)
+    # smaller types are faster to compare
+    plain = codes == Codes() and values.dtype == np.float32
+    compared = values.view(np.float32) if plain else block
+    n = block.shape[1]
+    low = compared.min(axis=1)
+    found["min"][where], found["max"][where] = low, compared.max(axis=1)
+    found["share_positive"][where] = _sum((compared > 0).astype(np.float64)) / n
     with np.errstate(invalid="ignore", over="ignore"):
-        mean = block.mean(axis=rest, keepdims=True)
-        found["mean"] = mean.squeeze(rest)
+        mean = _sum(block) / n
+        found["mean"][where] = mean
         # what is never negative, as after a Relu, is its own absolute value
-        negative = not block.size or not found["min"].min() >= 0
-        found["mean_abs"] = np.abs(block).mean(axis=rest) if negative else found["mean"]
-        block -= mean
+        found["mean_abs"][where] = mean if low.size and low.min() >= 0 else _sum(np.abs(block)) / n
+        block -= mean[:, None, :]
         np.square(block, out=block)
-        found["variance"] = block.mean(axis=rest)
-    return found
+        found["variance"][where] = _sum(block) / n
+
+
+def _sum(block: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Over the middle axis: a product with ones is several times as fast as numpy's sum."""
+    n = block.shape[1]
+    if block.shape[2] == 1:
+        return np.asarray(block[:, :, 0] @ np.ones(n, block.dtype))[:, None]
+    return np.asarray(np.ones((1, n), block.dtype) @ block)[:, 0, :]

@@ -1,4 +1,4 @@
--- Which hidden units are most selective: active on few inputs, but strongly?
+-- Which hidden units are most selective: rarely above 0, but strongly?
 SELECT g.name AS graph, a.layer_name AS layer, a.position AS unit, round(a.share_positive, 3) AS share_active,
        round(a.max, 3) AS largest, round(a.mean, 4) AS mean
 FROM unit_activations AS a

@@ -71,6 +71,27 @@ def test_a_store_of_version_1_is_read_as_it_is(version_1):
     assert path.read_bytes() == before
 
 
+@pytest.fixture(params=["version_1.sql", "version_2.sql"])
+def older_trace(request, tmp_path):
+    """A store from before version 3, with a trace."""
+    path = tmp_path / "old.duckdb"
+    version = int(request.param[8])
+    with duckdb.connect(path) as connection:
+        connection.execute(VERSION_1.with_name(request.param).read_text(encoding="utf-8"))
+        connection.execute(
+            f"INSERT INTO store_info VALUES ('emergraph', {version}, '0.1.0', now()::TIMESTAMP)"
+        )
+        connection.execute("INSERT INTO activations VALUES (0, 3, .1, .2, .3, .4, .5, .6, .7, 2, [.1, .2])")
+    return path
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_an_older_trace_has_no_positions(older_trace, mode):
+    with open_store(older_trace, mode=mode) as old:
+        row = old.connection.execute("SELECT * EXCLUDE (values) FROM activations").fetchone()
+    assert row == (0, 3, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 2, None, None, None)
+
+
 @pytest.mark.parametrize("mode", ["write", "create"])
 def test_a_store_of_version_1_that_is_changed_becomes_one_of_today(version_1, mode):
     path, today = version_1

@@ -59,12 +59,16 @@ class GraphEmergence(GraphHandle):
         Raises:
             UsageError: The graph has no such trace, or an option does not make sense.
         """
-        from emergraph.analysis.emergence.pathcount import path_count_emergence
+        from emergraph.analysis.emergence.pathcount import path_count_emergence, with_scale_free
         from emergraph.analysis.emergence.saving import save_emergence
+        from emergraph.analysis.storedgraph import read_unit_trace
 
         with self._scores(rule, trace, save=save, before=before) as (store, graph, scores, about):
             removed = _removed(store, graph, reference, options)
             result = path_count_emergence(graph, scores.above(threshold), options=options, removed=removed)
+            if "trace" in about:
+                measured = read_unit_trace(store.graph(self.id), trace)
+                result = with_scale_free(result, graph, scores.rule, measured)
             if save:
                 save_emergence(store, self.id, result, reference=reference, **about)
         return result

@@ -1,5 +1,7 @@
 """Activity rules on small traces whose answers can be read off."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 
 from emergraph.analysis.activity.rules import activity, activity_scores
 from emergraph.analysis.activity.scores import Activity, ActivityRule, majority_value, trace_scores
-from emergraph.analysis.activity.unittrace import UnitTrace
+from emergraph.analysis.activity.unittrace import PositionPooling, UnitTrace
+from emergraph.analysis.emergence.intervals import bootstrap_emergence
 from emergraph.analysis.layerednets import dense_net
 from emergraph.errors import InvalidInputError, UsageError
 
@@ -95,6 +98,7 @@ def test_a_stored_trace_comes_back_as_arrays():
             "min": [0.0, 0.1],
             "max": [1.0, 0.1],
             "n": [4, 4],
+            "n_positions": [1, 1],
             "values": [[0.0, 1.0], None],
         },
         schema_overrides={"values": pl.List(pl.Float32)},
@@ -118,6 +122,7 @@ def test_a_trace_with_ragged_values_is_refused():
             "min": [0.0, 0],
             "max": [0.0, 0],
             "n": [2, 2],
+            "n_positions": [1, 1],
         }
     ).with_columns(values=pl.Series([[0.0, 1.0], [0.0]]))
     with pytest.raises(InvalidInputError, match="between 1 and 2 values"):
@@ -142,3 +147,63 @@ def test_every_rule_has_scores_or_a_reason():
         if rule is ActivityRule.WEIGHT_CHANGE:
             continue
         assert len(activity_scores(rule, net, trace=trace).values) == 5
+
+
+def frame(positions, **columns):
+    """Two units of a store's trace, two samples; the second unit has mean 0 and is not silent."""
+    given = {
+        "unit": [0, 1],
+        "mean": [0.1, 0.0],
+        "mean_abs": [0.1, 0.4],
+        "min": [0.1, -0.9],
+        "max": [0.1, 0.8],
+        "n": [2, 2],
+        "n_positions": positions,
+        "values": [[0.1, 0.1], [0.01, -0.01]],
+        "values_abs": [None, [0.3, 0.5]],
+        "values_max": [None, [0.8, 0.2]],
+    }
+    return pl.DataFrame(given | columns, schema_overrides={"n_positions": pl.Int64})
+
+
+@pytest.mark.parametrize(
+    ("rule", "active", "text"),
+    [
+        ("mean", [True, False], "mean over 2 samples and their positions > 0.05"),
+        ("mean_abs", [True, True], "mean absolute value over 2 samples and their positions > 0.05"),
+        ("any", [True, True], "some of 2 samples and their positions > 0.05"),
+        ("majority", [True, False], "more than half of 2 samples (means over positions) > 0.05"),
+    ],
+)
+def test_each_rule_uses_the_statistic_that_it_means(rule, active, text):
+    found = activity(rule, dense_net([1, 1]), trace=UnitTrace.from_frame(frame([1, 9]), 2))
+    assert found.active.tolist() == active
+    assert found.text == text
+
+
+def test_a_sample_is_pooled_by_name():
+    trace = UnitTrace.from_frame(frame([1, 9]), 2)
+    kept = {pooling: trace.kept("a test", pooling).T for pooling in PositionPooling}
+    np.testing.assert_allclose(kept["mean"], [[0.1, 0.1], [0.01, -0.01]], rtol=1e-6)
+    np.testing.assert_allclose(kept["abs"], [[0.1, 0.1], [0.3, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(kept["max"], [[0.1, 0.1], [0.8, 0.2]], rtol=1e-6)
+
+
+def test_an_older_trace_keeps_its_meaning_and_says_so():
+    nothing = pl.Series([None, None], dtype=pl.List(pl.Float32))
+    trace = UnitTrace.from_frame(frame([None, None], values_abs=nothing, values_max=nothing), 2)
+    text = trace_scores("mean_abs", trace).above().text
+    assert text.endswith("2 samples (each its mean over positions: traced before schema version 3) > 0.05")
+    single = UnitTrace.from_frame(frame([1, 1], values_abs=nothing, values_max=nothing), 2)
+    assert trace_scores("mean_abs", single).above().text == "mean absolute value over 2 samples > 0.05"
+    assert single.kept("a test", PositionPooling.ABS)[1].tolist() == pytest.approx([0.1, 0.01])
+
+
+def test_intervals_draw_the_samples_of_the_statistic():
+    """By means of positions, no draw would call the second unit active."""
+    graph = dense_net([1, 1])
+    trace = UnitTrace.from_frame(frame([1, 9], mean=[0.0, 0.0], mean_abs=[0.0, 0.4]), 2)
+    silent = replace(trace, samples=trace.samples * [0, 1])
+    pooled = {PositionPooling.ABS: trace.kept("a test", PositionPooling.ABS) * [0, 1]}
+    found = bootstrap_emergence(graph, replace(silent, pooled_samples=pooled), "mean_abs", n_draws=5)
+    assert found.range("any").low.value == found.range("any").high.value == 1

@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergraph.analysis.activity.scores import Activity
+from emergraph.analysis.activity.contribution import contribution_scores
+from emergraph.analysis.activity.scores import Activity, trace_scores
+from emergraph.analysis.activity.unittrace import UnitTrace
+from emergraph.analysis.emergence import pathcount
 from emergraph.analysis.emergence.edgeform import removed_in_degree
-from emergraph.analysis.emergence.pathcount import path_count_emergence
+from emergraph.analysis.emergence.pathcount import path_count_emergence, with_scale_free
+from emergraph.analysis.emergence.views import count_view
 from emergraph.analysis.layerednets import dense_net
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.errors import InvalidInputError, UsageError
@@ -373,3 +377,28 @@ def test_to_dict_is_plain():
     assert plain["counts"]["active"]["exact"] == 0
     assert plain["counts"]["active"]["emergence"] == {"value": 0.0, "log10": None}
     assert plain["options"]["interiors"] == ["active", "any"]
+
+
+def test_beside_e_stands_where_it_starts_and_e_by_contribution(monkeypatch):
+    graph = dense_net([2, 3, 1])
+    samples = np.array([[0.0, 0.0, 1.0, 1.0, 0.0, 1.0]])
+    trace = UnitTrace.from_samples(samples)
+    scores = trace_scores("mean", trace)
+    plain = path_count_emergence(graph, scores.above())
+    # each of two inputs: two active units, each with a path on; the silent unit of the middle: one
+    assert plain.starts["active"] == ("layer0", pytest.approx(8 / 9))
+    found = with_scale_free(plain, graph, scores.rule, trace)
+    expected = path_count_emergence(graph, contribution_scores(graph, trace).above())
+    assert [c.exact for c in found.scale_free] == [c.exact for c in expected.counts]
+    assert found.to_dict()["scale_free"]["active"]["exact"] == expected.active.exact
+    assert found.to_dict()["starts"]["active"]["layer"] == "layer0"
+    assert count_view(found).facts["starts most, interior active"] == "layer0, 88.9 % of E"
+    own = contribution_scores(graph, trace)
+    assert with_scale_free(expected, graph, own.rule, trace).scale_free == ()
+    for limit, counted in ((graph.n_edges, True), (graph.n_edges - 1, False)):
+        monkeypatch.setattr(pathcount, "BESIDE_EDGES", limit)
+        assert bool(with_scale_free(plain, graph, scores.rule, trace).scale_free) == counted
+
+
+def test_an_e_of_zero_starts_nowhere():
+    assert path_count_emergence(dense_net([2, 1]), np.ones(3, dtype=bool)).starts == {}
