@@ -365,7 +365,7 @@ class TraceContext:
         units = np.unique(np.concatenate([np.empty(0, np.int64), *found]))
         hub = self.builder.add_layer(f"{self.name}:opaque", self.op, LayerKind.OPAQUE, 1)
         self._opaque_edges(hub, units, np.full(units.size, hub.first, np.int64), reason)
-        shapes = [c.shape for c in parameters if c.roots]
+        shapes = [c.shape for c in parameters if any(map(self.model.is_parameter, c.roots))]
         for position, name in enumerate(self.node.output):
             if not name or self.known(name) is None:
                 continue

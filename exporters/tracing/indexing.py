@@ -70,12 +70,35 @@ def move_labels(
     # What an operation fills in is 0, so that 0 is "no unit" while it runs.
     arrays = [a + 1 if a is not None and k in data else a for k, a in enumerate(inputs)]
     if node.op_type == "Pad":
+        arrays[:2] = _cropped(moved, arrays)
         if len(arrays) > 2:
             arrays[2] = np.asarray(0, np.int64)
         for attribute in moved.attribute:
             if attribute.name == "value":
                 attribute.f = 0.0
     return [np.asarray(result).astype(np.int64) - 1 for result in run_node(moved, arrays, versions)]
+
+
+def _cropped(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Array | None]:
+    """The data and pads of a Pad after what its negative pads remove, which the reference does not know.
+
+    Pads that are an attribute are changed in place; the list then has the data alone.
+    """
+    data = np.asarray(inputs[0])
+    stored = next((attribute for attribute in node.attribute if attribute.name == "pads"), None)
+    pads = np.asarray(inputs[1] if stored is None else stored.ints, np.int64).ravel()
+    if (pads >= 0).all():
+        return list(inputs[:2])
+    listed = inputs[3] if len(inputs) > 3 else None
+    axes = range(data.ndim) if listed is None else np.ravel(listed).tolist()
+    for axis, before, after in zip(axes, *np.minimum(pads, 0).reshape(2, -1).tolist(), strict=True):
+        kept = [slice(None)] * data.ndim
+        kept[axis] = slice(-before, data.shape[axis] + after)
+        data = data[tuple(kept)]
+    if stored is None:
+        return [data, np.maximum(pads, 0)]
+    stored.ints[:] = np.maximum(pads, 0).tolist()
+    return [data]
 
 
 def _gathered(

@@ -91,6 +91,38 @@ def test_padding_carries_no_unit(opset):
 
 
 @pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect"])
+def test_pads_below_zero_remove(opset, mode):
+    net = Net(opset=opset, seed=5)
+    x = net.op("MatMul", net.input(1, 4, 3, name="x"), net.param(3, 5), name="h")
+    # a token before and two fewer behind; two features fewer before and one behind
+    pads = [0, 1, -2, 0, -2, 1]
+    given, attributes = ([net.ints(*pads)], {}) if opset >= 11 else ([], {"pads": pads})
+    padded = net.op("Pad", x, *given, mode=mode, **attributes)
+    net.output(net.op("MatMul", padded, net.param(4, 2)))
+    traced = trace_model(net.model())
+    assert not traced.summary.opaque
+    first = traced.sink.layer("h").first_unit
+    filled = {"constant": -1, "edge": first + 4, "reflect": first + 3}[mode]
+    kept = [first + 2, first + 3, first + 4, filled]
+    before = [-1] * 4 if mode == "constant" else kept
+    assert traced.labels[padded][0].tolist() == [before, kept, kept]
+    assert_path_truth(traced)
+
+
+@pytest.mark.parametrize(("axes", "pads"), [([2], [-1, 0]), ([-1, 1], [-1, 1, 0, -1])])
+def test_pads_below_zero_of_some_axes(axes, pads):
+    net = Net(opset=18, seed=5)
+    x = net.op("MatMul", net.input(1, 4, 3, name="x"), net.param(3, 5), name="h")
+    padded = net.op("Pad", x, net.ints(*pads), "", net.ints(*axes))
+    net.output(net.op("MatMul", padded, net.param(4, 2)))
+    traced = trace_model(net.model())
+    first = traced.sink.layer("h").first_unit
+    assert traced.labels[padded][0, -1].tolist() == [first + 1, first + 2, first + 3, first + 4]
+    assert_path_truth(traced)
+
+
+@pytest.mark.parametrize("opset", OPSETS)
 def test_clip_dropout_and_batch_norm(opset):
     net = Net(opset=opset, seed=6)
     h = net.op("Conv", net.input(1, 2, 3, 3, name="x"), net.param(3, 2, 1, 1, zeros=0.3))

@@ -78,8 +78,18 @@ def test_edges_through_an_unknown_operation_are_as_many_as_its_units():
     ],
 )
 def test_an_unknown_operation_keeps_features_not_positions(op, shape, parameter, expected, features):
+    assert features_behind(op, shape, parameter, expected) == features
+
+
+def test_sizes_and_places_say_nothing_about_features():
+    assert features_behind("Mystery", (1, 6, 5), (6,), (1, 6, 5), np.int64) == 5
+    assert features_behind("Mystery", (1, 6, 5), (6,), (1, 6, 5), np.float32) == 6
+
+
+def features_behind(op, shape, parameter, expected, dtype=np.float32):
+    """Units of the output of an operation that nothing knows."""
     net = Net(domains={"strange.domain": 1})
-    inner = net.param(*parameter)
+    inner = net.value(np.ones(parameter, dtype), name="inner")
     weight = net.param(shape[-1], shape[-1])
     nodes = [
         helper.make_node("MatMul", ["x", weight], ["h"], name="before"),
@@ -100,7 +110,7 @@ def test_an_unknown_operation_keeps_features_not_positions(op, shape, parameter,
     )
     sink = EdgeSink()
     trace(model, sink)
-    assert next(la.n_units for la in sink.layers if la.name == "mystery:0") == features
+    return next(la.n_units for la in sink.layers if la.name == "mystery:0")
 
 
 def test_the_reason_is_told_and_the_coverage_falls():
