@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Protocol
 
 from emergraph.errors import EmergraphError
@@ -31,7 +32,8 @@ _VALUES = re.compile(r"(?:[^/]+/)?(?:data|constants|tensors)/\d+|(?:[^/]+/)?data
 _BLOCK = 512
 _CHUNK = 512
 """Bytes that are lost where a stream is damaged, at most: what came out before counts."""
-_MAX_LOCALS = 200_000
+_MAX_MEMBERS = 200_000
+"""Of all archives of a file: what lies behind is not looked at, which is said."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ def _of_record(record: ZipRecord) -> Member:
 
 def _locals(content: memoryview) -> Iterator[Member]:
     """Every local record of a zip archive that is damaged, or that readers could take in two ways."""
-    starts = [match.start() for match in re.finditer(re.escape(_LOCAL), content)][:_MAX_LOCALS]
+    found = re.finditer(re.escape(_LOCAL), content)
+    # one more than are looked at, so that the search sees that there are more
+    starts = [match.start() for match in islice(found, _MAX_MEMBERS + 1)]
     for start, following in zip(starts, [*starts, content.nbytes][1:], strict=True):
         if start + 30 > content.nbytes:
             return
@@ -215,7 +219,6 @@ _STREAMS = {"gzip": _gzip, "bzip2": _bzip2, "xz": _xz, "zlib": _zlib}
 CODE = frozenset({"PICKLE-CODE", "PICKLE-FOREIGN", "PICKLE-MODULE", "PICKLE-OPCODE"})
 """Findings about a pickle that would run code when loaded."""
 _MAX_DEPTH = 6
-_MAX_MEMBERS = 200_000
 _MAX_PICKLES = 1_000
 _MAX_FINDINGS = 20
 _SEARCHED = 64 << 20

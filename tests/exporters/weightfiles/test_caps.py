@@ -295,6 +295,18 @@ def test_what_is_searched_for_code(monkeypatch, constant):
     assert cut == ["PICKLE-CODE"] * 2 + ["WEIGHTS-LIMIT"] * (constant == "_MAX_MEMBERS")
 
 
+@pytest.mark.parametrize(("limit", "told"), [(3, False), (2, True)])
+def test_records_of_a_damaged_archive_that_are_not_looked_at_are_told(monkeypatch, limit, told):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for k in range(3):
+            archive.writestr(f"{k}.pkl", pickle.dumps([1.5], 2))
+    monkeypatch.setattr(inside, "_MAX_MEMBERS", limit)
+    content = memoryview(buffer.getvalue()[:-60])
+    found = inside.code_inside("m.zip", content, limits=WeightLimits())
+    assert [f.id for f in found] == ["WEIGHTS-LIMIT"] * told
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 def test_code_behind_many_pickles(monkeypatch, limit):
     monkeypatch.setattr(inside, "_MAX_PICKLES", limit)
