@@ -49,11 +49,13 @@ def quick_tables(data: Digits) -> tuple[pl.DataFrame, pl.DataFrame]:
         for i, hidden in enumerate(((6,), (8,), (6, 6)))
     ]
     nets = pl.concat(parts)
-    return nets, correlations(nets, only=SHOWN[:8], draws=20, permutations=99)
+    return nets, correlations(nets, only=SHOWN[:8], permutations=99)
 
 
-def write(nets: pl.DataFrame, found: pl.DataFrame) -> None:
-    """Write the page of findings, and the long tables beside the results."""
+def publish(nets: pl.DataFrame) -> None:
+    """Correlate, and write the page of findings and the long tables beside the results."""
+    found = correlations(nets)
+    found.write_parquet(RESULTS / "correlations.parquet")
     PAGE.write_text(page(nets, found), encoding="utf-8")
     (RESULTS / "tables.md").write_text(tables(found), encoding="utf-8")
 
@@ -61,10 +63,12 @@ def write(nets: pl.DataFrame, found: pl.DataFrame) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a dozen barely trained nets, nothing kept")
-    parser.add_argument("--page", action="store_true", help="only write the page again, from the tables")
+    parser.add_argument(
+        "--page", action="store_true", help="only correlate and write again what was measured"
+    )
     arguments = parser.parse_args()
     if arguments.page:
-        write(*(pl.read_parquet(RESULTS / f"{name}.parquet") for name in ("networks", "correlations")))
+        publish(pl.read_parquet(RESULTS / "networks.parquet"))
         return 0
     torch.set_num_threads(1)  # products of this size gain nothing from more, and the order of sums stays
     data, started = digits(), time.monotonic()
@@ -81,11 +85,9 @@ def main() -> int:
         parts.append(pl.read_parquet(kept))
         print(f"{time.monotonic() - started:7.1f} s  hidden layers {hidden}", flush=True)
     nets = pl.concat(parts)
-    found = correlations(nets)
     RESULTS.mkdir(parents=True, exist_ok=True)
     nets.write_parquet(RESULTS / "networks.parquet")
-    found.write_parquet(RESULTS / "correlations.parquet")
-    write(nets, found)
+    publish(nets)
     print(f"{time.monotonic() - started:7.1f} s  wrote {PAGE}")
     return 0
 

@@ -13,7 +13,7 @@ from math import factorial
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.statistics.permutation import partial_spearman, share_as_extreme
+from emergraph.analysis.statistics.permutation import normal_scores, partial_spearman, share_as_extreme
 from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
@@ -34,20 +34,19 @@ EXACT_RUNS = 7
 """Runs up to which all pairings are looked at."""
 
 
-def normal_scores(values: Floats) -> Floats:
-    """Ranks as quantiles of the normal distribution, less the straight line that fits them best."""
-    from scipy import signal, stats
+def detrended_scores(values: Floats) -> Floats:
+    """`normal_scores` less the straight line that fits them best."""
+    from scipy import signal
 
-    shares = (stats.rankdata(values) - 0.5) / len(values)
-    return np.asarray(signal.detrend(stats.norm.ppf(shares)), dtype=np.float64)
+    return np.asarray(signal.detrend(normal_scores(values)), dtype=np.float64)
 
 
 def drift(values: Sequence[float] | Floats) -> str | None:
     """Why a series does not count as stationary around a straight line; None where it does.
 
-    Four checks of its `normal_scores`: autocorrelation at lag 1 at most 0.4, the KPSS trend statistic at most
-    its 10 % point, no parabola or cubic beyond noise, and halves whose variances differ by less than a factor
-    of 2.5. White noise of 40 steps passes three times in four, a random walk once in twenty.
+    Four checks of its `detrended_scores`: autocorrelation at lag 1 at most 0.4, the KPSS trend statistic at
+    most its 10 % point, no parabola or cubic beyond noise, and halves whose variances differ by less than a
+    factor of 2.5. White noise of 40 steps passes three times in four, a random walk once in twenty.
 
     Args:
         values: (n,) finite, in the order of the steps.
@@ -63,7 +62,7 @@ def drift(values: Sequence[float] | Floats) -> str | None:
         return f"{len(series)} steps, fewer than {MINIMUM_STEPS}"
     if np.ptp(series) == 0:
         return "it is constant"
-    return next(_drifts(normal_scores(series)), None)
+    return next(_drifts(detrended_scores(series)), None)
 
 
 def _drifts(scores: Floats) -> Iterator[str]:
@@ -124,7 +123,7 @@ def stationary_p(x: Floats, y: Floats, *, draws: int = 9999, seed: int = 0) -> S
     for name, series in (("E", x), ("the change", y)):
         if reason := drift(series):
             return SeriesTest(p=None, how=f"{name}: {reason}")
-    left, right = normal_scores(x), normal_scores(y)
+    left, right = detrended_scores(x), detrended_scores(y)
     again = surrogates(right, draws, seed=seed)
     observed = abs(float(left @ right)) / float(np.linalg.norm(right))
     drawn = np.abs(again @ left) / np.linalg.norm(again, axis=1)

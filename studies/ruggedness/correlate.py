@@ -6,19 +6,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.statistics.intervals import percentiles
-from emergraph.analysis.statistics.permutation import holm, partial_spearman, rank_correlation
+from emergraph.analysis.statistics.conditional import ConditionalCorrelation, conditional_correlation
+from emergraph.analysis.statistics.permutation import RankCorrelation, holm, rank_correlation
 from ruggedness.measure import AT_THE_POINT, MEASURED, NORMS
 
 Floats = NDArray[np.float64]
 
 EMERGENCE = ("E_active", "E_active_per_density", "E_any")
-CONTROLS: dict[str, tuple[str, ...]] = {
-    "raw": (),
-    "given sparsity": ("sparsity",),
-    "given sparsity, size": ("sparsity", "n_weights"),
-    "given sparsity, size, loss": ("sparsity", "n_weights", "base_loss"),
+CONTROLS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "raw": ((), None),
+    "given sparsity": (("level",), None),
+    "given sparsity, size": (("level", "sizes"), None),
+    "given sparsity, size, loss": (("level", "sizes"), "base_loss"),
 }
+"""Columns whose groups are compared within themselves, and one that is held constant among neighbours."""
+HELD_BY = {"sparsity": "level"}
+"""Measures that do not vary within the groups of a column."""
 
 
 def statistics() -> list[str]:
@@ -26,19 +29,16 @@ def statistics() -> list[str]:
     return [f"{norm}_{name}" for norm in NORMS for name in MEASURED] + list(AT_THE_POINT)
 
 
-def interval(x: Floats, y: Floats, given: Sequence[Floats], *, draws: int, seed: int) -> tuple[float, float]:
-    """Percentile interval of 95 % over resamples of whole nets."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        chosen = rng.integers(0, len(x), len(x))
-        found.append(partial_spearman(x[chosen], y[chosen], [g[chosen] for g in given]))
-    return percentiles(found)
+def correlation(
+    x: Floats, y: Floats, *, within: list[tuple[object, ...]] | None, given: Floats | None, permutations: int
+) -> RankCorrelation | ConditionalCorrelation:
+    """Within groups, and among neighbours where something is given."""
+    if given is not None:
+        return conditional_correlation(x, y, given=given, within=within)
+    return rank_correlation(x, y, within=within, n_permutations=permutations)
 
 
-def correlations(
-    nets: pl.DataFrame, *, only: Sequence[str] = (), draws: int = 300, permutations: int = 9999
-) -> pl.DataFrame:
+def correlations(nets: pl.DataFrame, *, only: Sequence[str] = (), permutations: int = 9999) -> pl.DataFrame:
     """All correlations: one row per measure of emergence, statistic and control.
 
     p values are corrected over all statistics and controls of a measure: nothing is picked afterwards.
@@ -46,7 +46,6 @@ def correlations(
     Args:
         nets: One row per net, from `measure.measure`.
         only: These statistics; all of them when empty.
-        draws: Of the bootstrap.
         permutations: Of each test.
     """
     rows: list[dict[str, object]] = []
@@ -54,23 +53,26 @@ def correlations(
         kept = nets.filter(pl.col(statistic).is_finite())
         if kept.height < len(CONTROLS) + 8:
             continue
-        y = kept[statistic].to_numpy().astype(np.float64)
+        y = _column(kept, statistic)
         for measure in (*EMERGENCE, "sparsity"):
-            x = kept[measure].to_numpy().astype(np.float64)
-            for control, names in CONTROLS.items():
-                if measure in names:
+            for control, (groups, given) in CONTROLS.items():
+                if HELD_BY.get(measure) in groups:
                     continue
-                given = [kept[name].to_numpy().astype(np.float64) for name in names]
-                found = rank_correlation(x, y, given=given, n_permutations=permutations)
-                low, high = (None, None) if found.degenerate else interval(x, y, given, draws=draws, seed=0)
+                found = correlation(
+                    _column(kept, measure),
+                    y,
+                    within=kept.select(groups).rows() if groups else None,
+                    given=_column(kept, given) if given else None,
+                    permutations=permutations,
+                )
                 rows.append(
                     {
                         "measure": measure,
                         "statistic": statistic,
                         "control": control,
                         "rho": found.rho,
-                        "low": low,
-                        "high": high,
+                        "low": found.low,
+                        "high": found.high,
                         "p": found.p,
                         "n": found.n,
                     }
@@ -81,3 +83,7 @@ def correlations(
         part.with_columns(pl.Series("p_holm", holm(part["p"].to_list()), dtype=pl.Float64))
         for part in families
     )
+
+
+def _column(nets: pl.DataFrame, name: str) -> Floats:
+    return nets[name].to_numpy().astype(np.float64)

@@ -85,13 +85,14 @@ def _named(row: dict[str, object]) -> str:
 def _cell(row: dict[str, object]) -> str:
     if row["rho"] is None:
         return "constant"
-    text = f"{row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    ends = "" if row["low"] is None else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
+    text = f"{row['rho']:+.2f}{ends}"
     corrected = row["p_holm"]
     return f"**{text}**" if isinstance(corrected, float) and corrected < 0.05 else text
 
 
 def _correlations(found: pl.DataFrame, measure: str, title: str) -> str:
-    controls = [c for c in CONTROLS if measure not in CONTROLS[c]]
+    controls = [c for c in CONTROLS if c in set(found.filter(pl.col("measure") == measure)["control"])]
     rows = []
     for statistic in SHOWN:
         own = found.filter((pl.col("statistic") == statistic) & (pl.col("measure") == measure))
@@ -126,15 +127,18 @@ cross-entropy of 400 training images. Ruggedness is measured with 10 directions,
 steps, 20 pairs; `filter` directions also move the removed weights, `element` directions leave them at 0.
 Hessians are over all parameters. `lon_n_optima` counts optima of different functions that L-BFGS descents
 from kicked weights reach; `mask_n_strict_minima` those of the exact landscape of removing ten groups of
-weights. p values are from permutations, {tests} in all.
+weights. p values, {tests} in all, permute nets: among those of one level of pruning where sparsity is given,
+of one level and architecture where size is given too. Given the loss as well, nets of one level and
+architecture are compared less a line in the loss (`emergraph.analysis.statistics.conditional`).
 """
 
 TABLES = """# What correlates with emergence
 
 Written by `studies/ruggedness_study.py`; the findings are in `docs/ruggedness-study.md`.
 
-Spearman correlation with its 95 % interval (resampled nets); in bold where p < 0.05 after Holm's correction
-over all statistics and controls of a measure. All rows are in `correlations.parquet`.
+Spearman correlation (of normal scores where the loss is given) with its 95 % jackknife interval; in bold
+where p < 0.05 after Holm's correction over all statistics and controls of a measure. All rows are in
+`correlations.parquet`.
 """
 
 LIMITS = """
@@ -142,6 +146,6 @@ LIMITS = """
 
 Correlations over nets of one data set and one way of training, no causes. Larger nets have more paths, more
 weights and other landscapes for reasons of size alone, and nets that fit worse are sharper; the last columns
-hold these constant, in ranks and linearly, no further. Statistics of single nets carry their own error, which
-weakens correlations.
+compare nets of one level, or of one level and architecture: what is left there is the difference between
+seeds. Statistics of single nets carry their own error, which weakens correlations.
 """

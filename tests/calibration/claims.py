@@ -48,7 +48,7 @@ STATISTICS: dict[str, str] = {
 }
 """Rows of the table `landscape` that may have an interval; others are single figures."""
 
-ELSEWHERE: dict[str, str] = {
+ELSEWHERE: dict[str, str | tuple[str, ...]] = {
     "transition, exponents": "exponent, slope",
     "transition, collapse": "exponent, collapse",
     "transition, threshold_low": "threshold of a run",
@@ -57,8 +57,13 @@ ELSEWHERE: dict[str, str] = {
     "studies, p over seeds": "Student's t over seeds",
     "studies, p_flip": "sign flips over seeds",
     "studies, p_holm": "Holm's least p",
-    "studies, correlations of networks": "correlation of networks",
-    "studies, p of networks": "rank correlation of networks",
+    "studies, correlations of networks": (
+        *(case.name for case in INTERVALS if case.name.startswith("correlation ")),
+    ),
+    "studies, p of networks": (
+        *("rank correlation of networks", "rank correlation within groups"),
+        *(case.name for case in TESTS if case.name.startswith("given one variable")),
+    ),
     "studies, skills": "change where skills emerge",
 }
 """Answers without a result table."""

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 from casetypes import Interval, Rng
-from scipy import signal
+from scipy import signal, stats
 
 from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions, measure
 from emergraph.analysis.landscape.autocorrelation import analyse_walks
@@ -18,8 +18,14 @@ from emergraph.analysis.percolation.transitions import fit_transition, pair_orde
 from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength
 from emergraph.analysis.skills.fit import FAMILIES, SkillCurves, _calibrate, _without_each, crossing
 from emergraph.analysis.skills.options import Axis
-from emergraph.analysis.statistics.intervals import Support, left_out_ends, percentiles, student
-from emergraph.analysis.statistics.permutation import partial_spearman
+from emergraph.analysis.statistics.conditional import ConditionalCorrelation, conditional_correlation
+from emergraph.analysis.statistics.intervals import Support, left_out_ends, student
+from emergraph.analysis.statistics.permutation import (
+    RankCorrelation,
+    normal_scores,
+    partial_spearman,
+    rank_correlation,
+)
 
 Ends = tuple[float, float]
 
@@ -180,17 +186,59 @@ def _run_rho(rng: Rng) -> float:
     return partial_spearman(x, x + rng.standard_normal(15))
 
 
+def _nets(rng: Rng, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two measures of n nets of one architecture in 16, which differ in both."""
+    place = np.arange(n) * 16 // n
+    x = place / 8 + rng.standard_normal(n)
+    return x, place / 8 + x + rng.standard_normal(n), place
+
+
+def _correlation(rng: Rng) -> Ends:
+    x = rng.standard_normal(80)
+    return _known(rank_correlation(x, x + rng.standard_normal(80), n_permutations=1))
+
+
 @cache
 def _spearman_truth() -> float:
-    x = np.random.default_rng(0).standard_normal(400_000)
-    return partial_spearman(x, x + np.random.default_rng(1).standard_normal(400_000))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(400_000)
+    return partial_spearman(x, x + rng.standard_normal(400_000))
 
 
-def _resampled_nets(rng: Rng) -> Ends:
-    x = rng.standard_normal(100)
-    y = x + rng.standard_normal(100)
-    chosen = rng.integers(0, 100, size=(300, 100))
-    return percentiles([partial_spearman(x[c], y[c]) for c in chosen])
+def _correlation_within(rng: Rng) -> Ends:
+    x, y, group = _nets(rng, 80)
+    return _known(rank_correlation(x, y, within=group.tolist(), n_permutations=1))
+
+
+@cache
+def _within_truth() -> float:
+    x, y, group = _nets(np.random.default_rng(0), 400_000)
+    ranks = [stats.rankdata(values) for values in (x, y)]
+    left, right = (r - (np.bincount(group, r) / np.bincount(group))[group] for r in ranks)
+    return float(np.corrcoef(left, right)[0, 1])
+
+
+_GIVEN = {"line": lambda z: z, "exponential": lambda z: np.exp(2 * z)}
+
+
+def _correlation_given(rng: Rng, confounder: str) -> Ends:
+    z, own, noise = rng.standard_normal((3, 80))
+    common = _GIVEN[confounder](z)
+    return _known(conditional_correlation(common + own, common + own + noise, given=z))
+
+
+@cache
+def _given_truth(confounder: str) -> float:
+    """Neighbours of a very large sample hardly differ in what is given: their differences."""
+    z, own, noise = np.random.default_rng(0).standard_normal((3, 1_000_000))
+    z = np.sort(z)
+    common = _GIVEN[confounder](z)
+    left, right = (np.diff(normal_scores(v))[::2] for v in (common + own, common + own + noise))
+    return float(left @ right / np.sqrt(left @ left * (right @ right)))
+
+
+def _known(found: RankCorrelation | ConditionalCorrelation) -> Ends:
+    return (np.nan, np.nan) if found.low is None or found.high is None else (found.low, found.high)
 
 
 INTERVALS = (
@@ -291,5 +339,21 @@ INTERVALS = (
         lambda: 50.0,
         lambda rng: _transition(rng, "logistic"),
     ),
-    Interval("correlation of networks", "100 networks, 300 draws", _spearman_truth, _resampled_nets),
+    Interval("correlation of networks", "80 networks", _spearman_truth, _correlation),
+    Interval(
+        "correlation within groups",
+        "16 groups of 5 networks, which differ in both",
+        _within_truth,
+        _correlation_within,
+    ),
+    *(
+        Interval(
+            f"correlation given one variable, {name}",
+            f"80 networks, both follow a third as a {name}",
+            lambda name=name: _given_truth(name),
+            lambda rng, name=name: _correlation_given(rng, name),
+            conservative=1.15,
+        )
+        for name in _GIVEN
+    ),
 )

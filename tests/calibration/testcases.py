@@ -1,5 +1,7 @@
 """p values of the house under their nulls, and with an effect."""
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 from casetypes import ChanceTest, Rng
@@ -9,6 +11,7 @@ from skillsmodel.experiment import change_test
 from emergraph.analysis.emergence.nulls import compare
 from emergraph.analysis.paths.options import Interior
 from emergraph.analysis.paths.scaled import Scaled
+from emergraph.analysis.statistics.conditional import conditional_correlation
 from emergraph.analysis.statistics.permutation import holm, rank_correlation, sign_flip_p, student_p
 from emergraph.analysis.statistics.series import paired_runs_p, stationary_p
 
@@ -65,11 +68,37 @@ def _runs_with_effect(rng: Rng) -> Pair:
     return trend + own, -trend + own + 0.1 * rng.standard_normal((6, 15))
 
 
-def _given(rng: Rng, effect: float) -> float | None:
-    z = rng.standard_normal(40)
-    x, noise = z + rng.standard_normal(40), rng.standard_normal(40)
-    y = z + effect * x + noise
-    return rank_correlation(x, y, given=[z], n_permutations=499, seed=_seed(rng)).p
+CONFOUNDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "line": lambda z: z,
+    "exponential": lambda z: np.exp(2 * z),
+    "cube": lambda z: z**3,
+    "step": lambda z: 3.0 * (z > 0),
+}
+"""What one variable adds to both."""
+
+
+def _given(rng: Rng, confounder: str, n: int, effect: float) -> float | None:
+    z, own, noise = rng.standard_normal((3, n))
+    common = CONFOUNDERS[confounder](z)
+    return conditional_correlation(common + own, common + effect * own + noise, given=z).p
+
+
+def _within(rng: Rng, effect: float) -> float | None:
+    groups = np.repeat(np.arange(8), 5)
+    own, noise = rng.standard_normal((2, 40))
+    found = rank_correlation(
+        groups + own,
+        groups**2 + effect * own + noise,
+        within=groups.tolist(),
+        n_permutations=499,
+        seed=_seed(rng),
+    )
+    return found.p
+
+
+def _unrelated(rng: Rng, effect: float) -> float | None:
+    x, noise = rng.standard_normal((2, 40))
+    return rank_correlation(x, effect * x + noise, n_permutations=499, seed=_seed(rng)).p
 
 
 def _null_model(rng: Rng, shift: float) -> float | None:
@@ -119,10 +148,28 @@ TESTS = (
     ),
     ChanceTest(
         "rank correlation of networks",
-        "40 networks given one variable, 499 permutations",
-        lambda rng: _given(rng, 0.0),
-        lambda rng: _given(rng, 0.5),
-        "partial correlation .45",
+        "40 networks, 499 permutations",
+        lambda rng: _unrelated(rng, 0.0),
+        lambda rng: _unrelated(rng, 0.5),
+        "correlation .45",
+    ),
+    ChanceTest(
+        "rank correlation within groups",
+        "8 groups of 5 networks, which differ in both, 499 permutations",
+        lambda rng: _within(rng, 0.0),
+        lambda rng: _within(rng, 0.5),
+        "correlation .45 within groups",
+    ),
+    *(
+        ChanceTest(
+            f"given one variable, {confounder}, {n}",
+            f"{n} networks, both follow a third as a {confounder}",
+            lambda rng, c=confounder, n=n: _given(rng, c, n, 0.0),
+            lambda rng, c=confounder, n=n: _given(rng, c, n, 1.0),
+            "partial correlation .71",
+        )
+        for confounder in CONFOUNDERS
+        for n in (10, 20, 40, 60)
     ),
     ChanceTest(
         "null model",
