@@ -208,6 +208,12 @@ def test_broken_ones_cost_one_line(tmp_path):
     assert json.loads(run(python, "topology", "net.duckdb", "--format", "json", folder=tmp_path)[0])[
         "measures"
     ]
+    with open_store(tmp_path / "net.duckdb", mode="write") as store:
+        store.record_run(store.graph().id, "not_importable", {}, result_tables={})
+    for words in (["diff", "net.duckdb:0", "net.duckdb:0"], ["plot", "net.duckdb", "list"]):
+        _, err = run(python, *words, folder=tmp_path)
+        assert err.startswith("Note: plug-in not_importable of broken 2.0 cannot be used: "), words
+        assert err.count("\n") == 1
 
 
 MATRICES = "emergraph text-matrix\nfirst.weight 2 3\n1 2 3\n4 5 6\nsecond.weight 1 2\n0 -1\n"

@@ -16,7 +16,7 @@ from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, wei
 from emergraph.analysis.figures.reading import newest_run, question
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.nulls_for_json import finite_or_none
-from emergraph.analysis.registry import known_to
+from emergraph.analysis.registry import Known, known_to
 from emergraph.graphstore.reader import GraphReader
 from emergraph.steps import steps
 
@@ -37,7 +37,7 @@ SCHEMA = {
 _COUNTS = ("n_layers", "n_units", "n_neurons", "n_edges", "n_parameters")
 
 
-def compared_measures(a: GraphReader, b: GraphReader) -> pl.DataFrame:
+def _compared_measures(sides: Sequence[tuple[GraphReader, Known]]) -> pl.DataFrame:
     """Return one row per measure that is known of A or B: analysis, measure, a, b, change, intervals.
 
     `change` is b - a; `overlap` says whether the intervals meet, null where one of them is missing. They are
@@ -45,7 +45,7 @@ def compared_measures(a: GraphReader, b: GraphReader) -> pl.DataFrame:
     nothing is paired.
     """
     rows = []
-    for (analysis, measure), (ours, theirs) in _paired(_known(a), _known(b)).items():
+    for (analysis, measure), (ours, theirs) in _paired(*(_measures_of(*side) for side in sides)).items():
         x, low_a, high_a = ours
         y, low_b, high_b = theirs
         rows.append(
@@ -82,14 +82,13 @@ def _paired(a: Mapping[Key, Triple], b: Mapping[Key, Triple]) -> dict[Key, tuple
     return {key: (a.get(key, _NOTHING), b.get(key, _NOTHING)) for key in keys}
 
 
-def _known(reader: GraphReader) -> dict[Key, Triple]:
+def _measures_of(reader: GraphReader, known: Known) -> dict[Key, Triple]:
     found: dict[Key, Triple] = {
         ("graph", name.removeprefix("n_")): (float(str(reader.summary[name])), None, None) for name in _COUNTS
     }
     for name, value in reader.metrics().iter_rows():
         found["recorded", name] = (value, None, None)
-    analyses = known_to(reader.connection).analyses
-    for measure in (measure for analysis in analyses for measure in analysis.measures):
+    for measure in (measure for analysis in known.analyses for measure in analysis.measures):
         run = newest_run(reader, measure)
         if run is not None:
             sql = question(measure, reader.id, run.id)
@@ -138,7 +137,7 @@ class Difference(ShownInNotebooks):
     layers: pl.DataFrame
     """One row per layer: state (same, changed, added, removed), name_a, name_b, op, units and parameters."""
     measures: pl.DataFrame
-    """One row per measure, see `compared_measures`."""
+    """One row per measure, see `_compared_measures`."""
     only_a: tuple[str, ...]
     """Weight tensors of A without a counterpart."""
     only_b: tuple[str, ...]
@@ -153,6 +152,8 @@ class Difference(ShownInNotebooks):
     """Of all compared weights."""
     matching: UnitMatching | None
     """Permutations of hidden units; None where weights are equal or none can be permuted."""
+    problems: tuple[str, ...] = ()
+    """One line for each plug-in that cannot be used, whose measures are missing."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -221,6 +222,7 @@ def _compared(a: GraphReader, b: GraphReader, matching: Matching, *, match: bool
         free = [layer for layer, size in free_layers(a, links).items() if size <= LARGEST]
         permuted = match_units(links, free, seed=seed) if free else None
     changed_names = {row["tensor_a"] for row in changes.rows if row["max_change"]}
+    sides = [(side, known_to(side.connection)) for side in (a, b)]
     return Difference(
         a=a.name,
         b=b.name,
@@ -228,7 +230,7 @@ def _compared(a: GraphReader, b: GraphReader, matching: Matching, *, match: bool
         tensors=pl.DataFrame(changes.rows, schema=TENSORS),
         units=changes.units(),
         layers=compared_layers(a, b, matching, changed_names),
-        measures=compared_measures(a, b),
+        measures=_compared_measures(sides),
         only_a=tuple(weight.name for weight in matching.only_a),
         only_b=tuple(weight.name for weight in matching.only_b),
         not_compared=tuple(changes.not_compared),
@@ -237,6 +239,7 @@ def _compared(a: GraphReader, b: GraphReader, matching: Matching, *, match: bool
         sign_flips=sum(row["sign_flips"] for row in changes.rows),
         cosine=totals.cosine(),
         matching=permuted,
+        problems=tuple(dict.fromkeys(line for _, known in sides for line in known.problems)),
     )
 
 

@@ -47,14 +47,17 @@ def difference_facts(found: Difference) -> dict[str, object]:
 
 
 def difference_notes(found: Difference) -> list[str]:
-    """Return what a difference leaves out: what one side lacks, has no scales, or is not finite."""
+    """Return what a difference leaves out: what one side lacks, has no scales, or is not finite; plug-ins."""
     return [
-        f"{len(names)} tensors {what}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
-        for names, what in (
-            (found.only_a, "only in A"),
-            (found.only_b, "only in B"),
-            (found.not_compared, "cannot be compared, for their scales are not known"),
-            (found.not_finite, "hold values that are not finite, which are left out of what is measured"),
-        )
-        if names
+        *found.problems,
+        *(
+            f"{len(names)} tensors {what}: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
+            for names, what in (
+                (found.only_a, "only in A"),
+                (found.only_b, "only in B"),
+                (found.not_compared, "cannot be compared, for their scales are not known"),
+                (found.not_finite, "hold values that are not finite, which are left out of what is measured"),
+            )
+            if names
+        ),
     ]

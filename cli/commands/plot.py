@@ -9,7 +9,7 @@ import typer
 from emergraph.atomic import write_atomically
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
-from emergraph.cli.output import say
+from emergraph.cli.output import Output, emit, say
 from emergraph.cli.storeargs import GraphChoice, StorePath
 from emergraph.errors import UsageError
 from emergraph.options import FileRole
@@ -60,38 +60,41 @@ def plot(
     from emergraph.analysis.registry import known_to
     from emergraph.graphstore.store import open_store
 
+    talk = Output(quiet=quiet)
     if figure == "list":
-        _list(store, graph)
+        _list(store, graph, talk)
         return
     target = out or Path(f"{figure}.svg")
     ending = target.suffix.lower().removeprefix(".")
     if ending not in set(Image):
         raise UsageError(f"--out {target.name}: expected a name that ends in .svg, .png or .html")
     with open_store(store) as opened:
-        chosen = known_to(opened.connection).figure(figure)
+        known = known_to(opened.connection)
+        for line in known.problems:
+            say(f"Note: {line}", talk)
+        chosen = known.figure(figure)
         data = require_figure(opened.graph(graph), chosen)
     image = render(data.chart(), ImageFormat(ending))
-    write_atomically(target, image, then=lambda: None if quiet else say(f"Wrote {target}"))
+    write_atomically(target, image, then=lambda: say(f"Wrote {target}", talk))
 
 
-def _list(store: Path, graph: str | None) -> None:
+def _list(store: Path, graph: str | None, output: Output) -> None:
     """Print which figures there are, and which of them have data."""
     import polars as pl
 
     from emergraph.analysis.figures.reading import read_figure
     from emergraph.analysis.registry import known_to
     from emergraph.analysis.view import View
-    from emergraph.cli.output import Output, emit
     from emergraph.graphstore.store import open_store
 
     with open_store(store) as opened:
-        reader = opened.graph(graph)
+        reader, known = opened.graph(graph), known_to(opened.connection)
         rows = [
             {
                 "figure": figure.name,
                 "shows": figure.title,
                 "state": "ready" if read_figure(reader, figure) else f"needs {figure.command}",
             }
-            for figure in known_to(opened.connection).figures()
+            for figure in known.figures()
         ]
-    emit(View(rows=pl.DataFrame(rows)), Output())
+    emit(View(rows=pl.DataFrame(rows), notes=known.problems), output)
