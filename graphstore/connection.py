@@ -68,7 +68,6 @@ def connect(
     read_only: bool,
     shown: Path | None = None,
     spill: Path | None = None,
-    spills: bool = True,
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB file with extensions and access to other files switched off.
 
@@ -78,15 +77,13 @@ def connect(
         path: The file.
         read_only: Whether others can read it meanwhile, and nobody can write.
         shown: What errors call it; `path` by default.
-        spill: The folder that DuckDB makes where memory is short; by default `path` with `.tmp` behind it.
-        spills: Whether it may make one; a process that is killed leaves it there.
+        spill: The folder that DuckDB may make where memory is short, and which a process that is killed leaves
+            there; None: it makes none.
 
     Raises:
         StoreError: The file is locked, not a DuckDB file, damaged, or of a newer DuckDB.
     """
-    more = {} if spill is None else {"temp_directory": os.fspath(spill)}
-    if not spills:
-        more = {"temp_directory": ""}
+    more = {"temp_directory": "" if spill is None else os.fspath(spill)}
     name = shown or path
     with translated_errors(name):
         # a relative path could begin like the name of a protocol or an extension (`md:`, `sqlite:`)

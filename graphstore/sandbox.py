@@ -77,7 +77,7 @@ def answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
 
 def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
     path = Path(request["path"])
-    with contextlib.closing(connect(path, read_only=True, spills=False)) as connection:
+    with contextlib.closing(connect(path, read_only=True)) as connection:
         version = stored_version(connection, path)
         names = check_foreign(connection, path)
         if version is not None and version < SCHEMA_VERSION:

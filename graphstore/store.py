@@ -102,8 +102,13 @@ class _Place:
     outputs: Outputs | None = None
     owned: bool = False
     """Whether `outputs` are of this store alone, to be published with it."""
-    spill: Path | None = None
-    """Where DuckDB may put what does not fit in memory; in a journal."""
+    noted: Path | None = None
+    """Where DuckDB may put what does not fit in memory, in a journal; None: beside the file."""
+
+    @property
+    def spill(self) -> Path:
+        """Where DuckDB may put what does not fit in memory."""
+        return self.noted or Path(f"{self.file}.tmp")
 
     def give_up(self) -> None:
         """Remove what was made here."""
@@ -342,7 +347,7 @@ def _place(path: Path, *, mode: Mode, any_name: bool, in_place: bool) -> _Place:
     if staged is not None:
         return _Place(path=path, file=staged)
     if not check_place(path, may_make=mode == "create", any_name=any_name):
-        return _Place(path=path, file=path, spill=_spill_of(path))
+        return _Place(path=path, file=path, noted=_spill_of(path))
     if in_place:
         return _Place(path=path, file=path)
     _check_name(path)

@@ -12,10 +12,91 @@ from emergraph.analysis.information.codes import code_information, distinct_stat
 from emergraph.analysis.information.estimate import BITS, Floats, MutualInformation
 from emergraph.analysis.information.mine import mine_information
 from emergraph.analysis.information.options import MAX_DIMENSIONS, EstimatorName, EstimatorOptions, Projection
-from emergraph.analysis.information.projection import project
-from emergraph.analysis.information.resampling import half_sample_deviations
 from emergraph.errors import UsageError
 from emergraph.steps import steps
+
+# Intervals by random halves of the samples.
+#
+# A bootstrap with replacement repeats samples, which estimators of mutual information take for dependence (a
+# repeated sample is at distance zero of itself, and lowers the rank of a covariance). A random half without
+# replacement repeats nothing, and its estimate deviates from the mean over halves as much as the estimate of
+# all samples deviates from the truth: the factor (n - m) / m of the delete-d jackknife is 1 for m = n / 2
+# (Politis and Romano 1994, doi:10.1214/aos/1176325770; McCarthy 1969, balanced half-samples).
+
+Estimator = Callable[[NDArray[np.int64]], float]
+"""Gives the estimate, in bits, of the samples of these numbers."""
+
+
+def half_sample_deviations(estimator: Estimator, n: int, *, repeats: int, seed: int) -> Floats:
+    """Return how estimates of random halves deviate from their mean.
+
+    Halves come in complementary pairs, and depend on `n` and the seed only, so that two estimates of the same
+    samples can be subtracted repeat by repeat.
+
+    Args:
+        estimator: Is called with the numbers of about half of the samples.
+        n: Samples in all.
+        repeats: Halves; 0 for none.
+        seed: Of the draw.
+
+    Returns:
+        (repeats,) bits; infinite estimates give NaN.
+    """
+    rng = np.random.default_rng(seed)
+    values: list[float] = []
+    while len(values) < repeats:
+        order = rng.permutation(n)
+        halves = (order[: n // 2], order[n // 2 :])[: repeats - len(values)]
+        values.extend(estimator(np.sort(half)) for half in halves)
+    found = np.array(values, np.float64)
+    found[~np.isfinite(found)] = np.nan
+    if not np.isfinite(found).any():
+        return found
+    return np.asarray(found - np.nanmean(found))
+
+
+# Fewer dimensions, where the samples do not suffice for all: principal components or random directions.
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """Vectors with fewer dimensions."""
+
+    values: Floats
+    """(n, dimensions)."""
+    share: float
+    """Share of the variance that is left, in [0, 1]."""
+
+
+def project(values: Floats, dimensions: int, *, how: Projection = Projection.PCA, seed: int = 0) -> Projected:
+    """Project samples of vectors to fewer dimensions; those that have no more stay as they are.
+
+    A projection can only lose information: what is estimated afterwards is about less than the whole state.
+
+    Args:
+        values: (n, d) samples.
+        dimensions: To keep, at least 1.
+        how: Principal components of these samples, or random directions.
+        seed: Of random directions.
+
+    Raises:
+        UsageError: No dimension would be left.
+    """
+    if dimensions < 1:
+        raise UsageError(f"projection: {dimensions} dimensions; expected at least 1")
+    if dimensions >= values.shape[1]:
+        return Projected(values, 1.0)
+    centred = values - values.mean(axis=0)
+    if how == Projection.PCA:
+        covariance = centred.T @ centred
+        directions = np.linalg.eigh(covariance)[1][:, ::-1][:, :dimensions]
+    else:
+        normal = np.random.default_rng(seed).standard_normal((values.shape[1], dimensions))
+        directions = np.linalg.qr(normal)[0]
+    kept = centred @ directions
+    total = float((centred**2).sum())
+    return Projected(kept, float((kept**2).sum()) / total if total > 0 else 1.0)
+
 
 # Mutual information of two jointly Gaussian vectors, with the exact bias of the plug-in taken off.
 

@@ -111,8 +111,7 @@ SHOWN_POINTS = 20
 
 
 def _run(at: "GraphAccess", order: OrderOptions, options: PercolationOptions) -> "PercolationResult":
-    from emergraph.analysis.percolation.percolate import percolate
-    from emergraph.analysis.percolation.sqlkeys import sql_keys
+    from emergraph.analysis.percolation.percolate import percolate, sql_keys
 
     named = order.order in set(OrderName)
     keys = None if named else sql_keys(at.path, at.id, order.order, kinds=options.kinds)

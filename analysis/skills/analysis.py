@@ -1,9 +1,16 @@
 """`emergraph skills`: the solvable model of skills, fitted and simulated."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
 from emergraph.analysis.skills.options import FitOptions, SimulationOptions
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.optionforms import TableForm
+
+if TYPE_CHECKING:
+    from emergraph.analysis.skills.fit import SkillFit
+    from emergraph.analysis.skills.simulate import Simulation
 
 SKILLS = ResultTable(
     "skills",
@@ -81,3 +88,56 @@ SIMULATE = Analysis(
     tables=(RECORDED,),
     section=SECTION,
 )
+
+
+def save_fit(
+    path: str | Path, fit: "SkillFit", *, source: str, separator: str | None = None, any_name: bool = False
+) -> int:
+    """Write a fit to a store, which is made when missing; return the id of the run.
+
+    Args:
+        path: The store.
+        fit: The fit.
+        source: Name of the file with the curves.
+        separator: Between its fields, if it was said.
+        any_name: Let a new store have a name that does not end in .duckdb or .db.
+    """
+    import polars as pl
+
+    from emergraph.graphstore.store import open_store
+
+    with open_store(path, mode="create", any_name=any_name) as store:
+        return store.record_run(
+            None,
+            "skills fit",
+            {
+                **fit.options.kept(),
+                "full_strength": fit.target,
+                "n_runs": fit.n_runs,
+                "source": source,
+                "separator": separator,
+            },
+            result_tables={
+                SKILLS.name: fit.emergence,
+                CURVES.name: fit.curves(),
+                FAMILIES.name: fit.comparison().with_columns(pl.col(pl.Float64).fill_nan(None)),
+            },
+        )
+
+
+def save_simulation(
+    path: str | Path, simulation: "Simulation", *, duration: float, any_name: bool = False
+) -> int:
+    """Write a simulation to a store, which is made when missing; return the id of the run."""
+    from emergraph.graphstore.store import open_store
+
+    graphs = [graph for _, graph in simulation.snapshots]
+    with open_store(path, mode="create", any_name=any_name) as store:
+        return store.record_run(
+            graphs[0] if graphs else None,
+            "skills simulate",
+            {**simulation.options.to_dict(), "snapshots_graphs": graphs},
+            seed=simulation.options.seed,
+            duration=duration,
+            result_tables={RECORDED.name: simulation.curves.drop("run")},
+        )

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from emergraph.analysis.edgesets.forest import find_merges
 from emergraph.analysis.edgesets.ordering import descending
 from emergraph.analysis.notebook import ShownInNotebooks
-from emergraph.analysis.topology.communities import Communities, find_communities
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.analysis.topology.weightededges import (
     Floats,
@@ -20,7 +19,13 @@ from emergraph.analysis.topology.weightededges import (
     igraph_of,
     weighted_edges,
 )
-from emergraph.analysis.topology.wholegraph import layer_graph, rich_club, small_world
+from emergraph.analysis.topology.wholegraph import (
+    Communities,
+    find_communities,
+    layer_graph,
+    rich_club,
+    small_world,
+)
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind

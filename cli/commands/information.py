@@ -57,9 +57,9 @@ def information(
     output: Output,
 ) -> None:
     """Estimate how much more each block of a model tells about sequences than about single tokens."""
+    from emergraph.analysis.information.analysis import save_information
     from emergraph.analysis.information.model import InformationOptions, measure_model
     from emergraph.analysis.information.onnxstates import state_options
-    from emergraph.analysis.information.saving import save_information
     from emergraph.analysis.information.sequences import chosen_sequences
     from emergraph.exporters.runtime.limits import RunLimits
 

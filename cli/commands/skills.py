@@ -58,8 +58,8 @@ def fit(
     output: Output,
 ) -> None:
     """Calibrate the model on skill 1, predict the other skills, and compare with other curves."""
+    from emergraph.analysis.skills.analysis import save_fit
     from emergraph.analysis.skills.fit import fit_skills, read_curves
-    from emergraph.analysis.skills.saving import save_fit
 
     store = keeping.store
     curves = read_curves(read_input_table(file, form, output))
@@ -145,7 +145,7 @@ def simulate(
     output: Output,
 ) -> None:
     """Train a two-layer network on multitask sparse parity and record every skill (needs torch)."""
-    from emergraph.analysis.skills.saving import save_simulation
+    from emergraph.analysis.skills.analysis import save_simulation
     from emergraph.analysis.skills.simulate import simulate_parity
 
     begin, store = perf_counter(), keeping.store

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from emergraph.cli import standstill
-from emergraph.cli.standstill import CHECKS, Standstill
+from emergraph.cli import supervision
+from emergraph.cli.supervision import CHECKS, Standstill
 from emergraph.processes import family, read_status
 
 IDLE = "import time; time.sleep(60)"
@@ -94,8 +94,8 @@ def test_how_near_a_limit_is(monkeypatch, room, at_limit):
         status = read_status(child)
         held = int(status.split("VmSize:")[1].split()[0]) * 1024
         _, hard = resource.prlimit(child, resource.RLIMIT_AS)
-        resource.prlimit(child, resource.RLIMIT_AS, (held + standstill.ROOM_BYTES + room, hard))
-        assert standstill._at_limit(child) == at_limit
+        resource.prlimit(child, resource.RLIMIT_AS, (held + supervision.ROOM_BYTES + room, hard))
+        assert supervision._at_limit(child) == at_limit
 
 
 def test_a_process_that_is_gone_is_no_reason_to_fail():

@@ -212,8 +212,8 @@ def information(
     Example:
         >>> information("model.onnx", read_sequences("ids.txt")).result.mean  # doctest: +SKIP
     """
+    from emergraph.analysis.information.analysis import save_information
     from emergraph.analysis.information.model import measure_model
-    from emergraph.analysis.information.saving import save_information
 
     if store is not None:
         check_place(Path(store), may_make=True, any_name=any_name)

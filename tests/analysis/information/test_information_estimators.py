@@ -14,6 +14,7 @@ from emergraph.analysis.information.measure import (
     ksg_information,
     log_det_bias,
     measure,
+    project,
     whitened,
     whitened_information,
 )
@@ -25,7 +26,6 @@ from emergraph.analysis.information.options import (
     Projection,
     affordable_dimensions,
 )
-from emergraph.analysis.information.projection import project
 from emergraph.errors import UsageError
 
 KNOWN = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from emergraph.analysis.landscape.autocorrelation import against, analyse_walks, autocorrelation
-from emergraph.analysis.landscape.bowlnull import WalkSpectrum, bowl_null, walk_spectrum
 from emergraph.analysis.landscape.information_content import information_content
+from emergraph.analysis.landscape.modelsurvey import WalkSpectrum, bowl_null, walk_spectrum
 from emergraph.analysis.landscape.walks import WalkPlan, ou_walk
 
 PLAN = WalkPlan(n_walks=10, length=100, a=0.9, seed=0)

@@ -8,8 +8,7 @@ from storegraphs import make_store, random_chain
 
 import emergraph
 from emergraph.analysis.percolation.options import PercolationOptions
-from emergraph.analysis.percolation.percolate import percolate
-from emergraph.analysis.percolation.sqlkeys import sql_keys
+from emergraph.analysis.percolation.percolate import percolate, sql_keys
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.cli.main import main
 from emergraph.errors import UsageError

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from emergraph.analysis.skills.analysis import save_fit, save_simulation
 from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength, skill_frequencies
 from emergraph.analysis.skills.fit import (
     FAMILIES,
@@ -15,7 +16,6 @@ from emergraph.analysis.skills.fit import (
     fit_skills,
     read_curves,
 )
-from emergraph.analysis.skills.saving import save_fit, save_simulation
 from emergraph.analysis.skills.shots import data_from_loss, parameter_strength
 from emergraph.analysis.skills.simulate import ParityTasks, SimulationOptions, simulate_parity
 from emergraph.errors import InvalidInputError, UsageError

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergraph.analysis.layerednets import layered_net
-from emergraph.analysis.topology.communities import find_communities
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.analysis.topology.topology import (
     backbone,
@@ -23,7 +22,7 @@ from emergraph.analysis.topology.topology import (
 )
 from emergraph.analysis.topology.weightededges import WeightedEdges, igraph_of, weighted_edges
 from emergraph.analysis.topology.weightspectra import power_law_tail, spectral_fit, squared_singular_values
-from emergraph.analysis.topology.wholegraph import rich_club, small_world
+from emergraph.analysis.topology.wholegraph import find_communities, rich_club, small_world
 from emergraph.errors import InvalidInputError, UsageError
 
 NET = layered_net([np.array([[1.0, 3.0], [-2.0, 0.0]]), np.array([[2.0], [-1.0]])])
