@@ -1,12 +1,15 @@
 """What commands on a store load; `benchmarks/bench_start.py` measures what that costs."""
 
+import functools
 import json
 import subprocess
 import sys
 
 import pytest
 
+from benchmarks import bench_start
 from benchmarks.bench_start import COMMANDS, training_store
+from emergraph.cli.main import main
 
 FOREIGN = {"onnx", "onnxruntime", "torch", "scipy", "igraph", "altair", "jinja2", "pydantic"}
 PROGRAM = """
@@ -20,9 +23,12 @@ print(json.dumps([code, sorted(sys.modules)]))
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
     """Three snapshots of one network, as a recorded training has them."""
-    return training_store(tmp_path_factory.mktemp("training"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_start, "_run", lambda words: main([*words, "--quiet"]))  # in this process
+        return training_store(tmp_path_factory.mktemp("training"))
 
 
+@functools.cache
 def loaded(*words):
     """The modules after a command that worked."""
     found = subprocess.run(
@@ -42,7 +48,7 @@ def test_a_command_on_a_store_loads_no_library_for_models(training, command):
 
 
 def test_a_count_loads_no_null_models(training):
-    modules = loaded("emergence", str(training))
+    modules = loaded("emergence", str(training), *COMMANDS["emergence"])
     for name in ("nulls", "rewiring", "resampled_weights", "remeasure", "fullreport", "positionrun"):
         assert f"emergraph.analysis.emergence.{name}" not in modules
 
