@@ -77,8 +77,8 @@ def connect(
         path: The file.
         read_only: Whether others can read it meanwhile, and nobody can write.
         shown: What errors call it; `path` by default.
-        spill: The folder that DuckDB may make where memory is short, and which a process that is killed leaves
-            there; None: it makes none.
+        spill: The folder that DuckDB may make where memory is short, and that a process that is killed leaves;
+            None: it makes none.
 
     Raises:
         StoreError: The file is locked, not a DuckDB file, damaged, or of a newer DuckDB.
