@@ -77,7 +77,7 @@ def connect(
         path: The file.
         read_only: Whether others can read it meanwhile, and nobody can write.
         shown: What errors call it; `path` by default.
-        spill: The folder that DuckDB may make where memory is short, and that a process that is killed leaves;
+        spill: The folder that DuckDB may make where memory is short, which a process that is killed leaves;
             None: it makes none.
 
     Raises:
