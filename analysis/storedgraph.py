@@ -17,6 +17,7 @@ from emergraph.analysis.unitgraph import (
 )
 from emergraph.exporters.summary import MUST_BE_FINITE
 from emergraph.graphstore.blockinfo import BlockInfo
+from emergraph.graphstore.inplace import Matrix
 from emergraph.graphstore.reader import GraphReader
 
 
@@ -79,6 +80,18 @@ class StoredEdges:
         for block, (_, edges) in zip(blocks, stored, strict=True):
             yield block, edges
 
+    def iter_pieces(
+        self, blocks: Sequence[UnitBlock], *, columns: Sequence[str]
+    ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
+        """Yield each block with its columns, one in place in pieces of bounded size."""
+        by_id = {block.id: block for block in blocks}
+        for info, edges in self.reader.iter_pieces([block.id for block in blocks], columns=columns):
+            yield by_id[info.id], edges
+
+    def matrix(self, block: UnitBlock) -> Matrix:
+        """Return the matrix of a block in place."""
+        return self.reader.matrix(block.id)
+
 
 def _unit_block(info: BlockInfo) -> UnitBlock:
     return UnitBlock(
@@ -93,4 +106,5 @@ def _unit_block(info: BlockInfo) -> UnitBlock:
         tensor=info.tensor,
         shared_with=info.shared_with,
         has_kernels=info.has_kernels,
+        in_place=info.place is not None,
     )

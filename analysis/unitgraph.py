@@ -8,14 +8,17 @@ object.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.errors import InvalidInputError
+from emergraph.errors import InvalidInputError, UsageError
 from emergraph.graphstore.arrays import IntArray
 from emergraph.graphstore.records import NEURON_LAYER_KINDS, EdgeKind, LayerKind, Role
+
+if TYPE_CHECKING:
+    from emergraph.graphstore.inplace import Matrix
 
 EdgeColumns = Mapping[str, NDArray[Any]]
 """Columns of one block's edges by name: src, dst (unit ids), weight, l1, l2, max_abs, n_params."""
@@ -65,6 +68,8 @@ class UnitBlock:
     shared_with: int | None = None
     has_kernels: bool = False
     """Whether l1, l2, max_abs and n_params hold more than the weight does."""
+    in_place: bool = False
+    """Whether the edges stay in the model file: `UnitGraph.matrix` shows them without copies."""
 
 
 class EdgeSource(Protocol):
@@ -74,6 +79,15 @@ class EdgeSource(Protocol):
         self, blocks: Sequence[UnitBlock], *, columns: Sequence[str]
     ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
         """Yield each block with its columns, in the order of `blocks`."""
+        ...
+
+
+@runtime_checkable
+class HasMatrices(Protocol):
+    """A source of edges some of which stay in a model file."""
+
+    def matrix(self, block: UnitBlock) -> "Matrix":
+        """Return the matrix of a block in place."""
         ...
 
 
@@ -171,6 +185,25 @@ class UnitGraph:
     ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
         """Stream edges block by block, in the order of `blocks` (default: all blocks)."""
         return self.edges.iter_edges(self.blocks if blocks is None else blocks, columns=columns)
+
+    def iter_pieces(
+        self, blocks: Sequence[UnitBlock] | None = None, *, columns: Sequence[str] = ("src", "dst")
+    ) -> Iterator[tuple[UnitBlock, EdgeColumns]]:
+        """Stream edges as `iter_edges` does, but those of a block in place in pieces of bounded size."""
+        chosen = self.blocks if blocks is None else blocks
+        pieces = getattr(self.edges, "iter_pieces", self.edges.iter_edges)
+        found: Iterator[tuple[UnitBlock, EdgeColumns]] = pieces(chosen, columns=columns)
+        return found
+
+    def matrix(self, block: UnitBlock) -> "Matrix":
+        """Return the matrix of a block in place.
+
+        Raises:
+            UsageError: The block is not in place, or no model was given.
+        """
+        if not isinstance(self.edges, HasMatrices):
+            raise UsageError(f"block {block.id} is not in place")
+        return self.edges.matrix(block)
 
 
 def from_arrays(

@@ -9,9 +9,10 @@ import typer
 from emergraph.analysis.declaration import Analysis, Subject
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import GraphChoice, StorePath
+from emergraph.cli.storeargs import GraphChoice, ModelChoice, StorePath
 from emergraph.cli.tableinput import read_input_table
 from emergraph.optionforms import TableForm
 from emergraph.options import Options
@@ -45,7 +46,10 @@ def register(analysis: Analysis, *, app: typer.Typer) -> None:
         hints = {"file": Annotated[Path, typer.Argument(metavar="FILE", help=analysis.file)]}
     elif analysis.of is Subject.GRAPH:
         hints["graph"] = GraphChoice
-    hints |= {**groups, **({} if about_file else {"save": Save}), "output": Output}
+    hints |= groups
+    if not about_file:
+        hints |= {"save": Save, "model": ModelChoice, "links": Links}
+    hints["output"] = Output
     parameters = [
         inspect.Parameter(
             name,
@@ -69,12 +73,15 @@ def _of_store(
     *,
     store: Path,
     save: bool,
+    model: ModelChoice,
+    links: Links,
     graph: str | None = None,
 ) -> object:
     """Run an analysis on a graph, or all snapshots."""
     from emergraph.analysis.access import carry_out
 
-    return carry_out(analysis, store, graph, *chosen, save=save)
+    with model.given(links):
+        return carry_out(analysis, store, graph, *chosen, save=save)
 
 
 def _of_file(analysis: Analysis, chosen: list[Options], output: Output, *, file: Path) -> object:

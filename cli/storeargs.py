@@ -1,11 +1,14 @@
 """Arguments that many commands share: the store and the choice of a graph."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emergraph.cli.links import Links
+from emergraph.errors import UsageError
 from emergraph.options import FileRole
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store, a DuckDB file.")]
@@ -18,6 +21,50 @@ GraphChoice = Annotated[
     str | None,
     typer.Option("--graph", metavar="NAME|ID", help="The graph, by name or id.  [default: the newest]"),
 ]
+
+
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Check the SHA-256 of all tensors of --model first, not of each when it is read.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """The model behind a graph whose edges stayed in it."""
+
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="What the graph was exported from; needed where its edges stayed there (export --edges).",
+        ),
+        FileRole.MODEL,
+    ] = None
+    verify: Verify = False
+
+    def given(self, links: Links) -> AbstractContextManager[None]:
+        """Let graphs find the weights that stayed in the model."""
+        return weights_of(self.model, links, verify=self.verify)
+
+
+def weights_of(model: Path | None, links: Links, *, verify: bool = False) -> AbstractContextManager[None]:
+    """Let graphs that are read in the block find the weights that stayed in a model.
+
+    Raises:
+        UsageError: The weights of no model are to be checked.
+    """
+    if model is None:
+        if verify:
+            raise UsageError("--verify checks the tensors of a model: give its file or folder with --model")
+        return nullcontext()
+    from emergraph.exporters.modeltensors import open_model
+    from emergraph.graphstore.inplace import model_given
+
+    return model_given(open_model(model, root=links.root, verify=verify))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,18 @@ from emergraph.graphstore.records import (
     Layer,
     MatrixKernels,
     Operation,
+    Place,
     Tensor,
     UnitColumns,
 )
+from emergraph.graphstore.tensors import KEPT_BYTES
 
 BYTES_PER_EDGE = 5.2
 """Measured for edges of one parameter, 4.7 (a transformer of 50 M edges) to 5.5 (MiniLM int8)."""
 BYTES_PER_KERNEL = 27.0
 """Measured for edges that stand for several parameters, with their side columns: 22 to 28."""
+BYTES_PER_STRENGTH = 20.0
+"""Measured for units of blocks in place: two sums of 8 bytes, which do not compress, and more."""
 BASE_BYTES = 340_000
 """What an empty store takes."""
 
@@ -26,19 +30,27 @@ BASE_BYTES = 340_000
 class CountingSink:
     """Counts edges and bytes, keeps nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_place: bool = False) -> None:
+        self.in_place = in_place
+        """Whether edges stay in the file where they can."""
         self.n_edges = 0
         """All edges."""
         self.n_kernels = 0
         """Those of them that stand for several parameters."""
+        self.n_in_place = 0
+        """Those of them that would stay in the file."""
+        self.n_strengths = 0
+        """Units of the blocks that would, on both sides."""
         self.n_raw_bytes = 0
+        self._left: set[str] = set()
         self.layers: tuple[Layer, ...] = ()
 
     @property
     def estimated_bytes(self) -> int:
         """About what the graph would take in a store of its own."""
-        plain = self.n_edges - self.n_kernels
+        plain = self.n_edges - self.n_kernels - self.n_in_place
         edges = plain * BYTES_PER_EDGE + self.n_kernels * BYTES_PER_KERNEL
+        edges += self.n_strengths * BYTES_PER_STRENGTH
         return int(BASE_BYTES + edges + self.n_raw_bytes)
 
     def write_matrix(
@@ -48,6 +60,7 @@ class CountingSink:
         dst_units: IntArray,
         weights: FloatArray,
         kernels: MatrixKernels | None = None,
+        place: Place | None = None,
     ) -> int:
         """Count the entries that would be edges."""
         if weights.shape != (src_units.size, dst_units.size):
@@ -55,6 +68,10 @@ class CountingSink:
         count = int(np.count_nonzero(weights if kernels is None else kernels.n_params))
         self.n_edges += count
         self.n_kernels += 0 if kernels is None else count
+        if self.in_place and place is not None and kernels is None:
+            self._left.add(place.tensor)
+            self.n_in_place += count
+            self.n_strengths += src_units.size + dst_units.size
         return count
 
     def write_edges(
@@ -81,7 +98,10 @@ class CountingSink:
 
     def write_tensor(self, tensor: Tensor) -> None:
         """Count raw bytes."""
-        self.n_raw_bytes += 0 if tensor.data is None else len(tensor.data)
+        n_bytes = 0 if tensor.data is None else len(tensor.data)
+        stays = self.in_place and tensor.in_file is not None
+        if not (stays and (tensor.name in self._left or n_bytes > KEPT_BYTES)):
+            self.n_raw_bytes += n_bytes
 
     def write_operations(self, operations: Sequence[Operation]) -> None:
         """Operations take next to nothing."""

@@ -9,9 +9,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.errors import InvalidInputError
+from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.counting import CountingSink
+from emergraph.exporters.filetensors import leaves_edges
 from emergraph.exporters.onnxfile import OnnxFile, ReadLimits, read_onnx
+from emergraph.exporters.placements import EdgePlacement
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.folding import folder_of
 from emergraph.exporters.runtime.limits import RunLimits
@@ -54,6 +56,10 @@ class ExportOptions:
     """Training step of a snapshot."""
     parent: int | None = None
     """Graph that this one is a variant of."""
+    edges: EdgePlacement = EdgePlacement.AUTO
+    """Whether edges become rows of the store, or stay in the file."""
+    kept_as: str | None = None
+    """Name under which the file is kept, where that is not its own; "" where it is not kept."""
     force: bool = False
     """Export even if the store holds a graph of the same file and settings."""
     root: Path | None = None
@@ -81,6 +87,8 @@ class ExportSummary:
     input_shapes: Mapping[str, tuple[int, ...]]
     """Of the concrete run."""
     seconds: float
+    in_place: bool = False
+    """Edges stay in the file where the file holds their weights as they are."""
     estimated_bytes: int | None = None
     """For a dry run: what the graph would take in a store."""
 
@@ -125,7 +133,8 @@ def export_onnx(
     options = options or ExportOptions()
     start = perf_counter()
     file = read_onnx(path, limits=options.read_limits, root=options.root)
-    settings = _settings(options)
+    in_place = _in_place(file, options)
+    settings = _settings(options, in_place=in_place)
     known = None if options.force else store.find_graph(file.sha256, settings)
     if known is not None:
         return ExportSummary(
@@ -151,10 +160,11 @@ def export_onnx(
         step=options.step,
         settings=settings,
     )
-    with store.write_graph(header) as writer:
+    with store.write_graph(header, in_place=in_place) as writer:
         summary = _trace(file, run, writer, options, progress)
         graph = writer.finish(summary.footer(branches=_branches(run, summary)))
-    return _summary(file, run, summary, graph=graph, name=store.graph(graph).name, start=start)
+    name = store.graph(graph).name
+    return _summary(file, run, summary, graph=graph, name=name, start=start, in_place=in_place)
 
 
 def dry_run(
@@ -176,10 +186,27 @@ def dry_run(
     start = perf_counter()
     file = read_onnx(path, limits=options.read_limits, root=options.root)
     run = _run(file, options)
-    sink = sink or CountingSink()
+    in_place = _in_place(file, options)
+    sink = sink or CountingSink(in_place=in_place)
     summary = _trace(file, run, sink, options, progress)
     name = options.name or Path(file.name).stem
-    return _summary(file, run, summary, graph=None, name=name, start=start, size=sink.estimated_bytes)
+    size = sink.estimated_bytes
+    return _summary(file, run, summary, graph=None, name=name, start=start, size=size, in_place=in_place)
+
+
+def _in_place(file: OnnxFile, options: ExportOptions) -> bool:
+    """Whether the edges of a file's graph stay in it.
+
+    Raises:
+        UsageError: They should, but the file is gone when the export ends.
+    """
+    if options.kept_as == "":
+        if options.edges is EdgePlacement.IN_PLACE:
+            raise UsageError(
+                "--edges in-place needs a file that stays: keep the ONNX file of a module, --keep-onnx FILE"
+            )
+        return False
+    return leaves_edges(options.edges, (tensor.held() for tensor in file.tensors.values()))
 
 
 def _run(file: OnnxFile, options: ExportOptions) -> ConcreteRun:
@@ -197,7 +224,7 @@ def _trace(
 ) -> GraphSummary:
     def parameter(proto: onnx.TensorProto) -> FileParameter:
         lazy = file.tensor_of(proto)
-        return FileParameter(lazy.shape, lazy.dtype, lazy.array)
+        return FileParameter(lazy.shape, lazy.dtype, lazy.array, lazy.held)
 
     source, limits = as_source(file), options.run_limits
     bodies = body_runner(run.flat, source, limits=limits, seed=options.seed)
@@ -205,7 +232,9 @@ def _trace(
         run = replace(run, flat=open_branches(source, run.flat))
     with folder_of(run.flat, source, limits) as folder:
         model = traced_model(run, parameter, folder=folder, run_body=bodies, parameters=options.parameters)
-        summary = trace(model, sink, progress=progress)
+        files = {options.kept_as or file.name: file.content}
+        files |= {name: mapped.content for name, mapped in file.external_files.items()}
+        summary = trace(model, sink, files=files, progress=progress)
     if not summary.n_weight_edges:
         raise InvalidInputError(_nothing_understood(file.name, summary))
     training = training_warnings(run.flat.training)
@@ -240,13 +269,14 @@ def _producer(model: onnx.ModelProto) -> str:
     return " ".join(part for part in (model.producer_name, model.producer_version) if part)
 
 
-def _settings(options: ExportOptions) -> dict[str, object]:
+def _settings(options: ExportOptions, *, in_place: bool) -> dict[str, object]:
     """What decides the graph besides the file, as plain JSON values."""
     return {
         "inputs": {name: _described(array) for name, array in sorted(options.inputs.items())},
         "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())},
         "seed": options.seed,
         **({"branches": "all"} if options.all_branches else {}),
+        **({"edges": EdgePlacement.IN_PLACE.value} if in_place else {}),
     }
 
 
@@ -268,6 +298,7 @@ def _summary(
     graph: int | None,
     name: str,
     start: float,
+    in_place: bool,
     size: int | None = None,
 ) -> ExportSummary:
     return ExportSummary(
@@ -280,5 +311,6 @@ def _summary(
         branches=_branches(run, summary),
         input_shapes={key: tuple(array.shape) for key, array in run.inputs.items()},
         seconds=perf_counter() - start,
+        in_place=in_place,
         estimated_bytes=size,
     )

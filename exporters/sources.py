@@ -13,7 +13,9 @@ from emergraph.choices import unknown
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx, listed
+from emergraph.exporters.filetensors import leaves_edges
 from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.placements import EdgePlacement
 
 if TYPE_CHECKING:
     from emergraph.exporters.weightfiles import WeightFile
@@ -239,18 +241,24 @@ def _export_weights(
     header = replace(
         weights_header(weights, wire=wire, name=options.name), step=options.step, parent=options.parent
     )
+    views = (tensor.held() for tensor in weights.tensors.values() if tensor.alias_of is None)
+    in_place = leaves_edges(options.edges, views)
+    if in_place:
+        header = replace(header, settings={**header.settings, "edges": EdgePlacement.IN_PLACE.value})
     if store is None:
-        sink = CountingSink()
+        sink = CountingSink(in_place=in_place)
         found = export_weights(weights, sink, wire=wire)
-        return _weights_summary(header.name, weights, found, start, size=sink.estimated_bytes)
+        summary = _weights_summary(header.name, weights, found, start, size=sink.estimated_bytes)
+        return replace(summary, in_place=in_place)
     known = None if options.force else store.find_graph(weights.sha256, header.settings)
     if known is not None:
         name = store.graph(known).name
         return replace(_weights_summary(name, weights, None, start, graph=known), reused=True)
-    with store.write_graph(header) as writer:
+    with store.write_graph(header, in_place=in_place) as writer:
         found = export_weights(weights, writer, wire=wire)
         graph = writer.finish(found.footer())
-    return _weights_summary(store.graph(graph).name, weights, found, start, graph=graph)
+    summary = _weights_summary(store.graph(graph).name, weights, found, start, graph=graph)
+    return replace(summary, in_place=in_place)
 
 
 def _weights_summary(

@@ -34,6 +34,8 @@ class GraphSummary:
     """Branches of If operations, in bodies and on request, that were traced on their own."""
     split_by: Mapping[str, int] = field(default_factory=dict)
     """Layers that have more units than their weights have outputs, by reason."""
+    n_in_place: int = 0
+    """Edges whose weights the file holds as they are, so that they can stay there."""
     n_nonfinite: int = 0
     """Parameters that are NaN or infinite."""
 

@@ -1,7 +1,9 @@
 """What analyses need to know of a block before they touch its edges."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
@@ -13,7 +15,8 @@ from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import database_path, translated_errors
 from emergraph.graphstore.frames import fetch_arrays, fetch_frame
-from emergraph.graphstore.records import EdgeKind
+from emergraph.graphstore.inplace import Matrix, TensorFiles, WantedTensor, edge_pieces, required_model
+from emergraph.graphstore.records import EdgeKind, Place
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.text import printable
 from emergraph.steps import steps
@@ -51,6 +54,8 @@ class BlockInfo:
     """(n_src,) units of the rows in matrix order; None for a block without a matrix that is not dense."""
     dst_units: NDArray[np.int64] | None
     """(n_dst,) units of the columns in matrix order; None likewise."""
+    place: Place | None = None
+    """Of a block in place, whose edges stay in the model file: where its matrix is."""
 
 
 _KINDS = frozenset(EdgeKind)
@@ -58,20 +63,22 @@ _COLUMNS = (
     *("id", "number", "name", "kind", "layer", "src_layer", "tensor", "shared_with"),
     *("n_edges", "n_src", "n_dst", "dense", "has_kernels"),
 )
+_PLACE = ("place_offset", "place_steps")
 
 
 def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[BlockInfo]:
     """Return the blocks of a graph by ascending id, which is the order in which they were written."""
     sql = compose(
         "SELECT {columns}, src_units, dst_units FROM blocks WHERE graph = ? ORDER BY id",
-        columns=", ".join(_COLUMNS),
+        columns=", ".join((*_COLUMNS, *_PLACE)),
     )
     frame = fetch_frame(connection, sql, [graph])
     units = layer_units(connection, graph)
     n_units = sum(map(len, units.values()))
     src_units, dst_units = (_unit_arrays(frame[name]) for name in ("src_units", "dst_units"))
     infos = []
-    for row, src, dst in zip(frame.select(_COLUMNS).iter_rows(named=True), src_units, dst_units, strict=True):
+    rows = frame.select(*_COLUMNS, *_PLACE).iter_rows(named=True)
+    for row, src, dst in zip(rows, src_units, dst_units, strict=True):
         if row["kind"] not in _KINDS:
             raise _damaged(connection, f"blocks.kind holds {printable(row['kind'], limit=60)!r}")
         if row["layer"] not in units or row["src_layer"] not in {None, *units}:
@@ -81,8 +88,31 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
             if found is not None and not within(found, known):
                 raise _damaged(connection, f"blocks.{name} holds units that are not those of the layer")
         row["kind"] = EdgeKind(row["kind"])
+        offset, steps = (row.pop(name) for name in _PLACE)
+        if offset is not None:
+            if row["tensor"] is None or steps is None or len(steps) != 2 or src is None or dst is None:
+                raise _damaged(connection, f"block {row['id']} does not say where its matrix is")
+            row["place"] = Place(tensor=row["tensor"], offset=offset, row_step=steps[0], column_step=steps[1])
         infos.append(BlockInfo(**row, src_units=src, dst_units=dst))
     return infos
+
+
+def left_tensors(connection: duckdb.DuckDBPyConnection, graph: int) -> dict[str, WantedTensor]:
+    """Return the tensors of a graph whose values stay in the model file, by name.
+
+    Raises:
+        StoreError: One has no checksum.
+    """
+    sql = """
+        SELECT name, dtype, shape, sha256 FROM tensors
+        WHERE graph = ? AND shard IS NOT NULL ORDER BY shard, shard_offset
+    """
+    found = {}
+    for name, dtype, shape, sha256 in connection.execute(sql, [graph]).fetchall():
+        if sha256 is None:
+            raise _damaged(connection, f"tensor {printable(name, limit=60)!r} has no checksum")
+        found[name] = WantedTensor(name=name, dtype=dtype, shape=tuple(shape), sha256=sha256)
+    return found
 
 
 def layer_units(connection: duckdb.DuckDBPyConnection, graph: int) -> dict[int, range]:
@@ -138,10 +168,12 @@ class BlockEdges:
         self,
         connection: duckdb.DuckDBPyConnection,
         path: Path,
+        graph: int,
         blocks: Sequence[BlockInfo],
         units: Mapping[int, range],
     ) -> None:
         self._connection = connection
+        self._graph = graph
         self._path = path
         self._units = units
         self._n_units = sum(map(len, units.values()))
@@ -162,14 +194,93 @@ class BlockEdges:
             found: dict[int, EdgeArrays] = {}
             for has_kernels, table in self._tables.items():
                 wanted = sorted(
-                    block.id for block in batch if block.has_kernels == has_kernels and block.n_edges
+                    block.id
+                    for block in batch
+                    if block.has_kernels == has_kernels and block.n_edges and block.place is None
                 )
                 for run in table.runs(wanted):
                     found |= self._read_run(table, run, columns)
             for block in batch:
+                if block.place is not None and block.n_edges:
+                    yield block, self.arrays(block, columns)
+                    continue
                 if block.n_edges:
                     self._check(block, found[block.id])
-                yield block, found[block.id] if block.n_edges else _no_edges(columns)
+                yield block, found.pop(block.id) if block.n_edges else _no_edges(columns)
+
+    def matrix(self, block: BlockInfo) -> Matrix:
+        """Return the matrix of a block in place, as a view of the model file.
+
+        Raises:
+            UsageError: No model was given.
+            InvalidInputError: The model has no such tensor, or one with other values.
+            StoreError: The block is not a matrix of its tensor.
+        """
+        shown = printable(str(self._path))
+        place = block.place
+        if place is None:
+            raise UsageError(f"block {block.id} is not in place")
+        tensor = self._left_tensors.get(place.tensor)
+        if tensor is None:
+            raise StoreError(
+                f"{shown}: damaged, block {block.id} is of a tensor that is not in the model file; "
+                "restore it from a copy or export the model again"
+            )
+        values = self._model.values(tensor)
+        try:
+            return Matrix.of(values, place, (block.n_src, block.n_dst))
+        except ValueError as error:
+            raise StoreError(
+                f"{shown}: damaged, block {block.id} names {printable(str(error))}; "
+                "restore it from a copy or export the model again"
+            ) from error
+
+    def pieces(
+        self, blocks: Sequence[BlockInfo], columns: Sequence[str]
+    ) -> Iterator[tuple[BlockInfo, EdgeArrays]]:
+        """Yield the blocks in the given order, those in place in pieces of bounded size."""
+        for stored, group in itertools.groupby(blocks, key=lambda block: block.place is None):
+            chosen = list(group)
+            if stored:
+                yield from self.read(chosen, columns)
+                continue
+            for block in steps(chosen, "blocks of edges"):
+                for piece in self._pieces_of(block, columns):
+                    yield block, piece
+
+    def _pieces_of(self, block: BlockInfo, columns: Sequence[str]) -> Iterator[EdgeArrays]:
+        src, dst = block.src_units, block.dst_units
+        if src is None or dst is None or not block.n_edges:
+            return
+        yield from edge_pieces(self.matrix(block), src, dst, columns)
+
+    def arrays(self, block: BlockInfo, columns: Sequence[str]) -> EdgeArrays:
+        """Return all edges of a block in place."""
+        result = {name: np.empty(block.n_edges, column.dtype) for name, column in _no_edges(columns).items()}
+        end = 0
+        for piece in self._pieces_of(block, columns or ("src",)):
+            size = next(iter(piece.values())).size
+            if end + size <= block.n_edges:
+                for name in columns:
+                    result[name][end : end + size] = piece[name]
+            end += size
+        if end != block.n_edges:
+            raise StoreError(
+                f"{printable(str(self._path))}: damaged, {block.n_edges} edges in block {block.id}, but its "
+                f"matrix has {end}; restore it from a copy or export the model again"
+            )
+        return result
+
+    @cached_property
+    def _model(self) -> TensorFiles:
+        files = required_model(self._path)
+        files.expect(list(self._left_tensors.values()))
+        return files
+
+    @cached_property
+    def _left_tensors(self) -> dict[str, WantedTensor]:
+        with translated_errors(self._path):
+            return left_tensors(self._connection, self._graph)
 
     def _check(self, block: BlockInfo, edges: EdgeArrays) -> None:
         """Refuse edges of units that the graph does not have, and edges into other layers."""
@@ -220,7 +331,7 @@ class _BlockTable:
         self.end: dict[int, int] = {}
         position = 0
         for block in sorted(blocks, key=lambda block: block.id):
-            if block.has_kernels == has_kernels:
+            if block.has_kernels == has_kernels and block.place is None:
                 self.start[block.id] = position
                 position += block.n_edges
                 self.end[block.id] = position

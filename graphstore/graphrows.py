@@ -160,6 +160,49 @@ def block_columns(graph: int, rows: Sequence[BlockRow], starts: LayerStarts) -> 
         "dst_units": list_array(
             [r.dst if w else None for r, w in zip(rows, with_units, strict=True)], pa.int32()
         ),
+        **_places(rows),
+    }
+
+
+_SUMS: Mapping[str, pa.DataType] = {
+    **dict.fromkeys(("n_zeros", "n_negative", "n_nonfinite"), pa.int64()),
+    **dict.fromkeys(("l1", "l2", "max_abs"), pa.float64()),
+}
+
+
+def _places(rows: Sequence[BlockRow]) -> Columns:
+    """Where blocks in place are, and what one pass over each has told; NULL for the others."""
+    steps = [None if row.place is None else (row.place.row_step, row.place.column_step) for row in rows]
+    return {
+        "place_offset": pa.array([None if r.place is None else r.place.offset for r in rows], pa.int64()),
+        "place_steps": list_array(steps, pa.int64()),
+        **{
+            name: pa.array([None if row.sums is None else getattr(row.sums, name) for row in rows], kind)
+            for name, kind in _SUMS.items()
+        },
+    }
+
+
+def strength_columns(rows: Sequence[BlockRow]) -> Columns:
+    """Return the rows of `strengths`: of the blocks in place."""
+    sides = [
+        (row.id, units, outgoing, side)
+        for row in rows
+        if row.sums is not None
+        for units, outgoing, side in ((row.src, True, row.sums.sources), (row.dst, False, row.sums.targets))
+    ]
+    sizes = [units.size for _, units, _, _ in sides]
+
+    def joined(parts: Sequence[NDArray[np.generic]], kind: pa.DataType) -> pa.Array:
+        return pa.array(np.concatenate([*parts, np.empty(0, kind.to_pandas_dtype())]), kind)
+
+    return {
+        "block": _int32(np.repeat([block for block, _, _, _ in sides], sizes).astype(np.int32)),
+        "unit": joined([units for _, units, _, _ in sides], pa.int32()),
+        "outgoing": pa.array(np.repeat([outgoing for _, _, outgoing, _ in sides], sizes).astype(np.bool_)),
+        "degree": joined([side.degree for _, _, _, side in sides], pa.int32()),
+        "total": joined([side.total for _, _, _, side in sides], pa.float64()),
+        "l1": joined([side.l1 for _, _, _, side in sides], pa.float64()),
     }
 
 
@@ -177,7 +220,7 @@ def operation_columns(graph: int, operations: Sequence[Operation]) -> Columns:
     }
 
 
-def _int32(values: Sequence[int | None]) -> pa.Array:
+def _int32(values: Sequence[int | None] | NDArray[np.int32]) -> pa.Array:
     return pa.array(values, pa.int32())
 
 

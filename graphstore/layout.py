@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.graphstore.records import Block, EdgeKind, Layer
+from emergraph.graphstore.inplace import MatrixSums
+from emergraph.graphstore.records import Block, EdgeKind, Layer, Place
 
 Int32Array = NDArray[np.int32]
 
@@ -27,6 +28,10 @@ class BlockRow:
     has_kernels: bool
     is_matrix: bool
     zero_signs: bytes | None = None
+    place: Place | None = None
+    """Of a block in place: where its matrix is."""
+    sums: MatrixSums | None = None
+    """Of a block in place: what one pass over its matrix has told."""
 
     @property
     def dense(self) -> bool:

@@ -52,6 +52,7 @@ _TABLES = (
     _Table("blocks", "graph", "graphs", (("id", "blocks"), ("shared_with", "blocks")), rows=_ROWS_WITH_BYTES),
     _Table("connections", "block", "blocks"),
     _Table("kernels", "block", "blocks"),
+    _Table("strengths", "block", "blocks"),
     _Table("tensors", "graph", "graphs", (("block", "blocks"),), rows=_ROWS_WITH_BYTES),
     _Table("tensor_parts", "graph", "graphs", rows=_ROWS_WITH_BYTES),
     _Table("operations", "graph", "graphs"),
@@ -167,9 +168,12 @@ def _copy_rows(
     rows: int,
 ) -> None:
     """Copy the rows whose owner is in a range of ids, in their order."""
+    names = result_columns(source, table)
+    if not names:  # of an older schema
+        return
     columns = ", ".join(
         compose("{c} + ({shift}) AS {c}", c=identifier(c), shift=shifts[c]) if c in shifts else identifier(c)
-        for c in result_columns(source, table)
+        for c in names
     )
     sql = compose(
         "SELECT {columns} FROM {table} WHERE {owner} BETWEEN ? AND ?",
@@ -196,15 +200,16 @@ SELECT
 FROM graphs AS g
 LEFT JOIN (SELECT graph, count(*) AS n FROM traces GROUP BY graph) AS t ON t.graph = g.id
 LEFT JOIN (SELECT graph, count(*) AS n FROM runs GROUP BY graph) AS r ON r.graph = g.id
-LEFT JOIN (SELECT graph, sum(n_edges) AS n FROM blocks WHERE NOT has_kernels GROUP BY graph) AS c
-    ON c.graph = g.id
+LEFT JOIN (
+    SELECT graph, sum(n_edges) AS n FROM blocks WHERE NOT has_kernels AND place_offset IS NULL GROUP BY graph
+) AS c ON c.graph = g.id
 LEFT JOIN (SELECT graph, sum(n_edges) AS n FROM blocks WHERE has_kernels GROUP BY graph) AS k
     ON k.graph = g.id
 ORDER BY g.id
 """
 
 
-_RAW_TENSORS = "SELECT graph, shape, dtype FROM tensors WHERE block IS NULL"
+_RAW_TENSORS = "SELECT graph, shape, dtype FROM tensors WHERE block IS NULL AND shard IS NULL"
 
 
 @dataclass(frozen=True, kw_only=True)

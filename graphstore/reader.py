@@ -18,6 +18,7 @@ from emergraph.graphstore.text import printable
 
 if TYPE_CHECKING:  # tables are shown without numpy
     from emergraph.graphstore.blockinfo import BlockEdges, BlockInfo, EdgeArrays
+    from emergraph.graphstore.inplace import Matrix
 
 _PARTS = {
     "n_parameters_understood": "n_parameters",
@@ -139,10 +140,34 @@ class GraphReader:
         """
         with translated_errors(self.path):
             narrow = fetch_frame(self.connection, sql, [self.id, about["block"].to_list()])
+        left = [block for block in chosen if block.place is not None and block.n_edges]
+        if left:
+            parts = [self._frame_in_place(block) for block in left]
+            narrow = pl.concat([narrow, *parts]).sort("block", maintain_order=True)
         return narrow.join(about, on="block", how="left", maintain_order="left").select(
             *("layer", "src_layer", "kind", "block", "src", "dst"),
             *("weight", "l1", "l2", "max_abs", "n_params", "tensor"),
         )
+
+    def _frame_in_place(self, block: "BlockInfo") -> pl.DataFrame:
+        """The edges of a block in place as `edges` has them, by source and target."""
+        from emergraph.graphstore.blockinfo import EDGE_COLUMNS
+
+        columns = self._edge_source.arrays(block, EDGE_COLUMNS)
+        starts, layers = self._layer_starts
+        frame = pl.DataFrame(columns).sort("src", "dst")
+        at = starts.search_sorted(frame["src"], side="right") - 1
+        return frame.select(
+            pl.lit(block.id, pl.Int32).alias("block"),
+            layers.gather(at).alias("src_layer"),
+            *EDGE_COLUMNS,
+        )
+
+    @cached_property
+    def _layer_starts(self) -> tuple[pl.Series, pl.Series]:
+        """First units of the layers that have units, ascending, and the ids of those layers."""
+        layers = self.layers().filter(pl.col("n_units") > 0).sort("first_unit")
+        return layers["first_unit"], layers["id"]
 
     def blocks_info(self) -> "list[BlockInfo]":
         """Return all blocks by ascending id."""
@@ -180,6 +205,27 @@ class GraphReader:
         chosen = self._blocks if blocks is None else [self._block(block) for block in blocks]
         yield from self._edge_source.read(chosen, columns)
 
+    def iter_pieces(
+        self, blocks: "Iterable[BlockInfo | int] | None" = None, *, columns: Sequence[str] = ("src", "dst")
+    ) -> "Iterator[tuple[BlockInfo, EdgeArrays]]":
+        """Yield what `iter_edges` yields, but a block in place in several pieces of bounded size.
+
+        Args:
+            blocks: Blocks or their store-wide ids; all by default.
+            columns: Columns to fetch.
+        """
+        chosen = self._blocks if blocks is None else [self._block(block) for block in blocks]
+        yield from self._edge_source.pieces(chosen, columns)
+
+    def matrix(self, block: "BlockInfo | int") -> "Matrix":
+        """Return the matrix of a block in place, as a view of the model file.
+
+        Raises:
+            UsageError: No model was given.
+            InvalidInputError: The model has no such tensor, or one with other values.
+        """
+        return self._edge_source.matrix(self._block(block))
+
     @cached_property
     def _blocks(self) -> "list[BlockInfo]":
         from emergraph.graphstore.blockinfo import read_blocks_info
@@ -192,7 +238,7 @@ class GraphReader:
         from emergraph.graphstore.blockinfo import BlockEdges, layer_units
 
         units = layer_units(self.connection, self.id)
-        return BlockEdges(self.connection, self.path, self._blocks, units)
+        return BlockEdges(self.connection, self.path, self.id, self._blocks, units)
 
     @cached_property
     def _blocks_by_id(self) -> "dict[int, BlockInfo]":

@@ -209,13 +209,39 @@ class Kernels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the entries of a matrix lie in a tensor that stays in the model file.
+
+    Entry (i, j) is element `offset + i * row_step + j * column_step` of the tensor in C order.
+    """
+
+    tensor: str
+    """Name of the tensor."""
+    offset: int
+    row_step: int
+    column_step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePlace:
+    """Which bytes of which file hold a tensor, in C order, little-endian."""
+
+    file: str
+    """File name without folders; never opened by the tool."""
+    offset: int
+    """First byte."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tensor:
     """A parameter tensor of the model, stored once.
 
-    Exactly one of the two ways restores it bit for bit: `data` (the raw little-endian C-order bytes of
-    `dtype`), or `block`: the matrix of that block, whose rows (sources) and columns (targets) are units, is
-    the tensor (`block_transposed=False`, shape (sources, targets)) or its transpose (`True`, shape (targets,
-    sources)); `matrix_restores` says when a matrix can. Both are None for elements without bytes (strings).
+    Exactly one of two ways restores it bit for bit from the store: `data` (the raw little-endian C-order
+    bytes of `dtype`), or `block`: the matrix of that block, whose rows (sources) and columns (targets) are
+    units, is the tensor (`block_transposed=False`, shape (sources, targets)) or its transpose (`True`, shape
+    (targets, sources)); `matrix_restores` says when a matrix can. Both are None for elements without bytes
+    (strings). A tensor with `in_file` and a checksum may stay in the model file instead, if the graph is one
+    whose edges do: the writer decides.
     """
 
     name: str
@@ -237,6 +263,8 @@ class Tensor:
     block_transposed: bool = False
     sha256: str | None = None
     """SHA-256 of the raw bytes; the writer computes it when there is `data`. Restoring checks it."""
+    in_file: FilePlace | None = None
+    """Where the file holds the values as they are; None where it does not, or nobody knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,11 +343,13 @@ class GraphSink(Protocol):
         dst_units: "IntArray",
         weights: "FloatArray",
         kernels: "MatrixKernels | None" = None,
+        place: Place | None = None,
     ) -> int:
         """Write the non-zero entries of `weights` (n_src, n_dst) as edges; return how many.
 
         A weight of exactly zero is not an edge; NaN and infinities are. With `kernels`, an entry is an edge
-        where `kernels.n_params > 0`, even if its weight (the sum) is zero.
+        where `kernels.n_params > 0`, even if its weight (the sum) is zero. With `place`, the weights are
+        entries of a tensor of the model file, and may stay there.
         """
         ...
 

@@ -13,6 +13,7 @@ from emergraph.choices import unknown
 from emergraph.errors import LimitError, StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import element_type, fetch_batches, fetch_table
+from emergraph.graphstore.inplace import WantedTensor, required_model
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.tensors import PART_BYTES
 from emergraph.graphstore.text import printable
@@ -34,10 +35,11 @@ class _Stored:
     block: int | None
     block_transposed: bool
     zero_signs: bytes | None
+    shard: str | None
 
 
 def restore_tensor(reader: GraphReader, name: str) -> NDArray[np.generic]:
-    """Return a parameter tensor as it was in the model, from the store alone.
+    """Return a parameter tensor as it was in the model: from the store, or where it stayed in the file.
 
     Args:
         reader: The graph.
@@ -47,7 +49,9 @@ def restore_tensor(reader: GraphReader, name: str) -> NDArray[np.generic]:
         Array of the tensor's shape and element type (of ml_dtypes where numpy has none).
 
     Raises:
-        UsageError: The graph has no such tensor, or its elements are not numbers.
+        UsageError: The graph has no such tensor, its elements are not numbers, or it stayed in the model file
+            and no model was given.
+        InvalidInputError: The model that was given has no such tensor, or one with other values.
         StoreError: The values in the store do not fit the tensor.
 
     Example:
@@ -61,6 +65,8 @@ def restore_tensor(reader: GraphReader, name: str) -> NDArray[np.generic]:
         )
     if any(size < 0 for size in stored.shape):
         raise _damaged(reader, name, f"shape {stored.shape}")
+    if stored.shard is not None:
+        return _values_in_file(reader, stored)
     read = _raw_values if stored.block is None else _block_values
     try:
         values = read(reader, stored, dtype)
@@ -82,7 +88,7 @@ def restore_all(reader: GraphReader) -> Iterator[tuple[str, NDArray[np.generic]]
 
 def _stored(reader: GraphReader, name: str) -> _Stored:
     sql = """
-        SELECT name, dtype, shape, sha256, block, block_transposed, zero_signs
+        SELECT name, dtype, shape, sha256, block, block_transposed, zero_signs, shard
         FROM tensors WHERE graph = ? AND name = ?
     """
     with translated_errors(reader.path):
@@ -90,6 +96,13 @@ def _stored(reader: GraphReader, name: str) -> _Stored:
     if not rows:
         raise UsageError(unknown("tensor", name, reader.tensors()["name"]))
     return _Stored(**{**rows[0], "shape": tuple(rows[0]["shape"])})
+
+
+def _values_in_file(reader: GraphReader, stored: _Stored) -> NDArray[np.generic]:
+    if stored.sha256 is None:
+        raise _damaged(reader, stored.name, "it has no checksum")
+    wanted = WantedTensor(name=stored.name, dtype=stored.dtype, shape=stored.shape, sha256=stored.sha256)
+    return required_model(reader.path).values(wanted)
 
 
 def _raw_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

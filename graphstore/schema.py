@@ -4,7 +4,7 @@ import datetime as dt
 import itertools
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -100,7 +100,7 @@ def check_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     }
     problems = itertools.chain(
         _problems(found, expected, complete=True),
-        _view_problems(found),
+        _view_problems(found, missing),
         _problems(found, _result_layouts(), complete=False),
         _missing_results(connection, found),
     )
@@ -120,6 +120,8 @@ def _problems(found: Layout, expected: Layout, *, complete: bool) -> Iterator[st
             versions gave them fewer columns.
     """
     for table, columns in expected.items():
+        if not columns:  # all of them are shown
+            continue
         there = {name: (kind, nullable) for name, kind, nullable in found.get(table, ())}
         if not there:
             if complete:
@@ -146,9 +148,9 @@ def _missing_results(connection: duckdb.DuckDBPyConnection, found: Layout) -> It
             yield f"table {printable(str(name), limit=60)} is missing, which holds results of a run"
 
 
-def _view_problems(found: Layout) -> Iterator[str]:
+def _view_problems(found: Layout, shown: Collection[tuple[str, str]]) -> Iterator[str]:
     for view, columns in view_columns().items():
-        there = [name for name, _, _ in found.get(view, ())]
+        there = [name for name, _, _ in found.get(view, ())] + [name for of, name in shown if of == view]
         if missing := [name for name in columns if name not in there]:
             yield f"column {view}.{missing[0]} is missing" if there else f"view {view} is missing"
 

@@ -239,8 +239,13 @@ class StoreFile:
             return find_graph(self.connection, sha256, settings)
 
     @contextlib.contextmanager
-    def write_graph(self, header: GraphHeader) -> "Iterator[GraphWriter]":
+    def write_graph(self, header: GraphHeader, *, in_place: bool = False) -> "Iterator[GraphWriter]":
         """Write one graph in one transaction: `finish` commits it, leaving without it takes everything back.
+
+        Args:
+            header: What is known before the first edge.
+            in_place: Leave edges in the model file where the exporter says which entries of which tensor they
+                are, and the values of large tensors, too.
 
         Raises:
             StoreError: The store is open for reading only.
@@ -256,7 +261,9 @@ class StoreFile:
         self.require_write()
         size = self._place.file.stat().st_size
         with translated_errors(self.path):
-            writer = GraphWriter(self.connection, header, own_transaction=not self._together)
+            writer = GraphWriter(
+                self.connection, header, in_place=in_place, own_transaction=not self._together
+            )
             try:
                 yield writer
                 if not writer.finished:

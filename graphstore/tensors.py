@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import duckdb
 import numpy as np
@@ -25,13 +26,24 @@ _SNAPSHOT_SETTINGS = (
     "SET zstd_min_string_length = 1",
 )
 _BATCH_BYTES = 1 << 26
+KEPT_BYTES = 1 << 18
+"""Largest tensor that a graph in place keeps raw, such as a bias or a norm; larger ones stay in the file."""
 
 
 class TensorLoader:
     """Writes the tensors of one graph."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, graph: int, *, snapshot: bool = False) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        graph: int,
+        *,
+        snapshot: bool = False,
+        in_place: bool = False,
+    ) -> None:
         self._connection = connection
+        self._in_place = in_place
+        self._left: set[str] = set()
         self._part_bytes = SNAPSHOT_PART_BYTES if snapshot else PART_BYTES
         for setting in _SNAPSHOT_SETTINGS if snapshot else ():
             connection.execute(setting)
@@ -39,6 +51,10 @@ class TensorLoader:
         self._tensors: dict[str, Tensor] = {}
         self._sha256: dict[str, str | None] = {}
         self._small: list[tuple[str, memoryview]] = []
+
+    def leave(self, name: str) -> None:
+        """Leave a tensor in the model file, where the edges of a block are, whatever its size."""
+        self._left.add(name)
 
     def add(self, tensor: Tensor) -> None:
         """Take one tensor; its raw bytes go to the store now or, gathered with others, soon.
@@ -55,15 +71,33 @@ class TensorLoader:
             dtype is not None and tensor.data is None and tensor.block is None
         ):
             raise ValueError(f"tensor {name!r}: expected either data or block")
-        self._tensors[name] = tensor
         self._sha256[name] = tensor.sha256
-        if tensor.data is None:
+        data = None if tensor.data is None else memoryview(tensor.data).cast("B")
+        n_bytes = math.prod(tensor.shape) * (dtype.itemsize if dtype else 1)
+        if data is not None:
+            if dtype is not None and data.nbytes != n_bytes:
+                raise ValueError(f"tensor {name!r}: expected {n_bytes} bytes, got {data.nbytes}")
+            self._sha256[name] = hashlib.sha256(data).hexdigest()
+        if self._stays(tensor, name, n_bytes):
+            self._tensors[name] = replace(tensor, data=None, block=None)
             return
-        data = memoryview(tensor.data).cast("B")
-        expected = math.prod(tensor.shape) * (dtype.itemsize if dtype else 1)
-        if dtype is not None and data.nbytes != expected:
-            raise ValueError(f"tensor {name!r}: expected {expected} bytes, got {data.nbytes}")
-        self._sha256[name] = hashlib.sha256(data).hexdigest()
+        self._tensors[name] = replace(tensor, data=None, in_file=None)
+        if data is not None:
+            self._write(name, data)
+
+    def _stays(self, tensor: Tensor, name: str, n_bytes: int) -> bool:
+        """Whether the values of a tensor stay in the model file.
+
+        Raises:
+            ValueError: They have to, since edges do, but nobody knows where in the file they are.
+        """
+        left = tensor.name in self._left
+        known = tensor.in_file is not None and self._sha256[name] is not None
+        if left and not known:
+            raise ValueError(f"tensor {name!r}: has edges in place, expected to know where it lies")
+        return known and self._in_place and (left or n_bytes > KEPT_BYTES)
+
+    def _write(self, name: str, data: memoryview) -> None:
         if data.nbytes > PART_BYTES:
             self._write_large(name, data)
         elif data.nbytes:
@@ -95,6 +129,12 @@ class TensorLoader:
             "block_transposed": pa.array([t.block_transposed for t in tensors], pa.bool_()),
             "zero_signs": pa.array(
                 [None if row is None else row.zero_signs for _, _, row in rows], pa.binary()
+            ),
+            "shard": pa.array(
+                [None if t.in_file is None else storable(t.in_file.file) for t in tensors], pa.string()
+            ),
+            "shard_offset": pa.array(
+                [None if t.in_file is None else t.in_file.offset for t in tensors], pa.int64()
             ),
         }
         insert_rows(self._connection, "tensors", columns)

@@ -14,9 +14,11 @@ from emergraph.graphstore.graphrows import (
     insert_rows,
     layer_columns,
     operation_columns,
+    strength_columns,
     unit_columns,
 )
 from emergraph.graphstore.ingest import EdgeLoader, as_unit_ids
+from emergraph.graphstore.inplace import Matrix, sum_up
 from emergraph.graphstore.layout import BlockRow, check_block, distinct, layer_starts
 from emergraph.graphstore.records import (
     Block,
@@ -26,6 +28,7 @@ from emergraph.graphstore.records import (
     Layer,
     MatrixKernels,
     Operation,
+    Place,
     Tensor,
     TraceHeader,
     UnitColumns,
@@ -45,7 +48,12 @@ class GraphWriter:
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, header: GraphHeader, *, own_transaction: bool = True
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        header: GraphHeader,
+        *,
+        in_place: bool = False,
+        own_transaction: bool = True,
     ) -> None:
         # What is written is otherwise kept as well, up to most of the machine's memory.
         connection.execute(f"SET memory_limit = '{WRITE_MEMORY_MIB}MiB'")
@@ -60,7 +68,10 @@ class GraphWriter:
         self.name = unique_name(connection, "SELECT name FROM graphs", [], header.name)
         self._first_block = next_id(connection, "blocks")
         self._edges = EdgeLoader(connection)
-        self._tensors = TensorLoader(connection, self.graph, snapshot=header.step is not None)
+        self._in_place = in_place
+        self._tensors = TensorLoader(
+            connection, self.graph, snapshot=header.step is not None, in_place=in_place
+        )
         self._blocks: dict[int, BlockRow] = {}
         self._last: BlockRow | None = None
         self._layers: Sequence[Layer] | None = None
@@ -75,6 +86,7 @@ class GraphWriter:
         dst_units: IntArray,
         weights: FloatArray,
         kernels: MatrixKernels | None = None,
+        place: Place | None = None,
     ) -> int:
         """Write the non-zero entries of `weights` (n_src, n_dst) as edges; return how many.
 
@@ -88,6 +100,8 @@ class GraphWriter:
             weights: (n_src, n_dst). A weight of exactly zero is not an edge; NaN and infinities are kept.
             kernels: Side columns of edges that stand for several parameters; then an entry is an edge where
                 `kernels.n_params > 0`, even if its weight is zero.
+            place: Which entries of a tensor of the file the weights are. In a graph whose edges stay in the
+                file, they do, and what one pass over them tells is written instead.
 
         Raises:
             ValueError: The shapes do not fit, units repeat, or the block was written before.
@@ -104,9 +118,18 @@ class GraphWriter:
             self._next_block(), block, src, dst, 0, has_kernels=kernels is not None, is_matrix=True
         )
         self._add(row)
+        if self._in_place and place is not None and kernels is None and weights.size:
+            return self._leave(row, weights, place)
         summary = self._edges.matrix(row.id, src, dst, weights, kernels)
         row.n_edges, row.zero_signs = summary.n_edges, summary.zero_signs
         return summary.n_edges
+
+    def _leave(self, row: BlockRow, weights: FloatArray, place: Place) -> int:
+        """Leave the edges of a matrix in the model file, and keep what they are in sum."""
+        sums = sum_up(Matrix(weights))
+        row.n_edges, row.place, row.sums = sums.n_edges, place, sums
+        self._tensors.leave(place.tensor)
+        return sums.n_edges
 
     def write_edges(
         self,
@@ -216,6 +239,7 @@ class GraphWriter:
         for row in rows:
             check_block(row, layers, starts)
         insert_rows(self._connection, "blocks", block_columns(self.graph, rows, starts))
+        insert_rows(self._connection, "strengths", strength_columns(rows))
         self._tensors.finish(self._blocks)
         graph = graph_row(
             self._header, footer, graph=self.graph, name=self.name, layers=self._layers, blocks=rows

@@ -49,7 +49,7 @@ def baselines(graph: UnitGraph, activity: Activity, *, options: EmergenceOptions
     sparsity = 1 - float(active[counting].mean()) if counting.any() else None
     l1 = squares = largest = 0.0
     blocks = [b for b in graph.blocks if b.kind in PARAMETER_KINDS and b.shared_with is None and b.n_edges]
-    for block, edges in graph.iter_edges(blocks, columns=("weight", "l1", "l2", "max_abs")):
+    for block, edges in graph.iter_pieces(blocks, columns=("weight", "l1", "l2", "max_abs")):
         names = ("l1", "l2", "max_abs") if block.has_kernels else ("weight",) * 3
         each_l1, each_l2, each_max = (np.abs(edges[name].astype(np.float64)) for name in names)
         finite = np.isfinite(each_l2)

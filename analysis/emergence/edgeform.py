@@ -74,7 +74,7 @@ def _in_degree(graph: UnitGraph, sweep: Sweep) -> Floats:
         elif block.n_edges:
             streamed.append(block)
     columns = ("dst", "n_params") if sweep.multiplicity else ("dst",)
-    for block, edges in graph.iter_edges(streamed, columns=columns):
+    for block, edges in graph.iter_pieces(streamed, columns=columns):
         layer = graph.layer_of(block.layer)
         weights = edges["n_params"] if sweep.multiplicity else None
         degree[layer.units] += np.bincount(

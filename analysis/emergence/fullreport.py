@@ -109,7 +109,7 @@ def _sources_by_layer(graph: UnitGraph) -> dict[int, NDArray[np.int64]]:
             seen[block.src_units] = True
         else:
             streamed.append(block)
-    for block, edges in graph.iter_edges(streamed, columns=("src",)):
+    for block, edges in graph.iter_pieces(streamed, columns=("src",)):
         is_source[block.layer][edges["src"]] = True
     return {layer: np.flatnonzero(is_source[layer]) for layer in sorted(is_source)}
 

@@ -28,7 +28,7 @@ from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.reader import GraphReader
-from emergraph.graphstore.records import Block, Kernels, LayerKind, MatrixKernels
+from emergraph.graphstore.records import Block, Kernels, LayerKind, MatrixKernels, Place
 from emergraph.graphstore.store import StoreFile
 
 # The blocks of a model, found in its graph by the residual stream that runs through them.
@@ -92,10 +92,11 @@ class ChainSink(CountingSink):
         dst_units: IntArray,
         weights: FloatArray,
         kernels: MatrixKernels | None = None,
+        place: Place | None = None,
     ) -> int:
         """Note the sources."""
         self._units.setdefault(block.layer, set()).update(_ends(src_units))
-        return super().write_matrix(block, src_units, dst_units, weights, kernels)
+        return super().write_matrix(block, src_units, dst_units, weights, kernels, place)
 
     def write_edges(
         self,

@@ -16,6 +16,7 @@ from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import AnyName
+from emergraph.exporters.placements import IN_PLACE_EDGES, EdgePlacement
 from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.options import FileRole
 
@@ -75,6 +76,13 @@ class ExportChoices:
         typer.Option("--allow-missing-classes", help="Read tensors inside objects of third-party classes."),
     ] = False
     any_name: AnyName = False
+    edges: Annotated[
+        EdgePlacement,
+        typer.Option(
+            help="Write edges into the store, or leave those in the file whose weights it holds as they are; "
+            f"auto: leave them where there are more than {IN_PLACE_EDGES // 1_000_000} M."
+        ),
+    ] = EdgePlacement.AUTO
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Write nothing; show coverage, edges and size."),
@@ -127,6 +135,7 @@ def export(
             all_branches=choices.branch is Branch.ALL,
             root=links.root,
             force=choices.force,
+            edges=choices.edges,
             run_limits=run_limits,
         )
         source = SourceOptions(
@@ -157,6 +166,7 @@ def _view(summary: "ExportSummary") -> View:
             "layers": trace.n_layers,
             "units": trace.n_units,
             "edges": trace.n_edges,
+            **({"edges in the file": trace.n_in_place} if summary.in_place else {}),
             "parameters": trace.n_parameters,
             "parameters understood": parameters,
             "operations understood": percent(trace.n_operations_understood, trace.n_operations),

@@ -86,6 +86,17 @@ class OnnxTensor:
         values.flags.writeable = False
         return values
 
+    def held(self) -> Array | None:
+        """Return the values without a copy, aligned or not; None where they are not stored as such."""
+        dtype = self.element.dtype
+        if self._stored.encoding is not Encoding.FIXED or self.element.bits < 8 or dtype == np.bool_:
+            return None
+        if math.prod(self.shape) * dtype.itemsize != len(self._stored.content):
+            return None
+        values: Array = np.ndarray(self.shape, dtype, self._stored.content)
+        values.flags.writeable = False
+        return values
+
     def raw(self) -> memoryview:
         """Return the values as little-endian bytes in C order, `n_bytes` of them.
 

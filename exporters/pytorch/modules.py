@@ -93,6 +93,11 @@ class OnnxPlace:
             check_output(kept)
             yield OnnxPlace(outputs.stage(Path(kept)), Path(kept), outputs)
 
+    @property
+    def kept_as(self) -> str:
+        """Name under which the file is kept; "" where it is not."""
+        return "" if self._kept is None else self._kept.name
+
     def keep_weights(self) -> None:
         """Keep the second file, too, that torch writes for models of more than 2 GiB."""
         weights = self.path.with_name(f"{self.path.name}.data")
@@ -180,6 +185,7 @@ def export_captured(
         inputs=captured.feeds,
         input_shapes={},
         parameters=captured.used,
+        kept_as=place.kept_as,
         notes=(
             *options.notes,
             *([f"{label} does not use {listed(captured.unused)} of its own"] if captured.unused else []),

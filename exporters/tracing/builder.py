@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.filetensors import NO_FILES, FileTensors
 from emergraph.exporters.tracing.lineage import Lineage
 from emergraph.exporters.tracing.values import Track
 from emergraph.graphstore.records import (
@@ -79,8 +80,11 @@ class Reduction:
 class GraphBuilder:
     """Numbers layers, units and blocks, and passes edges on to a `GraphSink`."""
 
-    def __init__(self, sink: GraphSink) -> None:
+    def __init__(self, sink: GraphSink, tensors: FileTensors = NO_FILES) -> None:
         self.sink = sink
+        self.tensors = tensors
+        self.n_in_place = 0
+        """Edges of matrices that are entries of tensors as the file holds them."""
         self.layers: list[LayerDraft] = []
         self.n_units = 0
         self.n_blocks = 0
@@ -210,7 +214,10 @@ class GraphBuilder:
         block = self._block(layer, name=name, op=op, kind=kind, tensor=tensor, note=note)
         self._deepen(layer, src_units, kind)
         self.use_as_value(src_units)
-        self._count(tensor, self.sink.write_matrix(block, src_units, dst_units, weights, kernels))
+        place = self.tensors.place_of(tensor, weights) if tensor is not None and kernels is None else None
+        written = self.sink.write_matrix(block, src_units, dst_units, weights, kernels, place)
+        self.n_in_place += 0 if place is None else written
+        self._count(tensor, written)
         return block
 
     def edges(  # noqa: PLR0913 - the columns of a block and of its edges, by keyword

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.filetensors import as_held
 from emergraph.exporters.nodes import operation_type
 from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, normal_domain, operations
 from emergraph.exporters.runtime.folding import Folder, Made, Step
@@ -51,6 +52,10 @@ class ParameterTensor(Protocol):
 
     def array(self) -> Array:
         """The values."""
+        ...
+
+    def held(self) -> Array | None:
+        """The values as the file holds them, without a copy; None where it does not."""
         ...
 
 
@@ -335,6 +340,18 @@ class TraceContext:
             self.set_constant(position, constant)
         self._note_dequantization(constants)
         self.did(TracedAs.CONSTANT)
+
+    def weights_of(self, constant: Constant) -> NDArray[np.floating]:
+        """The values of a constant that is a weight: as the file holds them where they are a tensor of it.
+
+        Their type is then that of the file, and no copy is made: a matrix of them can be told as entries of
+        the tensor. Else they are computed, as floats.
+        """
+        if constant.root is not None and constant.permutation is not None:
+            held = as_held(self.model.initializers[constant.root].held())
+            if held is not None:
+                return held.transpose(constant.permutation)
+        return constant.floats()
 
     def _note_dequantization(self, constants: Sequence[Constant | None]) -> None:
         """Note the zero point of DequantizeLinear, and of one that is written out as Sub or Add."""

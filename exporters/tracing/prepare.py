@@ -26,10 +26,15 @@ class FileParameter:
     shape: tuple[int, ...]
     dtype_name: str
     _read: Callable[[], NDArray[np.generic]]
+    _held: Callable[[], NDArray[np.generic] | None] = lambda: None
 
     def array(self) -> NDArray[np.generic]:
         """The values."""
         return self._read()
+
+    def held(self) -> NDArray[np.generic] | None:
+        """The values as the file holds them, without a copy; None where it does not."""
+        return self._held()
 
 
 def traced_model(

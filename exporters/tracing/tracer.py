@@ -1,7 +1,7 @@
 """The tracer: one pass over a flat model that turns operations into layers, units and edges."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
 
@@ -10,6 +10,8 @@ import onnx
 
 import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.counts import bytes_of, count
+from emergraph.exporters.filetensors import FileTensors
 from emergraph.exporters.runtime.ordering import outer_names_read
 from emergraph.exporters.summary import MUST_BE_FINITE, GraphSummary, nonfinite_warnings
 from emergraph.exporters.tracing.banks import make_units
@@ -35,13 +37,18 @@ _PARAMETER_PREFIXES = ("float", "bfloat", "int8", "uint8", "int4", "uint4", "int
 
 
 def trace(
-    model: TracedModel, sink: GraphSink, *, progress: Callable[[int, int], None] | None = None
+    model: TracedModel,
+    sink: GraphSink,
+    *,
+    files: Mapping[str, memoryview] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> GraphSummary:
     """Trace the units of a flat model and write its graph.
 
     Args:
         model: The flat model with the facts of one concrete run.
         sink: Where blocks, layers, units, tensors and operations go.
+        files: The mapped files that the parameters are in, by name.
         progress: Called with (operations done, operations in all).
 
     Returns:
@@ -50,7 +57,7 @@ def trace(
     Raises:
         InvalidInputError: The model is inconsistent.
     """
-    builder = GraphBuilder(sink)
+    builder = GraphBuilder(sink, FileTensors(files or {}, lambda name: model.initializers[name].held()))
     ctx = TraceContext(model, builder)
     _set_initializers(ctx)
     _set_inputs(ctx)
@@ -82,6 +89,7 @@ def trace(
         warnings=tuple(ctx.warnings),
         branches=tuple(dict.fromkeys(ctx.branches)),
         split_by=split_by,
+        n_in_place=builder.n_in_place,
         n_nonfinite=sum(not_finite.values()),
     )
 
@@ -200,7 +208,7 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int, dict[str, int]]:
         if not _is_parameter(ctx, name):
             continue
         use = ctx.uses.get(name, ParameterUse())
-        tensor = _tensor(name, stored, use)
+        tensor = replace(_tensor(name, stored, use), in_file=ctx.builder.tensors.in_file(name))
         if not ctx.model.is_parameter(name):
             ctx.builder.sink.write_tensor(replace(tensor, role="buffer"))
             continue
@@ -216,26 +224,25 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int, dict[str, int]]:
 
 
 def _tensor(name: str, stored: ParameterTensor, use: ParameterUse) -> Tensor:
-    values = stored.array()
-    n_params = int(values.size)
-    zero = np.zeros((), values.dtype) if use.zero_point is None else use.zero_point()
-    n_zeros = int(np.count_nonzero(values == zero)) if n_params else 0
-    finite = n_params
-    if not np.issubdtype(values.dtype, np.integer) and values.dtype.kind in "fVc":
-        finite = int(np.isfinite(values.astype(np.float32) if values.dtype.kind == "V" else values).sum())
-    whole = np.ascontiguousarray(values)
+    held_as = stored.held()
+    values = stored.array() if held_as is None else held_as
+    counts = count(values)
+    n_zeros = counts.n_zeros
+    if use.zero_point is not None and counts.n_params:
+        n_zeros = int(np.count_nonzero(values == use.zero_point()))
+    whole = bytes_of(values)
     held = use.block is not None
     return Tensor(
         name=name,
         dtype=stored.dtype_name,
         shape=tuple(stored.shape),
-        n_params=n_params,
+        n_params=counts.n_params,
         n_zeros=n_zeros,
-        n_nonfinite=n_params - finite,
+        n_nonfinite=counts.n_nonfinite,
         understood=not use.opaque,
         role=use.roles[0] if use.roles else "unused",
-        data=None if held else whole.tobytes(),
-        sha256=hashlib.sha256(whole.data).hexdigest() if held else None,
+        data=None if held else whole,
+        sha256=hashlib.sha256(whole).hexdigest() if held else None,
         block=use.block,
         block_transposed=use.block_transposed,
     )

@@ -204,7 +204,14 @@ class Builder:
         self.places[name] = _Place(leaf.storage.key, start, end, leaf.shape, leaf.strides, leaf.dtype)
         reader = strided_reader(data, leaf.dtype, leaf.shape, leaf.strides, leaf.offset)
         self._put(
-            LazyTensor(name=name, dtype=leaf.dtype, shape=leaf.shape, quantization=scheme, _read=reader)
+            LazyTensor(
+                name=name,
+                dtype=leaf.dtype,
+                shape=leaf.shape,
+                quantization=scheme,
+                _read=reader,
+                _is_view=True,
+            )
         )
 
     def _sparse(self, name: str, leaf: SparseRef, where: str) -> None:

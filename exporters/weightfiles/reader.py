@@ -367,7 +367,8 @@ def _read_one(
     return WeightFile(
         source=mapped.path.name,
         format=kind,
-        sha256=mapped.sha256,
+        digest=lambda: mapped.sha256,
+        files=MappingProxyType({mapped.path.name: mapped.content}),
         size=mapped.size,
         tensors=MappingProxyType(contents.tensors),
         metadata=MappingProxyType(contents.metadata),

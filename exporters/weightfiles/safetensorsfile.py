@@ -83,7 +83,7 @@ def _add(name: str, entry: object, body: memoryview, contents: Contents) -> tupl
             Finding("TENSOR-EMPTY", f"shape {printable(str(shape))} has no elements", where)
         )
     reader = packed_reader(body[start:end], dtype, shape)
-    contents.add_tensor(LazyTensor(name=name, dtype=dtype, shape=shape, _read=reader))
+    contents.add_tensor(LazyTensor(name=name, dtype=dtype, shape=shape, _read=reader, _is_view=True))
     return start, end
 
 

@@ -117,13 +117,15 @@ def read_sharded(
     names = sorted(set(placed.values()))
     if len(names) > limits.shards:
         raise refusal("WEIGHTS-LIMIT", f"the index names {len(names)} parts, the limit is {limits.shards}")
+    parts = [(name, read(resolve_part(index.path.parent, name, root))) for name in names]
+    return _join(index, placed, parts)
+
+
+def _digest(index: MappedFile, parts: list[tuple[str, WeightFile]]) -> str:
     digest = hashlib.sha256(index.content)
-    parts: list[tuple[str, WeightFile]] = []
-    for name in names:
-        part = read(resolve_part(index.path.parent, name, root))
+    for _, part in parts:
         digest.update(part.sha256.encode())
-        parts.append((name, part))
-    return _join(index, placed, parts, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def parts_of(index: MappedFile) -> tuple[str, ...]:
@@ -164,9 +166,7 @@ def resolve_part(folder: Path, name: str, root: Path | None) -> Path:
     return path
 
 
-def _join(
-    index: MappedFile, placed: dict[str, str], parts: list[tuple[str, WeightFile]], sha256: str
-) -> WeightFile:
+def _join(index: MappedFile, placed: dict[str, str], parts: list[tuple[str, WeightFile]]) -> WeightFile:
     tensors = {}
     metadata: dict[str, object] = {"parts": [name for name, _ in parts]}
     skipped: list[Skipped] = []
@@ -188,7 +188,8 @@ def _join(
     return WeightFile(
         source=index.path.name,
         format=parts[0][1].format,
-        sha256=sha256,
+        digest=lambda: _digest(index, parts),
+        files={name: content for _, part in parts for name, content in part.files.items()},
         size=index.size + sum(part.size for _, part in parts),
         tensors=tensors,
         metadata=metadata,

@@ -55,6 +55,8 @@ class LazyTensor:
     blocks: Blocks | None = None
     """What the stored bytes are blocks of, in a GGUF file."""
     _read: Callable[[], Array] = field(repr=False)
+    _is_view: bool = field(default=False, repr=False)
+    """Whether `_read` copies nothing."""
 
     @property
     def n_elements(self) -> int:
@@ -80,6 +82,14 @@ class LazyTensor:
             values = values.copy()
         values.flags.writeable = False
         return values
+
+    def held(self) -> Array | None:
+        """Return the values without a copy, aligned or not; None where the file holds something else."""
+        if not self._is_view or DECODED[self.dtype].bits < 8:
+            return None
+        values = self._read()
+        values.flags.writeable = False
+        return values if values.flags.c_contiguous else None
 
     def raw(self) -> memoryview:
         """Return the values as little-endian bytes in C order, `n_bytes` of them; sub-byte ones packed."""

@@ -1,7 +1,8 @@
 """What reading a weight file gives: tensors by name, what was left out, and what a user should know."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from emergraph.exporters.weightfiles.refuse import Finding
 from emergraph.exporters.weightfiles.tensors import LazyTensor
@@ -29,8 +30,8 @@ class WeightFile:
     """File name without folders."""
     format: str
     """"state_dict", "torchscript", "exported_program", "safetensors", "gguf", "npz" or "pickle"."""
-    sha256: str
-    """Of the file; for a sharded one of the index followed by the digests of the parts in order of name."""
+    digest: Callable[[], str] = field(repr=False)
+    """Computes `sha256`, which takes as long as reading all of the file."""
     size: int
     """Bytes, all parts together."""
     tensors: Mapping[str, LazyTensor]
@@ -40,10 +41,17 @@ class WeightFile:
     Of a GGUF file its keys with `Value`s."""
     programs: Mapping[str, object] = field(default_factory=dict)
     """Graphs of an exported program as parsed JSON, by record name."""
+    files: Mapping[str, memoryview] = field(default_factory=dict, repr=False)
+    """The mapped files that the tensors are in, by their names without folders."""
     config: Mapping[str, object] = field(default_factory=dict)
     """Settings that stand beside the file: "quantization_config", "adapter_config"."""
     skipped: Sequence[Skipped] = ()
     findings: Sequence[Finding] = ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file; of a sharded one, of the index followed by the digests of the parts by their names."""
+        return self.digest()
 
     @property
     def n_parameters(self) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.counts import bytes_of
+from emergraph.exporters.filetensors import FileTensors
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.summary import GraphSummary, nonfinite_warnings
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
@@ -228,7 +230,7 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
     modules, notes = _modules(weights, found)
     if not _n_layers(modules):
         raise InvalidInputError(f"{printable(weights.source)}: {_nothing(modules)}")
-    wiring = Wiring(GraphBuilder(sink))
+    wiring = Wiring(GraphBuilder(sink, file_tensors(weights)))
     joins = _separate(wiring, modules) if wire is Wire.NONE else _joined(wiring, modules, weights)
     wiring.builder.finish()
     n_parameters, n_understood, not_finite = _write_tensors(wiring, weights, found, sink)
@@ -257,7 +259,13 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
             *nonfinite_warnings(not_finite, n_parameters),
         ),
         n_nonfinite=sum(not_finite.values()),
+        n_in_place=wiring.builder.n_in_place,
     )
+
+
+def file_tensors(weights: WeightFile) -> FileTensors:
+    """Return the tensors of a weight file that its files hold as they are."""
+    return FileTensors(weights.files, lambda name: weights.tensors[name].held())
 
 
 def _digest(settings: Mapping[str, object]) -> str:
@@ -434,7 +442,8 @@ def _tensor(wiring: Wiring, tensor: LazyTensor, parameter: Parameter | None, par
         counted, counts = _is_parameter(parameter), wiring.counts(parameter)
     else:
         counted, counts = False, count_values(tensor)
-    data = _bytes(tensor)
+    view = tensor.held()
+    data = bytes_of(tensor.array() if view is None else view)
     role = wiring.roles.get(tensor.name, "other" if part is None or parameter is not None else part.role)
     return Tensor(
         name=tensor.name,
@@ -449,13 +458,8 @@ def _tensor(wiring: Wiring, tensor: LazyTensor, parameter: Parameter | None, par
         block=held.block if held else None,
         block_transposed=held.transposed if held else False,
         sha256=hashlib.sha256(data).hexdigest() if held else None,
+        in_file=wiring.builder.tensors.in_file(tensor.name),
     )
-
-
-def _bytes(tensor: LazyTensor) -> memoryview:
-    """The values in C order, one byte each where elements have fewer than 8 bits: what the store restores."""
-    values = np.ascontiguousarray(tensor.array()).reshape(-1)
-    return values.view(np.uint8).data if values.size else memoryview(b"")
 
 
 def _warnings(weights: WeightFile, wire: Wire, joins: Sequence[Join]) -> tuple[str, ...]:

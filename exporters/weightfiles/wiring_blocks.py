@@ -5,16 +5,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.counts import Counts
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.tracing.values import Track
 from emergraph.exporters.tracing.weights import KernelMatrix, kernel_matrix
 from emergraph.exporters.weightfiles.encodings import Parameter, Part
-from emergraph.exporters.weightfiles.encodings.parameter import (
-    COUNTED,
-    Counts,
-    count_parameter,
-    count_values,
-)
+from emergraph.exporters.weightfiles.encodings.parameter import COUNTED, count_parameter, count_values
 from emergraph.exporters.weightfiles.wiring_modules import Module, ModuleKind
 from emergraph.exporters.weightfiles.wiring_parameters import column_kernels
 from emergraph.graphstore.records import EdgeKind, Kernels, LayerKind, matrix_restores
@@ -144,7 +140,7 @@ def write_dense(
         The new layers, one for each packed part.
     """
     weight, bias = module.weight, module.parts.get("bias")
-    values = weight.floats()
+    values = weight.held()
     oriented = values if module.inputs_first else values.T
     wiring.understand(weight, "weight")
     if bias is not None:
@@ -194,7 +190,7 @@ def write_convolution(
         note: What a reader should know.
     """
     weight, bias = module.weight, module.parts.get("bias")
-    values = weight.floats()
+    values = weight.held()
     if module.inputs_first:
         values = np.moveaxis(values, (-2, -1), (0, 1))
     elif not module.transposed:

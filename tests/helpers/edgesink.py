@@ -15,6 +15,7 @@ from emergraph.graphstore.records import (
     Layer,
     MatrixKernels,
     Operation,
+    Place,
     Tensor,
     UnitColumns,
 )
@@ -55,6 +56,7 @@ class EdgeSink:
         dst_units: IntArray,
         weights: FloatArray,
         kernels: MatrixKernels | None = None,
+        place: Place | None = None,
     ) -> int:
         assert weights.shape == (len(src_units), len(dst_units))
         keep = weights != 0 if kernels is None else kernels.n_params > 0

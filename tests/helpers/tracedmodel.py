@@ -52,6 +52,9 @@ class Parameter:
     def array(self) -> Array:
         return np.asarray(numpy_helper.to_array(self.proto))
 
+    def held(self) -> Array | None:
+        return None
+
 
 @dataclass(frozen=True)
 class Traced:

@@ -144,8 +144,9 @@ def contract_constant(
     """New units: one per column of the weight, for each set of positions that are units of their own."""
     ctx.read(x)
     ctx.use(weight, "weight")
-    values = weight.floats()
+    values = ctx.weights_of(weight)
     if alpha != 1.0:
+        values = weight.floats()
         values = values * np.asarray(alpha, values.dtype)
     laid_out = contraction(x.carried, values, x_letters, w_letters, out)
     found = [uses_of(labels, ctx.builder.families) for labels in laid_out.labels]

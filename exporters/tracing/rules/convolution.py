@@ -59,7 +59,7 @@ def trace_convolution(
         return
     ctx.read(x)
     ctx.use(weight, "weight")
-    values = weight.floats()
+    values = ctx.weights_of(weight)
     n_out = values.shape[1] * group if transposed else values.shape[0]
     bias_values = None
     if bias is not None:

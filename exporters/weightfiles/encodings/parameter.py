@@ -1,13 +1,14 @@
 """Parameters as modules see them: a stored tensor, or weights that follow from several stored tensors."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.counts import Counts, count
+from emergraph.exporters.filetensors import as_held
 from emergraph.exporters.weightfiles.tensors import LazyTensor
 
 FloatArray = NDArray[np.floating]
@@ -87,6 +88,11 @@ class Parameter:
         """Whether the stored values are the weights."""
         return self.encoding is None and self.tensor.quantization is None
 
+    def held(self) -> FloatArray:
+        """Return the weights as the file holds them, in its type and without a copy; else as floats."""
+        values = as_held(self.tensor.held()) if self.is_plain and not self.problem else None
+        return self.floats() if values is None else values
+
     def floats(self) -> FloatArray:
         """Return the weights: the stored values themselves, or what they stand for."""
         if self.problem:
@@ -129,35 +135,18 @@ def scaled(values: NDArray[np.generic], scale: NDArray[np.float64], zero: NDArra
     return result
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Counts over values."""
-
-    n_params: int
-    n_zeros: int
-    n_nonfinite: int
-
-
 def count_parameter(parameter: Parameter) -> Counts:
     """Count the weights of a parameter; of one that is not understood its stored elements."""
     if parameter.problem:
         return Counts(n_params=parameter.tensor.n_elements, n_zeros=0, n_nonfinite=0)
     if parameter.is_plain:
         return count_values(parameter.tensor)
-    return _count(parameter.floats().reshape(-1))
+    return count(parameter.floats())
 
 
 def count_values(tensor: LazyTensor) -> Counts:
     """Count a tensor's stored values, zeros and non-finite values."""
-    return _count(tensor.array().reshape(-1) if tensor.n_elements else np.empty(0, np.float32))
-
-
-def _count(values: NDArray[np.generic]) -> Counts:
-    """Count a part at a time."""
-    zeros = bad = 0
-    floating = values.dtype.kind not in "biu" and not re.fullmatch(r"u?int\d", values.dtype.name)
-    for start in range(0, values.size, _CHUNK):
-        part = values[start : start + _CHUNK]
-        zeros += part.size - int(np.count_nonzero(part != np.zeros((), part.dtype)))
-        bad += part.size - int(np.count_nonzero(np.isfinite(part))) if floating else 0
-    return Counts(n_params=values.size, n_zeros=zeros, n_nonfinite=bad)
+    if not tensor.n_elements:
+        return Counts(n_params=0, n_zeros=0, n_nonfinite=0)
+    held = tensor.held()
+    return count(tensor.array() if held is None else held)

@@ -1,0 +1,147 @@
+"""The tensors of a model that a user names, for graphs whose weights stayed in it.
+
+A store knows a tensor by its name, type, shape and checksum, and only the values have to fit: a model may
+have been moved, renamed, or cut into other shards since. Nothing is opened but what the user named.
+"""
+
+import hashlib
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from emergraph.errors import InvalidInputError
+from emergraph.exporters.counts import bytes_of
+from emergraph.exporters.onnxfile import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
+from emergraph.exporters.sources import SourceKind, source_kind
+from emergraph.exporters.weightfiles import WeightFile, read_weights
+from emergraph.graphstore.inplace import WantedTensor
+
+Array = NDArray[np.generic]
+_DIGITS = 12
+
+
+@dataclass(eq=False)
+class _Candidate:
+    """A tensor of the model."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    held: Callable[[], Array | None] = field(repr=False)
+    read: Callable[[], Array] = field(repr=False)
+    sha256: str | None = None
+    """Computed when the values are first read."""
+
+    def values(self) -> Array:
+        """The values in C order; no copy of what the file holds as such."""
+        found = self.held()
+        return np.ascontiguousarray(self.read()) if found is None else found
+
+    def digest(self) -> str:
+        """The checksum of the values."""
+        if self.sha256 is None:
+            self.sha256 = hashlib.sha256(bytes_of(self.values())).hexdigest()
+        return self.sha256
+
+
+class ModelTensors:
+    """The tensors of an opened model, found by checksum; made by `open_model`. It is a `TensorFiles`."""
+
+    def __init__(self, shown: str, candidates: Sequence[_Candidate], *, verify: bool) -> None:
+        self._shown = shown
+        self._verify = verify
+        self._by_name = {one.name: one for one in reversed(candidates)}
+        self._by_kind: dict[tuple[str, tuple[int, ...]], list[_Candidate]] = defaultdict(list)
+        for one in candidates:
+            self._by_kind[one.dtype, one.shape].append(one)
+        self._found: dict[str, _Candidate] = {}
+        self._lock = threading.Lock()
+
+    def expect(self, wanted: Sequence[WantedTensor]) -> None:
+        """Check that there is a tensor of the type and shape of each; with `verify`, their values, too.
+
+        Raises:
+            InvalidInputError: One is missing or differs.
+        """
+        for one in wanted:
+            if not self._by_kind.get((one.dtype, one.shape)):
+                raise self._missing(one)
+        for one in wanted if self._verify else ():
+            self.values(one)
+
+    def values(self, wanted: WantedTensor) -> Array:
+        """Return the values of a tensor; its checksum is computed when it is read for the first time.
+
+        Raises:
+            InvalidInputError: The model has no such tensor, or one with other values.
+        """
+        with self._lock:
+            found = self._found.get(wanted.sha256)
+            if found is None:
+                found = self._found[wanted.sha256] = self._find(wanted)
+        return found.values()
+
+    def _find(self, wanted: WantedTensor) -> _Candidate:
+        alike = self._by_kind.get((wanted.dtype, wanted.shape), [])
+        for one in sorted(alike, key=lambda one: one.name != wanted.name):
+            if one.digest() == wanted.sha256:
+                return one
+        raise self._missing(wanted)
+
+    def _missing(self, wanted: WantedTensor) -> InvalidInputError:
+        name, shape = printable(wanted.name, 60), list(wanted.shape)
+        named = self._by_name.get(wanted.name)
+        expected = f"{printable(wanted.dtype)} {shape} with SHA-256 {wanted.sha256[:_DIGITS]}..."
+        if named is None:
+            found = "it has no tensor of that name, and none with these values"
+        elif (named.dtype, named.shape) != (wanted.dtype, wanted.shape):
+            found = f"found {printable(named.dtype)} {list(named.shape)}"
+        else:
+            found = f"found SHA-256 {named.digest()[:_DIGITS]}..., so other values"
+        return InvalidInputError(
+            f"{self._shown}: tensor {name} of the graph is {expected}; {found}; give the model "
+            "that was exported, or export this one"
+        )
+
+
+def open_model(path: str | Path, *, root: Path | None = None, verify: bool = False) -> ModelTensors:
+    """Open a model for graphs whose weights stayed in it; no value is read yet.
+
+    Args:
+        path: An ONNX file, a weight file, an index of shards, or a folder.
+        root: Folder inside which files of the model may be links.
+        verify: Check all tensors of a graph before the first is used, instead of each when it is read.
+
+    Raises:
+        InvalidInputError: It is no model.
+        UnsafeInputError: It asks for something that is refused.
+    """
+    kind = source_kind(path)
+    candidates = (
+        _of_onnx(read_onnx(path, root=root))
+        if kind is SourceKind.ONNX
+        else _of_weights(read_weights(path, root=root))
+    )
+    return ModelTensors(printable(str(path), 100), list(candidates), verify=verify)
+
+
+def _of_weights(weights: WeightFile) -> Iterator[_Candidate]:
+    for name, tensor in weights.tensors.items():
+        if tensor.alias_of is None:
+            yield _Candidate(name, tensor.dtype, tensor.shape, tensor.held, tensor.array)
+
+
+def _of_onnx(file: OnnxFile) -> Iterator[_Candidate]:
+    for body in bodies(file.model):
+        for proto in body_tensors(body):
+            if isinstance(proto, TensorProto):
+                tensor = file.tensor_of(proto)
+                yield _Candidate(tensor.name, tensor.dtype, tensor.shape, tensor.held, tensor.array)

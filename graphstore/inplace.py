@@ -1,0 +1,377 @@
+"""Blocks whose edges stay in the model file: matrices that are views of tensors, and passes over them.
+
+Such a block says which entries of which tensor its matrix is. Whoever opens model files hands over something
+that finds tensors (`TensorFiles`); a store never makes anything open a path that is written in it. All passes
+go through a matrix in pieces, several at a time, and copy no tensor as a whole.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emergraph.errors import UsageError
+from emergraph.graphstore.arrays import FloatArray
+from emergraph.graphstore.ingest import as_float32
+from emergraph.graphstore.records import Place
+from emergraph.graphstore.text import printable
+
+PIECE_CELLS = 1 << 16
+"""Entries that are looked at together: they fit a core's cache, and are too few for BLAS to start threads."""
+MAX_THREADS = 8
+
+Result = TypeVar("Result")
+Piece = tuple[slice, slice]
+"""Rows and columns of a matrix."""
+Floats = NDArray[np.float64]
+EdgeArrays = dict[str, NDArray[np.generic]]
+_SIGN_OF_16_BITS = np.uint16(0x7FFF)
+_TWO_BYTES = frozenset({"float16", "bfloat16"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedTensor:
+    """A tensor whose values stay in a model file, as a store knows it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+class TensorFiles(Protocol):
+    """An opened model: finds tensors by what a store knows of them."""
+
+    def expect(self, wanted: Sequence[WantedTensor]) -> None:
+        """Check what can be checked of all tensors that a graph has left in its model, before one is read.
+
+        Raises:
+            InvalidInputError: One is missing or differs.
+        """
+        ...
+
+    def values(self, wanted: WantedTensor) -> NDArray[np.generic]:
+        """Return the values, in C order, after checking them; no copy is made of what the file holds as such.
+
+        Raises:
+            InvalidInputError: The model has no such tensor, or one with other values.
+        """
+        ...
+
+
+_GIVEN: ContextVar[TensorFiles | None] = ContextVar("model files", default=None)
+
+
+@contextmanager
+def model_given(files: TensorFiles | None) -> Iterator[None]:
+    """Let graphs that are read in the block find the tensors that stayed in their model file."""
+    before = _GIVEN.set(files)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(before)
+
+
+def given_model() -> TensorFiles | None:
+    """Return what finds tensors here; None where no model was given."""
+    return _GIVEN.get()
+
+
+def required_model(path: Path) -> TensorFiles:
+    """Return what finds tensors here.
+
+    Args:
+        path: The store that needs them, for the message.
+
+    Raises:
+        UsageError: No model was given.
+    """
+    files = given_model()
+    if files is None:
+        raise UsageError(
+            f"{printable(str(path))}: the weights of this graph stay in the model file, and are needed here: "
+            "add --model FILE (or the folder), what the graph was exported from"
+        )
+    return files
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """The matrix of a block in place, (n_src, n_dst), as a view of its tensor."""
+
+    values: NDArray[np.generic]
+    """(n_src, n_dst) in the element type of the file; any strides, and not always aligned."""
+
+    @classmethod
+    def of(cls, tensor: NDArray[np.generic], place: Place, shape: tuple[int, int]) -> "Matrix":
+        """Return the entries of a tensor that a place names.
+
+        Raises:
+            ValueError: The place does not lie inside the tensor.
+        """
+        last = place.offset + (shape[0] - 1) * place.row_step + (shape[1] - 1) * place.column_step
+        steps = (place.row_step, place.column_step)
+        if min(place.offset, *steps) < 0 or min(shape) < 1 or last >= tensor.size:
+            raise ValueError(f"element {last} of tensor {place.tensor!r}, which has {tensor.size}")
+        flat = tensor.reshape(-1)[place.offset :]
+        size = flat.dtype.itemsize
+        strides = (steps[0] * size, steps[1] * size)
+        return cls(np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Sources and targets."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether the file holds the matrix row by row, so that rows are read fastest."""
+        return self.values.strides[0] >= self.values.strides[1]
+
+    def pieces(self, *, rows: bool | None = None, cells: int = PIECE_CELLS) -> list[Piece]:
+        """Return where the pieces are that a pass goes through, in the order in which the file holds them.
+
+        Args:
+            rows: Whole rows (True), whole columns (False), or what the file holds together (None).
+            cells: About how many entries a piece has.
+        """
+        by_rows = self.by_rows if rows is None else rows
+        along, across = self.shape if by_rows else self.shape[::-1]
+        step = max(1, cells // across)
+        cuts = [slice(first, min(first + step, along)) for first in range(0, along, step)]
+        everything = slice(0, across)
+        return [(cut, everything) if by_rows else (everything, cut) for cut in cuts]
+
+    def mask(self, piece: Piece) -> NDArray[np.bool_]:
+        """Return which entries of a piece are edges; their values are not computed."""
+        part = self.values[piece]
+        if part.dtype.name in _TWO_BYTES:
+            found: NDArray[np.bool_] = (part.view(np.uint16) & _SIGN_OF_16_BITS) != 0
+            return found
+        return np.asarray(part != np.zeros((), part.dtype))
+
+    def weights(self, piece: Piece) -> NDArray[np.float32]:
+        """Return a piece as float32, laid out as in the file, with the values that a store would keep."""
+        part = self.values[piece]
+        laid_out = part if self.by_rows else part.T
+        if part.dtype.name == "bfloat16":
+            wide = laid_out.view(np.uint16).astype(np.uint32)
+            wide <<= np.uint32(16)
+            values = wide.view(np.float32)
+        else:
+            values = as_float32(laid_out)
+        return values if self.by_rows else values.T
+
+
+def in_order(
+    do: Callable[[tuple[slice, slice]], Result], pieces: Sequence[tuple[slice, slice]]
+) -> Iterator[Result]:
+    """Yield what a function gives for every piece, in order, computed on several cores a few pieces ahead."""
+    n_threads = min(os.cpu_count() or 1, MAX_THREADS, len(pieces))
+    if n_threads <= 1:
+        yield from map(do, pieces)
+        return
+    waiting = iter(pieces)
+    with ThreadPoolExecutor(n_threads) as pool:
+        running = [pool.submit(do, piece) for piece in islice(waiting, 2 * n_threads)]
+        while running:
+            yield running.pop(0).result()
+            running.extend(pool.submit(do, piece) for piece in islice(waiting, 1))
+
+
+def mask_times(matrix: Matrix, vectors: Floats) -> Floats:
+    """For every source the sum of its targets' values over the edges: the 0/1 matrix times vectors.
+
+    Args:
+        matrix: Of a block in place.
+        vectors: (n_dst, K).
+
+    Returns:
+        (n_src, K); exact while sums of whole numbers stay below 2**53.
+    """
+    sums = np.zeros((matrix.shape[0], vectors.shape[1]))
+    pieces = matrix.pieces()
+
+    def product(piece: Piece) -> tuple[slice, Floats]:
+        rows, columns = piece
+        return rows, matrix.mask(piece).astype(np.float64) @ vectors[columns]
+
+    for rows, part in in_order(product, pieces):
+        sums[rows] += part
+    return sums
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SideSums:
+    """Edges of a matrix in sum for the units of one side."""
+
+    degree: NDArray[np.int32]
+    total: Floats
+    """Of finite weights."""
+    l1: Floats
+    """Of finite weights."""
+
+    @classmethod
+    def zeros(cls, n: int) -> "SideSums":
+        """No edges yet."""
+        return cls(degree=np.zeros(n, np.int32), total=np.zeros(n), l1=np.zeros(n))
+
+    def add(self, part: slice, other: "SideSums") -> None:
+        """Add the sums of some units."""
+        self.degree[part] += other.degree
+        self.total[part] += other.total
+        self.l1[part] += other.l1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatrixSums:
+    """What one pass over a matrix tells."""
+
+    n_edges: int
+    n_zeros: int
+    n_negative: int
+    n_nonfinite: int
+    l1: float
+    l2: float
+    max_abs: float
+    sources: SideSums
+    targets: SideSums
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _PieceSums:
+    piece: Piece
+    n_negative: int
+    n_nonfinite: int
+    squares: float
+    max_abs: float
+    sources: SideSums
+    targets: SideSums
+
+
+def sum_up(matrix: Matrix) -> MatrixSums:
+    """Count the edges of a matrix and add up their weights, in one pass."""
+    sources, targets = (SideSums.zeros(n) for n in matrix.shape)
+    n_negative = n_nonfinite = 0
+    squares = max_abs = 0.0
+    for found in in_order(lambda piece: _piece_sums(matrix, piece), matrix.pieces()):
+        sources.add(found.piece[0], found.sources)
+        targets.add(found.piece[1], found.targets)
+        n_negative += found.n_negative
+        n_nonfinite += found.n_nonfinite
+        squares += found.squares
+        max_abs = max(max_abs, found.max_abs)
+    n_edges = int(sources.degree.sum(dtype=np.int64))
+    return MatrixSums(
+        n_edges=n_edges,
+        n_zeros=matrix.shape[0] * matrix.shape[1] - n_edges,
+        n_negative=n_negative,
+        n_nonfinite=n_nonfinite,
+        l1=float(sources.l1.sum()),
+        l2=float(np.sqrt(squares)),
+        max_abs=max_abs,
+        sources=sources,
+        targets=targets,
+    )
+
+
+def _piece_sums(matrix: Matrix, piece: Piece) -> _PieceSums:
+    weights = matrix.weights(piece)
+    n_edges = int(np.count_nonzero(weights))
+    if n_edges == weights.size:
+        degrees = [np.full(n, m, np.int32) for n, m in zip(weights.shape, weights.shape[::-1], strict=True)]
+    else:
+        mask = weights != 0
+        degrees = [np.count_nonzero(mask, axis=axis).astype(np.int32) for axis in (1, 0)]
+    absolute = np.abs(weights)
+    max_abs = float(absolute.max())
+    n_negative, n_nonfinite = int(np.count_nonzero(weights < 0)), 0
+    if not np.isfinite(max_abs):
+        finite = np.isfinite(weights)
+        n_nonfinite = weights.size - int(np.count_nonzero(finite))
+        weights, absolute = np.where(finite, weights, 0), np.where(finite, absolute, 0)
+        max_abs = float(absolute.max())
+    wide = weights.astype(np.float64, order="K")
+    squares = float(np.einsum("ij,ij->", wide, wide))
+    totals = [wide.sum(axis=axis) for axis in (1, 0)]
+    np.abs(wide, out=wide)
+    l1 = [wide.sum(axis=axis) for axis in (1, 0)]
+    sources, targets = (SideSums(degree=degrees[k], total=totals[k], l1=l1[k]) for k in (0, 1))
+    return _PieceSums(
+        piece=piece,
+        n_negative=n_negative,
+        n_nonfinite=n_nonfinite,
+        squares=squares,
+        max_abs=max_abs,
+        sources=sources,
+        targets=targets,
+    )
+
+
+def edge_pieces(
+    matrix: Matrix,
+    src_units: NDArray[np.integer],
+    dst_units: NDArray[np.integer],
+    columns: Sequence[str],
+    *,
+    cells: int = 1 << 22,
+) -> Iterator[EdgeArrays]:
+    """Yield the edges of a matrix in bounded pieces, row by row, with the asked columns.
+
+    Args:
+        matrix: Of a block in place.
+        src_units: (n_src,) units of the rows.
+        dst_units: (n_dst,) units of the columns.
+        columns: Any of src, dst, weight, l1, l2, max_abs, n_params.
+        cells: Entries of the matrix that are looked at together.
+    """
+    src, dst = src_units.astype(np.int32), dst_units.astype(np.int32)
+
+    def edges(piece: Piece) -> EdgeArrays:
+        rows, _ = piece
+        weights = np.ascontiguousarray(matrix.weights(piece)).reshape(-1)
+        full = bool(weights.all())
+        found = None if full else np.flatnonzero(weights)
+        result: EdgeArrays = {}
+        if "src" in columns:
+            result["src"] = np.repeat(src[rows], dst.size) if found is None else src[rows][found // dst.size]
+        if "dst" in columns:
+            result["dst"] = np.tile(dst, rows.stop - rows.start) if found is None else dst[found % dst.size]
+        values = weights if found is None else weights[found]
+        if "weight" in columns:
+            result["weight"] = values
+        for name in ("l1", "l2", "max_abs"):
+            if name in columns:
+                result[name] = np.abs(values, dtype=np.float64)
+        if "n_params" in columns:
+            result["n_params"] = np.ones(values.size, dtype=np.int32)
+        return {name: result[name] for name in columns}
+
+    yield from in_order(edges, matrix.pieces(rows=True, cells=cells))
+
+
+def place_in(tensor: NDArray[np.generic], name: str, matrix: FloatArray) -> Place | None:
+    """Return which entries of a tensor a matrix is a view of; None where it is a view of none.
+
+    Args:
+        tensor: In C order.
+        name: Of the tensor.
+        matrix: (n_src, n_dst) of any strides.
+    """
+    size = tensor.dtype.itemsize
+    if matrix.dtype != tensor.dtype or not matrix.size or not tensor.flags.c_contiguous:
+        return None
+    address = matrix.__array_interface__["data"][0] - tensor.__array_interface__["data"][0]
+    steps = [stride if n > 1 else size for n, stride in zip(matrix.shape, matrix.strides, strict=True)]
+    last = address + sum((n - 1) * step for n, step in zip(matrix.shape, steps, strict=True))
+    if address < 0 or min(steps) < size or last + size > tensor.nbytes or any(step % size for step in steps):
+        return None
+    return Place(tensor=name, offset=address // size, row_step=steps[0] // size, column_step=steps[1] // size)
