@@ -1,5 +1,6 @@
 """Arguments that many commands share: the store and the choice of a graph."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,20 +52,23 @@ class ModelChoice:
         return weights_of(self.model, links, verify=self.verify)
 
 
-def weights_of(model: Path | None, links: Links, *, verify: bool = False) -> AbstractContextManager[None]:
+def weights_of(
+    model: Path | Sequence[Path] | None, links: Links, *, verify: bool = False
+) -> AbstractContextManager[None]:
     """Let graphs that are read in the block find the weights that stayed in a model.
 
     Raises:
         UsageError: The weights of no model are to be checked.
     """
-    if model is None:
+    models = [model] if isinstance(model, Path) else list(model or ())
+    if not models:
         if verify:
             raise UsageError("--verify checks the tensors of a model: give its file or folder with --model")
         return nullcontext()
     from emergraph.exporters.modeltensors import open_model
-    from emergraph.graphstore.inplace import model_given
+    from emergraph.graphstore.modelfiles import model_given
 
-    return model_given(open_model(model, root=links.root, verify=verify))
+    return model_given(open_model(*models, root=links.root, verify=verify))
 
 
 @dataclass(frozen=True, kw_only=True)

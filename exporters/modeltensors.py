@@ -22,7 +22,7 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
 from emergraph.exporters.sources import SourceKind, source_kind
 from emergraph.exporters.weightfiles import WeightFile, read_weights
-from emergraph.graphstore.inplace import WantedTensor
+from emergraph.graphstore.modelfiles import WantedTensor
 
 Array = NDArray[np.generic]
 _DIGITS = 12
@@ -112,11 +112,11 @@ class ModelTensors:
         )
 
 
-def open_model(path: str | Path, *, root: Path | None = None, verify: bool = False) -> ModelTensors:
-    """Open a model for graphs whose weights stayed in it; no value is read yet.
+def open_model(*paths: str | Path, root: Path | None = None, verify: bool = False) -> ModelTensors:
+    """Open a model, or several, for graphs whose weights stayed in it; no value is read yet.
 
     Args:
-        path: An ONNX file, a weight file, an index of shards, or a folder.
+        paths: ONNX files, weight files, indexes of shards, or folders.
         root: Folder inside which files of the model may be links.
         verify: Check all tensors of a graph before the first is used, instead of each when it is read.
 
@@ -124,13 +124,14 @@ def open_model(path: str | Path, *, root: Path | None = None, verify: bool = Fal
         InvalidInputError: It is no model.
         UnsafeInputError: It asks for something that is refused.
     """
-    kind = source_kind(path)
-    candidates = (
-        _of_onnx(read_onnx(path, root=root))
-        if kind is SourceKind.ONNX
-        else _of_weights(read_weights(path, root=root))
-    )
-    return ModelTensors(printable(str(path), 100), list(candidates), verify=verify)
+    found = [one for path in paths for one in _candidates(path, root)]
+    return ModelTensors(printable(", ".join(map(str, paths)), 100), found, verify=verify)
+
+
+def _candidates(path: str | Path, root: Path | None) -> Iterator[_Candidate]:
+    if source_kind(path) is SourceKind.ONNX:
+        return _of_onnx(read_onnx(path, root=root))
+    return _of_weights(read_weights(path, root=root))
 
 
 def _of_weights(weights: WeightFile) -> Iterator[_Candidate]:

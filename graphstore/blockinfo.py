@@ -15,7 +15,8 @@ from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import database_path, translated_errors
 from emergraph.graphstore.frames import fetch_arrays, fetch_frame
-from emergraph.graphstore.inplace import Matrix, TensorFiles, WantedTensor, edge_pieces, required_model
+from emergraph.graphstore.inplace import Matrix, edge_pieces
+from emergraph.graphstore.modelfiles import TensorFiles, WantedTensor, required
 from emergraph.graphstore.records import EdgeKind, Place
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.text import printable
@@ -171,7 +172,9 @@ class BlockEdges:
         graph: int,
         blocks: Sequence[BlockInfo],
         units: Mapping[int, range],
+        files: TensorFiles | None,
     ) -> None:
+        self._files = files
         self._connection = connection
         self._graph = graph
         self._path = path
@@ -273,7 +276,7 @@ class BlockEdges:
 
     @cached_property
     def _model(self) -> TensorFiles:
-        files = required_model(self._path)
+        files = required(self._files, self._path)
         files.expect(list(self._left_tensors.values()))
         return files
 

@@ -22,7 +22,8 @@ from emergraph.graphstore.text import printable
 
 _NAME = r'(?:\w+|"(?:[^"]|"")*")'
 _VIEW = re.compile(
-    rf"CREATE (?:TEMP(?:ORARY)? )?VIEW (?:{_NAME}\.)*{_NAME} ?(?P<columns>\([^()]*\) ?)?AS (?P<body>.*?);?\s*",
+    rf"CREATE (?:TEMP(?:ORARY)? )?VIEW (?:{_NAME}\.)*{_NAME} ?"
+    r"(?P<columns>\([^()]*\) ?)?AS (?P<body>.*?);?\s*",
     re.DOTALL,
 )
 _INDEX = re.compile(

@@ -1,28 +1,22 @@
 """Blocks whose edges stay in the model file: matrices that are views of tensors, and passes over them.
 
-Such a block says which entries of which tensor its matrix is. Whoever opens model files hands over something
-that finds tensors (`TensorFiles`); a store never makes anything open a path that is written in it. All passes
-go through a matrix in pieces, several at a time, and copy no tensor as a whole.
+Such a block says which entries of which tensor its matrix is (`Place`), and `modelfiles` finds the tensor.
+All passes go through a matrix in pieces, several at a time, and copy no tensor as a whole.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.errors import UsageError
 from emergraph.graphstore.arrays import FloatArray
 from emergraph.graphstore.ingest import as_float32
 from emergraph.graphstore.records import Place
-from emergraph.graphstore.text import printable
 
 PIECE_CELLS = 1 << 16
 """Entries that are looked at together: they fit a core's cache, and are too few for BLAS to start threads."""
@@ -35,72 +29,6 @@ Floats = NDArray[np.float64]
 EdgeArrays = dict[str, NDArray[np.generic]]
 _SIGN_OF_16_BITS = np.uint16(0x7FFF)
 _TWO_BYTES = frozenset({"float16", "bfloat16"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class WantedTensor:
-    """A tensor whose values stay in a model file, as a store knows it."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    sha256: str
-
-
-class TensorFiles(Protocol):
-    """An opened model: finds tensors by what a store knows of them."""
-
-    def expect(self, wanted: Sequence[WantedTensor]) -> None:
-        """Check what can be checked of all tensors that a graph has left in its model, before one is read.
-
-        Raises:
-            InvalidInputError: One is missing or differs.
-        """
-        ...
-
-    def values(self, wanted: WantedTensor) -> NDArray[np.generic]:
-        """Return the values, in C order, after checking them; no copy is made of what the file holds as such.
-
-        Raises:
-            InvalidInputError: The model has no such tensor, or one with other values.
-        """
-        ...
-
-
-_GIVEN: ContextVar[TensorFiles | None] = ContextVar("model files", default=None)
-
-
-@contextmanager
-def model_given(files: TensorFiles | None) -> Iterator[None]:
-    """Let graphs that are read in the block find the tensors that stayed in their model file."""
-    before = _GIVEN.set(files)
-    try:
-        yield
-    finally:
-        _GIVEN.reset(before)
-
-
-def given_model() -> TensorFiles | None:
-    """Return what finds tensors here; None where no model was given."""
-    return _GIVEN.get()
-
-
-def required_model(path: Path) -> TensorFiles:
-    """Return what finds tensors here.
-
-    Args:
-        path: The store that needs them, for the message.
-
-    Raises:
-        UsageError: No model was given.
-    """
-    files = given_model()
-    if files is None:
-        raise UsageError(
-            f"{printable(str(path))}: the weights of this graph stay in the model file, and are needed here: "
-            "add --model FILE (or the folder), what the graph was exported from"
-        )
-    return files
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import polars as pl
 
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError, StoreError, UsageError
+from emergraph.graphstore.modelfiles import given_model
 from emergraph.graphstore.storefile import check_place, wal_path
 from emergraph.memory import mebibytes, want_of_memory
 from emergraph.processes import watched_memory
@@ -42,6 +45,8 @@ class QueryLimits:
     """All by default."""
     rows: int = 10_000
     """Rows of the result; more are cut off."""
+    edges: int = 20_000_000
+    """Edges that are read from a model file; 16 bytes each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +63,9 @@ class QueryResult:
 def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | None = None) -> QueryResult:
     """Run one SELECT statement on a store.
 
-    The store is opened for reading only; other files, extensions, settings and functions that tell about the
-    machine are out of reach.
+    Of edges that stayed in a model file, those that the query can touch are read from the model that was
+    given (`modelfiles.model_given`). The store is opened for reading only; other files, extensions, settings
+    and functions that tell about the machine are out of reach.
 
     Raises:
         UsageError: The SQL is wrong, not one SELECT, or asks for what is not allowed.
@@ -74,6 +80,7 @@ def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | N
     if limits.time <= 0 or limits.memory <= 0 or limits.rows < 0:
         raise UsageError("limits of a query must be positive")
     request = {"path": str(Path(path).absolute()), "shown": str(path), "sql": sql, **asdict(limits)}
+    request["edges"] = None
     file = Path(path)
     check_place(file)
     note_input(file.stat(), file)  # a child opens it
@@ -83,14 +90,42 @@ def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | N
         open_store(
             file
         ).close()  # takes in what a killed command has left in the log; the child may not write
-    output, status = _run_child(json.dumps(request).encode(), limits)
+    status: dict[str, object] = {"edges": "in place"}
+    if given_model() is None:
+        output, status = _run_child(request, limits)
+    if "edges" in status:
+        with _edges_of(file, sql, limits) as descriptor:
+            output, status = _run_child({**request, "edges": descriptor}, limits, passed=descriptor)
     if "error" in status:
         raise _ERRORS.get(str(status["error"]), UsageError)(str(status["message"]))
     frame = pl.read_ipc_stream(output)
     return QueryResult(frame=_plain_integers(frame), truncated=bool(status["truncated"]))
 
 
-def _run_child(request: bytes, limits: QueryLimits) -> tuple[bytes, dict[str, object]]:
+@contextmanager
+def _edges_of(file: Path, sql: str, limits: QueryLimits) -> Iterator[int]:
+    """Make a file with the edges in place that a query can touch; yields its descriptor, -1 for none."""
+    import pyarrow as pa
+
+    from emergraph.graphstore.queriededges import read_queried
+    from emergraph.graphstore.store import open_store
+
+    with open_store(file) as store:
+        edges = read_queried(store, sql, limit=limits.edges)
+    if edges is None:
+        yield -1
+        return
+    with tempfile.TemporaryFile() as stream:
+        with pa.ipc.new_file(stream, edges.schema) as writer:
+            writer.write_table(edges)
+        stream.flush()
+        del edges
+        yield stream.fileno()
+
+
+def _run_child(
+    request: Mapping[str, object], limits: QueryLimits, *, passed: int = -1
+) -> tuple[bytes, dict[str, object]]:
     """Return what the child wrote and its status."""
     environment = {
         **os.environ,
@@ -100,7 +135,12 @@ def _run_child(request: bytes, limits: QueryLimits) -> tuple[bytes, dict[str, ob
     taken: list[int] = []
     # Only this interpreter and a module of this package run; the query travels on standard input.
     with subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        pass_fds=() if passed < 0 else (passed,),
     ) as child:
 
         def end(held: int) -> None:
@@ -109,7 +149,9 @@ def _run_child(request: bytes, limits: QueryLimits) -> tuple[bytes, dict[str, ob
 
         try:
             with watched_memory(child.pid, limits.memory, end):
-                output, talk = child.communicate(request, timeout=limits.time + _GRACE_SECONDS)
+                output, talk = child.communicate(
+                    json.dumps(request).encode(), timeout=limits.time + _GRACE_SECONDS
+                )
         except subprocess.TimeoutExpired as error:
             raise LimitError(
                 f"the query took more than {limits.time:g} s; simplify it or raise the time limit"

@@ -13,6 +13,7 @@ from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import fetch_frame
+from emergraph.graphstore.modelfiles import given_model
 from emergraph.graphstore.records import EdgeKind
 from emergraph.graphstore.text import printable
 
@@ -35,6 +36,8 @@ class GraphReader:
         self.path = path
         self.id = graph
         """Id of the graph within the store."""
+        self.files = given_model()
+        """What finds the tensors that stayed in the model file; None where no model was given."""
 
     @cached_property
     def summary(self) -> dict[str, object]:
@@ -238,7 +241,7 @@ class GraphReader:
         from emergraph.graphstore.blockinfo import BlockEdges, layer_units
 
         units = layer_units(self.connection, self.id)
-        return BlockEdges(self.connection, self.path, self.id, self._blocks, units)
+        return BlockEdges(self.connection, self.path, self.id, self._blocks, units, self.files)
 
     @cached_property
     def _blocks_by_id(self) -> "dict[int, BlockInfo]":

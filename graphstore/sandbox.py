@@ -6,6 +6,7 @@ as a line of JSON to standard error.
 
 import contextlib
 import json
+import mmap
 import os
 import resource
 import sys
@@ -19,18 +20,19 @@ import pyarrow as pa
 
 from emergraph.errors import EmergraphError, LimitError, UsageError
 from emergraph.graphstore.connection import connect, translate
-from emergraph.graphstore.definitions import check_foreign
+from emergraph.graphstore.definitions import check_foreign, shipped_views
 from emergraph.graphstore.schema import (
     SCHEMA_VERSION,
     migrations,
     show_as_current,
     stored_version,
 )
-from emergraph.graphstore.sql import compose
+from emergraph.graphstore.sql import compose, identifier
 from emergraph.graphstore.sqltree import check, one_line, parse
 from emergraph.graphstore.text import printable, storable
 from emergraph.memory import bound
 
+_EDGES = "emergraph_edges_in_place"
 MAX_RESULT_BYTES = 1 << 28
 
 _AS_TEXT = (
@@ -57,11 +59,13 @@ def answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
     """Write the rows of a query as an Arrow stream; return the status.
 
     Args:
-        request: path (absolute), shown (the path as the user gave it), sql, time, memory, threads, rows.
+        request: path (absolute), shown (the path as the user gave it), sql, time, memory, threads, rows, and
+            edges: descriptor of a file with edges of the model file, -1 for none of them, None for not known.
         output: Where to write.
 
     Returns:
-        {"truncated": bool}, or {"error": class, "message": line}.
+        {"truncated": bool}, {"edges": "in place"} where the edges of the model file are asked for first, or
+        {"error": class, "message": line}.
     """
     try:
         return _answer(request, output)
@@ -82,9 +86,13 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
         names = check_foreign(connection, path)
         if version is not None and version < SCHEMA_VERSION:
             show_as_current(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
-        _lock(connection, request)
         sql = storable(request["sql"])
         check(parse(sql), names)
+        if request["edges"] is not None:
+            _add_edges(connection, request["edges"])
+        elif has_edges_in_place(connection):
+            return {"edges": "in place"}
+        _lock(connection, request)
         sql = str(connection.extract_statements(sql)[0].query).strip().rstrip(";")
         timer = threading.Timer(request["time"], connection.interrupt)
         timer.daemon = True
@@ -93,6 +101,30 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
             return {"truncated": _write(connection, sql, request["rows"], output)}
         finally:
             timer.cancel()
+
+
+def has_edges_in_place(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether edges of some graph stay in its model file."""
+    asked = "SELECT 1 FROM blocks WHERE place_offset IS NOT NULL AND n_edges > 0 LIMIT 1"
+    return bool(connection.execute(asked).fetchall())
+
+
+def _add_edges(connection: duckdb.DuckDBPyConnection, descriptor: int) -> None:
+    """Show edges out of the model file, an Arrow file, as if the store held them."""
+    if descriptor < 0:
+        return
+    mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    edges = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+    store = identifier(str(connection.execute("SELECT current_database()").fetchall()[0][0]))
+    connection.register(_EDGES, edges)
+    connection.execute(
+        compose(
+            "CREATE TEMP VIEW connections AS SELECT * FROM {store}.main.connections UNION ALL FROM {edges}",
+            store=store,
+            edges=_EDGES,
+        )
+    )
+    connection.execute(shipped_views()["edges"].replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
 
 
 def _limit_process(memory: int) -> None:

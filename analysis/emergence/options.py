@@ -100,7 +100,7 @@ class ExtentOptions(Options):
     )
     model: Path | None = option(
         default=None,
-        help="The model of the graph, for --positions and nulls of weights.",
+        help="The model of the graph, for --positions, nulls of weights, and weights that stayed in it.",
         metavar="FILE",
         role=FileRole.MODEL,
     )
@@ -114,6 +114,11 @@ class ExtentOptions(Options):
         metavar="NAME|ID|full",
         form=NAME_OR_ID,
     )
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether the model is more than a place where weights have stayed."""
+        return self.full or self.positions
 
     def check(self) -> None:
         """Refuse inputs without a model that takes them.

@@ -8,8 +8,9 @@ import typer
 from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
-from emergraph.cli.storeargs import GraphChoice, StorePath
+from emergraph.cli.storeargs import GraphChoice, ModelChoice, StorePath
 from emergraph.options import FileRole
 
 SUFFIXES = {"graphml": ".graphml", "parquet": "", "edgelist": ".txt"}
@@ -32,6 +33,8 @@ def convert(
         FileRole.MAKES,
     ] = None,
     graph: GraphChoice = None,
+    model: ModelChoice,
+    links: Links,
     max_edges: Annotated[
         int | None,
         typer.Option(min=0, help="Maximum number of edges.  [default: 5 M for graphml, else none]"),
@@ -44,6 +47,7 @@ def convert(
     chosen = api.open_graph(store, graph)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in chosen.name).lstrip(".") or "graph"
     place = target or Path(f"{name}{SUFFIXES.get(to, '')}")
-    n_edges = chosen.convert(place, to, max_edges=max_edges)
+    with model.given(links):
+        n_edges = chosen.convert(place, to, max_edges=max_edges)
     facts = {"graph": chosen.name, "format": to, "target": str(place), "edges": n_edges}
     emit(View(facts=facts, document=facts), output)

@@ -16,6 +16,7 @@ from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, OutputFormat, emit, emit_text
+from emergraph.cli.storeargs import weights_of
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole, command_line
@@ -102,6 +103,14 @@ def diff(
     showing: Showing,
     matching: MatchOptions,
     inputs: InputWords,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="What a graph of a store was exported from, where its edges stayed there; once for each.",
+        ),
+        FileRole.MODEL,
+    ] = None,
     links: Links,
     writing: Writing,
 ) -> None:
@@ -116,6 +125,7 @@ def diff(
     from emergraph.analysis.comparison.difference import compare
 
     with (
+        weights_of(model, links),
         opened_graph(a, inputs, links) as ours,
         opened_graph(b, inputs, links) as theirs,
     ):
@@ -190,7 +200,9 @@ def opened_graph(text: str, inputs: InputWords, links: Links) -> "Iterator[Graph
                 input_shapes=_of(path, links, inputs.shapes()),
                 root=links.root,
             )
-            export_any(path, store, options=options)
+            summary = export_any(path, store, options=options)
+        if summary.in_place:
+            stack.enter_context(weights_of(path, links))
         yield stack.enter_context(open_store(folder / "model.duckdb")).graph()
 
 

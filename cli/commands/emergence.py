@@ -13,7 +13,7 @@ from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
-from emergraph.cli.storeargs import GraphChoice, StorePath
+from emergraph.cli.storeargs import GraphChoice, StorePath, Verify, weights_of
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def emergence(  # noqa: PLR0913 - a parameter for each group of options
     extent: ExtentOptions,
     conventions: EmergenceOptions,
     links: Links,
+    verify: Verify = False,
     save: Annotated[bool, typer.Option(help="Keep the result in the store.")] = True,
     output: Output,
 ) -> None:
@@ -53,24 +54,27 @@ def emergence(  # noqa: PLR0913 - a parameter for each group of options
     about: dict[str, Any] = {"rule": activity.rule, "trace": activity.trace, "save": save}
     single: dict[str, Any] = {"threshold": activity.threshold}
     common = {**about, "before": activity.before, "options": conventions}
-    if extent.positions:
-        found: object = chosen.emergence_positions(_needed(extent, links), **single, **about)
-    elif extent.full:
-        kinds = report.null_kinds(runs_model=extent.model is not None)
-        found = chosen.emergence_report(
-            reference=extent.reference,
-            report=replace(report, nulls=kinds),
-            files=_files(extent, links),
-            **single,
-            **common,
-        )
-    elif report.thresholds is not None:
-        found = chosen.emergence_sweep(report.grid, **common)
-    elif _has_interval(activity, report):
-        drawn: dict[str, Any] = {"draws": report.n_draws, "seed": report.seed}
-        found = chosen.emergence_interval(options=conventions, **drawn, **single, **about)
-    else:
-        found = chosen.emergence(reference=extent.reference, **single, **common)
+    if extent.model is not None and not extent.runs_model and not chosen.in_place:
+        raise UsageError("--model and --nulls are for null models: add --full")
+    with weights_of(extent.model, links, verify=verify):
+        if extent.positions:
+            found: object = chosen.emergence_positions(_needed(extent, links), **single, **about)
+        elif extent.full:
+            kinds = report.null_kinds(runs_model=extent.model is not None)
+            found = chosen.emergence_report(
+                reference=extent.reference,
+                report=replace(report, nulls=kinds),
+                files=_files(extent, links),
+                **single,
+                **common,
+            )
+        elif report.thresholds is not None:
+            found = chosen.emergence_sweep(report.grid, **common)
+        elif _has_interval(activity, report):
+            drawn: dict[str, Any] = {"draws": report.n_draws, "seed": report.seed}
+            found = chosen.emergence_interval(options=conventions, **drawn, **single, **about)
+        else:
+            found = chosen.emergence(reference=extent.reference, **single, **common)
     emit(result_view(found), output)
 
 
@@ -86,7 +90,7 @@ def _check(activity: ActivityOptions, report: ReportOptions, extent: ExtentOptio
         return
     if extent.full:
         return
-    if extent.model is not None or report.nulls is not None:
+    if report.nulls is not None:
         raise UsageError("--model and --nulls are for null models: add --full")
     if report.thresholds is not None:
         if report.draws is not None or activity.threshold is not None:

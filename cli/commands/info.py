@@ -28,6 +28,7 @@ def info(store: StorePath, *, graph: GraphChoice = None, output: Output) -> None
         about: dict[str, Any] = dict(chosen.summary)
         layers, traces, metrics = chosen.layers(), chosen.traces(), chosen.metrics()
         operations, blocks = chosen.operations(), chosen.blocks()
+    in_place = int(blocks.filter(pl.col("place_offset").is_not_null())["n_edges"].sum())
     opaque = operations.filter(traced_as="opaque")
     by_kind = blocks.group_by("kind", maintain_order=True).agg(n_edges=pl.col("n_edges").sum())
     kinds = dict(by_kind.iter_rows())
@@ -36,6 +37,7 @@ def info(store: StorePath, *, graph: GraphChoice = None, output: Output) -> None
         "units": about["n_units"],
         "neurons": about["n_neurons"],
         "edges": about["n_edges"],
+        **({"edges in the file": in_place} if in_place else {}),
         "edges by kind": [f"{count:,} {kind}" for kind, count in kinds.items()],
         "parameters": about["n_parameters"],
         "parameters understood": percent(about["n_parameters_understood"], about["n_parameters"]),
@@ -48,6 +50,13 @@ def info(store: StorePath, *, graph: GraphChoice = None, output: Output) -> None
     }
     notes = list(about["warnings"])
     notes += [f"not understood: {row['op']} {row['name']}: {row['reason']}" for row in opaque.to_dicts()]
-    document = {**about, "edges_by_kind": kinds, "layers": layers, "traces": traces, "not_understood": opaque}
+    document = {
+        **about,
+        "edges_in_place": in_place,
+        "edges_by_kind": kinds,
+        "layers": layers,
+        "traces": traces,
+        "not_understood": opaque,
+    }
     short = layers.select("id", "name", "op", "kind", "depth", "n_units", "n_params", "n_zeros", "dtype")
     emit(View(rows=short, facts=facts, document=document, notes=notes), output)

@@ -10,7 +10,7 @@ from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
-from emergraph.cli.storeargs import GraphChoice, StorePath
+from emergraph.cli.storeargs import GraphChoice, StorePath, Verify, weights_of
 from emergraph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ def check_together(runs: RunOptions, keeping: Keeping) -> None:
         raise UsageError(f"{kept} needs --model FILE, the file that the graph was exported from")
 
 
+def runs_onnx(runs: RunOptions) -> bool:
+    """Whether the model can be run: an ONNX file. Others are for weights that stayed in them."""
+    from emergraph.exporters.sources import SourceKind, source_kind
+
+    return runs.inputs is not None or (runs.model is not None and source_kind(runs.model) is SourceKind.ONNX)
+
+
 def given_files(runs: RunOptions, links: Links) -> "ModelFiles | ModuleData | None":
     """The library's description of what is run; None without a model."""
     samples: dict[str, Any] = {"inputs": runs.inputs, "labels": runs.labels}
@@ -52,7 +59,7 @@ def given_files(runs: RunOptions, links: Links) -> "ModelFiles | ModuleData | No
             root=links.root,
             **samples,
         )
-    if runs.model is None:
+    if runs.model is None or not runs_onnx(runs):
         return None
     from emergraph.analysis.modelruns.files import ModelFiles
 
@@ -83,6 +90,7 @@ def prune(  # noqa: PLR0913 - a parameter for each group of options
     runs: RunOptions,
     keeping: Keeping,
     links: Links,
+    verify: Verify = False,
     save: Annotated[bool, typer.Option(help="Keep the table in the store.")] = True,
     output: Output,
 ) -> None:
@@ -92,9 +100,10 @@ def prune(  # noqa: PLR0913 - a parameter for each group of options
     check_together(runs, keeping)
     chosen = api.open_graph(store, graph)
     if runs.sensitivity:
-        layers = chosen.prune_sensitivity(
-            options.for_layers(), trace=activity.trace, save=save, files=given_files(runs, links)
-        )
+        with weights_of(runs.model, links, verify=verify):
+            layers = chosen.prune_sensitivity(
+                options.for_layers(), trace=activity.trace, save=save, files=given_files(runs, links)
+            )
         emit(result_view(layers), output)
         return
 
@@ -104,15 +113,16 @@ def prune(  # noqa: PLR0913 - a parameter for each group of options
         emit(result_view(result), output)
 
     to_file = output.out is not None  # then it comes together with what is written
-    result = chosen.prune(
-        options,
-        trace=activity.trace,
-        rule=activity.rule,
-        threshold=activity.threshold,
-        save=save,
-        files=given_files(runs, links),
-        write=keeping,
-        before_commit=show if to_file else None,
-    )
+    with weights_of(runs.model, links, verify=verify):
+        result = chosen.prune(
+            options,
+            trace=activity.trace,
+            rule=activity.rule,
+            threshold=activity.threshold,
+            save=save,
+            files=given_files(runs, links),
+            write=keeping,
+            before_commit=show if to_file else None,
+        )
     if not to_file:
         show(result)

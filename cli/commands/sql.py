@@ -10,8 +10,9 @@ import typer
 from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
+from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
-from emergraph.cli.storeargs import StorePath
+from emergraph.cli.storeargs import ModelChoice, StorePath
 from emergraph.errors import UsageError
 
 
@@ -22,6 +23,10 @@ class QueryChoices:
     rows: Annotated[
         int, typer.Option(min=0, help="Maximum number of rows; further rows are cut off, with a note.")
     ] = 10_000
+    edge_limit: Annotated[
+        int,
+        typer.Option(min=0, help="Maximum number of edges that are read from the model file."),
+    ] = 20_000_000
 
 
 @command(
@@ -31,6 +36,7 @@ class QueryChoices:
     emergraph sql net.duckdb - < question.sql
     emergraph sql net.duckdb --recipe hubs
     emergraph sql net.duckdb --recipe list
+    emergraph sql llm.duckdb "SELECT sum(l1) FROM edges WHERE block = 3" --model llm
     """,
     limits=Limits(time_limit="60s", memory_limit="2GiB"),
 )
@@ -46,12 +52,15 @@ def sql(
         typer.Option(metavar="NAME", help="Ask a question of docs/recipes.md instead; `list` names them."),
     ] = None,
     choices: QueryChoices,
+    model: ModelChoice,
+    links: Links,
     limits: Limits,
     output: Output,
 ) -> None:
     """Run one SELECT statement on a store.
 
-    It cannot write, reach other files or change settings, and it stops at its limits.
+    It cannot write, reach other files or change settings, and it stops at its limits. With --model, edges
+    that stayed in the model file are there, too; those of blocks that the query cannot touch are not read.
     """
     from emergraph.graphstore.query import QueryLimits, run_query
 
@@ -60,9 +69,12 @@ def sql(
         return
     notes: list[str] = []
     text = _text(query, recipe, notes)
-    taken = QueryLimits(time=limits.seconds, memory=limits.memory_bytes, rows=choices.rows)
+    taken = QueryLimits(
+        time=limits.seconds, memory=limits.memory_bytes, rows=choices.rows, edges=choices.edge_limit
+    )
     try:
-        result = run_query(store, text, limits=taken)
+        with model.given(links):
+            result = run_query(store, text, limits=taken)
     except UsageError as error:
         told = _with_command(error)
         if told is error:

@@ -14,7 +14,7 @@ from emergraph.quiet import silence
 from emergraph.version import __version__
 
 if TYPE_CHECKING:
-    from emergraph.api import Graph, Store, audit, export, information, landscape
+    from emergraph.api import Graph, Store, audit, export, information, landscape, with_model
     from emergraph.api import open_store as open  # noqa: A004 - emergraph.open reads like the built-in
     from emergraph.errors import EmergraphError
     from emergraph.exporters.pytorch.recorder import record
@@ -30,6 +30,7 @@ __all__ = [
     "landscape",
     "open",
     "record",
+    "with_model",
 ]
 
 silence()
@@ -43,6 +44,7 @@ _HOMES = {
     "information": ("emergraph.api", "information"),
     "landscape": ("emergraph.api", "landscape"),
     "open": ("emergraph.api", "open_store"),
+    "with_model": ("emergraph.api", "with_model"),
     "record": ("emergraph.exporters.pytorch.recorder", "record"),
 }
 """Where each public name lives; it is imported when it is first used, so that `import emergraph` is cheap."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import ml_dtypes
@@ -62,7 +63,7 @@ def mlp(
 ) -> dict[str, Array]:
     """Tensors of dense layers, as torch names them."""
     tensors: dict[str, Array] = {}
-    for k, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for k, (n_in, n_out) in enumerate(pairwise(sizes)):
         tensors[f"fc{k}.weight"] = sparse_weights((n_out, n_in), seed=seed + k, dtype=dtype, zeros=zeros)
         tensors[f"fc{k}.bias"] = sparse_weights((n_out,), seed=seed + 100 + k, dtype=dtype, zeros=0)
     return tensors

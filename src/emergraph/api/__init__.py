@@ -5,7 +5,17 @@ polars frames, results as frozen dataclasses with `to_dict()`.
 """
 
 from emergraph.api.graph import Graph
-from emergraph.api.models import audit, export, information, landscape
+from emergraph.api.models import audit, export, information, landscape, with_model
 from emergraph.api.store import Store, open_graph, open_store
 
-__all__ = ["Graph", "Store", "audit", "export", "information", "landscape", "open_graph", "open_store"]
+__all__ = [
+    "Graph",
+    "Store",
+    "audit",
+    "export",
+    "information",
+    "landscape",
+    "open_graph",
+    "open_store",
+    "with_model",
+]

@@ -33,6 +33,12 @@ class GraphHandle:
         with open_file(self.path) as opened:
             yield opened.graph(self.id)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether edges stay in the model file, which analyses then need: see `emergraph.with_model`."""
+        with self._reader() as reader:
+            return any(block.place is not None for block in reader.blocks_info())
+
     def analyse(self, analysis: str, *options: "Options", save: bool = True) -> Any:  # noqa: ANN401
         """Run an analysis by its name, built in or of a plug-in; return its result.
 

@@ -1,6 +1,7 @@
 """From model files: graphs, landscapes, information."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from emergraph.api.handle import Progress
 from emergraph.commandfiles import one_command
 from emergraph.graphstore.store import open_store as open_file
 from emergraph.graphstore.storefile import check_place
+from emergraph.options import member
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,31 @@ if TYPE_CHECKING:
     from emergraph.exporters.sources import SourceOptions
 
 
+@contextmanager
+def with_model(model: str | Path, *, root: str | Path | None = None, verify: bool = False) -> Iterator[None]:
+    """Let graphs find the weights that stayed in a model file, in a `with` block.
+
+    Args:
+        model: The file or folder that they were exported from, wherever it is now: tensors are matched by
+            their checksums.
+        root: Folder inside which files of the model may be symbolic links.
+        verify: Check all tensors of a graph before the first is used, instead of each when it is read.
+
+    Raises:
+        InvalidInputError: The file is not a model that can be read.
+        UnsafeInputError: The file asks for something that is refused.
+
+    Example:
+        >>> with emergraph.with_model("llm"):  # doctest: +SKIP
+        ...     emergraph.open("llm.duckdb").graph().emergence()
+    """
+    from emergraph.exporters.modeltensors import open_model
+    from emergraph.graphstore.modelfiles import model_given
+
+    with model_given(open_model(model, root=None if root is None else Path(root), verify=verify)):
+        yield
+
+
 def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
     model: "str | Path | torch.nn.Module | torch.export.ExportedProgram",
     store: str | Path,
@@ -35,6 +62,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
     inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     source: "SourceOptions | None" = None,
+    edges: str = "auto",
     force: bool = False,
     any_name: bool = False,
     root: str | Path | None = None,
@@ -53,6 +81,8 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         inputs: Values of inputs of the small run that decides shapes and branches.
         input_shapes: Shapes of such inputs.
         source: Wiring of a weight file, weights of a factory, where to keep the ONNX file of a module.
+        edges: "stored", "in-place" for edges that stay in the file (see `with_model`), or "auto", which
+            leaves them there in large models.
         force: Write the graph even if the store holds one of the same file and settings.
         any_name: Let a new store have a name that does not end in .duckdb or .db.
         root: Folder inside which files of the model may be symbolic links, as in a download cache.
@@ -70,6 +100,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         MissingExtraError: The model needs an optional library; the message holds the pip command.
     """
     from emergraph.exporters.export import ExportOptions
+    from emergraph.exporters.placements import EdgePlacement
     from emergraph.exporters.runtime.limits import RunLimits
     from emergraph.exporters.sources import SourceOptions, export_any
 
@@ -77,6 +108,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         name=name,
         inputs=inputs or {},
         input_shapes=input_shapes or {},
+        edges=member(EdgePlacement, edges, "edges"),
         force=force,
         root=None if root is None else Path(root),
         run_limits=limits or RunLimits(),
