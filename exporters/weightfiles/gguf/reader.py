@@ -101,7 +101,7 @@ def _add(info: TensorInfo, data: memoryview, contents: Contents) -> None:
     if info.type in PLAIN:
         dtype = PLAIN[info.type]
         reader = packed_reader(data, dtype, shape)
-        contents.add_tensor(LazyTensor(name=info.name, dtype=dtype, shape=shape, _read=reader))
+        contents.add_tensor(LazyTensor(name=info.name, dtype=dtype, shape=shape, _read=reader, _is_view=True))
         return
     block = BLOCKS[info.type]
     if not block.decoded:
@@ -110,7 +110,9 @@ def _add(info: TensorInfo, data: memoryview, contents: Contents) -> None:
     stored = (*shape[:-1], shape[-1] // block.values * block.n_bytes)
     reader = packed_reader(data, "uint8", stored)
     blocks = Blocks(block, shape, reader)
-    contents.add_tensor(LazyTensor(name=info.name, dtype="uint8", shape=stored, blocks=blocks, _read=reader))
+    contents.add_tensor(
+        LazyTensor(name=info.name, dtype="uint8", shape=stored, blocks=blocks, _read=reader, _is_view=True)
+    )
 
 
 def split_parts(path: Path, weights: WeightFile, limits: WeightLimits) -> list[str] | None:
@@ -150,7 +152,6 @@ def read_split(
             holds a tensor that another one has (SHARD-CONFLICT).
         UnsafeInputError: A part leads outside (SHARD-OUTSIDE).
     """
-    digest = hashlib.sha256()
     tensors: dict[str, LazyTensor] = {}
     parts: list[WeightFile] = []
     for number, name in enumerate(names):
@@ -165,7 +166,6 @@ def read_split(
         if twice is not None:
             raise refusal("SHARD-CONFLICT", f"{shown} has it, and a part before it, too", printable(twice))
         tensors.update(part.tensors)
-        digest.update(part.sha256.encode())
         parts.append(part)
     first = parts[0]
     n_tensors = len(tensors) + sum(len(part.skipped) for part in parts)
@@ -174,7 +174,8 @@ def read_split(
         raise refusal("GGUF-SPLIT", f"the parts hold {n_tensors} tensors; the first one says {expected}")
     return replace(
         first,
-        sha256=digest.hexdigest(),
+        digest=lambda: hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest(),
+        files={name: content for part in parts for name, content in part.files.items()},
         size=sum(part.size for part in parts),
         tensors=tensors,
         metadata={**first.metadata, "parts": names},
