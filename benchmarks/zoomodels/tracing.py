@@ -36,6 +36,7 @@ from emergraph.graphstore.records import (
     Kernels,
     Layer,
     MatrixKernels,
+    Place,
     UnitColumns,
 )
 
@@ -69,12 +70,13 @@ class KeepingSink(CountingSink):
         dst_units: IntArray,
         weights: FloatArray,
         kernels: MatrixKernels | None = None,
+        place: Place | None = None,
     ) -> int:
         """Keep the entries that are edges."""
         i, j = np.nonzero(weights if kernels is None else kernels.n_params)
         src, dst = np.asarray(src_units)[i], np.asarray(dst_units)[j]
         self.edges.append(Edges(block, src.astype(np.int32), dst.astype(np.int32)))
-        return super().write_matrix(block, src_units, dst_units, weights, kernels)
+        return super().write_matrix(block, src_units, dst_units, weights, kernels, place)
 
     def write_edges(
         self,

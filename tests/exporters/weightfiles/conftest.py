@@ -194,7 +194,7 @@ class Recorder:
         self.blocks, self.matrices, self.edges = {}, {}, {}
         self.layers, self.units, self.tensors, self.operations = [], [], {}, []
 
-    def write_matrix(self, block, src_units, dst_units, weights, kernels=None):
+    def write_matrix(self, block, src_units, dst_units, weights, kernels=None, place=None):
         assert block.id == len(self.blocks)
         assert weights.shape == (src_units.size, dst_units.size)
         self.blocks[block.id] = block
