@@ -4,16 +4,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.audit.dead import dead
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.identity import Identity, identity_of
 from emergraph.analysis.audit.kinds import SUPERSEDED, About, Grade, Section, kind_of
 from emergraph.analysis.audit.numbers import numbers
+from emergraph.analysis.audit.redundant import redundant
 from emergraph.analysis.audit.size import Size, size_of
 from emergraph.analysis.audit.subject import Given, Subject, opened, run_subject
+from emergraph.errors import UnsafeInputError, UsageError
 from emergraph.exporters.onnxfile import Finding, Severity
+
+if TYPE_CHECKING:
+    from emergraph.analysis.audit.writing import Smaller
 
 SHARE_OF_RUNS = 0.25
 """Part of the budget that running the samples may take."""
@@ -41,6 +46,8 @@ class AuditResult:
     seconds: float
     accepted: int = 0
     """Findings that the baseline left out."""
+    smaller: "Smaller | None" = None
+    """What was left out of a model that was written."""
 
     @property
     def refused(self) -> bool:
@@ -72,6 +79,7 @@ class AuditResult:
             "findings": [finding.to_dict() for finding in self.findings],
             "accepted": self.accepted,
             "left_out": dict(self.left_out),
+            "written": None if self.smaller is None else self.smaller.to_dict(),
             "notes": list(self.notes),
             "seconds": round(self.seconds, 2),
         }
@@ -80,6 +88,7 @@ class AuditResult:
 STEPS: dict[Section, Step] = {
     Section.DEAD: lambda subject, _end: dead(subject),
     Section.NUMBERS: lambda subject, _end: numbers(subject),
+    Section.REDUNDANT: lambda subject, _end: redundant(subject),
 }
 """What is looked at, in this order, after the file itself was checked."""
 
@@ -90,6 +99,8 @@ def audit_model(
     *,
     seconds: float = 60.0,
     baseline: frozenset[str] = frozenset(),
+    write: Path | None = None,
+    also_tested: bool = False,
 ) -> AuditResult:
     """Audit a model.
 
@@ -98,12 +109,17 @@ def audit_model(
         given: Inputs to run it on; random ones by default.
         seconds: Budget. What is begun is finished; the rest is named.
         baseline: Fingerprints of findings that are accepted.
+        write: Where to write a model without what is proved to be dispensable.
+        also_tested: Leave out, too, what was silent on all inputs given.
 
     Raises:
         InvalidInputError: There is no such file.
+        UsageError: No smaller model can be written, or it does not agree with the original.
         LimitError: A limit of memory or time was hit.
     """
     given = given or Given()
+    if also_tested and not (given.inputs and write):
+        raise UsageError("--also tested goes with --inputs FILE.npz and --write SMALLER.onnx")
     begin = time.monotonic()
     with opened(model, given) as subject:
         found = [of_check(finding) for finding in subject.checks]
@@ -122,6 +138,9 @@ def audit_model(
             size = size_of(subject)
             if subject.network is not None:
                 found = [finding for finding in found if finding.id not in SUPERSEDED]
+        smaller = None
+        if write is not None:
+            smaller = _written(subject, given, found, write, also_tested=also_tested)
     kept = [finding for finding in found if finding.fingerprint not in baseline]
     return AuditResult(
         path=str(model),
@@ -134,7 +153,18 @@ def audit_model(
         notes=tuple(subject.notes),
         seconds=time.monotonic() - begin,
         accepted=len(found) - len(kept),
+        smaller=smaller,
     )
+
+
+def _written(
+    subject: Subject, given: Given, findings: Sequence[AuditFinding], out: Path, *, also_tested: bool
+) -> "Smaller":
+    from emergraph.analysis.audit.writing import write_smaller
+
+    if subject.refused:
+        raise UnsafeInputError(f"nothing was written: {subject.checks[0].line()}")
+    return write_smaller(subject, given, findings, out, also_tested=also_tested)
 
 
 def of_check(finding: Finding) -> AuditFinding:

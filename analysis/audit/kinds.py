@@ -66,16 +66,17 @@ _PROVED, _TESTED, _SUSPECTED = Grade.PROVED, Grade.TESTED, Grade.SUSPECTED
 _Row = tuple[str, Severity, Grade, About, str, str]
 
 _CUT = "--write SMALLER.onnx leaves them out"
+_CUT_UNITS = "--write SMALLER.onnx leaves out those whose channels nothing else needs"
 _DEAD: tuple[_Row, ...] = (
     (
         *("DEAD-UNREACHED", _WARNING, _PROVED, _NETWORK),
         "No input reaches the units: each has one value, whatever the inputs are.",
-        f"Put their values into the biases behind them: {_CUT}.",
+        f"Put their values into the biases behind them: {_CUT_UNITS}.",
     ),
     (
         *("DEAD-UNREAD", _WARNING, _PROVED, _NETWORK),
         "No path leads from the units to an output.",
-        f"Remove them: {_CUT}.",
+        f"Remove them: {_CUT_UNITS}.",
     ),
     (
         *("DEAD-OUTPUT", _WARNING, _PROVED, _NETWORK),

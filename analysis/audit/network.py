@@ -170,6 +170,11 @@ class Network:
         widths = tuple(part.shape[1] for part in parts)
         return LayerWeights(layer, np.concatenate(parts, axis=1), widths, tuple(tensors))
 
+    def all_weights(self) -> dict[int, LayerWeights]:
+        """The weights of every layer whose units can be compared, by layer."""
+        found = {layer.id: self.weights(layer) for layer in self.weight_layers()}
+        return {layer: held for layer, held in found.items() if held is not None}
+
     def _kernels(self, table: BlockTable, layer: UnitLayer) -> Floats | None:
         if table.block.tensor is None or not self._fits(table, layer):
             return None

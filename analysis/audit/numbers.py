@@ -84,12 +84,17 @@ def tensor_facts(subject: Subject) -> Iterator[TensorFacts]:
             n=int(values.size),
             nonfinite=int(values.size - np.count_nonzero(finite)),
             subnormal=int(np.count_nonzero((size > 0) & (size < normal))),
-            at_limit=int(np.count_nonzero(size == largest)) if values.size > 1 else 0,
-            beyond_float16=int(np.count_nonzero(finite & (size > FLOAT16_MAX))) if dtype != "float16" else 0,
+            at_limit=_some(size == largest),
+            beyond_float16=_some(finite & (size > FLOAT16_MAX)),
         )
 
 
 _WIDENED = frozenset({"bfloat16"})
+
+
+def _some(chosen: NDArray[np.bool_]) -> int:
+    """How many are chosen; a single number is a setting, such as what a mask adds, and no weight."""
+    return int(np.count_nonzero(chosen)) if chosen.size > 1 else 0
 
 
 def _parameters(network: Network) -> frozenset[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.audit.activity import Activity, run_samples
 from emergraph.analysis.audit.control import note_decisions
-from emergraph.analysis.audit.network import Network
+from emergraph.analysis.audit.network import LayerWeights, Network
 from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.atomic import together
 from emergraph.errors import EmergraphError, InvalidInputError
@@ -119,6 +119,20 @@ class OnnxSubject:
         return _closure(graph.node, [value.name for value in graph.output])
 
     @cached_property
+    def has_bfloat16(self) -> bool:
+        """Whether any tensor is of bfloat16, which runs as float32 here."""
+        flat = self.run.flat
+        stored = {proto.data_type for proto in flat.initializers.values()}
+        cast = {a.i for node in flat.nodes for a in node.attribute if a.name in ("to", "dtype")}
+        given = {value.element_type for value in flat.inputs}
+        return onnx.TensorProto.BFLOAT16 in stored | cast | given
+
+    @cached_property
+    def maker_of(self) -> Mapping[str, onnx.NodeProto]:
+        """The operation that makes each tensor."""
+        return {name: node for node in self.run.flat.nodes for name in node.output if name}
+
+    @cached_property
     def consumers(self) -> Mapping[str, list[int]]:
         """By tensor, the operations that read it; -1 for an output of the model."""
         found: dict[str, list[int]] = {}
@@ -163,6 +177,11 @@ class Subject:
     """Of the samples that were run, samples first; None where the model was not run."""
     n_samples: int = 0
     notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def weights_by_layer(self) -> "dict[int, LayerWeights]":
+        """The weights of every layer whose units can be compared, by layer."""
+        return {} if self.network is None else self.network.all_weights()
 
     @property
     def refused(self) -> bool:

@@ -96,6 +96,17 @@ def _facts(result: AuditResult) -> dict[str, object]:
         parts += [f"{name} {bytes_text(n)}" for name, n in size.bytes_by_dtype.items()]
         parts += [] if size.flops is None else [f"{size.flops:.3g} FLOPs for one sample"]
         facts["size"] = ", ".join(parts)
+    if (written := result.smaller) is not None:
+        gone = written.values_before - written.values_after
+        said = ", ".join(f"{id_} {n}" for id_, n in written.applied.items()) or "nothing"
+        sizes = f"{bytes_text(written.bytes_before)} -> {bytes_text(written.bytes_after)}"
+        facts["written"] = (
+            f"{gone:,} values fewer, {sizes}; "
+            f"left out: {said}; agrees within {written.difference:.2g} on {count(written.n_inputs, 'input')}"
+            f"{', bit by bit' if written.bitwise else ''}"
+        )
+        if written.branches:
+            facts["branches"] = f"the written model holds only those taken: {', '.join(written.branches)}"
     if result.n_inputs:
         facts["inputs"] = f"{result.n_inputs} {'given' if result.inputs_given else 'random'}"
     return facts

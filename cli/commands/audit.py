@@ -1,6 +1,7 @@
 """`emergraph audit`: what is in a model file, what is wrong with it, and what may go."""
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from emergraph.analysis.audit.subject import Given
 
 
+class Also(StrEnum):
+    """What a written model lacks besides what is proved to be dispensable."""
+
+    TESTED = "tested"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Auditing:
     """How an audit is made."""
@@ -32,6 +39,17 @@ class Auditing:
         Path | None,
         typer.Option(metavar="FILE.json", help="Leave out the findings of this audit, which are accepted."),
     ] = None
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SMALLER.onnx", help="Write the model without what is proved to be dispensable."
+        ),
+        FileRole.WRITES,
+    ] = None
+    also: Annotated[
+        Also | None,
+        typer.Option(help="Leave out what is tested, too: units that were silent on all of --inputs."),
+    ] = None
     full: Annotated[bool, typer.Option("--full", help="Print all findings, not the first ten.")] = False
     seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0
 
@@ -42,6 +60,8 @@ class Auditing:
     emergraph audit model.onnx --inputs samples.npz --fail-on error
     emergraph audit model.onnx --format json --out audit.json
     emergraph audit model.onnx --baseline audit.json
+    emergraph audit model.onnx --write smaller.onnx
+    emergraph audit model.onnx --inputs samples.npz --write smaller.onnx --also tested
     """,
     limits=LONG,
 )
@@ -67,7 +87,12 @@ def audit(
 
     accepted = frozenset() if how.baseline is None else read_baseline(how.baseline)
     result = audit_model(
-        str(model), _given(how, words, links), seconds=parse_seconds(how.budget), baseline=accepted
+        str(model),
+        _given(how, words, links),
+        seconds=parse_seconds(how.budget),
+        baseline=accepted,
+        write=how.write,
+        also_tested=how.also is not None,
     )
     _show(_with_commands(result), output, full=how.full)
     if result.at_least(how.fail_on):

@@ -1,0 +1,249 @@
+"""Writing a smaller model without what is dispensable, after running it beside the original."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from emergraph.analysis.audit.finding import AuditFinding
+from emergraph.analysis.audit.kinds import Grade
+from emergraph.analysis.audit.merging import Merger, merges_of
+from emergraph.analysis.audit.redundant import chains, is_foldable_norm, is_identity
+from emergraph.analysis.audit.simplify import Simplifier, n_elements
+from emergraph.analysis.audit.subject import Given, OnnxSubject, Subject
+from emergraph.analysis.modelruns.files import ReplacedSource
+from emergraph.analysis.pruning.channels.unneeded import channel_groups
+from emergraph.analysis.pruning.modelruns import file_bytes, model_outputs
+from emergraph.analysis.pruning.smaller import Shrinker
+from emergraph.atomic import write_atomically
+from emergraph.errors import LimitError, UsageError
+from emergraph.exporters.nodes import depends_on
+from emergraph.exporters.operations import spec_of
+from emergraph.exporters.runtime.assembly import assemble
+from emergraph.exporters.runtime.flatten import flatten
+from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.exporters.runtime.quoting import quoted
+from emergraph.exporters.runtime.sources import InMemorySource
+
+Array = NDArray[np.generic]
+
+MAX_BYTES = (1 << 31) - 1
+BOUND = 1e-4
+"""Outputs agree where |a - b| <= BOUND * max(1, max |a|), element by element."""
+METADATA = "emergraph.audit"
+"""Key of the model's metadata that says what was left out because it was tested."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smaller:
+    """What a smaller model that was written lacks."""
+
+    applied: dict[str, int]
+    """By id of the finding, how many units, operations or tensors went."""
+    values_before: int
+    """Elements of all constants of the model as it runs, those that nothing reads included."""
+    values_after: int
+    bytes_before: int
+    bytes_after: int
+    n_inputs: int
+    """Samples on which it agreed with the original."""
+    difference: float
+    """Largest difference of an output element, over the largest of its output (at least 1)."""
+    bitwise: bool
+    branches: Sequence[str]
+    """Branches of If operations that it holds alone."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def write_smaller(
+    subject: Subject, given: Given, findings: Sequence[AuditFinding], out: Path, *, also_tested: bool = False
+) -> Smaller:
+    """Write a model without what the findings prove to be dispensable, if it agrees with the original.
+
+    Args:
+        subject: What was audited.
+        given: What it was run on.
+        findings: Of the audit.
+        out: The file.
+        also_tested: Cut units, too, that were silent on all inputs given; the file says so.
+
+    Raises:
+        UsageError: The model cannot be written smaller, or the result does not agree.
+        LimitError: It does not fit one ONNX file.
+    """
+    onnx_subject = subject.onnx
+    if onnx_subject is None:
+        raise UsageError("--write needs operations to write: only ONNX files, modules and folders have them")
+    chosen = [f for f in findings if f.grade is Grade.PROVED or (also_tested and f.id == "DEAD-SILENT")]
+    model, applied = smaller_model(subject, onnx_subject, chosen)
+    difference, bitwise, n = agreement(onnx_subject, model, given)
+    is_exact = bitwise or not _is_coded(onnx_subject)
+    _check(onnx_subject, difference, is_exact=is_exact, also_tested=also_tested)
+    tested = [f for f in chosen if f.grade is Grade.TESTED] if applied.get("DEAD-SILENT") else []
+    if tested or not is_exact:
+        _note(model, tested, n)
+    content = model.SerializeToString()
+    if len(content) > MAX_BYTES:
+        raise LimitError("the smaller model is larger than 2 GiB, which one ONNX file cannot hold")
+    write_atomically(out, content)
+    before = sum(int(np.prod(p.dims)) for p in onnx_subject.run.flat.initializers.values())
+    return Smaller(
+        applied=applied,
+        values_before=before,
+        values_after=n_elements(model),
+        bytes_before=file_bytes(onnx_subject.file),
+        bytes_after=len(content),
+        n_inputs=n,
+        difference=difference,
+        bitwise=bitwise,
+        branches=onnx_subject.run.flat.branches,
+    )
+
+
+def smaller_model(
+    subject: Subject, onnx_subject: OnnxSubject, findings: Sequence[AuditFinding]
+) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """Return the model without what findings name, and by id how much went."""
+    run, flat = onnx_subject.run, onnx_subject.run.flat
+    shrinker = Shrinker(run, onnx_subject.source)
+    operations = _operations(subject)
+    merger = Merger(onnx_subject, shrinker.channels, channel_groups(shrinker.channels), operations)
+    applied: dict[str, int] = {}
+    for finding in findings:
+        done = sum(merger.apply(merge) for merge in merges_of([finding]))
+        if done:
+            applied[finding.id] = applied.get(finding.id, 0) + done
+    replaced = {id(flat.initializers[name]): values for name, values in merger.replaced.items()}
+    shrinker = Shrinker(run, ReplacedSource(onnx_subject.source, replaced))
+    model, unneeded = shrinker.smaller({})
+    made = [r.out for r in shrinker.channels.readers if r.out is not None and not r.depthwise]
+    channels = np.unique(np.concatenate(made)) if made else np.empty(0, np.int64)
+    cut = int((~unneeded.keeps(channels)).sum()) if len(channels) else 0
+    merged = sum(applied.values())
+    if cut > merged:
+        applied["DEAD-UNREACHED or DEAD-UNREAD"] = cut - merged
+    _keep_metadata(model, onnx_subject.file.model)
+    _simplify(model, onnx_subject, applied)
+    spare = sum(f.id in ("DEAD-INITIALIZER", "UNUSED-BULK") and len(f.tensors) for f in findings)
+    if spare:
+        applied["DEAD-INITIALIZER or UNUSED-BULK"] = spare
+    return model, applied
+
+
+def _operations(subject: Subject) -> dict[str, str]:
+    """By layer, the operation whose weights make its units."""
+    if subject.network is None:
+        return {}
+    names = dict(subject.network.layers.select("id", "name").iter_rows())
+    weights = subject.network.blocks.filter(subject.network.blocks["kind"] == "weight")
+    return {str(names[layer]): str(op) for op, layer in weights.select("name", "layer").iter_rows()}
+
+
+def _simplify(model: onnx.ModelProto, subject: OnnxSubject, applied: dict[str, int]) -> None:
+    nodes = subject.run.flat.nodes
+    simplifier = Simplifier(model)
+    same = frozenset(node.name for node in nodes if is_identity(subject, node))
+    norms = frozenset(node.name for node in nodes if is_foldable_norm(subject, node))
+    pairs = [(a.name, b.name) for a, b, _ in chains(subject)]
+    steps = {
+        "IDENTITY-OPERATION": lambda: simplifier.drop_identities(same),
+        "FOLDABLE-NORM": lambda: simplifier.fold_norms(norms),
+        "LINEAR-CHAIN": lambda: simplifier.fold_chains(pairs),
+        "STORED-TWICE": simplifier.store_once,
+    }
+    for id_, step in steps.items():
+        if done := step():
+            applied[id_] = done
+    simplifier.finish()
+
+
+def _keep_metadata(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+    model.metadata_props.extend(original.metadata_props)
+    model.doc_string = original.doc_string
+    model.graph.doc_string = original.graph.doc_string
+
+
+def _note(model: onnx.ModelProto, tested: Sequence[AuditFinding], n_inputs: int) -> None:
+    text: dict[str, Any] = {
+        "grade": str(Grade.TESTED),
+        "n_inputs": n_inputs,
+        "agreement": f"|a - b| <= {BOUND:g} max(1, max |a|)",
+    }
+    if tested:
+        text["cut"] = {layer: list(units) for f in tested for layer, units in f.units.items()}
+        text["active_at_most"] = max(float(f.evidence["active_at_most"]) for f in tested)
+    model.metadata_props.add(key=METADATA, value=json.dumps(text))
+
+
+def agreement(subject: OnnxSubject, model: onnx.ModelProto, given: Given) -> tuple[float, bool, int]:
+    """Run both models on the samples; return the largest difference, whether all is equal, and samples.
+
+    Outputs that depend on random numbers are left out.
+
+    Raises:
+        UsageError: All outputs do.
+    """
+    flat, source = subject.run.flat, InMemorySource(model)
+    small = flatten(model, read_tensor=source.array)
+    drawn = [name for node in flat.nodes if spec_of(node).is_random for name in node.output if name]
+    chance = depends_on(flat.nodes, drawn)
+    names = [name for name in flat.outputs if name not in chance]
+    if not names:
+        raise UsageError("every output depends on random numbers: no model can be shown to agree with it")
+    wanted = {value.name for value in small.inputs}
+    with ModelProcess(given.limits) as process:
+        process.load(assemble(flat, names, subject.source))
+        expected = model_outputs(process, subject.prepared, names)
+        process.load(assemble(small, names, source))
+        found = model_outputs(process, subject.prepared, names, only=wanted)
+    worst = max((elementwise(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)
+    bitwise = all(_same_bits(a, b) for a, b in zip(expected, found, strict=True))
+    return worst, bitwise, subject.prepared.samples.n
+
+
+def elementwise(a: Array, b: Array) -> float:
+    """The largest |a - b| over max(1, max |a|); infinite where shapes, types, integers or NaNs differ."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    if a.dtype.kind != "f":
+        return 0.0 if np.array_equal(a, b) else float("inf")
+    if not a.size:
+        return 0.0
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0.0, np.abs(x - y))
+    finite = np.abs(x[np.isfinite(x)])
+    scale = max(1.0, float(finite.max(initial=0.0)))
+    return float(np.nan_to_num(gap, nan=np.inf).max()) / scale
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
+
+
+def _is_coded(subject: OnnxSubject) -> bool:
+    return any(subject.codes.is_coded(tensor) for tensor in subject.run.flat.initializers)
+
+
+def _check(subject: OnnxSubject, difference: float, *, is_exact: bool, also_tested: bool) -> None:
+    name = quoted(subject.file.name)
+    if difference > BOUND:
+        raise UsageError(
+            f"{name}: the smaller model's outputs differ by {difference:.3g} of their size, more than "
+            f"{BOUND:g}; nothing was written; please report this"
+        )
+    if not is_exact and not also_tested:
+        raise UsageError(
+            f"{name}: the model is quantized, and the smaller one's outputs are not equal bit by bit (they "
+            f"differ by {difference:.3g} of their size), so that this is tested and not proved; nothing was "
+            "written: give --inputs FILE.npz and --also tested"
+        )
