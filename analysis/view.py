@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
+BRIEF_ROWS = 10
+"""Rows of a table that people see unless they ask for all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
     """A result, ready to be shown in any format."""
 
+    finding: str = ""
+    """What the result says, in a plain sentence, and what to do about it; the first line that people see."""
     rows: "pl.DataFrame | None" = None
     """The table: all there is in CSV and Parquet. None for a result that is one record."""
     details: "pl.DataFrame | None" = None
@@ -25,6 +30,8 @@ class View:
     """What a person should know besides; goes to stderr."""
     columns: Sequence[str] = ()
     """Columns of the table that people see, in tables and Markdown; all of them where it is empty."""
+    brief: "Sequence[pl.DataFrame] | None" = None
+    """The tables that people see unless they ask for all: the rows and columns that matter. None: all."""
 
     def table(self) -> "pl.DataFrame":
         """The rows for CSV and Parquet."""
@@ -32,12 +39,45 @@ class View:
 
         return pl.DataFrame([_record(self.document)]) if self.rows is None else self.rows
 
-    def shown(self) -> "list[pl.DataFrame]":
-        """The tables below the facts, for people."""
+    def shown(self, *, full: bool = True) -> "list[pl.DataFrame]":
+        """The tables below the facts, for people.
+
+        Args:
+            full: All rows and columns, not only those that matter.
+        """
+        if not full and self.brief is not None:
+            return [frame for frame in self.brief if frame.height]
         rows = self.rows
-        if rows is not None and self.columns:
+        if rows is not None and self.columns and (not full or self.brief is None):
             rows = rows.select(self.columns)
         return [frame for frame in (rows, self.details) if frame is not None]
+
+    def left_out(self) -> str:
+        """What `--full` would show besides, in words; empty where that is nothing."""
+        brief, whole = self.shown(full=False), self.shown()
+        if self.brief is None or _cells(brief) == _cells(whole):
+            return ""
+        rows = " + ".join(str(frame.height) for frame in whole)
+        return f"--full shows everything: {rows} rows, {max(frame.width for frame in whole)} columns"
+
+
+def first_and_last(frame: "pl.DataFrame", rows: int = BRIEF_ROWS) -> "pl.DataFrame":
+    """Return the rows at both ends of a table that is longer than `rows`."""
+    if frame.height <= rows:
+        return frame
+    return frame.head((rows + 1) // 2).vstack(frame.tail(rows // 2))
+
+
+def evenly(frame: "pl.DataFrame", rows: int = BRIEF_ROWS) -> "pl.DataFrame":
+    """Return rows of a curve at even distances, the first and the last among them."""
+    if frame.height <= rows:
+        return frame
+    places = {round(i * (frame.height - 1) / (rows - 1)) for i in range(rows)}
+    return frame[sorted(places)]
+
+
+def _cells(frames: "Sequence[pl.DataFrame]") -> int:
+    return sum(frame.height * frame.width for frame in frames)
 
 
 def _record(document: object) -> dict[str, object]:

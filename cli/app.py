@@ -219,10 +219,14 @@ def _flattened(function: Callable[..., object], limits: Limits | None = None) ->
             continue
         fields = _option_parameters(typing.cast("type", hint), limits if hint is Limits else None)
         taken = {*plain, *(one.name for one in parameters)}
+        there = {flag: one.name for one in parameters for flag in _flags(one)}
         options = [_apart(field, parameter.name, taken) for field in fields]
-        names = {option.name: field.name for option, field in zip(options, fields, strict=True)}
+        names = {}
+        for option, field in zip(options, fields, strict=True):
+            same = next((there[flag] for flag in _flags(option) if flag in there), None)
+            names[same or option.name] = field.name  # a flag that two groups declare is one, for both
+            parameters += [] if same else [option]
         groups[parameter.name] = (typing.cast("type", hint), names)
-        parameters.extend(options)
     asked = next((name for name, (group, _) in groups.items() if group is Limits), None)
     if asked is None and limits is not None:
         options = _option_parameters(Limits, limits)
@@ -243,8 +247,12 @@ def _flattened(function: Callable[..., object], limits: Limits | None = None) ->
             return run(values)
 
     def run(values: dict[str, object]) -> object:
-        for name, (group, names) in groups.items():
-            values[name] = _made(group, {field: values.pop(option) for option, field in names.items()})
+        made = {
+            name: _made(group, {field: values[option] for option, field in names.items()})
+            for name, (group, names) in groups.items()
+        }
+        read = {option for _, names in groups.values() for option in names}
+        values = {name: value for name, value in values.items() if name not in read} | made
         given = values[asked] if asked else values.pop(_OWN_LIMITS, None)
         if not isinstance(given, Limits):
             return function(**values)
@@ -262,6 +270,22 @@ def _flattened(function: Callable[..., object], limits: Limits | None = None) ->
 def _apart(field: inspect.Parameter, group: str, taken: Collection[str]) -> inspect.Parameter:
     """The parameter of a field, with another name where its own is taken: the option has its flag anyway."""
     return field.replace(name=f"{group}_{field.name}") if field.name in taken else field
+
+
+def _flags(parameter: inspect.Parameter) -> list[str]:
+    """The words that stand for a parameter on the command line, such as --out."""
+    infos = getattr(parameter.annotation, "__metadata__", ())
+    words = [
+        word
+        for info in infos
+        if isinstance(info, typer.models.OptionInfo)
+        for word in (
+            info.default,
+            *(info.param_decls or ()),
+        )  # within Annotated, the first word is its default
+        if isinstance(word, str)
+    ]
+    return [flag for word in words for flag in word.split("/") if flag.startswith("--")]
 
 
 def _option_parameters(group: type, defaults: object = None) -> list[inspect.Parameter]:

@@ -3,6 +3,7 @@
 import errno
 import gc
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ from emergraph.cli.links import note_arguments, refusal_text
 from emergraph.cli.output import reader_may_leave, say, use_tolerant_streams
 from emergraph.cli.streams import open_closed_streams
 from emergraph.cli.supervision import library_output, out_of_memory_line, supervised
-from emergraph.errors import EmergraphError, ExitCode, LimitError, StoreError, UsageError
+from emergraph.errors import EmergraphError, ExitCode, LimitError, NotAStoreError, StoreError, UsageError
 from emergraph.leftovers import remove_leftovers
 from emergraph.memory import OUT_OF_MEMORY, ran_out_of_memory
 from emergraph.plugins import switch_off
-from emergraph.safetext import shorten
+from emergraph.safetext import escape_controls, shorten
 
 _PACKAGES = re.compile(r"/[^\s'\"]*/(?:site|dist)-packages/")
 _CHARACTERS = 1000
@@ -97,6 +98,8 @@ def _report(error: BaseException) -> ExitCode:
 
 def _line_and_code(error: BaseException) -> tuple[str, ExitCode]:
     match error:
+        case NotAStoreError():
+            message, code = _what_it_is(error), error.exit_code
         case LimitError() | UsageError():
             message, code = str(error), error.exit_code
         case EmergraphError() if not ran_out_of_memory(error.__cause__):
@@ -110,6 +113,25 @@ def _line_and_code(error: BaseException) -> tuple[str, ExitCode]:
         case _:
             message, code = _of_others(error)
     return message, code
+
+
+def _what_it_is(error: NotAStoreError) -> str:
+    """The line about a file that is no store: what it is, and the command that makes a store of a model."""
+    from emergraph.exporters.formats import Reader, format_of
+    from emergraph.exporters.weightfiles.files import map_file
+
+    name = escape_controls(str(error.path))
+    try:
+        found = format_of(error.path.name, map_file(error.path, name).content)
+    except (OSError, ValueError, EmergraphError):
+        return str(error)
+    if found.reader not in (Reader.ONNX, Reader.WEIGHTS):
+        return str(error)
+    words = f"emergraph export {shlex.quote(name)} {shlex.quote(error.path.stem + '.duckdb')}"
+    return (
+        f"{name}: {found.title}, where a store is expected; make one with: {words} (or a page of everything: "
+        f"emergraph report {shlex.quote(name)})"
+    )
 
 
 def _of_others(error: BaseException) -> tuple[str, ExitCode]:

@@ -54,6 +54,9 @@ class Output:
         typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout."),
         FileRole.WRITES,
     ] = None
+    full: Annotated[
+        bool, typer.Option("--full", help="Show all rows and columns, not only those that matter.")
+    ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bar on stderr.")] = (
         False
     )
@@ -85,10 +88,12 @@ def emit(view: View, output: Output) -> None:
         UsageError: Parquet was asked for on a terminal, or the folder of --out does not exist.
         LimitError: The disk is full.
     """
-    for note in view.notes:
+    people = output.resolved_format in (OutputFormat.TABLE, OutputFormat.MARKDOWN)
+    more = view.left_out() if people and not output.full else ""
+    for note in (*view.notes, *([more] if more else [])):
         say(f"Note: {note}", output)
     if output.out is not None:
-        _write(_encoded(view, output.resolved_format), output.out, output)
+        _write(_encoded(view, output), output.out, output)
         return
     with reader_may_leave():
         _print(view, output)
@@ -128,17 +133,17 @@ def _print(view: View, output: Output) -> None:
     if chosen is OutputFormat.PARQUET:
         if sys.stdout.isatty():
             raise UsageError("Parquet is binary and stdout is a terminal: add --out FILE.parquet")
-        sys.stdout.buffer.write(_encoded(view, chosen))
+        sys.stdout.buffer.write(_encoded(view, output))
     elif chosen is OutputFormat.TABLE and sys.stdout.isatty():
         _print_rich(view, output)
     else:
-        sys.stdout.write(_encoded(view, chosen).decode())
+        sys.stdout.write(_encoded(view, output).decode())
 
 
-def _encoded(view: View, chosen: OutputFormat) -> bytes:
+def _encoded(view: View, output: Output) -> bytes:
     from emergraph.cli import jsonform, tables
 
-    match chosen:
+    match output.resolved_format:
         case OutputFormat.PARQUET:
             buffer = io.BytesIO()
             view.table().write_parquet(buffer)
@@ -149,9 +154,11 @@ def _encoded(view: View, chosen: OutputFormat) -> bytes:
         case OutputFormat.CSV:
             return tables.csv_text(view.table()).encode()
         case OutputFormat.MARKDOWN:
-            return tables.markdown_text(view.facts, view.shown()).encode()
+            return tables.markdown_text(
+                view.facts, view.shown(full=output.full), finding=view.finding
+            ).encode()
         case OutputFormat.TABLE:
-            return tables.plain_text(view.facts, view.shown()).encode()
+            return tables.plain_text(view.facts, view.shown(full=output.full), finding=view.finding).encode()
 
 
 def _print_rich(view: View, output: Output) -> None:
@@ -160,8 +167,9 @@ def _print_rich(view: View, output: Output) -> None:
     from emergraph.cli.tables import rich_parts
 
     console = Console(markup=False, highlight=False, emoji=False)
-    frames = view.shown()
-    for part in rich_parts(view.facts, [frame.head(TERMINAL_ROWS) for frame in frames]):
+    frames = view.shown(full=output.full)
+    shortened = [frame.head(TERMINAL_ROWS) for frame in frames]
+    for part in rich_parts(view.facts, shortened, finding=view.finding):
         console.print(part)
     longest = max((frame.height for frame in frames), default=0)
     if longest > TERMINAL_ROWS:

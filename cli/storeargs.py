@@ -1,5 +1,6 @@
 """Arguments that many commands share: the store and the choice of a graph."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ import typer
 from emergraph.cli.links import Links
 from emergraph.errors import UsageError
 from emergraph.options import FileRole
+from emergraph.outputs import DUCKDB_MAGIC
+from emergraph.paths import read_head
+from emergraph.safetext import escape_controls
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store, a DuckDB file.")]
 
@@ -86,3 +90,20 @@ class ResultStore:
 def name_or_id(text: str | None) -> str | int | None:
     """Return what a user gave for a trace: a number is an id."""
     return int(text) if text is not None and text.isdecimal() else text
+
+
+def refuse_store(model: str | Path, command: str) -> None:
+    """Refuse a store where a command runs a model: a graph cannot be run.
+
+    Raises:
+        UsageError: It is a DuckDB file.
+    """
+    at, magic = DUCKDB_MAGIC
+    path = Path(model)
+    if not path.is_file() or read_head(path, at + len(magic))[at:] != magic:
+        return
+    name = escape_controls(path.name)
+    raise UsageError(
+        f"{name}: a store, where `{command}` runs a model file; give the model that was exported into it: "
+        f"emergraph {command} MODEL --store {shlex.quote(name)}"
+    )

@@ -174,9 +174,10 @@ def _align(texts: Iterable[str], width: int, *, right: bool) -> list[str]:
     return padded
 
 
-def plain_text(facts: Facts, frames: "Sequence[pl.DataFrame]") -> str:
-    """Return summary lines and aligned tables as text without any styling, one line per row."""
-    parts = [plain_facts(facts), *map(_plain_table, frames)]
+def plain_text(facts: Facts, frames: "Sequence[pl.DataFrame]", *, finding: str = "") -> str:
+    """Return a finding, summary lines and aligned tables as text without any styling, one line per row."""
+    first = [escape_controls(finding)] if finding else []
+    parts = [first, plain_facts(facts), *map(_plain_table, frames)]
     return "\n".join("".join(f"{line}\n" for line in part) for part in parts if part)
 
 
@@ -196,7 +197,9 @@ def _plain_table(frame: "pl.DataFrame") -> list[str]:
     return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
-def rich_parts(facts: Facts, frames: "Sequence[pl.DataFrame]") -> "list[RenderableType]":
+def rich_parts(
+    facts: Facts, frames: "Sequence[pl.DataFrame]", *, finding: str = ""
+) -> "list[RenderableType]":
     """Return the same for a terminal. Cells are `Text`, so that nothing in them is read as markup."""
     from rich.table import Table
     from rich.text import Text
@@ -204,7 +207,8 @@ def rich_parts(facts: Facts, frames: "Sequence[pl.DataFrame]") -> "list[Renderab
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         grid.add_row(Text(name, style="bold"), Text(fact_text(value)))
-    return [*([grid] if facts else []), *(_rich_table(frame) for frame in frames if frame.width)]
+    first = [Text(escape_controls(finding), style="bold")] if finding else []
+    return [*first, *([grid] if facts else []), *(_rich_table(frame) for frame in frames if frame.width)]
 
 
 def _rich_table(frame: "pl.DataFrame") -> "RenderableType":
@@ -219,9 +223,10 @@ def _markdown_cell(text: str) -> str:
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 
 
-def markdown_text(facts: Facts, frames: "Sequence[pl.DataFrame]") -> str:
-    """Return facts as a list and rows as Markdown tables; markup and HTML in names stay text."""
+def markdown_text(facts: Facts, frames: "Sequence[pl.DataFrame]", *, finding: str = "") -> str:
+    """Return a finding, facts as a list, rows as Markdown tables; markup and HTML in names stay text."""
     parts = [
+        [_markdown_cell(escape_controls(finding))] if finding else [],
         [f"- {name}: {_markdown_cell(fact_text(value))}" for name, value in facts.items()],
         *map(_markdown_table, frames),
     ]

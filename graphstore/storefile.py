@@ -8,7 +8,7 @@ looked at before, and DuckDB is asked afterwards which file it has open.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emergraph.errors import InvalidInputError, StoreError, UsageError
+from emergraph.errors import InvalidInputError, NotAStoreError, StoreError, UsageError
 from emergraph.graphstore.text import printable
 from emergraph.outputs import DUCKDB_MAGIC, LOG_SUFFIXES
 from emergraph.paths import NotRegularError, kind_of, read_head
@@ -95,8 +95,10 @@ def _check_content(path: Path, name: str) -> None:
     if not head:
         raise StoreError(f"{name}: an empty file, not an emergraph store; remove it and export again")
     if head[at:] != magic:
-        raise StoreError(
-            f"{name}: not an emergraph store, and not a DuckDB file; give one that `emergraph export` created"
+        raise NotAStoreError(
+            f"{name}: not an emergraph store, and not a DuckDB file; give one that `emergraph export` "
+            "created",
+            path=path,
         )
     _check_logs(path, name)
 

@@ -93,7 +93,8 @@ class ExtentOptions(Options):
     """What is said beside E, and the model for what needs it to run."""
 
     full: bool = option(
-        default=False, help="Sweep, interval, null models and baselines too; with --model nulls of weights."
+        default=False,
+        help="Sweep, interval, null models and baselines too, with all rows; with --model nulls of weights.",
     )
     positions: bool = option(
         default=False, help="Count between all positions of a convolutional network; needs --model."

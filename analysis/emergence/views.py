@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from emergraph.analysis.view import View
+from emergraph.analysis.view import View, evenly, first_and_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.trajectory import Stopping, Trajectory
 
 
+LARGEST_WRITTEN_OUT = 10**15
+"""Counts below it are shown with all digits."""
+LEVEL = 0.05
+"""Below it, a p value tells E apart from a null model."""
+BRIEF_PARTS = ("step", "emergence_", "metric_")
+"""Beginnings of the columns of a trajectory that matter."""
 RELATIVE = ("per_param", "per_dense_param", "per_density")
 
 
@@ -68,13 +74,37 @@ def count_view(result: "EmergenceResult") -> View:
         )
     layers = ["layer", "name", "kind", "n_units", "n_active", "n_inactive"]
     layers += [f"start_{count.interior}" for count in result.counts]
+    rows = pl.DataFrame(counts, infer_schema_length=None)
+    details = result.layers.select(layers)
     return View(
-        rows=pl.DataFrame(counts, infer_schema_length=None),
-        details=result.layers.select(layers),
+        finding=_count_finding(result),
+        rows=rows,
+        details=details,
+        brief=[rows, first_and_last(details.filter(pl.col("n_active") + pl.col("n_inactive") > 0))],
         facts=facts,
         document=result.to_dict(),
         notes=result.notes()[2:],
     )
+
+
+def _count_finding(result: "EmergenceResult") -> str:
+    """E in words, beside what it is to be compared with."""
+    count = result.counts[0]
+    exact = count.exact
+    small = exact is not None and exact < LARGEST_WRITTEN_OUT
+    said = (
+        f"E = {f'{exact:,}' if small else magnitude_text(count.emergence)}: paths from {result.n_inactive:,} "
+        f"inactive to {result.n_active:,} active units through {count.interior} ones"
+    )
+    if result.printed is not None:
+        said += f"; fully connected layers would have {magnitude_text(result.printed.emergence)}"
+    return f"{said}. --full compares it with null models."
+
+
+def magnitude_text(magnitude: "Magnitude") -> str:
+    """A count for a sentence, by its power of ten where it is too large to say anything else."""
+    value = magnitude.value
+    return f"{value:.6g}" if value < LARGEST_WRITTEN_OUT else f"10^{magnitude.log10:.2f}"
 
 
 def value_of(magnitude: "Magnitude | None") -> float | None:
@@ -85,7 +115,14 @@ def value_of(magnitude: "Magnitude | None") -> float | None:
 def sweep_view(sweep: "ThresholdSweep") -> View:
     """E at every threshold, its maximum, and the range where it is above half of that."""
     facts: dict[str, object] = {"activity": sweep.rule} | _sweep_facts(sweep)
-    return View(rows=sweep.frame, facts=facts, document=sweep.to_dict())
+    best = sweep.summaries[0]
+    finding = (
+        f"E is largest, {best.maximum.value:.4g}, at a threshold of {best.threshold_at_maximum:.4g} "
+        f"(interior {best.interior}, {sweep.frame['threshold'].n_unique()} thresholds)."
+    )
+    return View(
+        finding=finding, rows=sweep.frame, brief=[evenly(sweep.frame)], facts=facts, document=sweep.to_dict()
+    )
 
 
 def _sweep_facts(sweep: "ThresholdSweep") -> dict[str, object]:
@@ -120,7 +157,15 @@ def interval_view(result: "BootstrapResult") -> View:
         }
         for found in result.ranges
     ]
-    return View(rows=pl.DataFrame(rows), facts=facts, document=result.to_dict())
+    first = result.ranges[0]
+    what = f"{100 * result.level:g} % interval" if first.is_interval else "a spread, no interval"
+    low, high = ("-" if end is None else f"{end:.4g}" for end in _ends(first).values())
+    return View(
+        finding=f"E = {first.observed.value:.4g} ({low} to {high}, {what}) over {result.n_samples} samples.",
+        rows=pl.DataFrame(rows),
+        facts=facts,
+        document=result.to_dict(),
+    )
 
 
 def report_view(report: "EmergenceReport") -> View:
@@ -175,12 +220,39 @@ def report_view(report: "EmergenceReport") -> View:
         for comparison in null.comparisons
     ]
     return View(
+        finding=_report_finding(report),
         rows=pl.DataFrame(rows, infer_schema_length=None),
         details=pl.DataFrame(nulls, infer_schema_length=None) if nulls else None,
         facts=facts,
         document=report.to_dict(),
         notes=notes,
     )
+
+
+def _report_finding(report: "EmergenceReport") -> str:
+    """E beside its null models: which of them it is told apart from, and on which side."""
+    interior = report.sweep.summaries[0].interior
+    found = [
+        (null.kind.value.replace("_", " "), comparison)
+        for null in report.nulls
+        for comparison in null.comparisons
+        if str(comparison.interior) == str(interior)
+    ]
+    value = report.result.count(str(interior)).emergence if report.result is not None else None
+    said = "E" if value is None else f"E = {magnitude_text(value)}"
+    if not found:
+        return f"{said}, interior {interior}; no null model could be drawn, see the notes."
+    told = []
+    for name, comparison in found:
+        p = comparison.p_two_sided
+        if comparison.degenerate:
+            side = "does not vary under"
+        elif p > LEVEL:
+            side = "not told apart from"
+        else:
+            side = "above" if (comparison.z or 0.0) > 0 else "below"
+        told.append(f"{side} {name}" + ("" if comparison.degenerate else f" (p = {p:.2g})"))
+    return f"{said}, interior {interior}: {'; '.join(told)}."
 
 
 def _report_row(report: "EmergenceReport", interior: str) -> dict[str, object]:
@@ -235,7 +307,6 @@ def trajectory_view(result: "Trajectory") -> View:
         "runs": ", ".join(name or "-" for name in result.runs),
         "snapshots": result.frame.height,
         "metric": result.options.metric,
-        "verdict": result.verdict,
     }
     for stopping in result.stoppings:
         where = f" of {stopping.training}" if len(result.runs) > 1 else ""
@@ -244,10 +315,14 @@ def trajectory_view(result: "Trajectory") -> View:
     correlations = [c.row() for c in result.correlations]
     several = ("training",) if len(result.runs) > 1 else ()
     parts = ("step", "emergence_", "per_density_", "activity_s", "weight_sparsity", "metric_", "change_")
+    columns = [name for name in result.frame.columns if name.startswith((*several, *parts))]
+    short = [name for name in columns if name.startswith((*several, *BRIEF_PARTS))]
     return View(
+        finding=f"{result.verdict[:1].upper()}{result.verdict[1:]}",
         rows=result.frame,
-        columns=[name for name in result.frame.columns if name.startswith((*several, *parts))],
+        columns=columns,
         details=pl.DataFrame(correlations, infer_schema_length=None) if correlations else None,
+        brief=[evenly(result.frame.select(short))],
         facts=facts,
         document=result.to_dict(),
         notes=result.left_out,

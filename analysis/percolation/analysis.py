@@ -14,7 +14,7 @@ from emergraph.analysis.percolation.options import (
     PairColumns,
     PercolationOptions,
 )
-from emergraph.analysis.view import View
+from emergraph.analysis.view import BRIEF_ROWS, View
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.optionforms import TableForm
 
@@ -108,6 +108,8 @@ FROM percolation WHERE run = {run} ORDER BY series = 'observed' DESC, series""",
 
 SHOWN_POINTS = 20
 """Points of the curve that people see."""
+CLEAR = 3.0
+"""Distance from a null model, in its standard deviations over a few seeds, that is called a difference."""
 
 
 def _run(at: "GraphAccess", order: OrderOptions, options: PercolationOptions) -> "PercolationResult":
@@ -136,6 +138,25 @@ def _rows(result: "PercolationResult") -> dict[str, "pl.DataFrame"]:
     return {THRESHOLDS.name: thresholds, CURVE.name: result.curve(), BY_BLOCK.name: blocks}
 
 
+def _finding(result: "PercolationResult") -> str:
+    """Where the network grows together, and whether its weights have anything to do with it."""
+    observed = result.observed
+    share = f"{100 * observed.threshold / result.n_edges:.3g} %" if result.n_edges else "-"
+    said = f"The network grows together at {observed.threshold:,.0f} of {result.n_edges:,} edges ({share})"
+    shuffled = next((row for row in result.comparisons() if row["null"] != "random"), None)
+    if shuffled is None:
+        return f"{said}; without a null model (--nulls 5) that says little."
+    z = shuffled["z"]
+    if not isinstance(z, float):
+        return f"{said}; the null model '{shuffled['null']}' does not vary here, so nothing can be compared."
+    null = next(series for series in result.series if series.name == shuffled["null"])
+    beside = f"{null.threshold:,.0f} where the weights are {shuffled['null']}"
+    if abs(z) < CLEAR:
+        return f"{said}, against {beside}: no clear difference (z = {z:.2g})."
+    order = "earlier" if z < 0 else "later"
+    return f"{said}, {order} than the {beside} (z = {z:.2g})."
+
+
 def _show(result: "PercolationResult") -> View:
     facts: dict[str, object] = {
         "graph": result.graph,
@@ -162,9 +183,12 @@ def _show(result: "PercolationResult") -> View:
         notes.append(f"some keys are equal: their order is random, over {n_seeds} seed{'s' * (n_seeds > 1)}")
     curve = result.curve().filter(series="observed").drop("series")
     every = max(1, curve.height // SHOWN_POINTS)
+    series = result.summary()
     return View(
-        rows=result.summary(),
+        finding=_finding(result),
+        rows=series,
         details=curve.gather_every(every),
+        brief=[series.select("series", "threshold", "low", "high", "share", "half_reach", "n_seeds")],
         facts=facts,
         document=result.to_dict(),
         notes=notes,
@@ -252,9 +276,16 @@ def _show_concepts(result: "ConceptResult") -> View:
     notes = [f"{result.n_left_out} rows lack an entry and are left out"] if result.n_left_out else []
     every = max(1, result.curve.height // SHOWN_POINTS)
     shown = result.curve.drop("random_spread_low", "random_spread_high", "observations", strict=False)
+    details = shown.gather_every(every) if result.classes.height == 1 else result.classes
+    side = "above" if result.relative > 1 else "below"
     return View(
+        finding=f"{result.n_pairs:,} distinct pairs, {result.relative:.3g} times the percolation threshold, "
+        f"{side} it; {share} of the unseen pairs can be inferred.",
         rows=result.thresholds,
-        details=shown.gather_every(every) if result.classes.height == 1 else result.classes,
+        details=details,
+        brief=[result.thresholds]
+        if result.classes.height == 1
+        else [result.thresholds, details.head(BRIEF_ROWS)],
         facts=facts,
         document=result.to_dict(),
         notes=notes,
@@ -313,7 +344,14 @@ def _show_transition(result: "TrainingResult") -> View:
         notes.append(result.statement)
     else:
         notes.append("no exponent: it needs at least three runs, of two sizes, that have a transition")
+    finding = f"{len(result.fits)} runs give no exponent: three with a transition, of two sizes, would."
+    if (power := result.exponent) is not None:
+        finding = (
+            f"The transition moves with |E||K| to the power {power.exponent:.3g} ({power.low:.3g} to "
+            f"{power.high:.3g}); the predicted 0.5 is {power.verdict} at a margin of {power.margin:g}."
+        )
     return View(
+        finding=finding,
         rows=result.runs(),
         details=result.exponent_table() if result.exponents else None,
         facts=facts,

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from emergraph.analysis.view import View
+from emergraph.analysis.view import View, evenly, first_and_last
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import polars as pl
 
     from emergraph.analysis.pruning.sensitivity import SensitivityResult
     from emergraph.analysis.pruning.whatif import PruningResult
@@ -18,6 +20,14 @@ SHOWN = (
     *("log10_path_norm_l1", "emergence_active", "emergence_any", "edge_form_active"),
 )
 """Columns for people; CSV, JSON and Parquet have all."""
+
+BRIEF = (
+    *("level", "seed", "kept_parameters", "disconnected_outputs", "new_dead_units", "emergence_active"),
+    *("relative_mse", "argmax_agreement", "accuracy"),
+)
+"""Columns that people see unless they ask for all."""
+AGREES = 0.99
+"""Share of inputs with the same decision from which a model is said to answer the same."""
 
 RAN = (
     *("divergence_kl", "relative_mse", "argmax_agreement", "accuracy", "base_accuracy"),
@@ -46,7 +56,72 @@ def what_if_view(result: "PruningResult") -> View:
     if first := _first_disconnected(result):
         facts["disconnected"] = f"from level {first:g} on nothing leads from an input to an output"
     shown = SHOWN + tuple(name for name in RAN if result.frame[name].null_count() < result.frame.height)
-    return View(rows=result.frame, facts=facts, document=result.to_dict(), notes=result.notes, columns=shown)
+    return View(
+        finding=_what_if_finding(result),
+        rows=result.frame,
+        facts=facts,
+        document=result.to_dict(),
+        notes=result.notes,
+        columns=shown,
+        brief=[_levels_that_matter(result.frame)],
+    )
+
+
+def _what_if_finding(result: "PruningResult") -> str:
+    """How far pruning goes before an output is cut off, and what is not known."""
+    frame, options = result.frame, result.options
+    what = "units" if options.pruning_unit == "unit" else "parameters"
+    whole = frame.filter((frame["disconnected_outputs"] == 0) & ~frame["disconnected"])
+    if options.where:
+        lost = int(frame["disconnected_outputs"].max() or 0)  # type: ignore[arg-type]
+        lost_text = "no output is" if not lost else f"{lost} output{'s are' if lost > 1 else ' is'}"
+        said = f"Without the {what} of the predicate, {lost_text} cut off"
+    elif not whole.height:
+        said = "An output is cut off at every level"
+    else:
+        level = float(whole["level"].max())  # type: ignore[arg-type]
+        share = f"{100 * level:.3g} %"
+        said = f"Up to {share} of the {what} can go by {options.criterion} before an output is cut off"
+        if (first := _first_cut(frame)) is not None:
+            said += f" (the first at {100 * first:.3g} %)"
+    if frame["argmax_agreement"].null_count() == frame.height:
+        return f"{said}. What the outputs do is not measured: give --model FILE --inputs FILE.npz."
+    same = frame.filter(frame["argmax_agreement"] >= AGREES)
+    kept = f"{100 * float(same['level'].max()):.3g} %" if same.height else "no level"  # type: ignore[arg-type]
+    return f"{said}; decisions stay the same on {100 * AGREES:g} % of the inputs up to {kept}."
+
+
+def _first_cut(frame: "pl.DataFrame") -> float | None:
+    cut = frame.filter((frame["disconnected_outputs"] > 0) | frame["disconnected"])["level"]
+    return float(cut.min()) if cut.len() else None  # type: ignore[arg-type]
+
+
+def _levels_that_matter(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """Ten levels with the columns to decide by; where nothing reaches an output, a remark instead of E."""
+    import polars as pl
+
+    shown = [name for name in BRIEF if name in frame.columns and frame[name].null_count() < frame.height]
+    first = _first_cut(frame)
+    short = evenly(frame)
+    if first is not None:
+        at = frame.filter(frame["level"] == first)
+        short = pl.concat([short, at]).unique(maintain_order=True).sort("level", maintain_order=True)
+    gone = pl.col("disconnected")
+    values = [
+        pl.when(gone).then(None).otherwise(pl.col(name)).alias(name)
+        if name.startswith("emergence_")
+        else pl.col(name)
+        for name in shown
+    ]
+    remark = (
+        pl.when(gone)
+        .then(pl.lit("nothing leads from an input to an output"))
+        .when(pl.col("disconnected_outputs") > 0)
+        .then(pl.lit("outputs cut off"))
+        .otherwise(pl.lit(""))
+        .alias("remark")
+    )
+    return short.select(*values, remark)
 
 
 def _first_disconnected(result: "PruningResult") -> float | None:
@@ -95,4 +170,11 @@ def sensitivity_view(result: "SensitivityResult") -> View:
         "measure": result.measure,
         "most fragile": ", ".join(result.fragile),
     }
-    return View(rows=result.heat_map, facts=facts, document=result.to_dict(), notes=result.notes)
+    return View(
+        finding=f"Most fragile by {result.measure}: {', '.join(result.fragile[:3]) or '-'}; prune last.",
+        rows=result.heat_map,
+        brief=[first_and_last(result.heat_map)],
+        facts=facts,
+        document=result.to_dict(),
+        notes=result.notes,
+    )

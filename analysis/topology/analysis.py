@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.topology.options import TopologyOptions
-from emergraph.analysis.view import View
+from emergraph.analysis.view import View, first_and_last
 from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.options import Options, option
@@ -158,6 +158,10 @@ WHERE t.run = {run} ORDER BY strength DESC, t.unit LIMIT 10""",
 )
 
 
+CLEAR = 3.0
+"""Distance from the null model, in its standard deviations, that is called a difference."""
+
+
 class Part(StrEnum):
     """A table of a result."""
 
@@ -209,9 +213,32 @@ def _show(result: "TopologyResult", look: TopologyLook) -> View:
     chosen = getattr(result, look.view.replace("-", "_"))
     facts = {"graph": result.graph, "alpha of the backbone": result.options.alpha}
     document = result.to_dict() | ({"units": result.units.to_dicts()} if look.view is Part.UNITS else {})
+    common: dict[str, Any] = {
+        "finding": _finding(result.measures),
+        "facts": facts,
+        "document": document,
+        "notes": result.notes,
+    }
     if look.view is Part.LAYERS:
-        return View(rows=result.measures, details=chosen, facts=facts, document=document, notes=result.notes)
-    return View(rows=chosen, facts=facts, document=document, notes=result.notes)
+        layers = first_and_last(chosen.select("layer", "name", "n_units", "strength_mean", "strength_max"))
+        known = result.measures.drop_nulls("value")
+        return View(rows=result.measures, details=chosen, brief=[known, layers], **common)
+    return View(rows=chosen, brief=[first_and_last(chosen)], **common)
+
+
+def _finding(measures: "pl.DataFrame") -> str:
+    """How many units hang together, and whether in more communities than by chance."""
+    found = dict(measures.select("measure", "value").iter_rows())
+    units, components = int(found["units"]), int(found["components"])
+    said = f"{units:,} units in {components:,} component{'s' * (components != 1)}"
+    z = found.get("modularity, z")
+    if z is None or z != z:  # noqa: PLR0124 - NaN
+        return f"{said}; modularity {found.get('modularity') or 0:.3g}, without a null model that varies."
+    told = "more modular than" if z > CLEAR else "less modular than" if z < -CLEAR else "as modular as"
+    return (
+        f"{said}, {int(found['communities'])} communities: {told} networks with the same degrees "
+        f"(modularity {found['modularity']:.3g} against {found['modularity, null mean']:.3g}, z = {z:.2g})."
+    )
 
 
 def _figures() -> "Sequence[Figure]":

@@ -1,7 +1,8 @@
 """`emergraph check`: what a user of a model file should know, without exporting it."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from emergraph.cli.links import Links, with_command
 from emergraph.cli.output import Output, emit
 from emergraph.errors import ExitCode
 from emergraph.options import FileRole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 @command(
@@ -51,7 +55,21 @@ def check(
     schema = ["severity", "id", "where", "message"]
     rows = pl.DataFrame(findings, schema=dict.fromkeys(schema, pl.String)) if findings else pl.DataFrame()
     serious = [finding for finding in findings if finding["severity"] != Severity.INFO]
-    notes = [] if findings else [f"nothing found in {file}"]
-    emit(View(rows=rows, document=findings, notes=notes), output)
+    emit(View(finding=_finding(file, findings), rows=rows, document=findings), output)
     if serious:
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _finding(file: Path, findings: "Sequence[Mapping[str, object]]") -> str:
+    """How many findings of each severity, and what to do next."""
+    if not findings:
+        return f"nothing found in {file}: `emergraph export` or `emergraph report` may read it"
+    counts = Counter(str(finding["severity"]) for finding in findings)
+    told = ", ".join(
+        f"{n} {severity}{'s' * (n > 1 and severity != 'info')}" for severity, n in counts.items()
+    )
+    if counts["error"]:
+        return f"{told} in {file}: do not load it with other tools before the errors are understood"
+    return f"{told} in {file}: no error" + (
+        "; read the warnings before you use it" if counts["warning"] else ""
+    )

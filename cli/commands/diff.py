@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from emergraph.analysis.comparison.options import MatchOptions
-from emergraph.analysis.view import View
+from emergraph.analysis.view import BRIEF_ROWS, View
 from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.links import Links
@@ -66,6 +66,9 @@ class Writing:
         typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout."),
         FileRole.WRITES,
     ] = None
+    full: Annotated[
+        bool, typer.Option("--full", help="Show all rows and columns, not only those that matter.")
+    ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
 
@@ -80,7 +83,7 @@ class Writing:
     def output(self) -> Output:
         """The same for results that are not a page."""
         chosen = None if self.format is None or self.is_page else OutputFormat(self.format.value)
-        return Output(format=chosen, out=self.out, quiet=self.quiet, debug=self.debug)
+        return Output(format=chosen, out=self.out, full=self.full, quiet=self.quiet, debug=self.debug)
 
 
 @command(
@@ -218,16 +221,23 @@ def _of(path: Path, links: Links, given: Mapping[str, T]) -> dict[str, T]:
 
 def diff_view(found: "Difference", view: str) -> View:
     """The facts of a difference with one of its tables."""
-    from emergraph.analysis.comparison.summary import difference_facts, difference_notes
+    from emergraph.analysis.comparison.summary import difference_facts, difference_notes, finding, relation
 
     shown = {
         "tensors": ("tensor_a", "matched_by", "n_params", "relative_change", "sign_flips", "cosine"),
         "measures": ("analysis", "measure", "a", "b", "change", "overlap"),
     }
+    table = getattr(found, view)
+    columns = shown.get(view, ())
+    short = table.select(columns) if columns else table
+    if view == "tensors":
+        short = short.sort("relative_change", descending=True, nulls_last=True, maintain_order=True)
     return View(
-        rows=getattr(found, view),
+        finding=finding(found),
+        rows=table,
+        brief=[short.head(BRIEF_ROWS)],
         facts=difference_facts(found),
-        document=found.to_dict(),
+        document=found.to_dict() | {"relation": relation(found).value},
         notes=difference_notes(found),
-        columns=shown.get(view, ()),
+        columns=columns,
     )

@@ -157,9 +157,7 @@ def export(
 def _view(summary: "ExportSummary") -> View:
     facts: dict[str, object] = {"graph": summary.name, "id": summary.graph, "source": summary.source}
     notes: list[str] = []
-    if summary.trace is None:
-        notes.append("the store holds this file already, nothing was written; --force writes it again")
-    else:
+    if summary.trace is not None:
         trace = summary.trace
         parameters = percent(trace.n_parameters_understood, trace.n_parameters)
         facts |= {
@@ -189,4 +187,16 @@ def _view(summary: "ExportSummary") -> View:
     if summary.estimated_bytes is not None:
         facts["size in a store"] = f"{summary.estimated_bytes / 1e6:.1f} MB"
     facts["seconds"] = round(summary.seconds, 2)
-    return View(facts=facts, document=summary.to_dict(), notes=notes)
+    return View(finding=_finding(summary), facts=facts, document=summary.to_dict(), notes=notes)
+
+
+def _finding(summary: "ExportSummary") -> str:
+    """How much of the model is in the graph, and what to do next."""
+    trace = summary.trace
+    if trace is None:
+        return "The store holds this file already, nothing was written; --force writes it again."
+    said = (
+        f"{percent(trace.n_parameters_understood, trace.n_parameters)} of {trace.n_parameters:,} parameters "
+        f"are understood: {trace.n_units:,} units and {trace.n_edges:,} edges in {trace.n_layers} layers"
+    )
+    return f"{said}." if trace.coverage == 1 else f"{said}; what follows leaves the others out."

@@ -3,11 +3,13 @@
 from typing import Any
 
 from emergraph.analysis.report.texts import percent
-from emergraph.analysis.view import View
+from emergraph.analysis.view import View, first_and_last
 from emergraph.cli.app import command
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath
 
+ROWS = 20
+"""Layers that people see: those at both ends of the network."""
 HEAD = ("name", "id", "source", "sha256", "format", "producer", "wiring")
 
 
@@ -59,4 +61,16 @@ def info(store: StorePath, *, graph: GraphChoice = None, output: Output) -> None
         "not_understood": opaque,
     }
     short = layers.select("id", "name", "op", "kind", "depth", "n_units", "n_params", "n_zeros", "dtype")
-    emit(View(rows=short, facts=facts, document=document, notes=notes), output)
+    finding = (
+        f"{about['name']}: {about['n_units']:,} units and {about['n_edges']:,} edges in {layers.height} "
+        f"layers; {facts['parameters understood']} of {about['n_parameters']:,} parameters are understood."
+    )
+    view = View(
+        finding=finding,
+        rows=short,
+        brief=[first_and_last(short, ROWS)],
+        facts=facts,
+        document=document,
+        notes=notes,
+    )
+    emit(view, output)

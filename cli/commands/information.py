@@ -11,7 +11,7 @@ from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import ResultStore
+from emergraph.cli.storeargs import ResultStore, refuse_store
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def information(
     from emergraph.exporters.runtime.limits import RunLimits
 
     store = keeping.store
+    refuse_store(model, "information")
     run_limits = RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes)
     options = InformationOptions(
         run=state_options(blocks, limits=run_limits, root=links.root), estimator=estimator

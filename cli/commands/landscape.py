@@ -23,7 +23,7 @@ from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import ResultStore, name_or_id
+from emergraph.cli.storeargs import ResultStore, name_or_id, refuse_store
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.options import FileRole
@@ -139,6 +139,7 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     from emergraph.analysis.landscape.saving import check_store, save_model_survey
 
     store = keeping.store
+    refuse_store(model, "landscape")
     if graph is not None and store is None:
         raise UsageError("--graph names a graph of --store; give that, too")
     if store is not None:

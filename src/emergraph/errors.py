@@ -7,6 +7,7 @@ do next. The command line prints it on stderr and exits with `exit_code`; librar
 
 from collections.abc import Iterator
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -60,6 +61,15 @@ class StoreError(EmergraphError):
     """The store is locked, from elsewhere, newer than this version, or damaged."""
 
     exit_code = ExitCode.STORE
+
+
+class NotAStoreError(StoreError):
+    """A file that is no DuckDB file was given as a store; it is untouched."""
+
+    def __init__(self, message: str, *, path: Path) -> None:
+        """Keep the file: the command line says what it is instead."""
+        super().__init__(message)
+        self.path = path
 
 
 class LimitError(EmergraphError):
