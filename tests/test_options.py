@@ -204,7 +204,7 @@ COMMANDS = (
 )
 OF_THE_COMMAND_LINE = {
     *("graph", "save", "store", "any_name", "view", "name", "separator", "root", "out", "format", "quiet"),
-    *("debug", "time_limit", "memory_limit"),
+    *("debug", "full", "time_limit", "memory_limit"),
 }
 """What a command may declare itself: where results go and how they look, which tables are read, limits."""
 OWN = {"report": {"inputs", "budget", "seed", "terminal", "chosen"}, "trace": {"model"}}

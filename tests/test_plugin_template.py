@@ -236,8 +236,8 @@ def test_check_asks_a_format_of_a_plugin_when_it_is_named(installed):
     (folder / "small.txt").write_text(MATRICES)
     out, _ = run(python, "check", "small.txt", folder=folder, code=1)
     assert "FILE-FORMAT" in out
-    _, error = run(python, "check", "small.txt", "--plugin", "text-matrix", folder=folder)
-    assert "nothing found" in error
+    out, _ = run(python, "check", "small.txt", "--plugin", "text-matrix", folder=folder)
+    assert "nothing found" in out
     (folder / "broken.txt").write_text(MATRICES + "third 5\n")
     for words in (["check", "broken.txt", "--plugin", "text-matrix"], ["export", "broken.txt", "b.duckdb"]):
         _, error = run(python, *words, folder=folder, code=3)

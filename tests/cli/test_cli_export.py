@@ -47,7 +47,7 @@ def test_a_dry_run_writes_nothing(run, exported, tmp_path):
 def test_the_same_file_is_not_written_twice_unless_asked(run, store):
     again = run("export", CONV, store)
     assert again.code == 0
-    assert "--force" in again.err
+    assert "--force" in again.out
     assert len(json.loads(run("ls", store, "--format", "json").out)) == 2
     forced = run("export", CONV, store, "--force", "--format", "json")
     assert json.loads(forced.out)["graph"] == 2
@@ -186,7 +186,7 @@ def test_check_is_silent_about_a_clean_file(run):
     result = run("check", CONV)
     assert result.code == 0
     assert result.out == ""
-    assert "nothing found" in result.err
+    assert "nothing found" in result.out
 
 
 def test_check_lists_findings_and_exits_with_one(run, tmp_path):

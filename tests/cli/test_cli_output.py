@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emergraph.analysis.view import View
+from emergraph.analysis.view import View, evenly, first_and_last
 from emergraph.cli import jsonform, tables
 from emergraph.cli.output import Output, OutputFormat, emit
 from emergraph.errors import LimitError, UsageError
@@ -250,7 +250,7 @@ def test_a_target_that_cannot_be_written_is_a_usage_error(tmp_path, view, target
 def test_a_closed_pipe_is_no_error():
     program = (
         "import polars as pl, sys, typer\n"
-        "from emergraph.analysis.view import View\n"
+        "from emergraph.analysis.view import View, evenly, first_and_last\n"
         "from emergraph.cli.output import Output, emit\n"
         "try:\n"
         "    emit(View(rows=pl.DataFrame({'n': range(200000)})), Output())\n"
@@ -264,3 +264,38 @@ def test_a_closed_pipe_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 0
+
+
+def test_the_finding_comes_first_and_the_rows_that_matter_with_it(capsys):
+    rows = pl.DataFrame({"n": range(21), "other": range(21)})
+    view = View(finding="Seven is the answer.", rows=rows, brief=[evenly(rows).select("n")], facts={"of": 21})
+    emit(view, Output())
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[0] == "Seven is the answer."
+    assert lines[-10:] == [f"{n:>2}" for n in (0, 2, 4, 7, 9, 11, 13, 16, 18, 20)]
+    assert "--full shows everything: 21 rows, 2 columns" in shown.err
+    emit(view, Output(full=True))
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert len(shown.out.splitlines()) == 1 + 1 + 1 + 1 + 22
+    emit(view, Output(format=OutputFormat.CSV))
+    shown = capsys.readouterr()
+    assert (shown.err, len(shown.out.splitlines())) == ("", 22)
+
+
+@pytest.mark.parametrize(("n", "left"), [(10, 10), (11, 10)])
+def test_tables_of_ten_rows_are_whole(n, left):
+    rows = pl.DataFrame({"n": range(n)})
+    for shorten in (evenly, first_and_last):
+        short = shorten(rows)
+        assert (short.height, short["n"][0], short["n"][-1]) == (left, 0, n - 1)
+    assert not View(rows=rows, brief=[rows]).left_out()
+
+
+def test_a_flag_of_two_groups_of_options_is_one(run, store):
+    shown = run("emergence", "--help").out
+    assert shown.count("  --full") == 1
+    whole = run("emergence", store, "--full", "--draws", "5")
+    assert "null_model" in whole.out
+    assert "--full shows" not in whole.err

@@ -67,7 +67,7 @@ def test_compact_gives_room_back_and_keeps_the_rest(run, store, tmp_path):
     assert answer["bytes_after"] < answer["bytes_before"]
     assert store.stat().st_size == answer["bytes_after"]
     assert names(run, store) == ["digits_conv", "digits_dense"]
-    assert run("export", DEMO / "digits_dense.onnx", store).err.count("--force") == 1
+    assert run("export", DEMO / "digits_dense.onnx", store).out.count("--force") == 1
 
 
 def test_a_damaged_store_is_refused_and_left_alone(run, store, tmp_path):
