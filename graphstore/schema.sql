@@ -1,4 +1,4 @@
--- Schema of a store, version 3. Column comments are the source of docs/schema.md.
+-- Schema of a store, version 4. Column comments are the source of docs/schema.md.
 -- Ids are INTEGER and count from 0 within the store (graphs, blocks, traces, runs) or within a graph (layers, units).
 -- There are no foreign keys or indexes: the writer keeps the references, and bulk loads stay fast.
 

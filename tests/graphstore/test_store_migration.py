@@ -213,3 +213,24 @@ def test_comments_reach_the_file(tmp_path):
             "SELECT comment FROM duckdb_columns() WHERE table_name = 'edges' AND column_name = 'n_params'"
         ).fetchall()
     assert comment == [("Non-zero parameters behind the edge, at least 1.",)]
+
+
+def test_every_version_has_one_migration_and_a_schema_to_start_from():
+    folder = Path(schema.__file__).parent
+    steps = sorted(path.name[10:14] for path in folder.glob("migration_*.sql") if ".view." not in path.name)
+    assert steps == [f"{version:04}" for version in range(2, schema.SCHEMA_VERSION + 1)]
+    older = {path.name for path in VERSION_1.parent.glob("version_*.sql")}
+    assert older == {f"version_{version}.sql" for version in range(1, schema.SCHEMA_VERSION)}
+
+
+@pytest.mark.parametrize("version", range(1, schema.SCHEMA_VERSION))
+def test_a_store_of_each_older_version_becomes_one_of_today(version, tmp_path):
+    path, today = tmp_path / "old.duckdb", tmp_path / "new.duckdb"
+    with duckdb.connect(path) as connection:
+        connection.execute(VERSION_1.with_name(f"version_{version}.sql").read_text(encoding="utf-8"))
+        connection.execute(
+            "INSERT INTO store_info VALUES ('emergraph', ?, '0.1.0', now()::TIMESTAMP)", [version]
+        )
+    described = "SELECT table_name, column_name, data_type FROM duckdb_columns() ORDER BY ALL"
+    with open_store(path, mode="write") as old, open_store(today, mode="create") as new:
+        assert old.connection.execute(described).fetchall() == new.connection.execute(described).fetchall()

@@ -1,4 +1,4 @@
--- A store of version 2 that is opened for reading stays as it is, and shows that nothing of it is in place.
+-- A store of version 3 that is opened for reading stays as it is, and shows that nothing of it is in place.
 CREATE TEMP VIEW blocks AS SELECT *, NULL::BIGINT AS place_offset, NULL::BIGINT[] AS place_steps, NULL::BIGINT AS n_zeros, NULL::BIGINT AS n_negative, NULL::BIGINT AS n_nonfinite, NULL::DOUBLE AS l1, NULL::DOUBLE AS l2, NULL::DOUBLE AS max_abs FROM {store}.main.blocks;
 CREATE TEMP VIEW tensors AS SELECT *, NULL::VARCHAR AS shard, NULL::BIGINT AS shard_offset FROM {store}.main.tensors;
 CREATE TEMP VIEW strengths AS SELECT 0 AS block, 0 AS unit, false AS outgoing, 0 AS degree, 0::DOUBLE AS total, 0::DOUBLE AS l1 WHERE false;
