@@ -105,7 +105,8 @@ def made_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tuple[fro
     """Roots and coding of what an operation makes of constants.
 
     Scales and zero points of DequantizeLinear and QuantizeLinear are coding, and so is what stored integers
-    are multiplied with and shifted by where a file writes the dequantization out (Cast, Sub, Mul).
+    are multiplied with and shifted by where a file writes the dequantization out (Cast, Sub, Mul), and what a
+    dynamic scale is multiplied with: the scale of the weights.
     """
     kind = kind_of(node)
     if kind is Kind.SHAPE:
@@ -114,6 +115,8 @@ def made_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tuple[fro
     positions: Sequence[int] = (1, 2) if kind in (Kind.DEQUANTIZE, Kind.QUANTIZE) else ()
     if (main := scaled_codes(node, given)) is not None:
         positions = [k for k in range(len(given)) if k != main]
+    elif kind in _SCALING and any(c is not None and c.neutral for c in given):
+        positions = range(len(given))
     data = [c for k, c in enumerate(given) if c is not None and k not in positions]
     coding = [c for k, c in enumerate(given) if c is not None and k in positions]
     return (

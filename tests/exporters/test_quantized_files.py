@@ -66,6 +66,7 @@ def test_a_quantized_network_is_the_network(graphs, name):
     assert trace.coverage == 1.0
     assert found["n_units"].to_list() == layers["n_units"].to_list()
     assert found["kind"].to_list() == layers["kind"].to_list()
+    assert found["n_params"].to_list() == layers["n_params"].to_list()
     joined = edges.join(weights, on=["src", "dst"], how="inner", suffix="_q")
     assert joined.height == edges.height == weights.height
     # ConvInteger and MatMulInteger multiply by the weights' scale afterwards: it is the units' scale.
