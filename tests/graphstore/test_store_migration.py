@@ -71,7 +71,7 @@ def test_a_store_of_version_1_is_read_as_it_is(version_1):
     assert path.read_bytes() == before
 
 
-@pytest.fixture(params=["version_1.sql", "version_2.sql"])
+@pytest.fixture(params=["version_1.sql", "version_2.sql", "version_3.sql"])
 def older_trace(request, tmp_path):
     """A store from before version 3, with a trace."""
     path = tmp_path / "old.duckdb"
