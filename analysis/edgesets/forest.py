@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.edgesets.ends import Ends
+from emergraph.analysis.edgesets.gradual import GradualSequence
 from emergraph.analysis.edgesets.ordering import Order
 
 _SMALLEST_CHUNK = 1 << 14
@@ -78,9 +80,9 @@ def starting_components(
 
 
 def find_merges(
-    src: NDArray[np.integer],
-    dst: NDArray[np.integer],
-    order: Order,
+    src: NDArray[np.integer] | Ends,
+    dst: NDArray[np.integer] | Ends,
+    order: Order | GradualSequence,
     components: NDArray[np.int64],
     sizes: NDArray[np.int64],
 ) -> Merges:

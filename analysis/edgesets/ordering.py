@@ -64,7 +64,7 @@ def descending(keys: NDArray[np.floating]) -> KeyOrder:
         >>> descending(np.array([1.0, 3.0, 2.0, 3.0])).edges.tolist()
         [1, 3, 2, 0]
     """
-    bits = _ordered_bits(keys)
+    bits = ordered_bits(keys)
     order = np.argsort(bits.view(np.uint16)[_digit(0, bits)], kind="stable")
     for digit in range(1, bits.itemsize // 2):
         column = np.ascontiguousarray(bits.view(np.uint16)[_digit(digit, bits)])
@@ -81,7 +81,7 @@ def _digit(digit: int, bits: NDArray[np.unsignedinteger]) -> slice:
     return slice(digit if np.little_endian else words - 1 - digit, None, words)
 
 
-def _ordered_bits(keys: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
+def ordered_bits(keys: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
     """Unsigned integers that ascend where the keys descend; all NaN become one value, the largest."""
     # A copy, changed below; adding zero makes -0.0 the same as 0.0.
     values = np.asarray(keys if keys.dtype == np.float64 else keys.astype(np.float32)) + 0.0

@@ -1,11 +1,13 @@
 """The edges of a unit graph as flat arrays: those that are added one by one, and those that are given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.edgesets.ends import Ends
+from emergraph.analysis.edgesets.gradual import GRADUAL_EDGES
 from emergraph.analysis.percolation.options import Structure
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
 from emergraph.errors import LimitError, UsageError
@@ -13,7 +15,9 @@ from emergraph.graphstore.records import PATH_KINDS, EdgeKind
 from emergraph.options import member
 
 MAX_EDGES = 200_000_000
-"""Edges that are held in memory at once, about 40 bytes each while they are put in order."""
+"""Edges that are held in memory at once, about 20 bytes each while they are put in order."""
+PIECE = 1 << 22
+"""Edges that are looked at together."""
 
 PARAMETER_KINDS = frozenset({EdgeKind.WEIGHT, EdgeKind.RECURRENT})
 """Kinds whose edges are parameters, and so have a strength to be ordered by."""
@@ -24,9 +28,9 @@ class PercolationEdges:
     """Edges of the chosen kinds. Blocks lie one after the other, in order of their id."""
 
     graph: UnitGraph
-    src: NDArray[np.int32]
+    src: NDArray[np.int32] | Ends
     """(n_edges,) of the edges that are added one by one."""
-    dst: NDArray[np.int32]
+    dst: NDArray[np.int32] | Ends
     weight: NDArray[np.float32]
     """(n_edges,) as stored; NaN where there is none."""
     blocks: tuple[UnitBlock, ...]
@@ -42,6 +46,19 @@ class PercolationEdges:
     def n_edges(self) -> int:
         """Edges that are added one by one."""
         return len(self.src)
+
+    def degrees(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(n_units,) edges of a block, by its position in `blocks`, out of each unit and into each."""
+        out, into = (np.zeros(self.graph.n_units, dtype=np.int64) for _ in range(2))
+        for part in self.pieces(block):
+            out += np.bincount(self.src[part], minlength=out.size)
+            into += np.bincount(self.dst[part], minlength=into.size)
+        return out, into
+
+    def pieces(self, block: int) -> Iterator[slice]:
+        """The numbers of a block's edges, by its position in `blocks`, a bounded number at a time."""
+        first, end = int(self.starts[block]), int(self.starts[block + 1])
+        return (slice(at, min(at + PIECE, end)) for at in range(first, end, PIECE))
 
     def block_of_edge(self) -> NDArray[np.integer]:
         """(n_edges,) position in `blocks`, in the smallest type that holds it."""
@@ -76,14 +93,9 @@ def read_edges(
         )
     if total > MAX_EDGES:
         raise LimitError(f"graph '{graph.name}': {total} edges, at most {MAX_EDGES} percolate in memory")
-    src, dst = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32)
     weight = np.empty(total, dtype=np.float32)
-    starts = np.cumsum([0, *(block.n_edges for block in moving)])
-    position = 0
-    for block, columns in graph.iter_edges(moving, columns=("src", "dst", "weight")):
-        part = slice(position, position + block.n_edges)
-        src[part], dst[part], weight[part] = columns["src"], columns["dst"], columns["weight"]
-        position += block.n_edges
+    starts = np.cumsum([0, *(block.n_edges for block in moving)]).astype(np.int64)
+    src, dst = _read_ends(graph, moving, starts, weight)
     pairs = [(c["src"], c["dst"]) for _, c in graph.iter_edges(given, columns=("src", "dst"))]
     given_src, given_dst = (
         np.concatenate([np.empty(0, np.int32), *(pair[side] for pair in pairs)]).astype(np.int32)
@@ -95,8 +107,41 @@ def read_edges(
         dst=dst,
         weight=weight,
         blocks=moving,
-        starts=starts.astype(np.int64),
+        starts=starts,
         given_src=given_src,
         given_dst=given_dst,
         given_blocks=given,
     )
+
+
+def _read_ends(
+    graph: UnitGraph, blocks: Sequence[UnitBlock], starts: NDArray[np.int64], weight: NDArray[np.float32]
+) -> tuple[NDArray[np.int32] | Ends, NDArray[np.int32] | Ends]:
+    """Read weights into an array, and return both ends: of full matrices by their rows and columns alone."""
+    sides: tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]] = ([], [])
+    widths: list[int] = []
+    for block, found in graph.iter_edges(blocks, columns=("src", "dst", "weight")):
+        position = int(starts[len(widths)])
+        weight[position : position + block.n_edges] = found["weight"]
+        units = (block.src_units, block.dst_units)
+        implied = block.dense and weight.size > GRADUAL_EDGES and _in_matrix_order(found, *units)
+        widths.append(len(units[1]) if implied and units[1] is not None else 0)
+        for side, name, own in zip(sides, ("src", "dst"), units, strict=True):
+            listed = found[name] if not implied or own is None else own
+            side.append(np.asarray(listed, dtype=np.int32))
+    if not any(widths):
+        return np.concatenate(sides[0]), np.concatenate(sides[1])
+    return Ends(starts, sides[0], widths, rows=True), Ends(starts, sides[1], widths, rows=False)
+
+
+def _in_matrix_order(
+    found: Mapping[str, NDArray[np.generic]],
+    src_units: NDArray[np.int64] | None,
+    dst_units: NDArray[np.int64] | None,
+) -> bool:
+    """Whether edges are all entries of a matrix row by row."""
+    if src_units is None or dst_units is None:
+        return False
+    shape = (len(src_units), len(dst_units))
+    src, dst = found["src"].reshape(shape), found["dst"].reshape(shape)
+    return bool((src == src_units[:, None]).all() and (dst == dst_units[None, :]).all())

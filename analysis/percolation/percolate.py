@@ -1,7 +1,8 @@
 """Percolation of a unit graph: its edges added one by one, its threshold, nulls and predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,13 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.edgesets.forest import find_merges, starting_components
+from emergraph.analysis.edgesets.gradual import (
+    GRADUAL_EDGES,
+    DrawnOrder,
+    GradualOrder,
+    GradualSequence,
+    ShuffledOrder,
+)
 from emergraph.analysis.edgesets.ordering import (
     KeyOrder,
     Order,
@@ -26,7 +34,7 @@ from emergraph.analysis.percolation.predictions import (
     degree_threshold,
     layered_threshold,
 )
-from emergraph.analysis.percolation.reach import first_reach
+from emergraph.analysis.percolation.reach import NEVER, first_reach
 from emergraph.analysis.percolation.result import PercolationResult, Series
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.analysis.unitgraph import UnitGraph
@@ -125,11 +133,22 @@ def edge_keys(
         return np.abs(edges.weight)
     if order is OrderName.DEGREE:
         n = edges.graph.n_units
-        degree = np.bincount(edges.src, minlength=n) + np.bincount(edges.dst, minlength=n)
-        return np.asarray(degree[edges.src].astype(np.float64) * degree[edges.dst])
+        degree = np.zeros(n, dtype=np.int64)
+        for block in range(len(edges.blocks)):
+            degree += sum(edges.degrees(block))
+        keys = np.empty(edges.n_edges)
+        for part in _parts(edges):
+            keys[part] = degree[edges.src[part]].astype(np.float64) * degree[edges.dst[part]]
+        return keys
     if order is OrderName.ACTIVITY and trace is not None:
-        return np.asarray(np.abs(edges.weight) * trace.statistics["mean_abs"][edges.src])
+        size = trace.statistics["mean_abs"]
+        parts = [np.abs(edges.weight[part]) * size[edges.src[part]] for part in _parts(edges)]
+        return np.concatenate(parts)
     raise UsageError(f"order {order} has no keys without a trace; `emergraph trace` makes one")
+
+
+def _parts(edges: PercolationEdges) -> Iterator[slice]:
+    return (part for block in range(len(edges.blocks)) for part in edges.pieces(block))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +159,7 @@ class _Start:
     components: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
-    def curve(self, order: Order) -> MergeCurve:
+    def curve(self, order: Order | GradualSequence) -> MergeCurve:
         return merge_curve(find_merges(self.edges.src, self.edges.dst, order, self.components, self.sizes))
 
 
@@ -159,7 +178,8 @@ def percolate(
     `predictions`.
 
     Complexity: a radix sort of the edges, then O(n_edges) array passes and O(n_units) union-find steps per
-    seed. Memory: about 40 bytes per edge.
+    seed; memory: about 60 bytes per edge. Beyond `GRADUAL_EDGES` edges are put in order, and drawn at random,
+    only as far as components join and inputs reach outputs: about 15 bytes per edge.
 
     Args:
         graph: The unit graph.
@@ -185,10 +205,10 @@ def percolate(
         keys = edge_keys(edges, _named(order), trace=trace)
     if keys is not None and keys.shape != (edges.n_edges,):
         raise UsageError(f"order: {keys.shape} keys, expected one for each of {edges.n_edges} edges")
-    sorted_by = None if keys is None else descending(keys)
+    sorted_by = None if keys is None else _ordered(keys)
     rngs = [np.random.default_rng(options.seed + i) for i in range(max(options.seeds, options.nulls, 1))]
     series = [_observed(start, sorted_by, rngs[: options.seeds])]
-    layers = _blocks_alone(edges, sorted_by or _unordered(edges, rngs[0]), rngs[0])
+    layers = _blocks_alone(edges, _orders_alone(edges, keys, sorted_by, rngs[0]), rngs[0])
     if sorted_by is not None and options.nulls:
         series += _nulls(start, sorted_by, rngs[: options.nulls])
     return PercolationResult(
@@ -214,23 +234,44 @@ def _named(order: str) -> OrderName:
         raise UsageError(unknown("order", order, [*OrderName, "or keys of your own"])) from None
 
 
-def _unordered(edges: PercolationEdges, rng: np.random.Generator) -> KeyOrder:
-    """A random order without ties."""
-    return KeyOrder(rng.permutation(edges.n_edges), np.arange(1, edges.n_edges + 1))
+def _ordered(keys: NDArray[np.floating]) -> KeyOrder | GradualOrder:
+    return GradualOrder(keys) if len(keys) > GRADUAL_EDGES else descending(keys)
 
 
-def _observed(start: _Start, order: KeyOrder | None, rngs: list[np.random.Generator]) -> Series:
+def _random(n: int, rng: np.random.Generator) -> Order | GradualSequence:
+    return DrawnOrder(n, rng) if n > GRADUAL_EDGES else rng.permutation(n)
+
+
+def _observed(
+    start: _Start, order: KeyOrder | GradualOrder | None, rngs: list[np.random.Generator]
+) -> Series:
     if order is None:
-        return _repeated(start, "observed", lambda rng: rng.permutation(start.edges.n_edges), rngs)
-    reach = first_reach(start.edges, order.ranks())
-    return Series(name="observed", curves=_tied_curves(start, order, rngs), reach=reach)
+        return _repeated(start, "observed", lambda rng: _random(start.edges.n_edges, rng), rngs)
+    curves = _tied_curves(start, order, rngs)
+    if isinstance(order, KeyOrder):
+        return Series(name="observed", curves=curves, reach=first_reach(start.edges, order.ranks()))
+    return Series(name="observed", curves=curves, reach=_gradual_reach(start, order))
 
 
-def _tied_curves(start: _Start, order: KeyOrder, rngs: list[np.random.Generator]) -> tuple[MergeCurve, ...]:
+def _gradual_reach(start: _Start, order: GradualSequence) -> NDArray[np.int64]:
+    """When inputs reach outputs, in an order that is made no further than that."""
+    n = max(order.n_made, 1)
+    while True:
+        reach = first_reach(start.edges, order.ranks(n))
+        if order.n_made >= len(order) or (reach != NEVER).all():
+            return reach
+        n = min(4 * order.n_made, len(order))
+
+
+def _tied_curves(
+    start: _Start, order: KeyOrder | GradualSequence, rngs: list[np.random.Generator]
+) -> tuple[MergeCurve, ...]:
     """One curve per random order of equal keys; a single one without such.
 
     No order of equal keys joins components after the group of the last merge: the rest is not shuffled.
     """
+    if not isinstance(order, KeyOrder | GradualOrder):
+        return (start.curve(order),)
     plain = start.curve(order.edges)
     if not order.has_ties:
         return (plain,)
@@ -238,24 +279,34 @@ def _tied_curves(start: _Start, order: KeyOrder, rngs: list[np.random.Generator]
     return tuple(start.curve(order.shuffled_ties(n, rng)) for rng in steps(rngs, "orders of ties"))
 
 
-def _nulls(start: _Start, order: KeyOrder, rngs: list[np.random.Generator]) -> list[Series]:
+def _nulls(start: _Start, order: KeyOrder | GradualOrder, rngs: list[np.random.Generator]) -> list[Series]:
     edges = start.edges
-    positions = positions_by_block(order.shuffled_ties(edges.n_edges, rngs[0]), edges.block_of_edge())
+    if isinstance(order, GradualOrder):
+
+        def shuffled(rng: np.random.Generator) -> Order | GradualSequence:
+            return ShuffledOrder(order, edges.starts, np.random.default_rng(_TIES), rng)
+
+    else:
+        whole = order.shuffled_ties(edges.n_edges, rngs[0])
+        positions = positions_by_block(whole, edges.block_of_edge())
+
+        def shuffled(rng: np.random.Generator) -> Order | GradualSequence:
+            return shuffled_within_blocks(positions, edges.starts, rng)
+
     return [
-        _repeated(
-            start,
-            "shuffled within blocks",
-            lambda rng: shuffled_within_blocks(positions, edges.starts, rng),
-            rngs,
-        ),
-        _repeated(start, "random", lambda rng: rng.permutation(edges.n_edges), rngs),
+        _repeated(start, "shuffled within blocks", shuffled, rngs),
+        _repeated(start, "random", lambda rng: _random(edges.n_edges, rng), rngs),
     ]
+
+
+_TIES = 0
+"""Seed of the order of equal keys before keys are shuffled among edges."""
 
 
 def _repeated(
     start: _Start,
     name: str,
-    draw: Callable[[np.random.Generator], Order],
+    draw: Callable[[np.random.Generator], Order | GradualSequence],
     rngs: list[np.random.Generator],
 ) -> Series:
     """A series of random orders; inputs that reach outputs are followed in the first one."""
@@ -263,30 +314,57 @@ def _repeated(
     reach = np.empty(0, dtype=np.int64)
     for rng in steps(rngs, name):
         order = draw(rng)
-        if not curves:
-            ranks = np.empty_like(order)
-            ranks[order] = np.arange(1, len(order) + 1)
-            reach = first_reach(start.edges, ranks)
-            del ranks
         curves.append(start.curve(order))
+        if len(curves) == 1:
+            reach = _reach_of(start, order)
     return Series(name=name, curves=tuple(curves), reach=reach)
 
 
-def _blocks_alone(edges: PercolationEdges, order: KeyOrder, rng: np.random.Generator) -> pl.DataFrame:
-    """Threshold of each block as a bipartite graph by itself, beside its predictions."""
+def _reach_of(start: _Start, order: Order | GradualSequence) -> NDArray[np.int64]:
+    if isinstance(order, GradualSequence):
+        return _gradual_reach(start, order)
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(1, len(order) + 1)
+    return first_reach(start.edges, ranks)
+
+
+def _orders_alone(
+    edges: PercolationEdges,
+    keys: NDArray[np.floating] | None,
+    order: KeyOrder | GradualOrder | None,
+    rng: np.random.Generator,
+) -> Iterator[KeyOrder | GradualSequence]:
+    """The order of the edges of each block by themselves."""
+    spans = list(pairwise(edges.starts.tolist()))
+    if edges.n_edges > GRADUAL_EDGES:
+        for first, end in spans:
+            if keys is None:
+                yield DrawnOrder(end - first, rng, first=first)
+            else:
+                yield GradualOrder(keys[first:end], first=first)
+        return
+    if not isinstance(order, KeyOrder):
+        order = KeyOrder(rng.permutation(edges.n_edges), np.arange(1, edges.n_edges + 1))
     positions = positions_by_block(order.edges, edges.block_of_edge())
     group = order.groups()[positions] if order.has_ties else positions
+    for first, end in spans:
+        changes = np.flatnonzero(np.diff(group[first:end])) + 1
+        yield KeyOrder(order.edges[positions[first:end]], np.append(changes, end - first))
+
+
+def _blocks_alone(
+    edges: PercolationEdges, orders: Iterator[KeyOrder | GradualSequence], rng: np.random.Generator
+) -> pl.DataFrame:
+    """Threshold of each block as a bipartite graph by itself, beside its predictions."""
     local = np.zeros(edges.graph.n_units, dtype=np.int64)
     rows = []
-    for block, first, end in zip(edges.blocks, edges.starts[:-1], edges.starts[1:], strict=True):
-        own = order.edges[positions[first:end]]
-        changes = np.flatnonzero(np.diff(group[first:end])) + 1
-        src, dst = edges.src[first:end], edges.dst[first:end]
-        in_degree, out_degree = np.bincount(dst), np.bincount(src)
-        units = np.union1d(np.flatnonzero(in_degree), np.flatnonzero(out_degree))
+    for number, (block, order) in enumerate(zip(edges.blocks, orders, strict=True)):
+        first, end = edges.starts[number], edges.starts[number + 1]
+        out_degree, in_degree = edges.degrees(number)
+        units = np.flatnonzero(out_degree + in_degree)
         local[units] = np.arange(len(units))
         start = _Start(edges, local, np.ones(len(units), dtype=np.int64))
-        curve = _tied_curves(start, KeyOrder(own, np.append(changes, len(own))), [rng])[0]
+        curve = _tied_curves(start, order, [rng])[0]
         n_src, n_dst = int(np.count_nonzero(out_degree)), int(np.count_nonzero(in_degree))
         rows.append(
             {

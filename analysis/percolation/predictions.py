@@ -105,21 +105,36 @@ def branching_threshold(edges: PercolationEdges, components: NDArray[np.int64]) 
         components: (n_units,) component of each unit before the first edge.
     """
     sides = 2 * len(edges.blocks)
-    src, dst = components[edges.src], components[edges.dst]
-    apart = src != dst
-    block = edges.block_of_edge().astype(np.int64)[apart]
-    both = {"component": np.concatenate([src[apart], dst[apart]]), "side": np.r_[2 * block, 2 * block + 1]}
-    ends = pl.DataFrame(both).group_by("component", "side").agg(pl.len().cast(pl.Float64).alias("k"))
+    ends, total = _ends_by_component(edges, components)
     further = (
         ends.join(ends, on="component")
         .group_by("side", "side_right")
         .agg((pl.col("k") * pl.col("k_right")).sum())
     )
     by, to, sums = (further[name].to_numpy() for name in ("side", "side_right", "k"))
-    total = np.bincount(both["side"], minlength=sides).astype(np.float64)
     mean = np.where(by == to, sums - total[by], sums) / total[by]
     largest = _largest_eigenvalue(mean, by, to ^ 1, sides)
     return 1 / largest if largest > 0 else float("inf")
+
+
+def _ends_by_component(edges: PercolationEdges, components: NDArray[np.int64]) -> tuple[pl.DataFrame, Floats]:
+    """Ends of edges between components, by component and side of a block; and in all, by side."""
+    n = int(components.max(initial=-1)) + 1
+    frames = []
+    total = np.zeros(2 * len(edges.blocks))
+    for block in range(len(edges.blocks)):
+        counts = [np.zeros(n) for _ in range(2)]
+        for part in edges.pieces(block):
+            src, dst = components[edges.src[part]], components[edges.dst[part]]
+            apart = src != dst
+            for side, units in enumerate((src, dst)):
+                counts[side] += np.bincount(units[apart], minlength=n)
+        for side, count in enumerate(counts, start=2 * block):
+            there = np.flatnonzero(count)
+            total[side] = count.sum()
+            sides = np.full(there.size, side, dtype=np.int64)
+            frames.append(pl.DataFrame({"component": there, "side": sides, "k": count[there]}))
+    return pl.concat(frames), total
 
 
 def _largest_eigenvalue(
@@ -148,9 +163,9 @@ def layered_threshold(edges: PercolationEdges) -> float:
     graph = edges.graph
     n = len(graph.layers)
     between = np.zeros((n, n))
-    for block, first, end in zip(edges.blocks, edges.starts[:-1], edges.starts[1:], strict=True):
-        from_layer = graph.unit_layer[edges.src[first:end]].astype(np.int64)
-        per_layer = np.bincount(from_layer, minlength=n)
+    for position, block in enumerate(edges.blocks):
+        out, _ = edges.degrees(position)
+        per_layer = np.bincount(graph.unit_layer, weights=out, minlength=n)
         target = graph.layer_position(block.layer)
         between[:, target] += per_layer
         between[target, :] += per_layer

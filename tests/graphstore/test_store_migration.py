@@ -71,7 +71,7 @@ def test_a_store_of_version_1_is_read_as_it_is(version_1):
     assert path.read_bytes() == before
 
 
-@pytest.fixture(params=["version_1.sql", "version_2.sql", "version_3.sql"])
+@pytest.fixture(params=["version_1.sql", "version_2.sql"])
 def older_trace(request, tmp_path):
     """A store from before version 3, with a trace."""
     path = tmp_path / "old.duckdb"
@@ -90,6 +90,24 @@ def test_an_older_trace_has_no_positions(older_trace, mode):
     with open_store(older_trace, mode=mode) as old:
         row = old.connection.execute("SELECT * EXCLUDE (values) FROM activations").fetchone()
     assert row == (0, 3, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 2, None, None, None)
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_an_older_graph_has_no_edges_in_place(version_1, tmp_path, mode):
+    path, today = tmp_path / "version_3.duckdb", version_1[1]
+    with duckdb.connect(path) as connection:
+        connection.execute(VERSION_1.with_name("version_3.sql").read_text(encoding="utf-8"))
+        connection.execute("INSERT INTO store_info VALUES ('emergraph', 3, '0.1.0', now()::TIMESTAMP)")
+        connection.execute(f"ATTACH '{today}' AS today (READ_ONLY)")
+        for table in ("graphs", "layers", "units", "connections"):
+            connection.execute(f"INSERT INTO version_3.{table} SELECT * FROM today.{table}")
+        columns = [row[0] for row in connection.execute("DESCRIBE version_3.blocks").fetchall()]
+        connection.execute(f"INSERT INTO version_3.blocks SELECT {', '.join(columns)} FROM today.blocks")
+    asked = "SELECT * FROM unit_strengths ORDER BY ALL"
+    with open_store(path, mode=mode) as old, open_store(today) as new:
+        assert all(block.place is None for block in old.graph().blocks_info())
+        assert old.connection.execute(asked).fetchall() == new.connection.execute(asked).fetchall()
+        assert old.graph().edges().equals(new.graph().edges())
 
 
 @pytest.mark.parametrize("mode", ["write", "create"])

@@ -352,3 +352,25 @@ def test_structure_that_is_given_joins_the_degrees_of_its_units():
     counts = np.bincount(np.concatenate([components[edges.src], components[edges.dst]]), minlength=n)
     assert counts.sum() == 2 * edges.n_edges
     assert 0 < branching(net) < np.inf
+
+
+@pytest.mark.parametrize("order", ["weight", "degree", "random"])
+def test_orders_that_are_made_gradually_give_the_same_answers(monkeypatch, order):
+    rng = np.random.default_rng(3)
+    weights = [np.round(rng.normal(size=shape), 2) for shape in ((12, 20), (20, 20), (20, 6))]
+    weights[1][rng.random((20, 20)) < 0.4] = 0.0
+    net = layered_net(weights)
+    whole = percolate(net, order)
+    for module in ("edgelist", "percolate"):
+        monkeypatch.setattr(f"emergraph.analysis.percolation.{module}.GRADUAL_EDGES", 10)
+    gradually = percolate(net, order)
+    for name in ("n_edges", "has_ties", "degree_threshold", "layered_threshold", "n_without_key"):
+        assert getattr(gradually, name) == pytest.approx(getattr(whole, name))
+    if order != "random":  # draws are others
+        ours, theirs = gradually.observed, whole.observed
+        assert np.array_equal(ours.reach, theirs.reach)
+        assert len(ours.curves) == len(theirs.curves)
+        for one, other in zip(ours.curves, theirs.curves, strict=True):
+            assert one.edges[-1] == pytest.approx(other.edges[-1], rel=0.1)
+        exact = ["block", "n_src", "n_dst", "n_edges", "predicted", "degree_threshold"]
+        assert gradually.layers.select(exact).equals(whole.layers.select(exact))
