@@ -74,11 +74,17 @@ def source_kind(model: str | Path) -> SourceKind:
         reader = format_of(path.name, mapped.content).reader
         weights = reader is Reader.WEIGHTS or (reader is Reader.NONE and format_plugins().found)
         return SourceKind.WEIGHTS if weights else SourceKind.ONNX
-    target, separator, attribute = str(model).partition(":")
-    named = target.replace(".", "").isidentifier() and attribute.replace(".", "").isidentifier()
-    if separator and named and not path.exists():
-        return SourceKind.FACTORY
-    return SourceKind.ONNX
+    return SourceKind.FACTORY if not path.exists() and _names_factory(str(model)) else SourceKind.ONNX
+
+
+def _names_factory(model: str) -> bool:
+    """Whether it is of the form package.module:callable, or FILE.py:callable with a file that is there."""
+    target, separator, attribute = model.rpartition(":")
+    if not separator or not attribute.replace(".", "").isidentifier():
+        return False
+    if target.endswith(".py"):
+        return Path(target).is_file()
+    return target.replace(".", "").isidentifier()
 
 
 def export_any(
@@ -92,7 +98,8 @@ def export_any(
     """Write the graph of whatever a user has named.
 
     Args:
-        model: An ONNX file, a weight file, a folder in Hugging Face's layout, or `package.module:factory`.
+        model: An ONNX file, a weight file, a folder in Hugging Face's layout, or the factory of a module:
+            `package.module:callable` or `FILE.py:callable`.
         store: Open for writing; None to write nothing and only say what would be written.
         options: As for `export_onnx`.
         source: Wiring and weights.

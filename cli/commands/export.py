@@ -105,7 +105,10 @@ OPAQUE_SHOWN = 5
 def export(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="ONNX file, weight file, folder, or package.module:factory."),
+        typer.Argument(
+            metavar="MODEL",
+            help="ONNX file, weight file, folder, or package.module:callable or FILE.py:callable.",
+        ),
         FileRole.MODEL,
     ],
     store: Annotated[

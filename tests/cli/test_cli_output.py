@@ -293,9 +293,9 @@ def test_tables_of_ten_rows_are_whole(n, left):
     assert not View(rows=rows, brief=[rows]).left_out()
 
 
-def test_a_flag_of_two_groups_of_options_is_one(run, store):
+def test_a_flag_of_two_groups_of_options_is_one(run, traced):
     shown = run("emergence", "--help").out
     assert shown.count("  --full") == 1
-    whole = run("emergence", store, "--full", "--draws", "5")
+    whole = run("emergence", traced, "--full", "--draws", "5")
     assert "null_model" in whole.out
     assert "--full shows" not in whole.err
