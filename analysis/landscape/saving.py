@@ -412,8 +412,10 @@ def _kept(how: ModelOptions) -> dict[str, Any]:
 
 def _graph_of(store: StoreFile, result: ModelSurvey, wanted: str | int | None) -> int | None:
     """The graph that the results belong to; None when the store has none."""
+    if wanted is None and result.sha256 is not None:
+        return store.find_graph(result.sha256)
     if wanted is None:
-        return None if result.sha256 is None else store.find_graph(result.sha256)
+        return _graph_of_module(store, result)
     graph = store.graph(wanted).id
     moved = [layer.tensor for layer in result.survey.layers]
     if moved and not tensor_layers(store, graph).keys() & set(moved):
@@ -422,6 +424,22 @@ def _graph_of(store: StoreFile, result: ModelSurvey, wanted: str | int | None) -
             "expected the graph of the same model"
         )
     return graph
+
+
+def has_graph(path: str | Path, run: int) -> bool:
+    """Return whether a run of a store belongs to a graph."""
+    with open_store(path) as store:
+        return bool(store.runs().filter(pl.col("id") == run)["graph"].is_not_null().all())
+
+
+def _graph_of_module(store: StoreFile, result: ModelSurvey) -> int | None:
+    """The newest graph of the same factory that has the tensors that were perturbed: there is no checksum."""
+    moved = {layer.tensor for layer in result.survey.layers}
+    graphs = store.graphs().filter(pl.col("source").is_in([result.source, Path(result.source).name]))
+    for graph in reversed(graphs["id"].to_list()):
+        if moved & tensor_layers(store, graph).keys():
+            return int(graph)
+    return None
 
 
 def check_store(path: str | Path, graph: str | int | None = None) -> None:

@@ -136,7 +136,7 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
 ) -> None:
     """Measure how rugged the loss landscape is around a model's own weights; no labels needed."""
     from emergraph.analysis.landscape.modelsurvey import survey_model
-    from emergraph.analysis.landscape.saving import check_store, save_model_survey
+    from emergraph.analysis.landscape.saving import check_store, has_graph, save_model_survey
 
     store = keeping.store
     refuse_store(model, "landscape")
@@ -164,6 +164,12 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
         run = None
         if store is not None:
             run = save_model_survey(store, result, graph=name_or_id(graph), any_name=keeping.any_name)
+            if not has_graph(store, run):
+                say(
+                    f"Note: {store.name} has no graph of this model, so a report shows the run with none; "
+                    "export the model into it, or give --graph NAME, and run again",
+                    output,
+                )
     emit(_view(result, run), output)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -313,3 +314,22 @@ def test_other_checkpoints_are_refused_before_any_work(run, tmp_path, monkeypatc
     assert result.code in (2, 3)
     assert "other.onnx" in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def test_a_run_of_a_factory_belongs_to_the_graph_of_the_factory(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "import torch\n\n\ndef make():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)), "
+        "(torch.zeros(1, 4),)\n"
+    )
+    assert run("export", "net.py:make", "net.duckdb").code == 0
+    small = ("--planes", "0", "--directions", "2", "--slice-points", "5", "--walks", "0", "--samples", "8")
+    known = run("landscape", "./net.py:make", "--store", "net.duckdb", *small)
+    assert (known.code, "no graph" in known.err) == (0, False)
+    rows = json.loads(run("sql", "net.duckdb", "SELECT graph, duration FROM runs", "--format", "json").out)
+    assert rows[0]["graph"] == 0
+    assert rows[0]["duration"] > 0
+    alone = run("landscape", "net.py:make", "--store", "other.duckdb", *small)
+    assert "other.duckdb has no graph of this model" in alone.err
