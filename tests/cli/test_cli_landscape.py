@@ -325,7 +325,7 @@ def test_a_run_of_a_factory_belongs_to_the_graph_of_the_factory(run, tmp_path, m
         "(torch.zeros(1, 4),)\n"
     )
     assert run("export", "net.py:make", "net.duckdb").code == 0
-    small = ("--planes", "0", "--directions", "2", "--slice-points", "5", "--walks", "0", "--samples", "8")
+    small = ("--planes", "0", "--directions", "2", "--slice-points", "5", "--walks", "2", "--samples", "8")
     known = run("landscape", "./net.py:make", "--store", "net.duckdb", *small)
     assert (known.code, "no graph" in known.err) == (0, False)
     rows = json.loads(run("sql", "net.duckdb", "SELECT graph, duration FROM runs", "--format", "json").out)
