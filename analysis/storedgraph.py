@@ -1,7 +1,7 @@
 """Unit graphs and traces out of a store."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -60,10 +60,10 @@ def read_unit_trace(reader: GraphReader, trace: str | int | None = None) -> Unit
         UsageError: The graph has no such trace.
     """
     frame = reader.activations(trace)
-    names = {row["id"]: row["name"] for row in reader.traces().iter_rows(named=True)}
-    newest = list(names.values())[-1]
-    name = newest if trace is None else names.get(trace, trace)
-    return UnitTrace.from_frame(frame, reader.units().height, name=str(name))
+    traces = reader.traces().to_dicts()
+    chosen = next((row for row in reversed(traces) if trace in (None, row["id"], row["name"])), traces[-1])
+    found = UnitTrace.from_frame(frame, reader.units().height, name=str(chosen["name"]))
+    return replace(found, random=chosen["kind"] == "random")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from emergraph.errors import InvalidInputError, UsageError
 
 Floats = NDArray[np.float64]
 
+RANDOM_SAMPLES = "random samples"
+"""What the samples of a trace on random inputs are called, wherever activity is described."""
 STATISTICS = ("mean", "mean_abs", "min", "max")
 
 
@@ -44,6 +46,8 @@ class UnitTrace:
     n_samples: int = 0
     """Samples behind the statistics; at least n_kept."""
     name: str = ""
+    random: bool = False
+    """Whether the inputs were drawn at random: what units do on them says little about real ones."""
     n_positions: int | None = 1
     """The most positions of a sample in any unit; None where each sample was one value to begin with, its
     mean over positions: in traces from before statistics were taken over positions."""
@@ -145,14 +149,18 @@ class UnitTrace:
     @property
     def text(self) -> str:
         """What the statistics are over, as text."""
-        return f"{self.n_samples} samples{self._positions}"
+        return f"{self.n_samples} {self._samples}{self._positions}"
 
     @property
     def kept_text(self) -> str:
         """How many samples the per-sample values cover, and what they are, as text."""
         kept = 0 if self.samples is None else len(self.samples)
         found = f"the first {kept} of {self.n_samples}" if kept < self.n_samples else str(kept)
-        return f"{found} samples{'' if self.n_positions == 1 else ' (means over positions)'}"
+        return f"{found} {self._samples}{'' if self.n_positions == 1 else ' (means over positions)'}"
+
+    @property
+    def _samples(self) -> str:
+        return RANDOM_SAMPLES if self.random else "samples"
 
     @property
     def _positions(self) -> str:

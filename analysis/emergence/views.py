@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from emergraph.analysis.activity.unittrace import RANDOM_SAMPLES
 from emergraph.analysis.view import View, evenly, first_and_last
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def _count_finding(result: "EmergenceResult") -> str:
     )
     if result.printed is not None:
         said += f"; fully connected layers would have {magnitude_text(result.printed.emergence)}"
+    if RANDOM_SAMPLES in result.activity:
+        said += "; activity is that on random inputs, so trace real ones before you build on it"
     return f"{said}. --full compares it with null models."
 
 

@@ -3,6 +3,7 @@
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,9 @@ from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import ModelChoice, StorePath
 from emergraph.errors import UsageError
+
+NAMED = 3
+"""Traces that a note names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +84,26 @@ def sql(
         if told is error:
             raise
         raise told from error
+    notes += _about_activity(store, text)
     if result.truncated:
         notes.append(f"only the first {choices.rows} rows are shown; --rows N takes more")
     emit(View(rows=result.frame, notes=notes), output)
+
+
+def _about_activity(store: Path, text: str) -> list[str]:
+    """A note where a query asks for activity that random inputs caused."""
+    if not re.search(r"activations", text, re.IGNORECASE):
+        return []
+    from emergraph.graphstore.store import open_store
+
+    with open_store(store) as opened:
+        traces = [row for graph in opened.graphs()["id"] for row in opened.graph(graph).traces().to_dicts()]
+    random = list(dict.fromkeys(row["name"] for row in traces if row["kind"] == "random"))
+    if not random:
+        return []
+    named = ", ".join(random[:NAMED]) + (", ..." if len(random) > NAMED else "")
+    said = f"activity of {named} is that on random inputs, which says little about real ones"
+    return [f"{said}: trace with inputs of your own"]
 
 
 def _text(query: str | None, recipe: str | None, notes: list[str]) -> str:

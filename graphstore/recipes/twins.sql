@@ -4,7 +4,8 @@ WITH hidden AS (
     FROM activations AS a
     JOIN traces AS t ON t.id = a.trace
     JOIN units AS u ON u.graph = t.graph AND u.id = a.unit
-    WHERE u.role = 'hidden' AND u.neuron AND list_stddev_pop(a."values") > 0
+    WHERE u.role = 'hidden' AND u.neuron AND list_bool_and(list_transform(a."values", lambda x: isfinite(x)))
+        AND list_stddev_pop(a."values") > 1e-6 * greatest(abs(list_max(a."values")), abs(list_min(a."values")))
 ), centred AS (
     SELECT graph, layer, unit, list_transform(v, lambda x: x - list_avg(v)) AS c FROM hidden
 )

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from clifiles import DEMO
 
 from emergraph.errors import ExitCode, chain_of
 
@@ -141,3 +142,16 @@ def test_an_error_of_the_query_is_what_it_is_and_nothing_behind_it(run, exported
     )
     assert run("sql", exported, "SELECT nothing_of_the_kind FROM layers").code == ExitCode.USAGE
     assert [error.__cause__ for error in ended[0]] == [None]
+
+
+def test_random_inputs_are_named_where_activity_is_used(run, store):
+    dense = DEMO / "digits_dense.onnx"
+    assert "random" not in run("sql", store, "SELECT count(*) FROM activations").err
+    assert run("trace", store, "--model", dense, "--random", "5", "--graph", "digits_dense").code == 0
+    asked = run("sql", store, "SELECT count(*) FROM unit_activations")
+    assert "random-n5-seed0 is that on random inputs" in asked.err
+    assert "random inputs" not in run("sql", store, "SELECT count(*) FROM units").err
+    assert "random inputs" in run("sql", store, "--recipe", "silent-units").err
+    counted = run("emergence", store, "--graph", "digits_dense", "--no-save")
+    assert "trace real ones" in counted.out.splitlines()[0]
+    assert "5 random samples" in counted.out
