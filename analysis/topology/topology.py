@@ -9,15 +9,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.forest import find_merges
+from emergraph.analysis.edgesets.gradual import GRADUAL_EDGES, GradualOrder
 from emergraph.analysis.edgesets.ordering import descending
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.topology.options import TopologyOptions
+from emergraph.analysis.topology.survey import survey_edges
 from emergraph.analysis.topology.weightededges import (
     Floats,
     WeightedEdges,
     chosen_blocks,
     igraph_of,
-    weighted_edges,
 )
 from emergraph.analysis.topology.wholegraph import (
     Communities,
@@ -27,7 +28,6 @@ from emergraph.analysis.topology.wholegraph import (
     small_world,
 )
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
-from emergraph.errors import UsageError
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind
 
 # Neural persistence of layers (Rieck et al., arXiv 1812.09764).
@@ -67,14 +67,21 @@ def neural_persistence(
     """
     if n_units < 2:
         return 0.0, 0.0
-    joined, ends = np.unique(np.concatenate([src, dst]), return_inverse=True)
+    local, n = _numbered(src, dst)
     strength = np.abs(weight.astype(np.float64)) / w_max
-    order = descending(strength).edges
-    n = len(joined)
-    merges = find_merges(ends[: len(src)], ends[len(src) :], order, np.arange(n), np.ones(n, dtype=np.int64))
+    order = GradualOrder(strength) if len(strength) > GRADUAL_EDGES else descending(strength).edges
+    merges = find_merges(local[src], local[dst], order, np.arange(n), np.ones(n, dtype=np.int64))
     deaths = strength[order[merges.position]]
     total = float(((1 - deaths) ** p).sum()) + (n_units - 1 - len(deaths))
     return total ** (1 / p), (total / (n_units - 1)) ** (1 / p)
+
+
+def _numbered(*sides: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
+    """The units of some edges by their place among those units, as an array over all units; how many."""
+    there = np.zeros(1 + max((int(side.max(initial=-1)) for side in sides), default=-1), dtype=np.bool_)
+    for side in sides:
+        there[side] = True
+    return np.cumsum(there) - 1, int(np.count_nonzero(there))
 
 
 # Motifs of one block as a bipartite graph: stars and butterflies.
@@ -98,7 +105,7 @@ def block_motifs(src: NDArray[np.integer], dst: NDArray[np.integer]) -> dict[str
         >>> block_motifs(np.array([0, 0, 1, 1]), np.array([2, 3, 2, 3]))
         {'diverging': 2, 'converging': 2, 'butterflies': 1}
     """
-    out_degree, in_degree = np.unique(src, return_counts=True)[1], np.unique(dst, return_counts=True)[1]
+    out_degree, in_degree = np.bincount(src), np.bincount(dst)
     return {
         "diverging": int((out_degree * (out_degree - 1) // 2).sum()),
         "converging": int((in_degree * (in_degree - 1) // 2).sum()),
@@ -151,7 +158,7 @@ def unit_strengths(
     n = graph.n_units
     sums = {name: np.zeros(n) for name in ("in_strength", "out_strength", "in_abs", "out_abs")}
     degrees = {name: np.zeros(n, dtype=np.int64) for name in ("in_degree", "out_degree")}
-    for _, columns in graph.iter_edges(chosen_blocks(graph, kinds), columns=("src", "dst", "weight")):
+    for _, columns in graph.iter_pieces(chosen_blocks(graph, kinds), columns=("src", "dst", "weight")):
         weight = np.nan_to_num(
             np.asarray(columns["weight"], dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0
         )
@@ -180,47 +187,6 @@ def layer_fluctuation(graph: UnitGraph, strength: NDArray[np.floating]) -> Float
     """
     parts = [strength[layer.units] for layer in graph.layers]
     return np.array([part.std() if len(part) else np.nan for part in parts])
-
-
-# The disparity filter: the edges that are stronger than chance within a unit (Serrano 2009).
-
-
-def disparity(edges: WeightedEdges) -> Floats:
-    """P-value of every edge under uniformly random splits of a unit's strength.
-
-    `p = (1 - w / s)^(k - 1)` with s the strength and k the degree of the unit; the smaller of the source's
-    value (over its outgoing edges) and the target's (over its incoming ones). A unit with one edge says
-    nothing: p = 1. M. Á. Serrano, M. Boguñá, A. Vespignani, PNAS 106, 6483 (2009), eq. 2.
-
-    Returns:
-        (n_edges,) in [0, 1].
-
-    Example:
-        >>> star = WeightedEdges(n_units=3, src=np.array([0, 0]), dst=np.array([1, 2]),
-        ...     weight=np.array([3.0, 1.0]), n_left_out=0)
-        >>> disparity(star).tolist()
-        [0.25, 0.75]
-    """
-    weight = edges.strength
-    p = np.ones(len(weight))
-    for units in (edges.src, edges.dst):
-        strength = np.bincount(units, weights=weight, minlength=edges.n_units)[units]
-        degree = np.bincount(units, minlength=edges.n_units)[units]
-        share = np.divide(weight, strength, out=np.zeros_like(weight), where=strength > 0)
-        own = np.where(degree > 1, (1 - np.minimum(share, 1.0)) ** (degree - 1), 1.0)
-        np.minimum(p, own, out=p)
-    return p
-
-
-def backbone(edges: WeightedEdges, alpha: float) -> WeightedEdges:
-    """The edges whose disparity p-value is below alpha.
-
-    Raises:
-        UsageError: alpha is not in (0, 1].
-    """
-    if not 0 < alpha <= 1:
-        raise UsageError(f"alpha {alpha}: expected a number in (0, 1]")
-    return edges.only(disparity(edges) < alpha)
 
 
 MAX_MOTIF_EDGES = 4_000_000
@@ -280,16 +246,22 @@ def topology(
         LimitError: More edges than memory is meant for.
     """
     options = options or TopologyOptions()
-    edges = weighted_edges(graph, options.kinds)
-    notes = [f"{edges.n_left_out} edges with NaN or infinite weights left out"] if edges.n_left_out else []
-    pairs = edges.joined()
-    strong = backbone(pairs, options.alpha)
+    found_edges = survey_edges(graph, options.kinds, alpha=options.alpha, most=options.max_edges)
+    pairs, strong, n_pairs = found_edges.pairs, found_edges.strong, found_edges.n_pairs
+    left_out = found_edges.n_left_out
+    notes = [f"{left_out} edges with NaN or infinite weights left out"] if left_out else []
     units = unit_strengths(graph, kinds=options.kinds, bias=bias)
-    body, on = (pairs, "graph") if len(pairs.src) <= options.max_edges else (strong, "backbone")
+    whole = pairs is not None and n_pairs <= options.max_edges
+    body, on = (pairs, "graph") if whole and pairs is not None else (strong, "backbone")
     if on == "backbone":
         notes.append(
             "communities, cores, PageRank, assortativity and rich club are those of the backbone: "
-            f"{len(pairs.src)} pairs exceed the limit of {options.max_edges}"
+            f"{n_pairs} pairs exceed the limit of {options.max_edges}"
+        )
+    if found_edges.alpha < options.alpha:
+        notes.append(
+            f"the backbone has the {len(strong.src)} edges whose disparity is below {found_edges.alpha:.3g} "
+            f"instead of {options.alpha:g}: more would exceed the limit of {options.max_edges}"
         )
     network = igraph_of(body, directed=False)
     found = find_communities(network, body.strength, draws=options.nulls, seed=options.seed)
@@ -304,10 +276,10 @@ def topology(
     units = units.with_columns(betweenness)
     measures = [
         ("units", graph.n_units, "graph"),
-        ("pairs of units", len(pairs.src), "graph"),
+        ("pairs of units", n_pairs, "graph"),
         ("backbone edges", len(strong.src), "graph"),
-        ("backbone share of edges", _share(len(strong.src), len(pairs.src)), "graph"),
-        ("backbone share of strength", _share(strong.strength.sum(), pairs.strength.sum()), "graph"),
+        ("backbone share of edges", _share(len(strong.src), n_pairs), "graph"),
+        ("backbone share of strength", _share(strong.strength.sum(), found_edges.strength), "graph"),
         *_community_measures(found, on),
         *_shape_measures(network, on),
         *((name, value, "backbone") for name, value in _small_world(strong, options).items()),
@@ -318,7 +290,7 @@ def topology(
         options=options,
         measures=_measure_frame(measures),
         units=units,
-        layers=_layers(graph, edges, units),
+        layers=_layers(graph, found_edges.links, units),
         blocks=_blocks(graph, options),
         rich_club=rich_club(network),
         notes=tuple(notes),
@@ -326,18 +298,18 @@ def topology(
 
 
 def _betweenness(
-    pairs: WeightedEdges, strong: WeightedEdges, options: TopologyOptions, notes: list[str]
+    pairs: WeightedEdges | None, strong: WeightedEdges, options: TopologyOptions, notes: list[str]
 ) -> tuple[pl.Series, str]:
     """Betweenness of every unit, exact where the graph is small, else on the backbone; on what."""
     for edges, name in ((pairs, "graph"), (strong, "backbone")):
-        if len(edges.src) * edges.n_units <= options.max_paths:
+        if edges is not None and len(edges.src) * edges.n_units <= options.max_paths:
             values = igraph_of(edges, directed=True).betweenness()
             return pl.Series("betweenness", values, dtype=pl.Float64), name
     notes.append(
         f"betweenness left out: {strong.n_units} units times {len(strong.src)} backbone edges exceed "
         f"{options.max_paths:g}; lower alpha or raise the limit"
     )
-    return pl.Series("betweenness", [None] * pairs.n_units, dtype=pl.Float64), "backbone"
+    return pl.Series("betweenness", [None] * strong.n_units, dtype=pl.Float64), "backbone"
 
 
 def _community_measures(found: Communities, on: str) -> list[tuple[str, float | None, str]]:
@@ -385,13 +357,13 @@ def _measure_frame(rows: list[tuple[str, float | None, str]]) -> pl.DataFrame:
     )
 
 
-def _layers(graph: UnitGraph, edges: WeightedEdges, units: pl.DataFrame) -> pl.DataFrame:
+def _layers(graph: UnitGraph, links: WeightedEdges, units: pl.DataFrame) -> pl.DataFrame:
     strengths = {name: units[name].to_numpy() for name in ("strength", "strength_with_bias")}
     totals = units["strength_abs"].to_numpy()
     parts = [totals[layer.units] for layer in graph.layers]
     spread = [np.percentile(part, (5, 50, 95)) if len(part) else (None, None, None) for part in parts]
     return (
-        layer_graph(graph, edges)
+        layer_graph(graph, links)
         .with_columns(
             name=pl.Series([layer.name for layer in graph.layers], dtype=pl.String),
             n_units=pl.Series([layer.n_units for layer in graph.layers], dtype=pl.Int32),
@@ -437,7 +409,7 @@ def _blocks(graph: UnitGraph, options: TopologyOptions) -> pl.DataFrame:
         and (block.n_edges or block.src_units is not None)
     ]
     w_max = 0.0
-    for _, columns in graph.iter_edges(chosen, columns=("weight",)):
+    for _, columns in graph.iter_pieces(chosen, columns=("weight",)):
         weight = np.abs(columns["weight"])
         w_max = max(w_max, float(weight[np.isfinite(weight)].max(initial=0.0)))
     rows = []

@@ -51,14 +51,16 @@ class WeightedEdges:
             n_left_out=self.n_left_out,
         )
 
-    def only(self, keep: NDArray[np.bool_]) -> "WeightedEdges":
-        """The edges that a mask names."""
+    def only(
+        self, keep: NDArray[np.bool_] | NDArray[np.integer], *, n_left_out: int | None = None
+    ) -> "WeightedEdges":
+        """The edges that a mask or positions name."""
         return WeightedEdges(
             n_units=self.n_units,
             src=self.src[keep],
             dst=self.dst[keep],
             weight=self.weight[keep],
-            n_left_out=self.n_left_out,
+            n_left_out=self.n_left_out if n_left_out is None else n_left_out,
         )
 
 
@@ -93,24 +95,21 @@ def weighted_edges(graph: UnitGraph, kinds: Sequence[EdgeKind | str] = PATH_KIND
     for block, columns in graph.iter_edges(blocks, columns=("src", "dst", "weight")):
         part = slice(position, position + block.n_edges)
         src[part], dst[part] = columns["src"], columns["dst"]
-        if block.kind in (EdgeKind.WEIGHT, EdgeKind.RECURRENT):
-            weight[part] = columns["weight"]
-        else:
-            own = np.asarray(columns["weight"], dtype=np.float64)
-            weight[part] = np.where(np.isfinite(own), own, WITHOUT_PARAMETER)
+        weight[part] = usable_weights(block, columns["weight"])
         position += block.n_edges
     finite = np.isfinite(weight)
     edges = WeightedEdges(n_units=graph.n_units, src=src, dst=dst, weight=weight, n_left_out=0)
     if finite.all():
         return edges
-    kept = edges.only(finite)
-    return WeightedEdges(
-        n_units=kept.n_units,
-        src=kept.src,
-        dst=kept.dst,
-        weight=kept.weight,
-        n_left_out=int((~finite).sum()),
-    )
+    return edges.only(finite, n_left_out=int((~finite).sum()))
+
+
+def usable_weights(block: UnitBlock, weight: NDArray[np.floating]) -> Floats:
+    """Weights of a block's edges as float64; `WITHOUT_PARAMETER` where an edge has no parameter."""
+    own = weight.astype(np.float64)
+    if block.kind in (EdgeKind.WEIGHT, EdgeKind.RECURRENT):
+        return own
+    return np.where(np.isfinite(own), own, WITHOUT_PARAMETER)
 
 
 def igraph_of(edges: WeightedEdges, *, directed: bool) -> "igraph.Graph":

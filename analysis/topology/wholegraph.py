@@ -140,18 +140,17 @@ def small_world(graph: igraph.Graph, *, seed: int) -> dict[str, float | None]:
     return found
 
 
-def layer_graph(graph: UnitGraph, edges: WeightedEdges) -> pl.DataFrame:
+def layer_graph(graph: UnitGraph, links: WeightedEdges) -> pl.DataFrame:
     """Measures of the graph whose vertices are the layers.
+
+    Args:
+        graph: The unit graph.
+        links: Its edges between positions of layers, with the absolute weight between them.
 
     Returns:
         One row per layer: layer, sources and targets (distinct layers), betweenness (unweighted, directed),
         pagerank (weighted by the absolute weight between layers).
     """
-    n = len(graph.layers)
-    code = graph.unit_layer[edges.src].astype(np.int64) * n + graph.unit_layer[edges.dst]
-    pairs, inverse = np.unique(code, return_inverse=True)
-    strength = np.bincount(inverse, weights=edges.strength, minlength=len(pairs)).astype(np.float64)
-    links = WeightedEdges(n_units=n, src=pairs // n, dst=pairs % n, weight=strength, n_left_out=0)
     network = igraph_of(links, directed=True)
     return pl.DataFrame(
         {
@@ -159,6 +158,6 @@ def layer_graph(graph: UnitGraph, edges: WeightedEdges) -> pl.DataFrame:
             "sources": np.array(network.degree(mode="in"), dtype=np.int32),
             "targets": np.array(network.degree(mode="out"), dtype=np.int32),
             "betweenness": np.array(network.betweenness(), dtype=np.float64),
-            "pagerank": np.array(network.pagerank(weights=strength.tolist()), dtype=np.float64),
+            "pagerank": np.array(network.pagerank(weights=links.weight.tolist()), dtype=np.float64),
         }
     )

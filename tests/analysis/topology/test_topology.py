@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.topology.options import TopologyOptions
+from emergraph.analysis.topology.survey import backbone, disparity, survey_edges
 from emergraph.analysis.topology.topology import (
-    backbone,
     block_motifs,
-    disparity,
     layer_fluctuation,
     neural_persistence,
     topology,
@@ -23,7 +22,9 @@ from emergraph.analysis.topology.topology import (
 from emergraph.analysis.topology.weightededges import WeightedEdges, igraph_of, weighted_edges
 from emergraph.analysis.topology.weightspectra import power_law_tail, spectral_fit, squared_singular_values
 from emergraph.analysis.topology.wholegraph import find_communities, rich_club, small_world
+from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import InvalidInputError, UsageError
+from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind
 
 NET = layered_net([np.array([[1.0, 3.0], [-2.0, 0.0]]), np.array([[2.0], [-1.0]])])
 
@@ -267,3 +268,50 @@ def test_pruning_never_lowers_neural_persistence():
         found += topology(layered_net([kept])).blocks["persistence"].to_list()
     assert found == sorted(found)
     assert found[-1] > found[0] + 0.5
+
+
+@pytest.mark.parametrize("most", [10_000, 30])
+def test_edges_passed_over_in_pieces_tell_what_those_in_memory_do(monkeypatch, most):
+    net = residual_net()
+    whole = survey_edges(net, PATH_KINDS, alpha=0.3, most=10_000)
+    monkeypatch.setattr("emergraph.analysis.topology.survey.MANY_EDGES", 10)
+    pieces = survey_edges(net, PATH_KINDS, alpha=0.3, most=min(most, net.n_edges - 1))
+    assert pieces.pairs is None
+    assert (pieces.n_pairs, pieces.n_left_out) == (whole.n_pairs, whole.n_left_out)
+    assert pieces.strength == pytest.approx(whole.strength)
+    for name in ("src", "dst"):
+        assert np.array_equal(getattr(pieces.links, name), getattr(whole.links, name))
+    assert pieces.links.weight == pytest.approx(whole.links.weight)
+    if most > len(whole.strong.src):
+        assert pieces.alpha == 0.3
+        assert np.array_equal(pieces.strong.src, whole.strong.src)
+        assert np.array_equal(pieces.strong.dst, whole.strong.dst)
+        assert pieces.strong.weight == pytest.approx(whole.strong.weight)
+        return
+    p = np.sort(disparity(whole.pairs))
+    assert pieces.alpha == pytest.approx(p[most])
+    assert len(pieces.strong.src) == most
+
+
+def residual_net():
+    """A net in which two blocks lead from one layer to another, one of them without weights."""
+    rng = np.random.default_rng(4)
+    layers = [
+        UnitLayer(id=k, name=f"l{k}", kind=LayerKind.DENSE, first_unit=first, n_units=n)
+        for k, (first, n) in enumerate([(0, 12), (12, 12), (24, 8)])
+    ]
+    full, last = np.arange(12), np.arange(24, 32)
+    blocks = [
+        UnitBlock(id=0, kind=EdgeKind.WEIGHT, layer=1, n_edges=144, src_units=full, dst_units=full + 12),
+        UnitBlock(id=1, kind=EdgeKind.IDENTITY, layer=1, n_edges=12),
+        UnitBlock(id=2, kind=EdgeKind.WEIGHT, layer=2, n_edges=96, src_units=full + 12),
+        UnitBlock(id=3, kind=EdgeKind.WEIGHT, layer=2, n_edges=96, src_units=full),
+    ]
+    columns = {
+        0: {"src": np.repeat(full, 12), "dst": np.tile(full + 12, 12), "weight": rng.normal(size=144)},
+        1: {"src": full, "dst": full + 12, "weight": np.full(12, np.nan)},
+        2: {"src": np.repeat(full + 12, 8), "dst": np.tile(last, 12), "weight": rng.normal(size=96)},
+        3: {"src": np.repeat(full, 8), "dst": np.tile(last, 12), "weight": rng.normal(size=96)},
+    }
+    columns[3]["weight"][5] = np.inf
+    return from_arrays(layers, blocks, columns)
