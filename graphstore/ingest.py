@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emergraph.errors import LimitError
-from emergraph.graphstore.arrays import FloatArray, IntArray
+from emergraph.graphstore.arrays import FloatArray, IntArray, as_float32
 from emergraph.graphstore.frames import append
 from emergraph.graphstore.records import Kernels, MatrixKernels
 from emergraph.graphstore.sql import compose
@@ -35,7 +35,6 @@ GATHERED_ROWS = 8 * ROW_GROUP
 MAX_UNIT = 2**31 - 2
 
 _KERNEL_TYPES = {"l1": np.float64, "l2": np.float64, "max_abs": np.float64, "n_params": np.int32}
-_TINY = np.finfo(np.float32).smallest_subnormal
 
 Int32Array = NDArray[np.int32]
 Columns = Mapping[str, NDArray[np.generic]]
@@ -215,19 +214,6 @@ def as_unit_ids(units: IntArray) -> Int32Array:
             "export a smaller model"
         )
     return np.ascontiguousarray(ids, dtype=np.int32)
-
-
-def as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return contiguous float32 values; non-zero values stay non-zero, too large ones become infinite."""
-    values = np.asarray(values)
-    if values.dtype.itemsize <= 4 or values.dtype.kind != "f":
-        return np.ascontiguousarray(values, dtype=np.float32)
-    with np.errstate(over="ignore", under="ignore"):
-        result = np.ascontiguousarray(values, dtype=np.float32)
-    vanished = (result == 0) & (values != 0)
-    if vanished.any():
-        result[vanished] = np.copysign(_TINY, values[vanished])
-    return result
 
 
 def _flat_columns(weights: FloatArray, kernels: MatrixKernels | None, rows: slice) -> Columns:

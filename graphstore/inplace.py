@@ -14,8 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.graphstore.arrays import FloatArray
-from emergraph.graphstore.ingest import as_float32
+from emergraph.graphstore.arrays import FloatArray, as_float32
 from emergraph.graphstore.records import Place
 
 PIECE_CELLS = 1 << 16

@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as hnp
 from storegraphs import block, finish, header, single_block_edges
 
 from emergraph.graphstore import ingest
-from emergraph.graphstore.ingest import EdgeLoader, as_float32
+from emergraph.graphstore.arrays import as_float32
+from emergraph.graphstore.ingest import EdgeLoader
 from emergraph.graphstore.records import EdgeKind, Kernels, MatrixKernels
 from emergraph.graphstore.store import open_store
 
