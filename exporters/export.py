@@ -23,6 +23,7 @@ from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, open_branches, traced_model
 from emergraph.exporters.tracing.tracer import trace
 from emergraph.exporters.trainingmode import training_warnings
+from emergraph.exporters.wiredmodel import WiredModel
 from emergraph.graphstore.records import GraphHeader, GraphSink
 from emergraph.graphstore.store import StoreFile
 
@@ -131,8 +132,19 @@ def export_onnx(
         1
     """
     options = options or ExportOptions()
-    start = perf_counter()
     file = read_onnx(path, limits=options.read_limits, root=options.root)
+    return export_file(file, store, options=options, progress=progress)
+
+
+def export_file(
+    file: OnnxFile | WiredModel,
+    store: StoreFile,
+    *,
+    options: ExportOptions,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Trace the units of a model that is open; as for `export_onnx`."""
+    start = perf_counter()
     in_place = _in_place(file, options)
     settings = _settings(options, in_place=in_place)
     known = None if options.force else store.find_graph(file.sha256, settings)
@@ -168,7 +180,7 @@ def export_onnx(
 
 
 def dry_run(
-    path: str | Path,
+    path: str | Path | WiredModel,
     *,
     options: ExportOptions | None = None,
     progress: Progress | None = None,
@@ -177,14 +189,18 @@ def dry_run(
     """Do all that `export_onnx` does but write: coverage, edges, and the size that a store would take.
 
     Args:
-        path: As in `export_onnx`.
+        path: As in `export_onnx`, or a model that is open.
         options: As in `export_onnx`.
         progress: As in `export_onnx`.
         sink: What counts; one that keeps more is asked afterwards what it saw.
     """
     options = options or ExportOptions()
     start = perf_counter()
-    file = read_onnx(path, limits=options.read_limits, root=options.root)
+    file = (
+        path
+        if isinstance(path, WiredModel)
+        else read_onnx(path, limits=options.read_limits, root=options.root)
+    )
     run = _run(file, options)
     in_place = _in_place(file, options)
     sink = sink or CountingSink(in_place=in_place)
@@ -194,7 +210,7 @@ def dry_run(
     return _summary(file, run, summary, graph=None, name=name, start=start, size=size, in_place=in_place)
 
 
-def _in_place(file: OnnxFile, options: ExportOptions) -> bool:
+def _in_place(file: OnnxFile | WiredModel, options: ExportOptions) -> bool:
     """Whether the edges of a file's graph stay in it.
 
     Raises:
@@ -209,9 +225,10 @@ def _in_place(file: OnnxFile, options: ExportOptions) -> bool:
     return leaves_edges(options.edges, (tensor.held() for tensor in file.tensors.values()))
 
 
-def _run(file: OnnxFile, options: ExportOptions) -> ConcreteRun:
+def _run(file: OnnxFile | WiredModel, options: ExportOptions) -> ConcreteRun:
     return concrete_run(
         file,
+        withheld=file.withheld if isinstance(file, WiredModel) else frozenset(),
         inputs=dict(options.inputs),
         input_shapes=dict(options.input_shapes),
         limits=options.run_limits,
@@ -220,7 +237,11 @@ def _run(file: OnnxFile, options: ExportOptions) -> ConcreteRun:
 
 
 def _trace(
-    file: OnnxFile, run: ConcreteRun, sink: GraphSink, options: ExportOptions, progress: Progress | None
+    file: OnnxFile | WiredModel,
+    run: ConcreteRun,
+    sink: GraphSink,
+    options: ExportOptions,
+    progress: Progress | None,
 ) -> GraphSummary:
     def parameter(proto: onnx.TensorProto) -> FileParameter:
         lazy = file.tensor_of(proto)
@@ -232,13 +253,19 @@ def _trace(
         run = replace(run, flat=open_branches(source, run.flat))
     with folder_of(run.flat, source, limits) as folder:
         model = traced_model(run, parameter, folder=folder, run_body=bodies, parameters=options.parameters)
-        files = {options.kept_as or file.name: file.content}
-        files |= {name: mapped.content for name, mapped in file.external_files.items()}
-        summary = trace(model, sink, files=files, progress=progress)
+        summary = trace(model, sink, files=_files(file, options), progress=progress)
     if not summary.n_weight_edges:
         raise InvalidInputError(_nothing_understood(file.name, summary))
     training = training_warnings(run.flat.training)
     return replace(summary, warnings=(*summary.warnings, *training, *options.notes))
+
+
+def _files(file: OnnxFile | WiredModel, options: ExportOptions) -> Mapping[str, memoryview]:
+    """The mapped files that weights are in, by the names under which they are kept."""
+    if isinstance(file, WiredModel):
+        return file.weights.files
+    outside = {name: mapped.content for name, mapped in file.external_files.items()}
+    return {options.kept_as or file.name: file.content, **outside}
 
 
 def _branches(run: ConcreteRun, summary: GraphSummary) -> tuple[str, ...]:
@@ -291,7 +318,7 @@ def _described(array: NDArray[np.generic]) -> object:
 
 
 def _summary(
-    file: OnnxFile,
+    file: OnnxFile | WiredModel,
     run: ConcreteRun,
     summary: GraphSummary,
     *,

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from emergraph.choices import unknown
 from emergraph.commandfiles import note_input
 from emergraph.errors import EmergraphError, UsageError
-from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx, listed
+from emergraph.exporters.export import (
+    ExportOptions,
+    ExportSummary,
+    Progress,
+    dry_run,
+    export_file,
+    export_onnx,
+    listed,
+)
 from emergraph.exporters.filetensors import leaves_edges
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.placements import EdgePlacement
@@ -39,6 +47,8 @@ class SourceKind(StrEnum):
     WEIGHTS = "weights"
     FOLDER = "folder"
     """With a config.json."""
+    GGUF = "gguf"
+    """A file of weights whose metadata says what network they are of."""
     FACTORY = "factory"
 
 
@@ -71,7 +81,10 @@ def source_kind(model: str | Path) -> SourceKind:
         return SourceKind.WEIGHTS
     if path.is_file():
         mapped = map_file(path, printable(path.name))
-        reader = format_of(path.name, mapped.content).reader
+        found = format_of(path.name, mapped.content)
+        if found.name == "gguf":
+            return SourceKind.GGUF
+        reader = found.reader
         weights = reader is Reader.WEIGHTS or (reader is Reader.NONE and format_plugins().found)
         return SourceKind.WEIGHTS if weights else SourceKind.ONNX
     return SourceKind.FACTORY if not path.exists() and _names_factory(str(model)) else SourceKind.ONNX
@@ -120,7 +133,9 @@ def export_any(
         return export_onnx(model, store, options=options, progress=progress)
     if kind is SourceKind.FACTORY:
         return _export_factory(str(model), store, options, source, progress)
-    if kind is SourceKind.FOLDER and source.wire is Wiring.AUTO:
+    if kind in (SourceKind.FOLDER, SourceKind.GGUF) and source.wire is Wiring.AUTO:
+        if source.onnx_path is None:
+            return _export_wired(Path(model), kind, store, options, source, progress)
         return _export_folder(Path(model), store, options, source, progress)
     from emergraph.exporters.weightfiles import read_weights
 
@@ -150,7 +165,11 @@ def _check_choices(kind: SourceKind, source: SourceOptions) -> None:
         raise UsageError(
             "--weights goes with a factory: emergraph export package.module:factory STORE --weights FILE"
         )
-    if source.wire is not Wiring.AUTO and kind not in (SourceKind.WEIGHTS, SourceKind.FOLDER):
+    if source.wire is not Wiring.AUTO and kind not in (
+        SourceKind.WEIGHTS,
+        SourceKind.FOLDER,
+        SourceKind.GGUF,
+    ):
         raise UsageError(f"--wire {source.wire} goes with a weight file; this model says how it is wired")
     if source.onnx_path is not None and kind not in (SourceKind.FACTORY, SourceKind.FOLDER):
         raise UsageError("--keep-onnx goes with a PyTorch module")
@@ -205,6 +224,43 @@ def _example_inputs(module: Any, options: ExportOptions) -> Mapping[str, Any]:  
     if extra and forward is not None and not takes_any:
         raise UsageError(unknown(f"input of {type(module).__name__}", extra[0], known))
     return found
+
+
+def _export_wired(
+    model: Path,
+    kind: SourceKind,
+    store: "StoreFile | None",
+    options: ExportOptions,
+    source: SourceOptions,
+    progress: Progress | None,
+) -> ExportSummary:
+    """A folder or a GGUF file by the class that transformers has for it; the weights stay where they are."""
+    from emergraph.exporters.wiring import wired_model
+
+    note_files(model, root=options.root)
+    with wired_model(
+        model,
+        allow_missing_classes=source.allow_missing_classes,
+        root=options.root,
+        limits=options.run_limits,
+    ) as wired:
+        if wired is None:  # its tensors have to be converted in a way that only transformers itself knows
+            return _export_folder(model, store, options, source, progress)
+        stem = model.resolve().name if kind is SourceKind.FOLDER else model.stem
+        chosen = replace(
+            options,
+            name=options.name or stem,
+            source=wired.model.name,
+            format="module" if kind is SourceKind.FOLDER else "gguf",
+            wiring="declared",
+            inputs=wired.feeds,
+            input_shapes={},
+            parameters=frozenset(wired.model.recipes),
+            notes=(*options.notes, *wired.notes),
+        )
+        if store is None:
+            return dry_run(wired.model, options=chosen, progress=progress)
+        return export_file(wired.model, store, options=chosen, progress=progress)
 
 
 def _export_folder(

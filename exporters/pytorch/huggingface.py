@@ -4,6 +4,7 @@ import importlib
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,81 @@ def is_folder_with_config(path: Path) -> bool:
     return path.is_dir() and (path / CONFIG).is_file()
 
 
+@dataclass(frozen=True)
+class NamedModel:
+    """A class of transformers and a configuration of it, by what a file says."""
+
+    model_class: Any
+    config: Any
+    where: str
+    """The file, for messages."""
+
+    def build(self) -> Any:  # noqa: ANN401 - a module of transformers
+        """The model, with the parameters that the class begins with.
+
+        Raises:
+            InvalidInputError: The configuration does not fit the class.
+            UnsafeInputError: Something would have to be fetched.
+        """
+        name = self.model_class.__name__
+        try:
+            return self.model_class(self.config)
+        except Exception as error:
+            raise _not_built(error, name, self.where) from error
+
+
+def named_model(settings: dict[str, Any], where: str) -> NamedModel:
+    """The class that a configuration names. Only classes of the installed `transformers` are used.
+
+    Args:
+        settings: As `read_config` gives them.
+        where: The file that they are from, for messages.
+
+    Raises:
+        InvalidInputError: transformers has no such architecture, or cannot make a configuration of it.
+        UnsafeInputError: Something would have to be fetched.
+        MissingExtraError: transformers is not installed.
+    """
+    require_torch()
+    transformers = _require_transformers()
+    kind, architecture = _names(settings, where)
+    mapping: Any = transformers.CONFIG_MAPPING
+    if kind not in mapping:
+        raise _unknown(where, f"model_type {kind!r}")
+    config_class = mapping[kind]
+    model_class = None if architecture is None else getattr(transformers, architecture, None)
+    fits = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
+    if not fits or getattr(model_class, "config_class", None) != config_class:
+        raise _unknown(where, f"architecture {architecture!r} for model_type {kind!r}")
+    try:
+        return NamedModel(model_class, config_class.from_dict({**settings, **_PLAIN}), where)
+    except Exception as error:
+        raise _not_built(error, str(architecture), where) from error
+
+
+def _not_built(error: Exception, architecture: str, where: str) -> Exception:
+    if isinstance(error, EmergraphError) or ran_out_of_memory(error):
+        return error
+    if _wanted_the_network(error):
+        return UnsafeInputError(
+            f"{where}: {architecture} would have to fetch something "
+            f"({printable(first_line(error))}), and is opened without a network; use --wire none"
+        )
+    told = printable(" ".join(str(error).split()))
+    return InvalidInputError(f"{where} does not build a {architecture}: {told}")
+
+
+def config_place(folder: Path) -> str:
+    """The configuration of a folder, as messages name it."""
+    return f"{printable(folder.name)}/{CONFIG}"
+
+
 def load_folder(
     folder: Path, weights: WeightFile, *, root: Path | None = None
 ) -> "tuple[torch.nn.Module, dict[str, torch.Tensor], tuple[str, ...]]":
     """Make the model that `config.json` names, with the weights of the folder.
 
-    Only classes of the installed `transformers` are used: code that a folder brings along is never run. To be
-    called where there is no network (see `runtime.offline`).
+    To be called where there is no network (see `runtime.offline`).
 
     Args:
         folder: With `config.json`.
@@ -55,42 +124,15 @@ def load_folder(
         InvalidInputError: transformers has no such architecture, or the weights do not fit it.
         MissingExtraError: transformers is not installed.
     """
-    settings = read_config(folder, root=root)
-    torch, transformers = require_torch(), _require_transformers()
-    config_class: Any
-    model_class: Any
-    kind, architecture = _names(folder, settings)
-    mapping: Any = transformers.CONFIG_MAPPING
-    if kind not in mapping:
-        raise _unknown(folder, f"model_type {kind!r}")
-    config_class = mapping[kind]
-    model_class = None if architecture is None else getattr(transformers, architecture, None)
-    fits = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
-    if not fits or getattr(model_class, "config_class", None) != config_class:
-        raise _unknown(folder, f"architecture {architecture!r} for model_type {kind!r}")
-    try:
-        config = config_class.from_dict({**settings, **_PLAIN})
-        model = model_class(config)
-    except EmergraphError:
-        raise
-    except Exception as error:
-        if ran_out_of_memory(error):
-            raise
-        if _wanted_the_network(error):
-            raise UnsafeInputError(
-                f"{printable(folder.name)}/{CONFIG}: {architecture} would have to fetch something "
-                f"({printable(first_line(error))}), and is opened without a network; use --wire none"
-            ) from error
-        raise InvalidInputError(
-            f"{printable(folder.name)}/{CONFIG} does not build a {architecture}: "
-            f"{printable(' '.join(str(error).split()))}"
-        ) from error
+    named = named_model(read_config(folder, root=root), config_place(folder))
+    model = named.build()
     try:
         unused = load_weights(model, weights, unused=True)
     except InvalidInputError as error:
-        model, unused = _renamed(transformers, model_class, config, weights, error)
+        transformers = _require_transformers()
+        model, unused = _renamed(transformers, named.model_class, named.config, weights, error)
     model.eval()
-    return model, _example(torch, model, config, folder), unused
+    return model, example_inputs(model, named.where), unused
 
 
 def _renamed(
@@ -165,51 +207,69 @@ def _wanted_the_network(error: BaseException | None) -> bool:
     return any(type(one).__name__ in refused for one in chain_of(error))
 
 
-def _unknown(folder: Path, what: str) -> InvalidInputError:
+def _unknown(where: str, what: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{printable(folder.name)}/{CONFIG}: transformers has no {printable(what)}; use --wire none, or name "
+        f"{where}: transformers has no {printable(what)}; use --wire none, or name "
         "a factory with package.module:factory and --weights"
     )
 
 
-def _names(folder: Path, settings: dict[str, Any]) -> tuple[str | None, str | None]:
+def _names(settings: dict[str, Any], where: str) -> tuple[str | None, str | None]:
     """The kind of model and its first architecture, as text or not there."""
     kind, listed = settings.get("model_type"), settings.get("architectures") or [None]
     if not (kind is None or isinstance(kind, str)):
-        raise _mistyped(folder, "model_type", kind, "a name")
+        raise _mistyped(where, "model_type", kind, "a name")
     if not isinstance(listed, list) or not (listed[0] is None or isinstance(listed[0], str)):
-        raise _mistyped(folder, "architectures", listed, "a list of names")
+        raise _mistyped(where, "architectures", listed, "a list of names")
     return kind, listed[0]
 
 
-def _mistyped(folder: Path, key: str, found: object, expected: str) -> InvalidInputError:
+def _mistyped(where: str, key: str, found: object, expected: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{printable(folder.name)}/{CONFIG}: {key} is {printable(json.dumps(found, default=str))}; "
-        f"expected {expected}"
+        f"{where}: {key} is {printable(json.dumps(found, default=str))}; expected {expected}"
     )
 
 
-def _size(folder: Path, config: Any, key: str, default: int | None = None) -> int:  # noqa: ANN401
+def _size(where: str, config: Any, key: str, default: int | None = None) -> int:  # noqa: ANN401
     """A size that a configuration holds."""
     size = getattr(config, key, default)
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _LARGEST:
-        raise _mistyped(folder, key, size, f"a whole number from 1 to {_LARGEST}")
+        raise _mistyped(where, key, size, f"a whole number from 1 to {_LARGEST}")
     return size
 
 
-def _example(torch: Any, model: Any, config: Any, folder: Path) -> "dict[str, torch.Tensor]":  # noqa: ANN401
-    """Small inputs of the kind that the model takes first."""
+def example_inputs(model: Any, where: str) -> "dict[str, torch.Tensor]":  # noqa: ANN401
+    """Small inputs of the kind that a model takes first; of one with a decoder, for that, too.
+
+    Args:
+        model: Of transformers.
+        where: The file that it is from, for messages.
+
+    Raises:
+        InvalidInputError: It takes something else, or sizes that its configuration gives are no sizes.
+    """
+    torch, config = require_torch(), model.config
     name = model.main_input_name
+    found: dict[str, Any] = {}
     if name == "input_ids" and getattr(config, "vocab_size", 0):
-        ids = torch.arange(_TOKENS).reshape(1, -1) % _size(folder, config, "vocab_size")
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if name == "pixel_values" and getattr(config, "image_size", None) is not None:
-        channels = _size(folder, config, "num_channels", 3)
-        sides = [_size(folder, config, "image_size")] * 2
+        ids = torch.arange(_TOKENS).reshape(1, -1) % _size(where, config, "vocab_size")
+        found = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    elif name == "pixel_values" and getattr(config, "image_size", None) is not None:
+        channels = _size(where, config, "num_channels", 3)
+        sides = [_size(where, config, "image_size")] * 2
         if channels * sides[0] * sides[1] > MAX_MADE:
-            raise _mistyped(folder, "image_size", config.image_size, "fewer pixels")
-        return {name: torch.zeros((1, channels, *sides))}
-    raise InvalidInputError(
-        f"{printable(folder.name)}: no example for inputs {name!r}; make one in a factory that returns "
-        "(module, arguments)"
-    )
+            raise _mistyped(where, "image_size", config.image_size, "fewer pixels")
+        found = {name: torch.zeros((1, channels, *sides))}
+    elif name == "input_features" and getattr(config, "num_mel_bins", None) is not None:
+        bins, frames = _size(where, config, "num_mel_bins"), 2 * _size(where, config, "max_source_positions")
+        if bins * frames > MAX_MADE:
+            raise _mistyped(where, "max_source_positions", config.max_source_positions, "fewer frames")
+        found = {name: torch.zeros((1, bins, frames))}
+    if not found:
+        raise InvalidInputError(
+            f"{where}: no example for inputs {name!r}; make one in a factory that returns (module, arguments)"
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        ids = torch.arange(_TOKENS).reshape(1, -1) % _size(where, config, "vocab_size")
+        found["decoder_input_ids"] = ids
+    return found

@@ -5,7 +5,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,20 @@ def save_onnx(
     dynamic_shapes: Any,  # noqa: ANN401
     path: Path,
     label: str,
+    *,
+    outside: Collection[str] = (),
 ) -> None:
     """Export a module or program to an ONNX file as it is: nothing folded, renamed or left out.
+
+    Args:
+        module: The module or program.
+        args: Example inputs, positional.
+        kwargs: Example inputs by name.
+        dynamic_shapes: As for `torch.onnx.export`.
+        path: The file.
+        label: Name of the module, for messages.
+        outside: Parameters whose values stay out of the file: they are inputs of it, behind the others;
+            those that nothing reads are left out.
 
     Raises:
         InvalidInputError: torch cannot export it.
@@ -43,6 +55,7 @@ def save_onnx(
                 verbose=False,
                 dynamic_shapes=dynamic_shapes,
             )
+            _leave_outside(program.model.graph, outside)
             program.save(str(path))
     except ImportError as error:
         raise MissingExtraError(
@@ -53,6 +66,15 @@ def save_onnx(
             f"torch cannot export {label} to ONNX: {_reason(error)}; control flow that depends on values "
             f"has to go through torch.cond, or record its activations with trace_module"
         ) from error
+
+
+def _leave_outside(graph: Any, names: Collection[str]) -> None:  # noqa: ANN401 - of onnx_ir
+    """Make inputs of initializers, without their values."""
+    for name in [name for name in graph.initializers if name in names]:
+        value = graph.initializers.pop(name)
+        value.const_value = None
+        if value.uses() or value.is_graph_output():
+            graph.inputs.append(value)
 
 
 @contextmanager

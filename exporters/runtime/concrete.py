@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, LimitError
-from emergraph.exporters.onnxfile.dtypes import numpy_dtype
+from emergraph.exporters.onnxfile.dtypes import element_type_of, numpy_dtype
 from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.branches import literal_conditions, take_branches
 from emergraph.exporters.runtime.feeds import MAX_MADE
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.flatten import flatten
+from emergraph.exporters.runtime.inferredshapes import inferred_shapes
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.partial import (
     SEGMENT_NODES,
@@ -87,6 +89,7 @@ def concrete_run(
     input_shapes: Mapping[str, Shape] | None = None,
     limits: RunLimits | None = None,
     seed: int = 0,
+    withheld: frozenset[str] = frozenset(),
 ) -> ConcreteRun:
     """Run a model once on small inputs, in a child process, and keep what every tensor was.
 
@@ -101,9 +104,12 @@ def concrete_run(
         input_shapes: Shapes of inputs that the caller decides.
         limits: Of time, memory and threads.
         seed: Of made-up float inputs.
+        withheld: Initializers that are too large to run with. What depends on none of them runs; of the rest
+            the shapes are inferred, and nothing has values.
 
     Raises:
-        InvalidInputError: The model refuses everything that was tried, or crashes onnxruntime.
+        InvalidInputError: The model refuses everything that was tried, or crashes onnxruntime, or a shape
+            does not follow without the values that are withheld.
         LimitError: A limit was hit.
 
     Example:
@@ -118,12 +124,29 @@ def concrete_run(
     for name in input_shapes or {}:
         declared_input(flat, name)
     with ModelProcess(limits or RunLimits()) as process:
-        work = _Work(_with_literal_branches(flat), source, process, seed)
+        work = _Work(_with_literal_branches(flat), source, process, seed, withheld)
         attempts = work.find_inputs(given, input_shapes or {})
         work.decide_branches()
         work.fetch_all()
         in_single = process.in_single
+    if withheld:
+        values = _with_inferred(work.flat, work.values)
+        return ConcreteRun(work.flat, values, work.feeds, attempts, in_single=in_single)
     return ConcreteRun(work.flat, work.values, work.feeds, attempts, work.left_out, in_single)
+
+
+def _with_inferred(flat: FlatModel, values: Mapping[str, TensorValue]) -> dict[str, TensorValue]:
+    """The values of a run, and types of all tensors that did not come out of it."""
+    known = {name: one.value for name, one in values.items() if one.value is not None}
+    types = {
+        name: onnx.helper.make_tensor_type_proto(element_type_of(one.dtype) or 0, list(one.shape))
+        for name, one in values.items()
+        if one.shape is not None and one.dtype is not None
+    }
+    found = dict(values)
+    for name, one in inferred_shapes(flat, types, known).items():
+        found[name] = TensorValue(one.shape, numpy_dtype(one.element_type), one.value, one.kind)
+    return found
 
 
 def made(flat: FlatModel) -> list[str]:
@@ -173,7 +196,14 @@ def _filled(value: FlatInput, array: Array) -> Array:
 class _Work:
     """The state of one concrete run."""
 
-    def __init__(self, flat: FlatModel, source: ModelSource, process: ModelProcess, seed: int) -> None:
+    def __init__(
+        self,
+        flat: FlatModel,
+        source: ModelSource,
+        process: ModelProcess,
+        seed: int,
+        withheld: frozenset[str] = frozenset(),
+    ) -> None:
         self.flat = flat
         self.feeds: Feeds = {}
         self.values: dict[str, TensorValue] = {}
@@ -181,7 +211,7 @@ class _Work:
         self._source = source
         self._process = process
         self._seed = seed
-        self._blocked = Blocked()
+        self._blocked = Blocked(withheld=withheld)
         self._stand_ins: dict[str, tuple[FlatInput, Array]] = {}
         self._found: dict[str, Fetched] = {}
         self._loaded: FlatModel | None = None

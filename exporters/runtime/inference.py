@@ -8,7 +8,10 @@ from emergraph.exporters.nodes import has_subgraph
 
 
 def inferred_types(
-    node: onnx.NodeProto, opsets: Mapping[str, int], types: Mapping[str, onnx.TypeProto]
+    node: onnx.NodeProto,
+    opsets: Mapping[str, int],
+    types: Mapping[str, onnx.TypeProto],
+    constants: Mapping[str, onnx.TensorProto] | None = None,
 ) -> dict[str, onnx.TypeProto]:
     """Types of the outputs of a standard operation.
 
@@ -16,6 +19,7 @@ def inferred_types(
         node: The operation.
         opsets: Version per domain.
         types: Types of tensors by name.
+        constants: Values of tensors by name, on which shapes may depend.
 
     Returns:
         By output name; nothing where ONNX does not know the operation or not enough of its inputs.
@@ -28,7 +32,10 @@ def inferred_types(
     imports = [onnx.helper.make_opsetid(*pair) for pair in opsets.items()]
     try:
         schema = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain)
-        return dict(onnx.shape_inference.infer_node_outputs(schema, node, given, opset_imports=imports))
+        values = {name: constants[name] for name in node.input if name in constants} if constants else None
+        return dict(
+            onnx.shape_inference.infer_node_outputs(schema, node, given, values, opset_imports=imports)
+        )
     except (
         onnx.defs.SchemaError,
         onnx.shape_inference.InferenceError,

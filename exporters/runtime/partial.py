@@ -183,10 +183,12 @@ FLOAT = int(onnx.TensorProto.FLOAT)
 
 @dataclass
 class Blocked:
-    """What onnxruntime turned out not to have."""
+    """What onnxruntime turned out not to have, and what it is not given."""
 
     operations: set[tuple[str, str]] = field(default_factory=set)
     nodes: set[str] = field(default_factory=set)
+    withheld: frozenset[str] = frozenset()
+    """Initializers that are not read: what depends on them does not run, and has no stand-ins."""
 
     def add(self, found: Unsupported) -> bool:
         """Remember one more; False if it was known already, so that trying again is useless."""
@@ -221,7 +223,8 @@ class RunnablePart:
 def runnable_part(flat: FlatModel, blocked: Blocked, stand_ins: Sequence[FlatInput] = ()) -> RunnablePart:
     """Leave out what cannot run and what depends on it; tensors with a stand-in count as there."""
     given = {value.name for value in stand_ins}
-    there = {"", *given, *flat.initializers, *(value.name for value in flat.inputs)}
+    constants = flat.initializers.keys() - blocked.withheld
+    there = {"", *given, *constants, *(value.name for value in flat.inputs)}
     nodes: list[onnx.NodeProto] = []
     frontier: list[onnx.NodeProto] = []
     left_out: dict[str, str] = {}
@@ -281,15 +284,23 @@ def stand_in_shapes(
     for name in node.output:
         if not name:
             continue
-        assumed = _declared(flat.declared.get(name), sizes) or _declared(inferred.get(name), sizes) or first
+        assumed = (
+            declared_type(flat.declared.get(name), sizes) or declared_type(inferred.get(name), sizes) or first
+        )
         if assumed is not None:
             found[name] = assumed
     return found
 
 
-def _declared(
+def declared_type(
     declared: onnx.TypeProto | None, sizes: Mapping[str, int]
 ) -> tuple[int, tuple[int, ...]] | None:
+    """Element type and shape that a type says; None where a size is open.
+
+    Args:
+        declared: The type.
+        sizes: Sizes of axes that have names.
+    """
     if declared is None or not declared.tensor_type.HasField("shape"):
         return None
     shape: list[int] = []
