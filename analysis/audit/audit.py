@@ -1,7 +1,8 @@
 """The audit: every kind of finding in turn, as far as the budget goes."""
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,12 @@ from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.identity import Identity, identity_of
 from emergraph.analysis.audit.kinds import SUPERSEDED, About, Grade, Section, kind_of
 from emergraph.analysis.audit.numbers import numbers
+from emergraph.analysis.audit.prunable import prunable
+from emergraph.analysis.audit.quantization import quantization
 from emergraph.analysis.audit.redundant import redundant
 from emergraph.analysis.audit.size import Size, size_of
 from emergraph.analysis.audit.subject import Given, Subject, opened, run_subject
+from emergraph.analysis.audit.suspicious import suspicious
 from emergraph.errors import UnsafeInputError, UsageError
 from emergraph.exporters.onnxfile import Finding, Severity
 
@@ -24,7 +28,7 @@ SHARE_OF_RUNS = 0.25
 """Part of the budget that running the samples may take."""
 SCHEMA = "emergraph-audit-1"
 
-Step = Callable[[Subject, float], Iterator[AuditFinding]]
+Step = Callable[[Subject, Given, float], Iterator[AuditFinding]]
 """Finds one kind; gets the time at which it should end."""
 
 
@@ -44,15 +48,12 @@ class AuditResult:
     """Sections that were not looked at to the end, and why."""
     notes: Sequence[str]
     seconds: float
+    refused: bool = False
+    """Whether the file was not loaded, for what `check` found."""
     accepted: int = 0
     """Findings that the baseline left out."""
     smaller: "Smaller | None" = None
     """What was left out of a model that was written."""
-
-    @property
-    def refused(self) -> bool:
-        """Whether the file was not loaded."""
-        return any(finding.severity is Severity.ERROR for finding in self.findings)
 
     def at_least(self, severity: Severity) -> list[AuditFinding]:
         """Return the findings that matter at least so much."""
@@ -86,9 +87,12 @@ class AuditResult:
 
 
 STEPS: dict[Section, Step] = {
-    Section.DEAD: lambda subject, _end: dead(subject),
-    Section.NUMBERS: lambda subject, _end: numbers(subject),
-    Section.REDUNDANT: lambda subject, _end: redundant(subject),
+    Section.DEAD: lambda subject, _given, _end: dead(subject),
+    Section.NUMBERS: lambda subject, _given, _end: numbers(subject),
+    Section.REDUNDANT: lambda subject, _given, _end: redundant(subject),
+    Section.QUANTIZATION: lambda subject, _given, _end: quantization(subject),
+    Section.SUSPICIOUS: lambda subject, _given, _end: suspicious(subject),
+    Section.PRUNABLE: prunable,
 }
 """What is looked at, in this order, after the file itself was checked."""
 
@@ -98,7 +102,9 @@ def audit_model(
     given: Given | None = None,
     *,
     seconds: float = 60.0,
+    only: Collection[Section] = tuple(Section),
     baseline: frozenset[str] = frozenset(),
+    reference: str | Path | None = None,
     write: Path | None = None,
     also_tested: bool = False,
 ) -> AuditResult:
@@ -108,7 +114,9 @@ def audit_model(
         model: An ONNX file, a weight file, a folder, or `package.module:factory`.
         given: Inputs to run it on; random ones by default.
         seconds: Budget. What is begun is finished; the rest is named.
+        only: Sections that are looked at, besides the file itself.
         baseline: Fingerprints of findings that are accepted.
+        reference: The model that this one was made from, such as the float one of a quantized one.
         write: Where to write a model without what is proved to be dispensable.
         also_tested: Leave out, too, what was silent on all inputs given.
 
@@ -121,7 +129,8 @@ def audit_model(
     if also_tested and not (given.inputs and write):
         raise UsageError("--also tested goes with --inputs FILE.npz and --write SMALLER.onnx")
     begin = time.monotonic()
-    with opened(model, given) as subject:
+    with opened(model, given) as subject, _reference(reference, given) as other:
+        subject.reference = other
         found = [of_check(finding) for finding in subject.checks]
         left_out: dict[str, str] = {}
         identity = size = None
@@ -131,10 +140,13 @@ def audit_model(
             run_subject(subject, given, seconds=SHARE_OF_RUNS * seconds)
             identity = identity_of(subject)
             for section, step in STEPS.items():
+                if section not in only:
+                    left_out[str(section)] = "not asked for"
+                    continue
                 if time.monotonic() - begin > seconds:
                     left_out[str(section)] = f"the budget of {seconds:g} s was spent"
                     continue
-                found.extend(step(subject, begin + seconds))
+                found.extend(step(subject, given, begin + seconds))
             size = size_of(subject)
             if subject.network is not None:
                 found = [finding for finding in found if finding.id not in SUPERSEDED]
@@ -152,9 +164,26 @@ def audit_model(
         left_out=left_out,
         notes=tuple(subject.notes),
         seconds=time.monotonic() - begin,
+        refused=subject.refused,
         accepted=len(found) - len(kept),
         smaller=smaller,
     )
+
+
+@contextlib.contextmanager
+def _reference(model: str | Path | None, given: Given) -> Iterator[Subject | None]:
+    """What the model is compared with.
+
+    Raises:
+        UnsafeInputError: `check` finds something with which it is not loaded.
+    """
+    if model is None:
+        yield None
+        return
+    with opened(model, given) as subject:
+        if subject.refused:
+            raise UnsafeInputError(f"the reference is not loaded: {subject.checks[0].line()}")
+        yield subject
 
 
 def _written(

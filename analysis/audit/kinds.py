@@ -122,7 +122,7 @@ _DEAD: tuple[_Row, ...] = (
 
 _NUMBERS: tuple[_Row, ...] = (
     (
-        *("NUM-NONFINITE", _WARNING, _PROVED, _NETWORK),
+        *("NUM-NONFINITE", Severity.ERROR, _PROVED, _NETWORK),
         "Weights are NaN or infinite.",
         "Do not use the model: take a snapshot from before training diverged.",
     ),
@@ -228,6 +228,11 @@ _QUANTIZATION: tuple[_Row, ...] = (
         "Choose a larger scale, or quantize each channel by itself.",
     ),
     (
+        *("QUANT-ACTIVATION", _WARNING, _TESTED, _ENCODING),
+        "Activations were far beyond the range that their codes hold.",
+        "Calibrate the scales of activations again, on inputs like these.",
+    ),
+    (
         *("QUANT-NOISE", _WARNING, _PROVED, _ENCODING),
         "Quantization changed the weights of a layer much, compared with the reference.",
         "Keep the layer in float, or quantize it with more bits.",
@@ -242,8 +247,13 @@ _QUANTIZATION: tuple[_Row, ...] = (
 _SUSPICIOUS: tuple[_Row, ...] = (
     (
         *("ODD-UNIT", _WARNING, _SUSPECTED, _NETWORK),
-        "Units are far outside the distribution of their layer, in norm or number of weights.",
+        "Units have far larger or far more weights than the others of their layer.",
         "Look at what makes the unit respond; an edited or damaged unit looks like this.",
+    ),
+    (
+        *("FAINT-UNIT", _INFO, _PROVED, _NETWORK),
+        "The weights into the units are next to nothing beside those of their layer.",
+        "Candidates for removal: emergraph prune STORE --unit unit --criterion l2.",
     ),
     (
         *("RANK-ONE-UPDATE", _WARNING, _PROVED, _NETWORK),

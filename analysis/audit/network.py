@@ -184,7 +184,8 @@ class Network:
         taps = parameters_behind(table, self.graph, values, shared=True)
         if taps is None:
             return None
-        size = len(table.rows) * taps.kernel_size
+        sources = _sources_of(table)
+        size = len(sources) * taps.kernel_size
         if size * layer.n_units > MAX_ROWS:
             return None
         value = taps.value
@@ -193,7 +194,7 @@ class Network:
                 table.l1 / np.add.reduceat(np.abs(value), taps.starts), table.parameters
             )
         rows = np.zeros((layer.n_units, size))
-        column = np.searchsorted(table.rows, table.src)[taps.edge] * taps.kernel_size + taps.tap
+        column = np.searchsorted(sources, table.src)[taps.edge] * taps.kernel_size + taps.tap
         rows[table.dst[taps.edge] - layer.first_unit, column] = value
         return rows
 
@@ -222,9 +223,16 @@ def _table(graph: UnitGraph, block: UnitBlock, edges: object) -> BlockTable:
 def _matrix(table: BlockTable, layer: UnitLayer) -> Floats | None:
     if len(table.rows) * layer.n_units > MAX_ROWS:
         return None
-    rows = np.zeros((layer.n_units, len(table.rows)))
-    rows[table.dst - layer.first_unit, np.searchsorted(table.rows, table.src)] = table.weight
+    sources = _sources_of(table)
+    rows = np.zeros((layer.n_units, len(sources)))
+    rows[table.dst - layer.first_unit, np.searchsorted(sources, table.src)] = table.weight
     return rows
+
+
+def _sources_of(table: BlockTable) -> NDArray[np.int64]:
+    """All units that a block may read, in order: also those that it reads with zeros alone."""
+    known = table.block.src_units
+    return table.rows if known is None else np.unique(known)
 
 
 def _sources(frame: pl.DataFrame) -> Iterator[tuple[str, list[int], int]]:

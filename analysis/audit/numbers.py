@@ -82,7 +82,7 @@ def tensor_facts(subject: Subject) -> Iterator[TensorFacts]:
             dtype=dtype,
             shape=values.shape,
             n=int(values.size),
-            nonfinite=int(values.size - np.count_nonzero(finite)),
+            nonfinite=0 if _is_mask(wide, finite) else int(values.size - np.count_nonzero(finite)),
             subnormal=int(np.count_nonzero((size > 0) & (size < normal))),
             at_limit=_some(size == largest),
             beyond_float16=_some(finite & (size > FLOAT16_MAX)),
@@ -90,6 +90,12 @@ def tensor_facts(subject: Subject) -> Iterator[TensorFacts]:
 
 
 _WIDENED = frozenset({"bfloat16"})
+
+
+def _is_mask(values: Array, finite: NDArray[np.bool_]) -> bool:
+    """Whether a tensor is nothing but zeros and minus infinities, which is how masks are added."""
+    gone = values[~finite].astype(np.float64)
+    return bool(np.isneginf(gone).all() and not values[finite].any() and finite.any())
 
 
 def _some(chosen: NDArray[np.bool_]) -> int:

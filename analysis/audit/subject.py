@@ -177,6 +177,8 @@ class Subject:
     """Of the samples that were run, samples first; None where the model was not run."""
     n_samples: int = 0
     notes: list[str] = field(default_factory=list)
+    reference: "Subject | None" = None
+    """What the model is compared with."""
 
     @cached_property
     def weights_by_layer(self) -> "dict[int, LayerWeights]":

@@ -33,7 +33,7 @@ def audit_view(result: AuditResult) -> View:
     )
     return View(
         rows=rows,
-        facts={"finding": verdict(result), **_facts(result)},
+        facts={"finding": verdict(result), **audit_facts(result)},
         document=result.to_dict(),
         notes=audit_notes(result),
         columns=("severity", "grade", "about", "id", "finding", "action"),
@@ -56,8 +56,8 @@ def audit_text(result: AuditResult, *, full: bool = False) -> str:
     if rest:
         lines.append(f"{count(rest, 'finding')} more: --full")
     lines += [""] if shown else []
-    width = max(map(len, _facts(result)))
-    lines += [f"{name:<{width}}  {value}" for name, value in _facts(result).items()]
+    width = max(map(len, audit_facts(result)))
+    lines += [f"{name:<{width}}  {value}" for name, value in audit_facts(result).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -79,7 +79,8 @@ def verdict(result: AuditResult) -> str:
     return f"{worst.sentence} {worst.action}"
 
 
-def _facts(result: AuditResult) -> dict[str, object]:
+def audit_facts(result: AuditResult) -> dict[str, object]:
+    """Return what stands below the findings: counts, the file, its size and what it was run on."""
     facts: dict[str, object] = {}
     counts = Counter(str(found.severity) for found in result.findings)
     shown = ", ".join(count(counts[name], name) for name in ("error", "warning", "info") if counts[name])

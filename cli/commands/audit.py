@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from emergraph.analysis.audit.subject import Given
 
 
+class AuditFormat(StrEnum):
+    """How an audit is written: as every result, for code scanning, as a bill of materials, or as a page."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    PARQUET = "parquet"
+    SARIF = "sarif"
+    CYCLONEDX = "cyclonedx"
+    HTML = "html"
+
+
 class Also(StrEnum):
     """What a written model lacks besides what is proved to be dispensable."""
 
@@ -35,6 +48,13 @@ class Auditing:
     fail_on: Annotated[
         Severity, typer.Option("--fail-on", help="Exit with 1 at findings of this severity, or a worse one.")
     ] = Severity.WARNING
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="What the model was made from, such as the float one of a quantized one."
+        ),
+        FileRole.MODEL,
+    ] = None
     baseline: Annotated[
         Path | None,
         typer.Option(metavar="FILE.json", help="Leave out the findings of this audit, which are accepted."),
@@ -60,6 +80,8 @@ class Auditing:
     emergraph audit model.onnx --inputs samples.npz --fail-on error
     emergraph audit model.onnx --format json --out audit.json
     emergraph audit model.onnx --baseline audit.json
+    emergraph audit model.onnx --format sarif --out model.sarif
+    emergraph audit model.onnx --out model.html
     emergraph audit model.onnx --write smaller.onnx
     emergraph audit model.onnx --inputs samples.npz --write smaller.onnx --also tested
     """,
@@ -75,7 +97,17 @@ def audit(
     how: Auditing,
     words: InputOptions,
     links: Links,
-    output: Output,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout."),
+        FileRole.WRITES,
+    ] = None,
+    form: Annotated[
+        AuditFormat | None,
+        typer.Option("--format", help="Format of the result.  [default: table, or what --out says]"),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an error.
 
@@ -85,16 +117,18 @@ def audit(
     from emergraph.analysis.audit.baseline import read_baseline
     from emergraph.optionforms import parse_seconds
 
+    output = Output(out=out, quiet=quiet, debug=debug)
     accepted = frozenset() if how.baseline is None else read_baseline(how.baseline)
     result = audit_model(
         str(model),
         _given(how, words, links),
         seconds=parse_seconds(how.budget),
         baseline=accepted,
+        reference=how.reference,
         write=how.write,
         also_tested=how.also is not None,
     )
-    _show(_with_commands(result), output, full=how.full)
+    _show(_with_commands(result), form or _format_of(out), output, full=how.full)
     if result.at_least(how.fail_on):
         raise typer.Exit(ExitCode.FINDINGS)
 
@@ -110,12 +144,52 @@ def _with_commands(result: "AuditResult") -> "AuditResult":
     return replace(result, findings=findings)
 
 
-def _show(result: "AuditResult", output: Output, *, full: bool) -> None:
+def _format_of(out: Path | None) -> AuditFormat:
+    """The format that the name of a file asks for."""
+    name = "" if out is None else out.name.lower()
+    endings = {
+        ".cdx.json": AuditFormat.CYCLONEDX,
+        ".sarif": AuditFormat.SARIF,
+        ".sarif.json": AuditFormat.SARIF,
+        ".html": AuditFormat.HTML,
+        ".json": AuditFormat.JSON,
+        ".csv": AuditFormat.CSV,
+        ".md": AuditFormat.MARKDOWN,
+        ".parquet": AuditFormat.PARQUET,
+    }
+    return next((form for ending, form in endings.items() if name.endswith(ending)), AuditFormat.TABLE)
+
+
+def _document(result: "AuditResult", form: AuditFormat) -> str | None:
+    """The text of a format that only audits have; None for the others."""
+    from emergraph.cli.jsonform import json_text
+
+    if form is AuditFormat.SARIF:
+        from emergraph.analysis.audit.sarif import sarif_document
+
+        return json_text(sarif_document(result))
+    if form is AuditFormat.CYCLONEDX:
+        from emergraph.analysis.audit.cyclonedx import cyclonedx_document
+
+        return json_text(cyclonedx_document(result))
+    if form is AuditFormat.HTML:
+        from emergraph.analysis.report.auditpage import audit_page
+        from emergraph.analysis.report.html import page_html
+
+        return page_html(audit_page(result))
+    return None
+
+
+def _show(result: "AuditResult", form: AuditFormat, output: Output, *, full: bool) -> None:
     from emergraph.analysis.audit.views import audit_notes, audit_text, audit_view
     from emergraph.safetext import escape_controls
 
-    if output.resolved_format is not OutputFormat.TABLE:
-        emit(audit_view(result), output)
+    text = _document(result, form)
+    if text is not None:
+        emit_text(text, output)
+        return
+    if form is not AuditFormat.TABLE:
+        emit(audit_view(result), replace(output, format=OutputFormat(form)))
         return
     emit_text(
         "".join(f"{escape_controls(line)}\n" for line in audit_text(result, full=full).splitlines()), output

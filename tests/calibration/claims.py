@@ -64,6 +64,7 @@ ELSEWHERE: dict[str, str | tuple[str, ...]] = {
         *("rank correlation of networks", "rank correlation within groups"),
         *(case.name for case in TESTS if case.name.startswith("given one variable")),
     ),
+    "audit, units far outside their layer": "robust z of units",
     "studies, skills": "change where skills emerge",
 }
 """Answers without a result table."""

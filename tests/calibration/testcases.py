@@ -8,6 +8,7 @@ from casetypes import ChanceTest, Rng
 from scipy import signal
 from skillsmodel.experiment import change_test
 
+from emergraph.analysis.audit.suspicious import p_values, robust_z
 from emergraph.analysis.emergence.nulls import compare
 from emergraph.analysis.paths.options import Interior
 from emergraph.analysis.paths.scaled import Scaled
@@ -99,6 +100,12 @@ def _within(rng: Rng, effect: float) -> float | None:
 def _unrelated(rng: Rng, effect: float) -> float | None:
     x, noise = rng.standard_normal((2, 40))
     return rank_correlation(x, effect * x + noise, n_permutations=499, seed=_seed(rng)).p
+
+
+def _odd_unit(rng: Rng, shift: float) -> float | None:
+    values = 0.1 * rng.standard_t(4, size=64)
+    values[0] += 0.1 * shift
+    return float(p_values(robust_z(values))[0])
 
 
 def _null_model(rng: Rng, shift: float) -> float | None:
@@ -198,6 +205,13 @@ TESTS = (
         lambda rng: _least_of_family(rng, 0.0),
         lambda rng: _least_of_family(rng, 1.5),
         "one of five, 1.5 deviations",
+    ),
+    ChanceTest(
+        "robust z of units",
+        "layers of 64 units, log norms with Student's tails of 4 degrees",
+        lambda rng: _odd_unit(rng, 0.0),
+        lambda rng: _odd_unit(rng, 20.0),
+        "20 robust deviations",
     ),
     ChanceTest(
         "change where skills emerge",

@@ -87,3 +87,23 @@ def test_weights_without_wiring_are_audited_for_what_they_are(tmp_path, run):
 
 def test_main_takes_the_command():
     assert main(["audit", "--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"), [("a.sarif", "$schema"), ("a.cdx.json", "bomFormat"), ("a.html", "<!doctype html>")]
+)
+def test_the_name_of_a_file_chooses_the_format(faulty, tmp_path, run, name, begin):
+    out = tmp_path / name
+    assert run("audit", faulty, "--out", out).code == 1
+    assert begin in out.read_text()
+
+
+def test_a_smaller_model_is_written_with_what_was_left_out(faulty, tmp_path, run):
+    out = tmp_path / "smaller.onnx"
+    result = run("audit", faulty, "--write", out, "--fail-on", "error")
+    assert result.code == 0
+    assert out.stat().st_size < faulty.stat().st_size
+    assert "written" in result.out
+    refused = run("audit", faulty, "--write", out, "--also", "tested")
+    assert refused.code == 2
+    assert "--inputs" in refused.err

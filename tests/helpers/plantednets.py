@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from emergraph.analysis.audit.audit import AuditResult, audit_model
+from emergraph.analysis.audit.kinds import Section
+
 Info = tuple[str, list[int | str], int]
 
 
@@ -205,3 +208,9 @@ FAMILIES: dict[str, Callable[[], Net]] = {
     "recurrent": recurrent,
     "quantized": quantized,
 }
+
+
+def audited_fast(model: Path, *given: object, **choices: object) -> AuditResult:
+    """An audit without the section that runs many pruned models."""
+    sections = [section for section in Section if section is not Section.PRUNABLE]
+    return audit_model(model, *given, only=sections, **choices)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from plantednets import Net, cnn, node, quantized, recurrent, transformer
+from plantednets import Net, audited_fast, cnn, node, quantized, recurrent, transformer
 
-from emergraph.analysis.audit.audit import AuditResult, audit_model
+from emergraph.analysis.audit.audit import AuditResult
 from emergraph.analysis.audit.dead import BULK_BYTES, is_bulk
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.subject import Given
@@ -10,7 +10,7 @@ from emergraph.analysis.audit.subject import Given
 
 def audited(net: Net, tmp_path, *, inputs: bool = False) -> AuditResult:
     path = net.save(tmp_path / "net.onnx")
-    return audit_model(path, Given(inputs=net.samples if inputs else {}))
+    return audited_fast(path, Given(inputs=net.samples if inputs else {}))
 
 
 def of(result: AuditResult, finding_id: str) -> list:

@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
-from plantednets import cnn, node, quantized, recurrent, transformer
+from plantednets import audited_fast, cnn, node, quantized, recurrent, transformer
 
-from emergraph.analysis.audit.audit import audit_model
 from emergraph.analysis.audit.numbers import VARIANCE_SHARE, tiny_variances
 from emergraph.analysis.audit.subject import Given
 
 
 def findings(net, tmp_path, *, inputs=False):
     path = net.save(tmp_path / "net.onnx")
-    return {f.id: f for f in audit_model(path, Given(inputs=net.samples if inputs else {})).findings}
+    return {f.id: f for f in audited_fast(path, Given(inputs=net.samples if inputs else {})).findings}
 
 
 def test_a_nan_is_found_with_the_unit_that_reads_it_and_the_output_that_shows_it(tmp_path):
@@ -79,3 +78,12 @@ def test_random_operations_are_found_where_an_output_depends_on_them(tmp_path):
     net.nodes.insert(1, node("Add", ["x", "noise"], "noisy"))
     net.node("dense1").input[0] = "noisy"
     assert findings(net, tmp_path)["NUM-RANDOM"].operations == ["noise"]
+
+
+def test_a_mask_of_minus_infinity_is_no_broken_weight(tmp_path):
+    net = transformer()
+    net.weights["mask"] = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    net.put_after("scores", node("Add", ["mask"], "masked"))
+    assert "NUM-NONFINITE" not in findings(net, tmp_path)
+    net.weights["mask"][0, 0] = np.nan
+    assert "NUM-NONFINITE" in findings(net, tmp_path)

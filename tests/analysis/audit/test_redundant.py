@@ -4,10 +4,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from plantednets import cnn, node, quantized, recurrent, transformer
+from plantednets import audited_fast, cnn, node, quantized, recurrent, transformer
 
 from emergraph.analysis.audit import writing
-from emergraph.analysis.audit.audit import audit_model
 from emergraph.analysis.audit.redundant import is_worth, rank_at
 from emergraph.analysis.audit.subject import Given
 from emergraph.analysis.audit.writing import BOUND, METADATA, elementwise
@@ -15,7 +14,7 @@ from emergraph.errors import UsageError
 
 
 def findings(net, tmp_path):
-    return {f.id: f for f in audit_model(net.save(tmp_path / "net.onnx")).findings}
+    return {f.id: f for f in audited_fast(net.save(tmp_path / "net.onnx")).findings}
 
 
 def outputs(path, samples):
@@ -26,7 +25,7 @@ def written(net, tmp_path, *, inputs=True, **choices):
     """The smaller model, which has to agree with the original on inputs that the audit has not seen."""
     path, out = net.save(tmp_path / "net.onnx"), tmp_path / "smaller.onnx"
     given = Given(inputs=net.samples if inputs else {})
-    result = audit_model(path, given, write=out, **choices)
+    result = audited_fast(path, given, write=out, **choices)
     rng = np.random.default_rng(99)
     other = {name: rng.standard_normal(x.shape).astype(x.dtype) for name, x in net.samples.items()}
     if not choices.get("also_tested"):
@@ -201,7 +200,7 @@ def test_a_quantized_model_is_cut_bit_by_bit_or_as_tested(tmp_path, monkeypatch)
     # sums in another order may round otherwise: on this machine they do not
     monkeypatch.setattr(writing, "agreement", lambda *_: (1e-8, False, 12))
     with pytest.raises(UsageError, match="bit by bit"):
-        audit_model(net.save(tmp_path / "net.onnx"), write=out)
+        audited_fast(net.save(tmp_path / "net.onnx"), write=out)
     assert not out.exists()
     _, model = written(net, tmp_path, also_tested=True)
     assert {tuple(p.dims) for p in model.graph.initializer} >= {(5, 16), (4, 5)}
@@ -218,7 +217,7 @@ def test_metadata_stays_and_nothing_is_written_that_depends_on_chance(tmp_path):
     net.node("dense1").input[0] = "noisy"
     out = tmp_path / "not.onnx"
     with pytest.raises(UsageError, match="random numbers"):
-        audit_model(net.save(tmp_path / "chance.onnx"), write=out)
+        audited_fast(net.save(tmp_path / "chance.onnx"), write=out)
     assert not out.exists()
 
 
