@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BUILT_IN: Mapping[str, str] = {
     "emergence": "emergence.analysis:EMERGENCE",
     "prune": "pruning.analysis:PRUNE",
+    "influence": "influence.analysis:INFLUENCE",
     "landscape": "landscape.analysis:LANDSCAPE",
     "percolate": "percolation.analysis:PERCOLATE",
     "concepts": "percolation.analysis:CONCEPTS",

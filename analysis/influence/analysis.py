@@ -1,0 +1,131 @@
+"""`emergraph influence`: what each unit does to the outputs, by knocking it out."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
+from emergraph.analysis.influence.options import InfluenceOptions, ModelRunOptions
+from emergraph.graphstore.results import Column, ResultTable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from emergraph.analysis.access import GraphAccess
+    from emergraph.analysis.influence.knockouts import InfluenceResult
+    from emergraph.analysis.view import View
+
+UNITS = ResultTable(
+    "unit_influence",
+    "One row per knock-out of a run: a layer, a head or a unit, its activation replaced by a baseline.",
+    (
+        Column("what", "VARCHAR", "layer, head or unit."),
+        Column("layer", "INTEGER", "layers.id."),
+        Column("unit", "INTEGER", "units.id; NULL for layers and heads."),
+        Column("head", "INTEGER", "The head's attention score: units.id; NULL for layers and units."),
+        Column("n_units", "INTEGER", "Units that were replaced together."),
+        Column("measure", "VARCHAR", "What effect is: kl, in nats, or mse, in squared units of the output."),
+        Column("effect", "DOUBLE", "Change of the output, mean over samples; NULL for no sample."),
+        Column("low", "DOUBLE", "Lower end of its 95 % interval over samples; NULL for none."),
+        Column("high", "DOUBLE", "Upper end of it."),
+        Column("largest", "DOUBLE", "Largest effect on a sample."),
+        Column("target_change", "DOUBLE", "Change of the number looked at, mean over samples."),
+        Column("target_low", "DOUBLE", "Lower end of its 95 % interval over samples; NULL for none."),
+        Column("target_high", "DOUBLE", "Upper end of it."),
+        Column("decisions", "DOUBLE", "Share of decisions that changed, in [0, 1]."),
+        Column("moved", "BOOLEAN", "Whether the output changed on some sample by more than rounding."),
+        Column("n", "INTEGER", "Samples; fewer for what was left behind in a short budget."),
+        Column("runs", "VARCHAR", "How knock-outs were put into runs, or why there was none."),
+    ),
+)
+SECTION = SectionSpec(
+    id="influence",
+    title="Influence",
+    lead="What units do on inputs: the model runs with the activation of a layer, a head or a unit replaced. "
+    "An edge says what can influence what, a knock-out what does, on these inputs and from this baseline.",
+    tables=(
+        TableSpec(
+            name="influence",
+            title="Largest effects",
+            definition=(
+                "Change of the output when a unit's activation is replaced by the baseline: KL divergence in "
+                "nats, or mean squared difference; mean over samples with its 95 % interval, largest, and "
+                "the share of decisions that changed."
+            ),
+            query=Query(
+                name="rows",
+                table="unit_influence",
+                sql="""
+SELECT i.what, l.name AS layer, i.unit - l.first_unit AS unit, i.effect, i.low, i.high, i.largest,
+       i.decisions, i.n
+FROM unit_influence AS i JOIN runs AS r ON r.id = i.run
+JOIN layers AS l ON l.graph = r.graph AND l.id = i.layer
+WHERE i.run = {run} AND i.effect IS NOT NULL ORDER BY i.what, i.effect DESC LIMIT 30""",
+            ),
+        ),
+    ),
+    command="emergraph influence STORE --graph GRAPH --model MODEL --inputs FILE.npz",
+)
+
+
+def _check(run: ModelRunOptions, _asked: InfluenceOptions) -> None:
+    from emergraph.errors import UsageError
+
+    for name in ("model", "inputs"):
+        if getattr(run, name) is None:
+            raise UsageError(f"--{name} FILE is needed: knock-outs run the model on samples")
+
+
+def _run(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceOptions) -> "InfluenceResult":
+    from emergraph.analysis.influence.knockouts import measure_influence
+
+    _check(run, asked)
+    return measure_influence(at, run, asked)
+
+
+def _rows(result: "InfluenceResult") -> "Mapping[str, pl.DataFrame]":
+    return {UNITS.name: result.frame}
+
+
+def _show(result: "InfluenceResult") -> "View":
+    from emergraph.analysis.influence.views import influence_view
+
+    return influence_view(result)
+
+
+def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str | None:
+    if not rows:
+        return None
+    layer, unit, effect, measure = rows[0]
+    return f"unit {unit} of {layer} moves the output most ({measure} {effect:.3g})"
+
+
+INFLUENCE = Analysis(
+    name="influence",
+    summary="Knock out layers, heads and units, and say what that does to the model's outputs.",
+    of=Subject.GRAPH,
+    options=(ModelRunOptions, InfluenceOptions),
+    examples="""
+    emergraph influence net.duckdb --model model.onnx --inputs inputs.npz
+    emergraph influence net.duckdb --model model.onnx --inputs inputs.npz --target logits:3 --baseline zero
+    emergraph influence net.duckdb --model model.onnx --inputs clean.npz --patch corrupted.npz --only-layers
+    emergraph influence net.duckdb --model model.onnx --inputs inputs.npz --units "layer = 'fc1'" --budget 60
+    """,
+    check=_check,
+    run=_run,
+    rows=_rows,
+    show=_show,
+    tables=(UNITS,),
+    section=SECTION,
+    headline=Headline(
+        query=Query(
+            name="influence",
+            table="unit_influence",
+            sql="""
+SELECT l.name, i.unit - l.first_unit, i.effect, i.measure
+FROM unit_influence AS i JOIN runs AS r ON r.id = i.run
+JOIN layers AS l ON l.graph = r.graph AND l.id = i.layer
+WHERE i.run = {run} AND i.what = 'unit' AND i.effect IS NOT NULL ORDER BY i.effect DESC LIMIT 1""",
+        ),
+        text=_headline,
+    ),
+)

@@ -1,0 +1,87 @@
+"""What is asked of knock-outs."""
+
+from enum import StrEnum
+from pathlib import Path
+
+from emergraph.errors import UsageError
+from emergraph.options import FileRole, Options, option
+
+
+class Baseline(StrEnum):
+    """What an activation is replaced by."""
+
+    MEAN = "mean"
+    """The unit's mean over all samples and positions."""
+    ZERO = "zero"
+    """0."""
+    RESAMPLE = "resample"
+    """What the unit does, position by position, in another sample."""
+
+
+class ModelRunOptions(Options):
+    """The model, and what it runs on."""
+
+    model: Path | None = option(
+        default=None,
+        help="The model file that the graph was exported from.",
+        metavar="FILE",
+        role=FileRole.MODEL,
+    )
+    inputs: Path | None = option(
+        default=None, help="An .npz file with one array of samples per input name.", metavar="FILE.npz"
+    )
+    sample_axis: tuple[str, ...] = option(
+        default=(),
+        help="Axis of an input along which samples are, or none; may be repeated.",
+        metavar="NAME=AXIS",
+        repeatable=True,
+    )
+
+
+class InfluenceOptions(Options):
+    """What is knocked out, and what is looked at."""
+
+    target: str | None = option(
+        default=None,
+        help="Output to look at: NAME, NAME:INDEX (of its last axis) or NAME[i,j] (of a sample's output).",
+        default_text="the first output of floats",
+        metavar="OUTPUT",
+    )
+    baseline: Baseline = option(
+        default=Baseline.MEAN, help="What replaces an activation: mean, zero or resample."
+    )
+    patch: Path | None = option(
+        default=None,
+        help="Replace activations by those of the same sample in this file, instead of a baseline.",
+        metavar="FILE.npz",
+    )
+    units: str | None = option(
+        default=None,
+        help="SQL predicate over units, such as \"layer = 'fc1' AND std > 0\".",
+        default_text="all hidden neurons",
+        metavar="PREDICATE",
+    )
+    at: tuple[int, ...] = option(
+        default=(),
+        help="Knock out at one position only: index along an axis of positions, one --at for each.",
+        metavar="INDEX",
+        repeatable=True,
+    )
+    only_layers: bool = option(default=False, help="Whole layers and heads only.")
+    samples: int | None = option(default=None, help="Use the first N samples.", metavar="N", least=1)
+    budget: float | None = option(
+        default=None,
+        help="Seconds for single units: those that move little get fewer samples.",
+        metavar="SECONDS",
+    )
+    resume: bool = option(default=False, help="Go on from the newest run of the same knock-outs.")
+    seed: int = option(default=0, help="Seed: which other sample resample takes.", least=0)
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UsageError: It does not.
+        """
+        if self.patch is not None and self.baseline is not Baseline.MEAN:
+            raise UsageError("--patch gives what activations are replaced by: leave out --baseline")
