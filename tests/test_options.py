@@ -19,6 +19,7 @@ from emergraph.analysis.emergence.options import (
     SnapshotOptions,
     TrajectoryOptions,
 )
+from emergraph.analysis.influence.options import InfluenceOptions, ModelRunOptions
 from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
 from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
 from emergraph.analysis.paths.options import EmergenceOptions
@@ -50,6 +51,7 @@ CLASSES = (
     *(PruningOptions, ActivityChoice, RunOptions, Keeping),
     *(RuleOptions, ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
     *(SnapshotOptions, TrajectoryOptions),
+    *(ModelRunOptions, InfluenceOptions),
     *(ModelOptions, ParallelOptions, TargetOptions, InputOptions, InputWords),
     *(FitOptions, ModelParameters, PredictionOptions, SimulationOptions),
     *(PairColumns, ConceptOptions, LogColumns, CollapseOptions, TableForm),

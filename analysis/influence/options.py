@@ -63,9 +63,9 @@ class InfluenceOptions(Options):
     )
     at: tuple[int, ...] = option(
         default=(),
-        help="Knock out at one position only: index along an axis of positions, one --at for each.",
-        metavar="INDEX",
-        repeatable=True,
+        help="Knock out at one position only: its index along each axis of positions.",
+        default_text="all positions",
+        metavar="I,J",
     )
     only_layers: bool = option(default=False, help="Whole layers and heads only.")
     samples: int | None = option(default=None, help="Use the first N samples.", metavar="N", least=1)

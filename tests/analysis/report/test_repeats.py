@@ -31,6 +31,8 @@ from emergraph.options import Options
 SMALL = "--budget 0 --backend serial --directions 2 --slice-points 5 --walks 2 --walk-length 9 --pairs 2"
 OUTPUT = onnx.load(DEMO / "digits_dense.onnx").graph.output[0].name
 RUN = "--model digits_dense.onnx --inputs few.npz --trace few"
+ON_MODEL = "--model digits_dense.onnx --inputs few.npz"
+HEADS = "--budget 1000 --only-layers --resume --sample-axis pixels=0"
 LABELLED = f"--inputs both.npz --target labels --ignore-label 3 --model-output {OUTPUT}"
 MOVED = (
     "--distances 2 --layer-directions 2 --layer-walks 2 --layer-walk-length 5 --radius 0.5 --sigma 0.2"
@@ -77,6 +79,11 @@ RUNS = {
     "landscape": [
         f"{SMALL} {MOVED} --planes 1 --plane-points 5 --rho 0.1 --balls 2 --seed 7 --norm layer --masks 3",
         f"{SMALL} --planes 0 --balls 0 --layer-directions 0 --layer-walks 0 {LABELLED}",
+    ],
+    "influence": [
+        f"{ON_MODEL} --samples 4 --units 'position < 3'",
+        f"{ON_MODEL} --target {OUTPUT}:1 --baseline resample --seed 3 --samples 5 {HEADS}",
+        f"{ON_MODEL} --patch few.npz --at 0,1 --samples 3",
     ],
     "information": [
         "--entities 5 --shots 3 --repeats 4 --dimensions 2 --samples 50 --seed 3 --micro first",
