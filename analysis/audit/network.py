@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.audit.finding import Key
-from emergraph.analysis.edgesets.edgetable import BlockTable
+from emergraph.analysis.edgesets.edgetable import TABLE_COLUMNS, BlockTable, block_table
 from emergraph.analysis.edgesets.kernel_parameters import parameters_behind
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.analysis.unitgraph import ROLES, UnitBlock, UnitGraph, UnitLayer
@@ -158,8 +158,8 @@ class Network:
         blocks = [b for b in self.graph.blocks if b.layer == layer.id and b.kind in _COUNTED and b.n_edges]
         parts: list[Floats] = []
         tensors: list[str] = []
-        for block, edges in self.graph.iter_edges(blocks, columns=_COLUMNS):
-            table = _table(self.graph, block, edges)
+        for block, edges in self.graph.iter_edges(blocks, columns=TABLE_COLUMNS):
+            table = block_table(self.graph, block, edges)
             part = self._kernels(table, layer) if block.has_kernels else _matrix(table, layer)
             if part is None:
                 return None
@@ -200,24 +200,6 @@ class Network:
 
     def _fits(self, table: BlockTable, layer: UnitLayer) -> bool:
         return len(table.rows) * layer.n_units <= MAX_ROWS
-
-
-_COLUMNS = ("src", "dst", "weight", "l1", "l2", "n_params")
-
-
-def _table(graph: UnitGraph, block: UnitBlock, edges: object) -> BlockTable:
-    columns = {name: np.asarray(edges[name]) for name in _COLUMNS}  # type: ignore[index]
-    return BlockTable(
-        block=block,
-        target=graph.layer_position(block.layer),
-        first=0,
-        src=columns["src"].astype(np.int32),
-        dst=columns["dst"].astype(np.int32),
-        weight=columns["weight"],
-        l1=columns["l1"].astype(np.float64),
-        l2=columns["l2"].astype(np.float64),
-        n_params=columns["n_params"].astype(np.int32) if block.has_kernels else None,
-    )
 
 
 def _matrix(table: BlockTable, layer: UnitLayer) -> Floats | None:

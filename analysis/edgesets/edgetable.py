@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
+from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph
 from emergraph.graphstore.arrays import IntArray
 from emergraph.graphstore.records import EdgeKind
 
@@ -27,72 +27,101 @@ WELL_FILLED = 0.25
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlockTable:
-    """The edges of one block."""
+    """The edges of one block; made by `block_table`."""
 
     block: UnitBlock
     target: int
     """Position of the target layer."""
     first: int
     """Number of the block's first edge within the table."""
-    src: NDArray[np.int32]
-    dst: NDArray[np.int32]
     weight: NDArray[np.floating]
     """(n_edges,), NaN for NULL."""
-    l1: Floats
-    """(n_edges,) sum of absolute parameters; 1 where no parameter carries the influence."""
-    l2: Floats
-    """(n_edges,) root of the sum of squares; 1 likewise."""
     n_params: NDArray[np.int32] | None
     """(n_edges,) parameters behind each edge; None: one each."""
+    listed: tuple[NDArray[np.int32], NDArray[np.int32]] | None
+    """Both ends of every edge; None where the edges are the full matrix of the block, row by row, with units
+    that ascend on both sides."""
+    kernels: tuple[Floats, Floats] | None
+    """`l1` and `l2`, where they are more than the weight."""
+
+    @property
+    def src(self) -> NDArray[np.int32]:
+        """(n_edges,) sources."""
+        if self.listed is not None:
+            return self.listed[0]
+        return np.repeat(self.rows.astype(np.int32), len(self.columns))
+
+    @property
+    def dst(self) -> NDArray[np.int32]:
+        """(n_edges,) targets."""
+        if self.listed is not None:
+            return self.listed[1]
+        return np.tile(self.columns.astype(np.int32), len(self.rows))
+
+    @property
+    def l1(self) -> Floats:
+        """(n_edges,) sum of absolute parameters; 1 where no parameter carries the influence."""
+        return self._size(0)
+
+    @property
+    def l2(self) -> Floats:
+        """(n_edges,) root of the sum of squares; 1 likewise."""
+        return self._size(1)
+
+    def _size(self, which: int) -> Floats:
+        own = np.abs(self.weight, dtype=np.float64) if self.kernels is None else self.kernels[which]
+        return own if self.block.tensor is not None else np.where(np.isnan(self.weight), 1.0, own)
 
     @property
     def edges(self) -> slice:
         """Where the block's edges stand within the table."""
-        return slice(self.first, self.first + len(self.src))
+        return slice(self.first, self.first + len(self.weight))
 
     @property
     def parameters(self) -> NDArray[np.int64]:
         """(n_edges,) non-zero parameters behind each edge."""
         if self.n_params is None:
-            return np.ones(len(self.src), dtype=np.int64)
+            return np.broadcast_to(np.int64(1), len(self.weight))
         return self.n_params.astype(np.int64)
 
     @cached_property
     def rows(self) -> IntArray:
         """Distinct sources, increasing."""
+        if self.listed is None and self.block.src_units is not None:
+            return np.asarray(self.block.src_units, dtype=np.int64)
         return np.unique(self.src).astype(np.int64)
 
     @cached_property
     def columns(self) -> IntArray:
         """Distinct targets, increasing."""
+        if self.listed is None and self.block.dst_units is not None:
+            return np.asarray(self.block.dst_units, dtype=np.int64)
         return np.unique(self.dst).astype(np.int64)
 
     @cached_property
-    def cells(self) -> NDArray[np.int64] | None:
-        """(n_edges,) place of each edge in the matrix (rows, columns), where the block fills it well."""
-        size = len(self.rows) * len(self.columns)
-        if len(self.src) < WELL_FILLED * size:
-            return None
-        return np.searchsorted(self.rows, self.src) * len(self.columns) + np.searchsorted(
-            self.columns, self.dst
-        )
+    def is_filled(self) -> bool:
+        """Whether the block fills its matrix so well that it is laid out as one."""
+        return len(self.weight) >= WELL_FILLED * len(self.rows) * len(self.columns)
 
     @cached_property
-    def _whole(self) -> bool:
-        """Whether the edges are the matrix row by row, so that laying them out costs nothing."""
-        cells = self.cells
-        full = len(self.rows) * len(self.columns)
-        return cells is not None and len(cells) == full and bool((np.diff(cells) == 1).all())
+    def _cells(self) -> NDArray[np.int64] | None:
+        """(n_edges,) place of each edge in the matrix (rows, columns); None: the edges are it, row by row."""
+        if self.listed is None:
+            return None
+        cells = np.searchsorted(self.rows, self.src) * len(self.columns)
+        cells += np.searchsorted(self.columns, self.dst)
+        is_whole = len(cells) == len(self.rows) * len(self.columns) and bool((np.diff(cells) == 1).all())
+        return None if is_whole else cells
 
     def grid(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """Values of edges as a matrix (rows, columns), 0 where there is no edge."""
         shape = (len(self.rows), len(self.columns))
-        if self._whole:
-            return values.reshape(shape)
-        if self.cells is None:
+        if not self.is_filled:
             raise ValueError("the block is too sparse for a matrix")
+        if self._cells is None:
+            return values.reshape(shape)
         grid = np.zeros(shape[0] * shape[1], dtype=values.dtype)
-        grid[self.cells] = values
+        grid[self._cells] = values
         return grid.reshape(shape)
 
     def units(self, side: Side) -> IntArray:
@@ -118,7 +147,7 @@ class BlockTable:
         Returns:
             One entry per unit of `units(to)`.
         """
-        if self.cells is not None:
+        if self.is_filled:
             other = self.rows if to == "dst" else self.columns
             ends = values[other]
             grid = self.grid(gone)
@@ -141,7 +170,7 @@ class BlockTable:
         Returns:
             (len(units(to)), K).
         """
-        if self.cells is not None:
+        if self.is_filled:
             grid = self.grid(strength)
             if to == "dst":
                 total: Floats = grid.T @ values[self.rows]
@@ -164,7 +193,7 @@ class EdgeTable:
     @property
     def n_edges(self) -> int:
         """Edges of all blocks in the table."""
-        return sum(len(block.src) for block in self.blocks)
+        return sum(len(block.weight) for block in self.blocks)
 
     @cached_property
     def by_layer(self) -> tuple[tuple[BlockTable, ...], ...]:
@@ -180,7 +209,7 @@ class EdgeTable:
 
 
 def read_edge_table(graph: UnitGraph) -> EdgeTable:
-    """Read all edges of a graph into memory: 28 bytes each.
+    """Read all edges of a graph into memory: 4 bytes each in full matrices, 12 in others, 32 in kernels.
 
     Args:
         graph: From a store or from arrays.
@@ -189,22 +218,49 @@ def read_edge_table(graph: UnitGraph) -> EdgeTable:
         (block for block in graph.blocks if block.n_edges),
         key=lambda block: (graph.layer_position(block.layer), block.id),
     )
-    columns = ("src", "dst", "weight", "l1", "l2", "n_params")
     blocks, first = [], 0
-    for block, edges in graph.iter_edges(ordered, columns=columns):
-        weight = np.array(edges["weight"])
-        bare = np.isnan(weight) if block.tensor is None else np.zeros(len(weight), dtype=bool)
-        table = BlockTable(
-            block=block,
-            target=graph.layer_position(block.layer),
-            first=first,
-            src=np.array(edges["src"], dtype=np.int32),
-            dst=np.array(edges["dst"], dtype=np.int32),
-            weight=weight,
-            l1=np.where(bare, 1.0, edges["l1"]),
-            l2=np.where(bare, 1.0, edges["l2"]),
-            n_params=np.array(edges["n_params"], dtype=np.int32) if block.has_kernels else None,
-        )
-        blocks.append(table)
-        first += len(table.src)
+    for block, edges in graph.iter_edges(ordered, columns=TABLE_COLUMNS):
+        blocks.append(block_table(graph, block, edges, first=first))
+        first += block.n_edges
     return EdgeTable(graph, tuple(blocks))
+
+
+TABLE_COLUMNS = ("src", "dst", "weight", "l1", "l2", "n_params")
+"""Columns that `block_table` takes."""
+
+
+def block_table(graph: UnitGraph, block: UnitBlock, edges: EdgeColumns, *, first: int = 0) -> BlockTable:
+    """Return the edges of one block.
+
+    Args:
+        graph: The graph.
+        block: The block.
+        edges: Its `TABLE_COLUMNS`.
+        first: Number of its first edge within a table.
+    """
+    ends = np.array(edges["src"], dtype=np.int32), np.array(edges["dst"], dtype=np.int32)
+    has_kernels = block.has_kernels
+    kernels = None
+    if has_kernels:
+        kernels = np.array(edges["l1"], dtype=np.float64), np.array(edges["l2"], dtype=np.float64)
+    return BlockTable(
+        block=block,
+        target=graph.layer_position(block.layer),
+        first=first,
+        weight=np.array(edges["weight"]),
+        n_params=np.array(edges["n_params"], dtype=np.int32) if has_kernels else None,
+        listed=None if _is_full(block, *ends) else ends,
+        kernels=kernels,
+    )
+
+
+def _is_full(block: UnitBlock, src: NDArray[np.int32], dst: NDArray[np.int32]) -> bool:
+    """Whether edges are all entries of the block's matrix row by row, with ascending units on both sides."""
+    rows, columns = block.src_units, block.dst_units
+    if rows is None or columns is None or not block.dense or len(src) != len(rows) * len(columns):
+        return False
+    if (np.diff(rows) <= 0).any() or (np.diff(columns) <= 0).any():
+        return False
+    shape = (len(rows), len(columns))
+    rows_fit = (src.reshape(shape) == rows[:, None]).all()
+    return bool(rows_fit and (dst.reshape(shape) == columns[None, :]).all())

@@ -44,7 +44,7 @@ def check_criterion(criterion: Criterion, unit: PruningUnit, activations: UnitAc
 
 def scores(
     criterion: Criterion, items: Items, *, activations: UnitActivations | None = None, seed: int = 0
-) -> Floats:
+) -> NDArray[np.floating]:
     """(n_items,) scores of a criterion that scores once.
 
     Args:
@@ -64,7 +64,7 @@ def scores(
     if criterion is Criterion.ACTIVATION and activations is not None:
         return np.asarray(activations.mean_abs[items.edge])
     if criterion is Criterion.WANDA and activations is not None:
-        return items.magnitude * activations.rms[edge_ends(items.table, "src")[items.edge]]
+        return np.asarray(items.magnitude * activations.rms[edge_ends(items.table, "src")[items.edge]])
     if criterion is Criterion.SYNFLOW:
         return synflow_scores(items, None)
     if criterion is Criterion.MAGNITUDE:

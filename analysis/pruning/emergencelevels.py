@@ -102,7 +102,7 @@ class _Pass:
         targets = block.dst - first_unit
         full = np.bincount(targets, minlength=len(values))
         wide = np.zeros((self.graph.n_units, n_interiors))
-        grid = None if block.cells is None else block.grid(gone)
+        grid = block.grid(gone) if block.is_filled else None
         for level in range(n_levels):
             columns = level + n_levels * np.arange(n_interiors)
             mine = values[:, columns]

@@ -138,7 +138,7 @@ def gradient_scores(
     if items.unit is PruningUnit.UNIT:
         return _of_units(criterion, items, products, total, absolute)
     if not items.taps:
-        return absolute[items.edge] if criterion is Criterion.SNIP else total[items.edge] ** 2
+        return np.asarray(absolute[items.edge] if criterion is Criterion.SNIP else total[items.edge] ** 2)
     scored = []
     for block in items.blocks:
         taps = items.taps.get(block.block.id)

@@ -4,8 +4,8 @@ Prunable are the weights that lead into neurons: blocks of kind `weight` or `rec
 tensor, embedding tables left out. A weight that is exactly zero is not an edge and cannot be removed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,9 @@ class Items:
     """Prunable blocks that hold weights of their own."""
     copies: Mapping[int, tuple[BlockTable, NDArray[np.intp]]]
     """Block id of a further use of a tensor -> (block of the first use, which of its edges each edge is)."""
-    edge: NDArray[np.int64]
+    edge: NDArray[np.signedinteger]
     """(n_items,) edge of each item; the unit itself where units are removed."""
-    magnitude: Floats
+    magnitude: NDArray[np.floating]
     """(n_items,) absolute value of the parameter, or l1 of the edge; for units l1 of the incoming edges."""
     parameters: NDArray[np.int64]
     """(n_items,) non-zero parameters that go with the item."""
@@ -137,7 +137,6 @@ def prunable_items(
         )
     if not parts:
         raise UsageError("; ".join(["the graph has no weights that could be pruned", *notes]))
-    dst = np.concatenate([part.dst for part in parts])
     magnitude = np.concatenate([part.magnitude for part in parts])
     sizes = [len(part.edge) for part in parts]
     return Items(
@@ -147,36 +146,63 @@ def prunable_items(
         copies=copies,
         edge=np.concatenate([part.edge for part in parts]),
         magnitude=magnitude,
-        parameters=np.concatenate([part.parameters for part in parts]),
-        group={
-            "global": np.zeros(len(dst), dtype=np.int64),
-            "layer": np.repeat([block.target for block in leaders], sizes),
-            "block": np.repeat([block.block.id for block in leaders], sizes),
-            "unit": dst.astype(np.int64),
-        },
+        parameters=_joined_parameters(parts),
+        group=_Groups(leaders, taps, sizes),
         n_params=n_params,
         taps=taps,
         notes=(*notes, *_not_finite(magnitude)),
     )
 
 
+class _Groups(Mapping[str, NDArray[np.int64]]):
+    """The groups of each scope, put together when a scope is asked for."""
+
+    def __init__(self, blocks: Sequence[BlockTable], taps: Mapping[int, Taps], sizes: Sequence[int]) -> None:
+        self._blocks, self._taps, self._sizes = blocks, taps, sizes
+
+    def __getitem__(self, scope: str) -> NDArray[np.int64]:
+        if scope == "global":
+            return np.broadcast_to(np.int64(0), sum(self._sizes))
+        if scope == "unit":
+            return np.concatenate([self._targets(block) for block in self._blocks]).astype(np.int64)
+        numbers = {
+            "layer": [block.target for block in self._blocks],
+            "block": [block.block.id for block in self._blocks],
+        }
+        return np.repeat(numbers[scope], self._sizes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("global", "layer", "block", "unit"))
+
+    def __len__(self) -> int:
+        return len(tuple(self))
+
+    def _targets(self, block: BlockTable) -> NDArray[np.int32]:
+        taps = self._taps.get(block.block.id)
+        return block.dst if taps is None else block.dst[taps.edge]
+
+
+def _joined_parameters(parts: Sequence["_Part"]) -> NDArray[np.int64]:
+    if all(part.parameters.strides == (0,) for part in parts):  # one each
+        return np.broadcast_to(np.int64(1), sum(len(part.edge) for part in parts))
+    return np.concatenate([part.parameters for part in parts])
+
+
 @dataclass(frozen=True)
 class _Part:
     """Items of one block."""
 
-    edge: NDArray[np.int64]
-    dst: NDArray[np.int32]
-    magnitude: Floats
-    parameters: NDArray[np.int64] = field()
+    edge: NDArray[np.signedinteger]
+    magnitude: NDArray[np.floating]
+    parameters: NDArray[np.int64]
 
     @classmethod
     def of(cls, block: BlockTable, taps: Taps | None) -> "_Part":
         if taps is None:
-            edges = np.arange(block.edges.start, block.edges.stop, dtype=np.int64)
-            return cls(edges, block.dst, block.l1, block.parameters)
-        return cls(
-            taps.edge + block.first, block.dst[taps.edge], taps.magnitude, np.ones(len(taps.edge), np.int64)
-        )
+            edges = np.arange(block.edges.start, block.edges.stop, dtype=np.int32)
+            plain = block.kernels is None and block.block.tensor is not None
+            return cls(edges, np.abs(block.weight) if plain else block.l1, block.parameters)
+        return cls(taps.edge + block.first, taps.magnitude, np.ones(len(taps.edge), np.int64))
 
 
 def _not_finite(magnitude: Floats) -> list[str]:

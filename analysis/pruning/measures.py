@@ -1,6 +1,6 @@
 """What the graph alone says about each level of a sweep; definitions in docs/pruning.md."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,10 +14,13 @@ from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.pruning.analysis import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.emergencelevels import EmergenceLevels
 from emergraph.analysis.pruning.flow import forward_flow
+from emergraph.analysis.pruning.items import Items
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind, Role
+
+Counts = NDArray[np.int64]
 
 # Which edges and units lie on a path from an input to an output, at every level of a nested removal.
 
@@ -133,36 +136,32 @@ def giant_shares(removal: Removal) -> Floats:
     """
     table = removal.items.table
     n_units = table.graph.n_units
-    src, dst, gone = _ends(removal)
-    order = np.argsort(gone, kind="stable")
-    bounds = np.searchsorted(gone[order], np.arange(removal.n_levels + 1), side="right")
+    blocks = table.of_kinds(REACH_KINDS).blocks
     labels = np.arange(n_units)
     sizes = np.ones(n_units, dtype=np.int64)
     shares = np.empty(removal.n_levels)
-    stop = len(order)
+    stop = removal.n_levels
     for level in reversed(range(removal.n_levels)):
-        added = order[bounds[level] : stop]
-        stop = int(bounds[level])
-        a, b = labels[src[added]], labels[dst[added]]
-        apart = a != b
-        if apart.any():
-            _, merged, n_parts = spanning_forest(a[apart], b[apart], len(sizes))
+        ends = [_added(removal, block, level, stop, labels) for block in blocks if len(sizes) > 1]
+        stop = level
+        a, b = (np.concatenate([np.empty(0, np.int64), *(pair[side] for pair in ends)]) for side in (0, 1))
+        if len(a):
+            _, merged, n_parts = spanning_forest(a, b, len(sizes))
             sizes = np.bincount(merged, weights=sizes, minlength=n_parts).astype(np.int64)
             labels = merged[labels]
         shares[level] = sizes.max() / n_units
     return shares
 
 
-def _ends(removal: Removal) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
-    blocks = removal.items.table.of_kinds(REACH_KINDS).blocks
-    return (
-        np.concatenate([block.src for block in blocks]),
-        np.concatenate([block.dst for block in blocks]),
-        np.concatenate([removal.edges[block.edges] for block in blocks]),
-    )
-
-
-Counts = NDArray[np.int64]
+def _added(
+    removal: Removal, block: BlockTable, level: int, stop: int, labels: Counts
+) -> tuple[Counts, Counts]:
+    """Ends of a block's edges that are there at a level, not from `stop` on, and lie in two components."""
+    gone = removal.edges[block.edges]
+    here = np.flatnonzero((gone > level) & (gone <= stop))
+    a, b = labels[block.src[here]], labels[block.dst[here]]
+    apart = a != b
+    return a[apart], b[apart]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,11 +180,16 @@ class ParameterCosts:
 class _Atoms:
     """Prunable parameters, or edges where units are removed."""
 
-    edge: Counts
     gone: Levels
     effective: Levels
     parameters: Counts
-    layer: Counts
+    starts: Counts
+    """(n_blocks + 1,) first of each prunable block."""
+
+    def by_block(self, items: Items) -> Iterator[tuple[BlockTable, slice]]:
+        """Where the parameters of each prunable block are."""
+        spans = zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True)
+        return zip(items.blocks, (slice(*span) for span in spans), strict=True)
 
 
 def measure(
@@ -221,34 +225,42 @@ def measure(
 def _atoms(removal: Removal, reached: Reach) -> _Atoms:
     items = removal.items
     cap = np.zeros(items.table.n_edges, dtype=np.uint8)
-    full = np.full(items.table.n_edges, 255, dtype=np.uint8)
     for block in items.table.blocks:
-        cap[block.edges] = reached.edges(block, full[block.edges])
+        cap[block.edges] = reached.edges(block, np.full(len(block.weight), 255, dtype=np.uint8))
     for number, (leader, order) in items.copies.items():
         own = next(b for b in items.table.blocks if b.block.id == number)
         np.maximum.at(cap, order + leader.first, cap[own.edges])
     if items.unit is not PruningUnit.UNIT:
-        edge, gone, count, layer = items.edge, removal.gone, items.parameters, items.group["layer"]
+        gone, count, edge = removal.gone, items.parameters, items.edge
+        taps = items.taps
+        sizes = [len(taps[b.block.id].edge) if b.block.id in taps else len(b.weight) for b in items.blocks]
     else:
-        edge = np.concatenate([np.arange(b.edges.start, b.edges.stop) for b in items.blocks])
+        edge = np.concatenate([np.arange(b.edges.start, b.edges.stop, dtype=np.int32) for b in items.blocks])
         gone = removal.edges[edge]
         count = np.concatenate([block.parameters for block in items.blocks])
-        layer = np.concatenate([np.full(len(b.src), b.target) for b in items.blocks])
-    return _Atoms(edge, gone, np.minimum(gone, cap[edge]), count, np.asarray(layer))
+        sizes = [len(block.weight) for block in items.blocks]
+    return _Atoms(gone, np.minimum(gone, cap[edge]), count, np.cumsum([0, *sizes]))
 
 
 def _left(levels: Levels, n: int, weights: NDArray[np.generic] | None = None) -> Counts:
     """(n,) sum over entries that are still there at each level."""
-    total = np.bincount(levels, weights=weights, minlength=n + 1)
+    total = np.zeros(n + 1)
+    for first in range(0, len(levels), _PIECE):
+        part = slice(first, first + _PIECE)
+        own = None if weights is None else weights[part]
+        total += np.bincount(levels[part], weights=own, minlength=n + 1)
     kept = total[::-1].cumsum()[::-1][1 : n + 1]
     return np.asarray(np.rint(kept), dtype=np.int64)
+
+
+_PIECE = 1 << 22
+"""Entries that are counted together."""
 
 
 def _sparsity(removal: Removal, atoms: _Atoms, costs: ParameterCosts) -> dict[str, object]:
     n, items, graph = removal.n_levels, removal.items, removal.items.table.graph
     kept = _left(atoms.gone, n, atoms.parameters)
     effective = _left(atoms.effective, n, atoms.parameters)
-    followers = _edge_atoms(removal)
     removed = int(atoms.parameters.sum()) - kept
     if items.unit is PruningUnit.UNIT and costs.n_per_unit is not None:
         removed = removed + int(costs.n_per_unit.sum()) - _left(removal.units, n, costs.n_per_unit)
@@ -258,7 +270,7 @@ def _sparsity(removal: Removal, atoms: _Atoms, costs: ParameterCosts) -> dict[st
         return {
             "kept_parameters": remaining,
             "density": remaining / max(graph.n_params, 1),
-            "kept_edges": _left(removal.edges[followers], n),
+            "kept_edges": _kept_edges(removal),
             "sparsity": 1 - kept / size,
             "compression": np.where(kept > 0, size / np.maximum(kept, 1), np.inf),
             "effective_sparsity": 1 - effective / size,
@@ -267,30 +279,36 @@ def _sparsity(removal: Removal, atoms: _Atoms, costs: ParameterCosts) -> dict[st
         }
 
 
-def _edge_atoms(removal: Removal) -> Counts:
+def _kept_edges(removal: Removal) -> Counts:
     items = removal.items
     prunable = {block.block.id for block in items.blocks} | set(items.copies)
-    chosen = [b for b in items.table.blocks if b.block.id in prunable]
-    return np.concatenate([np.arange(b.edges.start, b.edges.stop) for b in chosen])
+    kept = np.zeros(removal.n_levels, dtype=np.int64)
+    for block in items.table.blocks:
+        if block.block.id in prunable:
+            kept += _left(removal.edges[block.edges], removal.n_levels)
+    return kept
 
 
 def _bytes(removal: Removal, atoms: _Atoms, costs: ParameterCosts) -> object:
     if costs.bytes_total is None:
         return pl.Series([None] * removal.n_levels, dtype=pl.Float64)
-    per_edge = np.zeros(removal.items.table.n_edges)
-    for block in removal.items.blocks:
-        per_edge[block.edges] = costs.bytes_of_tensor.get(block.block.tensor or "", 0.0)
-    weight = atoms.parameters * per_edge[atoms.edge]
-    total = np.bincount(atoms.gone, weights=weight, minlength=removal.n_levels + 1)[: removal.n_levels]
-    return costs.bytes_total - np.cumsum(total)
+    left = np.zeros(removal.n_levels)
+    everything = 0.0
+    for block, span in atoms.by_block(removal.items):
+        each = costs.bytes_of_tensor.get(block.block.tensor or "", 0.0)
+        left += each * _left(atoms.gone[span], removal.n_levels, atoms.parameters[span])
+        everything += each * float(atoms.parameters[span].sum())
+    return costs.bytes_total - (everything - left)
 
 
 def _structure(removal: Removal, atoms: _Atoms, reached: Reach) -> dict[str, object]:
     graph, n = removal.items.table.graph, removal.n_levels
-    layers = np.unique(atoms.layer)
+    spans = atoms.by_block(removal.items)
+    layers = np.unique([block.target for block, span in spans if span.stop > span.start])
     whole, effective = np.zeros(len(graph.layers), np.uint8), np.zeros(len(graph.layers), np.uint8)
-    np.maximum.at(whole, atoms.layer, atoms.gone)
-    np.maximum.at(effective, atoms.layer, atoms.effective)
+    for block, span in atoms.by_block(removal.items):
+        whole[block.target] = max(whole[block.target], atoms.gone[span].max(initial=0))
+        effective[block.target] = max(effective[block.target], atoms.effective[span].max(initial=0))
     outputs = graph.role == ROLES.index(Role.OUTPUT)
     base = reach(
         removal.items.table, np.ones(removal.items.table.n_edges, dtype=np.uint8), n_levels=1

@@ -91,7 +91,12 @@ def nested_removal(
 
 
 def prune_by_scores(
-    items: Items, scores: Floats, levels: Sequence[float], *, scope: str = "global", seed: int | None = None
+    items: Items,
+    scores: NDArray[np.floating],
+    levels: Sequence[float],
+    *,
+    scope: str = "global",
+    seed: int | None = None,
 ) -> Removal:
     """Remove the lowest scores of each group first, exactly `round(level * n)` of them.
 

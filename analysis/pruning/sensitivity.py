@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.edgetable import Floats, Levels
 from emergraph.analysis.pruning.criteria import scores, synflow_scores
@@ -95,7 +96,7 @@ def layer_sweeps(
     items: Items,
     options: PruningOptions,
     *,
-    scored: Floats | None = None,
+    scored: NDArray[np.floating] | None = None,
 ) -> list[LayerSweep]:
     """A sweep for every layer with something to prune.
 

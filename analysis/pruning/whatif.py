@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from emergraph.analysis.activity.scores import Activity
-from emergraph.analysis.edgesets.edgetable import EdgeTable, Floats, Levels, read_edge_table
+from emergraph.analysis.edgesets.edgetable import EdgeTable, Levels, read_edge_table
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion, scores
@@ -160,7 +161,7 @@ def _removals(items: Items, options: PruningOptions, around: Surroundings) -> li
     return [prune_by_scores(items, scored, levels, scope=scope)]
 
 
-def item_scores(kind: Criterion, items: Items, around: Surroundings) -> Floats:
+def item_scores(kind: Criterion, items: Items, around: Surroundings) -> NDArray[np.floating]:
     """(n_items,) scores of a criterion that ranks items, gradients included.
 
     Raises:

@@ -7,6 +7,7 @@ from emergraph.analysis.edgesets import gradual
 from emergraph.analysis.edgesets.ends import Ends
 from emergraph.analysis.edgesets.gradual import DrawnOrder, GradualOrder, ShuffledOrder
 from emergraph.analysis.edgesets.ordering import descending
+from emergraph.analysis.pruning.selection import removal_levels
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +91,14 @@ def test_ends_of_matrices_are_those_that_would_be_listed():
                 assert np.array_equal(ends[first:last], expected[first:last])
         at = np.random.default_rng(0).integers(0, 35, size=200)
         assert np.array_equal(ends[at], expected[at])
+
+
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nan"])
+def test_levels_of_very_many_items_are_those_of_all_at_once(monkeypatch, kind):
+    scores = some_keys(kind, np.float32)
+    one_group = np.broadcast_to(np.int64(0), len(scores))
+    levels = [0.0, 0.1, 0.1, 0.505, 0.99]
+    whole = removal_levels(scores, one_group, levels)
+    monkeypatch.setattr("emergraph.analysis.pruning.selection.GRADUAL_EDGES", 999)
+    assert np.array_equal(removal_levels(scores, one_group, levels), whole)
+    assert np.array_equal(removal_levels(scores, one_group, [0.0]), np.ones(len(scores)))
