@@ -1,5 +1,9 @@
 -- What carries influence: how many edges of each kind are there, with how many parameters?
-SELECT g.name AS graph, e.kind, count(*) AS edges, sum(e.n_params)::BIGINT AS parameters
-FROM edges AS e JOIN graphs AS g ON g.id = e.graph
-GROUP BY g.id, g.name, e.kind
+SELECT g.name AS graph, b.kind, sum(b.n_edges)::BIGINT AS edges,
+       sum(coalesce(k.parameters, b.n_edges))::BIGINT AS parameters
+FROM blocks AS b
+JOIN graphs AS g ON g.id = b.graph
+LEFT JOIN (SELECT block, sum(n_params) AS parameters FROM kernels GROUP BY block) AS k ON k.block = b.id
+WHERE b.n_edges > 0
+GROUP BY g.id, g.name, b.kind
 ORDER BY g.id, edges DESC
