@@ -41,7 +41,10 @@ class CountingSink:
         """Those of them that would stay in the file."""
         self.n_strengths = 0
         """Units of the blocks that would, on both sides."""
+        self.n_bytes = 0
+        """Of all tensors."""
         self.n_raw_bytes = 0
+        """Of those whose values would be stored raw."""
         self._left: set[str] = set()
         self.layers: tuple[Layer, ...] = ()
 
@@ -99,6 +102,7 @@ class CountingSink:
     def write_tensor(self, tensor: Tensor) -> None:
         """Count raw bytes."""
         n_bytes = 0 if tensor.data is None else len(tensor.data)
+        self.n_bytes += n_bytes
         stays = self.in_place and tensor.in_file is not None
         if not (stays and (tensor.name in self._left or n_bytes > KEPT_BYTES)):
             self.n_raw_bytes += n_bytes

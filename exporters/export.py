@@ -70,6 +70,18 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToWrite:
+    """What an export does besides tracing."""
+
+    rows: int
+    """Edges that become rows."""
+    weights: int
+    """Weights that stay in the file, and are summed up."""
+    bytes: int
+    """Bytes of tensors whose checksum is computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportSummary:
     """What an export did."""
 
@@ -92,6 +104,8 @@ class ExportSummary:
     """Edges stay in the file where the file holds their weights as they are."""
     estimated_bytes: int | None = None
     """For a dry run: what the graph would take in a store."""
+    to_write: ToWrite | None = None
+    """For a dry run: what is left to do after the trace."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -207,7 +221,13 @@ def dry_run(
     summary = _trace(file, run, sink, options, progress)
     name = options.name or Path(file.name).stem
     size = sink.estimated_bytes
-    return _summary(file, run, summary, graph=None, name=name, start=start, size=size, in_place=in_place)
+    found = _summary(file, run, summary, graph=None, name=name, start=start, size=size, in_place=in_place)
+    return replace(found, to_write=to_write(sink))
+
+
+def to_write(sink: CountingSink) -> ToWrite:
+    """What an export to a store would do besides what it did to a sink that counts."""
+    return ToWrite(rows=sink.n_edges - sink.n_in_place, weights=sink.n_in_place, bytes=sink.n_bytes)
 
 
 def _in_place(file: OnnxFile | WiredModel, options: ExportOptions) -> bool:

@@ -20,6 +20,7 @@ from emergraph.exporters.export import (
     export_file,
     export_onnx,
     listed,
+    to_write,
 )
 from emergraph.exporters.filetensors import leaves_edges
 from emergraph.exporters.onnxfile.names import printable
@@ -312,7 +313,7 @@ def _export_weights(
         sink = CountingSink(in_place=in_place)
         found = export_weights(weights, sink, wire=wire)
         summary = _weights_summary(header.name, weights, found, start, size=sink.estimated_bytes)
-        return replace(summary, in_place=in_place)
+        return replace(summary, in_place=in_place, to_write=to_write(sink))
     known = None if options.force else store.find_graph(weights.sha256, header.settings)
     if known is not None:
         name = store.graph(known).name

@@ -9,20 +9,24 @@ from emergraph.analysis.activity.options import ActivityOptions, ActivityRule
 from emergraph.analysis.emergence.options import ExtentOptions, ReportOptions
 from emergraph.analysis.emergence.views import result_view
 from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, StorePath, Verify, weights_of
 from emergraph.errors import UsageError
+from emergraph.memory import mebibytes
 
 if TYPE_CHECKING:
     from emergraph.analysis.modelruns.files import ModelFiles
+    from emergraph.analysis.paths.planning import CountPlan
 
 
 @command(
     examples="""
     emergraph emergence net.duckdb
+    emergraph emergence net.duckdb --dry-run
     emergraph emergence net.duckdb --full --model net.onnx
     emergraph emergence net.duckdb --positions --model net.onnx --inputs test.npz
     emergraph emergence net.duckdb --graph vad --rule any --threshold 0.1
@@ -43,6 +47,9 @@ def emergence(  # noqa: PLR0913 - a parameter for each group of options
     conventions: EmergenceOptions,
     links: Links,
     verify: Verify = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count nothing; say what a count would take.")
+    ] = False,
     save: Annotated[bool, typer.Option(help="Keep the result in the store.")] = True,
     output: Output,
 ) -> None:
@@ -51,6 +58,10 @@ def emergence(  # noqa: PLR0913 - a parameter for each group of options
 
     _check(activity, report, extent)
     chosen = api.open_graph(store, graph)
+    if dry_run:
+        cases = len(report.thresholds) if isinstance(report.thresholds, tuple) else 1
+        emit(_plan_view(chosen.emergence_plan(options=conventions, cases=cases)), output)
+        return
     about: dict[str, Any] = {"rule": activity.rule, "trace": activity.trace, "save": save}
     single: dict[str, Any] = {"threshold": activity.threshold}
     common = {**about, "before": activity.before, "options": conventions}
@@ -76,6 +87,18 @@ def emergence(  # noqa: PLR0913 - a parameter for each group of options
         else:
             found = chosen.emergence(reference=extent.reference, **single, **common)
     emit(result_view(found), output)
+
+
+def _plan_view(found: "CountPlan") -> View:
+    facts = {
+        "edges": found.edges,
+        "full matrices": found.skipped,
+        "rows of the store": found.rows,
+        "weights in the file": found.in_file,
+        "seconds": found.seconds,
+        "memory": mebibytes(found.memory),
+    }
+    return View(facts=facts, document=found.to_dict())
 
 
 def _has_interval(activity: ActivityOptions, report: ReportOptions) -> bool:

@@ -1,7 +1,9 @@
 """`emergraph export`: a model file becomes a graph in a store."""
 
+import os
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +20,9 @@ from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import AnyName
 from emergraph.exporters.placements import IN_PLACE_EDGES, EdgePlacement
 from emergraph.exporters.runtime.inputwords import InputOptions
+from emergraph.memory import mebibytes
 from emergraph.options import FileRole
+from emergraph.processes import held_memory
 
 if TYPE_CHECKING:
     from emergraph.exporters.export import ExportSummary
@@ -154,7 +158,42 @@ def export(
         else:
             with open_store(store, mode="create", any_name=choices.any_name) as opened:
                 summary = export_any(model, opened, options=options, source=source, progress=progress)
-    emit(_view(summary), output)
+    view = _view(summary)
+    if summary.to_write is not None and summary.estimated_bytes is not None:
+        view = _with_plan(view, summary, store)
+    emit(view, output)
+
+
+def _with_plan(view: View, summary: "ExportSummary", store: Path) -> View:
+    """The view of a dry run, with what the export would take on this machine."""
+    from emergraph.graphstore.probes import pass_rates, write_rate
+
+    folder = store.absolute().parent
+    todo, size = summary.to_write, summary.estimated_bytes or 0
+    notes = list(view.notes)
+    if todo is None or not folder.is_dir():
+        return view
+    rates = pass_rates()
+    seconds = summary.seconds + todo.weights / rates.sums + todo.bytes / rates.bytes
+    if todo.rows:
+        seconds += todo.rows / write_rate(folder)
+    memory = held_memory(os.getpid()) + min(_WRITING_BYTES, 40 * todo.rows)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        notes.append(f"NOT ENOUGH DISK SPACE: the store would take {size / 1e6:.1f} MB")
+    plan = {"seconds_to_export": round(seconds, 1), "memory": memory, "free_on_disk": free}
+    facts = {
+        **view.facts,
+        "seconds to export": plan["seconds_to_export"],
+        "memory to export": mebibytes(memory),
+        "free on the disk": f"{free / 1e6:.0f} MB",
+    }
+    document = {**summary.to_dict(), "plan": plan}
+    return replace(view, facts=facts, document=document, notes=notes)
+
+
+_WRITING_BYTES = 600 << 20
+"""What writing a graph takes at most besides the trace."""
 
 
 def _view(summary: "ExportSummary") -> View:

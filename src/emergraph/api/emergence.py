@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.paths.options import EmergenceOptions
+    from emergraph.analysis.paths.planning import CountPlan
     from emergraph.analysis.unitgraph import UnitGraph
     from emergraph.graphstore.store import StoreFile
 
@@ -32,6 +33,20 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class GraphEmergence(GraphHandle):
     """Path-count emergence of a graph."""
+
+    def emergence_plan(self, *, options: "EmergenceOptions | None" = None, cases: int = 1) -> "CountPlan":
+        """Say what a count will take, from its size and a probe of this machine; nothing is counted.
+
+        Args:
+            options: Conventions of the count.
+            cases: Activities that are counted at once, such as the thresholds of a sweep.
+        """
+        from emergraph.analysis.paths.options import EmergenceOptions
+        from emergraph.analysis.paths.planning import plan_count
+        from emergraph.analysis.storedgraph import read_unit_graph
+
+        with self._reader() as reader:
+            return plan_count(read_unit_graph(reader), options or EmergenceOptions(), cases=cases)
 
     def emergence(
         self,
