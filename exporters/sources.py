@@ -70,12 +70,11 @@ def source_kind(model: str | Path) -> SourceKind:
     """What a user has named: files are told by their content, everything else by its form."""
     from emergraph.exporters.formats import Reader, format_of
     from emergraph.exporters.pytorch.folderconfig import CONFIG
-    from emergraph.exporters.pytorch.huggingface import is_folder_with_config
     from emergraph.exporters.weightfiles.files import map_file
     from emergraph.exporters.weightfiles.plugged import format_plugins
 
     path = Path(model)
-    if is_folder_with_config(path):
+    if has_config(path):
         note_input((path / CONFIG).stat(), path / CONFIG)
         return SourceKind.FOLDER
     if path.is_dir():
@@ -89,6 +88,13 @@ def source_kind(model: str | Path) -> SourceKind:
         weights = reader is Reader.WEIGHTS or (reader is Reader.NONE and format_plugins().found)
         return SourceKind.WEIGHTS if weights else SourceKind.ONNX
     return SourceKind.FACTORY if not path.exists() and _names_factory(str(model)) else SourceKind.ONNX
+
+
+def has_config(path: Path) -> bool:
+    """Whether a path is a folder that says what model is in it."""
+    from emergraph.exporters.pytorch.folderconfig import CONFIG
+
+    return path.is_dir() and (path / CONFIG).is_file()
 
 
 def _names_factory(model: str) -> bool:

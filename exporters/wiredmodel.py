@@ -22,6 +22,8 @@ from emergraph.exporters.weightfiles.wiring_parameters import parameters
 from emergraph.paths import open_file
 
 _LOCATION = "weights"
+MASK = "attention_mask"
+"""An input that says which positions count: all of them, where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,7 @@ class WiredModel:
     @property
     def sha256(self) -> str:
         """What identifies the model: of the weights, and of what else decides it."""
-        if not self.settings:
-            return self.weights.sha256
-        return hashlib.sha256(f"{self.weights.sha256}  \n{self.settings}  config\n".encode()).hexdigest()
+        return identity(self.weights, self.settings)
 
     @property
     def withheld(self) -> frozenset[str]:
@@ -136,6 +136,13 @@ class WiredModel:
     def _recipe(self, proto: onnx.TensorProto) -> Made | None:
         outside = proto.data_location == onnx.TensorProto.EXTERNAL and len(proto.external_data) == 1
         return self.recipes.get(proto.name) if outside else None
+
+
+def identity(weights: WeightFile, settings: str) -> str:
+    """SHA-256 of a model, by its weights and the digest of what else decides it."""
+    if not settings:
+        return weights.sha256
+    return hashlib.sha256(f"{weights.sha256}  \n{settings}  config\n".encode()).hexdigest()
 
 
 def settings_digest(path: Path | None) -> str:

@@ -14,7 +14,7 @@ from emergraph.exporters.pytorch.wiredfolders import capture_wired, refuse_lacki
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.weightfiles import read_weights
-from emergraph.exporters.wiredmodel import WiredModel, settings_digest
+from emergraph.exporters.wiredmodel import WiredModel, identity, settings_digest
 from emergraph.leftovers import Scratch
 
 
@@ -29,11 +29,18 @@ class Wired:
     """For the graph's warnings."""
 
 
+def wired_identity(path: Path, *, root: Path | None = None) -> str:
+    """The SHA-256 that the graph of a folder or a GGUF file has."""
+    settings = settings_digest(path / CONFIG if path.is_dir() else None)
+    return identity(read_weights(path, root=root), settings)
+
+
 @contextmanager
 def wired_model(
     path: Path,
     *,
     inputs: Mapping[str, Array] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
     allow_missing_classes: bool = False,
     root: Path | None = None,
     limits: RunLimits | None = None,
@@ -43,6 +50,7 @@ def wired_model(
     Args:
         path: A folder with `config.json`, or a GGUF file.
         inputs: Example inputs, which decide the sizes that the operations take; small ones by default.
+        shapes: Shapes of those that are not given.
         allow_missing_classes: As for `read_weights`.
         root: As for `read_weights`.
         limits: Of the child processes.
@@ -66,6 +74,7 @@ def wired_model(
             allow_missing_classes=allow_missing_classes,
             root=root,
             inputs=inputs,
+            shapes=shapes,
             limits=limits,
         )
         folder = path.is_dir()

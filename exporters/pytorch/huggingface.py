@@ -29,11 +29,6 @@ _LARGEST = 1 << 30
 _SHOWN = 3
 
 
-def is_folder_with_config(path: Path) -> bool:
-    """Whether a path is a folder that says what model is in it."""
-    return path.is_dir() and (path / CONFIG).is_file()
-
-
 @dataclass(frozen=True)
 class NamedModel:
     """A class of transformers and a configuration of it, by what a file says."""

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.onnxfile.names import printable
@@ -29,6 +32,7 @@ from emergraph.exporters.weightfiles.encodings import Parameter
 from emergraph.exporters.weightfiles.gguf.architectures import described
 from emergraph.exporters.weightfiles.recipes import Made, stored_names, values_of
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
+from emergraph.exporters.wiredmodel import MASK
 
 COMPARED_PARAMETERS = 1 << 24
 """Up to so many parameters, the export is compared with the module itself."""
@@ -61,6 +65,7 @@ def capture_wired(
     allow_missing_classes: bool = False,
     root: Path | None = None,
     inputs: Mapping[str, Array] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
     limits: RunLimits | None = None,
     compared: int = COMPARED_PARAMETERS,
 ) -> WiredCapture:
@@ -72,6 +77,7 @@ def capture_wired(
         allow_missing_classes: As for `read_weights`.
         root: As for `read_weights`.
         inputs: Example inputs by name; small ones of the kind that the model takes by default.
+        shapes: Shapes of those that are not given.
         limits: Of the child.
         compared: Up to how many parameters the module is filled and run.
 
@@ -81,24 +87,27 @@ def capture_wired(
         LimitError: A limit was hit.
         MissingExtraError: A library that it needs is not installed.
     """
-    return call_offline(
-        _captured, model, path, allow_missing_classes, root, dict(inputs or {}), compared, limits=limits
-    )
+    asked = _Asked(allow_missing_classes, root, dict(inputs or {}), dict(shapes or {}), compared)
+    return call_offline(_captured, model, path, asked, limits=limits)
 
 
-def _captured(
-    path: Path,
-    target: Path,
-    allow_missing: bool,
-    root: Path | None,
-    inputs: dict[str, Array],
-    compared: int,
-) -> WiredCapture:
+@dataclass(frozen=True)
+class _Asked:
+    """What the child is told besides the paths."""
+
+    allow_missing: bool
+    root: Path | None
+    inputs: dict[str, Array]
+    shapes: dict[str, tuple[int, ...]]
+    compared: int
+
+
+def _captured(path: Path, target: Path, asked: _Asked) -> WiredCapture:
     torch = require_torch()
-    weights = read_weights(path, allow_missing_classes=allow_missing, root=root)
+    weights = read_weights(path, allow_missing_classes=asked.allow_missing, root=asked.root)
     found = parameters(weights)
     if path.is_dir():
-        named = named_model(read_config(path, root=root), config_place(path))
+        named = named_model(read_config(path, root=asked.root), config_place(path))
         model = empty_model(named.build)
         recipes = recipes_for(model, found)
     else:
@@ -114,15 +123,14 @@ def _captured(
     lacking = tuple(name for name, _ in model.named_parameters() if name not in by_name)
     taken = {name for recipe in recipes.values() for name in stored_names(recipe)}
     left_over = tuple(name for name in found if name not in taken)
-    kwargs = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
-    kwargs = kwargs or example_inputs(model, named.where)
+    kwargs = _inputs(torch, model, named.where, asked)
     expected: tuple[Array, ...] | None = None
     if lacking:
         return WiredCapture(
             label=label, feeds={}, expected=None, recipes={}, unused=(), left_over=left_over, lacking=lacking
         )
     with written_out(model):
-        if sum(parameter.numel() for parameter in model.parameters()) <= compared:
+        if sum(parameter.numel() for parameter in model.parameters()) <= asked.compared:
             for name, parameter in model.named_parameters():
                 _fill(torch, parameter, found, by_name[name])
             expected = tuple(outputs_of(model, (), kwargs))
@@ -138,6 +146,27 @@ def _captured(
         left_over=left_over,
         lacking=(),
     )
+
+
+def _inputs(torch: Any, model: Any, where: str, asked: _Asked) -> dict[str, Any]:  # noqa: ANN401
+    """Example inputs: what was given, the rest of the kinds that the model takes.
+
+    Raises:
+        InvalidInputError: An input is of another size than those that were given.
+    """
+    found = example_inputs(model, where)
+    usual = {name: tuple(value.shape) for name, value in found.items()}
+    extra = sorted({*asked.inputs, *asked.shapes} - usual.keys())
+    if extra:
+        raise InvalidInputError(unknown("input", extra[0], usual))
+    for name, shape in asked.shapes.items():
+        found[name] = torch.zeros(shape, dtype=found[name].dtype)
+    for name, array in asked.inputs.items():
+        found[name] = torch.from_numpy(np.ascontiguousarray(array)).to(found[name].dtype)
+    main, mask = model.main_input_name, found.get(MASK)
+    if mask is not None and MASK not in {*asked.inputs, *asked.shapes}:
+        found[MASK] = torch.ones(found[main].shape, dtype=mask.dtype)
+    return found
 
 
 def _fill(torch: Any, tensor: Any, found: Mapping[str, Parameter], recipe: Made) -> None:  # noqa: ANN401

@@ -331,7 +331,7 @@ class _Work:
         found: dict[str, Fetched] = {}
         feeds = {**self.feeds, **{name: array for name, (_, array) in self._stand_ins.items()}}
         types = {value.name: value.element_type for value in flat.inputs}
-        for segment in segments(flat, types, SEGMENT_NODES):
+        for segment in segments(flat, types, range(0, len(flat.nodes), SEGMENT_NODES)):
             fetch = made(segment.flat)
             self._process.load(assemble(segment.flat, fetch, self._source))
             given = {name: feeds[name] for name in segment.reads if name in feeds}

@@ -138,19 +138,21 @@ class Segment:
     """Of the tensors that it reads: those that no later segment reads."""
 
 
-def segments(flat: FlatModel, types: Mapping[str, int], max_nodes: int = SEGMENT_NODES) -> Iterator[Segment]:
+def segments(flat: FlatModel, types: Mapping[str, int], starts: Sequence[int]) -> Iterator[Segment]:
     """Cut a model into pieces that can run one after the other.
 
     Args:
         flat: The model, in data order.
         types: Element types by tensor; filled in by the caller with the outputs of each segment before it
             asks for the next one.
-        max_nodes: Nodes per piece.
+        starts: Positions of the first nodes of the pieces, in order, from 0 on.
 
     Raises:
         CannotCutError: A sequence or map would cross a cut; run the model as a whole.
     """
-    pieces = [flat.nodes[start : start + max_nodes] for start in range(0, len(flat.nodes), max_nodes)]
+    pieces = [
+        flat.nodes[start:end] for start, end in zip(starts, (*starts[1:], len(flat.nodes)), strict=True)
+    ]
     last_use: dict[str, int] = {}
     outer_reads = []
     for index, nodes in enumerate(pieces):

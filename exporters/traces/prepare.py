@@ -24,6 +24,7 @@ from emergraph.exporters.traces.samples import (
     Samples,
     sample_axes,
 )
+from emergraph.exporters.wiredmodel import WiredModel
 
 Array = NDArray[np.generic]
 
@@ -42,7 +43,9 @@ class Prepared:
     """Shapes of random inputs that could be of other sizes."""
 
 
-def given_samples(file: OnnxFile, arrays: Mapping[str, Array], options: TraceOptions) -> Prepared:
+def given_samples(
+    file: OnnxFile | WiredModel, arrays: Mapping[str, Array], options: TraceOptions
+) -> Prepared:
     """Samples from arrays; inputs that are not given are synthetic, the same for all samples.
 
     Raises:
@@ -72,7 +75,7 @@ def given_samples(file: OnnxFile, arrays: Mapping[str, Array], options: TraceOpt
     return Prepared(run, GivenSamples(n, known, axes), fixed, made_up)
 
 
-def random_samples(file: OnnxFile, wish: RandomInputs, options: TraceOptions) -> Prepared:
+def random_samples(file: OnnxFile | WiredModel, wish: RandomInputs, options: TraceOptions) -> Prepared:
     """Random samples of the smallest legal shapes, or of those that the options give.
 
     Raises:
@@ -106,7 +109,7 @@ def random_samples(file: OnnxFile, wish: RandomInputs, options: TraceOptions) ->
 
 
 def _first_run(
-    file: OnnxFile, declared: Sequence[FlatInput], samples: Samples, options: TraceOptions
+    file: OnnxFile | WiredModel, declared: Sequence[FlatInput], samples: Samples, options: TraceOptions
 ) -> tuple[ConcreteRun, int | None]:
     """Run the first sample; where the model wants the batch that it declares, the first batch."""
     try:
@@ -119,12 +122,15 @@ def _first_run(
     return _run(file, samples.feeds(indices), options), fixed
 
 
-def _run(file: OnnxFile, inputs: Mapping[str, Array], options: TraceOptions) -> ConcreteRun:
+def _run(file: OnnxFile | WiredModel, inputs: Mapping[str, Array], options: TraceOptions) -> ConcreteRun:
     shapes = {name: shape for name, shape in options.input_shapes.items() if name not in inputs}
-    return concrete_run(file, inputs=inputs, input_shapes=shapes, limits=options.run_limits)
+    withheld = file.withheld if isinstance(file, WiredModel) else frozenset()
+    return concrete_run(
+        file, inputs=inputs, input_shapes=shapes, limits=options.run_limits, withheld=withheld
+    )
 
 
-def _declared(file: OnnxFile, known: Mapping[str, Array]) -> tuple[FlatInput, ...]:
+def _declared(file: OnnxFile | WiredModel, known: Mapping[str, Array]) -> tuple[FlatInput, ...]:
     source = as_source(file)
     return flatten(source.model, read_tensor=source.array, overridden=frozenset(known)).inputs
 

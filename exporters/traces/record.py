@@ -1,6 +1,7 @@
 """`record_trace`: run a model on samples and store what the units of its graph do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -15,12 +16,15 @@ from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.inputfile import InputFile
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.sources import SourceKind, has_config, note_files, source_kind
+from emergraph.exporters.traces.blocks import BlockRunner
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.running import Batching, Progress, SampleRunner
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
 from emergraph.exporters.traces.targets import Target, check_units, targets_of
+from emergraph.exporters.wiredmodel import MASK, WiredModel
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import TraceHeader
 from emergraph.graphstore.store import StoreFile
@@ -75,7 +79,9 @@ def record_trace(
     Args:
         store: Open for writing.
         graph: Name or id; the newest by default.
-        model: The file that the graph was exported from.
+        model: The file or folder that the graph was exported from. A folder or a GGUF file runs sample by
+            sample and block by block, so that the weights of one block are in memory; its samples have the
+            sizes of the first one.
         samples: Arrays by input name, a file of them, or a wish for random ones.
         options: Batches, limits, naming.
         progress: Called with (samples done, samples in all).
@@ -91,9 +97,34 @@ def record_trace(
         1234
     """
     options = options or TraceOptions()
-    begin = perf_counter()
     reader = store.graph(graph)
-    file = _same_model(reader, model, options)
+    begin = perf_counter()
+    model = Path(model)
+    if source_kind(model) is SourceKind.WEIGHTS and has_config(model.parent):
+        model = model.parent  # what the graph of a folder calls its source is the file of its weights
+    kind = source_kind(model)
+    if kind is SourceKind.WEIGHTS:
+        raise InvalidInputError(
+            f"{quoted(model.name)} holds weights without a network; name the folder with its config.json, an "
+            "ONNX file, or import activations that were recorded elsewhere (--import)"
+        )
+    if kind in (SourceKind.FOLDER, SourceKind.GGUF):
+        with _wired(reader, model, samples, options) as (wired, chosen):
+            return _record(store, reader, wired, samples, chosen, progress, begin)
+    file = read_onnx(model, limits=options.read_limits or ReadLimits(), root=options.root)
+    _check_same(reader, file.name, file.sha256)
+    return _record(store, reader, file, samples, options, progress, begin)
+
+
+def _record(
+    store: StoreFile,
+    reader: GraphReader,
+    file: OnnxFile | WiredModel,
+    samples: InputFile | RandomInputs | Mapping[str, Array],
+    options: TraceOptions,
+    progress: Progress | None,
+    begin: float,
+) -> TraceSummary:
     if isinstance(samples, RandomInputs):
         prepared = random_samples(file, samples, options)
     else:
@@ -103,8 +134,11 @@ def record_trace(
     targets, left_out = recordable(targets_of(reader.layers()), prepared.run)
     kept = kept_samples(prepared.samples.n, sum(t.n_units for t in targets), options.n_values)
     statistics = {target.layer: UnitStatistics(target.n_units, kept) for target in targets}
-    runner = SampleRunner(prepared.run, as_source(file), prepared.samples, targets, options.run_limits)
-    batching = runner.record(statistics, options.batch_size, prepared.fixed, progress)
+    asked = (prepared.run, as_source(file), prepared.samples, targets, options.run_limits)
+    if isinstance(file, WiredModel):
+        batching = BlockRunner(*asked).record(statistics, progress)
+    else:
+        batching = SampleRunner(*asked).record(statistics, options.batch_size, prepared.fixed, progress)
     header = _header(samples, prepared, batching, kept, options)
     frame = pl.concat([statistics[target.layer].frame(target.first_unit) for target in targets])
     trace = store.write_trace(reader.id, header, frame)
@@ -123,16 +157,45 @@ def record_trace(
     )
 
 
-def _same_model(reader: GraphReader, model: str | Path, options: TraceOptions) -> OnnxFile:
-    file = read_onnx(model, limits=options.read_limits or ReadLimits(), root=options.root)
+@contextmanager
+def _wired(
+    reader: GraphReader,
+    model: Path,
+    samples: InputFile | RandomInputs | Mapping[str, Array],
+    options: TraceOptions,
+) -> Iterator[tuple[WiredModel, TraceOptions]]:
+    """Open a folder or a GGUF file for samples of these sizes, and say what they all share."""
+    from emergraph.exporters.wiring import wired_identity, wired_model  # loads transformers' tables
+
+    note_files(model, root=options.root)
+    _check_same(reader, model.name, wired_identity(model, root=options.root))
+    first: dict[str, Array] = {}
+    if not isinstance(samples, RandomInputs):
+        arrays = samples.arrays if isinstance(samples, InputFile) else samples
+        for name, array in arrays.items():
+            axis = options.sample_axes.get(name, 0)
+            first[name] = array if axis is None or not array.ndim else np.take(array, [0], axis)
+    first.update(options.inputs)
+    with wired_model(
+        model, inputs=first, shapes=options.input_shapes, root=options.root, limits=options.run_limits
+    ) as wired:
+        if wired is None:
+            raise InvalidInputError(
+                f"{quoted(model.name)}: its tensors have to be converted by transformers; export the folder "
+                "with --keep-onnx FILE and give that file"
+            )
+        shared = {name: array for name, array in wired.feeds.items() if name == MASK and name not in first}
+        yield wired.model, replace(options, inputs={**shared, **options.inputs}, input_shapes={})
+
+
+def _check_same(reader: GraphReader, name: str, sha256: str) -> None:
     expected = str(reader.summary["sha256"])
-    if file.sha256 != expected:
+    if sha256 != expected:
         raise InvalidInputError(
-            f"{quoted(file.name)} is not the model of graph {quoted(reader.name)}: expected "
+            f"{quoted(name)} is not the model of graph {quoted(reader.name)}: expected "
             f"{quoted(str(reader.summary['source']))} with SHA-256 {expected[:12]}…, found "
-            f"{file.sha256[:12]}…; give that file, or export this one"
+            f"{sha256[:12]}…; give that file, or export this one"
         )
-    return file
 
 
 def _check_branches(reader: GraphReader, run: ConcreteRun) -> None:

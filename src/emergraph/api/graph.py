@@ -227,7 +227,7 @@ class GraphContents(GraphHandle):
 
         Args:
             samples: A file with one array per input name (.npz), such arrays, or `RandomInputs(n, seed)`.
-            model: The file that the graph was exported from; its sha256 must be the graph's.
+            model: The file or folder that the graph was exported from; its sha256 must be the graph's.
             options: Name, batches, axes, limits; see `TraceOptions`.
             progress: Called with (samples done, samples in all).
 
