@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from emergraph.analysis.modelruns.samples import LabelledSamples, kept_name
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile import OnnxFile, read_onnx
-from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
+from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, stored_array
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.sources import stored_array
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
 

@@ -13,9 +13,10 @@ from emergraph.analysis.pruning.modelruns import all_zeroed, parameter_places, s
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
+from emergraph.exporters.runtime.assembly import stored_array
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.flatten import is_constant
-from emergraph.exporters.runtime.sources import FileSource, stored_array
+from emergraph.exporters.runtime.sources import FileSource
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
 

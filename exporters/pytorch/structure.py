@@ -17,12 +17,12 @@ from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import array_of, evaluating, outputs_of
 from emergraph.exporters.pytorch.usedparameters import parameters_in
-from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor
+from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, stored_array
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.folding import folder_of
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
-from emergraph.exporters.runtime.sources import as_source, stored_array
+from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, traced_model

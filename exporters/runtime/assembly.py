@@ -13,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import subgraphs
-from emergraph.exporters.onnxfile.dtypes import INTEGERS, PLAIN
+from emergraph.exporters.onnxfile.decoding import codes_from_elements, pack_bits
+from emergraph.exporters.onnxfile.dtypes import BY_NAME, ELEMENT_TYPES, INTEGERS, PLAIN
 from emergraph.exporters.runtime.flat_model import FlatModel, names_used
 from emergraph.exporters.runtime.frames import Buffer
 from emergraph.exporters.runtime.singles import DOUBLE, single_bytes
@@ -49,6 +50,21 @@ class StoredTensor:
     raw: Buffer
     place: Place | None = None
     """Set where the child can map the values itself; `raw` is then not read here."""
+
+
+def stored_array(values: NDArray[np.generic], element_type: int | None = None) -> StoredTensor:
+    """An array as the values of a tensor; elements of less than a byte are packed as a file has them.
+
+    Args:
+        values: The elements.
+        element_type: ONNX element type, where the array's own does not tell.
+    """
+    element = BY_NAME[values.dtype.name] if element_type is None else ELEMENT_TYPES[element_type]
+    flat = np.ascontiguousarray(values).reshape(-1)
+    raw = flat.view(np.uint8)
+    if element.bits < 8:
+        raw = pack_bits(codes_from_elements(flat, element), element.bits)
+    return StoredTensor(values.shape, element.code, raw.data)
 
 
 class ModelSource(Protocol):

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from emergraph.exporters.nodes import operation_type
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.operations import normal_domain
-from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, assemble
+from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, assemble, stored_array
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.quantization import NODE_RULES
 from emergraph.exporters.runtime.reference import EvaluationError, run_node
 from emergraph.exporters.runtime.refusals import ModelRefusedError
-from emergraph.exporters.runtime.sources import stored_array
 
 Array = NDArray[np.generic]
 Read = Callable[[], Array]

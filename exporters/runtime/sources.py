@@ -7,8 +7,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.onnxfile.decoding import codes_from_elements, pack_bits
-from emergraph.exporters.onnxfile.dtypes import BY_NAME, ELEMENT_TYPES
 from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, Place, StoredTensor
 
@@ -68,21 +66,6 @@ class InMemorySource:
     def array(self, tensor: onnx.TensorProto) -> NDArray[np.generic]:
         """The values of a tensor."""
         return np.asarray(onnx.numpy_helper.to_array(tensor))
-
-
-def stored_array(values: NDArray[np.generic], element_type: int | None = None) -> StoredTensor:
-    """An array as the values of a tensor; elements of less than a byte are packed as a file has them.
-
-    Args:
-        values: The elements.
-        element_type: ONNX element type, where the array's own does not tell.
-    """
-    element = BY_NAME[values.dtype.name] if element_type is None else ELEMENT_TYPES[element_type]
-    flat = np.ascontiguousarray(values).reshape(-1)
-    raw = flat.view(np.uint8)
-    if element.bits < 8:
-        raw = pack_bits(codes_from_elements(flat, element), element.bits)
-    return StoredTensor(values.shape, element.code, raw.data)
 
 
 def _address(view: memoryview) -> int:

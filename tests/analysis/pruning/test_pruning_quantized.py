@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.options import Keeping, PruningOptions
+from emergraph.exporters.runtime.assembly import stored_array
 from emergraph.exporters.runtime.quantization import dequantize
-from emergraph.exporters.runtime.sources import stored_array
 
 LEVELS = (0.0, 0.3, 0.6, 0.9)
 SHAPES = ((8, 6), (6, 4))

@@ -11,12 +11,12 @@ from onnx import TensorProto, helper
 
 from emergraph.errors import LimitError
 from emergraph.exporters.export import dry_run
+from emergraph.exporters.runtime.assembly import stored_array
 from emergraph.exporters.runtime.folding import Folder, Made, Step
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import SMALL_ELEMENTS
 from emergraph.exporters.runtime.quantization import dequantize_node, quantize_node
 from emergraph.exporters.runtime.reference import EvaluationError
-from emergraph.exporters.runtime.sources import stored_array
 
 RNG = np.random.default_rng(16)
 
