@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from emergraph.analysis.activity.unittrace import UnitTrace
+    from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.unitgraph import UnitGraph
     from emergraph.graphstore.reader import GraphReader
 
@@ -26,12 +27,26 @@ class GraphAccess:
         path: The store.
         graph: Name or id of the graph; by default the newest.
         save: Open it for writing, so that what is found can be kept.
+        files: The model behind the graph and what to run it on, where a caller has more than names of files.
+        root: Folder inside which files of a model that an option names may be links.
     """
 
-    def __init__(self, path: Path, graph: str | int | None, *, save: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        graph: str | int | None,
+        *,
+        save: bool,
+        files: "ModelFiles | None" = None,
+        root: Path | None = None,
+    ) -> None:
         self.path = path
+        self.files = files
+        self.root = root
         self.parameters: dict[str, object] = {}
         """What the run keeps besides its options."""
+        self.left_out: tuple[Options, ...] = ()
+        """Options that the run does not keep."""
         self._graph = graph
         self._mode: Mode = "write" if save else "read"
         self._closing = ExitStack()
@@ -68,6 +83,11 @@ class GraphAccess:
                 self._graph = opened.graph(self._graph).id
         return self._graph if isinstance(self._graph, int) else self.reader.id
 
+    @property
+    def in_place(self) -> bool:
+        """Whether edges stay in the model file."""
+        return any(block.place is not None for block in self.reader.blocks_info())
+
     def units(self) -> "UnitGraph":
         """Return the units of the graph and the edges between them, which are streamed from the store."""
         from emergraph.analysis.storedgraph import read_unit_graph
@@ -87,6 +107,10 @@ class GraphAccess:
     def keep(self, **parameters: object) -> None:
         """Keep parameters with the run: notes, or what an option came to mean, such as the newest trace."""
         self.parameters |= parameters
+
+    def leave_out(self, *options: Options) -> None:
+        """Keep nothing of these options but what `keep` is given: the run is about a part of them."""
+        self.left_out += options
 
 
 def chosen_options(analysis: Analysis, given: Sequence[Options]) -> list[Options]:
@@ -109,6 +133,8 @@ def carry_out(
     graph: str | int | None = None,
     *given: Options,
     save: bool = True,
+    files: "ModelFiles | None" = None,
+    root: Path | None = None,
 ) -> Any:  # noqa: ANN401 - each analysis has a result of its own
     """Run an analysis on a store, and keep what it finds; return its result.
 
@@ -118,6 +144,8 @@ def carry_out(
         graph: Name or id of the graph; by default the newest.
         given: Its options, objects of the classes that it declares; others are at their defaults.
         save: Keep the result in the store.
+        files: The model behind the graph and what to run it on, where options cannot say it.
+        root: Folder inside which files of a model that an option names may be links.
 
     Raises:
         UsageError: Options do not go together, or the analysis is not about what a store holds.
@@ -129,12 +157,13 @@ def carry_out(
         )
     chosen = chosen_options(analysis, given)
     begin = perf_counter()
-    with GraphAccess(Path(path), graph, save=save) as at:
+    with GraphAccess(Path(path), graph, save=save, files=files, root=root) as at:
         result = analysis.run(at, *chosen)
         if save:
             kept: dict[str, Any] = {}
             for options in chosen:
-                kept |= options.kept()
+                if options not in at.left_out:
+                    kept |= options.kept()
             kept |= at.parameters
             at.store.record_run(
                 None if analysis.of is Subject.SNAPSHOTS else at.reader.id,

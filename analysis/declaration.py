@@ -121,6 +121,8 @@ class Analysis:
     run: Callable[..., Any] | None = None
     """From a `GraphAccess` and the options to a result; of a table of numbers, from a polars frame, the
     options and `progress` by keyword. None: a command of its own runs it, since it is about more."""
+    plan: Callable[..., "View"] | None = None
+    """What a run would take, from a `GraphAccess` and the options; with it, the command has --dry-run."""
     rows: Callable[[Any], "Mapping[str, pl.DataFrame]"] | None = None
     """The rows of its tables from a result, by table."""
     show: Callable[..., "View"] | None = None

@@ -7,17 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from emergraph.analysis.declaration import Analysis, Subject
+from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import GraphChoice, ModelChoice, StorePath
+from emergraph.cli.storeargs import GraphChoice, ModelChoice, StorePath, Verify
 from emergraph.cli.tableinput import read_input_table
 from emergraph.optionforms import TableForm
-from emergraph.options import Options
+from emergraph.options import Options, declared_options
 
 Save = Annotated[bool, typer.Option(help="Keep the result in the store.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Compute nothing; say what a run would take.")]
 
 
 def register(analysis: Analysis, *, app: typer.Typer) -> None:
@@ -36,19 +38,25 @@ def register(analysis: Analysis, *, app: typer.Typer) -> None:
         chosen, looks = objects[: len(analysis.options)], objects[len(analysis.options) :]
         if analysis.check is not None:
             analysis.check(*objects)
+        if given.pop("dry_run", False):
+            emit(_plan(analysis, chosen, given["store"], given.get("graph")), output)
+            return
         found = (_of_file if about_file else _of_store)(analysis, chosen, output, **given)
         if analysis.show is not None:
             emit(analysis.show(found, *looks), output)
 
     hints: dict[str, object] = {"store": StorePath}
-    defaults: dict[str, object] = {"save": True, "graph": None}
+    defaults: dict[str, object] = {"save": True, "graph": None, "verify": False, "dry_run": False}
     if about_file:
         hints = {"file": Annotated[Path, typer.Argument(metavar="FILE", help=analysis.file)]}
     elif analysis.of is Subject.GRAPH:
         hints["graph"] = GraphChoice
     hints |= groups
     if not about_file:
-        hints |= {"save": Save, "model": ModelChoice, "links": Links}
+        names_model = any(one.name == "model" for cls in analysis.options for one in declared_options(cls))
+        model = {"verify": Verify} if names_model else {"model": ModelChoice}
+        dry_run = {} if analysis.plan is None else {"dry_run": DryRun}
+        hints |= {**dry_run, "save": Save, **model, "links": Links}
     hints["output"] = Output
     parameters = [
         inspect.Parameter(
@@ -66,6 +74,15 @@ def register(analysis: Analysis, *, app: typer.Typer) -> None:
     command(name=analysis.name, examples=analysis.examples, limits=LONG, group=app)(run)
 
 
+def _plan(analysis: Analysis, chosen: list[Options], store: Path, graph: str | None) -> View:
+    """Say what a run on a graph would take."""
+    from emergraph.analysis.access import GraphAccess
+
+    assert analysis.plan is not None  # noqa: S101 - what has the option
+    with GraphAccess(store, graph, save=False) as at:
+        return analysis.plan(at, *chosen)
+
+
 def _of_store(
     analysis: Analysis,
     chosen: list[Options],
@@ -73,15 +90,19 @@ def _of_store(
     *,
     store: Path,
     save: bool,
-    model: ModelChoice,
     links: Links,
+    model: ModelChoice | None = None,
+    verify: bool = False,
     graph: str | None = None,
 ) -> object:
     """Run an analysis on a graph, or all snapshots."""
     from emergraph.analysis.access import carry_out
 
+    if model is None:  # options of the analysis name it
+        named = next(one.model for one in chosen if hasattr(one, "model"))
+        model = ModelChoice(model=named, verify=verify)
     with model.given(links):
-        return carry_out(analysis, store, graph, *chosen, save=save)
+        return carry_out(analysis, store, graph, *chosen, save=save, root=links.root)
 
 
 def _of_file(analysis: Analysis, chosen: list[Options], output: Output, *, file: Path) -> object:

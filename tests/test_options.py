@@ -201,15 +201,15 @@ def test_what_is_no_option_is_left_to_the_program():
 
 
 COMMANDS = (
-    *("emergence", "prune", "landscape"),
+    *("prune", "landscape"),
     *("skills.fit", "skills.predict", "skills.simulate", "information", "trace", "diff", "plot", "report"),
 )
 OF_THE_COMMAND_LINE = {
     *("graph", "save", "store", "any_name", "view", "name", "separator", "root", "out", "format", "quiet"),
-    *("debug", "full", "time_limit", "memory_limit"),
+    *("debug", "full", "time_limit", "memory_limit", "verify"),
 }
 """What a command may declare itself: where results go and how they look, which tables are read, limits."""
-OWN = {"report": {"inputs", "budget", "seed", "terminal", "chosen"}, "trace": {"model"}}
+OWN = {"report": {"inputs", "budget", "seed", "terminal", "chosen"}, "trace": {"model"}, "diff": {"model"}}
 """What only one command has: what it hands to other commands, or the file behind a graph."""
 
 

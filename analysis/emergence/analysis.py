@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from emergraph.analysis.activity.options import ActivityOptions, RuleOptions
+from emergraph.analysis.activity.options import ActivityOptions, ActivityRule, RuleOptions
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.emergence.options import (
     ExtentOptions,
@@ -12,6 +12,7 @@ from emergraph.analysis.emergence.options import (
     TrajectoryOptions,
 )
 from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
@@ -272,6 +273,62 @@ def _training_figures() -> "Sequence[Figure]":
     return figures.TRAINING_FIGURES
 
 
+def has_interval(activity: ActivityOptions, report: ReportOptions) -> bool:
+    """Whether E over samples is asked for."""
+    return report.draws is not None or activity.rule is ActivityRule.PER_SAMPLE
+
+
+def _check(
+    activity: ActivityOptions, report: ReportOptions, extent: ExtentOptions, _conventions: EmergenceOptions
+) -> None:
+    """Refuse options that do not go together."""
+    if extent.positions:
+        if extent.full or activity.before is not None or extent.model is None:
+            raise UsageError("--positions runs the model: give --model FILE, and no --full or --before")
+        return
+    if extent.full:
+        return
+    if report.nulls is not None:
+        raise UsageError("--model and --nulls are for null models: add --full")
+    if report.thresholds is not None:
+        if report.draws is not None or activity.threshold is not None:
+            raise UsageError("--thresholds sweeps: leave out --threshold and --draws, or add --full")
+    elif has_interval(activity, report) and activity.before is not None:
+        raise UsageError("--draws needs samples, and weight_change has none: leave it out")
+
+
+def _run(
+    at: "GraphAccess",
+    activity: ActivityOptions,
+    report: ReportOptions,
+    extent: ExtentOptions,
+    conventions: EmergenceOptions,
+) -> object:
+    from emergraph.analysis.emergence.storedcount import stored_emergence
+
+    return stored_emergence(at, activity, report, extent, conventions)
+
+
+def _plan(
+    at: "GraphAccess",
+    _activity: ActivityOptions,
+    report: ReportOptions,
+    _extent: ExtentOptions,
+    conventions: EmergenceOptions,
+) -> "View":
+    from emergraph.analysis.emergence.views import plan_view
+    from emergraph.analysis.paths.planning import plan_count
+
+    cases = len(report.thresholds) if isinstance(report.thresholds, tuple) else 1
+    return plan_view(plan_count(at.units(), conventions, cases=cases))
+
+
+def _rows(result: Any) -> "dict[str, pl.DataFrame]":  # noqa: ANN401 - one of five results
+    from emergraph.analysis.emergence.storedcount import emergence_rows
+
+    return emergence_rows(result)
+
+
 def _show(result: object) -> "View":
     from emergraph.analysis.emergence.views import result_view
 
@@ -315,6 +372,21 @@ EMERGENCE = Analysis(
     summary="Count the paths from inactive to active units (path-count emergence, arXiv 2409.01568).",
     of=Subject.GRAPH,
     options=(ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
+    examples="""
+    emergraph emergence net.duckdb
+    emergraph emergence net.duckdb --dry-run
+    emergraph emergence net.duckdb --full --model net.onnx
+    emergraph emergence net.duckdb --positions --model net.onnx --inputs test.npz
+    emergraph emergence net.duckdb --graph vad --rule any --threshold 0.1
+    emergraph emergence net.duckdb --graph epoch-9 --rule weight_change --before epoch-8
+    emergraph emergence net.duckdb --graph pruned --reference dense
+    emergraph emergence net.duckdb --thresholds 0.01,0.05,0.1,0.2 --format csv
+    emergraph emergence net.duckdb --rule per_sample --draws 500 --seed 1 --format json
+    """,
+    check=_check,
+    run=_run,
+    plan=_plan,
+    rows=_rows,
     show=_show,
     tables=(COUNTS, BY_LAYER, BY_THRESHOLD, INTERVALS, NULLS, BASELINES, COMPLEXITY, POSITIONS),
     section=SECTION,

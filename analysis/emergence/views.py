@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from emergraph.analysis.activity.unittrace import RANDOM_SAMPLES
 from emergraph.analysis.view import View, evenly, first_and_last
+from emergraph.memory import mebibytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.emergence.trajectory import Stopping, Trajectory
+    from emergraph.analysis.paths.planning import CountPlan
 
 
 LARGEST_WRITTEN_OUT = 10**15
@@ -299,6 +301,19 @@ def position_view(report: "PositionReport") -> View:
         facts=facts,
         document=report.to_dict(),
     )
+
+
+def plan_view(plan: "CountPlan") -> View:
+    """What a count would take."""
+    facts = {
+        "edges": plan.edges,
+        "full matrices": plan.skipped,
+        "rows of the store": plan.rows,
+        "weights in the file": plan.in_file,
+        "seconds": plan.seconds,
+        "memory": mebibytes(plan.memory),
+    }
+    return View(facts=facts, document=plan.to_dict())
 
 
 def trajectory_view(result: "Trajectory") -> View:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from emergraph.cli.tables import TextColumn, column_groups, folded, rich_parts
+from emergraph.cli.fitted import TextColumn, column_groups, folded
+from emergraph.cli.tables import rich_parts
 
 NAMES = ("kept_parameters", "density", "effective_sparsity", "collapsed_layers", "bottleneck_width", "log10")
 

@@ -1,33 +1,26 @@
 """Path-count emergence of a graph."""
 
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from emergraph.api.handle import GraphHandle
 from emergraph.errors import UsageError
-from emergraph.graphstore.store import open_store as open_file
+from emergraph.options import member
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from emergraph.analysis.activity.options import ActivityRule
-    from emergraph.analysis.activity.scores import ActivityScores
+    from emergraph.analysis.activity.options import ActivityOptions, ActivityRule
     from emergraph.analysis.emergence.fullreport import EmergenceReport
     from emergraph.analysis.emergence.intervals import BootstrapResult
     from emergraph.analysis.emergence.options import ReportOptions
     from emergraph.analysis.emergence.positionrun import PositionReport
-    from emergraph.analysis.emergence.remeasure import ModelActivity
     from emergraph.analysis.emergence.result import EmergenceResult
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.paths.options import EmergenceOptions
     from emergraph.analysis.paths.planning import CountPlan
-    from emergraph.analysis.unitgraph import UnitGraph
-    from emergraph.graphstore.store import StoreFile
+    from emergraph.options import Options
 
 
 @dataclass(frozen=True)
@@ -74,19 +67,15 @@ class GraphEmergence(GraphHandle):
         Raises:
             UsageError: The graph has no such trace, or an option does not make sense.
         """
-        from emergraph.analysis.emergence.pathcount import path_count_emergence, with_scale_free
-        from emergraph.analysis.emergence.saving import save_emergence
-        from emergraph.analysis.storedgraph import read_unit_trace
+        from emergraph.analysis.emergence.options import ExtentOptions
 
-        with self._scores(rule, trace, save=save, before=before) as (store, graph, scores, about):
-            removed = _removed(store, graph, reference, options)
-            result = path_count_emergence(graph, scores.above(threshold), options=options, removed=removed)
-            if "trace" in about:
-                measured = read_unit_trace(store.graph(self.id), trace)
-                result = with_scale_free(result, graph, scores.rule, measured)
-            if save:
-                save_emergence(store, self.id, result, reference=reference, **about)
-        return result
+        activity = _activity(rule, threshold, trace, before)
+        if activity.rule == "per_sample":
+            raise UsageError("Rule 'per_sample' has an activity for each sample: call emergence_interval")
+        found: EmergenceResult = self._counted(
+            activity, ExtentOptions(reference=reference), options, save=save
+        )
+        return found
 
     def emergence_sweep(
         self,
@@ -112,16 +101,12 @@ class GraphEmergence(GraphHandle):
         Raises:
             UsageError: The graph has no such trace, or an option does not make sense.
         """
-        from emergraph.analysis.emergence.saving import save_sweep
-        from emergraph.analysis.emergence.thresholds import default_thresholds, threshold_sweep
+        from emergraph.analysis.emergence.options import ReportOptions
 
-        with self._scores(rule, trace, save=save, before=before) as (store, graph, scores, about):
-            grid = default_thresholds(scores, n=thresholds) if isinstance(thresholds, int) else thresholds
-            sweep = threshold_sweep(graph, scores, grid, options=options)
-            if save:
-                asked = thresholds if isinstance(thresholds, int | str) else [float(t) for t in thresholds]
-                save_sweep(store, self.id, sweep, thresholds=asked, **about)
-        return sweep
+        grid = thresholds if isinstance(thresholds, int | str) else tuple(float(t) for t in thresholds)
+        asked = ReportOptions(thresholds=grid)
+        found: ThresholdSweep = self._counted(_activity(rule, None, trace, before), asked, options, save=save)
+        return found
 
     def emergence_interval(
         self,
@@ -148,28 +133,11 @@ class GraphEmergence(GraphHandle):
         Raises:
             UsageError: The graph has no such trace, or an option does not make sense.
         """
-        from emergraph.analysis.emergence.intervals import bootstrap_emergence
-        from emergraph.analysis.emergence.saving import save_intervals
-        from emergraph.analysis.paths.options import EmergenceOptions
-        from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+        from emergraph.analysis.emergence.options import ReportOptions
 
-        with open_file(self.path, mode="write" if save else "read") as opened:
-            reader = opened.graph(self.id)
-            measured = read_unit_trace(reader, trace)
-            result = bootstrap_emergence(
-                read_unit_graph(reader),
-                measured,
-                rule,
-                threshold=threshold,
-                options=options,
-                n_draws=draws,
-                seed=seed,
-            )
-            if save:
-                conventions = (options or EmergenceOptions()).to_dict()
-                about = {"rule": str(rule), "trace": measured.name, "threshold": threshold, "draws": draws}
-                save_intervals(opened, self.id, result, **conventions, **about)
-        return result
+        drawn = ReportOptions(draws=draws, seed=seed)
+        found: BootstrapResult = self._counted(_activity(rule, threshold, trace), drawn, options, save=save)
+        return found
 
     def emergence_report(  # noqa: PLR0913 - the options of one call, all by keyword
         self,
@@ -202,38 +170,13 @@ class GraphEmergence(GraphHandle):
             UsageError: The graph has no such trace, or an option does not make sense.
             InvalidInputError: The model is not the graph's, or the inputs are not the trace's.
         """
-        from emergraph.analysis.emergence.fullreport import full_report
-        from emergraph.analysis.emergence.options import ReportOptions
-        from emergraph.analysis.emergence.saving import save_report
-        from emergraph.analysis.storedgraph import read_unit_trace
+        from emergraph.analysis.emergence.options import ExtentOptions, ReportOptions
 
         report = report or ReportOptions()
-        with self._scores(rule, trace, save=save, before=before) as (store, graph, scores, about):
-            reader = store.graph(self.id)
-            has_trace = trace is not None or reader.traces().height > 0
-
-            def open_model() -> "ModelActivity":
-                from emergraph.analysis.emergence.remeasure import ModelActivity
-
-                if files is None:
-                    raise UsageError("null models of weights that run the model need its file")
-                return ModelActivity(reader, graph, files, trace=trace, rule=rule, threshold=threshold)
-
-            found = full_report(
-                graph,
-                scores,
-                trace=read_unit_trace(reader, trace) if has_trace else None,
-                threshold=threshold,
-                options=options,
-                report=report,
-                removed=_removed(store, graph, reference, options),
-                open_model=None if files is None else open_model,
-            )
-            if save:
-                kinds = [str(kind) for kind in report.null_kinds(runs_model=False)]
-                asked = {"full": True, "threshold": threshold, "reference": reference, **report.to_dict()}
-                ran = {} if files is None else files.kept()
-                save_report(store, self.id, found, **{**about, **asked, "nulls": kinds, **ran})
+        report = replace(report, nulls=report.null_kinds(runs_model=False))
+        activity = _activity(rule, threshold, trace, before)
+        extent = ExtentOptions(full=True, reference=reference)
+        found: EmergenceReport = self._counted(activity, report, extent, options, save=save, files=files)
         return found
 
     def emergence_positions(
@@ -261,59 +204,27 @@ class GraphEmergence(GraphHandle):
             UsageError: Positions cannot be followed through the model.
             LimitError: Counts are beyond float64, or the model hit a limit.
         """
-        from emergraph.analysis.emergence.positionrun import position_report
-        from emergraph.analysis.emergence.remeasure import trace_row
-        from emergraph.analysis.emergence.saving import save_positions
+        from emergraph.analysis.emergence.options import ExtentOptions
 
-        with open_file(self.path, mode="write" if save else "read") as opened:
-            reader = opened.graph(self.id)
-            report = position_report(reader, files, rule=rule, threshold=threshold, trace=trace)
-            if save:
-                save_positions(
-                    opened, self.id, report, trace=trace_row(reader, trace)["name"], **files.kept()
-                )
-        return report
+        activity, extent = _activity(rule, threshold, trace), ExtentOptions(positions=True)
+        found: PositionReport = self._counted(activity, extent, save=save, files=files)
+        return found
 
-    @contextmanager
-    def _scores(
-        self,
-        rule: "ActivityRule | str",
-        trace: str | int | None,
-        *,
-        save: bool,
-        before: str | int | None = None,
-    ) -> "Iterator[tuple[StoreFile, UnitGraph, ActivityScores, dict[str, object]]]":
-        from emergraph.analysis.activity.rules import activity_scores
-        from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
+    def _counted(self, *options: "Options | None", save: bool, files: "ModelFiles | None" = None) -> Any:  # noqa: ANN401 - one of five results
+        from emergraph.analysis.access import carry_out
+        from emergraph.analysis.registry import analysis_named
 
-        with open_file(self.path, mode="write" if save else "read") as opened:
-            reader = opened.graph(self.id)
-            graph = read_unit_graph(reader)
-            about: dict[str, object] = {"rule": str(rule)}
-            if str(rule) == "weight_change":
-                if before is None:
-                    raise UsageError("Rule 'weight_change' compares two snapshots: name the earlier graph")
-                earlier = read_unit_graph(opened.graph(before))
-                yield opened, graph, activity_scores(rule, graph, before=earlier), about | {"before": before}
-                return
-            if before is not None:
-                raise UsageError(f"Rule '{rule}' looks at one graph: an earlier one is for weight_change")
-            measured = read_unit_trace(reader, trace)
-            scores = activity_scores(rule, graph, trace=measured)
-            yield opened, graph, scores, about | {"trace": measured.name}
+        given = [one for one in options if one is not None]
+        return carry_out(analysis_named("emergence"), self.path, self.id, *given, save=save, files=files)
 
 
-def _removed(
-    store: "StoreFile",
-    graph: "UnitGraph",
-    reference: str | int | None,
-    options: "EmergenceOptions | None",
-) -> "NDArray[np.float64] | None":
-    """What pruning removed, for the edge form; None where no reference is named."""
-    if reference is None:
-        return None
-    from emergraph.analysis.emergence.edgeform import removed_in_degree
-    from emergraph.analysis.storedgraph import read_unit_graph
+def _activity(
+    rule: "ActivityRule | str",
+    threshold: float | None,
+    trace: str | int | None,
+    before: str | int | None = None,
+) -> "ActivityOptions":
+    from emergraph.analysis.activity.options import ActivityOptions, ActivityRule
 
-    dense = None if reference == "full" else read_unit_graph(store.graph(reference))
-    return removed_in_degree(graph, dense, options=options)
+    which = member(ActivityRule, rule, "activity rule")
+    return ActivityOptions(rule=which, threshold=threshold, trace=trace, before=before)
