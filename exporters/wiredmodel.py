@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from emergraph.exporters.onnxfile import OnnxFile
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
 from emergraph.exporters.onnxfile.tensors import OnnxTensor
-from emergraph.exporters.runtime.assembly import StoredTensor
-from emergraph.exporters.runtime.sources import FileSource, stored_array
+from emergraph.exporters.runtime.assembly import StoredTensor, stored_array
+from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.weightfiles import WeightFile
 from emergraph.exporters.weightfiles.encodings import Parameter
 from emergraph.exporters.weightfiles.recipes import Made, values_of
