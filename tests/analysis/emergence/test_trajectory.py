@@ -186,7 +186,7 @@ def test_command(recorded, capfd):
     assert main(["trajectory", str(recorded), "--no-save"]) == 0
     out = capfd.readouterr().out
     assert "stop when settled, emergence_active" in out
-    assert "undecided: 1 run(s) show an effect and no p value" in out
+    assert "Undecided: 1 run(s) show an effect and no p value" in out
     assert all(c["p"] is None and "fewer than 40" in c["test"] for c in found["correlations"])
 
 
