@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.figures.figure import Figure, Run
 
 BUILT_IN: Mapping[str, str] = {
+    "audit": "audit.analysis:AUDIT",
     "emergence": "emergence.analysis:EMERGENCE",
     "prune": "pruning.analysis:PRUNE",
     "influence": "influence.analysis:INFLUENCE",

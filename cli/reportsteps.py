@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emergraph.cli.links import told_by_this_command
-from emergraph.errors import EmergraphError, InvalidInputError, LimitError
+from emergraph.errors import EmergraphError, ExitCode, InvalidInputError, LimitError
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import command_line
 from emergraph.outputs import holds_database
@@ -32,6 +32,8 @@ RESERVE = 0.2
 """Share of the budget that is kept for the report itself."""
 LEAST = 2.0
 """Seconds below which no further command is begun."""
+SHARES = {"audit": 0.25, "landscape": 0.5}
+"""Of the time that is left, what commands with a budget of their own are given."""
 SAMPLES = 64
 """Random inputs of the trace, where no others are given."""
 
@@ -99,17 +101,20 @@ def run_plan(plan: ReportPlan, *, say: Callable[[str], None]) -> Outcome:
 
 
 def _later(plan: ReportPlan, graph: int, options: Sequence[str]) -> list[list[str]]:
-    """The commands after the export; the model is run by the first and the last."""
+    """The commands after the export, in the order of what readers need: none waits for a slow trace."""
     store, seed, of = str(plan.store), str(plan.seed), ["--graph", str(graph)]
     samples = [str(plan.inputs)] if plan.inputs is not None else ["--random", str(SAMPLES), "--seed", seed]
     given = [] if plan.inputs is None else ["--inputs", str(plan.inputs)]
+    model, draws = str(plan.model), ["--seed", seed]
     return [
-        ["trace", store, *samples, "--model", str(plan.model), *of, *options],
-        ["emergence", store, *of, "--full", "--seed", seed],
+        ["audit", model, "--store", store, *given, *options, *draws],
         ["prune", store, *of],
-        ["percolate", store, *of, "--seed", seed],
-        ["topology", store, *of, "--seed", seed],
-        ["landscape", str(plan.model), "--store", store, *given, *options, "--seed", seed],
+        ["percolate", store, *of, *draws],
+        ["topology", store, *of, *draws],
+        ["trace", store, *samples, "--model", model, *of, *options],
+        ["emergence", store, *of],
+        ["landscape", model, "--store", store, *given, *options, *draws],
+        ["emergence", store, *of, "--full", *draws],
     ]
 
 
@@ -119,8 +124,9 @@ def _next(words: list[str], deadline: float, limits: Sequence[str]) -> "Attempt"
     left = deadline - time.monotonic()
     if left < LEAST:
         return Attempt(command=_shown(words), state="left out", message="the budget was spent")
-    if words[0] == "landscape":
-        return _run(words, deadline, limits, held_to=("--budget", f"{max(1.0, left / 2):.0f}s"))[0]
+    share = SHARES.get(words[0])
+    if share is not None:
+        return _run(words, deadline, limits, held_to=("--budget", f"{max(1.0, left * share):.0f}s"))[0]
     return _run(words, deadline, limits)[0]
 
 
@@ -151,7 +157,7 @@ def _run(
         _end(child)
         raise
     seconds = round(time.monotonic() - begin, 1)
-    if child.returncode == 0:
+    if child.returncode in (ExitCode.OK, ExitCode.FINDINGS):
         return Attempt(**about, state="done", seconds=seconds), out.decode()
     lines = [line for line in err.decode(errors="replace").splitlines() if line.startswith("Error: ")]
     message = lines[-1].removeprefix("Error: ") if lines else f"exit status {child.returncode}"

@@ -47,6 +47,11 @@ def _section(section: "Section", warnings: Sequence[str]) -> "list[RenderableTyp
     parts: list[RenderableType] = []
     if section.id == "summary":
         parts.append(Text(escape_controls(section.lead)))
+    if section.finding:
+        parts.append(Text(escape_controls(section.finding), style="bold"))
+    for point in section.points:
+        said = f"{point.severity}: {point.sentence} {point.action} ({point.grade})"
+        parts.append(Text(escape_controls(said), style="yellow" if point.severity != "info" else ""))
     parts += [Text(f"Warning: {escape_controls(text)}", style="yellow") for text in warnings]
     parts += [Text(f"Note: {escape_controls(text)}") for text in section.notes]
     if section.missing is not None:

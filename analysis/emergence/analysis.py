@@ -364,7 +364,7 @@ def _trajectory_rows(result: "Trajectory") -> "dict[str, pl.DataFrame]":
 
 def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
     told = ", ".join(f"{value:.4g} through {interior} units" for interior, value, _ in rows)
-    return f"{told} (active: {rows[0][2]})"
+    return f"E is {told} (active: {rows[0][2]}); the number alone says little: see the null models"
 
 
 EMERGENCE = Analysis(

@@ -214,7 +214,8 @@ def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -
     if not rows or rows[0][0] is None:
         return None
     mean, low, high = (float("nan") if value is None else value for value in rows[0])
-    return f"{mean:.3g} in excess of a bowl, interval {low:.3g} to {high:.3g}"
+    side = "more rugged than" if low > 0 else "smoother than" if high < 0 else "not told apart from"
+    return f"The loss is {side} a quadratic bowl (excess {mean:.3g}, interval {low:.3g} to {high:.3g})"
 
 
 LANDSCAPE = Analysis(

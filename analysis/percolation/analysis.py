@@ -203,7 +203,7 @@ def _figures() -> "Sequence[Figure]":
 
 def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
     edges, share = rows[0]
-    return f"grows together at {edges:,.0f} edges, {100 * share:.3g} % of them"
+    return f"The network grows together at {edges:,.0f} edges, {100 * share:.3g} % of them"
 
 
 PERCOLATE = Analysis(

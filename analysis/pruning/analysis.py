@@ -163,8 +163,10 @@ def _show(result: "PruningResult | SensitivityResult") -> "View":
 
 def _headline(rows: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]) -> str:
     level = rows[0][0]
-    told = "no layer collapses" if level is None else f"collapse from {level:.3g}"
-    return f"{told} ({parameters.get('criterion')})"
+    how = f"by {parameters.get('criterion')}"
+    if level is None:
+        return f"No level of pruning {how} cuts an output off"
+    return f"Pruning {how} cuts an output off, or empties a layer, at {100 * level:.3g} % and above"
 
 
 PRUNE = Analysis(

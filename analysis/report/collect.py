@@ -1,5 +1,6 @@
 """From a store to a report."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -8,7 +9,7 @@ from emergraph.analysis.figures.figure import Figure, FigureData, Run
 from emergraph.analysis.figures.layermap import LAYER_MAP
 from emergraph.analysis.figures.reading import newest_run, question, read_figure
 from emergraph.analysis.registry import known_to
-from emergraph.analysis.report.document import Attempt, Report, Section, Table
+from emergraph.analysis.report.document import Attempt, Point, Report, Section, Table
 from emergraph.analysis.report.texts import percent
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
@@ -23,7 +24,7 @@ from emergraph.version import __version__
 
 def summary_section(
     reader: GraphReader,
-    analyses: Sequence[Analysis],
+    tables: tuple[Table, ...] = (),
     *,
     attempts: Sequence[Attempt],
     budget: float | None,
@@ -32,7 +33,7 @@ def summary_section(
 
     Args:
         reader: The graph.
-        analyses: Those whose headlines it gives.
+        tables: Those that it shows.
         attempts: Commands that ran, or were to run, for the report.
         budget: Seconds that they were given.
     """
@@ -65,12 +66,15 @@ def summary_section(
         "branches taken": about["branches"],
         "training step": about["step"],
     }
-    facts |= _headlines(reader, analyses)
+    found = _points(reader)
     return Section(
         id="summary",
         title="Summary",
         lead=lead,
+        finding=_health(found),
+        points=tuple(found[:POINTS]),
         facts={name: value for name, value in facts.items() if value not in (None, "", [])},
+        tables=tables,
         notes=tuple(_notes(reader, attempts, budget)),
     )
 
@@ -86,16 +90,48 @@ def _zeros(reader: GraphReader) -> str | None:
     return None if not params else f"{int(zeros):,} ({percent(int(zeros), int(params))})"
 
 
-def _headlines(reader: GraphReader, analyses: Sequence[Analysis]) -> dict[str, object]:
-    """One line per analysis that has run."""
-    lines: dict[str, object] = {}
+def _points(reader: GraphReader) -> list[Point]:
+    """The findings of the newest audit, the worst first; none where there was none."""
+    query = Query(name="points", table="audit_findings", sql=_POINTS)
+    run = newest_run(reader, query)
+    if run is None:
+        return []
+    rows = reader.connection.execute(question(query, reader.id, run.id)).fetchall()
+    command = f"emergraph audit {run.parameters.get('model', 'MODEL')} "
+    return [
+        Point(severity=s, grade=g, sentence=said, action=action.replace("--write ", f"{command}--write "))
+        for s, g, said, action in rows
+    ]
+
+
+def _health(points: Sequence[Point]) -> str:
+    """Whether anything is wrong, in a sentence."""
+    if not points:
+        return "It was not audited: nothing here says whether something is wrong with it, or what may go."
+    counts = Counter(point.severity for point in points)
+    serious = ", ".join(
+        f"{counts[severity]} {severity}{'s' * (counts[severity] > 1)}"
+        for severity in ("error", "warning")
+        if counts[severity]
+    )
+    rest = counts["info"]
+    told = f"The audit has {serious}" if serious else "The audit found nothing wrong that it looks for"
+    told += f", and {rest} thing{'s' * (rest > 1)} worth knowing" if rest else ""
+    return f"{told}. The worst first:"
+
+
+def section_finding(reader: GraphReader, analyses: Sequence[Analysis]) -> str:
+    """Return what the newest runs of some analyses say, a sentence for each that has a headline."""
+    sentences = []
     for headline in (analysis.headline for analysis in analyses):
         run = None if headline is None else newest_run(reader, headline.query)
-        if headline is not None and run is not None:
-            sql = question(headline.query, reader.id, run.id)
-            rows = reader.connection.execute(sql).fetchall()
-            lines[headline.query.name] = headline.text(rows, run.parameters)
-    return lines
+        if headline is None or run is None:
+            continue
+        sql = question(headline.query, reader.id, run.id)
+        text = headline.text(reader.connection.execute(sql).fetchall(), run.parameters)
+        if text:
+            sentences.append(f"{text[0].upper()}{text[1:]}.")
+    return " ".join(sentences)
 
 
 def _notes(reader: GraphReader, attempts: Sequence[Attempt], budget: float | None) -> list[str]:
@@ -176,6 +212,18 @@ WHERE graph = {graph} AND traced_as = 'opaque' GROUP BY op, reason ORDER BY oper
     ),
     command="emergraph export MODEL STORE",
 )
+GRAPHS = TableSpec(
+    name="graphs",
+    title="Graphs of this store",
+    definition="This page is about the one that is marked. emergraph diff compares two of them.",
+    query=Query(
+        name="rows",
+        sql="""
+SELECT CASE WHEN id = {graph} THEN 'this page' ELSE '' END AS shown, id, name, source, step,
+       n_layers AS layers, n_units AS units, n_edges AS edges, n_parameters AS parameters
+FROM graphs ORDER BY id""",
+    ),
+)
 TRACES = TableSpec(
     name="traces",
     title="Activation traces",
@@ -203,6 +251,10 @@ FROM runs WHERE graph = {graph} ORDER BY id""",
 )
 
 
+POINTS = 7
+"""Findings of the audit that the summary has."""
+_POINTS = """
+SELECT severity, grade, sentence, action FROM audit_findings WHERE run = {run} ORDER BY place"""
 ROWS = 24
 """Rows of a result table that has no figure and no table of its own."""
 _FIRST = "SELECT {columns} FROM {table} WHERE run = {run} LIMIT {rows}"
@@ -229,9 +281,11 @@ def collect_report(
     """
     collector = _Collector(reader, attempts, model or str(reader.summary["source"]) or "MODEL")
     analyses = collector.known.analyses
-    sections = [collector.section(MAP, str(MAP.command), [LAYER_MAP])]
-    sections += [collector.section_of(those) for those in steps(list(_by_section(analyses)), "sections")]
-    first = summary_section(reader, analyses, attempts=attempts, budget=budget)
+    about_layers = collector.section(MAP, str(MAP.command), [LAYER_MAP])
+    sections = [collector.section_of(those) for those in steps(list(_by_section(analyses)), "sections")]
+    sections.insert(1, about_layers)  # behind the findings
+    several = collector.graphs()
+    first = summary_section(reader, () if several is None else (several,), attempts=attempts, budget=budget)
     last = collector.provenance()
     return Report(
         graph=reader.summary,
@@ -295,6 +349,7 @@ class _Collector:
             id=spec.id,
             title=spec.title,
             lead=spec.lead,
+            finding=section_finding(self.reader, analyses) if there else "",
             figures=drawn,
             tables=shown,
             notes=self._notes(drawn, shown),
@@ -311,6 +366,11 @@ class _Collector:
         sql = question(query, self.reader.id, None if run is None else run.id)
         frame = fetch_frame(self.reader.connection, sql)
         return None if frame.is_empty() else Table(spec=spec, frame=frame, sql=sql, run=run)
+
+    def graphs(self) -> Table | None:
+        """The graphs of the store side by side, where there are several."""
+        found = self.table(GRAPHS)
+        return found if found is not None and found.frame.height > 1 else None
 
     def provenance(self) -> Section:
         """How the report was made."""

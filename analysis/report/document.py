@@ -42,6 +42,18 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Point:
+    """Something that a reader should know first: what was found, how sure it is, and what to do."""
+
+    severity: str
+    """error, warning or info."""
+    grade: str
+    """proved, tested or suspected."""
+    sentence: str
+    action: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """One question and its answers."""
 
@@ -49,6 +61,9 @@ class Section:
     title: str
     lead: str
     """What the section is about, in a sentence or two."""
+    finding: str = ""
+    """What its results say, in a sentence; empty where nothing was measured."""
+    points: tuple[Point, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
     figures: tuple[FigureData, ...] = ()
     tables: tuple[Table, ...] = ()
@@ -147,6 +162,8 @@ class Report(ShownInNotebooks):
             "id": section.id,
             "title": section.title,
             "lead": section.lead,
+            "finding": section.finding,
+            "points": [vars(point) for point in section.points],
             "facts": dict(section.facts),
             "notes": list(section.notes),
             "missing": section.missing,

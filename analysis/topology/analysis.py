@@ -1,10 +1,12 @@
 """`emergraph topology`: a graph as a network, and the spectra of its weights."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from emergraph.analysis.declaration import Analysis, Query, SectionSpec, Subject, TableSpec
+from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.analysis.view import View, first_and_last
 from emergraph.errors import UsageError
@@ -12,8 +14,6 @@ from emergraph.graphstore.results import Column, ResultTable
 from emergraph.options import Options, option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import polars as pl
 
     from emergraph.analysis.access import GraphAccess
@@ -214,7 +214,7 @@ def _show(result: "TopologyResult", look: TopologyLook) -> View:
     facts = {"graph": result.graph, "alpha of the backbone": result.options.alpha}
     document = result.to_dict() | ({"units": result.units.to_dicts()} if look.view is Part.UNITS else {})
     common: dict[str, Any] = {
-        "finding": _finding(result.measures),
+        "finding": finding_of(dict(result.measures.select("measure", "value").iter_rows())),
         "facts": facts,
         "document": document,
         "notes": result.notes,
@@ -226,14 +226,16 @@ def _show(result: "TopologyResult", look: TopologyLook) -> View:
     return View(rows=chosen, brief=[first_and_last(chosen)], **common)
 
 
-def _finding(measures: "pl.DataFrame") -> str:
-    """How many units hang together, and whether in more communities than by chance."""
-    found = dict(measures.select("measure", "value").iter_rows())
+def finding_of(measures: Mapping[str, float | None]) -> str:
+    """How many units hang together, and whether in more communities than by chance, from measures by name."""
+    found = {name: value for name, value in measures.items() if value is not None and isfinite(value)}
+    if not {"units", "components"} <= found.keys():
+        return "Nothing was measured on the graph as a whole."
     units, components = int(found["units"]), int(found["components"])
     said = f"{units:,} units in {components:,} component{'s' * (components != 1)}"
     z = found.get("modularity, z")
-    if z is None or z != z:  # noqa: PLR0124 - NaN
-        return f"{said}; modularity {found.get('modularity') or 0:.3g}, without a null model that varies."
+    if z is None or not {"communities", "modularity, null mean"} <= found.keys():
+        return f"{said}; communities were not compared with a null model that varies."
     told = "more modular than" if z > CLEAR else "less modular than" if z < -CLEAR else "as modular as"
     return (
         f"{said}, {int(found['communities'])} communities: {told} networks with the same degrees "
@@ -245,6 +247,10 @@ def _figures() -> "Sequence[Figure]":
     from emergraph.analysis.topology import figures
 
     return figures.FIGURES
+
+
+def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
+    return finding_of(dict(rows)).rstrip(".")
 
 
 TOPOLOGY = Analysis(
@@ -271,5 +277,13 @@ TOPOLOGY = Analysis(
             table="topology",
             sql="""SELECT measure, "value", NULL, NULL FROM topology WHERE run = {run}""",
         ),
+    ),
+    headline=Headline(
+        query=Query(
+            name="topology",
+            table="topology",
+            sql="""SELECT measure, "value" FROM topology WHERE run = {run}""",
+        ),
+        text=_headline,
     ),
 )

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.analysis.audit.options import AuditOptions
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links, with_command
 from emergraph.cli.output import Output, OutputFormat, emit, emit_text, say
+from emergraph.cli.storeargs import ResultStore
 from emergraph.errors import ExitCode
 from emergraph.exporters.onnxfile.findings import Severity
 from emergraph.exporters.runtime.inputwords import InputOptions
@@ -71,7 +73,6 @@ class Auditing:
         typer.Option(help="Leave out what is tested, too: units that were silent on all of --inputs."),
     ] = None
     full: Annotated[bool, typer.Option("--full", help="Print all findings, not the first ten.")] = False
-    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0
 
 
 @command(
@@ -96,6 +97,8 @@ def audit(
     *,
     how: Auditing,
     words: InputOptions,
+    options: AuditOptions,
+    keeping: ResultStore,
     links: Links,
     out: Annotated[
         Path | None,
@@ -121,13 +124,17 @@ def audit(
     accepted = frozenset() if how.baseline is None else read_baseline(how.baseline)
     result = audit_model(
         str(model),
-        _given(how, words, links),
+        _given(options, words, links),
         seconds=parse_seconds(how.budget),
         baseline=accepted,
         reference=how.reference,
         write=how.write,
         also_tested=how.also is not None,
     )
+    if keeping.store is not None:
+        from emergraph.analysis.audit.saving import save_audit
+
+        save_audit(keeping.store, result, seed=options.seed, any_name=keeping.any_name, **words.kept())
     _show(_with_commands(result), form or _format_of(out), output, full=how.full)
     if result.at_least(how.fail_on):
         raise typer.Exit(ExitCode.FINDINGS)
@@ -198,7 +205,7 @@ def _show(result: "AuditResult", form: AuditFormat, output: Output, *, full: boo
         say(f"Note: {note}", output)
 
 
-def _given(how: Auditing, words: InputOptions, links: Links) -> "Given":
+def _given(how: AuditOptions, words: InputOptions, links: Links) -> "Given":
     from emergraph.analysis.audit.subject import Given
     from emergraph.exporters.runtime.inputfile import read_input_file
 

@@ -1,0 +1,82 @@
+"""`emergraph audit`: what is in a model file, what is wrong with it, and what may go."""
+
+from typing import TYPE_CHECKING
+
+from emergraph.analysis.audit.options import AuditOptions
+from emergraph.analysis.declaration import Analysis, Query, SectionSpec, Subject, TableSpec
+from emergraph.exporters.runtime.inputwords import InputOptions
+from emergraph.graphstore.results import Column, ResultTable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from emergraph.analysis.audit.audit import AuditResult
+
+FINDINGS = ResultTable(
+    "audit_findings",
+    "One row per finding of an audit, the worst first.",
+    (
+        Column("place", "INTEGER", "From 1, in the order of severity, then of how sure it is."),
+        Column("finding", "VARCHAR", "Id of its kind; docs/audit.md lists them."),
+        Column("severity", "VARCHAR", "error, warning or info."),
+        Column("grade", "VARCHAR", "proved, tested or suspected."),
+        Column("about", "VARCHAR", "network, or the encoding of this file."),
+        Column("sentence", "VARCHAR", "What was found."),
+        Column("action", "VARCHAR", "What to do about it."),
+        Column("layers", "VARCHAR[]", "Names of the layers whose units it is about."),
+        Column("n_units", "BIGINT", "How many units it is about."),
+        Column("fingerprint", "VARCHAR", "What the same finding has in another export of the network."),
+    ),
+)
+SECTION = SectionSpec(
+    id="audit",
+    title="Findings",
+    lead="What is wrong with the model, what may go, and what is worth knowing. Proved: for every input; "
+    "tested: on the inputs that the model ran on; suspected: for a person to look at.",
+    tables=(
+        TableSpec(
+            name="audit",
+            title="All findings",
+            folded=True,
+            definition="The worst first. docs/audit.md says what each kind means.",
+            query=Query(
+                name="rows",
+                table="audit_findings",
+                sql="""
+SELECT severity, grade, about, sentence, action, finding AS id FROM audit_findings
+WHERE run = {run} ORDER BY place""",
+            ),
+        ),
+    ),
+)
+
+AUDIT = Analysis(
+    name="audit",
+    summary="Say what is in a model, what is wrong with it and what may go.",
+    of=Subject.MODEL,
+    options=(InputOptions, AuditOptions),
+    tables=(FINDINGS,),
+    section=SECTION,
+)
+
+
+def audit_rows(result: "AuditResult") -> "pl.DataFrame":
+    """Return the findings as rows of the result table."""
+    import polars as pl
+
+    rows = [
+        {
+            "place": place,
+            "finding": found.id,
+            "severity": str(found.severity),
+            "grade": str(found.grade),
+            "about": str(found.about),
+            "sentence": found.sentence,
+            "action": found.action,
+            "layers": list(found.units),
+            "n_units": sum(len(units) for units in found.units.values()),
+            "fingerprint": found.fingerprint,
+        }
+        for place, found in enumerate(result.findings, 1)
+    ]
+    return pl.DataFrame(rows, schema=FINDINGS.schema)
