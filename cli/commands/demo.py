@@ -10,7 +10,7 @@ import typer
 from emergraph.atomic import together, write_atomically
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
-from emergraph.errors import UsageError
+from emergraph.errors import ExitCode, UsageError
 
 DATA = Path(__file__).resolve().parent.parent / "demo-data"
 MODELS = ("digits_conv", "digits_dense")
@@ -71,6 +71,7 @@ def demo(
         _step("emergence", store, "--thresholds", THRESHOLDS)
     _step("prune", store, "--level", "0,0.3,0.6,0.9")
     _step("percolate", store)
+    _step("audit", folder / "digits_dense.onnx", "--store", store)
     for question, sql in QUESTIONS.items():
         sys.stdout.write(f"# {question}\n")
         _step("sql", store, sql.strip())
@@ -105,5 +106,5 @@ def _step(*arguments: str | Path) -> None:
     sys.stdout.flush()
     status = main(words)
     sys.stdout.write("\n")
-    if status:
+    if status not in (ExitCode.OK, ExitCode.FINDINGS):
         raise typer.Exit(status)

@@ -67,12 +67,37 @@ def test_a_report_of_a_model_says_what_the_budget_left_out(run, tmp_path):
     jsonschema.validate(report, SCHEMA)
     states = [attempt["state"] for attempt in report["attempts"]]
     assert states[0] == "done"
-    assert len(states) == 7
+    assert len(states) == 9
     assert report["budget_seconds"] == 20
     assert sum(attempt["seconds"] or 0 for attempt in report["attempts"]) < 20
     for attempt in report["attempts"]:
         assert "/" not in attempt["command"].replace("emergraph-", "")
     assert api.open_store(store).graphs.height == 1
+
+
+def test_a_report_begins_with_what_an_audit_found(run, store, tmp_path):
+    def asked():
+        assert run("report", store, "--out", tmp_path / "r.json").code == 0
+        return json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["sections"]
+
+    summary, audit = asked()[:2]
+    assert (summary["points"], audit["id"]) == ([], "audit")
+    assert "not audited" in summary["finding"]
+    told = run("audit", DEMO / "digits_dense.onnx", "--store", store, "--quiet")
+    assert told.code == ExitCode.FINDINGS
+    summary, audit = asked()[:2]
+    assert summary["points"][0]["severity"] == "warning"
+    assert "hidden1" in summary["points"][0]["sentence"]
+    assert "emergraph audit digits_dense.onnx --write" in summary["points"][0]["action"]
+    assert "warnings" in summary["finding"]
+    assert len(summary["points"]) <= 7
+    assert audit["missing"] is None
+    assert [table["name"] for table in summary["tables"]] == ["graphs"]  # two: the pictures' and this one
+    page = tmp_path / "r.html"
+    assert run("report", store, "--out", page).code == 0
+    assert page.read_text(encoding="utf-8").index("hidden1") < page.read_text(encoding="utf-8").index(
+        "SHA-256"
+    )
 
 
 @pytest.mark.parametrize(

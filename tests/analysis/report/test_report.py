@@ -146,7 +146,8 @@ def test_hostile_names_are_text(tmp_path, page):
 def test_the_json_form_follows_its_schema(report, tmp_path):
     document = json.loads(json_text(report))
     jsonschema.validate(document, SCHEMA)
-    assert document["sections"][1]["figures"][0]["data"]["layers"][0]["name"] == "pixels"
+    layers = next(section for section in document["sections"] if section["id"] == "map")
+    assert layers["figures"][0]["data"]["layers"][0]["name"] == "pixels"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "form": "something else"}, SCHEMA)
 
