@@ -88,7 +88,7 @@ class Auditing:
     """,
     limits=LONG,
 )
-def audit(
+def audit(  # noqa: PLR0913 - a parameter for each group of options
     model: Annotated[
         Path,
         typer.Argument(metavar="MODEL", help="Model file, weight file, folder, or package.module:factory."),
