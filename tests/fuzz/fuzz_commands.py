@@ -2,6 +2,7 @@
 
     python tests/fuzz/fuzz_commands.py --mode processes --cases 3000 --seed 1 --state fuzz-commands/processes
     python tests/fuzz/fuzz_commands.py --mode inside --cases 20000 --seed 1 --state fuzz-commands/inside
+    python tests/fuzz/fuzz_commands.py --sound                     # all command lines on sound files
     python tests/fuzz/fuzz_commands.py --seed 1 --only 1234        # one case again, with its traceback
 
 Every case is decided by the seed and its number: a format, a sound file of it that is spoiled, and a command
@@ -42,6 +43,8 @@ from warmchildren import ADDRESS, forked_from, reap_orphans, warm_children
 
 REPOSITORY = str(Path(__file__).resolve().parents[2])
 DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5, 6})
+JUDGING = ("audit", "check")
+"""Commands that end with 1 where they find something."""
 TALK = re.compile(
     r"Note: |Wrote |\d+ evaluations, about |[a-z ]+( in [\d.]+ s)?: emergraph |.*: read as separated by "
 )
@@ -104,7 +107,7 @@ def judged(ran: Ran, *, quiet: bool, check: bool) -> list[str]:
     Args:
         ran: The answer.
         quiet: The command had --quiet.
-        check: It was `check`, which alone may end with 1.
+        check: It was one that may end with 1.
     """
     problems = []
     if ran.code not in DOCUMENTED or (ran.code == 1 and not check):
@@ -228,7 +231,7 @@ def run_case(number: int, options: argparse.Namespace, seeds: dict[str, list[Pat
         case = prepared(number, options.seed, seeds, folder, options.formats)
         processes = options.mode == "processes"
         ran = as_process(case.arguments) if processes else inside(case.arguments, noise)
-        check = case.arguments[0] == "check"
+        check = case.arguments[0] in JUDGING
         problems = judged(ran, quiet="--quiet" in case.arguments, check=check)
         if problems:
             kept = Path(options.state) / f"case-{options.seed}-{number}"
@@ -306,6 +309,46 @@ def in_processes(options: argparse.Namespace, first: int, seeds: dict[str, list[
             yield from pool.map(lambda number: run_case(number, options, seeds, -1), numbers)
 
 
+def sound_lines() -> list[tuple[str, str]]:
+    """Every command line, with its format; folders last, whose commands load torch."""
+    kinds = sorted(COMMANDS, key=lambda kind: (kind == "folder", kind))
+    return [(kind, line) for kind in kinds for line in COMMANDS[kind]]
+
+
+def sample_of(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A line of each format and of each command."""
+    kinds, commands = set(), set()
+    found = []
+    for kind, line in lines:
+        if kind not in kinds or line.split()[0] not in commands:
+            found.append((kind, line))
+        kinds.add(kind)
+        commands.add(line.split()[0])
+    return found
+
+
+def not_done(
+    lines: list[tuple[str, str]], seeds: dict[str, list[Path]], folder: Path
+) -> list[tuple[str, str, str]]:
+    """Run command lines on sound files, two at a time; return those that are not done, with what they say."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def run(number: int) -> Ran:
+        kind, line = lines[number]
+        here = folder / str(number)
+        here.mkdir()
+        words = filled(line, copied(seeds[kind][0], here), here, seeds)
+        return as_process([*words, "--quiet"])
+
+    with warm_children(), ThreadPoolExecutor(2) as pool:
+        ran = list(pool.map(run, range(len(lines))))
+    return [
+        (kind, line, answer.err)
+        for (kind, line), answer in zip(lines, ran, strict=True)
+        if answer.code not in ((0, 1) if line.split()[0] in JUDGING else (0,))
+    ]
+
+
 def found_seeds(folder: Path) -> dict[str, list[Path]]:
     """The sound files of a folder, made when they are missing."""
     listed = folder / "seeds.json"
@@ -326,6 +369,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=["processes", "inside"], default="inside")
     parser.add_argument("--cases", type=int, default=500, help="cases in all, those of earlier runs included")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--sound", action="store_true", help="run every command line on sound files")
     parser.add_argument("--only", type=int, help="run this one case here, and show its traceback")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--formats", default="", help="some of the formats, separated by commas")
@@ -339,6 +383,11 @@ def main() -> int:
     if options.worker:
         work(options, seeds)
         return 0
+    if options.sound:
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+            failed = not_done(sound_lines(), seeds, Path(name))
+        print(*failed, f"{len(sound_lines())} command lines, {len(failed)} not done", sep="\n")
+        return 1 if failed else 0
     if options.only is not None:
         folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
         case = prepared(options.only, options.seed, seeds, folder, options.formats)
