@@ -21,6 +21,7 @@ BUILT_IN: Mapping[str, str] = {
     "emergence": "emergence.analysis:EMERGENCE",
     "prune": "pruning.analysis:PRUNE",
     "influence": "influence.analysis:INFLUENCE",
+    "circuit": "influence.analysis:CIRCUIT",
     "landscape": "landscape.analysis:LANDSCAPE",
     "percolate": "percolation.analysis:PERCOLATE",
     "concepts": "percolation.analysis:CONCEPTS",

@@ -19,7 +19,7 @@ from emergraph.analysis.emergence.options import (
     SnapshotOptions,
     TrajectoryOptions,
 )
-from emergraph.analysis.influence.options import InfluenceOptions, ModelRunOptions
+from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
 from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
 from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
 from emergraph.analysis.paths.options import EmergenceOptions
@@ -51,7 +51,7 @@ CLASSES = (
     *(PruningOptions, ActivityChoice, RunOptions, Keeping),
     *(RuleOptions, ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
     *(SnapshotOptions, TrajectoryOptions),
-    *(ModelRunOptions, InfluenceOptions),
+    *(ModelRunOptions, InfluenceOptions, CircuitOptions),
     *(ModelOptions, ParallelOptions, TargetOptions, InputOptions, InputWords),
     *(FitOptions, ModelParameters, PredictionOptions, SimulationOptions),
     *(PairColumns, ConceptOptions, LogColumns, CollapseOptions, TableForm),

@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
-from emergraph.analysis.influence.options import InfluenceOptions, ModelRunOptions
+from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
     import polars as pl
 
     from emergraph.analysis.access import GraphAccess
+    from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.knockouts import InfluenceResult
     from emergraph.analysis.view import View
+    from emergraph.options import Options
 
 UNITS = ResultTable(
     "unit_influence",
@@ -67,7 +69,7 @@ WHERE i.run = {run} AND i.effect IS NOT NULL ORDER BY i.what, i.effect DESC LIMI
 )
 
 
-def _check(run: ModelRunOptions, _asked: InfluenceOptions) -> None:
+def _check(run: ModelRunOptions, _asked: "Options") -> None:
     from emergraph.errors import UsageError
 
     for name in ("model", "inputs"):
@@ -128,4 +130,137 @@ WHERE i.run = {run} AND i.what = 'unit' AND i.effect IS NOT NULL ORDER BY i.effe
         ),
         text=_headline,
     ),
+)
+
+
+CIRCUITS = ResultTable(
+    "circuits",
+    "One row per run: a set of units from which no single one can be left out, and what it keeps.",
+    (
+        Column(
+            "measure",
+            "VARCHAR",
+            "What is kept small: kl, mse, or target, the squared difference of one number.",
+        ),
+        Column("share", "DOUBLE", "Share of the behaviour that was asked for."),
+        Column("n_candidates", "INTEGER", "Units that could be left out."),
+        Column("n_units", "INTEGER", "Units of the circuit."),
+        Column(
+            "kept", "DOUBLE", "Share that it keeps, all other candidates replaced; 1 is the model as it is."
+        ),
+        Column("low", "DOUBLE", "Lower end of its 95 % interval over samples; NULL for none."),
+        Column("high", "DOUBLE", "Upper end of it."),
+        Column("kept_without", "DOUBLE", "Share that is kept with the circuit alone replaced."),
+        Column("minimal", "BOOLEAN", "Whether leaving out any of its units falls below the share."),
+        Column("area", "DOUBLE", "Mean kept share over log(1 + size), units by influence."),
+        Column("area_magnitude", "DOUBLE", "The same, units by mean absolute activation."),
+        Column("area_random", "DOUBLE", "The same, random sets with as many units of each layer."),
+        Column("n_samples", "INTEGER", "Samples."),
+        Column("n_runs", "INTEGER", "Runs of the whole model with units replaced."),
+    ),
+)
+CIRCUIT_UNITS = ResultTable(
+    "circuit_units",
+    "One row per unit of a circuit.",
+    (
+        Column("layer", "INTEGER", "layers.id."),
+        Column("unit", "INTEGER", "units.id."),
+        Column("rank", "INTEGER", "By influence alone, from 1."),
+        Column("effect", "DOUBLE", "Of knocking out this unit alone, in the measure of the circuit."),
+        Column("without", "DOUBLE", "Share that is kept when this unit is left out of the circuit."),
+    ),
+)
+CIRCUIT_EDGES = ResultTable(
+    "circuit_edges",
+    "One row per edge of the graph between two units of a circuit; edges are not left out one by one.",
+    (
+        Column("src", "INTEGER", "Source unit: units.id."),
+        Column("dst", "INTEGER", "Target unit: units.id."),
+        Column("kind", "VARCHAR", "As in edges."),
+        Column("weight", "DOUBLE", "As in edges."),
+    ),
+)
+CIRCUIT_CURVE = ResultTable(
+    "circuit_curve",
+    "One row per ranking and size of a run: what the first units of a ranking keep.",
+    (
+        Column("ranking", "VARCHAR", "influence, magnitude, random, circuit, or random like the circuit."),
+        Column("size", "INTEGER", "Units that go on; all other candidates are replaced."),
+        Column("kept", "DOUBLE", "Share of the behaviour; of random sets the mean over draws."),
+        Column("low", "DOUBLE", "Lower end of its 95 % interval over samples; NULL for none."),
+        Column("high", "DOUBLE", "Upper end of it."),
+    ),
+)
+CIRCUIT_SECTION = SectionSpec(
+    id="circuit",
+    title="Circuit",
+    lead="The fewest units found that keep a share of a behaviour on these inputs, all others replaced by a "
+    "baseline. Another set may do as well: kept without the circuit says whether one does.",
+    tables=(
+        TableSpec(
+            name="circuit",
+            title="What the circuit keeps",
+            definition=(
+                "Share of the behaviour, 1 with all units and 0 with all candidates replaced; its 95 % "
+                "interval over samples, the share with the circuit alone replaced, and the area under the "
+                "curve of size against kept share, by influence, magnitude and at random."
+            ),
+            query=Query(
+                name="rows",
+                table="circuits",
+                sql="""
+SELECT measure, share, n_units, n_candidates, kept, low, high, kept_without, minimal, area, area_magnitude,
+       area_random FROM circuits WHERE run = {run}""",
+            ),
+        ),
+        TableSpec(
+            name="circuit-curve",
+            title="Size against kept behaviour",
+            definition="What the first units of each ranking keep, and random sets of the same size.",
+            query=Query(
+                name="rows",
+                table="circuit_curve",
+                sql="""
+SELECT ranking, size, kept, low, high FROM circuit_curve WHERE run = {run} ORDER BY ranking, size""",
+            ),
+        ),
+    ),
+    command="emergraph circuit STORE --graph GRAPH --model MODEL --inputs FILE.npz",
+)
+
+
+def _run_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions) -> "CircuitResult":
+    from emergraph.analysis.influence.circuits import find_circuit
+
+    _check(run, asked)
+    return find_circuit(at, run, asked)
+
+
+def _circuit_rows(result: "CircuitResult") -> "Mapping[str, pl.DataFrame]":
+    from emergraph.analysis.influence.views import circuit_rows
+
+    return circuit_rows(result)
+
+
+def _show_circuit(result: "CircuitResult") -> "View":
+    from emergraph.analysis.influence.views import circuit_view
+
+    return circuit_view(result)
+
+
+CIRCUIT = Analysis(
+    name="circuit",
+    summary="Find the fewest units that keep a share of a behaviour while all others are replaced.",
+    of=Subject.GRAPH,
+    options=(ModelRunOptions, CircuitOptions),
+    examples="""
+    emergraph circuit net.duckdb --model model.onnx --inputs inputs.npz --target logits:3
+    emergraph circuit net.duckdb --model model.onnx --inputs inputs.npz --baseline resample --share 0.95
+    """,
+    check=_check,
+    run=_run_circuit,
+    rows=_circuit_rows,
+    show=_show_circuit,
+    tables=(CIRCUITS, CIRCUIT_UNITS, CIRCUIT_EDGES, CIRCUIT_CURVE),
+    section=CIRCUIT_SECTION,
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.influence.analysis import UNITS
 from emergraph.analysis.influence.layerrun import Job, LayerRun, Model, free_axes
+from emergraph.analysis.influence.masked import MaskedModel
 from emergraph.analysis.influence.options import Baseline, InfluenceOptions, ModelRunOptions
 from emergraph.analysis.influence.target import Behaviour, Change, Target, is_distribution
 from emergraph.analysis.modelruns.files import model_of
@@ -124,7 +125,7 @@ def measure_influence(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceO
         InvalidInputError: The file is not the graph's model, or the inputs do not fit it.
     """
     asked.check()
-    picked = None if asked.units is None else _picked(at.path, at.id, asked.units)
+    picked = None if asked.units is None else picked_units(at.path, at.id, asked.units)
     reader = at.reader
     done = _done(at, run, asked) if asked.resume else {}
     with ModelProcess(RunLimits()) as process:
@@ -150,7 +151,7 @@ def measure_influence(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceO
     )
 
 
-def _picked(store: "Path", graph: int, predicate: str) -> set[int]:
+def picked_units(store: "Path", graph: int, predicate: str) -> set[int]:
     """The units that a predicate picks.
 
     Raises:
@@ -427,6 +428,18 @@ class Bench:
         scale = float(np.abs(clean[np.isfinite(clean)]).max(initial=0.0))
         with np.errstate(invalid="ignore"):
             one.moved.append(bool((np.abs(found - clean) > MOVED * scale).any()))
+
+    def masked(self, layers: Sequence[Layer]) -> MaskedModel:
+        """The model with all units of some layers replaceable at once."""
+        return MaskedModel(
+            self._model,
+            layers,
+            self.behaviour.target.output,
+            n=self.n,
+            baseline=self._asked.baseline,
+            seed=self._asked.seed,
+            codes=self._codes,
+        )
 
     def row(self, one: Knockout) -> tuple[object, ...]:
         """A knock-out as a row of the table."""

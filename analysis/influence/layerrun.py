@@ -242,12 +242,12 @@ class LayerRun:
         clean = self._clean[job.sample]
         tensor = clean[self._tensor]
         axis = None if layout is None else layout.axes.get(self._tensor)
-        knocked = np.asarray(self._spread(job.knocked, tensor), bool)
+        knocked = np.asarray(spread(job.knocked, tensor, self.layer.axes), bool)
         if self._at:
             knocked = knocked & self._position(tensor)
         value: Array = job.value
         if value.shape != tensor.shape or value.ndim == 1:
-            value = self._spread(np.asarray(job.value), tensor)
+            value = spread(np.asarray(job.value), tensor, self.layer.axes)
         slot = {**clean, self._names.mask: ~knocked, self._names.value: _as_type(value, tensor.dtype)}
         if axis is not None and layout is not None:
             for name in (self._names.mask, self._names.value):
@@ -255,12 +255,6 @@ class LayerRun:
                 shape[axis] = tensor.shape[axis]
                 slot[name] = np.broadcast_to(slot[name], shape)
         return slot
-
-    def _spread(self, per_unit: Array, tensor: Array) -> Array:
-        """One number per unit, such that it broadcasts to the tensor."""
-        axes = [axis % tensor.ndim for axis in self.layer.axes]
-        laid = per_unit.reshape([tensor.shape[axis] for axis in axes]).transpose(np.argsort(axes))
-        return laid.reshape([tensor.shape[axis] if axis in axes else 1 for axis in range(tensor.ndim)])
 
     def _position(self, tensor: Array) -> Bools:
         """Where in the tensor the one position is."""
@@ -284,6 +278,13 @@ class LayerRun:
         """Where the slots are in each output, by name; empty where each has a run of its own."""
         axes = {} if self._layout is None else self._layout.axes
         return {name: axes[made] for name, made in self.outputs.items() if made in axes}
+
+
+def spread(per_unit: Array, tensor: Array, unit_axes: Sequence[int]) -> Array:
+    """One number per unit, such that it broadcasts to the tensor."""
+    axes = [axis % tensor.ndim for axis in unit_axes]
+    laid = per_unit.reshape([tensor.shape[axis] for axis in axes]).transpose(np.argsort(axes))
+    return laid.reshape([tensor.shape[axis] if axis in axes else 1 for axis in range(tensor.ndim)])
 
 
 def free_axes(shape: Sequence[int], unit_axes: Sequence[int]) -> list[int]:

@@ -85,3 +85,29 @@ class InfluenceOptions(Options):
         """
         if self.patch is not None and self.baseline is not Baseline.MEAN:
             raise UsageError("--patch gives what activations are replaced by: leave out --baseline")
+
+
+class CircuitOptions(Options):
+    """Which behaviour is kept, by which units."""
+
+    target: str | None = option(
+        default=None,
+        help="What is kept: an output as a whole, or NAME:INDEX or NAME[i,j], one number of it.",
+        default_text="the first output of floats",
+        metavar="OUTPUT",
+    )
+    baseline: Baseline = option(
+        default=Baseline.MEAN, help="What replaces the activation of all other units: mean, zero or resample."
+    )
+    share: float = option(
+        default=0.9, help="Share of the behaviour that a circuit keeps.", above=0, most=1, metavar="SHARE"
+    )
+    units: str | None = option(
+        default=None,
+        help="SQL predicate over the units that may be left out.",
+        default_text="all hidden neurons",
+        metavar="PREDICATE",
+    )
+    draws: int = option(default=3, help="Random sets of each size.", metavar="N", least=1)
+    samples: int | None = option(default=None, help="Use the first N samples.", metavar="N", least=1)
+    seed: int = option(default=0, help="Seed of random sets, and of resample.", least=0)

@@ -30,6 +30,11 @@ class Target:
     last: int | None = None
     """Index of the last axis."""
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether one number is looked at, and not the output as a whole."""
+        return self.index != () or self.last is not None
+
     @classmethod
     def parsed(cls, text: str | None, outputs: Sequence[str]) -> "Target":
         """What a user wrote: NAME, NAME:INDEX or NAME[i,j]; the first output by default.

@@ -1,5 +1,6 @@
 """What is shown of knock-outs."""
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -7,6 +8,7 @@ import polars as pl
 from emergraph.analysis.view import View
 
 if TYPE_CHECKING:
+    from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.knockouts import InfluenceResult
 
 MOST_NAMED = 5
@@ -53,3 +55,64 @@ def influence_view(result: "InfluenceResult") -> View:
         document=result.to_dict(),
         notes=notes,
     )
+
+
+def circuit_view(result: "CircuitResult") -> View:
+    """The circuit's units, and the curve."""
+    names = pl.col("layer").replace_strict(result.layer_names, return_dtype=pl.String)
+    first = pl.col("layer").replace_strict(result.first_units, return_dtype=pl.Int64)
+    units = result.units.with_columns(layer_name=names, position=pl.col("unit") - first)
+    kept = result.kept
+    facts: dict[str, object] = {
+        "graph": result.graph,
+        "output": result.output,
+        "behaviour": "one number of it" if result.measure == "target" else f"all of it, by {result.measure}",
+        "others replaced by": result.baseline,
+        "samples": result.n_samples,
+        "circuit": f"{units.height} of {result.n_candidates} units",
+        "kept": f"{kept.mean:.3g} ({kept.low:.3g} to {kept.high:.3g})"
+        if isfinite(kept.low)
+        else f"{kept.mean:.3g}",
+        "kept without it": f"{result.without.mean:.3g}",
+        "area under the curve": ", ".join(f"{name} {area:.3g}" for name, area in result.areas.items()),
+        "runs": result.n_runs,
+    }
+    notes = (
+        [] if result.minimal else ["the share is not kept by any set that was found: units may be missing"]
+    )
+    if result.without.mean >= result.share:
+        notes.append("the units outside of the circuit keep the share, too: another circuit suffices")
+    return View(
+        rows=units,
+        columns=("layer_name", "position", "rank", "effect", "without"),
+        details=result.curve,
+        facts=facts,
+        document=result.to_dict(),
+        notes=notes,
+    )
+
+
+def circuit_rows(result: "CircuitResult") -> dict[str, pl.DataFrame]:
+    """The rows of the tables of circuits."""
+    row = {
+        "measure": result.measure,
+        "share": result.share,
+        "n_candidates": result.n_candidates,
+        "n_units": result.units.height,
+        "kept": result.kept.mean,
+        "low": result.kept.low if isfinite(result.kept.low) else None,
+        "high": result.kept.high if isfinite(result.kept.high) else None,
+        "kept_without": result.without.mean,
+        "minimal": result.minimal,
+        "area": result.areas["influence"],
+        "area_magnitude": result.areas["magnitude"],
+        "area_random": result.areas["random"],
+        "n_samples": result.n_samples,
+        "n_runs": result.n_runs,
+    }
+    return {
+        "circuits": pl.DataFrame([row], schema_overrides={"low": pl.Float64, "high": pl.Float64}),
+        "circuit_units": result.units,
+        "circuit_edges": result.edges,
+        "circuit_curve": result.curve,
+    }

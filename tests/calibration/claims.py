@@ -18,6 +18,8 @@ COLUMNS: dict[str, str | tuple[str, ...]] = {
     "information.macro_low": ("information, gaussian", "information, ksg", "information, codes"),
     "skills.low": "skill's half-time",
     "skills_curves.low": "skill's half-time",
+    "circuits.low": "kept behaviour",
+    "circuit_curve.low": "kept behaviour",
     "unit_influence.low": "student, positive",
     "unit_influence.target_low": "student",
     "trajectory_correlations.low": "student, correlations over runs",

@@ -6,6 +6,7 @@ import numpy as np
 from casetypes import Interval, Rng
 from scipy import signal, stats
 
+from emergraph.analysis.influence.circuits import kept_share
 from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions, measure
 from emergraph.analysis.landscape.autocorrelation import analyse_walks
 from emergraph.analysis.landscape.fdc import fitness_distance
@@ -19,7 +20,7 @@ from emergraph.analysis.skills.closedforms import emergence_time, multilinear_st
 from emergraph.analysis.skills.fit import FAMILIES, SkillCurves, _calibrate, _without_each, crossing
 from emergraph.analysis.skills.options import Axis
 from emergraph.analysis.statistics.conditional import ConditionalCorrelation, conditional_correlation
-from emergraph.analysis.statistics.intervals import Support, left_out_ends, student
+from emergraph.analysis.statistics.intervals import Support, jackknife, left_out_ends, student
 from emergraph.analysis.statistics.permutation import (
     RankCorrelation,
     normal_scores,
@@ -186,6 +187,11 @@ def _run_rho(rng: Rng) -> float:
     return partial_spearman(x, x + rng.standard_normal(15))
 
 
+def _kept(rng: Rng) -> Ends:
+    lost, most = 0.1 * rng.lognormal(0, 0.5, 16), rng.lognormal(0, 0.5, 16)
+    return _known(jackknife(kept_share, np.stack([lost, most], axis=1)))
+
+
 def _nets(rng: Rng, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two measures of n nets of one architecture in 16, which differ in both."""
     place = np.arange(n) * 16 // n
@@ -254,6 +260,12 @@ INTERVALS = (
         "10 log-normal values, deviation 0.5",
         lambda: float(np.exp(0.125)),
         lambda rng: _student(rng.lognormal(0, 0.5, 10), Support.POSITIVE),
+    ),
+    Interval(
+        "kept behaviour",
+        "16 samples, log-normal divergences, a tenth of them left",
+        lambda: 0.9,
+        _kept,
     ),
     Interval(
         "student, correlations over runs",

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper as oh
 from onnx import numpy_helper
 
-from emergraph.analysis.influence.layerrun import Job, LayerRun, Model
+from emergraph.analysis.influence.layerrun import Job, LayerRun, Model, spread
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.runtime.limits import RunLimits
@@ -101,7 +101,7 @@ def test_a_knockout_equals_a_model_that_was_edited_by_hand(name, tmp_path):
 
 def check(original, model, run, job, outputs, output) -> int:
     tensor = run.activation(job.sample)
-    knocked = np.asarray(run._spread(job.knocked, tensor), bool)
+    knocked = np.asarray(spread(job.knocked, tensor, run.layer.axes), bool)
     keep, fill = (~knocked).astype(np.float32), np.where(knocked, np.float32(0.25), np.float32(0))
     by_hand = edited(original, str(run.layer.tensor), keep, fill)
     options = ort.SessionOptions()

@@ -33,6 +33,7 @@ SMALL = "--budget 0 --backend serial --directions 2 --slice-points 5 --walks 2 -
 OUTPUT = onnx.load(DEMO / "digits_dense.onnx").graph.output[0].name
 RUN = "--model digits_dense.onnx --inputs few.npz --trace few"
 ON_MODEL = "--model digits_dense.onnx --inputs few.npz"
+TWO = "--draws 1 --seed 2 --units 'position < 2'"
 HEADS = "--budget 1000 --only-layers --resume --sample-axis pixels=0"
 LABELLED = f"--inputs both.npz --target labels --ignore-label 3 --model-output {OUTPUT}"
 MOVED = (
@@ -81,6 +82,10 @@ RUNS = {
     "landscape": [
         f"{SMALL} {MOVED} --planes 1 --plane-points 5 --rho 0.1 --balls 2 --seed 7 --norm layer --masks 3",
         f"{SMALL} --planes 0 --balls 0 --layer-directions 0 --layer-walks 0 {LABELLED}",
+    ],
+    "circuit": [
+        f"{ON_MODEL} --samples 6 --units \"layer = 'hidden2'\"",
+        f"{ON_MODEL} --target {OUTPUT}:1 --baseline resample --share 0.5 --samples 5 {TWO}",
     ],
     "influence": [
         f"{ON_MODEL} --samples 4 --units 'position < 3'",

@@ -1,0 +1,339 @@
+"""Circuits: the fewest units that keep a share of a behaviour while all others are replaced."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emergraph.analysis.influence.knockouts import Bench, picked_units
+from emergraph.analysis.influence.masked import MaskedModel
+from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
+from emergraph.analysis.influence.target import Change
+from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.statistics.estimate import Estimate
+from emergraph.analysis.statistics.intervals import jackknife
+from emergraph.errors import UsageError
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.process import ModelProcess
+
+if TYPE_CHECKING:
+    from emergraph.analysis.access import GraphAccess
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
+"""Of the candidates: the sizes at which the curve is measured, besides none, all, and the circuit's."""
+SMALLEST = 1e-9
+"""A behaviour that changes by less than this share of the output's values is none."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CircuitResult(ShownInNotebooks):
+    """A set of units from which no single one can be left out, and what it keeps."""
+
+    graph: str
+    output: str
+    measure: str
+    """target, or the divergence that is kept small."""
+    baseline: str
+    share: float
+    n_samples: int
+    n_candidates: int
+    kept: Estimate
+    """Share of the behaviour with the circuit alone."""
+    without: Estimate
+    """Share of the behaviour with everything but the circuit."""
+    minimal: bool
+    """Whether each unit was tried, and leaving it out falls below the share."""
+    units: pl.DataFrame
+    """layer, unit, rank, effect, without: the share that is kept when this unit is left out, too."""
+    candidates: pl.DataFrame
+    """layer, unit, effect: of every candidate, what knocking out it alone does."""
+    edges: pl.DataFrame
+    """src, dst, kind, weight: edges of the graph between units of the circuit."""
+    curve: pl.DataFrame
+    """ranking, size, kept, low, high."""
+    areas: dict[str, float]
+    """By ranking: mean kept share over the logarithm of sizes."""
+    n_runs: int
+    layer_names: dict[int, str]
+    first_units: dict[int, int]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        names = ("graph", "output", "measure", "baseline", "share", "n_samples", "n_candidates", "minimal")
+        plain: dict[str, object] = {name: getattr(self, name) for name in (*names, "areas", "n_runs")}
+        plain |= {"kept": self.kept.to_dict(), "without": self.without.to_dict()}
+        plain |= {"units": self.units.to_dicts(), "curve": self.curve.to_dicts()}
+        return plain
+
+
+def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions) -> CircuitResult:
+    """Find a smallest set of units that keeps a share of a behaviour.
+
+    Candidates are ordered by what knocking each out does, the size is found by bisection, and units are then
+    left out one by one, the least influential first, as long as the share is kept.
+
+    Args:
+        at: The graph.
+        run: The model and its inputs.
+        asked: The behaviour, and its share.
+
+    Raises:
+        UsageError: An option does not fit the model, or nothing changes when all candidates are replaced.
+        InvalidInputError: The file is not the graph's model, or the inputs do not fit it.
+    """
+    picked = None if asked.units is None else picked_units(at.path, at.id, asked.units)
+    single = InfluenceOptions(
+        target=asked.target, baseline=asked.baseline, samples=asked.samples, seed=asked.seed
+    )
+    with ModelProcess(RunLimits()) as process:
+        bench = Bench(at.reader, run, single, process)
+        knockouts = bench.knockouts(picked)
+        bench.measure([one for one in knockouts if one.what == "unit"])
+        single_units = [one for one in knockouts if one.what == "unit" and one.changes]
+        layers = [one.layer for one in knockouts if one.what == "layer"]
+        reached = {one.layer.layer for one in single_units}
+        layers = [one for one in layers if one.layer in reached]
+        masked = bench.masked(layers)
+        start = dict(
+            zip((one.layer for one in layers), _starts([one.n_units for one in layers]), strict=True)
+        )
+        places = np.array([start[one.layer.layer] + int(one.places[0]) for one in single_units])
+        indexed = bench.behaviour.target.is_indexed
+        effects = np.array(
+            [np.mean([_size(change, indexed=indexed) for change in one.changes]) for one in single_units]
+        )
+        behaviour = _Behaviour(bench, masked, places)
+        order = np.argsort(-effects, kind="stable")
+        chosen = _smallest(behaviour, order, asked.share)
+        chosen, drops, minimal = _left_out(behaviour, chosen, effects, asked.share)
+        curve, areas = _curve(behaviour, order, chosen, asked)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(1, len(order) + 1)
+        by_effect = sorted(chosen, key=lambda k: rank[k])
+        units = pl.DataFrame(
+            {
+                "layer": [single_units[k].layer.layer for k in by_effect],
+                "unit": [
+                    single_units[k].layer.first_unit + int(single_units[k].places[0]) for k in by_effect
+                ],
+                "rank": [int(rank[k]) for k in by_effect],
+                "effect": [float(effects[k]) for k in by_effect],
+                "without": [drops.get(k) for k in by_effect],
+            },
+            schema={
+                "layer": pl.Int64,
+                "unit": pl.Int64,
+                "rank": pl.Int64,
+                "effect": pl.Float64,
+                "without": pl.Float64,
+            },
+        )
+        everything = set(range(len(order)))
+        return CircuitResult(
+            graph=at.reader.name,
+            output=bench.behaviour.target.output,
+            measure=behaviour.measure,
+            baseline=bench.baseline_text,
+            share=asked.share,
+            n_samples=bench.n,
+            n_candidates=len(order),
+            kept=behaviour.kept(chosen),
+            without=behaviour.kept(everything - set(chosen)),
+            minimal=minimal,
+            units=units,
+            candidates=pl.DataFrame(
+                {
+                    "layer": [one.layer.layer for one in single_units],
+                    "unit": [one.layer.first_unit + int(one.places[0]) for one in single_units],
+                    "effect": effects,
+                }
+            ),
+            edges=_edges(at, units["unit"].to_list()),
+            curve=curve,
+            areas=areas,
+            n_runs=masked.n_runs,
+            layer_names={one.layer: one.name for one in bench.layers},
+            first_units={one.layer: one.first_unit for one in bench.layers},
+        )
+
+
+def _size(change: Change, *, indexed: bool) -> float:
+    """How far a sample's behaviour is from what it was.
+
+    Of one number the squared difference: in its mean over samples, differences that cancel would count as
+    kept, and a set that gives the same number for every sample could be a circuit.
+    """
+    return change.target**2 if indexed else change.effect
+
+
+def kept_share(pairs: Floats) -> float:
+    """1 less what is lost, over what is lost when all candidates are replaced.
+
+    Args:
+        pairs: (n_samples, 2) how far the behaviour is from what it was, with the set and with nothing.
+    """
+    return float(1 - pairs[:, 0].mean() / pairs[:, 1].mean())
+
+
+class _Behaviour:
+    """How much of a behaviour a set of candidates keeps: 1 with all, 0 with none."""
+
+    def __init__(self, bench: Bench, masked: MaskedModel, places: NDArray[np.int64]) -> None:
+        self._bench, self._masked, self._places = bench, masked, places
+        self._indexed = bench.behaviour.target.is_indexed
+        self._known: dict[bytes, Estimate] = {}
+        self._clean = masked.outputs(np.ones(masked.n_units, bool))
+        self._none = self._changes(np.zeros(len(places), bool))
+        scale = max((float(np.abs(one).max(initial=0.0)) for one in self._clean), default=0.0)
+        if not self._none.mean() > (SMALLEST * scale) ** 2:
+            raise UsageError(
+                "replacing all candidates changes nothing of the behaviour: there is no circuit to look for"
+            )
+
+    @property
+    def measure(self) -> str:
+        """What is kept."""
+        return "target" if self._indexed else self._bench.behaviour.measure
+
+    @property
+    def mean_abs(self) -> Floats:
+        """Of every candidate the mean absolute activation."""
+        return self._masked.mean_abs[self._places]
+
+    @property
+    def layer_of(self) -> NDArray[np.int64]:
+        """Of every candidate the number of its layer."""
+        return self._masked.layer_of[self._places]
+
+    def kept(self, chosen: "set[int] | list[int] | NDArray[np.int64]") -> Estimate:
+        """The share that a set keeps, with its interval over samples."""
+        flags = np.zeros(len(self._places), bool)
+        flags[list(chosen)] = True
+        key = np.packbits(flags).tobytes()
+        if key not in self._known:
+            pairs = np.stack([self._changes(flags), self._none], axis=1)
+            self._known[key] = jackknife(kept_share, pairs)
+        return self._known[key]
+
+    def _changes(self, flags: Bools) -> Floats:
+        """How far the behaviour of every sample is from what it was."""
+        kept = np.ones(self._masked.n_units, bool)
+        kept[self._places] = flags
+        found = self._masked.outputs(kept)
+        how = self._bench.behaviour
+        changes = [how.change(clean, one) for one, clean in zip(found, self._clean, strict=True)]
+        return np.array([_size(one, indexed=self._indexed) for one in changes])
+
+
+def _edges(at: "GraphAccess", units: list[int]) -> pl.DataFrame:
+    """Edges of the graph between some units."""
+    rows = at.store.connection.execute(
+        "SELECT src, dst, kind, weight FROM edges WHERE graph = ? AND list_contains(?, src) "
+        "AND list_contains(?, dst) ORDER BY ALL",
+        [at.reader.id, units, units],
+    ).fetchall()
+    schema = {"src": pl.Int64, "dst": pl.Int64, "kind": pl.String, "weight": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _starts(sizes: list[int]) -> list[int]:
+    return [0, *np.cumsum(sizes)[:-1].tolist()]
+
+
+def _smallest(behaviour: _Behaviour, order: NDArray[np.int64], share: float) -> list[int]:
+    """The first candidates that keep the share, by bisection on their number."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if behaviour.kept(order[:middle]).mean >= share:
+            high = middle
+        else:
+            low = middle + 1
+    return [int(k) for k in order[:low]]
+
+
+def _left_out(
+    behaviour: _Behaviour, chosen: list[int], effects: Floats, share: float
+) -> tuple[list[int], dict[int, float], bool]:
+    """What is left when units go one by one, the least influential first, until none can go."""
+    left = set(chosen)
+    drops: dict[int, float] = {}
+    while True:
+        removed = False
+        for unit in sorted(left, key=lambda k: (effects[k], k)):
+            found = behaviour.kept(left - {unit}).mean
+            drops[unit] = found
+            if found >= share:
+                left.discard(unit)
+                removed = True
+        if not removed:
+            break
+    minimal = behaviour.kept(left).mean >= share and all(drops[unit] < share for unit in left)
+    return sorted(left), {unit: drops[unit] for unit in left}, minimal
+
+
+def _curve(
+    behaviour: _Behaviour,
+    order: NDArray[np.int64],
+    chosen: list[int],
+    asked: CircuitOptions,
+) -> tuple[pl.DataFrame, dict[str, float]]:
+    """Size against kept behaviour: by influence, by magnitude, and at random, as many of each layer."""
+    n = len(order)
+    sizes = sorted({0, n, len(chosen), *(max(1, round(share * n)) for share in SHARES)})
+    by_size = np.argsort(-behaviour.mean_abs, kind="stable")
+    rng = np.random.default_rng(asked.seed)
+    rows: list[tuple[str, int, float, float | None, float | None]] = []
+    for size in sizes:
+        for ranking, ranked in (("influence", order), ("magnitude", by_size)):
+            found = behaviour.kept(ranked[:size])
+            rows.append((ranking, size, found.mean, *_ends(found)))
+        drawn = [
+            behaviour.kept(_alike(order[:size], behaviour.layer_of, rng)).mean for _ in range(asked.draws)
+        ]
+        rows.append(("random", size, float(np.mean(drawn)), None, None))
+    found = behaviour.kept(chosen)
+    rows.append(("circuit", len(chosen), found.mean, *_ends(found)))
+    drawn = [
+        behaviour.kept(_alike(np.array(chosen), behaviour.layer_of, rng)).mean for _ in range(asked.draws)
+    ]
+    rows.append(("random like the circuit", len(chosen), float(np.mean(drawn)), None, None))
+    schema = {
+        "ranking": pl.String,
+        "size": pl.Int64,
+        "kept": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+    }
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    areas = {ranking: _area(frame, ranking) for ranking in ("influence", "magnitude", "random")}
+    return frame, areas
+
+
+def _alike(
+    chosen: NDArray[np.int64], layer_of: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """As many candidates of each layer, drawn at random."""
+    parts = [np.zeros(0, np.int64)]
+    for layer in np.unique(layer_of[chosen]) if len(chosen) else ():
+        there = np.flatnonzero(layer_of == layer)
+        parts.append(rng.choice(there, int((layer_of[chosen] == layer).sum()), replace=False))
+    return np.concatenate(parts)
+
+
+def _area(frame: pl.DataFrame, ranking: str) -> float:
+    """Mean of the kept share, cut to [0, 1], over log(1 + size)."""
+    rows = frame.filter(pl.col("ranking") == ranking).sort("size")
+    x = np.log1p(rows["size"].to_numpy())
+    y = np.clip(rows["kept"].to_numpy(), 0, 1)
+    return float(np.trapezoid(y, x) / (x[-1] - x[0])) if x[-1] > x[0] else float(y[-1])
+
+
+def _ends(found: Estimate) -> tuple[float | None, float | None]:
+    low, high = found.low, found.high
+    return (low if np.isfinite(low) else None, high if np.isfinite(high) else None)

@@ -1,0 +1,214 @@
+"""Circuits that were planted are found: whole, and nothing else."""
+
+from math import ceil
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+from nets import Net
+
+import emergraph
+from emergraph.analysis.influence.circuits import kept_share
+from emergraph.analysis.influence.options import Baseline, CircuitOptions, ModelRunOptions
+from emergraph.analysis.influence.views import circuit_view
+from emergraph.errors import UsageError
+
+SHARE = 0.95
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Export a network, and look for a circuit of it."""
+
+    def run(net, arrays, **options):
+        model = tmp_path / "net.onnx"
+        onnx.save(net.model(), model)
+        np.savez(tmp_path / "inputs.npz", **arrays)
+        graph = emergraph.export(model, tmp_path / "net.duckdb")
+        runs = ModelRunOptions(model=model, inputs=tmp_path / "inputs.npz")
+        return graph, graph.analyse("circuit", runs, CircuitOptions(**{"share": SHARE, **options}))
+
+    return run
+
+
+def weights(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def one_class(rng):
+    """Class 0 hangs on three of 24 units, the others on all of the rest."""
+    planted = [2, 9, 17]
+    net = Net()
+    x = net.input("n", 6)
+    head = weights(rng, 24, 4)
+    head[:, 0] *= 0.01
+    head[planted, 0] = [1.5, -2.0, 1.0]
+    hidden = net.op("Relu", net.op("MatMul", x, net.value(weights(rng, 6, 24)), name="hidden"))
+    net.output(net.op("MatMul", hidden, net.value(head), name="head"))
+    return net, {x: weights(rng, 24, 6)}, {("hidden", k) for k in planted}, "head.out:0"
+
+
+def two_layers(rng):
+    """Two units of each of two layers, one behind the other, beside others that lead elsewhere."""
+    first, second = [1, 6], [0, 11]
+    net = Net()
+    x = net.input("n", 5)
+    middle = weights(rng, 16, 16)
+    middle[:, second] *= 0.01
+    middle[np.ix_(first, second)] = [[1.5, -1.2], [1.0, 1.4]]
+    head = weights(rng, 16, 3)
+    head[:, 1] *= 0.01
+    head[second, 1] = [2.0, 1.5]
+    h1 = net.op("Tanh", net.op("MatMul", x, net.value(weights(rng, 5, 16)), name="one"))
+    h2 = net.op("Tanh", net.op("MatMul", h1, net.value(middle), name="two"))
+    net.output(net.op("MatMul", h2, net.value(head), name="head"))
+    planted = {("one", k) for k in first} | {("two", k) for k in second}
+    return net, {x: weights(rng, 30, 5)}, planted, "head.out:1"
+
+
+def exclusive_or(rng):
+    """relu(a + b) - 2 relu(a + b - 1) of two bits, beside units that read four others."""
+    net = Net()
+    x = net.input("n", 6)
+    first = np.zeros((6, 14), np.float32)
+    first[2:, 2:] = weights(rng, 4, 12)
+    first[:2, :2] = 1
+    bias = np.zeros(14, np.float32)
+    bias[1] = -1
+    head = np.zeros((14, 2), np.float32)
+    head[:2, 0], head[2:, 1] = [1, -2], weights(rng, 12)
+    bent = net.op(
+        "Relu", net.op("Add", net.op("MatMul", x, net.value(first), name="hidden"), net.value(bias))
+    )
+    net.output(net.op("MatMul", bent, net.value(head), name="head"))
+    bits = rng.integers(0, 2, (32, 6)).astype(np.float32)
+    return net, {x: bits}, {("hidden", 0), ("hidden", 1)}, "head.out:0"
+
+
+def one_channel(rng):
+    """One of ten channels decides, by its mean over the image."""
+    net = Net()
+    x = net.input("n", 1, 6, 6)
+    head = weights(rng, 10, 3)
+    head[:, 2] *= 0.02
+    head[4, 2] = 3
+    bent = net.op("Relu", net.op("Conv", x, net.value(weights(rng, 10, 1, 3, 3)), name="conv"))
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", bent))
+    net.output(net.op("MatMul", pooled, net.value(head), name="head"))
+    return net, {x: weights(rng, 16, 1, 6, 6)}, {("conv", 4)}, "head.out:2"
+
+
+def recurrent(rng):
+    """One of eight hidden units of an LSTM, at its last step."""
+    net = Net()
+    x = net.input(5, "n", 3)
+    head = np.zeros((8, 2), np.float32)
+    head[:, 1] = weights(rng, 8)
+    head[3, 0] = 2
+    recurrence = 0.1 * weights(rng, 1, 32, 8)
+    y, _ = net.ops(
+        "LSTM", 2, x, net.value(weights(rng, 1, 32, 3)), net.value(recurrence), hidden_size=8, name="rnn"
+    )
+    net.output(net.op("MatMul", net.op("Squeeze", y, net.ints(1)), net.value(head), name="head"))
+    return net, {x: weights(rng, 5, 12, 3)}, {("rnn", 3)}, "head.out:0"
+
+
+def attention(rng):
+    """Two of eight value features, whatever the scores are: queries and keys are next to nothing."""
+    net = Net()
+    x = net.input("n", 4, 6)
+    q, k = (net.op("MatMul", x, net.value(1e-3 * weights(rng, 6, 8)), name=name) for name in ("query", "key"))
+    v = net.op("MatMul", x, net.value(weights(rng, 6, 8)), name="value")
+    scores = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 1])), axis=-1)
+    head = np.zeros((8, 3), np.float32)
+    head[:, 1:] = weights(rng, 8, 2)
+    head[[1, 5], 0] = [1, -1]
+    net.output(net.op("MatMul", net.op("MatMul", scores, v), net.value(head), name="head"))
+    return net, {x: weights(rng, 12, 4, 6)}, {("value", 1), ("value", 5)}, "head.out:0"
+
+
+FAMILIES = [one_class, two_layers, exclusive_or, one_channel, recurrent, attention]
+
+
+def area_under_roc(effects, labels):
+    """Chance that a planted unit has the larger effect; ties count half."""
+    inside, outside = effects[labels], effects[~labels]
+    pairs = inside[:, None] - outside[None, :]
+    return float(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+def test_a_planted_circuit_is_found(find, family):
+    net, arrays, planted, target = family(np.random.default_rng(5))
+    _, result = find(net, arrays, target=target)
+    first, names = result.first_units, result.layer_names
+
+    def named(frame):
+        return [(names[la], u - first[la]) for la, u in frame.select("layer", "unit").iter_rows()]
+
+    labels = np.array([unit in planted for unit in named(result.candidates)])
+    assert labels.sum() == len(planted)
+    assert area_under_roc(result.candidates["effect"].to_numpy(), labels) >= 0.95
+    assert result.kept.mean >= SHARE
+    assert result.units.height <= ceil(1.2 * len(planted))
+    assert set(named(result.units)) <= planted or result.units.height > len(planted)
+    assert result.minimal
+    assert (result.units["without"] < SHARE).all()
+    drawn = result.curve.filter(pl.col("ranking") == "random like the circuit")["kept"].item()
+    assert drawn < SHARE
+    assert result.areas["influence"] > result.areas["random"]
+
+
+def test_of_two_copies_one_is_found_and_the_other_is_named(find):
+    """The larger of two equal units: neither does anything alone, and one of them is enough."""
+    rng = np.random.default_rng(3)
+    net = Net()
+    x = net.input("n", 4)
+    first = weights(rng, 4, 8)
+    first[:, 1] = first[:, 0]
+    hidden = net.op("Relu", net.op("MatMul", x, net.value(first), name="hidden"))
+    one, two = (net.op("Gather", hidden, net.ints(k), axis=1) for k in (0, 1))
+    rest = net.op("MatMul", hidden, net.value(1e-4 * weights(rng, 8, 1)), name="rest")
+    net.output(net.op("Add", net.op("Max", one, two), rest))
+    _, result = find(net, {x: weights(rng, 20, 4)}, baseline=Baseline.ZERO)
+    assert result.units.height == 1
+    assert result.units["unit"].item() - result.first_units[result.units["layer"].item()] in (0, 1)
+    assert result.without.mean >= SHARE
+    said = "the units outside of the circuit keep the share, too: another circuit suffices"
+    assert said in circuit_view(result).notes
+
+
+def test_the_circuit_is_kept_in_the_store(find):
+    net, arrays, planted, target = two_layers(np.random.default_rng(5))
+    graph, result = find(net, arrays, target=target)
+    store = emergraph.open(graph.path)
+    kept = store.sql("SELECT n_units, kept, minimal, measure FROM circuits").row(0, named=True)
+    assert kept == {
+        "n_units": result.units.height,
+        "kept": result.kept.mean,
+        "minimal": True,
+        "measure": "target",
+    }
+    assert store.sql("SELECT count(*) FROM circuit_units").item() == result.units.height == len(planted)
+    edges = store.sql("SELECT src, dst FROM circuit_edges").rows()
+    inside = set(result.units["unit"])
+    assert len(edges) == 4
+    assert all(src in inside and dst in inside for src, dst in edges)
+
+
+def test_a_behaviour_that_nothing_changes_has_no_circuit(find):
+    net = Net()
+    x = net.input("n", 3)
+    hidden = net.op("Relu", net.op("MatMul", x, net.value(np.ones((3, 4), np.float32)), name="hidden"))
+    head = np.zeros((4, 2), np.float32)
+    head[:, 1] = 1
+    net.output(net.op("MatMul", hidden, net.value(head), name="head"))
+    with pytest.raises(UsageError, match="there is no circuit to look for"):
+        find(net, {x: np.eye(3, dtype=np.float32)}, target="head.out:0")
+
+
+def test_the_share_that_is_kept():
+    assert kept_share(np.array([[0.0, 1.0], [0.0, 3.0]])) == 1
+    assert kept_share(np.array([[1.0, 1.0], [3.0, 3.0]])) == 0
+    assert kept_share(np.array([[1.0, 2.0], [0.0, 2.0]])) == 0.75
