@@ -148,8 +148,9 @@ def _take_in(seen: _Seen, results: Mapping[str, Fetched], targets: Mapping[str, 
             if len(rows) != target.n_units or not rows.size:
                 continue
             units = slice(target.first_unit, target.first_unit + target.n_units)
-            seen.low[units] = np.minimum(seen.low[units], rows.min(axis=1))
-            seen.high[units] = np.maximum(seen.high[units], rows.max(axis=1))
+            with np.errstate(invalid="ignore"):  # a NaN stays one
+                seen.low[units] = np.minimum(seen.low[units], rows.min(axis=1))
+                seen.high[units] = np.maximum(seen.high[units], rows.max(axis=1))
             seen.measured[units] = True
 
 

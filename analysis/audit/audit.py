@@ -65,9 +65,9 @@ class AuditResult:
         """Of all findings: a baseline for the next audit."""
         return frozenset(finding.fingerprint for finding in self.findings)
 
-    def about(self, about: About) -> list[AuditFinding]:
+    def about(self, about: About | str) -> list[AuditFinding]:
         """Return the findings about the network, or about its encoding."""
-        return [finding for finding in self.findings if finding.about is about]
+        return [finding for finding in self.findings if finding.about == about]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -147,7 +147,7 @@ _NUMBERS: tuple[_Row, ...] = (
         "Keep these tensors in float32 or bfloat16 when the model is converted.",
     ),
     (
-        *("NUM-FLOAT16-ACTIVATION", _INFO, _TESTED, _NETWORK),
+        *("NUM-FLOAT16-ACTIVATION", _INFO, _TESTED, _ENCODING),
         "Activations are beyond the range of float16 (65504).",
         "Keep these layers in float32 or bfloat16 when the model is converted.",
     ),

@@ -58,10 +58,9 @@ def numbers(subject: Subject) -> Iterator[AuditFinding]:
         yield from variances(subject.onnx)
     if subject.network is not None:
         yield from dead_gates(subject.network)
-        if subject.activity is not None:
+        if subject.activity is not None and subject.given:
             yield from ranges(subject.network, subject.activity)
-            if subject.given:
-                yield from saturated(subject.network, subject.activity)
+            yield from saturated(subject.network, subject.activity)
 
 
 def tensor_facts(subject: Subject) -> Iterator[TensorFacts]:
@@ -273,14 +272,13 @@ def ranges(network: Network, activity: Activity) -> Iterator[AuditFinding]:
             f"{len(positions)} of the {count(layer.n_units, 'unit')} of layer {network.title(layer)} reached "
             f"{largest:.3g} on {count(activity.n, 'input')}; float16 ends at 65504."
         )
-        found = AuditFinding(
+        yield AuditFinding(
             id="NUM-FLOAT16-ACTIVATION",
             sentence=sentence,
             key=(network.keys[layer.id], positions),
             units={layer.name: positions},
             evidence={"largest": largest, "n_inputs": activity.n},
         )
-        yield found if activity.given else found.only_suspected()
 
 
 def saturated(network: Network, activity: Activity) -> Iterator[AuditFinding]:

@@ -91,7 +91,7 @@ def prunable(subject: Subject, given: Given, end: float) -> Iterator[AuditFindin
         yield from tried(id_, partial(headline, id_, unit))
     weights = trials.get(PruningUnit.PARAMETER)
     if weights is not None:
-        yield from tried("FRAGILE-LAYERS", lambda: _fragile(network, weights, end))
+        yield from tried("FRAGILE-LAYERS", lambda: _fragile(weights, end))
 
 
 def _samples(subject: Subject) -> dict[str, Array]:
@@ -167,7 +167,7 @@ def _headline(id_: str, trial: _Trial, reaches: list[Reach]) -> AuditFinding | N
     return AuditFinding(
         id=id_,
         sentence=f"{sentence}.",
-        key=(best.scope, best.level),
+        key=(),
         evidence={
             "bound": BOUND,
             "n_inputs": n,
@@ -179,7 +179,7 @@ def _headline(id_: str, trial: _Trial, reaches: list[Reach]) -> AuditFinding | N
     )
 
 
-def _fragile(network: Network, trial: _Trial, end: float) -> AuditFinding | None:
+def _fragile(trial: _Trial, end: float) -> AuditFinding | None:
     """The layers whose own pruning changes the outputs most."""
     options = PruningOptions(levels=(FRAGILE_LEVEL,))
     changes: dict[str, float] = {}
@@ -192,14 +192,13 @@ def _fragile(network: Network, trial: _Trial, end: float) -> AuditFinding | None
     fragile = [name for name in ranked if changes[name] > BOUND][:3]
     if not fragile:
         return None
-    by_name = {layer.name: layer for layer in network.graph.layers}
     said = ", ".join(f"{quoted(name)} by {100 * changes[name]:.0f} %" for name in fragile)
     looked = "" if len(changes) == len(sweeps) else f" ({len(changes)} of {len(sweeps)} layers were tried)"
     return AuditFinding(
         id="FRAGILE-LAYERS",
         sentence=f"With half of its smallest weights gone, one layer alone changes the outputs most: {said}"
         f"{looked}.",
-        key=(sorted(str(network.keys[by_name[name].id]) for name in fragile),),
+        key=(),
         units={name: [] for name in fragile},
         evidence={"level": FRAGILE_LEVEL, "changes": {name: changes[name] for name in ranked}},
     )

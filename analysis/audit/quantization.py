@@ -35,7 +35,7 @@ def quantization(subject: Subject) -> Iterator[AuditFinding]:
     """Find what is odd about quantized weights."""
     if subject.onnx is not None:
         yield from codes(subject.onnx)
-        if subject.activity is not None:
+        if subject.activity is not None and subject.given:
             yield from activations(subject, subject.onnx)
     if subject.reference is not None:
         yield from noise(subject, subject.reference)
@@ -144,14 +144,13 @@ def activations(subject: Subject, onnx: OnnxSubject) -> Iterator[AuditFinding]:
                 f"{found[1]:.3g} on {count(subject.n_samples, 'input')}; its codes hold {low:.3g} to "
                 f"{high:.3g}."
             )
-            made = AuditFinding(
+            yield AuditFinding(
                 id="QUANT-ACTIVATION",
                 sentence=sentence,
                 key=(node.op_type, round(low, 6), round(high, 6)),
                 operations=[node.name],
                 evidence={"range": [low, high], "measured": list(found), "n_inputs": subject.n_samples},
             )
-            yield made if subject.given else made.only_suspected()
 
 
 def decibels(signal: Floats, noise_: Floats) -> float:

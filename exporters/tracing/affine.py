@@ -32,8 +32,9 @@ def per_unit(labels: Labels, factor: NDArray[np.generic], layer: LayerDraft) -> 
     index, flat = index[inside], values.ravel()[inside].astype(np.float64)
     low = np.full(layer.count, np.inf)
     high = np.full(layer.count, -np.inf)
-    np.minimum.at(low, index, flat)
-    np.maximum.at(high, index, flat)
+    with np.errstate(invalid="ignore"):  # a NaN stays one
+        np.minimum.at(low, index, flat)
+        np.maximum.at(high, index, flat)
     return np.where(low == high, low, np.nan)
 
 

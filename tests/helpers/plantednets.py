@@ -155,8 +155,8 @@ def recurrent(width: int = 10, seed: int = 2) -> Net:
         "last": np.array(-1, np.int64),
         "w1": _draw(rng, width, width),
         "b1": _bias(rng, width),
-        "w2": _draw(rng, 3, width),
-        "b2": _bias(rng, 3),
+        "w2": _draw(rng, 6, width),
+        "b2": _bias(rng, 6),
         "axis": np.array([1], np.int64),
     }
     lstm = helper.make_node(
@@ -173,13 +173,13 @@ def recurrent(width: int = 10, seed: int = 2) -> Net:
     ]
     samples = {"x": rng.standard_normal((12, 5, 6)).astype(np.float32)}
     floats = TensorProto.FLOAT
-    return Net("recurrent", nodes, w, [("x", ["N", 5, 6], floats)], [("y", ["N", 3], floats)], samples)
+    return Net("recurrent", nodes, w, [("x", ["N", 5, 6], floats)], [("y", ["N", 6], floats)], samples)
 
 
 def quantized(width: int = 16, seed: int = 3, *, coded: bool = True) -> Net:
     """Three dense layers whose weights are stored as int8 with a scale per unit; or the same in float."""
     rng = np.random.default_rng(seed)
-    sizes = [8, width, width, 4]
+    sizes = [8, width, width, 8]
     nodes, w, previous = [], {}, "x"
     for k, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
         codes = np.round(_draw(rng, n_out, n_in) / 0.5 * 127 / 2).clip(-127, 127)
@@ -199,7 +199,7 @@ def quantized(width: int = 16, seed: int = 3, *, coded: bool = True) -> Net:
     samples = {"x": rng.standard_normal((12, 8)).astype(np.float32)}
     floats = TensorProto.FLOAT
     family = "quantized" if coded else "dense"
-    return Net(family, nodes, w, [("x", ["N", 8], floats)], [("y", ["N", 4], floats)], samples)
+    return Net(family, nodes, w, [("x", ["N", 8], floats)], [("y", ["N", 8], floats)], samples)
 
 
 FAMILIES: dict[str, Callable[[], Net]] = {
