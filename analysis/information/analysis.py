@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
 from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
+from emergraph.analysis.view import View
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from emergraph.analysis.figures.figure import Figure
     from emergraph.analysis.information.emergence import InformationResult
+    from emergraph.analysis.information.model import ModelInformation
 
 
 BLOCKS = ResultTable(
@@ -46,11 +48,52 @@ def _figures() -> "Sequence[Figure]":
     return figures.FIGURES
 
 
+_COLUMNS = (
+    "block",
+    "emergence",
+    "low",
+    "high",
+    "ideal",
+    "macro",
+    "macro_ceiling",
+    "micro",
+    "micro_ceiling",
+    "at_ceiling",
+)
+
+
+def shown(found: "ModelInformation", run: int | None = None) -> View:
+    """Return what is shown of a run, which a store may have kept."""
+    result = found.result
+    distinct = f"{result.n_distinct} distinct"
+    facts: dict[str, object] = {
+        "model": found.source,
+        "sequences": result.description,
+        "ceiling": f"{result.ceiling:.4f} bits: log2 of {result.population or distinct} inputs",
+        "micro level": str(result.micro),
+        "estimator": str(result.options.estimator),
+        "dimensions": f"{min(result.options.kept_dimensions(result.n), result.width)} of {result.width}",
+        "seed": result.options.seed,
+        "mean over blocks": f"{result.mean:.4f} bits",
+        "seconds": round(found.seconds, 2),
+    }
+    if run is not None:
+        facts["run"] = run
+    return View(
+        rows=result.frame(),
+        columns=_COLUMNS,
+        facts=facts,
+        document={"model": found.source, "sha256": found.sha256, **result.to_dict()},
+        notes=list(result.notes),
+    )
+
+
 INFORMATION = Analysis(
     name="information",
     summary="Estimate how much more each block of a model tells about sequences than about single tokens.",
     of=Subject.MODEL,
     options=(SequenceOptions, BlockOptions, EstimatorOptions),
+    show=shown,
     tables=(BLOCKS,),
     section=SECTION,
     figures=_figures,

@@ -10,6 +10,8 @@ from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
     from emergraph.analysis.figures.figure import Figure
+    from emergraph.analysis.landscape.modelsurvey import ModelSurvey
+    from emergraph.analysis.view import View
 
 STATISTICS = ResultTable(
     "landscape",
@@ -218,11 +220,18 @@ def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -
     return f"The loss is {side} a quadratic bowl (excess {mean:.3g}, interval {low:.3g} to {high:.3g})"
 
 
+def _show(result: "ModelSurvey", run: int | None = None) -> "View":
+    from emergraph.analysis.landscape.views import survey_view
+
+    return survey_view(result, run)
+
+
 LANDSCAPE = Analysis(
     name="landscape",
     summary="Measure how rugged the loss landscape is around a model's own weights; no labels needed.",
     of=Subject.MODEL,
     options=(InputOptions, TargetOptions, ModelOptions, ParallelOptions, SurveyOptions),
+    show=_show,
     tables=(STATISTICS, LAYERS, POINTS, MERGE_TREES, MASKS, MASK_GROUPS, OPTIMA, LON, CURVES),
     section=SECTION,
     figures=_figures,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
 from emergraph.analysis.skills.options import FitOptions, SimulationOptions
+from emergraph.analysis.view import View
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.optionforms import TableForm
 
@@ -72,11 +73,55 @@ SECTION = SectionSpec(
     command="emergraph skills fit FILE --store STORE",
 )
 
+
+def fit_view(found: "SkillFit", source: str = "", run: int | None = None) -> View:
+    """Return what is shown of a fit to the curves of a file, which a store may have kept."""
+    facts: dict[str, object] = {
+        **({"curves": source} if source else {}),
+        "axis": str(found.options.axis),
+        "runs": found.n_runs,
+        "full strength": found.target,
+        "calibrated": "skill 1",
+        "predicted": f"skills 2 to {len(found.shares)}",
+        "best held-out error": found.comparison()["family"][0],
+    }
+    if run is not None:
+        facts["run"] = run
+    return View(
+        rows=found.emergence,
+        details=found.comparison(),
+        facts=facts,
+        document=found.to_dict(),
+        notes=found.notes,
+    )
+
+
+def simulation_view(found: "Simulation", seconds: float | None = None, run: int | None = None) -> View:
+    """Return what is shown of a simulation, which took some seconds, and which a store may have kept."""
+    import polars as pl
+
+    last = found.curves.filter(pl.col("step") == pl.col("step").max())
+    facts: dict[str, object] = {
+        "skills": found.options.n_skills,
+        "steps": found.options.steps,
+        "last loss": float(last["loss"][0]),
+        "strengths": ", ".join(f"{value:.3g}" for value in last["strength"]),
+        "snapshots": len(found.snapshots),
+        "seed": found.options.seed,
+    }
+    if seconds is not None:
+        facts["seconds"] = round(seconds, 2)
+    if run is not None:
+        facts["run"] = run
+    return View(rows=found.curves, facts=facts, document=found.to_dict())
+
+
 FIT = Analysis(
     name="skills fit",
     summary="Calibrate the model on skill 1, predict the other skills, and compare with other curves.",
     of=Subject.FILE,
     options=(FitOptions, TableForm),
+    show=fit_view,
     tables=(SKILLS, CURVES, FAMILIES),
     section=SECTION,
 )
@@ -85,6 +130,7 @@ SIMULATE = Analysis(
     summary="Train a two-layer network on multitask sparse parity and record every skill (needs torch).",
     of=Subject.NOTHING,
     options=(SimulationOptions,),
+    show=simulation_view,
     tables=(RECORDED,),
     section=SECTION,
 )

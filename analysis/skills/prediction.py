@@ -25,6 +25,7 @@ from emergraph.analysis.skills.shots import (
     data_from_loss,
     parameter_strength,
 )
+from emergraph.analysis.view import View
 
 # Scaling laws of the solvable model, with prefactors: loss against time, data, parameters and compute.
 
@@ -300,3 +301,15 @@ def loss_at(model: ModelParameters, times: Sequence[float]) -> list[float]:
     p = skill_frequencies(model.n_skills, model.alpha)
     found = time_loss(np.array(times), p, target=model.target, start=model.start, rate=model.speed)
     return [float(loss) for loss in found]
+
+
+def prediction_view(found: Prediction) -> View:
+    """Return what is shown of a prediction."""
+    laws = {
+        f"loss against {law.axis}": f"{law.prefactor:.4g} {law.axis}^{law.exponent:.4f}" for law in found.laws
+    }
+    facts: dict[str, object] = {"alpha": found.model.alpha, "full strength": found.model.target, **laws}
+    wide = None
+    if found.curves.height:
+        wide = found.curves.pivot(on="skill", index=["axis", "x", "reading"], values="strength")
+    return View(rows=found.skills, details=wide, facts=facts, document=found.to_dict())

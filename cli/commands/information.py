@@ -1,11 +1,10 @@
 """`emergraph information`: what the blocks of a model do to information."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
-from emergraph.analysis.view import View
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
@@ -13,22 +12,6 @@ from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import ResultStore, refuse_store
 from emergraph.options import FileRole
-
-if TYPE_CHECKING:
-    from emergraph.analysis.information.model import ModelInformation
-
-SHOWN = (
-    "block",
-    "emergence",
-    "low",
-    "high",
-    "ideal",
-    "macro",
-    "macro_ceiling",
-    "micro",
-    "micro_ceiling",
-    "at_ceiling",
-)
 
 
 @command(
@@ -57,7 +40,7 @@ def information(
     output: Output,
 ) -> None:
     """Estimate how much more each block of a model tells about sequences than about single tokens."""
-    from emergraph.analysis.information.analysis import save_information
+    from emergraph.analysis.information.analysis import save_information, shown
     from emergraph.analysis.information.model import InformationOptions, measure_model
     from emergraph.analysis.information.onnxstates import state_options
     from emergraph.analysis.information.sequences import chosen_sequences
@@ -84,29 +67,4 @@ def information(
                 **source.kept(),
                 **blocks.kept(),
             )
-    emit(_view(found, run), output)
-
-
-def _view(found: "ModelInformation", run: int | None) -> View:
-    result = found.result
-    distinct = f"{result.n_distinct} distinct"
-    facts: dict[str, object] = {
-        "model": found.source,
-        "sequences": result.description,
-        "ceiling": f"{result.ceiling:.4f} bits: log2 of {result.population or distinct} inputs",
-        "micro level": str(result.micro),
-        "estimator": str(result.options.estimator),
-        "dimensions": f"{min(result.options.kept_dimensions(result.n), result.width)} of {result.width}",
-        "seed": result.options.seed,
-        "mean over blocks": f"{result.mean:.4f} bits",
-        "seconds": round(found.seconds, 2),
-    }
-    if run is not None:
-        facts["run"] = run
-    return View(
-        rows=result.frame(),
-        columns=SHOWN,
-        facts=facts,
-        document={"model": found.source, "sha256": found.sha256, **result.to_dict()},
-        notes=list(result.notes),
-    )
+    emit(shown(found, run), output)

@@ -16,7 +16,6 @@ from emergraph.analysis.landscape.options import (
     SurveyOptions,
     TargetOptions,
 )
-from emergraph.analysis.view import View
 from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emergraph.analysis.landscape.modelsurvey import ModelSurvey
-    from emergraph.analysis.landscape.surveyresult import Survey
     from emergraph.analysis.landscape.sweep import Progress
 
 
@@ -137,6 +134,7 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     """Measure how rugged the loss landscape is around a model's own weights; no labels needed."""
     from emergraph.analysis.landscape.modelsurvey import survey_model
     from emergraph.analysis.landscape.saving import check_store, has_graph, save_model_survey
+    from emergraph.analysis.landscape.views import survey_view
 
     store = keeping.store
     refuse_store(model, "landscape")
@@ -170,78 +168,4 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
                     "export the model into it, or give --graph NAME, and run again",
                     output,
                 )
-    emit(_view(result, run), output)
-
-
-def _view(result: "ModelSurvey", run: int | None) -> View:
-    from emergraph.analysis.landscape.saving import layers_frame, statistics_frame
-
-    survey = result.survey
-    facts: dict[str, object] = {
-        "model": result.source,
-        "loss": survey.loss_name,
-        "samples": f"{result.samples} given" if result.probes_seed is None else f"{result.samples} generated",
-        "parameters perturbed": survey.n_params,
-        "directions scaled by": str(survey.options.norm),
-        "loss at the model's weights": survey.base_loss,
-        "noise floor": survey.noise_floor,
-        "seed": survey.options.seed,
-        "evaluations per second": round(result.rates[result.variant], 1),
-        "seconds": round(result.seconds, 2),
-    }
-    if run is not None:
-        facts["run"] = run
-    facts |= _found(survey)
-    rows = statistics_frame(survey).select("statistic", "mean", "low", "high", "n", "null_value")
-    layers = layers_frame(survey).select(
-        "tensor",
-        "operation",
-        "n_params",
-        "rise",
-        "low",
-        "high",
-        "excess_ruggedness",
-        "excess_low",
-        "excess_high",
-    )
-    return View(
-        rows=rows,
-        details=layers if layers.height else None,
-        facts=facts,
-        document=result.to_dict(),
-        notes=list(survey.notes),
-    )
-
-
-def _found(survey: "Survey") -> dict[str, str]:
-    """One line for each part that was asked for."""
-    extras, said = survey.extras, {}
-    if survey.masks is not None:
-        masks, lon = survey.masks.summary, survey.masks.lon
-        said["masks"] = (
-            f"{2**masks.m}, {100 * masks.additive_share:.1f} % of the variance additive, "
-            f"{masks.n_minima} minima, {lon.n_funnels} funnels"
-        )
-    if extras.line is not None:
-        barrier = extras.line.barrier
-        said[f"line to {extras.line.other}"] = (
-            f"barrier {barrier.barrier:.4g} at {barrier.at:.2f}, {barrier.n} points, "
-            f"loss {barrier.ends[0]:.4g} and {barrier.ends[1]:.4g} at the ends"
-        )
-    if extras.trajectory is not None:
-        pca = extras.trajectory.pca
-        shares = ", ".join(f"{100 * share:.1f} %" for share in pca.explained)
-        null = ", ".join(f"{100 * share:.1f} %" for share in pca.random_walk)
-        said["run"] = f"first components explain {shares} (a random walk: {null})"
-    if extras.curvature is not None:
-        found = extras.curvature.extremes
-        met = "converged" if found.converged else "not all converged"
-        said["Hessian"] = f"{found.largest[0]:.4g} to {found.smallest[0]:.4g}, {met}, all parameters"
-    if extras.optima is not None:
-        lon, sampled = extras.optima.summary, extras.optima.sampled
-        how = "all weights" if extras.optima.gradients else f"a random {extras.optima.dimensions}-D subspace"
-        said["local optima"] = (
-            f"{lon.n_optima} in {lon.n_funnels} funnels from {sampled.descents} descents in {how}, "
-            f"{sampled.unexplored} more not explored"
-        )
-    return said
+    emit(survey_view(result, run), output)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from emergraph.analysis.skills.options import (
     PredictionOptions,
     SimulationOptions,
 )
-from emergraph.analysis.view import View
 from emergraph.cli.app import app, command
 from emergraph.cli.limits import LONG, doing
 from emergraph.cli.output import Output, emit
@@ -20,11 +19,6 @@ from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import ResultStore
 from emergraph.cli.tableinput import read_input_table
 from emergraph.optionforms import TableForm
-
-if TYPE_CHECKING:
-    from emergraph.analysis.skills.fit import SkillFit
-    from emergraph.analysis.skills.prediction import Prediction
-    from emergraph.analysis.skills.simulate import Simulation
 
 skills = typer.Typer(
     help="Skills that emerge one after the other: a solvable model (arXiv 2404.17563).",
@@ -58,7 +52,7 @@ def fit(
     output: Output,
 ) -> None:
     """Calibrate the model on skill 1, predict the other skills, and compare with other curves."""
-    from emergraph.analysis.skills.analysis import save_fit
+    from emergraph.analysis.skills.analysis import fit_view, save_fit
     from emergraph.analysis.skills.fit import fit_skills, read_curves
 
     store = keeping.store
@@ -70,28 +64,7 @@ def fit(
         if store is None
         else save_fit(store, found, source=file.name, separator=form.separator, any_name=keeping.any_name)
     )
-    emit(_fit_view(found, file.name, run), output)
-
-
-def _fit_view(found: "SkillFit", source: str, run: int | None) -> View:
-    facts: dict[str, object] = {
-        "curves": source,
-        "axis": str(found.options.axis),
-        "runs": found.n_runs,
-        "full strength": found.target,
-        "calibrated": "skill 1",
-        "predicted": f"skills 2 to {len(found.shares)}",
-        "best held-out error": found.comparison()["family"][0],
-    }
-    if run is not None:
-        facts["run"] = run
-    return View(
-        rows=found.emergence,
-        details=found.comparison(),
-        facts=facts,
-        document=found.to_dict(),
-        notes=found.notes,
-    )
+    emit(fit_view(found, file.name, run), output)
 
 
 @command(
@@ -111,21 +84,10 @@ def predict(
     output: Output,
 ) -> None:
     """Say when each skill emerges, and how the loss scales with time, data, parameters and compute."""
-    from emergraph.analysis.skills.prediction import predict_skills
+    from emergraph.analysis.skills.prediction import predict_skills, prediction_view
 
     found = predict_skills(model, times=at.times, samples=at.samples, parameters=at.parameters)
-    emit(_prediction_view(found), output)
-
-
-def _prediction_view(found: "Prediction") -> View:
-    laws = {
-        f"loss against {law.axis}": f"{law.prefactor:.4g} {law.axis}^{law.exponent:.4f}" for law in found.laws
-    }
-    facts: dict[str, object] = {"alpha": found.model.alpha, "full strength": found.model.target, **laws}
-    wide = None
-    if found.curves.height:
-        wide = found.curves.pivot(on="skill", index=["axis", "x", "reading"], values="strength")
-    return View(rows=found.skills, details=wide, facts=facts, document=found.to_dict())
+    emit(prediction_view(found), output)
 
 
 @command(
@@ -145,7 +107,7 @@ def simulate(
     output: Output,
 ) -> None:
     """Train a two-layer network on multitask sparse parity and record every skill (needs torch)."""
-    from emergraph.analysis.skills.analysis import save_simulation
+    from emergraph.analysis.skills.analysis import save_simulation, simulation_view
     from emergraph.analysis.skills.simulate import simulate_parity
 
     begin, store = perf_counter(), keeping.store
@@ -155,22 +117,4 @@ def simulate(
     run = None
     if store is not None:
         run = save_simulation(store, found, duration=seconds, any_name=keeping.any_name)
-    emit(_simulation_view(found, seconds, run), output)
-
-
-def _simulation_view(found: "Simulation", seconds: float, run: int | None) -> View:
-    import polars as pl
-
-    last = found.curves.filter(pl.col("step") == pl.col("step").max())
-    facts: dict[str, object] = {
-        "skills": found.options.n_skills,
-        "steps": found.options.steps,
-        "last loss": float(last["loss"][0]),
-        "strengths": ", ".join(f"{value:.3g}" for value in last["strength"]),
-        "snapshots": len(found.snapshots),
-        "seed": found.options.seed,
-        "seconds": round(seconds, 2),
-    }
-    if run is not None:
-        facts["run"] = run
-    return View(rows=found.curves, facts=facts, document=found.to_dict())
+    emit(simulation_view(found, seconds, run), output)
