@@ -91,30 +91,37 @@ def run_plan(plan: ReportPlan, *, say: Callable[[str], None]) -> Outcome:
         )
     if first.state != "done":
         raise _refused(first, document)
-    graph = int(str(json.loads(document)["graph"]))
+    exported = json.loads(document)
+    graph, in_place = int(str(exported["graph"])), bool(exported["in_place"])
     attempts = [first]
-    for words in steps(_later(plan, graph, options), "commands"):
+    for words in steps(_later(plan, graph, options, in_place=in_place), "commands"):
         attempt = _next(words, deadline, limits)
         attempts.append(attempt)
         say(_line(attempt))
     return Outcome(graph=graph, attempts=tuple(attempts))
 
 
-def _later(plan: ReportPlan, graph: int, options: Sequence[str]) -> list[list[str]]:
-    """The commands after the export, in the order of what readers need: none waits for a slow trace."""
+def _later(plan: ReportPlan, graph: int, options: Sequence[str], *, in_place: bool) -> list[list[str]]:
+    """The commands after the export, in the order of what readers need: none waits for a slow trace.
+
+    Where edges stayed in the model, commands on the store ask for it; null models of weights would run it, and
+    are left out.
+    """
     store, seed, of = str(plan.store), str(plan.seed), ["--graph", str(graph)]
     samples = [str(plan.inputs)] if plan.inputs is not None else ["--random", str(SAMPLES), "--seed", seed]
     given = [] if plan.inputs is None else ["--inputs", str(plan.inputs)]
     model, draws = str(plan.model), ["--seed", seed]
+    weights = ["--model", model] if in_place else []
+    full = [] if in_place else [["emergence", store, *of, "--full", *draws]]
     return [
         ["audit", model, "--store", store, *given, *options, *draws],
-        ["prune", store, *of],
-        ["percolate", store, *of, *draws],
-        ["topology", store, *of, *draws],
+        ["prune", store, *of, *weights],
+        ["percolate", store, *of, *weights, *draws],
+        ["topology", store, *of, *weights, *draws],
         ["trace", store, *samples, "--model", model, *of, *options],
-        ["emergence", store, *of],
+        ["emergence", store, *of, *weights],
         ["landscape", model, "--store", store, *given, *options, *draws],
-        ["emergence", store, *of, "--full", *draws],
+        *full,
     ]
 
 

@@ -169,6 +169,7 @@ def export_file(
             source=file.name,
             sha256=file.sha256,
             reused=True,
+            in_place=in_place,
             trace=None,
             branches=(),
             input_shapes={},

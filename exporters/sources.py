@@ -323,7 +323,9 @@ def _export_weights(
     known = None if options.force else store.find_graph(weights.sha256, header.settings)
     if known is not None:
         name = store.graph(known).name
-        return replace(_weights_summary(name, weights, None, start, graph=known), reused=True)
+        return replace(
+            _weights_summary(name, weights, None, start, graph=known), reused=True, in_place=in_place
+        )
     with store.write_graph(header, in_place=in_place) as writer:
         found = export_weights(weights, writer, wire=wire)
         graph = writer.finish(found.footer())
