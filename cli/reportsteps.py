@@ -104,8 +104,8 @@ def run_plan(plan: ReportPlan, *, say: Callable[[str], None]) -> Outcome:
 def _later(plan: ReportPlan, graph: int, options: Sequence[str], *, in_place: bool) -> list[list[str]]:
     """The commands after the export, in the order of what readers need: none waits for a slow trace.
 
-    Where edges stayed in the model, commands on the store ask for it; null models of weights would run it, and
-    are left out.
+    Where edges stayed in the model, commands on the store ask for it; null models of weights would run it,
+    and are left out.
     """
     store, seed, of = str(plan.store), str(plan.seed), ["--graph", str(graph)]
     samples = [str(plan.inputs)] if plan.inputs is not None else ["--random", str(SAMPLES), "--seed", seed]
