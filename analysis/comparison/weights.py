@@ -18,7 +18,7 @@ from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.restore import restore_tensor
 
 Matrix = NDArray[np.float64]
-IGNORED = frozenset({"unused", "quantization", "other", "shape of the nonlinearity"})
+IGNORED = frozenset({"unused", "quantization", "other", "shape of the nonlinearity", "buffer"})
 """Roles of tensors that are not weights."""
 _QUANTIZED = re.compile(r"_(?:q|quantized|quant)$")
 _SCALE = re.compile(r"_(?:scale|zero_point|zp)$")

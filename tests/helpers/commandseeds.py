@@ -53,6 +53,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         *(line for line in _WEIGHTS if "dry-run" not in line),
         "export {f} {o}/new.duckdb --wire none --dry-run",
     ),
+    "gguf-llama": (
+        "export {f} {o}/new.duckdb",
+        "export {f} {o}/new.duckdb --dry-run",
+        "check {f}",
+        "diff {f} {d}/weights.safetensors",
+    ),
     "torch-zip": _WEIGHTS,
     "torch-pickle": _WEIGHTS,
     "npz-weights": _WEIGHTS,
@@ -136,6 +142,7 @@ WEIGHTS = {
     "store": 3.0,
     "onnx": 2.0,
     "folder": 0.4,
+    "gguf-llama": 0.4,
 }
 """How often a format is drawn; 1 where it is not named."""
 SHARES = {"report": 0.15, "landscape": 0.4}
@@ -222,6 +229,7 @@ def _weights(folder: Path) -> dict[str, list[Path]]:
     np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in state.items()})
     return {
         "safetensors": [folder / "weights.safetensors"],
+        "gguf-llama": [_gguf_llama(folder / "llama.gguf")],
         "gguf": [_gguf(folder / "weights.gguf", state)],
         "torch-zip": [folder / "weights.pt"],
         "torch-pickle": [folder / "legacy.pt"],
@@ -241,6 +249,13 @@ def _gguf(path: Path, state: dict[str, Any]) -> Path:
         data += raw + bytes(-len(raw) % 32)
     path.write_bytes(g.file(entries, infos, data))
     return path
+
+
+def _gguf_llama(path: Path) -> Path:
+    """A tiny network that transformers has a class for."""
+    from ggufmodels import tiny, write_gguf
+
+    return write_gguf(path, tiny("llama"), "llama")
 
 
 def _tables(folder: Path) -> dict[str, list[Path]]:

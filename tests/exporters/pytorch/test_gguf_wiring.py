@@ -121,6 +121,19 @@ def test_the_graph_is_that_of_the_module(tmp_path, family, monkeypatch):
     assert row == ("gguf", "declared", read_weights(path).sha256, "m.gguf")
 
 
+def test_a_packed_file_differs_from_its_origin_by_what_packing_took(tmp_path):
+    """Of the weights: the lowest number, which masks hold, is none of them."""
+    model = tiny("llama")
+    ids = torch.arange(6).reshape(1, -1)
+    model.config.use_cache = False
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    origin = emergraph.export(model, tmp_path / "a.duckdb", kwargs=inputs)
+    path = write_gguf(tmp_path / "m.gguf", model, "llama", quantized=Q8)
+    packed = emergraph.export(path, tmp_path / "b.duckdb")
+    change = packed.diff(origin, match_units=False).relative_change
+    assert 1e-3 < change < 1e-2
+
+
 def test_a_file_of_rows_that_are_not_turned_back_is_another_network(tmp_path):
     """The oracle can say no: rotary rows as the file has them do not give the module's outputs."""
     model = tiny("llama")
