@@ -11,6 +11,7 @@ import polars as pl
 
 from emergraph.analysis.declaration import Query
 from emergraph.analysis.figures.figure import Figure, Frames
+from emergraph.analysis.figures.folding import folds_of
 from emergraph.analysis.figures.names import short_name
 from emergraph.analysis.figures.picture import Picture
 from emergraph.analysis.figures.theme import FONT, GRID, INK, MUTED, PAPER, SERIES
@@ -48,22 +49,73 @@ class _Box:
 
 def draw_map(frames: Frames) -> Picture:
     """Return the picture of all layers and blocks."""
-    layers, blocks = frames["layers"], frames["blocks"]
+    layers, blocks, folds = _folded(frames["layers"], frames["blocks"])
     boxes = _placed(layers, blocks)
     width = max(box.x for box in boxes.values()) + BOX[0] + MARGIN + 20
     height = max(box.y for box in boxes.values()) + BOX[1] + MARGIN
     shares = dict(frames["shares"].iter_rows()) if "shares" in frames else {}
     top = 30
     lines = [_line(block, boxes) for block in blocks.iter_rows(named=True)]
-    drawn = [_box(layer, boxes[layer["id"]], shares, layers) for layer in layers.iter_rows(named=True)]
+    marks = _marks(frames)
+    drawn = [_box(layer, boxes[layer["id"]], shares, layers, marks) for layer in layers.iter_rows(named=True)]
+    frame = [_frame([boxes[layer] for layer in members], times) for members, times in folds]
     kinds = [kind for kind in KIND_COLOURS if kind in set(blocks["kind"].to_list())]
     size = max(width, 90 * len(kinds) + 2 * MARGIN), height + top
     return Picture(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]:.0f}" height="{size[1]:.0f}" '
         f'viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" font-family="{FONT}">'
         f'<rect width="100%" height="100%" fill="{PAPER}"/>{_legend(kinds)}'
-        f'<g transform="translate(0 {top})">{"".join(lines)}{"".join(drawn)}</g></svg>'
+        f'<g transform="translate(0 {top})">{"".join(frame)}{"".join(lines)}{"".join(drawn)}</g></svg>'
     )
+
+
+def _folded(
+    layers: pl.DataFrame, blocks: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, list[tuple[list[int], int]]]:
+    """Layers and blocks without the copies of what repeats; of each repeat, the layers and how often."""
+    rows = layers.to_dicts()
+    folds = folds_of(rows, blocks.select("src", "dst", "kind").iter_rows())
+    if not folds:
+        return layers, blocks, []
+    ids = [row["id"] for row in rows]
+    stands = list(range(len(ids)))
+    for fold in folds:
+        stands = [fold.first(place) for place in stands]
+    first = {layer: ids[stands[number]] for number, layer in enumerate(ids)}
+    within = {ids[place]: fold for fold in folds for place in range(fold.start, fold.end)}
+    copies = {layer for layer, stand in first.items() if layer != stand}
+
+    def kept(source: int, target: int) -> bool:
+        """Not an edge of a copy, nor one that leads from a copy to the next."""
+        return target not in copies and not (source in copies and within.get(target) is within[source])
+
+    shown = blocks.filter([kept(a, b) for a, b in blocks.select("src", "dst").iter_rows()])
+    shown = shown.with_columns(pl.col("src").replace_strict(first, return_dtype=pl.Int64))
+    shown = shown.group_by("src", "dst", "kind", maintain_order=True).agg(pl.col("n_edges").sum())
+    framed = [([ids[fold.start + k] for k in range(fold.size)], fold.times) for fold in folds]
+    return layers.filter(~pl.col("id").is_in(list(copies))), shown, framed
+
+
+def _frame(boxes: list[_Box], times: int) -> str:
+    """What is drawn around a block that repeats."""
+    left, right = min(box.x for box in boxes) - 14, max(box.x for box in boxes) + BOX[0] + 14
+    top, bottom = min(box.y for box in boxes) - 14, max(box.y for box in boxes) + BOX[1] + 14
+    said = f"{times} such blocks, one after the other; the first is shown"
+    return (
+        f'<g><title>{said}</title><rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
+        f'height="{bottom - top:.1f}" rx="12" fill="{GRID}" fill-opacity="0.45" stroke="{MUTED}" '
+        f'stroke-dasharray="4 4"/><text x="{left + 6:.1f}" y="{top - 4:.1f}" font-size="13" '
+        f'font-weight="bold" fill="{INK}">× {times}</text></g>'
+    )
+
+
+def _marks(frames: Frames) -> dict[str, str]:
+    """By layer, what an audit found there."""
+    found: dict[str, str] = {}
+    if "findings" in frames:
+        for layer, sentence in frames["findings"].iter_rows():
+            found[layer] = f"{found[layer]} {sentence}" if layer in found else sentence
+    return found
 
 
 def _placed(layers: pl.DataFrame, blocks: pl.DataFrame) -> dict[int, _Box]:
@@ -127,7 +179,13 @@ def _line(block: dict[str, object], boxes: dict[int, _Box]) -> str:
     )
 
 
-def _box(layer: dict[str, object], box: _Box, shares: dict[int, float], layers: pl.DataFrame) -> str:
+def _box(
+    layer: dict[str, object],
+    box: _Box,
+    shares: dict[int, float],
+    layers: pl.DataFrame,
+    marks: dict[str, str],
+) -> str:
     name, units = str(layer["name"]), int(str(layer["n_units"]))
     widest = math.log10(int(str(layers["n_units"].max())) + 1) or 1
     bar = (BOX[0] - 16) * math.log10(units + 1) / widest
@@ -146,7 +204,17 @@ def _box(layer: dict[str, object], box: _Box, shares: dict[int, float], layers: 
         f'<rect x="8" y="33" width="{BOX[0] - 16}" height="3" fill="{GRID}"/>'
         f'<rect x="8" y="33" width="{bar:.1f}" height="3" fill="{SERIES[5]}"/>'
         + (f'<rect x="8" y="36" width="{part:.1f}" height="3" fill="{SERIES[1]}"/>' if part else "")
+        + (_mark(marks[name]) if name in marks else "")
         + "</g>"
+    )
+
+
+def _mark(sentence: str) -> str:
+    """A sign in the corner of a layer about which there is a warning."""
+    return (
+        f'<g transform="translate({BOX[0] - 12} 12)"><title>{escape_xml(escape_controls(sentence))}</title>'
+        f'<circle r="7" fill="{SERIES[1]}"/><text y="4" text-anchor="middle" font-size="11" '
+        f'font-weight="bold" fill="{PAPER}">!</text></g>'
     )
 
 
@@ -170,7 +238,8 @@ LAYER_MAP = Figure(
         "One box per layer, inputs on top; square corners: neurons, round ones: structural units. The "
         "grey bar grows with the logarithm of the number of units, the orange one with the share of E "
         "(paths through any unit) that starts in the layer. One line per block of edges and source layer; "
-        "its width grows with the logarithm of the edges."
+        "its width grows with the logarithm of the edges. Blocks that repeat at least three times are drawn "
+        "once, in a frame with their number; an exclamation mark is a warning of the audit."
     ),
     queries=(
         Query(
@@ -192,6 +261,14 @@ GROUP BY ALL ORDER BY ALL""",
             sql="""
 SELECT layer, share FROM emergence_layers
 WHERE run = {run} AND interior = 'any' AND share IS NOT NULL ORDER BY layer""",
+        ),
+        Query(
+            name="findings",
+            table="audit_findings",
+            optional=True,
+            sql="""
+SELECT layer, sentence FROM (SELECT unnest(layers) AS layer, sentence, place, severity FROM audit_findings
+WHERE run = {run}) WHERE severity <> 'info' ORDER BY place""",
         ),
     ),
     draw=draw_map,

@@ -20,4 +20,5 @@ def short_name(name: str, width: int) -> str:
         if len(part) + len(end) > width:
             break
         end = part + end
-    return shorten(end, width)
+    # an end such as "statistic", which many layers have, tells nothing apart: both ends do
+    return shorten(text if len(end) < width // 2 else end, width)
