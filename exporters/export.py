@@ -23,6 +23,7 @@ from emergraph.exporters.tracing.bodies import body_runner
 from emergraph.exporters.tracing.prepare import FileParameter, open_branches, traced_model
 from emergraph.exporters.tracing.tracer import trace
 from emergraph.exporters.trainingmode import training_warnings
+from emergraph.exporters.weightfiles.dtypes import FLOATING
 from emergraph.exporters.wiredmodel import WiredModel
 from emergraph.graphstore.records import GraphHeader, GraphSink
 from emergraph.graphstore.store import StoreFile
@@ -246,10 +247,37 @@ def _in_place(file: OnnxFile | WiredModel, options: ExportOptions) -> bool:
     return leaves_edges(options.edges, (tensor.held() for tensor in file.tensors.values()))
 
 
+LARGE_BYTES = 2 << 30
+"""Bytes of weights from which on a file is run without those of its matrices."""
+_MATRIX = 1 << 14
+"""Elements of a matrix that is left out then."""
+
+
 def _run(file: OnnxFile | WiredModel, options: ExportOptions) -> ConcreteRun:
+    """The concrete run; of a large file without its weights, where the shapes follow without them."""
+    withheld = file.withheld if isinstance(file, WiredModel) else _large_matrices(file)
+    try:
+        return _run_without(withheld, file, options)
+    except InvalidInputError:
+        if isinstance(file, WiredModel) or not withheld:
+            raise
+        return _run_without(frozenset(), file, options)
+
+
+def _large_matrices(file: OnnxFile) -> frozenset[str]:
+    tensors = file.tensors
+    if sum(tensor.n_bytes for tensor in tensors.values()) <= LARGE_BYTES:
+        return frozenset()
+    floats = {name: one for name, one in tensors.items() if one.dtype in FLOATING and len(one.shape) > 1}
+    return frozenset(name for name, one in floats.items() if one.n_elements > _MATRIX)
+
+
+def _run_without(
+    withheld: frozenset[str], file: OnnxFile | WiredModel, options: ExportOptions
+) -> ConcreteRun:
     return concrete_run(
         file,
-        withheld=file.withheld if isinstance(file, WiredModel) else frozenset(),
+        withheld=withheld,
         inputs=dict(options.inputs),
         input_shapes=dict(options.input_shapes),
         limits=options.run_limits,
