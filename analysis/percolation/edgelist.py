@@ -47,13 +47,18 @@ class PercolationEdges:
         """Edges that are added one by one."""
         return len(self.src)
 
-    def degrees(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(n_units,) edges of a block, by its position in `blocks`, out of each unit and into each."""
-        out, into = (np.zeros(self.graph.n_units, dtype=np.int64) for _ in range(2))
-        for part in self.pieces(block):
-            out += np.bincount(self.src[part], minlength=out.size)
-            into += np.bincount(self.dst[part], minlength=into.size)
-        return out, into
+    def degrees(self, block: int) -> tuple["Degrees", "Degrees"]:
+        """Edges of a block, by its position in `blocks`, out of its units and into them."""
+        return self._degrees(self.src, block), self._degrees(self.dst, block)
+
+    def _degrees(self, ends: NDArray[np.int32] | Ends, block: int) -> "Degrees":
+        parts = list(self.pieces(block))
+        spans = [(int(units.min()), int(units.max())) for units in (ends[part] for part in parts)]
+        first = min((low for low, _ in spans), default=0)
+        counts = np.zeros(max((high for _, high in spans), default=first - 1) + 1 - first, dtype=np.int64)
+        for part in parts:
+            counts += np.bincount(ends[part] - first, minlength=counts.size)
+        return Degrees(first, counts)
 
     def pieces(self, block: int) -> Iterator[slice]:
         """The numbers of a block's edges, by its position in `blocks`, a bounded number at a time."""
@@ -64,6 +69,20 @@ class PercolationEdges:
         """(n_edges,) position in `blocks`, in the smallest type that holds it."""
         dtype = np.uint16 if len(self.blocks) <= 1 << 16 else np.int64
         return np.repeat(np.arange(len(self.blocks)).astype(dtype), np.diff(self.starts))
+
+
+@dataclass(frozen=True, eq=False)
+class Degrees:
+    """How many edges units have."""
+
+    first: int
+    """The first unit; the others follow."""
+    counts: NDArray[np.int64]
+
+    @property
+    def units(self) -> slice:
+        """The units."""
+        return slice(self.first, self.first + len(self.counts))
 
 
 def read_edges(

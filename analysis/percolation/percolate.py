@@ -135,7 +135,8 @@ def edge_keys(
         n = edges.graph.n_units
         degree = np.zeros(n, dtype=np.int64)
         for block in range(len(edges.blocks)):
-            degree += sum(edges.degrees(block))
+            for found in edges.degrees(block):
+                degree[found.units] += found.counts
         keys = np.empty(edges.n_edges)
         for part in _parts(edges):
             keys[part] = degree[edges.src[part]].astype(np.float64) * degree[edges.dst[part]]
@@ -360,8 +361,9 @@ def _blocks_alone(
     rows = []
     for number, (block, order) in enumerate(zip(edges.blocks, orders, strict=True)):
         first, end = edges.starts[number], edges.starts[number + 1]
-        out_degree, in_degree = edges.degrees(number)
-        units = np.flatnonzero(out_degree + in_degree)
+        sides = edges.degrees(number)
+        out_degree, in_degree = (side.counts for side in sides)
+        units = np.union1d(*(side.first + np.flatnonzero(side.counts) for side in sides))
         local[units] = np.arange(len(units))
         start = _Start(edges, local, np.ones(len(units), dtype=np.int64))
         curve = _tied_curves(start, order, [rng])[0]

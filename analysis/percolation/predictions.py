@@ -119,38 +119,49 @@ def branching_threshold(edges: PercolationEdges, components: NDArray[np.int64]) 
 
 def _ends_by_component(edges: PercolationEdges, components: NDArray[np.int64]) -> tuple[pl.DataFrame, Floats]:
     """Ends of edges between components, by component and side of a block; and in all, by side."""
-    n = int(components.max(initial=-1)) + 1
-    frames = []
-    total = np.zeros(2 * len(edges.blocks))
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    sides: list[int] = []
     for block in range(len(edges.blocks)):
-        counts = [np.zeros(n) for _ in range(2)]
         for part in edges.pieces(block):
             src, dst = components[edges.src[part]], components[edges.dst[part]]
             apart = src != dst
-            for side, units in enumerate((src, dst)):
-                counts[side] += np.bincount(units[apart], minlength=n)
-        for side, count in enumerate(counts, start=2 * block):
-            there = np.flatnonzero(count)
-            total[side] = count.sum()
-            sides = np.full(there.size, side, dtype=np.int64)
-            frames.append(pl.DataFrame({"component": there, "side": sides, "k": count[there]}))
-    return pl.concat(frames), total
+            found += [np.unique(units[apart], return_counts=True) for units in (src, dst)]
+            sides += [2 * block, 2 * block + 1]
+    sizes = [len(there) for there, _ in found]
+    ends = pl.DataFrame(
+        {
+            "component": np.concatenate([np.empty(0, np.int64), *(there for there, _ in found)]),
+            "side": np.repeat(np.array(sides, dtype=np.int64), sizes),
+            "k": np.concatenate([np.empty(0), *(counts for _, counts in found)]),
+        }
+    )
+    total = np.bincount(ends["side"], weights=ends["k"], minlength=2 * len(edges.blocks)).astype(np.float64)
+    return ends.group_by("component", "side").agg(pl.col("k").sum()), total
 
 
 def _largest_eigenvalue(
-    values: Floats, rows: NDArray[np.integer], columns: NDArray[np.integer], size: int
+    values: Floats,
+    rows: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    size: int,
+    *,
+    symmetric: bool = False,
 ) -> float:
     """Of a square matrix without negative entries: a real number, by Perron and Frobenius."""
     if size <= DENSE_SIDES:
         full = np.zeros((size, size))
         full[rows, columns] = values
+        if symmetric:
+            return float(np.linalg.eigvalsh(full)[-1])
         return float(np.linalg.eigvals(full).real.max(initial=0.0))
     from scipy.sparse import csc_array
-    from scipy.sparse.linalg import eigs
+    from scipy.sparse.linalg import eigs, eigsh
 
     matrix = csc_array((values, (rows, columns)), shape=(size, size))
-    found = eigs(matrix, k=1, which="LR", v0=np.ones(size), return_eigenvectors=False)
-    return float(found[0].real)
+    start = np.ones(size)
+    if symmetric:
+        return float(eigsh(matrix, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
+    return float(eigs(matrix, k=1, which="LR", v0=start, return_eigenvectors=False)[0].real)
 
 
 def layered_threshold(edges: PercolationEdges) -> float:
@@ -162,15 +173,18 @@ def layered_threshold(edges: PercolationEdges) -> float:
     """
     graph = edges.graph
     n = len(graph.layers)
-    between = np.zeros((n, n))
-    for position, block in enumerate(edges.blocks):
-        out, _ = edges.degrees(position)
-        per_layer = np.bincount(graph.unit_layer, weights=out, minlength=n)
-        target = graph.layer_position(block.layer)
-        between[:, target] += per_layer
-        between[target, :] += per_layer
     sizes = np.array([max(layer.n_units, 1) for layer in graph.layers], dtype=np.float64)
     # D^-1 C and D^-1/2 C D^-1/2 have the same eigenvalues, and the latter is symmetric.
     scale = 1 / np.sqrt(sizes)
-    largest = float(np.linalg.eigvalsh(between * scale[:, None] * scale[None, :])[-1])
+    between: dict[tuple[int, int], float] = {}
+    for position, block in enumerate(edges.blocks):
+        out, _ = edges.degrees(position)
+        per_layer = np.bincount(graph.unit_layer[out.units], weights=out.counts)
+        target = graph.layer_position(block.layer)
+        for source in np.flatnonzero(per_layer).tolist():
+            for pair in ((source, target), (target, source)):
+                between[pair] = between.get(pair, 0.0) + float(per_layer[source])
+    rows, columns = np.array(list(between), dtype=np.int64).reshape(-1, 2).T
+    values = np.array(list(between.values())) * scale[rows] * scale[columns]
+    largest = _largest_eigenvalue(values, rows, columns, n, symmetric=True)
     return 1 / largest if largest > 0 else float("inf")

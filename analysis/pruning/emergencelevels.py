@@ -70,6 +70,8 @@ class _Pass:
         self.below = np.zeros((self.graph.n_units, n))
         self.started, self.edge_form = np.zeros(n), np.zeros(n)
         self.exponent = np.zeros(n, dtype=np.int64)
+        self.wide = np.zeros((self.graph.n_units, len(options.interiors)))
+        """Values by unit: a block reads what was written for it."""
 
     def run(self) -> EmergenceLevels:
         graph, options = self.graph, self.options
@@ -101,7 +103,6 @@ class _Pass:
         gone = self.removal.edges[block.edges]
         targets = block.dst - first_unit
         full = np.bincount(targets, minlength=len(values))
-        wide = np.zeros((self.graph.n_units, n_interiors))
         grid = block.grid(gone) if block.is_filled else None
         for level in range(n_levels):
             columns = level + n_levels * np.arange(n_interiors)
@@ -112,9 +113,9 @@ class _Pass:
                 left = np.zeros(len(values))
                 left[block.columns - first_unit] = present.sum(axis=0)
             else:
-                wide[first_unit : first_unit + len(values)] = mine
+                self.wide[first_unit : first_unit + len(values)] = mine
                 alive = gone > level
-                sums = block.sums(alive.astype(np.float64), wide, "src")
+                sums = block.sums(alive.astype(np.float64), self.wide, "src")
                 left = np.bincount(targets[alive], minlength=len(values)).astype(np.float64)
             self.below[np.ix_(block.rows, columns)] += sums
             self.edge_form[columns] += (full - left) @ mine

@@ -45,6 +45,7 @@ def forward_flow(table: EdgeTable, strength: Strength) -> Flow:
     value = starting_units(table).astype(np.float64)
     scale = np.full(len(graph.layers), -np.inf)
     blocks = table.of_kinds(PATH_KINDS).by_layer
+    weighted = np.zeros((graph.n_units, 1))  # a block reads what was written for it
     for position, layer in enumerate(graph.layers):
         into = blocks[position]
         sources = [graph.unit_layer[block.rows] for block in into]
@@ -53,7 +54,6 @@ def forward_flow(table: EdgeTable, strength: Strength) -> Flow:
         if top == -np.inf:
             continue
         total = value[layer.units] * np.exp(own - top)
-        weighted = np.zeros((graph.n_units, 1))
         for block, rows in zip(into, sources, strict=True):
             weighted[block.rows, 0] = value[block.rows] * np.exp(scale[rows] - top)
             total[block.columns - layer.first_unit] += block.sums(_finite(strength(block)), weighted, "dst")[
@@ -104,6 +104,8 @@ def edge_shares(
 
 
 def _finite(strength: Floats) -> Floats:
+    if np.isfinite(strength).all():
+        return strength
     return np.nan_to_num(strength, nan=0.0, posinf=0.0)
 
 

@@ -67,21 +67,24 @@ def neural_persistence(
     """
     if n_units < 2:
         return 0.0, 0.0
-    local, n = _numbered(src, dst)
+    (a, b), n = _numbered(src, dst)
     strength = np.abs(weight.astype(np.float64)) / w_max
     order = GradualOrder(strength) if len(strength) > GRADUAL_EDGES else descending(strength).edges
-    merges = find_merges(local[src], local[dst], order, np.arange(n), np.ones(n, dtype=np.int64))
+    merges = find_merges(a, b, order, np.arange(n), np.ones(n, dtype=np.int64))
     deaths = strength[order[merges.position]]
     total = float(((1 - deaths) ** p).sum()) + (n_units - 1 - len(deaths))
     return total ** (1 / p), (total / (n_units - 1)) ** (1 / p)
 
 
-def _numbered(*sides: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
-    """The units of some edges by their place among those units, as an array over all units; how many."""
-    there = np.zeros(1 + max((int(side.max(initial=-1)) for side in sides), default=-1), dtype=np.bool_)
+def _numbered(*sides: NDArray[np.integer]) -> tuple[list[NDArray[np.int64]], int]:
+    """The units at the ends of edges by their place among all units there; how many those are."""
+    low = min((int(side.min()) for side in sides if len(side)), default=0)
+    high = max((int(side.max()) for side in sides if len(side)), default=low - 1)
+    there = np.zeros(high + 1 - low, dtype=np.bool_)
     for side in sides:
-        there[side] = True
-    return np.cumsum(there) - 1, int(np.count_nonzero(there))
+        there[side - low] = True
+    numbers = np.cumsum(there) - 1
+    return [numbers[side - low] for side in sides], int(np.count_nonzero(there))
 
 
 # Motifs of one block as a bipartite graph: stars and butterflies.
@@ -105,7 +108,7 @@ def block_motifs(src: NDArray[np.integer], dst: NDArray[np.integer]) -> dict[str
         >>> block_motifs(np.array([0, 0, 1, 1]), np.array([2, 3, 2, 3]))
         {'diverging': 2, 'converging': 2, 'butterflies': 1}
     """
-    out_degree, in_degree = np.bincount(src), np.bincount(dst)
+    out_degree, in_degree = (np.bincount(_numbered(side)[0][0]) for side in (src, dst))
     return {
         "diverging": int((out_degree * (out_degree - 1) // 2).sum()),
         "converging": int((in_degree * (in_degree - 1) // 2).sum()),
@@ -163,9 +166,12 @@ def unit_strengths(
             np.asarray(columns["weight"], dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0
         )
         for side, units in (("out", columns["src"]), ("in", columns["dst"])):
-            degrees[f"{side}_degree"] += np.bincount(units, minlength=n)
-            sums[f"{side}_strength"] += np.bincount(units, weights=weight, minlength=n)
-            sums[f"{side}_abs"] += np.bincount(units, weights=np.abs(weight), minlength=n)
+            low = int(units.min(initial=n))
+            counts = np.bincount(units - low)
+            span = slice(low, low + len(counts))
+            degrees[f"{side}_degree"][span] += counts
+            sums[f"{side}_strength"][span] += np.bincount(units - low, weights=weight)
+            sums[f"{side}_abs"][span] += np.bincount(units - low, weights=np.abs(weight))
     total = sums["in_strength"] + sums["out_strength"]
     with_bias = total + (0.0 if bias is None else np.nan_to_num(bias))
     totals = {"strength": total, "strength_abs": sums["in_abs"] + sums["out_abs"]}

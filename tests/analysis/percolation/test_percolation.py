@@ -374,3 +374,13 @@ def test_orders_that_are_made_gradually_give_the_same_answers(monkeypatch, order
             assert one.edges[-1] == pytest.approx(other.edges[-1], rel=0.1)
         exact = ["block", "n_src", "n_dst", "n_edges", "predicted", "degree_threshold"]
         assert gradually.layers.select(exact).equals(whole.layers.select(exact))
+
+
+def test_thresholds_of_many_layers_and_of_few_are_the_same(monkeypatch):
+    rng = np.random.default_rng(1)
+    edges = read_edges(layered_net([rng.normal(size=shape) for shape in ((6, 9), (9, 5), (5, 8))]))
+    few = layered_threshold(edges), branching_threshold(edges, np.arange(28))
+    monkeypatch.setattr(predictions, "DENSE_SIDES", 0)
+    many = layered_threshold(edges), branching_threshold(edges, np.arange(28))
+    assert many == pytest.approx(few, rel=1e-9)
+    assert few[0] == pytest.approx(0.0908436, rel=1e-6)
