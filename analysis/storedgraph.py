@@ -88,6 +88,15 @@ class StoredEdges:
         for info, edges in self.reader.iter_pieces([block.id for block in blocks], columns=columns):
             yield by_id[info.id], edges
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether a model was given, in which weights of blocks in place are."""
+        return self.reader.files is not None
+
+    def side_sums(self, block: UnitBlock) -> pl.DataFrame:
+        """Return degrees and strengths of a block in place, without its weights."""
+        return self.reader.side_sums(block.id)
+
     def matrix(self, block: UnitBlock) -> Matrix:
         """Return the matrix of a block in place."""
         return self.reader.matrix(block.id)

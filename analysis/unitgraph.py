@@ -18,6 +18,8 @@ from emergraph.graphstore.arrays import IntArray
 from emergraph.graphstore.records import NEURON_LAYER_KINDS, EdgeKind, LayerKind, Role
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from emergraph.graphstore.inplace import Matrix
 
 EdgeColumns = Mapping[str, NDArray[Any]]
@@ -85,6 +87,15 @@ class EdgeSource(Protocol):
 @runtime_checkable
 class HasMatrices(Protocol):
     """A source of edges some of which stay in a model file."""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model file was given."""
+        ...
+
+    def side_sums(self, block: UnitBlock) -> "pl.DataFrame":
+        """Return degrees and strengths of a block in place, without its weights."""
+        ...
 
     def matrix(self, block: UnitBlock) -> "Matrix":
         """Return the matrix of a block in place."""
@@ -194,6 +205,21 @@ class UnitGraph:
         pieces = getattr(self.edges, "iter_pieces", self.edges.iter_edges)
         found: Iterator[tuple[UnitBlock, EdgeColumns]] = pieces(chosen, columns=columns)
         return found
+
+    def side_sums(self, block: UnitBlock) -> "pl.DataFrame":
+        """Return degrees and strengths of a block in place: columns unit, outgoing, degree, total, l1.
+
+        Raises:
+            UsageError: The block is not in place.
+        """
+        if not isinstance(self.edges, HasMatrices):
+            raise UsageError(f"block {block.id} is not in place")
+        return self.edges.side_sums(block)
+
+    def lacks_weights(self, blocks: Sequence[UnitBlock]) -> bool:
+        """Whether weights of some blocks stayed in a model file that was not given."""
+        left = any(block.in_place and block.n_edges for block in blocks)
+        return left and isinstance(self.edges, HasMatrices) and not self.edges.has_weights
 
     def matrix(self, block: UnitBlock) -> "Matrix":
         """Return the matrix of a block in place.

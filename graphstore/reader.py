@@ -220,6 +220,21 @@ class GraphReader:
         chosen = self._blocks if blocks is None else [self._block(block) for block in blocks]
         yield from self._edge_source.pieces(chosen, columns)
 
+    @property
+    def lacks_weights(self) -> bool:
+        """Whether weights stayed in a model file that was not given."""
+        return self.files is None and any(block.place is not None for block in self._blocks)
+
+    def side_sums(self, block: "BlockInfo | int") -> pl.DataFrame:
+        """Return degrees and strengths of the units of a block in place; this needs no model.
+
+        Returns:
+            Columns unit, outgoing, degree, total, l1 (of finite weights).
+        """
+        asked = "SELECT * EXCLUDE (block) FROM strengths WHERE block = ?"
+        with translated_errors(self.path):
+            return fetch_frame(self.connection, asked, [self._block(block).id])
+
     def matrix(self, block: "BlockInfo | int") -> "Matrix":
         """Return the matrix of a block in place, as a view of the model file.
 

@@ -191,7 +191,7 @@ def _run(at: "GraphAccess", options: TopologyOptions) -> "TopologyResult":
 
     bias = at.reader.units()["bias"].fill_null(float("nan")).to_numpy()
     result = topology(at.units(), bias=bias, options=options)
-    if options.spectra:
+    if options.spectra and not at.reader.lacks_weights:
         spectra, left_out = weight_spectra(at.reader)
         result = replace(result, spectra=spectra, notes=(*result.notes, *left_out))
     at.keep(notes=list(result.notes))

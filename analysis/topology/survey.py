@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.topology.weightededges import (
@@ -135,6 +136,21 @@ def _links(graph: UnitGraph, src: Ints, dst: Ints, strength: Floats) -> Weighted
     pairs, inverse = np.unique(code, return_inverse=True)
     sums = np.bincount(inverse, weights=strength, minlength=len(pairs)).astype(np.float64)
     return WeightedEdges(n_units=n, src=pairs // max(n, 1), dst=pairs % max(n, 1), weight=sums, n_left_out=0)
+
+
+def links_by_sums(graph: UnitGraph, blocks: Sequence[UnitBlock]) -> WeightedEdges:
+    """The edges between layers, from the sums of blocks whose weights are not at hand and other edges."""
+    parts = []
+    for block in blocks:
+        if graph.lacks_weights([block]):
+            out = graph.side_sums(block).filter(pl.col("outgoing") & (pl.col("degree") > 0))
+            target = np.full(out.height, graph.layer_of(block.layer).first_unit)
+            parts.append(_links(graph, out["unit"].to_numpy(), target, out["l1"].to_numpy()))
+        elif block.n_edges:
+            parts += [
+                _links(graph, piece.src, piece.dst, piece.weight) for piece in _one_block(graph, [block])
+            ]
+    return _joined(parts).joined()
 
 
 class _Pieces:

@@ -13,7 +13,7 @@ from emergraph.analysis.edgesets.gradual import GRADUAL_EDGES, GradualOrder
 from emergraph.analysis.edgesets.ordering import descending
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.topology.options import TopologyOptions
-from emergraph.analysis.topology.survey import survey_edges
+from emergraph.analysis.topology.survey import links_by_sums, survey_edges
 from emergraph.analysis.topology.weightededges import (
     Floats,
     WeightedEdges,
@@ -161,7 +161,16 @@ def unit_strengths(
     n = graph.n_units
     sums = {name: np.zeros(n) for name in ("in_strength", "out_strength", "in_abs", "out_abs")}
     degrees = {name: np.zeros(n, dtype=np.int64) for name in ("in_degree", "out_degree")}
-    for _, columns in graph.iter_pieces(chosen_blocks(graph, kinds), columns=("src", "dst", "weight")):
+    blocks = chosen_blocks(graph, kinds)
+    summed = [block for block in blocks if graph.lacks_weights([block])]
+    for block in summed:
+        for (outgoing,), own in graph.side_sums(block).group_by("outgoing"):
+            side, units = "out" if outgoing else "in", own["unit"].to_numpy()
+            degrees[f"{side}_degree"][units] += own["degree"].to_numpy()
+            sums[f"{side}_strength"][units] += own["total"].to_numpy()
+            sums[f"{side}_abs"][units] += own["l1"].to_numpy()
+    read = [block for block in blocks if not graph.lacks_weights([block])]
+    for _, columns in graph.iter_pieces(read, columns=("src", "dst", "weight")):
         weight = np.nan_to_num(
             np.asarray(columns["weight"], dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0
         )
@@ -252,6 +261,8 @@ def topology(
         LimitError: More edges than memory is meant for.
     """
     options = options or TopologyOptions()
+    if graph.lacks_weights(chosen_blocks(graph, options.kinds)):
+        return _of_sums(graph, bias, options)
     found_edges = survey_edges(graph, options.kinds, alpha=options.alpha, most=options.max_edges)
     pairs, strong, n_pairs = found_edges.pairs, found_edges.strong, found_edges.n_pairs
     left_out = found_edges.n_left_out
@@ -300,6 +311,33 @@ def topology(
         blocks=_blocks(graph, options),
         rich_club=rich_club(network),
         notes=tuple(notes),
+    )
+
+
+_WITHOUT_WEIGHTS = (
+    "degrees, strengths and links between layers only: all else needs the weights, which stayed in the model "
+    "file; add --model FILE"
+)
+
+
+def _of_sums(graph: UnitGraph, bias: Floats | None, options: TopologyOptions) -> TopologyResult:
+    """What can be said without weights that stayed in the model file: degrees, strengths, links of layers."""
+    units = unit_strengths(graph, kinds=options.kinds, bias=bias).with_columns(
+        community=pl.lit(None, pl.Int64),
+        coreness=pl.lit(None, pl.Int64),
+        pagerank=pl.lit(None, pl.Float64),
+        betweenness=pl.lit(None, pl.Float64),
+    )
+    links = links_by_sums(graph, chosen_blocks(graph, options.kinds))
+    return TopologyResult(
+        graph=graph.name,
+        options=options,
+        measures=_measure_frame([("units", graph.n_units, "graph")]),
+        units=units,
+        layers=_layers(graph, links, units),
+        blocks=pl.DataFrame(schema=_BLOCK_SCHEMA),
+        rich_club=rich_club(igraph.Graph()),
+        notes=(_WITHOUT_WEIGHTS,),
     )
 
 

@@ -141,3 +141,20 @@ def test_a_dry_run_of_emergence_says_what_would_be_read(stores, tmp_path):
     cells = sum(a * b for a, b in pairwise(SIZES))
     assert (theirs["edges"], theirs["rows"], theirs["in_file"]) == (n_edges, 0, cells)
     assert min(ours["memory"], theirs["memory"]) > 0
+
+
+def test_topology_without_the_model_has_degrees_and_strengths(files, stores):
+    model, folder = files
+    _, in_place = stores
+    words = ["topology", str(in_place), "--no-save", "--view", "units"]
+    whole = answer([*words, "--model", str(model)], folder)
+    sums = answer(words, folder)
+    assert any("add --model FILE" in note for note in sums["notes"])
+    for one, other in zip(whole["units"], sums["units"], strict=True):
+        assert (one["in_degree"], one["out_degree"]) == (other["in_degree"], other["out_degree"])
+        for name in ("in_strength", "out_strength", "in_abs", "out_abs", "strength_with_bias"):
+            assert one[name] == pytest.approx(other[name], abs=1e-9)
+        assert other["community"] is None
+    for one, other in zip(whole["layers"], sums["layers"], strict=True):
+        for name in ("sources", "targets", "pagerank", "strength_mean", "fluctuation"):
+            assert one[name] == pytest.approx(other[name], abs=1e-9)
