@@ -120,7 +120,7 @@ class GradualOrder(GradualSequence):
             self.make(self.n_made + 1)
         return self._n_groups < self.n_made
 
-    def shuffled_ties(self, n: int, rng: np.random.Generator) -> Order:
+    def shuffled_ties(self, n: int, rng: "np.random.Generator") -> Order:
         """Return the first edges, with ties in random order; see `KeyOrder.shuffled_ties`."""
         if n == 0 or not self.has_ties:
             return self[:n]
@@ -156,7 +156,7 @@ class GradualOrder(GradualSequence):
 class DrawnOrder(GradualSequence):
     """All orders of n edges equally likely."""
 
-    def __init__(self, n: int, rng: np.random.Generator, *, first: int = 0) -> None:
+    def __init__(self, n: int, rng: "np.random.Generator", *, first: int = 0) -> None:
         super().__init__(n, first=first)
         self._rng = rng
         self._seen = np.zeros(n, dtype=np.bool_)
@@ -189,8 +189,8 @@ class ShuffledOrder(GradualSequence):
         self,
         order: GradualOrder,
         starts: NDArray[np.int64],
-        ties: np.random.Generator,
-        rng: np.random.Generator,
+        ties: "np.random.Generator",
+        rng: "np.random.Generator",
     ) -> None:
         super().__init__(len(order))
         self._order, self._starts, self._ties = order, starts, ties
@@ -210,7 +210,7 @@ class ShuffledOrder(GradualSequence):
         return result
 
 
-def shuffled_groups(edges: Order, ends: Order, rng: np.random.Generator) -> Order:
+def shuffled_groups(edges: Order, ends: Order, rng: "np.random.Generator") -> Order:
     """Return edges with each group in random order.
 
     Args:

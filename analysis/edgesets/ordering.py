@@ -34,7 +34,7 @@ class KeyOrder:
         ranks[self.edges] = ends
         return ranks
 
-    def shuffled_ties(self, n: int, rng: np.random.Generator) -> Order:
+    def shuffled_ties(self, n: int, rng: "np.random.Generator") -> Order:
         """Return the first edges, with ties in random order.
 
         Args:
@@ -109,7 +109,7 @@ def positions_by_block(order: Order, block_of_edge: NDArray[np.integer]) -> Orde
     return np.argsort(block_of_edge[order], kind="stable")
 
 
-def shuffled_within_blocks(positions: Order, starts: NDArray[np.int64], rng: np.random.Generator) -> Order:
+def shuffled_within_blocks(positions: Order, starts: NDArray[np.int64], rng: "np.random.Generator") -> Order:
     """The order after the keys of each block were shuffled among its edges.
 
     Which block the edge at a position belongs to stays; which of its edges it is becomes random.

@@ -234,7 +234,7 @@ class _Within:
         return found
 
 
-def random_pairs(classes: ClassPairs, rng: np.random.Generator) -> ClassPairs:
+def random_pairs(classes: ClassPairs, rng: "np.random.Generator") -> ClassPairs:
     """As many random distinct pairs for each class, seen at the same places."""
     possible = classes.n_possible
     start = np.cumsum(possible) - possible  # a pair of a class is a number of its own
@@ -248,7 +248,7 @@ def random_pairs(classes: ClassPairs, rng: np.random.Generator) -> ClassPairs:
 
 
 def _drawn_from_all(
-    classes: ClassPairs, dense: NDArray[np.bool_], start: Counts, rng: np.random.Generator
+    classes: ClassPairs, dense: NDArray[np.bool_], start: Counts, rng: "np.random.Generator"
 ) -> Counts:
     """Draw where most pairs are wanted: all of them in random order, as many of the first as are."""
     chosen = np.unique(classes.of[dense])
@@ -264,7 +264,7 @@ def _drawn_from_all(
     return found
 
 
-def _drawn_until_distinct(possible: Counts, start: Counts, rng: np.random.Generator) -> Counts:
+def _drawn_until_distinct(possible: Counts, start: Counts, rng: "np.random.Generator") -> Counts:
     """Draw where at most half of the pairs are wanted; those that came before are drawn again.
 
     All values play the same part, so that all orders of distinct values are equally likely.
@@ -285,7 +285,7 @@ def _drawn_until_distinct(possible: Counts, start: Counts, rng: np.random.Genera
     return codes
 
 
-def shuffled_pairs(classes: ClassPairs, rng: np.random.Generator) -> ClassPairs:
+def shuffled_pairs(classes: ClassPairs, rng: "np.random.Generator") -> ClassPairs:
     """The same pairs, those of each class in random order."""
     places = np.argsort(classes.of, kind="stable")
     drawn = np.lexsort((rng.random(len(places)), classes.of))

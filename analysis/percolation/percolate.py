@@ -239,7 +239,7 @@ def _ordered(keys: NDArray[np.floating]) -> KeyOrder | GradualOrder:
     return GradualOrder(keys) if len(keys) > GRADUAL_EDGES else descending(keys)
 
 
-def _random(n: int, rng: np.random.Generator) -> Order | GradualSequence:
+def _random(n: int, rng: "np.random.Generator") -> Order | GradualSequence:
     return DrawnOrder(n, rng) if n > GRADUAL_EDGES else rng.permutation(n)
 
 
@@ -284,14 +284,14 @@ def _nulls(start: _Start, order: KeyOrder | GradualOrder, rngs: list[np.random.G
     edges = start.edges
     if isinstance(order, GradualOrder):
 
-        def shuffled(rng: np.random.Generator) -> Order | GradualSequence:
+        def shuffled(rng: "np.random.Generator") -> Order | GradualSequence:
             return ShuffledOrder(order, edges.starts, np.random.default_rng(_TIES), rng)
 
     else:
         whole = order.shuffled_ties(edges.n_edges, rngs[0])
         positions = positions_by_block(whole, edges.block_of_edge())
 
-        def shuffled(rng: np.random.Generator) -> Order | GradualSequence:
+        def shuffled(rng: "np.random.Generator") -> Order | GradualSequence:
             return shuffled_within_blocks(positions, edges.starts, rng)
 
     return [
@@ -333,7 +333,7 @@ def _orders_alone(
     edges: PercolationEdges,
     keys: NDArray[np.floating] | None,
     order: KeyOrder | GradualOrder | None,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> Iterator[KeyOrder | GradualSequence]:
     """The order of the edges of each block by themselves."""
     spans = list(pairwise(edges.starts.tolist()))
@@ -354,7 +354,7 @@ def _orders_alone(
 
 
 def _blocks_alone(
-    edges: PercolationEdges, orders: Iterator[KeyOrder | GradualSequence], rng: np.random.Generator
+    edges: PercolationEdges, orders: Iterator[KeyOrder | GradualSequence], rng: "np.random.Generator"
 ) -> pl.DataFrame:
     """Threshold of each block as a bipartite graph by itself, beside its predictions."""
     local = np.zeros(edges.graph.n_units, dtype=np.int64)

@@ -1,15 +1,19 @@
 """What-ifs as rows of a store: the result table `pruning_levels`."""
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from emergraph.analysis.pruning.analysis import LEVELS, PRUNE, SENSITIVITY
-from emergraph.analysis.pruning.sensitivity import SensitivityResult
-from emergraph.analysis.pruning.whatif import PruningResult
 from emergraph.graphstore.store import StoreFile
+
+if TYPE_CHECKING:
+    from emergraph.analysis.pruning.sensitivity import SensitivityResult
+    from emergraph.analysis.pruning.whatif import PruningResult
 
 
 def save_pruning(
-    store: StoreFile, graph: int, result: PruningResult, *, duration: float | None = None, **about: object
+    store: StoreFile, graph: int, result: "PruningResult", *, duration: float | None = None, **about: object
 ) -> int:
     """Write a table of what-ifs to a store; return the id of the run.
 
@@ -30,7 +34,7 @@ def save_pruning(
     )
 
 
-def save_sensitivity(store: StoreFile, graph: int, result: SensitivityResult, **about: object) -> int:
+def save_sensitivity(store: StoreFile, graph: int, result: "SensitivityResult", **about: object) -> int:
     """Write a table of sensitivities to a store; return the id of the run.
 
     Args:

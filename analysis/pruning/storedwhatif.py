@@ -28,13 +28,6 @@ from emergraph.analysis.pruning.options import (
     PruningUnit,
 )
 from emergraph.analysis.pruning.removal import Removal
-from emergraph.analysis.pruning.sensitivity import (
-    SensitivityResult,
-    check_sensitivity,
-    layer_sweeps,
-    sensitivity_frame,
-    shown_measure,
-)
 from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, item_scores, prune_graph
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.analysis.unitgraph import UnitGraph
@@ -49,6 +42,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.pruning.gradients import ModuleData, Scorer
     from emergraph.analysis.pruning.modelruns import PrunableModel
+    from emergraph.analysis.pruning.sensitivity import SensitivityResult
 
 
 # What-ifs in SQL: a predicate over edges or units says what to remove.
@@ -325,7 +319,7 @@ def sensitivity_stored(
     trace: str | int | None = None,
     files: "ModelFiles | None" = None,
     gradients: "ModuleData | None" = None,
-) -> SensitivityResult:
+) -> "SensitivityResult":
     """Prune each layer of a stored graph alone, in thought; see `sensitivity`.
 
     Args:
@@ -338,6 +332,14 @@ def sensitivity_stored(
     Raises:
         UsageError: The criterion does not rank the items of a layer, or its trace is missing.
     """
+    from emergraph.analysis.pruning.sensitivity import (
+        SensitivityResult,
+        check_sensitivity,
+        layer_sweeps,
+        sensitivity_frame,
+        shown_measure,
+    )
+
     check_sensitivity(options)
     choice = ActivityChoice(trace=trace)
     graph = read_unit_graph(reader)

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from scipy import sparse
-from tracedmodel import Array, Feeds, Runner
+from tracedmodel import Array, Feeds, Runner, remembering
 from zoomodels.spec import Built
 
 from emergraph.exporters.counting import CountingSink
@@ -25,10 +25,8 @@ from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing import tracer
 from emergraph.exporters.tracing.bodies import body_runner
-from emergraph.exporters.tracing.context import TraceContext
 from emergraph.exporters.tracing.prepare import FileParameter, traced_model
 from emergraph.exporters.tracing.tracer import trace
-from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.records import (
     Block,
@@ -160,7 +158,7 @@ def traced_module(built: Built, folder: Path) -> ZooTrace:
     bodies = body_runner(run.flat, source, limits=limits, seed=0)
     with (
         folder_of(run.flat, source, limits) as folded,
-        mock.patch.object(tracer, "TraceContext", _remembering(labels, contexts)),
+        mock.patch.object(tracer, "TraceContext", remembering(labels, contexts)),
     ):
         model = traced_model(run, parameter, folder=folded, run_body=bodies, parameters=captured.used)
         summary = trace(model, sink)
@@ -183,24 +181,6 @@ def traced_module(built: Built, folder: Path) -> ZooTrace:
         {draft.id: draft.n_outputs for draft in drafts if draft.n_outputs is not None},
         {draft.id: draft.roots for draft in drafts},
     )
-
-
-def _remembering(labels: dict[str, NDArray[np.int64]], contexts: list[TraceContext]) -> type[TraceContext]:
-    """A context that keeps the labels of every tensor, and itself (the first is the model's)."""
-
-    class Remembering(dict[str, Value]):
-        def __setitem__(self, name: str, value: Value) -> None:
-            if value.labels is not None:
-                labels[name] = value.labels
-            super().__setitem__(name, value)
-
-    class RememberingContext(TraceContext):
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-            self.values = Remembering(self.values)
-            contexts.append(self)
-
-    return RememberingContext
 
 
 def _runnable(

@@ -96,7 +96,7 @@ def trace_model(model: onnx.ModelProto, feeds: Mapping[str, Array] | None = None
     sink = EdgeSink()
     before = flat.SerializeToString(deterministic=True)
     labels: dict[str, NDArray[np.int64]] = {}
-    with folder, mock.patch.object(tracer, "TraceContext", _remembering(labels)):
+    with folder, mock.patch.object(tracer, "TraceContext", remembering(labels)):
         summary = tracer.trace(traced, sink)
     assert flat.SerializeToString(deterministic=True) == before, "tracing changed the model"
     check_graph(sink, {name: p.array() for name, p in parameters.items()}, len(flat.graph.node))
@@ -113,7 +113,11 @@ def _is_small(array: Array) -> bool:
     return array.size <= 4096 or array.dtype.kind in "iub"
 
 
-def _remembering(labels: dict[str, NDArray[np.int64]]) -> type[TraceContext]:
+def remembering(
+    labels: dict[str, NDArray[np.int64]], contexts: list[TraceContext] | None = None
+) -> type[TraceContext]:
+    """A context that keeps the labels of every tensor, and itself (the first is the model's)."""
+
     class Remembering(dict[str, Value]):
         def __setitem__(self, name: str, value: Value) -> None:
             if value.labels is not None:
@@ -124,6 +128,8 @@ def _remembering(labels: dict[str, NDArray[np.int64]]) -> type[TraceContext]:
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
             self.values = Remembering(self.values)
+            if contexts is not None:
+                contexts.append(self)
 
     return RememberingContext
 
