@@ -26,6 +26,7 @@ BUILT_IN: Mapping[str, str] = {
     "percolate": "percolation.analysis:PERCOLATE",
     "concepts": "percolation.analysis:CONCEPTS",
     "transition": "percolation.analysis:TRANSITION",
+    "paths": "routes.analysis:PATHS",
     "topology": "topology.analysis:TOPOLOGY",
     "information": "information.analysis:INFORMATION",
     "skills fit": "skills.analysis:FIT",

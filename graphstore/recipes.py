@@ -19,6 +19,7 @@ _ORDER = (
         "strongest-edges",
         "hubs",
         "unused-inputs",
+        "reachable-outputs",
         "dead-units",
         "balance",
     ),

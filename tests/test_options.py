@@ -32,6 +32,7 @@ from emergraph.analysis.percolation.options import (
     PercolationOptions,
 )
 from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions, RunOptions
+from emergraph.analysis.routes.options import PathOptions
 from emergraph.analysis.skills.options import (
     FitOptions,
     ModelParameters,
@@ -51,7 +52,7 @@ CLASSES = (
     *(PruningOptions, ActivityChoice, RunOptions, Keeping),
     *(RuleOptions, ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
     *(SnapshotOptions, TrajectoryOptions),
-    *(ModelRunOptions, InfluenceOptions, CircuitOptions),
+    *(PathOptions, ModelRunOptions, InfluenceOptions, CircuitOptions),
     *(ModelOptions, ParallelOptions, TargetOptions, InputOptions, InputWords),
     *(FitOptions, ModelParameters, PredictionOptions, SimulationOptions),
     *(PairColumns, ConceptOptions, LogColumns, CollapseOptions, TableForm),

@@ -7,11 +7,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.influence.knockouts import Bench, picked_units
+from emergraph.analysis.influence.knockouts import Bench
 from emergraph.analysis.influence.masked import MaskedModel
 from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
 from emergraph.analysis.influence.target import Change
 from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.pickedunits import picked_units
 from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.analysis.statistics.intervals import jackknife
 from emergraph.errors import UsageError
@@ -86,7 +87,7 @@ def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions)
         UsageError: An option does not fit the model, or nothing changes when all candidates are replaced.
         InvalidInputError: The file is not the graph's model, or the inputs do not fit it.
     """
-    picked = None if asked.units is None else picked_units(at.path, at.id, asked.units)
+    picked = None if asked.units is None else picked_units(at.path, at.id, asked.units, option="--units")
     single = InfluenceOptions(
         target=asked.target, baseline=asked.baseline, samples=asked.samples, seed=asked.seed
     )
@@ -232,13 +233,27 @@ class _Behaviour:
 
 def _edges(at: "GraphAccess", units: list[int]) -> pl.DataFrame:
     """Edges of the graph between some units."""
-    rows = at.store.connection.execute(
-        "SELECT src, dst, kind, weight FROM edges WHERE graph = ? AND list_contains(?, src) "
-        "AND list_contains(?, dst) ORDER BY ALL",
-        [at.reader.id, units, units],
-    ).fetchall()
+    graph = at.units()
+    inside = np.zeros(graph.n_units, bool)
+    inside[units] = True
+    reached = {graph.layers[k].id for k in np.unique(graph.unit_layer[units])} if units else set()
+    blocks = [block for block in graph.blocks if block.n_edges and block.layer in reached]
     schema = {"src": pl.Int64, "dst": pl.Int64, "kind": pl.String, "weight": pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    frames = [pl.DataFrame(schema=schema)]
+    for block, edges in graph.iter_edges(blocks, columns=("src", "dst", "weight")):
+        both = inside[edges["src"]] & inside[edges["dst"]]
+        frames.append(
+            pl.DataFrame(
+                {
+                    "src": edges["src"][both].astype(np.int64),
+                    "dst": edges["dst"][both].astype(np.int64),
+                    "kind": [str(block.kind)] * int(both.sum()),
+                    "weight": pl.Series(edges["weight"][both].astype(np.float64)).fill_nan(None),
+                },
+                schema=schema,
+            )
+        )
+    return pl.concat(frames).sort("src", "dst", "kind")
 
 
 def _starts(sizes: list[int]) -> list[int]:

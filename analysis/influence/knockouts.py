@@ -18,6 +18,7 @@ from emergraph.analysis.influence.target import Behaviour, Change, Target, is_di
 from emergraph.analysis.modelruns.files import model_of
 from emergraph.analysis.modelruns.samples import LabelledSamples
 from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.pickedunits import picked_units
 from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.assembly import assemble
@@ -33,8 +34,6 @@ from emergraph.exporters.traces.record import recordable
 from emergraph.exporters.traces.running import activation_codes
 from emergraph.exporters.traces.targets import Target as Layer
 from emergraph.exporters.traces.targets import targets_of
-from emergraph.graphstore.query import run_query
-from emergraph.graphstore.sql import compose
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,7 +124,7 @@ def measure_influence(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceO
         InvalidInputError: The file is not the graph's model, or the inputs do not fit it.
     """
     asked.check()
-    picked = None if asked.units is None else picked_units(at.path, at.id, asked.units)
+    picked = None if asked.units is None else picked_units(at.path, at.id, asked.units, option="--units")
     reader = at.reader
     done = _done(at, run, asked) if asked.resume else {}
     with ModelProcess(RunLimits()) as process:
@@ -149,29 +148,6 @@ def measure_influence(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceO
         layer_names={one.layer: one.name for one in bench.layers},
         first_units={one.layer: one.first_unit for one in bench.layers},
     )
-
-
-def picked_units(store: "Path", graph: int, predicate: str) -> set[int]:
-    """The units that a predicate picks.
-
-    Raises:
-        UsageError: It is wrong, or picks none.
-    """
-    query = compose(
-        "SELECT unit FROM (SELECT u.id AS unit, l.name AS layer, l.kind AS layer_kind, l.op AS layer_op, "
-        "l.depth, u.position, u.role, u.neuron, u.bias, u.scale, u.shift, u.activation, a.mean, a.mean_abs, "
-        "a.rms, a.std, a.min, a.max, a.share_positive FROM units AS u "
-        "JOIN layers AS l ON l.graph = u.graph AND l.id = u.layer "
-        "LEFT JOIN activations AS a ON a.unit = u.id "
-        "AND a.trace = (SELECT max(id) FROM traces WHERE graph = {graph}) WHERE u.graph = {graph}) "
-        "WHERE ({predicate}\n)",
-        graph=graph,
-        predicate=predicate,
-    )
-    found = {int(unit) for unit in run_query(store, query).frame["unit"].to_list()}
-    if not found:
-        raise UsageError(f"--units {predicate}: no unit is like that")
-    return found
 
 
 def _done(

@@ -14,6 +14,7 @@ COMMANDS = {
     "(arXiv 2408.12578).",
     "transition": "Fit the transition of each training run, and the exponent with which it moves with "
     "|E||K|.",
+    "paths": "Find which units reach which: along how many paths, by which ones, and where they can be cut.",
     "topology": "Measure a graph as a network, and the spectra of its weights.",
     "convert": "Write a graph as GraphML, Parquet or an edge list.",
     "landscape": "Measure how rugged the loss landscape is around a model's own weights; no labels needed.",

@@ -87,6 +87,7 @@ RUNS = {
         f"{ON_MODEL} --samples 6 --units \"layer = 'hidden2'\"",
         f"{ON_MODEL} --target {OUTPUT}:1 --baseline resample --share 0.5 --samples 5 {TWO}",
     ],
+    "paths": ["", "--from 'position < 3' --to \"layer = 'head'\" --strongest 2 --kinds weight"],
     "influence": [
         f"{ON_MODEL} --samples 4 --units 'position < 3'",
         f"{ON_MODEL} --target {OUTPUT}:1 --baseline resample --seed 3 --samples 5 {HEADS}",

@@ -1,0 +1,46 @@
+"""What is shown of paths."""
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from emergraph.analysis.view import View
+
+if TYPE_CHECKING:
+    from emergraph.analysis.routes.routes import PathsResult
+
+MOST_NAMED = 8
+
+
+def paths_view(result: "PathsResult") -> View:
+    """The paths that were named, one per row, and what reaches what."""
+
+    def named(unit: int) -> str:
+        return f"{result.layer_of[unit]}:{result.position_of[unit]}"
+
+    rows = [
+        {
+            "path": path,
+            "rank": rank,
+            "strength": group["strength"][0],
+            "units": " > ".join(map(named, group["unit"])),
+        }
+        for (path, rank), group in result.paths.group_by("path", "rank", maintain_order=True)
+    ]
+    facts: dict[str, object] = {
+        "graph": result.graph,
+        "starts": f"{result.n_starts}, {result.reaching} of them reach an end",
+        "ends": f"{result.n_ends}, {result.reached} of them are reached",
+        "pairs with a path": result.n_pairs,
+    }
+    if result.cut is not None:
+        few = ", ".join(named(unit) for unit in result.cut[:MOST_NAMED])
+        more = ", ..." if len(result.cut) > MOST_NAMED else ""
+        facts["smallest cut"] = f"{len(result.cut)} units: {few}{more}" if result.cut else "0 units: no path"
+    listed = result.pairs.height
+    notes = [] if result.no_cut is None else [f"no smallest cut: {result.no_cut}"]
+    if listed < result.n_pairs:
+        notes.append(f"the first {listed} of {result.n_pairs} pairs are kept")
+    schema = {"path": pl.String, "rank": pl.Int64, "strength": pl.Float64, "units": pl.String}
+    frame = pl.DataFrame(rows, schema=schema).fill_nan(None)
+    return View(rows=frame, facts=facts, document=result.to_dict(), notes=notes)

@@ -1,0 +1,140 @@
+"""Paths against enumeration and networkx on random nets; what no path reaches against perturbed inputs."""
+
+import itertools
+
+import networkx as nx
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from nets import Net
+
+import emergraph
+from emergraph.analysis.routes import routes
+from emergraph.analysis.routes.options import PathOptions
+from emergraph.errors import LimitError, UsageError
+
+
+def random_net(seed, sizes=(4, 5, 4, 3), density=0.4):
+    """Layers of sparse weights, and the same as a networkx graph of (layer, position)."""
+    rng = np.random.default_rng(seed)
+    net, graph = Net(), nx.DiGraph()
+    h = net.input("n", sizes[0])
+    for layer, (a, b) in enumerate(itertools.pairwise(sizes)):
+        w = (rng.standard_normal((a, b)) * (rng.random((a, b)) < density)).astype(np.float32)
+        h = net.op("Tanh", net.op("MatMul", h, net.value(w), name=f"layer{layer + 1}"))
+        graph.add_nodes_from((layer + k, p) for k, n in ((0, a), (1, b)) for p in range(n))
+        graph.add_weighted_edges_from(
+            ((layer, i), (layer + 1, j), abs(float(w[i, j]))) for i, j in zip(*np.nonzero(w), strict=True)
+        )
+    net.output(h)
+    return net, graph
+
+
+def stored(net, folder):
+    model = folder / "net.onnx"
+    onnx.save(net.model(), model)
+    return emergraph.export(model, folder / "net.duckdb"), model
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_paths_are_those_of_an_enumeration(seed, tmp_path):
+    sizes = (4, 5, 4, 3)
+    net, graph = random_net(seed, sizes)
+    handle, _ = stored(net, tmp_path)
+    result = handle.analyse("paths", PathOptions(k=4))
+    starts, ends = [(0, p) for p in range(sizes[0])], [(3, p) for p in range(sizes[3])]
+    offset = np.cumsum([0, *sizes])
+    every = {(s, e): list(nx.all_simple_paths(graph, s, e)) for s in starts for e in ends}
+    expected = {(s[1], offset[3] + e[1]): len(found) for (s, e), found in every.items() if found}
+    assert {(s, e): n for s, e, n in result.pairs.iter_rows()} == expected
+    assert result.n_pairs == len(expected)
+    paths = [path for found in every.values() for path in found]
+    strengths = sorted(
+        (float(np.prod([graph.edges[a, b]["weight"] for a, b in itertools.pairwise(p)])) for p in paths),
+        reverse=True,
+    )
+    found = result.paths.filter(path="strongest")
+    own = [group["strength"][0] for _, group in found.group_by("rank", maintain_order=True)]
+    np.testing.assert_allclose(own, strengths[:4], rtol=1e-5)
+    for _, group in found.group_by("rank", maintain_order=True):
+        assert len(group) == 4
+    split = nx.DiGraph()
+    for node in graph:
+        split.add_edge((node, 0), (node, 1), capacity=1 if 0 < node[0] < 3 else 99)
+    split.add_edges_from((((a, 1), (b, 0)) for a, b in graph.edges), capacity=99)
+    split.add_edges_from((("s", (s, 0)) for s in starts), capacity=99)
+    split.add_edges_from((((e, 1), "t") for e in ends), capacity=99)
+    assert len(result.cut) == nx.maximum_flow_value(split, "s", "t")
+    place = {int(offset[layer]) + p: (layer, p) for layer, n in enumerate(sizes) for p in range(n)}
+    graph.remove_nodes_from([place[unit] for unit in result.cut])
+    assert not any(nx.has_path(graph, s, e) for s in starts for e in ends if s in graph and e in graph)
+
+
+def test_a_skip_is_the_shortest_path(tmp_path):
+    net = Net()
+    x = net.input("n", 2)
+    one = net.op("Relu", net.op("MatMul", x, net.value(np.full((2, 2), 2, np.float32)), name="one"))
+    two = net.op("MatMul", one, net.value(np.full((2, 2), 2, np.float32)), name="two")
+    net.output(
+        net.op(
+            "MatMul", net.op("Concat", two, x, axis=1), net.value(np.ones((4, 1), np.float32)), name="head"
+        )
+    )
+    handle, _ = stored(net, tmp_path)
+    result = handle.analyse("paths", PathOptions(k=1))
+    by_path = {path: len(group) for (path,), group in result.paths.group_by("path")}
+    assert by_path == {"shortest": 2, "strongest": 4}
+    assert result.no_cut == "an edge leads from a start to an end, with no unit between"
+
+
+def test_where_paths_begin_and_end(tmp_path):
+    net, graph = random_net(1)
+    handle, _ = stored(net, tmp_path)
+    result = handle.analyse(
+        "paths", PathOptions(start="layer = 'layer1' AND position = 0", end="layer = 'layer2'")
+    )
+    assert {row[1] - 9 for row in result.pairs.iter_rows()} == {p for _, p in graph.successors((1, 0))}
+    assert set(result.pairs["start"]) <= {4}
+    with pytest.raises(UsageError, match="--from layer = 'no': no unit is like that"):
+        handle.analyse("paths", PathOptions(start="layer = 'no'"))
+    with pytest.raises(UsageError, match="may lead back"):
+        handle.analyse("paths", PathOptions(kinds=("recurrent",)))
+
+
+def test_limits(tmp_path, monkeypatch):
+    net, graph = random_net(0)
+    handle, _ = stored(net, tmp_path)
+    whole = handle.analyse("paths", PathOptions())
+    from_inputs = set().union(*({(0, p)} | nx.descendants(graph, (0, p)) for p in range(4)))
+    to_outputs = set().union(*({(3, p)} | nx.ancestors(graph, (3, p)) for p in range(3)))
+    count = sum(a in from_inputs and b in to_outputs for a, b in graph.edges)
+    monkeypatch.setattr(routes, "MOST_CUT_EDGES", count)
+    assert handle.analyse("paths", PathOptions()).cut == whole.cut
+    monkeypatch.setattr(routes, "MOST_CUT_EDGES", count - 1)
+    assert "a cut is looked for among up to" in handle.analyse("paths", PathOptions()).no_cut
+    monkeypatch.setattr(routes, "MOST_PAIRS", whole.n_pairs - 1)
+    assert handle.analyse("paths", PathOptions()).pairs.height == whole.n_pairs - 1
+    monkeypatch.setattr(routes, "MOST_EDGES", 1)
+    with pytest.raises(LimitError, match="name fewer units with --from and --to"):
+        handle.analyse("paths", PathOptions())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_no_path_reaches_is_not_moved_by_any_perturbation(seed, tmp_path):
+    net, _ = random_net(seed, sizes=(6, 5, 5, 6), density=0.25)
+    handle, model = stored(net, tmp_path)
+    result = handle.analyse("paths", PathOptions())
+    reached = {(s, e - 16) for s, e, _ in result.pairs.iter_rows()}
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(seed)
+    name = session.get_inputs()[0].name
+    base = rng.standard_normal((100, 6)).astype(np.float32)
+    (clean,) = session.run(None, {name: base})
+    for start in range(6):
+        moved = base.copy()
+        moved[:, start] += rng.standard_normal(100).astype(np.float32) * 10
+        (found,) = session.run(None, {name: moved})
+        for end in range(6):
+            if (start, end) not in reached:
+                np.testing.assert_array_equal(found[:, end], clean[:, end])
