@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -67,31 +67,48 @@ def prunable(subject: Subject, given: Given, end: float) -> Iterator[AuditFindin
         limits=given.limits,
         root=given.root if str(subject.model) == subject.path else None,
     )
-    table = read_edge_table(network.graph)
-    trials: dict[PruningUnit, _Trial] = {}
+    search = _Search(subject, network, read_edge_table(network.graph), files, end)
+    for id_, unit in (("PRUNABLE-WEIGHTS", PruningUnit.PARAMETER), ("PRUNABLE-UNITS", PruningUnit.UNIT)):
+        yield from search.tried(id_, partial(search.headline, id_, unit))
+    yield from search.tried("FRAGILE-LAYERS", search.fragile)
 
-    def tried(id_: str, make: Callable[[], AuditFinding | None]) -> Iterator[AuditFinding]:
-        if time.monotonic() > end:
-            subject.notes.append(f"{id_} was not tried: the budget was spent")
+
+@dataclass(eq=False)
+class _Search:
+    """What is tried, until the time is over."""
+
+    subject: Subject
+    network: Network
+    table: EdgeTable
+    files: ModelFiles
+    end: float
+    trials: "dict[PruningUnit, _Trial]" = field(default_factory=dict)
+
+    def tried(self, id_: str, make: Callable[[], AuditFinding | None]) -> Iterator[AuditFinding]:
+        """Yield what is made, if there is time, with a note where there is not."""
+        if time.monotonic() > self.end:
+            self.subject.notes.append(f"{id_} was not tried: the budget was spent")
             return
         try:
             found = make()
         except (UsageError, InvalidInputError) as error:
-            subject.notes.append(f"{id_} was not tried: {error}")
+            self.subject.notes.append(f"{id_} was not tried: {error}")
             return
         if found is not None:
-            yield found if subject.given else found.only_suspected()
+            yield found if self.subject.given else found.only_suspected()
 
-    def headline(id_: str, unit: PruningUnit) -> AuditFinding | None:
-        trials[unit] = _Trial(network, table, files, unit)
-        reaches = [trials[unit].reach(scope, end) for scope in SCOPES]
-        return _headline(id_, trials[unit], [reach for reach in reaches if reach is not None])
+    def headline(self, id_: str, unit: PruningUnit) -> AuditFinding | None:
+        """How far weights or units go, in the better scope."""
+        trial = self.trials[unit] = _Trial(self.network, self.table, self.files, unit)
+        reaches = [reach for scope in SCOPES if (reach := trial.reach(scope, self.end)) is not None]
+        if len(reaches) < len(SCOPES):
+            self.subject.notes.append(f"{id_} was not tried in every scope: the budget was spent")
+        return _headline(id_, trial, reaches)
 
-    for id_, unit in (("PRUNABLE-WEIGHTS", PruningUnit.PARAMETER), ("PRUNABLE-UNITS", PruningUnit.UNIT)):
-        yield from tried(id_, partial(headline, id_, unit))
-    weights = trials.get(PruningUnit.PARAMETER)
-    if weights is not None:
-        yield from tried("FRAGILE-LAYERS", lambda: _fragile(weights, end))
+    def fragile(self) -> AuditFinding | None:
+        """The layers whose own pruning changes the outputs most."""
+        trial = self.trials.get(PruningUnit.PARAMETER)
+        return None if trial is None else _fragile(trial, self.end)
 
 
 def _samples(subject: Subject) -> dict[str, Array]:
