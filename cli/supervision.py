@@ -254,7 +254,10 @@ def _buffer() -> int:
     import fcntl
 
     descriptor = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, _NOISE_BYTES)
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]  # which holds for files in memory, too
+    os.ftruncate(
+        descriptor, _NOISE_BYTES if largest == resource.RLIM_INFINITY else min(_NOISE_BYTES, largest)
+    )
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return descriptor
 

@@ -55,6 +55,13 @@ def test_a_process_that_ends_by_itself_is_one_line_and_a_code(store, what, code,
     assert words in ran.stderr
 
 
+@pytest.mark.parametrize("blocks", [0, 4, 1024, 1025])  # what libraries write is kept in 1024 KiB of memory
+def test_a_limit_on_the_size_of_files_is_for_files_alone(store, blocks):
+    ran = emergraph("ls", store, "--format", "csv", before=f"ulimit -f {blocks};")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout
+
+
 def test_what_libraries_write_is_shown_with_debug_alone(store):
     noise = "os.write(2, b'[W:onnxruntime] noise' + bytes([10])); warnings.warn('odd'); print('data')"
     ran = probe(store, noise)
