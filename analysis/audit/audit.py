@@ -3,13 +3,13 @@
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.audit.dead import dead
 from emergraph.analysis.audit.finding import AuditFinding
-from emergraph.analysis.audit.identity import Identity, identity_of
+from emergraph.analysis.audit.identity import Identity, identity_of, same_networks
 from emergraph.analysis.audit.kinds import SUPERSEDED, About, Grade, Section, kind_of
 from emergraph.analysis.audit.numbers import numbers
 from emergraph.analysis.audit.prunable import prunable
@@ -97,7 +97,7 @@ STEPS: dict[Section, Step] = {
 """What is looked at, in this order, after the file itself was checked."""
 
 
-def audit_model(
+def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyword
     model: str | Path,
     given: Given | None = None,
     *,
@@ -105,6 +105,7 @@ def audit_model(
     only: Collection[Section] = tuple(Section),
     baseline: frozenset[str] = frozenset(),
     reference: str | Path | None = None,
+    store: Path | None = None,
     write: Path | None = None,
     also_tested: bool = False,
 ) -> AuditResult:
@@ -117,6 +118,7 @@ def audit_model(
         only: Sections that are looked at, besides the file itself.
         baseline: Fingerprints of findings that are accepted.
         reference: The model that this one was made from, such as the float one of a quantized one.
+        store: Where graphs are looked for that have the same weights.
         write: Where to write a model without what is proved to be dispensable.
         also_tested: Leave out, too, what was silent on all inputs given.
 
@@ -139,6 +141,8 @@ def audit_model(
         else:
             run_subject(subject, given, seconds=SHARE_OF_RUNS * seconds)
             identity = identity_of(subject)
+            if store is not None and identity is not None and subject.network is not None:
+                identity = replace(identity, same_as=same_networks(subject.network, store))
             for section, step in STEPS.items():
                 if section not in only:
                     left_out[str(section)] = "not asked for"

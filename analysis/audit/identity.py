@@ -2,14 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from emergraph.analysis.audit.network import Network
 from emergraph.analysis.audit.subject import OnnxSubject, Subject
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
 from emergraph.exporters.operations import CONVOLUTIONS, DENSE, Kind, kind_of
 from emergraph.exporters.runtime.flat_model import FlatInput
 from emergraph.exporters.runtime.sizes import declared_text
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.store import open_store
 
 _LICENCE_KEYS = ("license", "licence", "spdx", "license_name")
 
@@ -40,10 +46,38 @@ class Identity:
     """As the file's metadata says; empty where it says nothing."""
     metadata: Mapping[str, str]
     guess: Guess | None
+    same_as: Mapping[str, float] = field(default_factory=dict)
+    """Graphs of a store that have weights of this network, by name: which share of its weights."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+def same_networks(network: Network, store: Path) -> dict[str, float]:
+    """Return which graphs of a store hold tensors of weights of a network, bit by bit: the most first.
+
+    Raises:
+        InvalidInputError: There is no such file.
+        StoreError: It is no store.
+    """
+    own = _weights(network.reader)
+    total = sum(own.values())
+    found: dict[str, float] = {}
+    with open_store(store) as opened:
+        for name, graph in opened.graphs().select("name", "id").iter_rows():
+            there = _weights(opened.graph(int(graph)))
+            shared = sum(n for digest, n in own.items() if digest in there)
+            if shared:
+                found[str(name)] = shared / total
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+
+def _weights(reader: GraphReader) -> dict[str, int]:
+    """Parameters of each tensor of weights, by the digest of its values and its shape."""
+    tensors = reader.tensors().filter(pl.col("role") == "weight").drop_nulls("sha256")
+    rows = tensors.select("sha256", "n_params").iter_rows()
+    return {str(digest): int(n) for digest, n in rows}
 
 
 def identity_of(subject: Subject) -> Identity | None:

@@ -210,7 +210,7 @@ _REDUNDANT: tuple[_Row, ...] = (
         "Fold them into the weights: --write SMALLER.onnx does so.",
     ),
     (
-        *("LOW-RANK", _INFO, _TESTED, _NETWORK),
+        *("LOW-RANK", _INFO, _SUSPECTED, _NETWORK),
         "A weight matrix has so low a rank that two factors are smaller.",
         "Replace the layer by two, and measure what that does to the outputs.",
     ),

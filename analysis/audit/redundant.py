@@ -104,7 +104,7 @@ def low_ranks(subject: Subject) -> Iterator[AuditFinding]:
                 tensors=[tensor],
                 units={held.layer.name: list(range(held.layer.n_units))},
                 evidence={"rank": rank, "full": full, "energy": ENERGY, "saved": saved},
-            ).only_suspected()
+            )
 
 
 def rank_at(matrix: NDArray[np.float64]) -> int | None:

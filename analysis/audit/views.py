@@ -6,9 +6,10 @@ from collections import Counter
 import polars as pl
 
 from emergraph.analysis.audit.audit import AuditResult
-from emergraph.analysis.audit.words import bytes_text, count
+from emergraph.analysis.audit.words import bytes_text, count, share
 from emergraph.analysis.view import View
 from emergraph.exporters.onnxfile import Severity
+from emergraph.exporters.runtime.quoting import quoted
 
 _SHOWN = 10
 _WIDTH = 110
@@ -91,6 +92,10 @@ def audit_facts(result: AuditResult) -> dict[str, object]:
         facts["file"] = f"{identity.name}, {identity.format}, {bytes_text(identity.bytes)}{likely}"
         if identity.producer:
             facts["producer"] = identity.producer
+        if identity.same_as:
+            facts["same weights"] = ", ".join(
+                f"{share(part, 1)} in graph {quoted(name)}" for name, part in identity.same_as.items()
+            )
         facts["licence"] = identity.licence or "the file names none"
     if (size := result.size) is not None:
         parts = [] if size.parameters is None else [f"{size.parameters:,} parameters"]

@@ -57,6 +57,11 @@ class Auditing:
         ),
         FileRole.MODEL,
     ] = None
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Name the graphs of this store that have the same weights."),
+        FileRole.READS,
+    ] = None
     baseline: Annotated[
         Path | None,
         typer.Option(metavar="FILE.json", help="Leave out the findings of this audit, which are accepted."),
@@ -128,6 +133,7 @@ def audit(  # noqa: PLR0913 - a parameter for each group of options
         seconds=parse_seconds(how.budget),
         baseline=accepted,
         reference=how.reference,
+        store=how.store,
         write=how.write,
         also_tested=how.also is not None,
     )

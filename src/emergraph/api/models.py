@@ -131,7 +131,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         return Graph(Path(store), opened.graph(summary.graph).id, export_summary=summary)
 
 
-def audit(
+def audit(  # noqa: PLR0913 - the options of one call, all but one by keyword
     model: str | Path,
     *,
     inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
@@ -139,6 +139,10 @@ def audit(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     seconds: float = 60.0,
     baseline: "AuditResult | None" = None,
+    reference: str | Path | None = None,
+    store: str | Path | None = None,
+    write: str | Path | None = None,
+    also_tested: bool = False,
     root: str | Path | None = None,
     limits: "RunLimits | None" = None,
 ) -> "AuditResult":
@@ -153,11 +157,16 @@ def audit(
         input_shapes: Shapes of random inputs.
         seconds: Budget. What is begun is finished; `left_out` names the rest.
         baseline: An audit whose findings are accepted.
+        reference: The model that this one was made from, such as the float one of a quantized one.
+        store: Where graphs are looked for that have the same weights.
+        write: Where to write a model without what is proved to be dispensable.
+        also_tested: Leave out, too, units that were silent on all inputs given.
         root: Folder inside which files of the model may be symbolic links.
         limits: Limits of the process that runs the model.
 
     Raises:
         InvalidInputError: There is no such file.
+        UsageError: No smaller model can be written, or it does not agree with the original.
         LimitError: A limit of time or memory was hit.
 
     Example:
@@ -176,7 +185,16 @@ def audit(
     )
     accepted = frozenset[str]() if baseline is None else baseline.fingerprints
     with one_command():
-        return audit_model(model, given, seconds=seconds, baseline=accepted)
+        return audit_model(
+            model,
+            given,
+            seconds=seconds,
+            baseline=accepted,
+            reference=reference,
+            store=None if store is None else Path(store),
+            write=None if write is None else Path(write),
+            also_tested=also_tested,
+        )
 
 
 def landscape(
