@@ -99,6 +99,7 @@ def main() -> None:
     options.add_argument("--weights", type=float, default=1.1e9)
     options.add_argument("--zeros", type=float, default=0.0)
     options.add_argument("--folder", type=Path, default=None)
+    options.add_argument("--analyses", action="store_true", help="Also percolate, topology and prune.")
     given = options.parse_args()
     n_layers = max(2, round(given.weights / WIDTH**2))
     needed = int(2.2 * n_layers * WIDTH**2) + (1 << 30)
@@ -110,14 +111,14 @@ def main() -> None:
                 f"{needed / 1e9:.1f} GB are needed in {place.parent}, {free / 1e9:.1f} GB are free"
             )
         index = make_model(place, n_layers, given.zeros)
-        _run(place, index, n_layers)
+        _run(place, index, n_layers, analyses=given.analyses)
     finally:
         shutil.rmtree(place)
 
 
-def _run(place: Path, index: Path, n_layers: int) -> None:
+def _run(place: Path, index: Path, n_layers: int, *, analyses: bool) -> None:
     store, units = place / "net.duckdb", (n_layers + 1) * WIDTH
-    export = ["export", str(index), str(store), "--wire", "sequential", "-q"]
+    export = ["export", str(index), str(store), "--wire", "sequential", "--edges", "in-place", "-q"]
     activity = place / "activity.npz"
     rng = np.random.default_rng(1)
     np.savez(activity, **{f"layers.{k:03}": rng.random((4, WIDTH), np.float32) for k in range(n_layers)})
@@ -139,6 +140,8 @@ def _run(place: Path, index: Path, n_layers: int) -> None:
         ],
         "sql, one block": ["sql", str(store), QUESTION, *from_file],
     }
+    for name, more in (("percolate", []), ("topology", ["--no-spectra"]), ("prune", [])) if analyses else ():
+        commands[name] = [name, str(store), *from_file, "--no-save", *more]
     print(f"{n_layers} layers of {WIDTH} units, {n_layers * WIDTH**2 / 1e9:.2f} G weights, {units} units")
     print(f"{'bare mask @ vectors':24} {bare_pass(index):8.1f} CPU s")
     for name, words in commands.items():

@@ -68,22 +68,22 @@ def neural_persistence(
     if n_units < 2:
         return 0.0, 0.0
     (a, b), n = _numbered(src, dst)
-    strength = np.abs(weight.astype(np.float64)) / w_max
-    order = GradualOrder(strength) if len(strength) > GRADUAL_EDGES else descending(strength).edges
+    size = np.abs(weight)
+    order = GradualOrder(size) if len(size) > GRADUAL_EDGES else descending(size).edges
     merges = find_merges(a, b, order, np.arange(n), np.ones(n, dtype=np.int64))
-    deaths = strength[order[merges.position]]
+    deaths = size[order[merges.position]].astype(np.float64) / w_max
     total = float(((1 - deaths) ** p).sum()) + (n_units - 1 - len(deaths))
     return total ** (1 / p), (total / (n_units - 1)) ** (1 / p)
 
 
-def _numbered(*sides: NDArray[np.integer]) -> tuple[list[NDArray[np.int64]], int]:
+def _numbered(*sides: NDArray[np.integer]) -> tuple[list[NDArray[np.int32]], int]:
     """The units at the ends of edges by their place among all units there; how many those are."""
     low = min((int(side.min()) for side in sides if len(side)), default=0)
     high = max((int(side.max()) for side in sides if len(side)), default=low - 1)
     there = np.zeros(high + 1 - low, dtype=np.bool_)
     for side in sides:
         there[side - low] = True
-    numbers = np.cumsum(there) - 1
+    numbers = (np.cumsum(there) - 1).astype(np.int32)
     return [numbers[side - low] for side in sides], int(np.count_nonzero(there))
 
 
