@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
 from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
-from emergraph.analysis.view import View
+from emergraph.analysis.view import View, first_and_last
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
@@ -79,9 +79,15 @@ def shown(found: "ModelInformation", run: int | None = None) -> View:
     }
     if run is not None:
         facts["run"] = run
+    frame = result.frame()
+    short = first_and_last(frame.select("block", "emergence", "low", "high", "ideal", "at_ceiling"))
+    most = frame.head(len(result.blocks)).sort("emergence", descending=True, nulls_last=True)
     return View(
-        rows=result.frame(),
+        finding=f"Blocks tell {result.mean:.3g} bits more about sequences than about tokens, on average; "
+        f"block {most['block'][0]} the most ({most['emergence'][0]:.3g} bits).",
+        rows=frame,
         columns=_COLUMNS,
+        brief=[short],
         facts=facts,
         document={"model": found.source, "sha256": found.sha256, **result.to_dict()},
         notes=list(result.notes),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
 from emergraph.analysis.skills.options import FitOptions, SimulationOptions
-from emergraph.analysis.view import View
+from emergraph.analysis.view import BRIEF_ROWS, View, evenly
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.optionforms import TableForm
 
@@ -87,9 +87,17 @@ def fit_view(found: "SkillFit", source: str = "", run: int | None = None) -> Vie
     }
     if run is not None:
         facts["run"] = run
+    families = found.comparison()
+    best = families["family"][0]
+    by_us = best == "multilinear"
+    finding = f"Calibrated on skill 1, the model of skills predicts skills 2 to {len(found.shares)} " + (
+        "better than all other curves." if by_us else f"worse than {best}, which has the smallest error."
+    )
     return View(
+        finding=finding,
         rows=found.emergence,
-        details=found.comparison(),
+        details=families,
+        brief=[found.emergence.head(BRIEF_ROWS), families],
         facts=facts,
         document=found.to_dict(),
         notes=found.notes,
@@ -113,7 +121,15 @@ def simulation_view(found: "Simulation", seconds: float | None = None, run: int 
         facts["seconds"] = round(seconds, 2)
     if run is not None:
         facts["run"] = run
-    return View(rows=found.curves, facts=facts, document=found.to_dict())
+    learned = sum(value > found.options.target / 2 for value in last["strength"])
+    return View(
+        finding=f"{learned} of {found.options.n_skills} skills are past half of their strength after "
+        f"{found.options.steps:,} steps; fit the curves with: emergraph skills fit FILE.",
+        rows=found.curves,
+        brief=[evenly(found.curves)],
+        facts=facts,
+        document=found.to_dict(),
+    )
 
 
 FIT = Analysis(

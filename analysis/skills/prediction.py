@@ -25,7 +25,7 @@ from emergraph.analysis.skills.shots import (
     data_from_loss,
     parameter_strength,
 )
-from emergraph.analysis.view import View
+from emergraph.analysis.view import BRIEF_ROWS, View, evenly
 
 # Scaling laws of the solvable model, with prefactors: loss against time, data, parameters and compute.
 
@@ -312,4 +312,9 @@ def prediction_view(found: Prediction) -> View:
     wide = None
     if found.curves.height:
         wide = found.curves.pivot(on="skill", index=["axis", "x", "reading"], values="strength")
-    return View(rows=found.skills, details=wide, facts=facts, document=found.to_dict())
+    exponents = ", ".join(f"{law.axis} to the power {law.exponent:.3g}" for law in found.laws)
+    finding = f"The loss falls with {exponents}." if exponents else "The skills and when they emerge:"
+    brief = [found.skills.head(BRIEF_ROWS)] + ([] if wide is None else [evenly(wide)])
+    return View(
+        finding=finding, rows=found.skills, details=wide, brief=brief, facts=facts, document=found.to_dict()
+    )

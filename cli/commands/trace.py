@@ -100,7 +100,11 @@ def _view(summary: "TraceSummary") -> View:
         from emergraph.exporters.runtime.sizes import open_shapes_note
 
         notes.append(open_shapes_note(summary.open_shapes))
-    return View(facts=facts, document=summary.to_dict(), notes=notes)
+    finding = (
+        f"What {summary.n_units:,} units of {summary.n_layers} layers do on {summary.n_samples} samples "
+        f"is in the store, as trace '{summary.name}'."
+    )
+    return View(finding=finding, facts=facts, document=summary.to_dict(), notes=notes)
 
 
 def _named(layers: list[str]) -> str:
