@@ -185,22 +185,60 @@ def _fill(
     found: dict[str, Floats], where: tuple[slice, slice], values: NDArray[np.generic], codes: Codes
 ) -> None:
     """The statistics of one block, (before, positions, after)."""
-    block = _floats(values, codes)
-    # smaller types are faster to compare
-    plain = codes == Codes() and values.dtype == np.float32
-    compared = values.view(np.float32) if plain else block
+    numbers = None
+    if codes == Codes() and values.dtype == np.float32 and values.shape[1] <= MOST_IN_SINGLE:
+        numbers = _in_single(values.view(np.float32))
+    for name, rows in (numbers or _in_double(_floats(values, codes))).items():
+        found[name][where] = rows
+
+
+MOST_IN_SINGLE = 1 << 16
+"""Positions whose sums keep enough digits in float32, the type of most tensors."""
+
+
+def _in_single(block: NDArray[np.float32]) -> dict[str, NDArray[np.floating]] | None:
+    """The statistics of a block without a copy as float64; None where numbers are too large or not finite.
+
+    Only the mean is summed in float64. The spread is that of what is left when it is taken off, so that no
+    digits are lost where it is large.
+    """
     n = block.shape[1]
-    low = compared.min(axis=1)
-    found["min"][where], found["max"][where] = low, compared.max(axis=1)
-    found["share_positive"][where] = _sum((compared > 0).astype(np.float64)) / n
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = block.mean(axis=1, dtype=np.float64)
+        left = block - mean.astype(np.float32)[:, None, :]
+        np.square(left, out=left)
+        variance = _sum(left).astype(np.float64) / n
+        sizes = _sum(np.abs(block)).astype(np.float64) / n if block.min() < 0 else mean
+    if not (np.isfinite(mean).all() and np.isfinite(variance).all() and np.isfinite(sizes).all()):
+        return None
+    return {
+        "mean": mean,
+        "mean_abs": sizes,
+        "variance": variance,
+        "min": block.min(axis=1),
+        "max": block.max(axis=1),
+        "share_positive": _sum((block > 0).astype(np.float32)).astype(np.float64) / n,
+    }
+
+
+def _in_double(block: Floats) -> dict[str, NDArray[np.floating]]:
+    """The statistics of a block, which is used up."""
+    n = block.shape[1]
+    low = block.min(axis=1)
+    found: dict[str, NDArray[np.floating]] = {
+        "min": low,
+        "max": block.max(axis=1),
+        "share_positive": _sum((block > 0).astype(np.float64)) / n,
+    }
     with np.errstate(invalid="ignore", over="ignore"):
         mean = _sum(block) / n
-        found["mean"][where] = mean
+        found["mean"] = mean
         # what is never negative, as after a Relu, is its own absolute value
-        found["mean_abs"][where] = mean if low.size and low.min() >= 0 else _sum(np.abs(block)) / n
+        found["mean_abs"] = mean if low.size and low.min() >= 0 else _sum(np.abs(block)) / n
         block -= mean[:, None, :]
         np.square(block, out=block)
-        found["variance"][where] = _sum(block) / n
+        found["variance"] = _sum(block) / n
+    return found
 
 
 def _sum(block: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -225,6 +225,24 @@ def test_pooling_in_blocks_gives_what_one_block_gives(block, monkeypatch):
         np.testing.assert_array_equal(found.max, largest)
 
 
+@pytest.mark.parametrize("most", [10, 60])
+def test_single_precision_keeps_what_double_does(most, monkeypatch):
+    """Of 11 and 60 positions in float32: of more than `most` the sums are float64."""
+    monkeypatch.setattr(pooling, "MOST_IN_SINGLE", most)
+    rng = np.random.default_rng(2)
+    for mean, count in ((0, 11), (1e4, 60)):
+        values = (rng.standard_normal((3, 4, count)) + mean).astype(np.float32)
+        found, exact = pooled(values, (1,), SampleAxis(0), 3), values.astype(np.float64)
+        np.testing.assert_allclose(found.mean, exact.mean(2), rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(found.mean_abs, np.abs(exact).mean(2), rtol=1e-6)
+        np.testing.assert_allclose(found.variance, exact.var(2), rtol=1e-5)
+        np.testing.assert_array_equal(found.share_positive, (exact > 0).mean(2))
+    large = np.full((1, 1, 4), 3e38, np.float32)
+    assert pooled(large, (1,), SampleAxis(0), 1).mean.item() == pytest.approx(3e38, rel=1e-6)
+    large[0, 0, 1] = np.inf
+    assert pooled(large, (1,), SampleAxis(0), 1).mean.item() == np.inf
+
+
 def test_codes_are_pooled_as_what_they_stand_for():
     """Half of the codes lie below the zero point: their mean is small, their mean absolute value is not."""
     codes = np.array([[[118, 138], [128, 130]]], np.uint8)
