@@ -2,7 +2,7 @@
 
 Trains two-layer networks on multitask sparse parity, predicts when each skill emerges from the first one
 alone, and asks whether path-count emergence and percolation change when skills emerge. Writes
-`studies/results/skills/` and `docs/skills-study.md`; `--page-only` writes the page alone. Finished seeds lie
+`studies/results/skills/` and `docs/skills-study.md`; `--page-only` trains nothing. Finished seeds lie
 in the user's cache, so that a second run goes on where the first stopped.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import polars as pl
-from skillsmodel.experiment import change_test, emergence_steps, run_seed
+from skillsmodel.experiment import change_effect, emergence_steps, run_seed
 from skillsmodel.page import write_page
 
 from emergraph.analysis.skills.fit import FitOptions, SkillCurves, fit_skills
@@ -49,7 +49,9 @@ MEASURES = ("log10_active", "log10_any", "log10_abs", "percolation")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tiny network, nothing kept")
-    parser.add_argument("--page-only", action="store_true", help="write the page from the tables")
+    parser.add_argument(
+        "--page-only", action="store_true", help="fit again, and write the page, from what was trained"
+    )
     parser.add_argument("--jobs", type=int, default=-1, help="stop after so many new seeds")
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -66,6 +68,8 @@ def main() -> int:
         RESULTS.mkdir(parents=True, exist_ok=True)
         if not run(FULL, SEEDS, RESULTS, CACHE, say, jobs):
             return 0
+    else:
+        analyse(FULL, SEEDS, RESULTS)
     write_page(RESULTS, PAGE)
     return 0
 
@@ -93,12 +97,19 @@ def run(options: SimulationOptions, seeds: int, results: Path, cache: Path, say,
             measured.with_columns(cpu_seconds=pl.lit(time.process_time() - began)).write_parquet(tables[1])
         curves.append(pl.read_parquet(tables[0]))
         snapshots.append(pl.read_parquet(tables[1]))
-    table, measured = pl.concat(curves), pl.concat(snapshots)
-    table.write_parquet(results / "curves.parquet")
-    measured.write_parquet(results / "snapshots.parquet")
+    pl.concat(curves).write_parquet(results / "curves.parquet")
+    pl.concat(snapshots).write_parquet(results / "snapshots.parquet")
+    analyse(options, seeds, results)
+    say("done")
+    return True
+
+
+def analyse(options: SimulationOptions, seeds: int, results: Path) -> None:
+    """Write `found.json` from the curves and snapshots."""
+    table, measured = (pl.read_parquet(results / f"{name}.parquet") for name in ("curves", "snapshots"))
     fit = fit_skills(SkillCurves.from_frame(table), FitOptions(target=options.target))
     emergence = emergence_steps(table, options.target)
-    tests = [change_test(measured, emergence, name, draws=2000, seed=0) for name in MEASURES]
+    changes = [change_effect(measured, emergence, name, draws=2000, seed=0) for name in MEASURES]
     found = {
         "options": options.to_dict(),
         "seeds": seeds,
@@ -106,14 +117,12 @@ def run(options: SimulationOptions, seeds: int, results: Path, cache: Path, say,
         "families": fit.comparison().to_dicts(),
         "parameters": list(fit.families[0].parameters),
         "emergence_steps": {str(run): steps for run, steps in emergence.items()},
-        "tests": tests,
+        "changes": changes,
         "cpu_seconds": round(
             measured.group_by("run").agg(pl.col("cpu_seconds").first())["cpu_seconds"].sum()
         ),
     }
     (results / "found.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    say("done")
-    return True
 
 
 if __name__ == "__main__":

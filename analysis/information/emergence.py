@@ -67,7 +67,7 @@ class BlockInformation:
     @property
     def interval(self) -> tuple[float, float]:
         """Of the emergence, 95 %, over random halves of the sequences."""
-        return spread(self.emergence, self.deviations)
+        return spread(self.emergence, self.deviations, within=(-self.micro_ceiling, self.macro.ceiling))
 
     @property
     def flag(self) -> str:

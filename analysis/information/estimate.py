@@ -43,14 +43,14 @@ class MutualInformation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Interval of 95 % over halves, capped at the ceiling; NaN without repeats, and at the ceiling.
+        """Interval of 95 % over halves, within 0 and the ceiling; NaN without repeats, and at the ceiling.
 
-        A capped estimate says what the data cannot exceed, and nothing of how near it is known.
+        A corrected estimate may be below 0; the truth is not. A capped estimate says what the data cannot
+        exceed, and nothing of how near it is known.
         """
         if self.at_ceiling:
             return float("nan"), float("nan")
-        low, high = spread(self.raw, self.deviations)
-        return min(low, self.ceiling), min(high, self.ceiling)
+        return spread(self.raw, self.deviations, within=(0.0, self.ceiling))
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values."""
@@ -69,8 +69,11 @@ class MutualInformation:
         }
 
 
-def spread(value: float, deviations: Floats) -> tuple[float, float]:
+def spread(value: float, deviations: Floats, *, within: tuple[float, float]) -> tuple[float, float]:
     """Return Student's interval around a value whose error resampled values show; NaN for none.
+
+    What lies outside of the possible range is cut off, as the truth is not there; nothing is left of an
+    interval that lies outside.
 
     Percentiles of a hundred deviations are their third largest and smallest, and cover 92 %.
     """
@@ -78,4 +81,5 @@ def spread(value: float, deviations: Floats) -> tuple[float, float]:
     if finite.size < 2:
         return float("nan"), float("nan")
     reach = student_reach(finite.size, 0.95) * float(finite.std(ddof=1))
-    return value - reach, value + reach
+    low, high = max(value - reach, within[0]), min(value + reach, within[1])
+    return (low, high) if low <= high else (float("nan"), float("nan"))

@@ -334,7 +334,7 @@ def measure(
         >>> rng = np.random.default_rng(1)
         >>> x = rng.standard_normal((4000, 2))
         >>> found = measure(x, rng.standard_normal((4000, 2)))
-        >>> found.interval[0] < 0 < found.interval[1]
+        >>> found.interval[0] == 0 < found.interval[1] < 0.01
         True
     """
     options, inputs = options or EstimatorOptions(), inputs or Inputs()

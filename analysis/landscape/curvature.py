@@ -297,9 +297,7 @@ def curvature(
         extremes=extremes,
         trace=hutchinson_trace(product, n, probes=probes, seed=seed, level=options.level),
         trace_pp=hutch_pp_trace(product, n, products=probes, seed=seed, level=options.level),
-        density=spectral_density(
-            product, n, probes=max(probes // 3, 2), steps=30, seed=seed, level=options.level
-        ),
+        density=spectral_density(product, n, probes=max(probes // 3, 2), steps=30, seed=seed),
         worst_case=worst(np.ones(n), options.rho),
         adaptive=worst(perturbation_scale(base, evaluator.layout, Norm.ELEMENT), options.adaptive_rho),
         keskar=keskar_sharpness(loss, slope, base),

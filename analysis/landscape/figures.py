@@ -149,7 +149,8 @@ SELECT x, y, loss FROM landscape_points WHERE run = {run} AND kind = 'plane' AND
 
 def draw_walks(frames: Frames) -> alt.LayerChart:
     """Autocorrelation of the loss along random walks, against that of a bowl."""
-    from emergraph.analysis.landscape.autocorrelation import autocorrelation
+    from emergraph.analysis.landscape.autocorrelation import WIDENED, autocorrelation
+    from emergraph.analysis.statistics.intervals import Support, left_out_ends
 
     walks = frames["walks"].sort("number", "x")
     values = walks["loss"].fill_null(np.nan).to_numpy().reshape(walks["number"].n_unique(), -1)
@@ -159,16 +160,20 @@ def draw_walks(frames: Frames) -> alt.LayerChart:
     left_out = np.array(
         [autocorrelation(np.delete(values, i, axis=0), max_lag=int(lags[-1])) for i in range(len(values))]
     )
-    n = len(values)
-    error = np.sqrt((n - 1) / n * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
+    ends = np.array(
+        [
+            left_out_ends(float(at), each, support=Support.CORRELATION, widen=WIDENED)
+            for at, each in zip(rho, left_out.T, strict=True)
+        ]
+    )
     a = float(frames["null"]["a"][0])
     names = ["observed", "quadratic bowl"]
     frame = pl.DataFrame(
         {
             "lag": np.tile(lags, 2),
             "rho": np.concatenate([rho, a ** (2.0 * lags)]),
-            "low": np.concatenate([rho - 1.96 * error, a ** (2.0 * lags)]),
-            "high": np.concatenate([rho + 1.96 * error, a ** (2.0 * lags)]),
+            "low": np.concatenate([ends[:, 0], a ** (2.0 * lags)]),
+            "high": np.concatenate([ends[:, 1], a ** (2.0 * lags)]),
             "series": np.repeat(names, lags.size),
         }
     )
@@ -183,9 +188,9 @@ WALKS = Figure(
     command=COMMAND,
     definition=(
         "Correlation between the loss at one step of a random walk around the model's weights and at a "
-        "later step (Weinberger 1990, eq. 3), over all walks; band: 1.96 jackknife standard errors, "
-        "leaving out one walk at a time. Dashed: the exact curve of a quadratic bowl for the same walk. "
-        "Below it: more rugged than a bowl."
+        "later step (Weinberger 1990, eq. 3), over all walks; band: at each lag the conservative interval of "
+        "95 % from leaving out one walk at a time. Dashed: the exact curve of a quadratic bowl for the same "
+        "walk. Below it: more rugged than a bowl."
     ),
     queries=(
         Query(

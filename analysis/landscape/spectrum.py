@@ -58,7 +58,7 @@ class SpectralDensity:
     weights: NDArray[np.float64]
     """(probes, steps) non-negative, each row sums to 1."""
     mean: Estimate
-    """Mean eigenvalue (trace / n) over probes."""
+    """Mean eigenvalue (trace / n) over probes; the interval is that of the trace."""
     negative_mass: Estimate
     """Share of eigenvalues below minus the tolerance, 0 .. 1, mean over probes. Few steps do not tell
     small eigenvalues of either sign apart: the mean is biased and has a spread (`sd`), but no interval."""
@@ -319,12 +319,13 @@ def hutch_pp_trace(
     return student(rest, widen=WIDENED, seed=seed, level=level)
 
 
-def _without_interval(found: Estimate) -> Estimate:
-    return replace(found, low=float("nan"), high=float("nan"), method=Method.NONE)
+def _without_interval(values: Vector, seed: int) -> Estimate:
+    """Mean and spread over probes."""
+    return replace(student(values, seed=seed), low=float("nan"), high=float("nan"), method=Method.NONE)
 
 
 def spectral_density(
-    product: Product, n: int, *, probes: int = 5, steps: int = 50, seed: int = 0, level: float = 0.95
+    product: Product, n: int, *, probes: int = 5, steps: int = 50, seed: int = 0
 ) -> SpectralDensity:
     """Density of the eigenvalues by stochastic Lanczos quadrature.
 
@@ -334,7 +335,6 @@ def spectral_density(
         probes: Random starting vectors.
         steps: Lanczos steps per probe; moments up to 2 steps - 1 are exact per probe.
         seed: Of the vectors.
-        level: Coverage of the intervals.
 
     Returns:
         Nodes and weights per probe; rows of exhausted Krylov spaces are filled up with weight 0.
@@ -352,8 +352,8 @@ def spectral_density(
     return SpectralDensity(
         nodes=nodes,
         weights=weights,
-        mean=student((nodes * weights).sum(axis=1), seed=seed, level=level),
-        negative_mass=_without_interval(student((weights * (nodes < -tolerance)).sum(axis=1), seed=seed)),
+        mean=_without_interval((nodes * weights).sum(axis=1), seed),
+        negative_mass=_without_interval((weights * (nodes < -tolerance)).sum(axis=1), seed),
         tolerance=tolerance,
         seed=seed,
     )

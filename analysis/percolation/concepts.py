@@ -188,8 +188,8 @@ class ConceptResult:
     giant_properties: int
     thresholds: pl.DataFrame
     """One row per series: series, threshold (pairs at the susceptibility peak, mean over draws), low, high
-    (percentiles 2.5 and 97.5), relative (threshold over M_c), observations, time (where the observed order
-    reaches it), n_draws."""
+    (Student's 95 % interval of that mean), relative (threshold over M_c), observations, time (where the
+    observed order reaches it), n_draws."""
     curve: pl.DataFrame
     """One row per number of pairs: pairs, observations, time, relative (pairs over M_c), connected and
     inferable (shares of the possible and of the unseen pairs), giant_entities, giant_properties (shares),

@@ -151,8 +151,8 @@ def student(
     sd = float(finite.std(ddof=1)) if n > 1 else float("nan")
     low = high = float("nan")
     method = Method.NONE
-    if n > 1 and np.ptp(finite) <= ROUNDING * np.abs(finite).max():
-        low, high, method = _all_equal(mean, n, level, support)
+    if n > 1 and all_equal(finite):
+        low, high, method = _ends_of_equal(mean, n, level, support)
     elif n > 1:
         method = Method.CONSERVATIVE if widen > 1 else Method.STUDENT
         low, high = around(mean, widen * student_reach(n, level) * sd / float(np.sqrt(n)), support)
@@ -170,7 +170,17 @@ def student(
     )
 
 
-def _all_equal(mean: float, n: int, level: float, support: Support) -> tuple[float, float, Method]:
+def all_equal(values: Floats) -> bool:
+    """Whether replicates differ by rounding only: they have no spread, and say nothing of the next.
+
+    Example:
+        >>> all_equal(np.array([0.1 + 0.2, 0.3])), all_equal(np.array([0.3, 0.30001]))
+        (True, False)
+    """
+    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
+
+
+def _ends_of_equal(mean: float, n: int, level: float, support: Support) -> tuple[float, float, Method]:
     """What n replicates at one end of a limited range exclude: `P(all at the end) <= (mean share)^n`."""
     scale = support.value
     ends = [abs(mean - end) <= ROUNDING for end in (scale.low, scale.high)]

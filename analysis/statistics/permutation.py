@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.statistics.estimate import Estimate
-from emergraph.analysis.statistics.intervals import Support, jackknife
+from emergraph.analysis.statistics.intervals import Support, all_equal, jackknife
 from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
@@ -254,15 +254,15 @@ def sign_flip_p(values: Floats, *, seed: int = 0) -> float:
 
 
 def student_p(values: Floats) -> float:
-    """Two-sided p value of mean 0 by Student's t test; 0 or 1 for equal values.
+    """Two-sided p value of mean 0 by Student's t test; that of sign flips for equal values, which have no t.
 
     Example:
         >>> round(student_p(np.array([1.0, 2.0, 3.0])), 4)
         0.0742
     """
+    if all_equal(values):
+        return sign_flip_p(values)
     sd = float(values.std(ddof=1))
-    if sd == 0:
-        return float(values.mean() == 0)
     from scipy.special import stdtr
 
     return float(2 * stdtr(len(values) - 1, -abs(values.mean()) / sd * np.sqrt(len(values))))

@@ -15,12 +15,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.statistics.intervals import student
+from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.analysis.statistics.permutation import holm, partial_spearman, sign_flip_p, student_p
 
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
+RHO = "Spearman's rho"
 CLAIMS = {
     "falls": "E falls during training",
     "pruning_lowers": "pruning lowers E",
@@ -86,7 +87,7 @@ def training_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> 
                 ("predicts_beyond_time", ("epoch", "share_active")),
             ):
                 values = _per_seed(joined, lambda f: _change_rho(f, interior, given))  # noqa: B023
-                yield effect(claim, values, "test accuracy in the epoch that follows", "Spearman's rho")
+                yield effect(claim, values, "test accuracy in the epoch that follows", RHO)
             largest = _per_seed(
                 dense,
                 lambda f: 0.01 - float(f[interior][-1] / max(float(f[interior].max()), 1.0)),  # noqa: B023
@@ -133,9 +134,7 @@ def initialisation_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFram
                     lambda f: partial_spearman(f[interior].to_numpy(), f["final"].to_numpy()),  # noqa: B023
                 )
                 label = f"{rule} {threshold:g}"
-                yield Effect(
-                    "initialisation", name, str(form), label, interior, detail, "Spearman's rho", values
-                )
+                yield Effect("initialisation", name, str(form), label, interior, detail, RHO, values)
 
 
 def judged(effects: list[Effect]) -> pl.DataFrame:
@@ -154,14 +153,14 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
             "n": len(values),
         }
         if len(values) >= 3:
-            over = student(values)
-            # seeds that are all equal have no interval; their one value decides (NaN would pass for large)
+            over = student(values, support=Support.CORRELATION if effect.unit == RHO else Support.REAL)
+            # seeds that are all equal have no interval, and the p value of their signs
             known = isfinite(over.low)
             row |= {
                 "mean": over.mean,
-                "low": over.low if known else over.mean,
-                "high": over.high if known else over.mean,
-                "d": over.mean / over.sd if known else None,
+                "low": over.low if known else None,
+                "high": over.high if known else None,
+                "d": over.mean / over.sd if known and over.sd > 0 else None,
                 "p": student_p(values),
                 "p_flip": sign_flip_p(values),
             }
@@ -173,9 +172,9 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
     ]
     sure = pl.col("p_holm") < LEVEL
     return pl.concat(parts).with_columns(
-        pl.when(sure & (pl.col("low") > 0))
+        pl.when(sure & (pl.coalesce("low", "mean") > 0))
         .then(pl.lit("confirmed"))
-        .when(sure & (pl.col("high") < 0))
+        .when(sure & (pl.coalesce("high", "mean") < 0))
         .then(pl.lit("refuted"))
         .otherwise(pl.lit("undecided"))
         .alias("verdict")

@@ -235,11 +235,12 @@ Effect: {unit}, mean over seeds [95 % interval], d = mean / deviation over seeds
 
 def _cell(row: Mapping[str, object]) -> str:
     mean, low, high, d, p = (row.get(k) for k in ("mean", "low", "high", "d", "p_holm"))
-    if not all(isinstance(v, float) for v in (mean, low, high)):
+    if not isinstance(mean, float):
         return f"{row['verdict']} (constant in {row['n']} seeds or fewer than 3 with a figure)"
     size = "-" if d is None else f"{d:.1f}"
     chance = "-" if not isinstance(p, float) else ("<0.0001" if p < 1e-4 else f"{p:.4f}")
-    return f"**{row['verdict']}** {mean:.3f} [{low:.3f}, {high:.3f}], d {size}, p {chance}"
+    ends = f" [{low:.3f}, {high:.3f}]" if isinstance(low, float) else " in every seed"
+    return f"**{row['verdict']}** {mean:.3f}{ends}, d {size}, p {chance}"
 
 
 def _initialisations(tables: Tables) -> str:

@@ -6,8 +6,6 @@ from pathlib import Path
 import polars as pl
 from markdown import markdown
 
-from emergraph.analysis.statistics.permutation import holm
-
 TEMPLATE = Path(__file__).with_name("page.md")
 
 
@@ -16,8 +14,7 @@ def write_page(results: Path, page: Path) -> None:
     found = json.loads((results / "found.json").read_text(encoding="utf-8"))
     snapshots = pl.read_parquet(results / "snapshots.parquet")
     draw_figure(pl.read_parquet(results / "curves.parquet"), found, page.with_name("skills-study.svg"))
-    options, tests = found["options"], pl.DataFrame(found["tests"])
-    tests = tests.with_columns(pl.Series("p (Holm)", holm(tests["p"].to_list())))
+    options, changes = found["options"], pl.DataFrame(found["changes"])
     per_run = [
         {"seed": int(run)} | {f"skill {k}": step for k, step in enumerate(steps, start=1)}
         for run, steps in found["emergence_steps"].items()
@@ -51,8 +48,8 @@ def write_page(results: Path, page: Path) -> None:
                 pl.DataFrame(per_run, infer_schema_length=None),
                 dict.fromkeys(("skill 1", "skill 2", "skill 3", "skill 4", "skill 5"), ".0f"),
             ),
-            tests=markdown(tests, {"p": ".3f", "p (Holm)": ".3f"}),
-            test_sentence=_test_sentence(tests),
+            changes=markdown(changes, {}),
+            change_sentence=_change_sentence(changes),
             trajectory=markdown(_trajectory(snapshots), {"percolation": ".4f"}),
         ),
         encoding="utf-8",
@@ -102,15 +99,14 @@ def _factor(found: dict) -> str:
     return f"1/{expected / found['parameters'][0]:.0f}"
 
 
-def _test_sentence(tests: pl.DataFrame) -> str:
-    more = [row["measure"] for row in tests.iter_rows(named=True) if row["p (Holm)"] < 0.05]
-    if more:
-        names = ", ".join(more)
-        return f"Corrected for {tests.height} tests, {names} changes more than chance where skills emerge."
-    return (
-        f"Corrected for {tests.height} tests, no measure changes more than chance where skills emerge; the "
-        f"smallest uncorrected p is {tests['p'].min():.3f}."
+def _change_sentence(changes: pl.DataFrame) -> str:
+    outside = changes.filter(
+        ~pl.col("difference").is_between(pl.col("shifted_spread_low"), pl.col("shifted_spread_high"))
     )
+    if outside.is_empty():
+        return f"All {changes.height} differences lie between those of 95 % of the shifts."
+    names = ", ".join(outside["measure"].to_list())
+    return f"Outside of what 95 % of the shifts give: {names}."
 
 
 def _trajectory(snapshots: pl.DataFrame) -> pl.DataFrame:

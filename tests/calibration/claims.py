@@ -69,7 +69,6 @@ ELSEWHERE: dict[str, str | tuple[str, ...]] = {
         *(case.name for case in TESTS if case.name.startswith("given one variable")),
     ),
     "audit, units far outside their layer": "robust z of units",
-    "studies, skills": "change where skills emerge",
 }
 """Answers without a result table."""
 

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
-import polars as pl
 from casetypes import ChanceTest, Rng
 from scipy import signal
-from skillsmodel.experiment import change_test
 
 from emergraph.analysis.audit.suspicious import p_values, robust_z
 from emergraph.analysis.emergence.nulls import compare
@@ -114,18 +112,6 @@ def _null_model(rng: Rng, shift: float) -> float | None:
     return compare(Interior.ANY, observed, Scaled(counts[1:])).p_two_sided
 
 
-def _skill_changes(rng: Rng, effect: float) -> float | None:
-    rows, found = [], {}
-    for run in range(3):
-        level = np.abs(rng.standard_normal(24)).cumsum()
-        places = rng.choice(np.arange(1, 24), 4, replace=False)
-        for place in places:
-            level[place:] += effect
-        rows += [{"run": run, "step": step, "m": float(v)} for step, v in enumerate(level)]
-        found[run] = [place - 0.5 for place in places]
-    return change_test(pl.DataFrame(rows), found, "m", draws=199, seed=_seed(rng))["p"]
-
-
 def _least_of_family(rng: Rng, effect: float) -> float | None:
     values = rng.standard_normal((5, 8))
     values[0] += effect
@@ -212,12 +198,5 @@ TESTS = (
         lambda rng: _odd_unit(rng, 0.0),
         lambda rng: _odd_unit(rng, 20.0),
         "20 robust deviations",
-    ),
-    ChanceTest(
-        "change where skills emerge",
-        "3 runs of 24 snapshots, circular shifts",
-        lambda rng: _skill_changes(rng, 0.0),
-        lambda rng: _skill_changes(rng, 2.0),
-        "changes of 2 more",
     ),
 )

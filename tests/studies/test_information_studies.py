@@ -7,7 +7,7 @@ from blockinformation.decoders import TextDecoder
 from information_study import quick
 from markdown import markdown
 from skills_study import QUICK, run
-from skillsmodel.experiment import change_test, emergence_steps
+from skillsmodel.experiment import change_effect, emergence_steps
 
 from emergraph.analysis.skills.simulate import SimulationOptions
 
@@ -49,11 +49,12 @@ def test_a_measure_that_jumps_with_skills_is_found_and_another_is_not():
     emergence = {run: [5.5, 12.5] for run in range(6)}
     drift = rng.normal(0, 0.01, 21).cumsum()
     jumps = drift + (np.arange(21) >= 6) + (np.arange(21) >= 13)
-    found = change_test(steps_table(jumps), emergence, "m", draws=300, seed=0)
-    assert found["p"] < 0.02
+    found = change_effect(steps_table(jumps), emergence, "m", draws=300, seed=0)
+    assert found["difference"] > found["shifted_spread_high"]
     assert found["with_emergence"] == 12
-    other = change_test(steps_table(np.arange(21) % 7), emergence, "m", draws=300, seed=0)
-    assert other["p"] > 0.1
+    other = change_effect(steps_table(np.arange(21) % 7), emergence, "m", draws=300, seed=0)
+    assert other["shifted_spread_low"] <= other["difference"] <= other["shifted_spread_high"]
+    assert "p" not in found
 
 
 def test_emergence_is_where_a_skill_crosses_half():
