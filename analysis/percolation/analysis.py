@@ -335,9 +335,7 @@ def _show_transition(result: "TrainingResult") -> View:
     facts |= {f"best described by {sort}": n for sort, n in result.preferred().items() if n}
     if result.exponent is not None:
         told = result.exponent
-        facts["exponent of |E||K|"] = (
-            f"{told.exponent:.3g} ({told.low:.3g} to {told.high:.3g}), {told.method}"
-        )
+        facts["exponent of |E||K|"] = told.text
         facts["prediction 0.5"] = f"{told.verdict} (margin {told.margin:g})"
     notes = [f"left out: {reason}" for reason in result.left_out]
     if result.exponents:

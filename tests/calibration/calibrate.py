@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 from casetypes import ChanceTest, Interval
 from claims import cases
+from numpy.typing import NDArray
 from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,7 @@ LEVELS = (0.05, 0.01)
 REACHED, TOO_LOW = 0.94, 0.92
 
 Counts = dict[str, int]
+Drawn = NDArray[np.float64]
 
 
 def simulate(case: Interval | ChanceTest, n: int, *, block: int = 0) -> Counts:
@@ -37,18 +39,32 @@ def simulate(case: Interval | ChanceTest, n: int, *, block: int = 0) -> Counts:
         Of an interval: n and hits, those without an interval left out. Of a test: n, given (with a p value),
         and how often it is at most a level under the null, and at most 0.05 with the effect.
     """
+    return counted(case, drawn(case, n, block=block))
+
+
+def drawn(case: Interval | ChanceTest, n: int, *, block: int = 0) -> Drawn:
+    """(n, 2) ends of intervals, or p values under the null and with the effect; NaN for none."""
     rng = np.random.default_rng([crc32(case.name.encode()), block])
     if isinstance(case, Interval):
-        truth = case.truth()
-        ends = np.array([case.draw(rng) for _ in range(n)], dtype=np.float64)
-        ends = ends[np.isfinite(ends).all(axis=1)]
-        return {"n": len(ends), "hits": int(((ends[:, 0] <= truth) & (truth <= ends[:, 1])).sum())}
+        return np.array([case.draw(rng) for _ in range(n)], dtype=np.float64)
     null = [case.null(rng) for _ in range(n)]
-    power = [case.alternative(rng) for _ in range(n)]
-    found = {"n": n, "given": sum(p is not None for p in null)}
-    for level in LEVELS:
-        found[f"at_{level}"] = sum(p is not None and p <= level for p in null)
-    return found | {"power": sum(p is not None and p <= LEVELS[0] for p in power)}
+    return np.array([null, [case.alternative(rng) for _ in range(n)]], dtype=np.float64).T
+
+
+def counted(case: Interval | ChanceTest, values: Drawn) -> Counts:
+    """Counts of a block of simulations."""
+    if isinstance(case, Interval):
+        truth, ends = case.truth(), values[np.isfinite(values).all(axis=1)]
+        return {"n": len(ends), "hits": int(((ends[:, 0] <= truth) & (truth <= ends[:, 1])).sum())}
+    null, power = values.T
+    found = {"n": len(null), "given": int(np.isfinite(null).sum())}
+    found |= {f"at_{level}": int((null <= level).sum()) for level in LEVELS}
+    return found | {"power": int((power <= LEVELS[0]).sum())}
+
+
+def checksum(values: Drawn) -> int:
+    """Of what was drawn, to six digits: the same on any machine, and another after a change that matters."""
+    return crc32(" ".join(f"{value:.6g}" for value in values.ravel()).encode())
 
 
 def limits(hits: int, n: int, *, confidence: float = 0.99) -> tuple[float, float]:
@@ -79,7 +95,8 @@ def run(state: Path, *, hours: float, only: str | None) -> None:
     """Simulate what is not done yet, block by block, until all are done or the time is over.
 
     The case that has taken the least time is next, so that a run that is stopped early has many simulations
-    of what is cheap and some of everything.
+    of what is cheap and some of everything. What an earlier run has done of a case counts if its first block
+    is the same again: all of a page is of one version.
     """
     end = time.monotonic() + 3600 * hours
     state.parent.mkdir(parents=True, exist_ok=True)
@@ -88,16 +105,32 @@ def run(state: Path, *, hours: float, only: str | None) -> None:
             file.write("\n")
     chosen = {name: case for name, case in cases().items() if only is None or only in name}
     done = {name: [one for one in lines(state) if one["case"] == name] for name in chosen}
+    stale = {name for name, blocks in done.items() if blocks and not _still(chosen[name], blocks)}
+    if stale:
+        kept = [json.dumps(one) + "\n" for one in lines(state) if one["case"] not in stale]
+        state.write_text("".join(kept), encoding="utf-8")
+        done |= {name: [] for name in stale}
     while waiting := [name for name in chosen if not _enough(done[name])]:
         if time.monotonic() > end:
             return
         name = min(waiting, key=lambda one: _seconds(done[one]))
         began, block = time.process_time(), len(done[name])
-        counts = simulate(chosen[name], BLOCK, block=block)
-        line = {"case": name, "block": block, "seconds": time.process_time() - began, "counts": counts}
+        values = drawn(chosen[name], BLOCK, block=block)
+        line = {
+            "case": name,
+            "block": block,
+            "seconds": time.process_time() - began,
+            "drawn": checksum(values),
+            "counts": counted(chosen[name], values),
+        }
         with state.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         done[name].append(line)
+
+
+def _still(case: Interval | ChanceTest, blocks: list[dict[str, Any]]) -> bool:
+    """Whether a case draws what it drew when its first block was done."""
+    return bool(blocks[0].get("drawn") == checksum(drawn(case, BLOCK, block=blocks[0]["block"])))
 
 
 def _seconds(blocks: list[dict[str, Any]]) -> float:

@@ -14,10 +14,10 @@ COLUMNS: dict[str, str | tuple[str, ...]] = {
     "landscape_layers.low": "student",
     "landscape_layers.excess_low": "excess ruggedness",
     "percolation.low": "percolation threshold",
-    "information.low": ("information, gaussian", "information, ksg", "information, codes"),
+    "information.low": "information emergence",
     "information.macro_low": ("information, gaussian", "information, ksg", "information, codes"),
     "skills.low": "skill's half-time",
-    "skills_curves.low": "skill's half-time",
+    "skills_curves.low": "skill's curve",
     "circuits.low": "kept behaviour",
     "circuit_curve.low": "kept behaviour",
     "unit_influence.low": "student, positive",
@@ -54,7 +54,7 @@ STATISTICS: dict[str, str] = {
 
 ELSEWHERE: dict[str, str | tuple[str, ...]] = {
     "transition, exponents": "exponent, slope",
-    "transition, collapse": "exponent, collapse",
+    "transition, collapse": ("exponent, collapse", "exponent, collapse of four"),
     "transition, threshold_low": "threshold of a run",
     "transition, middle_low": "middle of a run",
     "studies, intervals over seeds": "student",
@@ -73,6 +73,81 @@ ELSEWHERE: dict[str, str | tuple[str, ...]] = {
 """Answers without a result table."""
 
 
+_STUDENT = ("student", "student, positive", "student, shares")
+_NETS = ELSEWHERE["studies, p of networks"]
+
+CALLS: dict[str, str | tuple[str, ...]] = {
+    "analysis/audit/dead:silent 0.05 **": "silence of a unit",
+    "analysis/emergence/intervals:_mean_range student": "E per sample",
+    "analysis/emergence/intervals:bootstrap_emergence counts_of_draws": "none: spread_low and spread_high",
+    "analysis/emergence/nulls:compare p_two_sided": "null model",
+    "analysis/emergence/thresholds:default_thresholds quantile": "none: places of a grid",
+    "analysis/emergence/trajectory:_correlation paired_runs_p": (
+        *(case.name for case in TESTS if case.name.startswith("six runs")),
+    ),
+    "analysis/emergence/trajectory:_correlation partial_spearman": "none: an effect",
+    "analysis/emergence/trajectory:_correlation stationary_p": (
+        *(case.name for case in TESTS if case.name.startswith("one run")),
+    ),
+    "analysis/emergence/trajectory:_correlation student": "student, correlations over runs",
+    "analysis/emergence/trajectory:corrected holm": "Holm's least p",
+    "analysis/information/estimate:spread student_reach": (
+        *(case.name for case in INTERVALS if case.name.startswith("information")),
+    ),
+    "analysis/landscape/autocorrelation:analyse_walks jackknife": ("autocorrelation", "excess ruggedness"),
+    "analysis/landscape/curvature:average_sharpness student": "student",
+    "analysis/landscape/curvature:worst_case_ascent student": "student",
+    "analysis/landscape/curvature:worst_case_sampled student": "student",
+    "analysis/landscape/extras:single student": "none: one value has no interval",
+    "analysis/landscape/fdc:fitness_distance student": (
+        "fitness-distance, pearson",
+        "fitness-distance, spearman",
+    ),
+    "analysis/landscape/figures:draw_slices quantile": "none: a band of percentiles, called so",
+    "analysis/landscape/figures:draw_walks left_out_ends": "autocorrelation",
+    "analysis/landscape/information_content:summarise_information.over student": _STUDENT,
+    "analysis/landscape/layers:layer_ruggedness student": "student",
+    "analysis/landscape/neutrality:neutrality student": _STUDENT,
+    "analysis/landscape/slices:summarise_slices student": _STUDENT,
+    "analysis/landscape/spectrum:_without_interval student": "none: mean and deviation only",
+    "analysis/landscape/spectrum:hutch_pp_trace student": "trace, Hutch++",
+    "analysis/landscape/spectrum:hutchinson_trace student": "trace, Hutchinson",
+    "analysis/landscape/survey:_analyse student": "student",
+    "analysis/landscape/survey:_balls student": "student",
+    "analysis/landscape/survey:_over_planes student": _STUDENT,
+    "analysis/percolation/concepts:_curve percentile": "none: random_spread_low and random_spread_high",
+    "analysis/percolation/concepts:_threshold_row student": "percolation threshold",
+    "analysis/percolation/result:PercolationResult._series_curve percentile": "none: giant_spread_low",
+    "analysis/percolation/result:Series.estimate student": "percolation threshold",
+    "analysis/percolation/training:collapse_exponent ppf": (
+        "exponent, collapse",
+        "exponent, collapse of four",
+    ),
+    "analysis/percolation/training:slope_exponent linregress": "exponent, slope",
+    "analysis/percolation/training:slope_exponent ppf": "exponent, slope",
+    "analysis/percolation/transitions:_likely stdtrit": ("threshold of a run", "middle of a run"),
+    "analysis/skills/fit:_bands left_out_ends": "skill's curve",
+    "analysis/skills/fit:_emergence left_out_ends": "skill's half-time",
+    "analysis/topology/topology:_layers percentile": "none: percentiles of strengths, called so",
+    "studies/pathcounts/claims:_change_rho partial_spearman": "none: an effect of each seed",
+    "studies/pathcounts/claims:initialisation_effects partial_spearman": "none: an effect of each seed",
+    "studies/pathcounts/claims:judged holm": "Holm's least p",
+    "studies/pathcounts/claims:judged sign_flip_p": "sign flips over seeds",
+    "studies/pathcounts/claims:judged student": ("student", "student, correlations over runs"),
+    "studies/pathcounts/claims:judged student_p": "Student's t over seeds",
+    "studies/pathcounts/page:_interval student": "student",
+    "studies/pathcounts/stopping:stopping_rows student": "student",
+    "studies/ruggedness/correlate:correlation conditional_correlation": _NETS,
+    "studies/ruggedness/correlate:correlation rank_correlation": _NETS,
+    "studies/ruggedness/correlate:correlations holm": "Holm's least p",
+    "studies/skillsmodel/experiment:change_effect percentile": "none: shifted_spread_low",
+}
+"""Every place outside of the room of statistics that infers from repetitions: file, function, what it calls.
+
+A name that starts with "none: " says why there is neither an interval nor a p value.
+"""
+
+
 def cases() -> dict[str, Interval | ChanceTest]:
     """All simulations by name."""
     return {case.name: case for case in (*INTERVALS, *TESTS)}
@@ -80,5 +155,6 @@ def cases() -> dict[str, Interval | ChanceTest]:
 
 def claimed() -> set[str]:
     """Names of the simulations that something stands on."""
-    entries = [*COLUMNS.values(), *STATISTICS.values(), *ELSEWHERE.values()]
-    return {name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry)}
+    entries = [*COLUMNS.values(), *STATISTICS.values(), *ELSEWHERE.values(), *CALLS.values()]
+    names = {name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry)}
+    return {name for name in names if not name.startswith("none: ")}

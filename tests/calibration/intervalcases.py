@@ -7,6 +7,7 @@ from casetypes import Interval, Rng
 from scipy import signal, stats
 
 from emergraph.analysis.influence.circuits import kept_share
+from emergraph.analysis.information.emergence import BlockInformation
 from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions, measure
 from emergraph.analysis.landscape.autocorrelation import analyse_walks
 from emergraph.analysis.landscape.fdc import fitness_distance
@@ -17,7 +18,15 @@ from emergraph.analysis.percolation.percolate import percolate
 from emergraph.analysis.percolation.training import RunCurve, collapse_exponent, slope_exponent
 from emergraph.analysis.percolation.transitions import fit_transition, pair_order_parameter
 from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength
-from emergraph.analysis.skills.fit import FAMILIES, SkillCurves, _calibrate, _without_each, crossing
+from emergraph.analysis.skills.fit import (
+    FAMILIES,
+    Family,
+    SkillCurves,
+    _bands,
+    _calibrate,
+    _without_each,
+    crossing,
+)
 from emergraph.analysis.skills.options import Axis
 from emergraph.analysis.statistics.conditional import ConditionalCorrelation, conditional_correlation
 from emergraph.analysis.statistics.intervals import Support, jackknife, left_out_ends, student
@@ -29,6 +38,7 @@ from emergraph.analysis.statistics.permutation import (
 )
 
 Ends = tuple[float, float]
+Floats = np.ndarray
 
 
 def _student(values: np.ndarray, support: Support = Support.REAL) -> Ends:
@@ -114,6 +124,19 @@ def _information(rng: Rng, name: EstimatorName, d: int, rho: float, n: int) -> E
     return measure(*_gaussians(rng, d, rho, n), options=options).interval
 
 
+def _emergence_of_block(rng: Rng) -> Ends:
+    """Two dimensions of the whole, correlated .7, and of three parts of it, .4 each."""
+    options = EstimatorOptions(dimensions=2, seed=int(rng.integers(1 << 31)))
+    whole, after = _gaussians(rng, 2, 0.7, 500)
+    parts = [(whole + rng.standard_normal(whole.shape)) / np.sqrt(2) for _ in range(3)]
+    micro = [0.4 * part + np.sqrt(1 - 0.4**2) * rng.standard_normal(part.shape) for part in parts]
+    return BlockInformation(
+        block="one",
+        macro=measure(whole, after, options=options),
+        micro=tuple(measure(part, one, options=options) for part, one in zip(parts, micro, strict=True)),
+    ).interval
+
+
 _WRONG, _STATES = 0.3, 6
 
 
@@ -133,17 +156,36 @@ def _half_time() -> float:
     return float(emergence_time(1.0, share=0.5, target=5, start=0.05, rate=0.02))
 
 
-def _skill(rng: Rng, runs: int = 4) -> Ends:
+def _calibrations(rng: Rng, runs: int = 4) -> tuple[Family, list[Floats]]:
+    """Of all runs, and of all but one."""
     x = np.linspace(0, 60, 40)
     rates = 0.02 * rng.lognormal(0, 0.1, size=(runs, 1))
     strength = multilinear_strength(x, rates, target=5, start=0.05, rate=1.0)
     noisy = (strength + 0.3 * rng.standard_normal(strength.shape))[:, None, :]
     curves = SkillCurves(x=x, strength=noisy, frequency=np.ones(1))
     model = FAMILIES[Axis.TIME][0]
+    return model, [_calibrate(model, x, noisy.mean(axis=0)[0], None)[0], *_without_each(model, curves, None)]
+
+
+def _skill(rng: Rng) -> Ends:
+    model, calibrated = _calibrations(rng)
     fine = np.linspace(0, 60, 4000)
-    calibrated = [_calibrate(model, x, noisy.mean(axis=0)[0], None)[0], *_without_each(model, curves, None)]
     at, *each = (crossing(fine, model.curve(fine, 1.0, 1, p), 0.5) for p in calibrated)
     return left_out_ends(at, np.array(each), support=Support.POSITIVE)
+
+
+_LATE = np.array([30.0])
+
+
+def _late_share() -> float:
+    return float(multilinear_strength(_LATE, 0.02, target=5, start=0.05, rate=1.0)[0] / 5)
+
+
+def _skill_curve(rng: Rng) -> Ends:
+    model, calibrated = _calibrations(rng)
+    predicted, *left_out = (model.curve(_LATE, 1.0, 1, p) for p in calibrated)
+    low, high = _bands(predicted, left_out)
+    return float(low[0]), float(high[0])
 
 
 _SIZES = np.repeat([18_000.0, 36_000.0, 72_000.0, 144_000.0], 3)
@@ -155,10 +197,10 @@ def _slope(rng: Rng) -> Ends:
     return found.low, found.high
 
 
-def _collapse(rng: Rng) -> Ends:
+def _collapse(rng: Rng, sizes: np.ndarray = _SIZES) -> Ends:
     step = np.geomspace(1, 3000, 40)
     curves = []
-    for size in _SIZES:
+    for size in sizes:
         middle = 0.5 * size**0.5 * np.exp(0.2 * rng.standard_normal())
         value = 1 / (1 + (step / middle) ** -3) + 0.03 * rng.standard_normal(40)
         curves.append(RunCurve(float(size), step, value))
@@ -190,6 +232,11 @@ def _run_rho(rng: Rng) -> float:
 def _kept(rng: Rng) -> Ends:
     lost, most = 0.1 * rng.lognormal(0, 0.5, 16), rng.lognormal(0, 0.5, 16)
     return _known(jackknife(kept_share, np.stack([lost, most], axis=1)))
+
+
+def _silence(rng: Rng) -> Ends:
+    """What the silence on 300 inputs excludes; a unit that answers one is not reported."""
+    return 0.0, (1 - 0.05 ** (1 / 300) if rng.binomial(300, 0.01) == 0 else 1.0)
 
 
 def _nets(rng: Rng, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -336,9 +383,23 @@ INTERVALS = (
         lambda rng: _information(rng, EstimatorName.KSG, 1, 0.5, 500),
     ),
     Interval("information, codes", "800 samples of 6 states, 30 % drawn again", _channel_bits, _channel),
+    Interval(
+        "information emergence",
+        "500 samples, 2 dimensions, correlated .7, less three parts correlated .4",
+        lambda: _bits(2, 0.7) - _bits(2, 0.4),
+        _emergence_of_block,
+    ),
+    Interval("skill's curve", "the same, share of S at 30 steps", _late_share, _skill_curve),
     Interval("skill's half-time", "4 runs of 40 points, rates and noise differ", _half_time, _skill),
     Interval("exponent, slope", "12 runs of 4 sizes, points off by 20 %", lambda: 0.5, _slope),
     Interval("exponent, collapse", "12 runs of 4 sizes, 100 draws", lambda: 0.5, _collapse),
+    Interval(
+        "exponent, collapse of four",
+        "4 runs of 4 sizes, 100 draws",
+        lambda: 0.5,
+        lambda rng: _collapse(rng, _SIZES[::3]),
+        conservative=1.4,
+    ),
     Interval(
         "threshold of a run",
         "40 steps, white noise of 0.05",
@@ -350,6 +411,12 @@ INTERVALS = (
         "40 steps, white noise of 0.05",
         lambda: 50.0,
         lambda rng: _transition(rng, "logistic"),
+    ),
+    Interval(
+        "silence of a unit",
+        "active on 1 % of inputs, seen on 300, none of which it answers",
+        lambda: 0.01,
+        _silence,
     ),
     Interval("correlation of networks", "80 networks", _spearman_truth, _correlation),
     Interval(

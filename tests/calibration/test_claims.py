@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from calibrate import limits, page, run, simulate, totals, verdict
+from calibrate import PAGE, limits, page, run, simulate, totals, verdict
 from casetypes import ChanceTest, Interval
 from claims import COLUMNS, STATISTICS, cases, claimed
 
@@ -77,6 +77,32 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
     assert totals(state)["Student's t over seeds"]["n"] == 100
     assert "| Student's t over seeds |" in page(totals(state))
     assert "Not simulated yet: student" in page(totals(state))
+
+
+def test_what_was_simulated_by_other_code_does_not_count(tmp_path, monkeypatch):
+    state = tmp_path / "state.jsonl"
+    monkeypatch.setattr("calibrate.SIMULATIONS", 100)
+    run(state, hours=1, only="Student's t over seeds")
+    first, second = (json.loads(line) for line in state.read_text().splitlines())
+    state.write_text("".join(json.dumps(one | {"counts": {"n": 7}}) + "\n" for one in (first, second)))
+    run(state, hours=1, only="Student's t over seeds")
+    assert totals(state)["Student's t over seeds"] == {"n": 14}  # the same code: nothing is done again
+    state.write_text("".join(json.dumps(one | {"drawn": 1}) + "\n" for one in (first, second)))
+    run(state, hours=1, only="Student's t over seeds")
+    assert [json.loads(line)["drawn"] for line in state.read_text().splitlines()] == [
+        first["drawn"],
+        second["drawn"],
+    ]
+
+
+def test_the_page_has_every_case_and_none_that_misses():
+    text = PAGE.read_text()
+    rows = {
+        line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines() if line.startswith("| ")
+    }
+    assert set(cases()) <= set(rows), "make calibrate"
+    assert not [row for row in rows.values() if "misses" in row or "too often" in row]
+    assert "Not simulated" not in text
 
 
 def test_the_same_block_is_the_same_numbers():

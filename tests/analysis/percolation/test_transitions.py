@@ -165,6 +165,30 @@ def test_curves_of_one_size_do_not_count_and_too_few_are_refused():
     assert collapse_exponent([curve, curve, other], draws=20).exponent == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("runs_of_sizes", "known"),
+    [
+        ((2, 1), False),
+        ((3, 1), False),
+        ((1, 1, 6), False),
+        ((2, 2), True),
+        ((1, 1, 1), True),
+        ((1, 5, 5), True),
+    ],
+)
+def test_a_collapse_of_runs_mostly_of_one_size_has_no_interval(runs_of_sizes, known):
+    rng = np.random.default_rng(3)
+    curves = [
+        RunCurve(400.0 * 4**k, STEP, logistic(STEP, 50 * 2**k * np.exp(0.1 * rng.standard_normal()), 4))
+        for k, n in enumerate(runs_of_sizes)
+        for _ in range(n)
+    ]
+    found = collapse_exponent(curves, draws=20)
+    assert (found.low < found.exponent < found.high) == known
+    assert ("no interval" in found.text) != known
+    assert known or (found.to_dict()["low"], found.verdict) == (None, "undecided")
+
+
 def test_logs_and_their_refusals():
     log = runs(0.5, seeds=1)
     single = training_transitions(log.filter(pl.col("n_properties") == 200))
