@@ -27,7 +27,12 @@ COUNTS = ResultTable(
     "emergence",
     "One row per interior of a run: E, the number of paths from inactive to active units.",
     (
-        Column("interior", "VARCHAR", "Where paths run: active (through active units only) or any."),
+        Column(
+            "interior",
+            "VARCHAR",
+            "Where paths run: active (through active units only) or any; printed for "
+            "the count on layer sizes that the paper prints, where layers are a chain.",
+        ),
         Column("activity", "VARCHAR", "Which units are active, in words."),
         Column("threshold", "DOUBLE", "Threshold of the activity rule; NULL for none."),
         Column("emergence", "DOUBLE", "E; infinite beyond 1.8e308."),
@@ -413,7 +418,10 @@ EMERGENCE = Analysis(
         query=Query(
             name="emergence",
             table="emergence",
-            sql="SELECT interior, emergence, activity FROM emergence WHERE run = {run} ORDER BY interior",
+            sql="""
+            SELECT interior, emergence, activity FROM emergence WHERE run = {run} AND interior <> 'printed'
+            ORDER BY interior
+        """,
         ),
         text=_headline,
     ),

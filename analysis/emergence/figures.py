@@ -60,7 +60,7 @@ SWEEP = Figure(
             sql="""
 SELECT CASE interior WHEN 'active' THEN 'through active units only' ELSE 'through any unit' END AS paths,
        threshold, share_active, log10
-FROM emergence_thresholds WHERE run = {run} AND log10 IS NOT NULL
+FROM emergence_thresholds WHERE run = {run} AND interior <> 'printed' AND log10 IS NOT NULL
 ORDER BY paths, threshold""",
         ),
         Query(

@@ -3,7 +3,7 @@
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -78,6 +78,9 @@ class PathCount:
 class PrintedCount:
     """The count as the paper prints it: on layer sizes, masks not entering. See `printed`."""
 
+    interior: ClassVar[str] = "printed"
+    """Its name in tables, beside the interiors."""
+    edge_form: ClassVar[None] = None
     emergence: Magnitude
     exact: int
     per_param: Magnitude | None
@@ -186,6 +189,11 @@ class EmergenceResult(ShownInNotebooks):
         if self.options.unroll > 1:
             notes.append(f"Counted on {self.options.unroll} time steps, with a copy of every unit in each.")
         return notes
+
+    @property
+    def named_counts(self) -> tuple[PathCount | PrintedCount, ...]:
+        """The counts of each interior, and the printed one where there is one: the rows of tables."""
+        return self.counts if self.printed is None else (*self.counts, self.printed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

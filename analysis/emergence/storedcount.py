@@ -244,7 +244,7 @@ def _count_rows(result: "EmergenceResult") -> Rows:
             "n_active": result.n_active,
             "n_inactive": result.n_inactive,
         }
-        for count in result.counts
+        for count in result.named_counts
     ]
     layers = pl.concat(
         result.layers.select(
@@ -259,16 +259,19 @@ def _count_rows(result: "EmergenceResult") -> Rows:
 
 
 def _sweep_rows(sweep: "ThresholdSweep") -> Rows:
+    names = [str(summary.interior) for summary in sweep.summaries]
+    if "log10_printed" in sweep.frame.columns:
+        names.append("printed")
     rows = pl.concat(
         sweep.frame.select(
-            pl.lit(str(summary.interior)).alias("interior"),
+            pl.lit(name).alias("interior"),
             "threshold",
             pl.col("n_active").cast(pl.Float64),
             "share_active",
-            pl.col(f"emergence_{summary.interior}").alias("emergence"),
-            pl.col(f"log10_{summary.interior}").alias("log10"),
+            pl.col(f"emergence_{name}").alias("emergence"),
+            pl.col(f"log10_{name}").alias("log10"),
         )
-        for summary in sweep.summaries
+        for name in names
     )
     return {BY_THRESHOLD.name: rows}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.emergence.fullreport import EmergenceReport
     from emergraph.analysis.emergence.intervals import BootstrapResult, SampleRange
     from emergraph.analysis.emergence.positionrun import PositionReport
-    from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
+    from emergraph.analysis.emergence.result import EmergenceResult, Magnitude, PathCount, PrintedCount
     from emergraph.analysis.emergence.thresholds import ThresholdSweep
     from emergraph.analysis.emergence.trajectory import Stopping, Trajectory
     from emergraph.analysis.paths.planning import CountPlan
@@ -62,19 +62,8 @@ def count_view(result: "EmergenceResult") -> View:
             **({} if count.edge_form is None else {"edge_form": count.edge_form.value}),
             **{name: value_of(getattr(count, name)) for name in RELATIVE},
         }
-        for count in result.counts
+        for count in result.named_counts
     ]
-    if result.printed is not None:
-        printed = result.printed
-        counts.append(
-            {
-                "interior": "printed",
-                "emergence": printed.emergence.value,
-                "exact": str(printed.exact),
-                "log10": printed.emergence.to_dict()["log10"],
-                **{name: value_of(getattr(printed, name)) for name in RELATIVE},
-            }
-        )
     layers = ["layer", "name", "kind", "n_units", "n_active", "n_inactive"]
     layers += [f"start_{count.interior}" for count in result.counts]
     rows = pl.DataFrame(counts, infer_schema_length=None)
@@ -209,6 +198,8 @@ def report_view(report: "EmergenceReport") -> View:
     notes += [null.note for null in report.nulls if null.note is not None]
     notes += [f"no {what.replace('_', ' ')}: {why}" for what, why in report.left_out.items()]
     rows = [_report_row(report, str(summary.interior)) for summary in report.sweep.summaries]
+    if report.result is not None and report.result.printed is not None:
+        rows.append({"interior": report.result.printed.interior, **_count_row(report.result.printed)})
     nulls = [
         {
             "null_model": null.kind.value,
@@ -263,16 +254,22 @@ def _report_finding(report: "EmergenceReport") -> str:
 def _report_row(report: "EmergenceReport", interior: str) -> dict[str, object]:
     row: dict[str, object] = {"interior": interior}
     if report.result is not None:
-        count = report.result.count(interior)
-        row |= {"emergence": count.emergence.value, "log10": count.emergence.to_dict()["log10"]}
-        if count.edge_form is not None:
-            row["edge_form"] = count.edge_form.value
-        row |= {name: value_of(getattr(count, name)) for name in RELATIVE}
+        row |= _count_row(report.result.count(interior))
     if report.interval is not None:
         found = report.interval.range(interior)
         row.setdefault("emergence", found.observed.value)
         row |= _ends(found)
     return row
+
+
+def _count_row(count: "PathCount | PrintedCount") -> dict[str, object]:
+    row: dict[str, object] = {
+        "emergence": count.emergence.value,
+        "log10": count.emergence.to_dict()["log10"],
+    }
+    if count.edge_form is not None:
+        row["edge_form"] = count.edge_form.value
+    return row | {name: value_of(getattr(count, name)) for name in RELATIVE}
 
 
 def _ends(found: "SampleRange") -> dict[str, object]:

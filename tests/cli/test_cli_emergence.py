@@ -37,6 +37,17 @@ def test_full_says_everything_and_keeps_it(run, traced):
     for table in ("emergence", "emergence_thresholds", "emergence_intervals", "emergence_baselines"):
         assert kept.sql(f"SELECT count(DISTINCT run) AS n FROM {table}")["n"].item() == 1
     assert kept.sql("SELECT count(*) AS n FROM emergence_complexity")["n"].item() > 0
+    printed = kept.sql("SELECT exact FROM emergence WHERE interior = 'printed'")["exact"].to_list()
+    assert printed == [str(found["count"]["printed"]["exact"])]
+    swept = kept.sql("SELECT count(*) AS n FROM emergence_thresholds GROUP BY interior")["n"]
+    assert swept.to_list() == [len(found["sweep"]["thresholds"])] * 3
+
+
+def test_every_table_of_a_chain_has_the_printed_count(run, traced):
+    for arguments in ((), ("--full",)):
+        ran = run("emergence", traced, "--graph", "digits_dense", "--no-save", *arguments)
+        assert ran.code == 0, ran.err
+        assert any(line.startswith("printed") for line in ran.out.splitlines()), arguments
 
 
 def test_full_in_words(run, traced):
