@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ZOO_VENV ?= .venv-zoo
+TWINS_VENV ?= .venv-twins
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills test-calibration calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
+.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +17,7 @@ demo: $(VENV)/.installed ## Install, then export, trace and analyse two small ne
 
 # one thread for each worker: threads of their own make the workers wait for each other
 test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration and not twins" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
@@ -60,6 +61,9 @@ test-calibration: $(VENV)/.installed-dev ## Simulate a sample of all intervals a
 calibrate: $(VENV)/.installed-dev ## Simulate all intervals and p values and write docs/calibration.md (at most two hours)
 	OMP_NUM_THREADS=1 PYTHONPATH=src:studies:tests/calibration $(BIN)/python tests/calibration/calibrate.py
 
+test-twins: $(TWINS_VENV)/.installed ## Compare numbers with those of gudhi, powerlaw, statsmodels and networkx
+	$(TWINS_VENV)/bin/python -m pytest -m twins tests/twins
+
 golden: models ## Freeze the answers again and say what changed (explain each change in the CHANGELOG)
 	PYTHONPATH=src $(BIN)/python tests/golden/record.py
 
@@ -94,7 +98,7 @@ docs: $(VENV)/.installed-dev ## Write the pages again that are made from the cod
 	$(BIN)/python -c "from emergraph.exporters.tracing.operations_page import operations_page; print(operations_page(), end='')" > docs/operations.md
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(ZOO_VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(ZOO_VENV) $(TWINS_VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # pip before 25.1 does not know dependency groups
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -112,4 +116,10 @@ $(ZOO_VENV)/.installed: pyproject.toml constraints.txt benchmarks/zoo-constraint
 	$(PYTHON) -m venv $(ZOO_VENV)
 	$(ZOO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(ZOO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint benchmarks/zoo-constraints.txt --editable ".[hf]" networkx timm torchvision
+	@touch $@
+
+$(TWINS_VENV)/.installed: pyproject.toml constraints.txt tests/twins/constraints.txt
+	$(PYTHON) -m venv $(TWINS_VENV)
+	$(TWINS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(TWINS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint tests/twins/constraints.txt --editable . pytest hypothesis gudhi powerlaw statsmodels networkx
 	@touch $@

@@ -227,6 +227,8 @@ rates are at most their levels.
 - Bands of percolation and concept curves (`giant_spread_low`, `random_spread_low`): percentiles over orders.
 - The negative mass of a Hessian's spectrum (biased), residuals along a trajectory (steps of one run), and
   information at its ceiling or by a trained critic (`mine`, a lower bound): a value, and no ends.
+- Ranks less the ranks of a confounder (`partial_spearman`): an effect; a p value of it rejects 0.05 to 0.87
+  of independent pairs. Changes where skills emerge: a difference and its spread over shifts.
 """
 
 

@@ -428,7 +428,7 @@ INTERVALS = (
     *(
         Interval(
             f"correlation given one variable, {name}",
-            f"80 networks, both follow a third as a {name}",
+            f"80 networks, both follow a third: {name}",
             lambda name=name: _given_truth(name),
             lambda rng, name=name: _correlation_given(rng, name),
             conservative=1.15,

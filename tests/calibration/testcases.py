@@ -156,7 +156,7 @@ TESTS = (
     *(
         ChanceTest(
             f"given one variable, {confounder}, {n}",
-            f"{n} networks, both follow a third as a {confounder}",
+            f"{n} networks, both follow a third: {confounder}",
             lambda rng, c=confounder, n=n: _given(rng, c, n, 0.0),
             lambda rng, c=confounder, n=n: _given(rng, c, n, 1.0),
             "partial correlation .71",
