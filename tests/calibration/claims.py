@@ -91,6 +91,8 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     ),
     "analysis/emergence/trajectory:_correlation student": "student, correlations over runs",
     "analysis/emergence/trajectory:corrected holm": "Holm's least p",
+    "analysis/influence/circuits:_Behaviour.kept jackknife": "kept behaviour",
+    "analysis/influence/knockouts:Bench.row student": ("student", "student, positive"),
     "analysis/information/estimate:spread student_reach": (
         *(case.name for case in INTERVALS if case.name.startswith("information")),
     ),
