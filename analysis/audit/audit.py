@@ -18,8 +18,9 @@ from emergraph.analysis.audit.redundant import redundant
 from emergraph.analysis.audit.size import Size, size_of
 from emergraph.analysis.audit.subject import Given, Subject, opened, run_subject
 from emergraph.analysis.audit.suspicious import suspicious
-from emergraph.errors import UnsafeInputError, UsageError
+from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.onnxfile import Finding, Severity
+from emergraph.exporters.onnxfile.findings import refusal
 
 if TYPE_CHECKING:
     from emergraph.analysis.audit.writing import Smaller
@@ -179,15 +180,21 @@ def _reference(model: str | Path | None, given: Given) -> Iterator[Subject | Non
     """What the model is compared with.
 
     Raises:
-        UnsafeInputError: `check` finds something with which it is not loaded.
+        EmergraphError: `check` finds something with which it is not loaded.
     """
     if model is None:
         yield None
         return
     with opened(model, given) as subject:
         if subject.refused:
-            raise UnsafeInputError(f"the reference is not loaded: {subject.checks[0].line()}")
+            raise _refusal(subject, "the reference is not loaded")
         yield subject
+
+
+def _refusal(subject: Subject, what: str) -> EmergraphError:
+    """The error of what `check` refuses, with its exit code."""
+    first = next(finding for finding in subject.checks if finding.severity is Severity.ERROR)
+    return refusal(first.id, f"{what}: {first.line()}", root=first.root)
 
 
 def _written(
@@ -196,7 +203,7 @@ def _written(
     from emergraph.analysis.audit.writing import write_smaller
 
     if subject.refused:
-        raise UnsafeInputError(f"nothing was written: {subject.checks[0].line()}")
+        raise _refusal(subject, "nothing was written")
     return write_smaller(subject, given, findings, out, also_tested=also_tested)
 
 

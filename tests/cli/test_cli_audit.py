@@ -107,3 +107,12 @@ def test_a_smaller_model_is_written_with_what_was_left_out(faulty, tmp_path, run
     refused = run("audit", faulty, "--write", out, "--also", "tested")
     assert refused.code == 2
     assert "--inputs" in refused.err
+
+
+def test_a_reference_is_refused_with_the_exit_code_of_what_is_wrong_with_it(healthy, tmp_path, run):
+    folder, code = tmp_path / "folder", tmp_path / "weights.pt"
+    folder.mkdir()
+    code.write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    assert run("audit", healthy, "--reference", folder).code == 3
+    assert run("audit", healthy, "--reference", code).code == 4
+    assert run("audit", code, "--write", tmp_path / "new.onnx").code == 4
