@@ -32,8 +32,9 @@ _MAGIC = {
 }
 MIN_ELEMENTS = 4096
 """Elements from which on the lowest bits of a tensor have a distribution."""
-ENTROPY = 7.5
-"""Bits: trained float32 weights have 8 in their lowest byte, less what few elements lose."""
+LOST_BITS = 0.5
+"""Trained float32 weights have 8 bits of entropy in their lowest byte (fewer where all were rounded), less
+what few elements lose: this much is more than that."""
 FULL = 0.02
 """Where the low bits of most numbers are zero (rounded to 16 bits once), those of others should be, too: a
 larger share than this is odd."""
@@ -121,10 +122,24 @@ def _in_bits(values: Array) -> Iterator[Hidden]:
         return
     if rounded == 1 or len(np.unique(words)) < len(words) // 2:
         return
-    bits = entropy(np.bincount(words & 0xFF, minlength=256))
-    expected = 8 - 255 / (2 * np.log(2) * len(words))
-    if bits < min(ENTROPY, expected - 0.25):
-        yield Hidden("HIDDEN-BITS", f"{bits:.2f} bits where 8 are expected", "the lowest bytes")
+    lowest = words & 0xFF
+    free = free_bits(int(np.bitwise_or.reduce(lowest)))
+    bits = entropy(np.bincount(lowest, minlength=256))
+    if free and bits < free - LOST_BITS:
+        yield Hidden("HIDDEN-BITS", f"{bits:.2f} bits where {free} are expected", "the lowest bytes")
+
+
+def free_bits(seen: int) -> int:
+    """Return how many bits of a lowest byte vary, when rounding left the last ones at zero.
+
+    Args:
+        seen: All lowest bytes, or-ed.
+
+    Example:
+        >>> free_bits(0b1111_1111), free_bits(0b1000_0000), free_bits(0)
+        (8, 1, 0)
+    """
+    return 8 - (seen & -seen).bit_length() + 1 if seen else 0
 
 
 def share_of_rounded(words: NDArray[np.uint32]) -> float:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from plantednets import audited_fast, quantized, transformer
 
-from emergraph.analysis.audit.hidden import ENTROPY, TEXT, entropy, hidden_in, reads_as_text
+from emergraph.analysis.audit.hidden import LOST_BITS, TEXT, entropy, hidden_in, reads_as_text
 from emergraph.analysis.audit.quantization import CLIPPED, decibels, is_clipped
 from emergraph.analysis.audit.subject import Given
 from emergraph.analysis.audit.suspicious import MIN_SPREAD, discoveries, p_values, robust_z
@@ -78,7 +78,13 @@ def test_a_skewed_lowest_byte_is_found_and_an_even_one_is_not(weights):
     raw = weights.view(np.uint8).copy()
     raw[::4] = np.random.default_rng(3).choice(np.frombuffer(b"ABCDEFGHIJKLMNOP", np.uint8), len(weights))
     assert "HIDDEN-BITS" in ids("float32", raw.view(np.float32))
-    assert entropy(np.bincount(weights.view(np.uint8)[::4], minlength=256)) > ENTROPY
+    assert entropy(np.bincount(weights.view(np.uint8)[::4], minlength=256)) > 8 - LOST_BITS
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7, 8, 10])
+def test_weights_that_were_all_rounded_hide_nothing(weights, bits):
+    words = weights.view(np.uint32) & ~np.uint32((1 << bits) - 1)
+    assert not ids("float32", words.view(np.float32))
 
 
 def test_robust_z_is_not_moved_by_what_it_is_to_find():
