@@ -14,9 +14,8 @@ continuous integration has time for.
 
 - **understood**: share of the parameters that the module uses whose effect the graph shows.
 - **layers**: layers with weights that have exactly one unit per output of their weight, of all of them; in brackets those that
-  have more for a reason that `layers.split_by` names. Where a weight is
-  computed from several parameters or cut out of one, its outputs are those that the tracer counted; layers of which not even
-  that is known are left out. The summary says how many there are of both.
+  have more for a reason that `layers.split_by` names. Where a weight is computed from several parameters or cut out of one, its
+  outputs are those that the tracer counted; layers of which not even that is known are left out. The summary counts both.
 - **missing**: pairs of units of which the second changed when the first was changed (by more than 10⁻⁶ of its tensor's scale, in
   one of three draws), and the graph has no path. At least 30 units, spread over all layers, are changed in each architecture that
   has as many. Where rounding alone could be what changed, double precision decides. What a model chooses (the experts of a
