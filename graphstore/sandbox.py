@@ -88,7 +88,7 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
             show_as_current(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
         sql = storable(request["sql"])
         check(parse(sql), names)
-        if request["edges"] is not None:
+        if request.get("edges") is not None:
             _add_edges(connection, request["edges"])
         elif has_edges_in_place(connection):
             return {"edges": "in place"}
