@@ -8,6 +8,8 @@ from claims import cases
 COSTLY = {
     "information, ksg",
     "skill's half-time",
+    "skill's curve",
+    "information emergence",
     "exponent, collapse",
     "threshold of a run",
     "middle of a run",
