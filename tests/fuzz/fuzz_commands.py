@@ -350,9 +350,10 @@ def not_done(
 
 
 def found_seeds(folder: Path) -> dict[str, list[Path]]:
-    """The sound files of a folder, made when they are missing."""
+    """The sound files of a folder, made when they are missing, or those of a format are."""
     listed = folder / "seeds.json"
-    if not listed.exists():
+    if not listed.exists() or not set(COMMANDS) <= set(json.loads(listed.read_text())):
+        shutil.rmtree(folder / "seeds", ignore_errors=True)
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             made = make_seeds(folder / "seeds")
         names = {kind: [path.name for path in paths] for kind, paths in made.items()}
