@@ -52,7 +52,8 @@ WHERE run = {run} ORDER BY place""",
 
 AUDIT = Analysis(
     name="audit",
-    summary="Say what is in a model, what is wrong with it and what may go.",
+    summary="Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an "
+    "error.",
     of=Subject.MODEL,
     options=(InputOptions, AuditOptions),
     tables=(FINDINGS,),
