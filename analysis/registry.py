@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from emergraph.analysis.declaration import Analysis, Subject
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
+from emergraph.graphstore.results import show_new_columns
 from emergraph.plugins import ANALYSES, Plugin, plugins
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def known_to(connection: "duckdb.DuckDBPyConnection") -> Known:
                 found.append(_plugged(plugin))
             except InvalidInputError as error:
                 problems.append(str(error))
+    show_new_columns(connection)
     return Known(analyses=tuple(found), problems=tuple(problems))
 
 

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from emergraph.errors import StoreError
+from emergraph.graphstore.sql import compose, identifier
 
 if TYPE_CHECKING:  # analyses declare their tables without loading what reads them
     import duckdb
@@ -125,6 +126,25 @@ def ensure_table(connection: "duckdb.DuckDBPyConnection", table: ResultTable) ->
             connection.execute(f'ALTER TABLE "{table.name}" ADD COLUMN "{column.name}" {column.type}')
         if column.name not in present:
             _comment(connection, f'COLUMN "{table.name}"."{column.name}"', column.comment)
+
+
+_WITH_NEW_COLUMNS = "CREATE OR REPLACE TEMP VIEW {table} AS SELECT *, {added} FROM {store}.main.{table}"
+
+
+def show_new_columns(connection: "duckdb.DuckDBPyConnection") -> None:
+    """Show result tables that an older version filled with the columns that they have now, which are NULL.
+
+    For connections that read: a temporary view stands for each of them, and the store stays as it is.
+    """
+    for table in registered_tables():
+        present = result_columns(connection, table.name)
+        missing = [column for column in table.columns if column.name not in present]
+        if not present or not missing:
+            continue
+        added = ", ".join(f"NULL::{column.type} AS {identifier(column.name)}" for column in missing)
+        store = identifier(str(connection.execute("SELECT current_database()").fetchall()[0][0]))
+        names = {"table": identifier(table.name), "store": store, "added": added}
+        connection.execute(compose(_WITH_NEW_COLUMNS, **names))
 
 
 def result_columns(connection: "duckdb.DuckDBPyConnection", table: str) -> list[str]:

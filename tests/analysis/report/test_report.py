@@ -4,9 +4,11 @@ import html
 import json
 import re
 import shlex
+import shutil
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import jsonschema
 import numpy as np
 import onnx
@@ -196,3 +198,17 @@ def test_cells(value, shown):
 )
 def test_numbers(value, shown):
     assert number(value) == shown
+
+
+def test_results_of_an_older_version_are_shown_without_the_columns_that_it_lacked(analysed_store, tmp_path):
+    older = tmp_path / "older.duckdb"
+    shutil.copy(analysed_store, older)
+    with duckdb.connect(older) as connection:
+        for column in ("giant_spread_low", "giant_spread_high"):
+            connection.execute(f'ALTER TABLE percolation_curve DROP COLUMN "{column}"')
+    before = older.read_bytes()
+    with open_store(older) as opened:
+        report = collect_report(opened.graph())
+    assert report.section("percolation").missing is None
+    assert "Percolation" in report_page(report)
+    assert older.read_bytes() == before
