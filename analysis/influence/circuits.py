@@ -92,7 +92,7 @@ def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions)
         target=asked.target, baseline=asked.baseline, samples=asked.samples, seed=asked.seed
     )
     with ModelProcess(RunLimits()) as process:
-        bench = Bench(at.reader, run, single, process)
+        bench = Bench(at, run, single, process)
         knockouts = bench.knockouts(picked)
         bench.measure([one for one in knockouts if one.what == "unit"])
         single_units = [one for one in knockouts if one.what == "unit" and one.changes]

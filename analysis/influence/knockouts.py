@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from emergraph.analysis.access import GraphAccess
     from emergraph.exporters.onnxfile import OnnxFile
-    from emergraph.graphstore.reader import GraphReader
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.generic]
@@ -128,7 +127,7 @@ def measure_influence(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceO
     reader = at.reader
     done = _done(at, run, asked) if asked.resume else {}
     with ModelProcess(RunLimits()) as process:
-        bench = Bench(reader, run, asked, process)
+        bench = Bench(at, run, asked, process)
         knockouts = bench.knockouts(picked)
         bench.measure([one for one in knockouts if one.key not in done])
     frame = pl.DataFrame(
@@ -184,14 +183,15 @@ class Bench:
     """A model on which things are knocked out."""
 
     def __init__(
-        self, reader: "GraphReader", run: ModelRunOptions, asked: InfluenceOptions, process: ModelProcess
+        self, at: "GraphAccess", run: ModelRunOptions, asked: InfluenceOptions, process: ModelProcess
     ) -> None:
         """Open the model and the samples; run the model once as it is."""
         assert run.model is not None  # noqa: S101 - checked
+        reader = at.reader
         self._reader, self._asked = reader, asked
-        file = model_of(reader, run.model)
+        file = model_of(reader, run.model, root=at.root)
         self._file = file
-        self._options = TraceOptions(sample_axes=parse_axes(run.sample_axis))
+        self._options = TraceOptions(sample_axes=parse_axes(run.sample_axis), root=at.root)
         self._model = self._opened(file, run.inputs, process)
         flat = self._model.prepared.run.flat
         if flat.opsets.get("", 0) < WHERE_SINCE:
