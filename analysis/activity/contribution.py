@@ -93,7 +93,9 @@ def _largest_shares(graph: UnitGraph, size: Floats, per_target: Floats) -> Float
             best = np.fmax.reduceat(scores[target], grouped.starts)
         else:
             strengths = _strengths(block, edges)
-            shares = per_target[target] * (strengths if grouped.order is None else strengths[grouped.order])
+            ordered = strengths if grouped.order is None else strengths[grouped.order]
+            with np.errstate(invalid="ignore"):  # no share of a strength that is not finite
+                shares = per_target[target] * ordered
             best = np.maximum.reduceat(shares, grouped.starts) * size[source]
         scores[source] = np.fmax(scores[source], best)
     return scores

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from emergraph.analysis.audit.network import Network
+from emergraph.analysis.audit.numbers import SATURATED
 from emergraph.analysis.audit.subject import OnnxSubject, Subject
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
 from emergraph.exporters.operations import CONVOLUTIONS, DENSE, Kind, kind_of
@@ -177,6 +178,6 @@ def _task(onnx: OnnxSubject) -> tuple[str, list[str]]:
         grounds.append("an input with four axes, one of them of size 3")
     if last is not None and kind_of(last) is Kind.SOFTMAX:
         return f"classification of {where}", [*grounds, "a softmax at the end"]
-    if last is not None and last.op_type == "Sigmoid":
+    if last is not None and SATURATED.get(last.op_type) == (0.0, 1.0):
         return f"scores for {where}", [*grounds, "a sigmoid at the end"]
     return where, grounds

@@ -57,11 +57,6 @@ class Auditing:
         ),
         FileRole.MODEL,
     ] = None
-    store: Annotated[
-        Path | None,
-        typer.Option(metavar="STORE", help="Name the graphs of this store that have the same weights."),
-        FileRole.READS,
-    ] = None
     baseline: Annotated[
         Path | None,
         typer.Option(metavar="FILE.json", help="Leave out the findings of this audit, which are accepted."),
@@ -119,7 +114,8 @@ def audit(  # noqa: PLR0913 - a parameter for each group of options
 ) -> None:
     """Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an error.
 
-    The file is checked first; where that finds something that forbids it, nothing is loaded.
+    The file is checked first; where that finds something that forbids it, nothing is loaded. With --store,
+    graphs of the store that have the same weights are named, and the findings are kept there.
     """
     from emergraph.analysis.audit.audit import audit_model
     from emergraph.analysis.audit.baseline import read_baseline
@@ -133,7 +129,7 @@ def audit(  # noqa: PLR0913 - a parameter for each group of options
         seconds=parse_seconds(how.budget),
         baseline=accepted,
         reference=how.reference,
-        store=how.store,
+        store=keeping.store if keeping.store is not None and keeping.store.exists() else None,
         write=how.write,
         also_tested=how.also is not None,
     )

@@ -88,8 +88,10 @@ class OnnxTensor:
 
     def held(self) -> Array | None:
         """Return the values without a copy, aligned or not; None where they are not stored as such."""
+        if self._stored.encoding is not Encoding.FIXED or self.element.bits < 8:  # text has no bits
+            return None
         dtype = self.element.dtype
-        if self._stored.encoding is not Encoding.FIXED or self.element.bits < 8 or dtype == np.bool_:
+        if dtype == np.bool_:
             return None
         if math.prod(self.shape) * dtype.itemsize != len(self._stored.content):
             return None

@@ -27,7 +27,7 @@ SNAPSHOT = "hub/models--org--net/snapshots/abc"
 READERS = {
     "circuit": "circuit net.duckdb --model {model} --inputs digits.npz --samples 2 --draws 1 --no-save",
     "convert": "convert net.duckdb --to edgelist --target edges.txt --model {model} --verify",
-    "influence": "influence net.duckdb --model {model} --inputs digits.npz --samples 2 --only-layers --no-save",
+    "influence": "influence net.duckdb --model {model} --inputs digits.npz --samples 2 --only-layers",
     "paths": "paths net.duckdb --model {model} --verify --no-save",
     "percolate": "percolate net.duckdb --model {model} --verify --no-save",
     "sql": "sql net.duckdb 'SELECT count(*) FROM edges' --model {model} --verify",

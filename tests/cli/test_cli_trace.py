@@ -138,11 +138,11 @@ def test_results_are_kept_as_runs_unless_not_wanted(run, traced):
     assert runs[2]["seed"] == 5
     assert json.loads(runs[0]["parameters"])["trace"] == "digits"
     kept = rows_of(traced, "SELECT interior, exact, n_active FROM emergence ORDER BY interior")
-    assert [row["interior"] for row in kept] == ["active", "any"]
+    assert [row["interior"] for row in kept] == ["active", "any", "printed"]
     assert int(kept[0]["exact"]) == naive_counts(traced, 0.5)[0]
     shares = rows_of(traced, "SELECT sum(share) AS s FROM emergence_layers GROUP BY interior")
     assert [round(row["s"], 9) for row in shares] == [1, 1]
-    assert len(rows_of(traced, "FROM emergence_thresholds")) == 4
+    assert len(rows_of(traced, "FROM emergence_thresholds")) == 6
     (interval,) = rows_of(traced, "FROM emergence_intervals WHERE interior = 'any'")
     assert interval["low"] < interval["emergence"] < interval["high"]
     assert interval["spread_low"] is None
@@ -206,7 +206,7 @@ def test_a_graph_without_a_trace_says_how_to_make_one(run, exported):
 def test_the_demo_runs_from_start_to_end(run, tmp_path):
     result = run("demo", "--dir", tmp_path / "demo")
     assert result.code == 0, result.err
-    assert result.out.count("$ emergraph ") == 12
+    assert result.out.count("$ emergraph ") == 13
     assert (tmp_path / "demo" / "digits.html").stat().st_size > 10_000
     assert "digits_dense  hidden1" in result.out
     again = run("demo", "--dir", tmp_path / "demo")
