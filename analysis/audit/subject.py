@@ -244,7 +244,7 @@ def _graph(subject: Subject, given: Given, folder: Path, closing: contextlib.Exi
 
 
 def _look_inside(subject: Subject, given: Given) -> None:
-    if subject.kind is SourceKind.WEIGHTS:
+    if subject.kind in (SourceKind.WEIGHTS, SourceKind.GGUF):
         from emergraph.exporters.weightfiles import read_weights
 
         subject.weights = read_weights(subject.path, root=given.root)
