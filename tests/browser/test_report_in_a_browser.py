@@ -10,6 +10,7 @@ from clifiles import chain_of_layers
 from reportstores import HOSTILE, analysed, dense_demo, hostile_model
 from webdriver import Browser
 
+from emergraph.analysis.registry import built_in
 from emergraph.analysis.report.collect import collect_report
 from emergraph.analysis.report.html import report_page
 from emergraph.cli.main import main
@@ -19,19 +20,8 @@ pytestmark = pytest.mark.browser
 SHOTS = os.environ.get("EMERGRAPH_SHOTS")
 """Folder where screenshots are kept, for a person to look at."""
 LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
-SECTIONS = {
-    *(
-        "summary",
-        "map",
-        "emergence",
-        "pruning",
-        "landscape",
-        "percolation",
-        "topology",
-        "information",
-        "skills",
-    ),
-    *("training", "provenance"),
+SECTIONS = {"summary", "map", "provenance"} | {
+    one.section.id for one in built_in() if one.section is not None
 }
 WIDER = """
 const edge = document.documentElement.clientWidth;
