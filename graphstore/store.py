@@ -327,6 +327,12 @@ class StoreFile:
                 [command, command],
             )
 
+    def random_traces(self) -> list[str]:
+        """Return the names of the traces on random inputs, of all graphs, oldest first; each once."""
+        sql = "SELECT name FROM traces WHERE kind = 'random' GROUP BY name ORDER BY min(id)"
+        with translated_errors(self.path):
+            return [str(name) for (name,) in self.connection.execute(sql).fetchall()]
+
     def results(self, table: str, run: int | None = None) -> pl.DataFrame:
         """Return the rows of a result table, of one run or all; the column `run` comes first.
 

@@ -212,12 +212,17 @@ def _figures() -> "Sequence[Figure]":
     return figures.FIGURES
 
 
+def beside_a_bowl(low: float, high: float) -> str:
+    """Say on which side of 0, what a bowl has, the interval of the excess ruggedness lies."""
+    return "more rugged than" if low > 0 else "smoother than" if high < 0 else "not told apart from"
+
+
 def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str | None:
     if not rows or rows[0][0] is None:
         return None
     mean, low, high = (float("nan") if value is None else value for value in rows[0])
-    side = "more rugged than" if low > 0 else "smoother than" if high < 0 else "not told apart from"
-    return f"The loss is {side} a quadratic bowl (excess {mean:.3g}, interval {low:.3g} to {high:.3g})"
+    ends = f"excess {mean:.3g}, interval {low:.3g} to {high:.3g}"
+    return f"The loss is {beside_a_bowl(low, high)} a quadratic bowl ({ends})"
 
 
 def _show(result: "ModelSurvey", run: int | None = None) -> "View":

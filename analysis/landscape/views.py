@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from emergraph.analysis.landscape.analysis import beside_a_bowl
 from emergraph.analysis.landscape.saving import layers_frame, statistics_frame
 from emergraph.analysis.view import BRIEF_ROWS, View
 
@@ -100,7 +101,7 @@ def _finding(values: "Mapping[str, Mapping[str, float | None]]") -> str:
             + "."
         )
     mean, low, high = excess["mean"], excess["low"], excess["high"]
-    side = "more rugged than" if low > 0 else "smoother than" if high < 0 else "not told apart from"
+    side = beside_a_bowl(low, high)
     ends = f"{mean:.2g}, {low:.2g} to {high:.2g}"
     said = f"The loss around these weights is {side} a bowl (excess ruggedness {ends})"
     minima = values.get("plane_n_minima", {}).get("mean")

@@ -14,7 +14,7 @@ from emergraph.analysis.percolation.options import (
     PairColumns,
     PercolationOptions,
 )
-from emergraph.analysis.view import BRIEF_ROWS, View
+from emergraph.analysis.view import BRIEF_ROWS, CLEAR, View
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.optionforms import TableForm
 
@@ -108,8 +108,6 @@ FROM percolation WHERE run = {run} ORDER BY series = 'observed' DESC, series""",
 
 SHOWN_POINTS = 20
 """Points of the curve that people see."""
-CLEAR = 3.0
-"""Distance from a null model, in its standard deviations over a few seeds, that is called a difference."""
 
 
 def _run(at: "GraphAccess", order: OrderOptions, options: PercolationOptions) -> "PercolationResult":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.topology.options import TopologyOptions
-from emergraph.analysis.view import View, first_and_last
+from emergraph.analysis.view import CLEAR, View, first_and_last
 from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.options import Options, option
@@ -156,10 +156,6 @@ WHERE t.run = {run} ORDER BY strength DESC, t.unit LIMIT 10""",
         ),
     ),
 )
-
-
-CLEAR = 3.0
-"""Distance from the null model, in its standard deviations, that is called a difference."""
 
 
 class Part(StrEnum):

@@ -97,8 +97,7 @@ def _about_activity(store: Path, text: str) -> list[str]:
     from emergraph.graphstore.store import open_store
 
     with open_store(store) as opened:
-        traces = [row for graph in opened.graphs()["id"] for row in opened.graph(graph).traces().to_dicts()]
-    random = list(dict.fromkeys(row["name"] for row in traces if row["kind"] == "random"))
+        random = opened.random_traces()
     if not random:
         return []
     named = ", ".join(random[:NAMED]) + (", ..." if len(random) > NAMED else "")
