@@ -242,10 +242,10 @@ def identities(subject: OnnxSubject) -> Iterator[AuditFinding]:
     if found:
         counts = Counter(node.op_type for node in found)
         said = ", ".join(f"{n} x {op}" for op, n in counts.most_common(5))
-        verb = "does" if len(found) == 1 else "do"
+        verb = "does not change what it is" if len(found) == 1 else "do not change what they are"
         yield AuditFinding(
             id="IDENTITY-OPERATION",
-            sentence=f"{count(len(found), 'operation')} {verb} not change what they are given: {said}.",
+            sentence=f"{count(len(found), 'operation')} {verb} given: {said}.",
             key=(sorted(counts.items()),),
             operations=[node.name for node in found],
             evidence={"operations": len(found), "by_type": dict(counts)},
