@@ -23,6 +23,7 @@ BUILT_IN: Mapping[str, str] = {
     "prune": "pruning.analysis:PRUNE",
     "influence": "influence.analysis:INFLUENCE",
     "circuit": "influence.analysis:CIRCUIT",
+    "contributions": "influence.analysis:CONTRIBUTION",
     "landscape": "landscape.analysis:LANDSCAPE",
     "percolate": "percolation.analysis:PERCOLATE",
     "concepts": "percolation.analysis:CONCEPTS",

@@ -1,6 +1,7 @@
 """Exporting an ONNX file: read it safely, run it once, trace its units, write one graph into a store."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +21,7 @@ from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.summary import GraphSummary
 from emergraph.exporters.tracing.bodies import body_runner
+from emergraph.exporters.tracing.context import TracedModel
 from emergraph.exporters.tracing.prepare import FileParameter, open_branches, traced_model
 from emergraph.exporters.tracing.tracer import trace
 from emergraph.exporters.trainingmode import training_warnings
@@ -292,6 +294,18 @@ def _trace(
     options: ExportOptions,
     progress: Progress | None,
 ) -> GraphSummary:
+    with traceable(file, run, options) as model:
+        summary = trace(model, sink, files=_files(file, options), progress=progress)
+    if not summary.n_weight_edges:
+        raise InvalidInputError(_nothing_understood(file.name, summary))
+    training = training_warnings(run.flat.training)
+    return replace(summary, warnings=(*summary.warnings, *training, *options.notes))
+
+
+@contextmanager
+def traceable(file: OnnxFile | WiredModel, run: ConcreteRun, options: ExportOptions) -> Iterator[TracedModel]:
+    """A model as the tracer takes it; its constants can be computed as long as the context lasts."""
+
     def parameter(proto: onnx.TensorProto) -> FileParameter:
         lazy = file.tensor_of(proto)
         return FileParameter(lazy.shape, lazy.dtype, lazy.array, lazy.held)
@@ -301,12 +315,7 @@ def _trace(
     if options.all_branches:
         run = replace(run, flat=open_branches(source, run.flat))
     with folder_of(run.flat, source, limits) as folder:
-        model = traced_model(run, parameter, folder=folder, run_body=bodies, parameters=options.parameters)
-        summary = trace(model, sink, files=_files(file, options), progress=progress)
-    if not summary.n_weight_edges:
-        raise InvalidInputError(_nothing_understood(file.name, summary))
-    training = training_warnings(run.flat.training)
-    return replace(summary, warnings=(*summary.warnings, *training, *options.notes))
+        yield traced_model(run, parameter, folder=folder, run_body=bodies, parameters=options.parameters)
 
 
 def _files(file: OnnxFile | WiredModel, options: ExportOptions) -> Mapping[str, memoryview]:

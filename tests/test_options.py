@@ -19,7 +19,12 @@ from emergraph.analysis.emergence.options import (
     SnapshotOptions,
     TrajectoryOptions,
 )
-from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
+from emergraph.analysis.influence.options import (
+    CircuitOptions,
+    ContributionOptions,
+    InfluenceOptions,
+    ModelRunOptions,
+)
 from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
 from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
 from emergraph.analysis.paths.options import EmergenceOptions
@@ -52,7 +57,7 @@ CLASSES = (
     *(PruningOptions, ActivityChoice, RunOptions, Keeping),
     *(RuleOptions, ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
     *(SnapshotOptions, TrajectoryOptions),
-    *(PathOptions, ModelRunOptions, InfluenceOptions, CircuitOptions),
+    *(PathOptions, ModelRunOptions, InfluenceOptions, CircuitOptions, ContributionOptions),
     *(ModelOptions, ParallelOptions, TargetOptions, InputOptions, InputWords),
     *(FitOptions, ModelParameters, PredictionOptions, SimulationOptions),
     *(PairColumns, ConceptOptions, LogColumns, CollapseOptions, TableForm),

@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
-from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
+from emergraph.analysis.influence.options import (
+    CircuitOptions,
+    ContributionOptions,
+    InfluenceOptions,
+    ModelRunOptions,
+)
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
@@ -12,6 +17,7 @@ if TYPE_CHECKING:
 
     from emergraph.analysis.access import GraphAccess
     from emergraph.analysis.influence.circuits import CircuitResult
+    from emergraph.analysis.influence.contributions import ContributionResult
     from emergraph.analysis.influence.knockouts import InfluenceResult
     from emergraph.analysis.view import View
     from emergraph.options import Options
@@ -74,7 +80,7 @@ def _check(run: ModelRunOptions, _asked: "Options") -> None:
 
     for name in ("model", "inputs"):
         if getattr(run, name) is None:
-            raise UsageError(f"--{name} FILE is needed: knock-outs run the model on samples")
+            raise UsageError(f"--{name} FILE is needed: the model runs on samples")
 
 
 def _run(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceOptions) -> "InfluenceResult":
@@ -130,6 +136,91 @@ WHERE i.run = {run} AND i.what = 'unit' AND i.effect IS NOT NULL ORDER BY i.effe
         ),
         text=_headline,
     ),
+)
+
+
+CONTRIBUTIONS = ResultTable(
+    "edge_contributions",
+    "One row per edge that was measured: what its source adds to its target on samples, and biases.",
+    (
+        Column("src", "INTEGER", "Source unit: units.id; NULL for biases and constants."),
+        Column("dst", "INTEGER", "Target unit: units.id."),
+        Column("kind", "VARCHAR", "As in edges; or bias."),
+        Column(
+            "mean",
+            "DOUBLE",
+            "Mean over samples and the target's positions; all rows of a target sum to its pre-activation.",
+        ),
+        Column("mean_abs", "DOUBLE", "Mean of the absolute values."),
+        Column("share", "DOUBLE", "Part of the sum of mean_abs over all that flows into the target."),
+        Column("n", "INTEGER", "Samples."),
+    ),
+)
+CONTRIBUTION_SECTION = SectionSpec(
+    id="contributions",
+    title="Contributions",
+    lead="What flows along edges on inputs: the activation that an operation reads times the weight. An edge "
+    "with a large weight from a silent unit carries nothing.",
+    tables=(
+        TableSpec(
+            name="contributions",
+            title="Edges that carry most of their target",
+            definition=(
+                "Value that the operation reads times the weight, for kernels summed over taps: mean and "
+                "mean absolute value over samples and positions, and its share of all that flows into the "
+                "target."
+            ),
+            query=Query(
+                name="rows",
+                table="edge_contributions",
+                sql="""
+SELECT a.name AS source, c.src - a.first_unit AS source_unit, b.name AS target, c.dst - b.first_unit AS unit,
+       c.kind, c.mean, c.mean_abs, c.share
+FROM edge_contributions AS c JOIN runs AS r ON r.id = c.run
+JOIN units AS s ON s.graph = r.graph AND s.id = c.src JOIN layers AS a ON a.graph = r.graph AND a.id = s.layer
+JOIN units AS t ON t.graph = r.graph AND t.id = c.dst JOIN layers AS b ON b.graph = r.graph AND b.id = t.layer
+WHERE c.run = {run} AND c.kind IN ('weight', 'recurrent') ORDER BY c.share DESC, c.dst, c.src LIMIT 30""",
+            ),
+        ),
+    ),
+    command="emergraph contributions STORE --graph GRAPH --model MODEL --inputs FILE.npz",
+)
+
+
+def _run_contributions(
+    at: "GraphAccess", run: ModelRunOptions, asked: ContributionOptions
+) -> "ContributionResult":
+    from emergraph.analysis.influence.contributions import measure_contributions
+
+    _check(run, asked)
+    return measure_contributions(at, run, asked)
+
+
+def _contribution_rows(result: "ContributionResult") -> "Mapping[str, pl.DataFrame]":
+    return {CONTRIBUTIONS.name: result.frame}
+
+
+def _show_contributions(result: "ContributionResult") -> "View":
+    from emergraph.analysis.influence.views import contribution_view
+
+    return contribution_view(result)
+
+
+CONTRIBUTION = Analysis(
+    name="contributions",
+    summary="Say what each unit adds to the units behind it on inputs, edge by edge.",
+    of=Subject.GRAPH,
+    options=(ModelRunOptions, ContributionOptions),
+    examples="""
+    emergraph contributions net.duckdb --model model.onnx --inputs inputs.npz
+    emergraph contributions net.duckdb --model model.onnx --inputs inputs.npz --units "layer = 'fc1'" --top 0
+    """,
+    check=_check,
+    run=_run_contributions,
+    rows=_contribution_rows,
+    show=_show_contributions,
+    tables=(CONTRIBUTIONS,),
+    section=CONTRIBUTION_SECTION,
 )
 
 

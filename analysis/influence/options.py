@@ -87,6 +87,21 @@ class InfluenceOptions(Options):
             raise UsageError("--patch gives what activations are replaced by: leave out --baseline")
 
 
+class ContributionOptions(Options):
+    """Whose terms are computed, and how many are kept."""
+
+    units: str | None = option(
+        default=None,
+        help="SQL predicate over the targets of edges, such as \"layer = 'fc1' AND position = 3\".",
+        default_text="all units",
+        metavar="PREDICATE",
+    )
+    top: int = option(
+        default=10, help="Keep the strongest K edges of each of them; 0 keeps all.", metavar="K", least=0
+    )
+    samples: int | None = option(default=None, help="Use the first N samples.", metavar="N", least=1)
+
+
 class CircuitOptions(Options):
     """Which behaviour is kept, by which units."""
 

@@ -1,5 +1,6 @@
 """What is shown of knock-outs."""
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from emergraph.analysis.view import View
 
 if TYPE_CHECKING:
     from emergraph.analysis.influence.circuits import CircuitResult
+    from emergraph.analysis.influence.contributions import ContributionResult
     from emergraph.analysis.influence.knockouts import InfluenceResult
 
 MOST_NAMED = 5
@@ -35,8 +37,7 @@ def influence_view(result: "InfluenceResult") -> View:
     for layer, how in result.runs.items():
         by_way.setdefault(how, []).append(layer)
     for how, layers in by_way.items():
-        named = ", ".join(layers[:MOST_NAMED]) + (", ..." if len(layers) > MOST_NAMED else "")
-        notes.append(f"{named}: {how}")
+        notes.append(f"{_named(layers)}: {how}")
     return View(
         rows=rows,
         columns=(
@@ -51,6 +52,40 @@ def influence_view(result: "InfluenceResult") -> View:
             "decisions",
             "n",
         ),
+        facts=facts,
+        document=result.to_dict(),
+        notes=notes,
+    )
+
+
+def _named(layers: Sequence[str]) -> str:
+    return ", ".join(layers[:MOST_NAMED]) + (", ..." if len(layers) > MOST_NAMED else "")
+
+
+def contribution_view(result: "ContributionResult") -> View:
+    """The edges, target by target, the strongest first."""
+    rows = result.frame
+    starts = sorted((first, layer) for layer, first in result.first_units.items())
+    firsts = pl.Series([first for first, _ in starts], dtype=pl.Int64)
+    for column, name in (("src", "source"), ("dst", "target")):
+        place = firsts.search_sorted(rows[column].fill_null(0), side="right") - 1
+        layers = pl.Series([result.layer_names[starts[k][1]] for k in place], dtype=pl.String)
+        known = pl.col(column).is_not_null()
+        unit = rows[column] - firsts.gather(place)
+        rows = rows.with_columns(pl.when(known).then(layers).alias(name), unit.alias(f"{name}_unit"))
+    checked = "in no tensor" if result.worst is None else f"within {result.worst:.2g} of their absolute sum"
+    facts: dict[str, object] = {
+        "graph": result.graph,
+        "samples": result.n_samples,
+        "targets": result.n_targets,
+        "sum to the pre-activation": checked,
+    }
+    notes = [f"layer {layer} is left out: {why}" for layer, why in result.left_out.items()]
+    if result.unchecked:
+        notes.append(f"{_named(result.unchecked)}: no tensor of the model shows what the terms sum to")
+    return View(
+        rows=rows,
+        columns=("target", "target_unit", "source", "source_unit", "kind", "mean", "mean_abs", "share"),
         facts=facts,
         document=result.to_dict(),
         notes=notes,

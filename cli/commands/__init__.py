@@ -9,6 +9,7 @@ COMMANDS = {
     "prune": "Say what pruning would do to sparsity, paths, dead units and emergence, level by level.",
     "influence": "Knock out layers, heads and units, and say what that does to the model's outputs.",
     "circuit": "Find the fewest units that keep a share of a behaviour while all others are replaced.",
+    "contributions": "Say what each unit adds to the units behind it on inputs, edge by edge.",
     "percolate": "Add the edges one by one, strongest first, and find the percolation threshold.",
     "concepts": "Find which unseen pairs entity-property data connect, and where they percolate "
     "(arXiv 2408.12578).",

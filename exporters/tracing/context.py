@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.filetensors import as_held
 from emergraph.exporters.nodes import operation_type
-from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, normal_domain, operations
+from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, normal_domain, operations, spec_of
 from emergraph.exporters.runtime.folding import Folder, Made, Step
 from emergraph.exporters.runtime.quantization import laid_out
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
@@ -31,6 +31,7 @@ from emergraph.exporters.tracing.facts import BodyRunner, TensorFacts
 from emergraph.exporters.tracing.featureaxis import feature_axis
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
 from emergraph.exporters.tracing.names import operation_name, weight_layer_name
+from emergraph.exporters.tracing.sums import Operand, Sum, Sums
 from emergraph.exporters.tracing.values import PerUnit, Track, Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, Operation, TracedAs
 
@@ -119,6 +120,8 @@ class TraceContext:
         self.attrs: dict[str, object] = {}
         self.traced_as = TracedAs.OPAQUE
         self.reason: str | None = None
+        self.sums: Sums | None = None
+        """Takes in what operations sum up; None where nobody asks."""
 
     @property
     def name(self) -> str:
@@ -268,6 +271,33 @@ class TraceContext:
         layer.raw = layer.raw or track
         self.set_labels(position, labels, {layer.id: track})
 
+    def summed(self, layer: LayerDraft, values: Sequence[Value], **how: Any) -> None:  # noqa: ANN401
+        """Tell those who ask what the current node sums up into a layer, once its first output is set.
+
+        Args:
+            layer: The layer.
+            values: The operands, as they are read.
+            how: Further fields of `Sum`.
+        """
+        if self.sums is not None:
+            out = self.values.get(self.node.output[0])
+            operands = tuple(map(self._operand, values))
+            labels = None if out is None else out.labels
+            self.sums.found.append(
+                Sum(layer=layer.id, node=self.node, operands=operands, labels=labels, **how)
+            )
+
+    def _operand(self, value: Value) -> Operand:
+        places = [k for k, name in enumerate(self.node.input) if name and self.values.get(name) is value]
+        name = self.node.input[places[0]] if places else ""
+        codes = spec_of(self.node).codes.get(places[0]) if places and value.constant is None else None
+        parts: list[Operand | None] = [None, None]
+        for at, position in enumerate((codes.scale, codes.zero) if codes is not None else ()):
+            given = None if position is None else self.input(position)
+            if given is not None and position is not None:
+                parts[at] = Operand(self.node.input[position], given.shape, None, _known(given.constant))
+        return Operand(name, value.shape, value.labels, value.constant, parts[0], parts[1])
+
     def read(self, value: Value) -> Value:
         """Note that a consumer reads a labelled tensor: this decides which tensor shows the activation."""
         for layer_id, track in value.tracks.items():
@@ -400,6 +430,11 @@ class TraceContext:
         self.builder.edges(
             layer, name=self.name, op=self.op, kind=EdgeKind.OPAQUE, src=src, dst=dst, note=reason
         )
+
+
+def _known(constant: Constant | None) -> Constant | None:
+    """A constant that the model really holds; None for one that stands in for what the data decides."""
+    return None if constant is None or constant.neutral else constant
 
 
 def _giving(values: Array) -> Callable[[], Array]:

@@ -63,6 +63,9 @@ def join(
             ctx.read(value)
         kept = set(ctx.builder.layer_ids(units_in(labels)).tolist())
         ctx.set_labels(0, labels, {k: v for k, v in tracks.items() if k in kept})
+        kinds = (LayerKind.GATE, LayerKind.JUNCTION)
+        made = next(layer for layer in reversed(ctx.builder.layers) if layer.kind in kinds)
+        ctx.summed(made, values, factors=tuple(weights or ()))
         ctx.did(TracedAs.JOINED)
         return
     tracks = advanced(_self_gated(ctx, values, tracks), labels, name, ctx.builder)

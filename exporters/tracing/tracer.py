@@ -21,6 +21,7 @@ from emergraph.exporters.tracing.context import ParameterTensor, ParameterUse, T
 from emergraph.exporters.tracing.dispatch import dispatch
 from emergraph.exporters.tracing.inputs import input_units
 from emergraph.exporters.tracing.labels import compress, unit_axes, units_in
+from emergraph.exporters.tracing.sums import Sums
 from emergraph.exporters.tracing.values import Track, Value
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,
@@ -42,6 +43,7 @@ def trace(
     *,
     files: Mapping[str, memoryview] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    sums: Sums | None = None,
 ) -> GraphSummary:
     """Trace the units of a flat model and write its graph.
 
@@ -50,6 +52,7 @@ def trace(
         sink: Where blocks, layers, units, tensors and operations go.
         files: The mapped files that the parameters are in, by name.
         progress: Called with (operations done, operations in all).
+        sums: Takes in what operations sum up.
 
     Returns:
         Counts and coverage.
@@ -59,6 +62,7 @@ def trace(
     """
     builder = GraphBuilder(sink, FileTensors(files or {}, lambda name: model.initializers[name].held()))
     ctx = TraceContext(model, builder)
+    ctx.sums = sums
     _set_initializers(ctx)
     _set_inputs(ctx)
     last_use = _last_uses(model)
@@ -70,6 +74,8 @@ def trace(
     _set_outputs(ctx)
     n_params, n_understood, not_finite = _write_tensors(ctx)
     builder.finish()
+    if sums is not None:
+        sums.raw = {layer.id: layer.raw for layer in builder.layers if layer.raw is not None}
     sink.write_operations(ctx.operations)
     split_by = _say_split(ctx)
     ctx.warnings += nonfinite_warnings(not_finite, n_params)

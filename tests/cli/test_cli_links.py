@@ -26,6 +26,7 @@ from emergraph.exporters.traces.options import TraceOptions
 SNAPSHOT = "hub/models--org--net/snapshots/abc"
 READERS = {
     "circuit": "circuit net.duckdb --model {model} --inputs digits.npz --samples 2 --draws 1 --no-save",
+    "contributions": "contributions net.duckdb --model {model} --inputs digits.npz --samples 2 --no-save",
     "convert": "convert net.duckdb --to edgelist --target edges.txt --model {model} --verify",
     "influence": "influence net.duckdb --model {model} --inputs digits.npz --samples 2 --only-layers",
     "paths": "paths net.duckdb --model {model} --verify --no-save",

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.context import TraceContext
+from emergraph.exporters.tracing.contraction_axes import Letters
 from emergraph.exporters.tracing.labels import (
     NO_UNIT,
     Labels,
@@ -45,6 +46,10 @@ def contract_activations(ctx: TraceContext, left: Value, right: Value, x: str, y
     table = np.full(alive.size, NO_UNIT, np.int64)
     table[alive] = layer.units
     ctx.new_layer_output(0, layer, compress(look_up(table, which)))
+    # What scores weigh is given the whole product; of two factors of one kind each is given half.
+    weighing = [_reads_scores(ctx, sets) for sets in (sets_x, sets_y)]
+    shares = tuple(0.0 if own else 1.0 for own in weighing) if weighing[0] != weighing[1] else (0.5, 0.5)
+    ctx.summed(layer, (left, right), letters=Letters(x, y, out), factors=shares)
     ctx.did(TracedAs.ATTENDED)
 
 

@@ -166,6 +166,8 @@ def contract_constant(
     shaped = np.broadcast_to(spread, [laid_out.sizes[c] for c in plan.order])
     final = shaped.transpose([plan.order.index(c) for c in out if c in plan.order])
     ctx.new_layer_output(0, layer, final.reshape(ctx.out_shape()))
+    factors = (x, Value(weight.shape, constant=weight))
+    ctx.summed(layer, factors, letters=Letters(x_letters, w_letters, out), scale=alpha)
     ctx.did(TracedAs.CONTRACTED)
 
 

@@ -76,6 +76,7 @@ def trace_convolution(
     else:
         src, dst, taps = _grouped_pairs(values, channels, labels, group, layer, transposed=transposed)
         write_pairs(ctx, layer, src, dst, taps, tensor=tensor, note=f"group={group}")
+    ctx.summed(layer, (x, Value(weight.shape, constant=weight)), group=group, transposed=transposed)
     ctx.did(TracedAs.CONTRACTED)
 
 

@@ -112,6 +112,14 @@ class _Cell:
         """Structural edges without weights."""
         self.ctx.builder.edges(layer, name=self.ctx.name, op=self.ctx.op, kind=kind, src=src, dst=dst)
 
+    def summed(self, *layers: LayerDraft) -> None:
+        """Tell what the operation sums up: X, W, R, B, P, and the lengths and initial states it is given."""
+        own = self.weights
+        made = (own.w, own.r, own.b, own.p)
+        given = (self.ctx.input(k) for k in (4, 5, 6))
+        values = [self.x, *(_value(one) for one in made), *(one or _value(None) for one in given)]
+        self.ctx.summed(layers[0], values, layers=tuple(layer.id for layer in layers))
+
     def initial(self, position: int, layer: LayerDraft, direction: int) -> None:
         """A given initial state is the state's previous value: `recurrent` edges without weights."""
         state = self.ctx.input(position)
@@ -126,6 +134,10 @@ class _Cell:
         cells, units = channel_labels(np.moveaxis(labels, -1, 0)[None])
         pairs = np.unique(np.stack([units, self.units(layer, direction)[cells]], axis=1), axis=0)
         self.link(layer, pairs[:, 0], pairs[:, 1], EdgeKind.RECURRENT)
+
+
+def _value(constant: Constant | None) -> Value:
+    return Value(() if constant is None else constant.shape, constant=constant)
 
 
 def _cell(ctx: TraceContext, weights: RecurrentWeights, gates: int) -> _Cell:
@@ -194,6 +206,7 @@ def trace_lstm(ctx: TraceContext, weights: RecurrentWeights) -> None:
         cell.gate(state, [o, c], h)
         cell.initial(5, state, d)
     _outputs(cell, state, memory)
+    cell.summed(gates, memory, state)
 
 
 def _peepholes(
@@ -253,6 +266,7 @@ def trace_gru(ctx: TraceContext, weights: RecurrentWeights) -> None:
         cell.link(state, h, h, EdgeKind.RECURRENT)
         cell.initial(5, state, d)
     _outputs(cell, state, None)
+    cell.summed(gates, *([] if reset is None else [reset]), candidate, state)
 
 
 def trace_rnn(ctx: TraceContext, weights: RecurrentWeights) -> None:
@@ -272,6 +286,7 @@ def trace_rnn(ctx: TraceContext, weights: RecurrentWeights) -> None:
         cell.from_state(state, h, cell.r[d], h, d)
         cell.initial(5, state, d)
     _outputs(cell, state, None)
+    cell.summed(state)
 
 
 @rule("LSTM", "GRU", "RNN")

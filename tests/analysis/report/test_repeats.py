@@ -87,6 +87,7 @@ RUNS = {
         f"{ON_MODEL} --samples 6 --units \"layer = 'hidden2'\"",
         f"{ON_MODEL} --target {OUTPUT}:1 --baseline resample --share 0.5 --samples 5 {TWO}",
     ],
+    "contributions": [f"{ON_MODEL} --samples 4 --top 3 --units 'position < 3'"],
     "paths": ["", "--from 'position < 3' --to \"layer = 'head'\" --strongest 2 --kinds weight"],
     "influence": [
         f"{ON_MODEL} --samples 4 --units 'position < 3'",
