@@ -111,10 +111,13 @@ SHOWN_POINTS = 20
 
 
 def _run(at: "GraphAccess", order: OrderOptions, options: PercolationOptions) -> "PercolationResult":
-    from emergraph.analysis.percolation.percolate import percolate, sql_keys
+    from emergraph.analysis.percolation.percolate import contribution_key, percolate, sql_keys
 
-    named = order.order in set(OrderName)
-    keys = None if named else sql_keys(at.path, at.id, order.order, kinds=options.kinds)
+    named = order.order in set(OrderName) - {OrderName.CONTRIBUTION}
+    expression = order.order
+    if order.order == OrderName.CONTRIBUTION:
+        expression = contribution_key(at.path, at.id)
+    keys = None if named else sql_keys(at.path, at.id, expression, kinds=options.kinds)
     trace = at.trace(order.trace) if order.order == OrderName.ACTIVITY else None
     at.keep(trace=None if trace is None else trace.name)
     return percolate(at.units(), order.order, keys=keys, trace=trace, options=options)

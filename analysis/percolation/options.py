@@ -18,6 +18,8 @@ class OrderName(StrEnum):
     """Product of the degrees of both ends, largest first."""
     ACTIVITY = "activity"
     """Absolute weight times mean absolute activation of the source, largest first."""
+    CONTRIBUTION = "contribution"
+    """What the edge carries: its mean absolute contribution, in the newest run of `contributions`."""
 
 
 class Structure(StrEnum):
@@ -33,7 +35,7 @@ class OrderOptions(Options):
 
     order: str = option(
         default=OrderName.WEIGHT.value,
-        help="weight, random, degree, activity, or an SQL expression over edges; the largest first.",
+        help="weight, random, degree, activity, contribution, or SQL over edges; the largest first.",
         metavar="ORDER",
     )
     trace: str | int | None = option(

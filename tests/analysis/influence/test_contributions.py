@@ -1,5 +1,8 @@
 """Contributions sum to pre-activations of onnxruntime, and are those of a network cut down to one edge."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -10,9 +13,11 @@ from onnx import numpy_helper
 
 import emergraph
 from emergraph.analysis.influence.options import ContributionOptions, ModelRunOptions
+from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 from emergraph.errors import UsageError
 
 RNG = np.random.default_rng(3)
+DOCUMENTED = Path(__file__).parents[3] / "docs" / "influence.md"
 TOLERANCE = 1e-5
 """Of the sum of absolute terms."""
 
@@ -78,6 +83,7 @@ def test_a_dense_network_edge_by_edge(asked):
     net.output(net.op("MatMul", hidden, net.value(second), name="head"))
     data = RNG.standard_normal((6, 3)).astype(np.float32)
     graph, result = asked(net, {x: data})
+    assert not result.left_out
     before = data @ (0.5 * first) + 2 * bias
     check_sums(graph, result, "hid", before.mean(0))
     check_sums(graph, result, "head", (np.maximum(before, 0) @ second).mean(0))
@@ -95,8 +101,22 @@ def test_a_dense_network_edge_by_edge(asked):
     np.testing.assert_allclose(biases["mean"], 2 * bias, rtol=1e-6)
     assert biases["src"].null_count() == 4
     assert result.worst < 1e-6
-    stored = emergraph.open(graph.path).sql("SELECT count(*) AS n FROM edge_contributions")
+    store = emergraph.open(graph.path)
+    stored = store.sql("SELECT count(*) AS n FROM edge_contributions")
     assert stored["n"].item() == result.frame.height
+    expression = (
+        "(SELECT mean_abs FROM edge_contributions AS c WHERE c.src = edges.src AND c.dst = edges.dst)"
+    )
+    by_name, by_sql = (
+        graph.analyse("percolate", OrderOptions(order=order), PercolationOptions(nulls=0, seeds=1))
+        for order in ("contribution", expression)
+    )
+    assert by_name.curve().equals(by_sql.curve())
+    assert by_name.n_without_key == 0
+    questions = re.findall(r"```sql\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL)
+    assert len(questions) == 2
+    for question in questions:
+        assert store.sql(question).height
 
 
 CONVOLUTIONS = {

@@ -8,7 +8,7 @@ from storegraphs import make_store, random_chain
 
 import emergraph
 from emergraph.analysis.percolation.options import PercolationOptions
-from emergraph.analysis.percolation.percolate import percolate, sql_keys
+from emergraph.analysis.percolation.percolate import contribution_key, percolate, sql_keys
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.cli.main import main
 from emergraph.errors import UsageError
@@ -63,3 +63,8 @@ def test_the_command_shows_thresholds_and_the_curve(path, capfd):
     assert main(["percolate", str(path), "--structure", "absent", "--kinds", "weight", "--no-save"]) == 0
     assert "expected from layers" in capfd.readouterr().out
     assert main(["percolate", str(path), "--order", "activity"]) == 2
+
+
+def test_contributions_have_to_be_measured_first(path):
+    with pytest.raises(UsageError, match="contributions were not measured; `emergraph contributions"):
+        contribution_key(path, 1)
