@@ -119,18 +119,16 @@ def contribution_key(path: str | Path, graph: int) -> str:
     Raises:
         UsageError: No run of `contributions` has measured it.
     """
-    query = compose(
-        "SELECT max(id) AS run FROM runs WHERE graph = {graph} AND command = 'contributions'", graph=graph
-    )
-    (run,) = run_query(path, query).frame["run"].to_list()
+    (run,) = run_query(path, compose(_NEWEST, graph=graph)).frame["run"].to_list()
     if run is None:
         raise UsageError(
-            f"order {OrderName.CONTRIBUTION}: contributions were not measured; `emergraph contributions STORE "
-            "--model FILE --inputs FILE.npz --top 0` does"
+            f"order {OrderName.CONTRIBUTION}: contributions were not measured; `emergraph contributions "
+            "STORE --model FILE --inputs FILE.npz --top 0` does"
         )
     return compose(_CONTRIBUTION, run=run)
 
 
+_NEWEST = "SELECT max(id) AS run FROM runs WHERE graph = {graph} AND command = 'contributions'"
 _CONTRIBUTION = """(SELECT max(c.mean_abs) FROM edge_contributions AS c
     WHERE c.run = {run} AND c.src = edges.src AND c.dst = edges.dst AND c.kind = edges.kind)"""
 

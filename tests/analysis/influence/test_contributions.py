@@ -104,9 +104,7 @@ def test_a_dense_network_edge_by_edge(asked):
     store = emergraph.open(graph.path)
     stored = store.sql("SELECT count(*) AS n FROM edge_contributions")
     assert stored["n"].item() == result.frame.height
-    expression = (
-        "(SELECT mean_abs FROM edge_contributions AS c WHERE c.src = edges.src AND c.dst = edges.dst)"
-    )
+    expression = "(SELECT mean_abs FROM edge_contributions c WHERE c.src = edges.src AND c.dst = edges.dst)"
     by_name, by_sql = (
         graph.analyse("percolate", OrderOptions(order=order), PercolationOptions(nulls=0, seeds=1))
         for order in ("contribution", expression)
