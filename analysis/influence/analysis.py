@@ -247,7 +247,12 @@ CIRCUITS = ResultTable(
         Column("area_magnitude", "DOUBLE", "The same, units by mean absolute activation."),
         Column("area_random", "DOUBLE", "The same, random sets with as many units of each layer."),
         Column("n_samples", "INTEGER", "Samples."),
-        Column("n_runs", "INTEGER", "Runs of the whole model with units replaced."),
+        Column("n_runs", "INTEGER", "Runs of the whole model with units or edges replaced."),
+        Column("n_edges", "INTEGER", "Weights among it, the inputs and the outputs that go on; NULL: all."),
+        Column("n_edge_candidates", "INTEGER", "Those that could be left out."),
+        Column("edges_kept", "DOUBLE", "Share that the circuit keeps with these edges alone."),
+        Column("edges_kept_without", "DOUBLE", "Share that the whole model keeps without these edges."),
+        Column("edges_minimal", "BOOLEAN", "Whether leaving out any falls below the share; NULL: not tried."),
     ),
 )
 CIRCUIT_UNITS = ResultTable(
@@ -263,12 +268,13 @@ CIRCUIT_UNITS = ResultTable(
 )
 CIRCUIT_EDGES = ResultTable(
     "circuit_edges",
-    "One row per edge of the graph between two units of a circuit; edges are not left out one by one.",
+    "One row per edge that goes on among a circuit, the inputs and the outputs.",
     (
         Column("src", "INTEGER", "Source unit: units.id."),
         Column("dst", "INTEGER", "Target unit: units.id."),
         Column("kind", "VARCHAR", "As in edges."),
         Column("weight", "DOUBLE", "As in edges."),
+        Column("without", "DOUBLE", "Share kept when this edge is left out, too; NULL: it was not tried."),
     ),
 )
 CIRCUIT_CURVE = ResultTable(

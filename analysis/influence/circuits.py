@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.influence.circuitedges import CircuitEdges, needed_edges
 from emergraph.analysis.influence.knockouts import Bench
 from emergraph.analysis.influence.masked import MaskedModel
 from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
@@ -18,6 +19,7 @@ from emergraph.analysis.statistics.intervals import jackknife
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.graphstore.records import EdgeKind
 
 if TYPE_CHECKING:
     from emergraph.analysis.access import GraphAccess
@@ -54,7 +56,9 @@ class CircuitResult(ShownInNotebooks):
     candidates: pl.DataFrame
     """layer, unit, effect: of every candidate, what knocking out it alone does."""
     edges: pl.DataFrame
-    """src, dst, kind, weight: edges of the graph between units of the circuit."""
+    """src, dst, kind, weight, without: edges that go on among the circuit, the inputs and the outputs."""
+    searched: CircuitEdges | None
+    """How they were found; None where all go on: none were left out, or the circuit falls short."""
     curve: pl.DataFrame
     """ranking, size, kept, low, high."""
     areas: dict[str, float]
@@ -69,6 +73,11 @@ class CircuitResult(ShownInNotebooks):
         plain: dict[str, object] = {name: getattr(self, name) for name in (*names, "areas", "n_runs")}
         plain |= {"kept": self.kept.to_dict(), "without": self.without.to_dict()}
         plain |= {"units": self.units.to_dicts(), "curve": self.curve.to_dicts()}
+        plain["edges"] = self.edges.to_dicts()
+        if self.searched is not None:
+            plain |= {"edge_candidates": self.searched.n_candidates, "edges_minimal": self.searched.minimal}
+            plain["kept_by_edges"] = self.searched.kept.to_dict()
+            plain["without_edges"] = self.searched.without.to_dict()
         return plain
 
 
@@ -103,6 +112,7 @@ def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions)
         start = dict(
             zip((one.layer for one in layers), _starts([one.n_units for one in layers]), strict=True)
         )
+        roles = at.reader.units()["role"].to_numpy()
         places = np.array([start[one.layer.layer] + int(one.places[0]) for one in single_units])
         indexed = bench.behaviour.target.is_indexed
         effects = np.array(
@@ -135,6 +145,25 @@ def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions)
             },
         )
         everything = set(range(len(order)))
+        without = behaviour.kept(everything - set(chosen))
+        kept, n_runs = behaviour.kept(chosen), masked.n_runs
+        searched = None
+        own = np.zeros(len(roles), bool)
+        own[units["unit"].to_list()] = True
+        sources, targets = own | (roles == "input"), own | (roles == "output")
+        if asked.edges and kept.mean >= asked.share:
+            sites = bench.edge_sites(at, sources, targets)
+            if len(sites.src):
+                again = bench.masked(layers, sites.sites)
+                with_edges = _Behaviour(bench, again, places)
+                searched = needed_edges(
+                    sites,
+                    lambda flags: with_edges.kept(chosen, flags),
+                    lambda flags: with_edges.kept(everything, flags),
+                    share=asked.share,
+                    most=asked.edges,
+                )
+                n_runs += again.n_runs
         return CircuitResult(
             graph=at.reader.name,
             output=bench.behaviour.target.output,
@@ -143,8 +172,8 @@ def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions)
             share=asked.share,
             n_samples=bench.n,
             n_candidates=len(order),
-            kept=behaviour.kept(chosen),
-            without=behaviour.kept(everything - set(chosen)),
+            kept=kept,
+            without=without,
             minimal=minimal,
             units=units,
             candidates=pl.DataFrame(
@@ -154,10 +183,11 @@ def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions)
                     "effect": effects,
                 }
             ),
-            edges=_edges(at, units["unit"].to_list()),
+            edges=_edges(at, sources, targets, searched),
+            searched=searched,
             curve=curve,
             areas=areas,
-            n_runs=masked.n_runs,
+            n_runs=n_runs,
             layer_names={one.layer: one.name for one in bench.layers},
             first_units={one.layer: one.first_unit for one in bench.layers},
         )
@@ -211,37 +241,37 @@ class _Behaviour:
         """Of every candidate the number of its layer."""
         return self._masked.layer_of[self._places]
 
-    def kept(self, chosen: "set[int] | list[int] | NDArray[np.int64]") -> Estimate:
-        """The share that a set keeps, with its interval over samples."""
+    def kept(
+        self, chosen: "set[int] | list[int] | NDArray[np.int64]", edges: Bools | None = None
+    ) -> Estimate:
+        """The share that a set keeps, perhaps with some edges alone, with its interval over samples."""
         flags = np.zeros(len(self._places), bool)
         flags[list(chosen)] = True
-        key = np.packbits(flags).tobytes()
+        key = np.packbits(flags).tobytes() + (b"" if edges is None else np.packbits(edges).tobytes())
         if key not in self._known:
-            pairs = np.stack([self._changes(flags), self._none], axis=1)
+            pairs = np.stack([self._changes(flags, edges), self._none], axis=1)
             self._known[key] = jackknife(kept_share, pairs)
         return self._known[key]
 
-    def _changes(self, flags: Bools) -> Floats:
+    def _changes(self, flags: Bools, edges: Bools | None = None) -> Floats:
         """How far the behaviour of every sample is from what it was."""
         kept = np.ones(self._masked.n_units, bool)
         kept[self._places] = flags
-        found = self._masked.outputs(kept)
+        found = self._masked.outputs(kept, edges)
         how = self._bench.behaviour
         changes = [how.change(clean, one) for one, clean in zip(found, self._clean, strict=True)]
         return np.array([_size(one, indexed=self._indexed) for one in changes])
 
 
-def _edges(at: "GraphAccess", units: list[int]) -> pl.DataFrame:
-    """Edges of the graph between some units."""
+def _edges(at: "GraphAccess", sources: Bools, targets: Bools, searched: CircuitEdges | None) -> pl.DataFrame:
+    """Edges of the graph between some units, without those that were left out."""
     graph = at.units()
-    inside = np.zeros(graph.n_units, bool)
-    inside[units] = True
-    reached = {graph.layers[k].id for k in np.unique(graph.unit_layer[units])} if units else set()
+    reached = {graph.layers[k].id for k in np.unique(graph.unit_layer[np.flatnonzero(targets)])}
     blocks = [block for block in graph.blocks if block.n_edges and block.layer in reached]
     schema = {"src": pl.Int64, "dst": pl.Int64, "kind": pl.String, "weight": pl.Float64}
     frames = [pl.DataFrame(schema=schema)]
     for block, edges in graph.iter_edges(blocks, columns=("src", "dst", "weight")):
-        both = inside[edges["src"]] & inside[edges["dst"]]
+        both = sources[edges["src"]] & targets[edges["dst"]]
         frames.append(
             pl.DataFrame(
                 {
@@ -253,7 +283,15 @@ def _edges(at: "GraphAccess", units: list[int]) -> pl.DataFrame:
                 schema=schema,
             )
         )
-    return pl.concat(frames).sort("src", "dst", "kind")
+    found = pl.concat(frames).sort("src", "dst", "kind")
+    if searched is None:
+        return found.with_columns(without=pl.lit(None, pl.Float64))
+    is_weight = pl.col("kind") == str(EdgeKind.WEIGHT)
+    gone = searched.left_out.with_columns(gone=pl.lit(value=True))
+    found = found.join(gone, on=["src", "dst"], how="left")
+    found = found.filter(~is_weight | pl.col("gone").is_null())
+    found = found.drop("gone").join(searched.frame, on=["src", "dst"], how="left")
+    return found.with_columns(without=pl.when(is_weight).then(pl.col("without"))).sort("src", "dst", "kind")
 
 
 def _starts(sizes: list[int]) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.influence.edgesites import traced_sums
 from emergraph.analysis.influence.layerrun import MEMORY_SHARE, Model
 from emergraph.analysis.influence.options import ContributionOptions, ModelRunOptions
 from emergraph.analysis.influence.recurrences import written_out
@@ -17,9 +18,6 @@ from emergraph.analysis.modelruns.files import model_of
 from emergraph.analysis.modelruns.samples import LabelledSamples
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.pickedunits import picked_units
-from emergraph.errors import InvalidInputError
-from emergraph.exporters.counting import CountingSink
-from emergraph.exporters.export import ExportOptions, traceable
 from emergraph.exporters.nodes import attributes, input_name
 from emergraph.exporters.operations import spec_of
 from emergraph.exporters.runtime.assembly import assemble
@@ -27,13 +25,11 @@ from emergraph.exporters.runtime.inputwords import parse_axes
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.quantization import dequantize, laid_out
-from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import given_samples
 from emergraph.exporters.tracing.labels import NO_UNIT, compress, core
 from emergraph.exporters.tracing.sums import Operand, Sum, Sums
-from emergraph.exporters.tracing.tracer import trace
 from emergraph.graphstore.records import LayerKind
 
 if TYPE_CHECKING:
@@ -109,30 +105,12 @@ def measure_contributions(
     options = TraceOptions(sample_axes=parse_axes(run.sample_axis), root=at.root)
     arrays = LabelledSamples(inputs=run.inputs).arrays or {}
     prepared = given_samples(file, arrays, options)
-    exported = ExportOptions(all_branches='"branches": "all"' in str(at.reader.summary["settings"]))
-    sums, sink = Sums(), CountingSink()
-    with traceable(file, prepared.run, exported) as traced, ModelProcess(RunLimits()) as process:
-        trace(traced, sink, sums=sums)
-        _check_layers(at, sink)
+    with traced_sums(at, file, prepared) as sums, ModelProcess(RunLimits()) as process:
         model = Model(prepared, FileSource(file), process, RunLimits())
         n = min(prepared.samples.n, asked.samples or prepared.samples.n)
         bench = _Bench(at, model, sums, n, asked.top)
         bench.measure(bench.items(picked))
     return bench.result()
-
-
-def _check_layers(at: "GraphAccess", sink: CountingSink) -> None:
-    """The units on these samples are those of the graph."""
-    stored = at.reader.layers().select("name", "first_unit", "n_units").rows()
-    found = [(layer.name, layer.first_unit, layer.n_units) for layer in sink.layers]
-    if stored != found:
-        name, count = next(
-            ((a[0], a[2]) for a, b in zip(stored, found, strict=False) if a != b), (stored[-1][0], 0)
-        )
-        raise InvalidInputError(
-            f"on samples of these sizes the model has other units than graph {quoted(at.reader.name)} (layer "
-            f"{quoted(name)}, {count} units there); export it with inputs of the same sizes"
-        )
 
 
 def _n_labels(operand: Operand) -> int:

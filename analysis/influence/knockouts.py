@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.influence.analysis import UNITS
+from emergraph.analysis.influence.edgesites import Site, Sites, edge_sites, traced_sums
 from emergraph.analysis.influence.layerrun import Job, LayerRun, Model, free_axes
 from emergraph.analysis.influence.masked import MaskedModel
 from emergraph.analysis.influence.options import Baseline, InfluenceOptions, ModelRunOptions
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.access import GraphAccess
     from emergraph.exporters.onnxfile import OnnxFile
 
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Array = NDArray[np.generic]
 
@@ -405,8 +407,14 @@ class Bench:
         with np.errstate(invalid="ignore"):
             one.moved.append(bool((np.abs(found - clean) > MOVED * scale).any()))
 
-    def masked(self, layers: Sequence[Layer]) -> MaskedModel:
-        """The model with all units of some layers replaceable at once."""
+    def edge_sites(self, at: "GraphAccess", sources: Bools, targets: Bools) -> Sites:
+        """Where the edges between some units can be ablated."""
+        asked = self._asked
+        with traced_sums(at, self._file, self._model.prepared) as sums:
+            return edge_sites(self._model, sums, sources, targets, self.n, asked.baseline, asked.seed)
+
+    def masked(self, layers: Sequence[Layer], sites: Sequence[Site] = ()) -> MaskedModel:
+        """The model with all units of some layers replaceable at once, and the edges of some sites."""
         return MaskedModel(
             self._model,
             layers,
@@ -415,6 +423,7 @@ class Bench:
             baseline=self._asked.baseline,
             seed=self._asked.seed,
             codes=self._codes,
+            sites=sites,
         )
 
     def row(self, one: Knockout) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.influence.edgesites import Site, with_edges
 from emergraph.analysis.influence.layerrun import SLOT_TOLERANCE, Model, spread
 from emergraph.analysis.influence.options import Baseline
 from emergraph.analysis.influence.slots import agrees
@@ -35,9 +36,10 @@ class MaskedModel:
         baseline: Baseline,
         seed: int,
         codes: Mapping[str, Codes],
+        sites: Sequence[Site] = (),
     ) -> None:
         """Run the model on its first n samples, for the baselines, and load it with masks."""
-        self._model, self._layers, self._n = model, layers, n
+        self._model, self._layers, self._n, self._sites = model, layers, n, sites
         run = model.prepared.run
         tensors = list(dict.fromkeys(str(one.tensor) for one in layers))
         self._clean = self._activations(tensors)
@@ -50,8 +52,10 @@ class MaskedModel:
                 for one in layers
             ]
         )
+        changed = with_edges(changed, sites)
         model.process.load(assemble(changed, [self._output], model.source), many_runs=True)
         self.n_runs = 0
+        self._edges: Bools | None = None
         self.together = False
         self.together = self._may_share()
 
@@ -65,12 +69,14 @@ class MaskedModel:
         """(n_units,) the number of each unit's layer."""
         return np.repeat([one.layer for one in self._layers], [one.n_units for one in self._layers])
 
-    def outputs(self, kept: Bools) -> list[Floats]:
-        """The output of every sample when only some units go on.
+    def outputs(self, kept: Bools, edges: Bools | None = None) -> list[Floats]:
+        """The output of every sample when only some units go on, and some edges.
 
         Args:
-            kept: (n_units,) which; the units of all layers, one layer behind the other.
+            kept: (n_units,) which units; of all layers, one layer behind the other.
+            edges: (n_edges,) which edges of the sites; all by default.
         """
+        self._edges = edges
         masks: dict[str, Array] = {}
         start = 0
         for layer in self._layers:
@@ -98,6 +104,8 @@ class MaskedModel:
                 feeds[names.value] = chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
             else:
                 feeds[names.value] = spread(values, tensor, layer.axes)
+        for site in self._sites:
+            feeds |= site.feeds(self._edges, samples)
         self.n_runs += 1
         found = self._model.fetch(feeds, [self._output])[self._output]
         return found[:1] if fixed is not None and found.ndim and found.shape[0] == fixed else found
@@ -134,12 +142,14 @@ class MaskedModel:
             return False
         if any(axis != 0 for axis in self._model.prepared.samples.axes.values() if axis is not None):
             return False
+        n_edges = sum(int(site.which.max()) + 1 for site in self._sites[-1:])
+        every_second = np.arange(n_edges) % 2 == 0 if n_edges else None
         for kept in (np.ones(self.n_units, bool), np.arange(self.n_units) % 2 == 0):
             self.together = False
-            alone = self.outputs(kept)
+            alone = self.outputs(kept, every_second)
             self.together = True
             try:
-                found = self.outputs(kept)
+                found = self.outputs(kept, every_second)
             except (ModelRefusedError, ValueError):
                 return False
             pairs = zip(found, alone, strict=False)

@@ -123,6 +123,12 @@ class CircuitOptions(Options):
         default_text="all hidden neurons",
         metavar="PREDICATE",
     )
+    edges: int = option(
+        default=500,
+        help="Leave out edges of the circuit, too, one by one where at most N may be needed; 0: no edges.",
+        metavar="N",
+        least=0,
+    )
     draws: int = option(default=3, help="Random sets of each size.", metavar="N", least=1)
     samples: int | None = option(default=None, help="Use the first N samples.", metavar="N", least=1)
     seed: int = option(default=0, help="Seed of random sets, and of resample.", least=0)

@@ -109,6 +109,7 @@ def circuit_view(result: "CircuitResult") -> View:
         if isfinite(kept.low)
         else f"{kept.mean:.3g}",
         "kept without it": f"{result.without.mean:.3g}",
+        **_edge_facts(result),
         "area under the curve": ", ".join(f"{name} {area:.3g}" for name, area in result.areas.items()),
         "runs": result.n_runs,
     }
@@ -125,6 +126,18 @@ def circuit_view(result: "CircuitResult") -> View:
         document=result.to_dict(),
         notes=notes,
     )
+
+
+def _edge_facts(result: "CircuitResult") -> dict[str, object]:
+    found = result.searched
+    if found is None:
+        return {}
+    tried = "" if found.minimal is not None else ", too many to leave out one by one"
+    return {
+        "edges": f"{found.frame.height} of {found.n_candidates} weights{tried}",
+        "kept with these edges alone": f"{found.kept.mean:.3g}",
+        "kept without these edges": f"{found.without.mean:.3g}",
+    }
 
 
 def circuit_rows(result: "CircuitResult") -> dict[str, pl.DataFrame]:
@@ -145,8 +158,21 @@ def circuit_rows(result: "CircuitResult") -> dict[str, pl.DataFrame]:
         "n_samples": result.n_samples,
         "n_runs": result.n_runs,
     }
+    found = result.searched
+    whole = {
+        "n_edges": pl.Int64,
+        "n_edge_candidates": pl.Int64,
+        "edges_kept": pl.Float64,
+        "edges_kept_without": pl.Float64,
+        "edges_minimal": pl.Boolean,
+    }
+    row |= dict.fromkeys(whole)
+    if found is not None:
+        row |= {"n_edges": found.frame.height, "n_edge_candidates": found.n_candidates}
+        row |= {"edges_kept": found.kept.mean, "edges_kept_without": found.without.mean}
+        row["edges_minimal"] = found.minimal
     return {
-        "circuits": pl.DataFrame([row], schema_overrides={"low": pl.Float64, "high": pl.Float64}),
+        "circuits": pl.DataFrame([row], schema_overrides={"low": pl.Float64, "high": pl.Float64, **whole}),
         "circuit_units": result.units,
         "circuit_edges": result.edges,
         "circuit_curve": result.curve,

@@ -7,6 +7,7 @@ import onnx
 import polars as pl
 import pytest
 from nets import Net
+from onnx import numpy_helper
 
 import emergraph
 from emergraph.analysis.influence.circuits import kept_share
@@ -179,6 +180,51 @@ def test_of_two_copies_one_is_found_and_the_other_is_named(find):
     assert said in circuit_view(result).notes
 
 
+class EdgeTwin:
+    """The network of `two_layers` in plain numpy, with edges left out one by one."""
+
+    def __init__(self, matrices, starts, x, circuit):
+        self.matrices, self.starts, self.x, self.circuit = (
+            matrices,
+            starts,
+            x.astype(np.float64),
+            set(circuit),
+        )
+        self.means, values = [self.x.mean(0)], self.x
+        for matrix in matrices[:2]:
+            values = np.tanh(values @ matrix)
+            self.means.append(values.mean(0))
+        self.clean = (values @ matrices[2])[:, 1]
+        sources = set(range(starts[0], starts[0] + 5)) | self.circuit
+        self.candidates = {
+            (starts[k] + u, starts[k + 1] + v)
+            for k, matrix in enumerate(matrices)
+            for u in range(matrix.shape[0])
+            for v in range(matrix.shape[1])
+            if starts[k] + u in sources and (starts[k + 1] + v in self.circuit or k == 2)
+        }
+        self.nothing = np.square(self.run(self.candidates, set()) - self.clean).mean()
+
+    def run(self, edges, units):
+        """The number that is looked at, with some candidates alone and some units alone."""
+        values = self.x
+        for k, matrix in enumerate(self.matrices):
+            if k:
+                on = [self.starts[k] + u in units for u in range(len(matrix))]
+                values = np.where(on, values, self.means[k])
+            own = np.ones(matrix.shape)
+            for u, v in self.candidates - edges:
+                if self.starts[k] <= u < self.starts[k] + len(matrix):
+                    own[u - self.starts[k], v - self.starts[k + 1]] = 0
+            summed = values @ (matrix * own) + self.means[k] @ (matrix * (1 - own))
+            values = np.tanh(summed) if k < 2 else summed
+        return values[:, 1]
+
+    def kept(self, edges, units=None):
+        found = self.run(edges, self.circuit if units is None else units)
+        return 1 - np.square(found - self.clean).mean() / self.nothing
+
+
 def test_the_circuit_is_kept_in_the_store(find):
     net, arrays, planted, target = two_layers(np.random.default_rng(5))
     graph, result = find(net, arrays, target=target)
@@ -191,10 +237,24 @@ def test_the_circuit_is_kept_in_the_store(find):
         "measure": "target",
     }
     assert store.sql("SELECT count(*) FROM circuit_units").item() == result.units.height == len(planted)
-    edges = store.sql("SELECT src, dst FROM circuit_edges").rows()
-    inside = set(result.units["unit"])
-    assert len(edges) == 4
-    assert all(src in inside and dst in inside for src, dst in edges)
+    rows = store.sql("SELECT src, dst, without FROM circuit_edges").rows()
+    searched = result.searched
+    assert searched.minimal
+    assert searched.n_candidates == 5 * 2 + 2 * 2 + 2 * 3
+    assert len(rows) == searched.frame.height
+    assert all(without < SHARE for _, _, without in rows)
+    matrices = [numpy_helper.to_array(t).astype(np.float64) for t in net.initializers]
+    names = {row["name"]: row["first_unit"] for row in graph.layers.iter_rows(named=True)}
+    starts = [names[layer] for layer in (net.inputs[0].name, "one", "two", "head")]
+    whole = EdgeTwin(matrices, starts, arrays[net.inputs[0].name], result.units["unit"].to_list())
+    edges = {(src, dst) for src, dst, _ in rows}
+    assert {dst for _, dst in edges if dst >= starts[3]} == {starts[3] + 1}  # the number that is looked at
+    assert searched.kept.mean == pytest.approx(whole.kept(edges), abs=1e-4)
+    for src, dst, without in rows[:4]:
+        assert without == pytest.approx(whole.kept(edges - {(src, dst)}), abs=1e-4)
+    everything = set(range(starts[1], starts[3]))
+    assert searched.without.mean == pytest.approx(whole.kept(whole.candidates - edges, everything), abs=1e-4)
+    assert searched.without.mean < 0.5
 
 
 def test_a_behaviour_that_nothing_changes_has_no_circuit(find):
