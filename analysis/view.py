@@ -1,6 +1,6 @@
 """A result as plain data: what a terminal, a file, JSON and a notebook show of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,8 @@ class View:
     """What a person should know besides; goes to stderr."""
     columns: Sequence[str] = ()
     """Columns of the table that people see, in tables and Markdown; all of them where it is empty."""
+    texts: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    """By format, how it is written where that does not follow from the rest, as a page does not."""
     brief: "Sequence[pl.DataFrame] | None" = None
     """The tables that people see unless they ask for all: the rows and columns that matter. None: all."""
 
@@ -61,6 +63,23 @@ class View:
             return ""
         rows = " + ".join(str(frame.height) for frame in whole)
         return f"--full shows everything: {rows} rows, {max(frame.width for frame in whole)} columns"
+
+
+def beside(value: float, *, clear: bool, above: str, below: str, neither: str = "not told apart from") -> str:
+    """Say in words on which side of what it is compared with a value lies: above, below, or neither.
+
+    Args:
+        value: The value less what it is compared with, or its z.
+        clear: Whether the difference is more than chance explains.
+        above: Words for a larger value.
+        below: Words for a smaller one.
+        neither: Words where that is not clear.
+
+    Example:
+        >>> beside(-4.2, clear=True, above="later than", below="earlier than")
+        'earlier than'
+    """
+    return neither if not clear else above if value > 0 else below
 
 
 def first_and_last(frame: "pl.DataFrame", rows: int = BRIEF_ROWS) -> "pl.DataFrame":

@@ -1,5 +1,6 @@
 """What every command does with its result: five formats of a `View`, stdout for data and stderr for talk."""
 
+import inspect
 import io
 import os
 import sys
@@ -8,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, ClassVar, TextIO
 
 import typer
 
 from emergraph.analysis.view import View
 from emergraph.atomic import write_atomically
+from emergraph.choices import unknown
 from emergraph.cli.streams import stdout_is_closed
 from emergraph.errors import ExitCode, UsageError
 from emergraph.options import FileRole
@@ -31,51 +33,87 @@ class OutputFormat(StrEnum):
     CSV = "csv"
     MARKDOWN = "markdown"
     PARQUET = "parquet"
+    HTML = "html"
+    SARIF = "sarif"
+    CYCLONEDX = "cyclonedx"
 
 
-_FORMAT_OF_SUFFIX = {
+TABLES = (
+    OutputFormat.TABLE,
+    OutputFormat.JSON,
+    OutputFormat.CSV,
+    OutputFormat.MARKDOWN,
+    OutputFormat.PARQUET,
+)
+"""What every `View` can be written as."""
+_ENDINGS = {
+    ".cdx.json": OutputFormat.CYCLONEDX,
+    ".sarif.json": OutputFormat.SARIF,
+    ".sarif": OutputFormat.SARIF,
+    ".html": OutputFormat.HTML,
+    ".htm": OutputFormat.HTML,
     ".json": OutputFormat.JSON,
     ".csv": OutputFormat.CSV,
     ".md": OutputFormat.MARKDOWN,
     ".parquet": OutputFormat.PARQUET,
 }
+"""What names of files ask for, the longest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
-    """The options that every command shares."""
+class Writing:
+    """Where a result goes and in which format; a subclass says which formats its command has."""
 
-    format: Annotated[
-        OutputFormat | None,
-        typer.Option(help="Format of the result.  [default: table, or what the name of --out says]"),
-    ] = None
+    formats: ClassVar[tuple[OutputFormat, ...]] = TABLES
+    """The formats, of which the first is the default."""
+
+    format: Annotated[OutputFormat | None, typer.Option()] = None
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout."),
         FileRole.WRITES,
     ] = None
-    full: Annotated[
-        bool, typer.Option("--full", help="Show all rows and columns, not only those that matter.")
-    ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bar on stderr.")] = (
         False
     )
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
 
+    def __init_subclass__(cls) -> None:
+        """Let the option --format have the formats of the class."""
+        choices = StrEnum("choices", {form.name: form.value for form in cls.formats})  # type: ignore[misc]
+        told = f"Format of the result.  [default: {cls.formats[0]}, or what the name of --out says]"
+        cls.__annotations__ = {
+            **inspect.get_annotations(cls),
+            "format": Annotated[choices | None, typer.Option(help=told)],
+        }
+
     def __post_init__(self) -> None:
         """Refuse, before any work, a result that has nowhere to go."""
+        if self.format is not None:
+            object.__setattr__(self, "format", OutputFormat(self.format))
         if self.out is None and stdout_is_closed():
             raise UsageError("stdout is closed, where the result would go: give --out FILE")
 
     @property
     def resolved_format(self) -> OutputFormat:
-        """The format asked for, else the one that the suffix of --out names, else a table."""
+        """The format asked for, else the one that the name of --out says, else the default."""
         if self.format is not None:
             return self.format
-        return _FORMAT_OF_SUFFIX.get(self.out.suffix.lower() if self.out else "", OutputFormat.TABLE)
+        name = "" if self.out is None else self.out.name.lower()
+        asked = (form for end, form in _ENDINGS.items() if name.endswith(end) and form in self.formats)
+        return next(asked, self.formats[0])
 
 
-def say(message: str, output: Output | None = None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Output(Writing):
+    """The options of a command whose result is a `View`."""
+
+    full: Annotated[
+        bool, typer.Option("--full", help="Show all rows and columns, not only those that matter.")
+    ] = False
+
+
+def say(message: str, output: Writing | None = None) -> None:
     """Print one line of talk on stderr, unless --quiet."""
     if output is None or not output.quiet:
         sys.stderr.write(f"{escape_controls(message)}\n")
@@ -88,18 +126,18 @@ def emit(view: View, output: Output) -> None:
         UsageError: Parquet was asked for on a terminal, or the folder of --out does not exist.
         LimitError: The disk is full.
     """
+    if output.out is not None:
+        _write(_encoded(view, output), output.out, output)
+    else:
+        with reader_may_leave():
+            _print(view, output)
     people = output.resolved_format in (OutputFormat.TABLE, OutputFormat.MARKDOWN)
     more = view.left_out() if people and not output.full else ""
     for note in (*view.notes, *([more] if more else [])):
         say(f"Note: {note}", output)
-    if output.out is not None:
-        _write(_encoded(view, output), output.out, output)
-        return
-    with reader_may_leave():
-        _print(view, output)
 
 
-def emit_text(text: str, output: Output) -> None:
+def emit_text(text: str, output: Writing) -> None:
     """Write a text that is complete in itself, such as a page, to stdout or to the file of --out.
 
     Raises:
@@ -113,7 +151,7 @@ def emit_text(text: str, output: Output) -> None:
         sys.stdout.write(text)
 
 
-def _write(data: bytes, path: Path, output: Output) -> None:
+def _write(data: bytes, path: Path, output: Writing) -> None:
     write_atomically(path, data, then=lambda: say(f"Wrote {path}", output))
 
 
@@ -134,7 +172,7 @@ def _print(view: View, output: Output) -> None:
         if sys.stdout.isatty():
             raise UsageError("Parquet is binary and stdout is a terminal: add --out FILE.parquet")
         sys.stdout.buffer.write(_encoded(view, output))
-    elif chosen is OutputFormat.TABLE and sys.stdout.isatty():
+    elif chosen is OutputFormat.TABLE and chosen not in view.texts and sys.stdout.isatty():
         _print_rich(view, output)
     else:
         sys.stdout.write(_encoded(view, output).decode())
@@ -143,6 +181,8 @@ def _print(view: View, output: Output) -> None:
 def _encoded(view: View, output: Output) -> bytes:
     from emergraph.cli import jsonform, tables
 
+    if (text := view.texts.get(output.resolved_format)) is not None:
+        return text().encode()
     match output.resolved_format:
         case OutputFormat.PARQUET:
             buffer = io.BytesIO()
@@ -159,6 +199,8 @@ def _encoded(view: View, output: Output) -> bytes:
             ).encode()
         case OutputFormat.TABLE:
             return tables.plain_text(view.facts, view.shown(full=output.full), finding=view.finding).encode()
+        case other:
+            raise UsageError(unknown("--format", other, TABLES))
 
 
 def _print_rich(view: View, output: Output) -> None:

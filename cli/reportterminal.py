@@ -54,9 +54,9 @@ def _section(section: "Section", warnings: Sequence[str]) -> "list[RenderableTyp
         parts.append(Text(escape_controls(said), style="yellow" if point.severity != "info" else ""))
     parts += [Text(f"Warning: {escape_controls(text)}", style="yellow") for text in warnings]
     parts += [Text(f"Note: {escape_controls(text)}") for text in section.notes]
-    if section.missing is not None:
-        why = f" ({escape_controls(section.why_missing)})" if section.why_missing else ""
-        parts.append(Text(f"Not measured{why}. {escape_controls(section.missing)}"))
+    if section.missing is not None or section.why_missing is not None:
+        why = f" ({section.why_missing})" if section.why_missing else ""
+        parts.append(Text(escape_controls(f"Not measured{why}. {section.missing or ''}".rstrip())))
     if section.facts:
         grid = Grid.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.modelruns.running import samples_of, stacked
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.concrete import made
@@ -91,9 +92,9 @@ def run_samples(
                 _take_in(seen, results, targets)
                 for part, name in zip(outputs, flat.outputs, strict=True):
                     if name in results and (values := results[name].values) is not None:
-                        part.append(np.asarray(values))
+                        part.append(samples_of(np.asarray(values), size, prepared.samples.n - start))
             seen.n += min(size, prepared.samples.n - start)
-    seen.outputs = [_stacked(part, size) for part in outputs]
+    seen.outputs = [stacked(part) if part else np.empty(0) for part in outputs]
     return seen
 
 
@@ -152,14 +153,3 @@ def _take_in(seen: _Seen, results: Mapping[str, Fetched], targets: Mapping[str, 
                 seen.low[units] = np.minimum(seen.low[units], rows.min(axis=1))
                 seen.high[units] = np.maximum(seen.high[units], rows.max(axis=1))
             seen.measured[units] = True
-
-
-def _stacked(part: list[Array], size: int) -> Array:
-    """All samples of an output, samples first: each run's output is one sample, or a batch of them."""
-    if not part:
-        return np.empty(0)
-    if len({array.shape for array in part}) > 1:
-        return np.concatenate([array.reshape(-1) for array in part])
-    if size > 1 and part[0].ndim and part[0].shape[0] == size:
-        return np.concatenate(part)
-    return np.stack(part)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from emergraph.analysis.audit.options import AuditOptions
+from emergraph.analysis.audit.options import AuditOptions, AuditUse
 from emergraph.analysis.declaration import Analysis, Query, SectionSpec, Subject, TableSpec
 from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.graphstore.results import Column, ResultTable
@@ -56,6 +56,7 @@ AUDIT = Analysis(
     "error.",
     of=Subject.MODEL,
     options=(InputOptions, AuditOptions),
+    looks=(AuditUse,),
     tables=(FINDINGS,),
     section=SECTION,
 )

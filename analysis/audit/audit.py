@@ -1,6 +1,7 @@
 """The audit: every kind of finding in turn, as far as the budget goes."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ from emergraph.analysis.audit.prunable import prunable
 from emergraph.analysis.audit.quantization import quantization
 from emergraph.analysis.audit.redundant import redundant
 from emergraph.analysis.audit.size import Size, size_of
-from emergraph.analysis.audit.subject import Given, Subject, opened, run_subject
+from emergraph.analysis.audit.subject import BudgetSpentError, Given, Subject, opened, run_subject
 from emergraph.analysis.audit.suspicious import suspicious
+from emergraph.analysis.audit.words import count
 from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.onnxfile import Finding, Severity
 from emergraph.exporters.onnxfile.findings import refusal
@@ -29,8 +31,8 @@ SHARE_OF_RUNS = 0.25
 """Part of the budget that running the samples may take."""
 SCHEMA = "emergraph-audit-1"
 
-Step = Callable[[Subject, Given, float], Iterator[AuditFinding]]
-"""Finds one kind; gets the time at which it should end."""
+Step = Callable[[Subject], Iterator[AuditFinding]]
+"""Finds the kinds of one section, until the budget of the subject is spent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +90,11 @@ class AuditResult:
 
 
 STEPS: dict[Section, Step] = {
-    Section.DEAD: lambda subject, _given, _end: dead(subject),
-    Section.NUMBERS: lambda subject, _given, _end: numbers(subject),
-    Section.REDUNDANT: lambda subject, _given, _end: redundant(subject),
-    Section.QUANTIZATION: lambda subject, _given, _end: quantization(subject),
-    Section.SUSPICIOUS: lambda subject, _given, _end: suspicious(subject),
+    Section.DEAD: dead,
+    Section.NUMBERS: numbers,
+    Section.REDUNDANT: redundant,
+    Section.QUANTIZATION: quantization,
+    Section.SUSPICIOUS: suspicious,
     Section.PRUNABLE: prunable,
 }
 """What is looked at, in this order, after the file itself was checked."""
@@ -102,7 +104,7 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
     model: str | Path,
     given: Given | None = None,
     *,
-    seconds: float = 60.0,
+    seconds: float | None = 60.0,
     only: Collection[Section] = tuple(Section),
     baseline: frozenset[str] = frozenset(),
     reference: str | Path | None = None,
@@ -115,7 +117,7 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
     Args:
         model: An ONNX file, a weight file, a folder, or `package.module:factory`.
         given: Inputs to run it on; random ones by default.
-        seconds: Budget. What is begun is finished; the rest is named.
+        seconds: Budget; None for no end. What is not looked at to the end is named.
         only: Sections that are looked at, besides the file itself.
         baseline: Fingerprints of findings that are accepted.
         reference: The model that this one was made from, such as the float one of a quantized one.
@@ -132,26 +134,23 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
     if also_tested and not (given.inputs and write):
         raise UsageError("--also tested goes with --inputs FILE.npz and --write SMALLER.onnx")
     begin = time.monotonic()
+    budget = math.inf if seconds is None else seconds
     with opened(model, given) as subject, _reference(reference, given) as other:
         subject.reference = other
+        for one in (subject, other):
+            if one is not None:
+                one.end = begin + budget
         found = [of_check(finding) for finding in subject.checks]
         left_out: dict[str, str] = {}
         identity = size = None
         if subject.refused:
             left_out = {str(section): "the file was not loaded" for section in STEPS}
         else:
-            run_subject(subject, given, seconds=SHARE_OF_RUNS * seconds)
+            run_subject(subject, given, seconds=SHARE_OF_RUNS * budget)
             identity = identity_of(subject)
             if store is not None and identity is not None and subject.network is not None:
                 identity = replace(identity, same_as=same_networks(subject.network, store))
-            for section, step in STEPS.items():
-                if section not in only:
-                    left_out[str(section)] = "not asked for"
-                    continue
-                if time.monotonic() - begin > seconds:
-                    left_out[str(section)] = f"the budget of {seconds:g} s was spent"
-                    continue
-                found.extend(step(subject, given, begin + seconds))
+            left_out = _looked_at(subject, only, found, spent=f"the budget of {budget:g} s was spent")
             size = size_of(subject)
             if subject.network is not None:
                 found = [finding for finding in found if finding.id not in SUPERSEDED]
@@ -173,6 +172,28 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
         accepted=len(found) - len(kept),
         smaller=smaller,
     )
+
+
+def _looked_at(
+    subject: Subject, only: Collection[Section], found: list[AuditFinding], *, spent: str
+) -> dict[str, str]:
+    """Add the findings of every section; return what was not looked at to the end, and why."""
+    left_out: dict[str, str] = {}
+    for section, step in STEPS.items():
+        if section not in only:
+            left_out[str(section)] = "not asked for"
+        elif subject.time_is_over():
+            left_out[str(section)] = spent
+        else:
+            before = len(found)
+            try:
+                for finding in step(subject):
+                    found.append(finding)
+                    subject.check_time()
+            except BudgetSpentError:
+                n = len(found) - before
+                left_out[str(section)] = f"{spent} after {count(n, 'finding')}" if n else spent
+    return left_out
 
 
 @contextlib.contextmanager

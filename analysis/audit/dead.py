@@ -1,6 +1,6 @@
 """Dead and unread: units without a path, what nothing reads, outputs that do not vary."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from emergraph.analysis.audit.words import bytes_text, count, names_text, share
 from emergraph.analysis.unitgraph import ROLES, UnitLayer
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.records import LayerKind, Role
+
+Chain = list[tuple[UnitLayer, list[int]]]
+"""Layers with the positions of chosen units."""
 
 BULK_BYTES = 64 * 1024
 BULK_SHARE = 0.05
@@ -37,10 +40,10 @@ def unconnected(network: Network) -> Iterator[AuditFinding]:
     is_input = graph.role == ROLES.index(Role.INPUT)
     is_output = graph.role == ROLES.index(Role.OUTPUT)
     unreached = graph.neuron & ~network.reached & ~is_input & ~is_output
-    for layer, positions in by_layer(network, unreached):
-        those = "it has one value" if len(positions) == 1 else "they have one value each"
-        sentence = f"{_some(layer, positions)} reached by no input: {those}, whatever the inputs are."
-        yield _units("DEAD-UNREACHED", network, layer, positions, sentence)
+    for chain in chains_of(network, unreached):
+        those = "it has one value" if _n_units(chain) == 1 else "they have one value each"
+        sentence = f"{_some(chain)} reached by no input: {those}, whatever the inputs are."
+        yield _units("DEAD-UNREACHED", network, chain, sentence)
     outputs = ~network.reached & is_output
     for layer, positions in by_layer(network, outputs):
         what = "element" if len(positions) == 1 else "elements"
@@ -48,11 +51,11 @@ def unconnected(network: Network) -> Iterator[AuditFinding]:
             f"{count(len(positions), what)} of the {layer.n_units} that {network.title(layer)} gives out "
             f"{'is' if len(positions) == 1 else 'are'} constant: no input reaches them."
         )
-        yield _units("DEAD-OUTPUT", network, layer, positions, sentence)
+        yield _units("DEAD-OUTPUT", network, [(layer, positions)], sentence)
     unread_units = graph.neuron & ~network.read & ~_whole_inputs(network)
-    for layer, positions in by_layer(network, unread_units):
-        sentence = f"{_some(layer, positions)} read by nothing that an output depends on."
-        yield _units("DEAD-UNREAD", network, layer, positions, sentence)
+    for chain in chains_of(network, unread_units):
+        sentence = f"{_some(chain)} read by nothing that an output depends on."
+        yield _units("DEAD-UNREAD", network, chain, sentence)
 
 
 def by_layer(network: Network, mask: Mask) -> Iterator[tuple[UnitLayer, list[int]]]:
@@ -61,6 +64,35 @@ def by_layer(network: Network, mask: Mask) -> Iterator[tuple[UnitLayer, list[int
         positions = np.flatnonzero(mask[layer.units])
         if len(positions):
             yield layer, positions.tolist()
+
+
+def chains_of(network: Network, mask: Mask) -> list[Chain]:
+    """Return the layers of chosen units, those together that lead into each other with nothing chosen apart.
+
+    One cause often shows in many layers: a pruned chain is one finding, which names it.
+    """
+    groups = {layer.id: (layer, positions) for layer, positions in by_layer(network, mask)}
+    leader: dict[int, int] = {layer: layer for layer in groups}
+    behind: dict[int, frozenset[int]] = {}
+
+    def first(layer: int) -> int:
+        while leader[layer] != layer:
+            layer = leader[layer]
+        return layer
+
+    sources = network.sources_of_layers
+    for layer in network.graph.layers:  # in the order of data
+        reads = frozenset[int]().union(*(behind.get(source, frozenset()) for source in sources[layer.id]))
+        if layer.id not in groups:  # what makes no units of its own passes them on
+            behind[layer.id] = frozenset() if network.has_weights(layer) else reads
+            continue
+        for other in reads:
+            leader[first(other)] = first(layer.id)
+        behind[layer.id] = frozenset({layer.id})
+    chains: dict[int, Chain] = {}
+    for layer_id, group in groups.items():
+        chains.setdefault(first(layer_id), []).append(group)
+    return list(chains.values())
 
 
 def _whole_inputs(network: Network) -> Mask:
@@ -72,24 +104,36 @@ def _whole_inputs(network: Network) -> Mask:
     return found
 
 
-def _some(layer: UnitLayer, positions: Sequence[int]) -> str:
-    return f"{_of_layer(layer, positions)} {'is' if len(positions) == 1 else 'are'}"
+def _n_units(chain: Chain) -> int:
+    return sum(len(positions) for _, positions in chain)
 
 
-def _of_layer(layer: UnitLayer, positions: Sequence[int]) -> str:
-    which = "All" if len(positions) == layer.n_units else f"{len(positions)} of the"
-    return f"{which} {count(layer.n_units, 'unit')} of layer {quoted(layer.name)}"
+def _some(chain: Chain) -> str:
+    return f"{_of_layers(chain)} {'is' if _n_units(chain) == 1 else 'are'}"
 
 
-def _units(
-    id_: str, network: Network, layer: UnitLayer, positions: Sequence[int], sentence: str, **evidence: object
-) -> AuditFinding:
+def _of_layers(chain: Chain) -> str:
+    n, whole = _n_units(chain), sum(layer.n_units for layer, _ in chain)
+    which = "All" if n == whole else f"{n:,} of the"
+    names = [layer.name for layer, _ in chain]
+    if len(names) == 1:
+        return f"{which} {count(whole, 'unit')} of layer {quoted(names[0])}"
+    return f"{which} {count(whole, 'unit')} of {len(names)} layers in a row ({names_text(names)})"
+
+
+def _units(id_: str, network: Network, chain: Chain, sentence: str, **evidence: object) -> AuditFinding:
+    keys = [part for layer, positions in chain for part in (network.keys[layer.id], list(positions))]
     return AuditFinding(
         id=id_,
         sentence=sentence,
-        key=(network.keys[layer.id], list(positions)),
-        units={layer.name: positions},
-        evidence={"units": len(positions), "of": layer.n_units, **evidence},
+        key=tuple(keys),
+        units={layer.name: positions for layer, positions in chain},
+        evidence={
+            "units": _n_units(chain),
+            "of": sum(layer.n_units for layer, _ in chain),
+            "layers": len(chain),
+            **evidence,
+        },
     )
 
 
@@ -161,20 +205,17 @@ def silent(network: Network, activity: Activity) -> Iterator[AuditFinding]:
     """Units that inputs reach and that had one value all the same."""
     still = activity.measured & (activity.low == activity.high) & network.reached & network.graph.neuron
     still &= network.graph.role == ROLES.index(Role.HIDDEN)
-    groups = list(by_layer(network, still))
     if not activity.given:
-        yield from _silent_by_chance(activity, groups)
+        yield from _silent_by_chance(activity, list(by_layer(network, still)))
         return
     bound = 1 - 0.05 ** (1 / activity.n)
-    for layer, positions in groups:
-        those = "it does" if len(positions) == 1 else "each does"
+    for chain in ([group] for group in by_layer(network, still)):  # each is silent by itself
+        those = "it does" if _n_units(chain) == 1 else "each does"
         sentence = (
-            f"{_of_layer(layer, positions)} had one and the same value on all {activity.n} inputs; with 95 % "
+            f"{_of_layers(chain)} had one and the same value on all {activity.n} inputs; with 95 % "
             f"confidence, {those} so on more than {100 * (1 - bound):.3g} % of such inputs."
         )
-        yield _units(
-            "DEAD-SILENT", network, layer, positions, sentence, n_inputs=activity.n, active_at_most=bound
-        )
+        yield _units("DEAD-SILENT", network, chain, sentence, n_inputs=activity.n, active_at_most=bound)
 
 
 def _silent_by_chance(

@@ -52,7 +52,7 @@ class Hidden:
 
 def hidden(subject: Subject) -> Iterator[AuditFinding]:
     """Look into the bytes of all tensors."""
-    for name, dtype, values in stored_tensors(subject):
+    for name, dtype, values in subject.in_time(stored_tensors(subject)):
         for found in hidden_in(dtype, values):
             sentence = f"Tensor {quoted(name)} holds {found.what} in {found.where} of its numbers."
             yield AuditFinding(

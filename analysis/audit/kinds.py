@@ -210,7 +210,7 @@ _REDUNDANT: tuple[_Row, ...] = (
         "Fold them into the weights: --write SMALLER.onnx does so.",
     ),
     (
-        *("LOW-RANK", _INFO, _SUSPECTED, _NETWORK),
+        *("LOW-RANK", _INFO, _TESTED, _NETWORK),
         "A weight matrix has so low a rank that two factors are smaller.",
         "Replace the layer by two, and measure what that does to the outputs.",
     ),
@@ -236,6 +236,11 @@ _QUANTIZATION: tuple[_Row, ...] = (
         *("QUANT-NOISE", _WARNING, _PROVED, _ENCODING),
         "Quantization changed the weights of a layer much, compared with the reference.",
         "Keep the layer in float, or quantize it with more bits.",
+    ),
+    (
+        *("QUANT-SENSITIVE", _INFO, _TESTED, _ENCODING),
+        "Rounding the weights of a layer alone changes the outputs by more than 1 % of their norm.",
+        "Keep the layer in float, or quantize it with more bits, and compare the outputs again.",
     ),
     (
         *("QUANT-OUTPUT", _INFO, _TESTED, _ENCODING),

@@ -90,6 +90,23 @@ class Network:
             seen[key] += 1
         return found
 
+    @cached_property
+    def sources_of_layers(self) -> dict[int, list[int]]:
+        """By layer: the layers that it reads along edges that lead forward."""
+        found: dict[int, list[int]] = {layer.id: [] for layer in self.graph.layers}
+        for layer, kind, sources in self.blocks.select("layer", "kind", "src_layers").iter_rows():
+            if kind not in _BACKWARD:
+                found[layer] += sources
+        return found
+
+    def has_weights(self, layer: UnitLayer) -> bool:
+        """Whether weights lead into a layer, so that it makes units of its own."""
+        return layer.id in self._weighted
+
+    @cached_property
+    def _weighted(self) -> frozenset[int]:
+        return frozenset(block.layer for block in self.graph.blocks if block.kind in _COUNTED)
+
     def title(self, layer: UnitLayer) -> str:
         """The layer's name in quotes, fit to be shown."""
         return quoted(layer.name)
@@ -148,10 +165,7 @@ class Network:
 
     def weight_layers(self) -> Iterator[UnitLayer]:
         """Layers of neurons that weights lead into, in order."""
-        with_weights = {block.layer for block in self.graph.blocks if block.kind in _COUNTED}
-        for layer in self.graph.layers:
-            if layer.id in with_weights:
-                yield layer
+        yield from filter(self.has_weights, self.graph.layers)
 
     def weights(self, layer: UnitLayer) -> LayerWeights | None:
         """All weights that lead into a layer, by unit; None where they cannot be told apart."""
@@ -169,11 +183,6 @@ class Network:
             return None
         widths = tuple(part.shape[1] for part in parts)
         return LayerWeights(layer, np.concatenate(parts, axis=1), widths, tuple(tensors))
-
-    def all_weights(self) -> dict[int, LayerWeights]:
-        """The weights of every layer whose units can be compared, by layer."""
-        found = {layer.id: self.weights(layer) for layer in self.weight_layers()}
-        return {layer: held for layer, held in found.items() if held is not None}
 
     def _kernels(self, table: BlockTable, layer: UnitLayer) -> Floats | None:
         if table.block.tensor is None or not self._fits(table, layer):

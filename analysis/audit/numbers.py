@@ -66,7 +66,7 @@ def numbers(subject: Subject) -> Iterator[AuditFinding]:
 def tensor_facts(subject: Subject) -> Iterator[TensorFacts]:
     """Look at the values of all tensors of numbers, whatever holds them."""
     parameters = None if subject.network is None else _parameters(subject.network)
-    for name, dtype, values in stored_tensors(subject):
+    for name, dtype, values in subject.in_time(stored_tensors(subject)):
         if not values.size or (parameters is not None and name not in parameters):
             continue
         wide = values.astype(np.float32) if dtype in _WIDENED else values

@@ -1,25 +1,24 @@
 """Prunable: how far by magnitude, in which scope, before the outputs change; and which layers are fragile."""
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.audit.agreement import SAMPLES
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.network import Network
-from emergraph.analysis.audit.subject import Given, Subject
+from emergraph.analysis.audit.subject import OnnxSubject, Subject
 from emergraph.analysis.audit.words import count
 from emergraph.analysis.edgesets.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.criteria import scores
 from emergraph.analysis.pruning.items import Items, prunable_items
-from emergraph.analysis.pruning.modelruns import PrunableModel, run_levels
-from emergraph.analysis.pruning.options import Criterion, PruningOptions, PruningUnit
-from emergraph.analysis.pruning.removal import Removal, prune_by_scores
-from emergraph.analysis.pruning.sensitivity import layer_sweeps
+from emergraph.analysis.pruning.modelruns import PrunableModel, PrunedRuns, parameter_places
+from emergraph.analysis.pruning.options import Criterion, PruningUnit
+from emergraph.analysis.pruning.removal import Removal, nested_removal, prune_by_scores
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.restore import restore_tensor
@@ -31,7 +30,6 @@ BOUND = 0.05
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Shares that are tried, by halving: masks are nested."""
 SCOPES = ("layer", "global")
-SAMPLES = 4
 FRAGILE_LEVEL = 0.5
 MAX_EDGES = 20_000_000
 """Edges of a graph that is held in memory for this."""
@@ -52,105 +50,97 @@ class Reach:
     """The layer that loses most at the next larger share, and which share of its own."""
 
 
-def prunable(subject: Subject, given: Given, end: float) -> Iterator[AuditFinding]:
-    """Find how far a model can be pruned until `end` of the monotonic clock."""
+def prunable(subject: Subject) -> Iterator[AuditFinding]:
+    """Find how far a model can be pruned."""
     onnx, network = subject.onnx, subject.network
     if onnx is None or network is None or subject.model is None or subject.outputs is None:
         return
     if network.graph.n_edges > MAX_EDGES:
         subject.notes.append(f"pruning was not tried: more than {MAX_EDGES:,} edges")
         return
-    arrays = _samples(subject)
-    files = ModelFiles(
-        model=subject.model,
-        inputs=arrays,
-        limits=given.limits,
-        root=given.root if str(subject.model) == subject.path else None,
-    )
-    search = _Search(subject, network, read_edge_table(network.graph), files, end)
+    table = read_edge_table(network.graph)
     for id_, unit in (("PRUNABLE-WEIGHTS", PruningUnit.PARAMETER), ("PRUNABLE-UNITS", PruningUnit.UNIT)):
-        yield from search.tried(id_, partial(search.headline, id_, unit))
-    yield from search.tried("FRAGILE-LAYERS", search.fragile)
-
-
-@dataclass(eq=False)
-class _Search:
-    """What is tried, until the time is over."""
-
-    subject: Subject
-    network: Network
-    table: EdgeTable
-    files: ModelFiles
-    end: float
-    trials: "dict[PruningUnit, _Trial]" = field(default_factory=dict)
-
-    def tried(self, id_: str, make: Callable[[], AuditFinding | None]) -> Iterator[AuditFinding]:
-        """Yield what is made, if there is time, with a note where there is not."""
-        if time.monotonic() > self.end:
-            self.subject.notes.append(f"{id_} was not tried: the budget was spent")
-            return
+        subject.check_time()
         try:
-            found = make()
+            with _Trial(subject, onnx, network, table, unit) as trial:
+                yield _graded(subject, _headline(id_, trial))
+                if unit is PruningUnit.PARAMETER and (fragile := _fragile(trial)) is not None:
+                    yield _graded(subject, fragile)
         except (UsageError, InvalidInputError) as error:
-            self.subject.notes.append(f"{id_} was not tried: {error}")
-            return
-        if found is not None:
-            yield found if self.subject.given else found.only_suspected()
-
-    def headline(self, id_: str, unit: PruningUnit) -> AuditFinding | None:
-        """How far weights or units go, in the better scope."""
-        trial = self.trials[unit] = _Trial(self.network, self.table, self.files, unit)
-        reaches = [reach for scope in SCOPES if (reach := trial.reach(scope, self.end)) is not None]
-        if len(reaches) < len(SCOPES):
-            self.subject.notes.append(f"{id_} was not tried in every scope: the budget was spent")
-        return _headline(id_, trial, reaches)
-
-    def fragile(self) -> AuditFinding | None:
-        """The layers whose own pruning changes the outputs most."""
-        trial = self.trials.get(PruningUnit.PARAMETER)
-        return None if trial is None else _fragile(trial, self.end)
+            subject.notes.append(f"{id_} was not tried: {error}")
 
 
-def _samples(subject: Subject) -> dict[str, Array]:
-    assert subject.onnx is not None  # noqa: S101 - the caller has looked
-    samples = subject.onnx.prepared.samples
-    n = min(samples.n, max(SAMPLES, subject.onnx.prepared.fixed or 1))
-    return dict(samples.feeds(list(range(n))))
+def _graded(subject: Subject, found: AuditFinding) -> AuditFinding:
+    return found if subject.given else found.only_suspected()
 
 
 class _Trial:
-    """One model, of which weights or units are pruned by magnitude."""
+    """One model, of which weights or units are pruned by magnitude and which is run."""
 
-    def __init__(self, network: Network, table: EdgeTable, files: ModelFiles, unit: PruningUnit) -> None:
+    def __init__(
+        self, subject: Subject, onnx: OnnxSubject, network: Network, table: EdgeTable, unit: PruningUnit
+    ) -> None:
         def values(name: str) -> Array:
-            return restore_tensor(network.reader, name)
+            known = name in onnx.run.flat.initializers
+            return onnx.value(name) if known else restore_tensor(network.reader, name)
 
-        self.unit = unit
-        self.model = PrunableModel(network.reader, network.graph, files, values, unit)
-        self.items: Items = prunable_items(
-            table, unit, tensor_values=values, left_alone=self.model.places.unknown
-        )
+        assert subject.model is not None  # noqa: S101 - the caller has looked
+        self.unit, self.subject = unit, subject
+        prepared = onnx.prepared.first(SAMPLES)
+        self.n = prepared.samples.n
+        places = parameter_places(onnx.run.flat, onnx.source, network.graph, values, unit)
+        self.items: Items = prunable_items(table, unit, tensor_values=values, left_alone=places.unknown)
         kind = Criterion.MAGNITUDE if unit is PruningUnit.PARAMETER else Criterion.L2
         self.scored = scores(kind, self.items)
+        self.layer = self.items.group["layer"]
+        self.removal = {scope: self._removal(scope) for scope in SCOPES}
+        self._runs = PrunedRuns(
+            PrunableModel(
+                reader=network.reader,
+                places=places,
+                files=ModelFiles(model=subject.model, limits=subject.limits),
+                source=onnx.source,
+                prepared=prepared,
+            ),
+            self.removal[SCOPES[0]],
+        )
 
-    def reach(self, scope: str, end: float) -> Reach | None:
-        """The largest share within the bound, by halving; None where there was no time."""
-        removal = prune_by_scores(self.items, self.scored, LEVELS, scope=scope)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runs.close()
+
+    def _removal(self, scope: str) -> Removal:
+        return prune_by_scores(self.items, self.scored, LEVELS, scope=scope)
+
+    def reach(self, scope: str) -> Reach:
+        """The largest share within the bound, by halving.
+
+        Raises:
+            BudgetSpentError: The time is over.
+        """
+        removal = self.removal[scope]
         changes: dict[int, float] = {}
         low, high = -1, len(LEVELS)
         while high - low > 1:
-            if time.monotonic() > end:
-                return None
+            self.subject.check_time()
             middle = (low + high) // 2
             changes[middle] = self.change(removal, middle)
             low, high = (middle, high) if changes[middle] <= BOUND else (low, middle)
         hit = _hardest_hit(removal, min(high, len(LEVELS) - 1))
         return Reach(scope, 0.0 if low < 0 else LEVELS[low], changes.get(low, 0.0), changes.get(high), hit)
 
+    def alone(self, layer: int) -> float:
+        """Change of the outputs when half of the smallest weights of one layer alone are gone."""
+        removal = self.removal["layer"]
+        level = LEVELS.index(FRAGILE_LEVEL)
+        gone = np.where((self.layer == layer) & (removal.gone <= level), 0, 1).astype(np.uint8)
+        return self.change(nested_removal(self.items, gone, [FRAGILE_LEVEL]), 0)
+
     def change(self, removal: Removal, level: int) -> float:
         """Difference of the outputs of a pruned model, over their norm."""
-        row = run_levels(self.model, [removal.at(level)])
-        value = row["relative_mse"][0]
+        value = self._runs.changes(removal, level)["relative_mse"]
         return float("inf") if value is None else float(np.sqrt(value))
 
 
@@ -163,16 +153,14 @@ def _hardest_hit(removal: Removal, level: int) -> tuple[str, float]:
     return removal.items.table.graph.layers[worst].name, float(shares[worst])
 
 
-def _headline(id_: str, trial: _Trial, reaches: list[Reach]) -> AuditFinding | None:
-    if not reaches:
-        return None
+def _headline(id_: str, trial: _Trial) -> AuditFinding:
+    reaches = [trial.reach(scope) for scope in SCOPES]
     best = max(reaches, key=lambda reach: (reach.level, -reach.change))
     what = "weights" if trial.unit is PruningUnit.PARAMETER else "hidden units"
     how = {"layer": "the smallest of each layer", "global": "the smallest of all layers together"}
-    n = trial.model.prepared.samples.n
     sentence = (
         f"{100 * best.level:.0f} % of the {trial.items.n:,} {what} ({how[best.scope]}) can go before the "
-        f"outputs change by more than {100 * BOUND:.0f} % of their norm on {count(n, 'input')}"
+        f"outputs change by more than {100 * BOUND:.0f} % of their norm on {count(trial.n, 'input')}"
     )
     for other in reaches:
         if other is not best and other.level < best.level:
@@ -187,7 +175,7 @@ def _headline(id_: str, trial: _Trial, reaches: list[Reach]) -> AuditFinding | N
         key=(),
         evidence={
             "bound": BOUND,
-            "n_inputs": n,
+            "n_inputs": trial.n,
             "scope": best.scope,
             "scopes": [
                 {"scope": r.scope, "level": r.level, "change": r.change, "hit": list(r.hit)} for r in reaches
@@ -196,21 +184,21 @@ def _headline(id_: str, trial: _Trial, reaches: list[Reach]) -> AuditFinding | N
     )
 
 
-def _fragile(trial: _Trial, end: float) -> AuditFinding | None:
+def _fragile(trial: _Trial) -> AuditFinding | None:
     """The layers whose own pruning changes the outputs most."""
-    options = PruningOptions(levels=(FRAGILE_LEVEL,))
+    layers = trial.items.table.graph.layers
+    present = np.unique(trial.layer).tolist()
     changes: dict[str, float] = {}
-    sweeps = layer_sweeps(trial.items, options, scored=trial.scored)
-    for sweep in sweeps:
-        if time.monotonic() > end:
+    for position in present:
+        if trial.subject.time_is_over():
             break
-        changes[sweep.name] = trial.change(sweep.removal, 0)
+        changes[layers[position].name] = trial.alone(position)
     ranked = sorted(changes, key=lambda name: -changes[name])
     fragile = [name for name in ranked if changes[name] > BOUND][:3]
     if not fragile:
         return None
     said = ", ".join(f"{quoted(name)} by {100 * changes[name]:.0f} %" for name in fragile)
-    looked = "" if len(changes) == len(sweeps) else f" ({len(changes)} of {len(sweeps)} layers were tried)"
+    looked = "" if len(changes) == len(present) else f" ({len(changes)} of {len(present)} layers were tried)"
     return AuditFinding(
         id="FRAGILE-LAYERS",
         sentence=f"With half of its smallest weights gone, one layer alone changes the outputs most: {said}"

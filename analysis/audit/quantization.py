@@ -1,21 +1,24 @@
 """Quantization: codes that are not used or not enough, and what rounding did to weights and outputs."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.audit.agreement import SAMPLES
 from emergraph.analysis.audit.finding import AuditFinding
+from emergraph.analysis.audit.network import LayerWeights
 from emergraph.analysis.audit.subject import OnnxSubject, Subject
 from emergraph.analysis.audit.suspicious import matched
 from emergraph.analysis.audit.words import count, share
+from emergraph.analysis.modelruns.running import ModelRuns
+from emergraph.analysis.pruning.modelruns import compare
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.nodes import input_name
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
 from emergraph.exporters.operations import Kind, kind_of
-from emergraph.exporters.runtime.assembly import assemble
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.quoting import quoted
 
 Array = NDArray[np.generic]
@@ -27,6 +30,8 @@ CLIPPED = {8: 0.01, 4: 0.15}
 """By bits: share of codes at the ends from which on weights were cut off; few bits have wide last steps."""
 NOISY_DB = 20.0
 """Signal to noise of a layer's weights below which rounding is a tenth of them."""
+KEEP = 0.01
+"""A layer should stay in float where rounding it alone changes the outputs by more of their norm."""
 ALIEN_DB = 3.0
 """Below this, the reference's weights are others."""
 
@@ -41,6 +46,7 @@ def quantization(subject: Subject) -> Iterator[AuditFinding]:
         yield from noise(subject, subject.reference)
         if subject.onnx is not None and subject.reference.onnx is not None:
             yield from outputs(subject, subject.onnx, subject.reference.onnx)
+            yield from sensitive_layers(subject, subject.onnx, subject.reference, subject.reference.onnx)
 
 
 def codes(onnx: OnnxSubject) -> Iterator[AuditFinding]:
@@ -196,7 +202,7 @@ def noise(subject: Subject, reference: Subject) -> Iterator[AuditFinding]:
 
 def outputs(subject: Subject, onnx: OnnxSubject, reference: OnnxSubject) -> Iterator[AuditFinding]:
     """How far outputs are from those of the reference, on the same inputs."""
-    expected = reference_outputs(onnx, reference, subject.n_samples)
+    expected = reference_outputs(onnx, reference, subject.n_samples, subject.limits)
     if expected is None or subject.outputs is None:
         subject.notes.append("the reference takes other inputs: its outputs were not compared")
         return
@@ -221,24 +227,86 @@ def outputs(subject: Subject, onnx: OnnxSubject, reference: OnnxSubject) -> Iter
         yield found if subject.given else found.only_suspected()
 
 
-def reference_outputs(onnx: OnnxSubject, reference: OnnxSubject, n: int) -> list[Array] | None:
+def reference_outputs(
+    onnx: OnnxSubject, reference: OnnxSubject, n: int, limits: RunLimits
+) -> list[Array] | None:
     """Outputs of the reference on the model's samples; None where it takes others."""
-    flat = reference.run.flat
+    runs = _reference_runs(onnx, reference, n, limits)
+    if runs is None:
+        return None
+    with runs, contextlib.suppress(InvalidInputError):
+        return runs.expected
+    return None
+
+
+def _reference_runs(onnx: OnnxSubject, reference: OnnxSubject, n: int, limits: RunLimits) -> ModelRuns | None:
+    """Runs of the reference on the model's samples; None where it takes others."""
+    flat, samples = reference.run.flat, onnx.prepared.samples
     wanted = {value.name for value in flat.inputs}
-    n = min(onnx.prepared.samples.n, n)
-    feeds = [onnx.prepared.samples.feeds([k]) for k in range(n)]
-    if not feeds or not wanted <= feeds[0].keys():
+    if not n or not wanted <= samples.feeds([0]).keys():
         return None
-    parts: list[list[Array]] = [[] for _ in flat.outputs]
-    try:
-        with ModelProcess(RunLimits()) as process:
-            process.load(assemble(flat, flat.outputs, reference.source), many_runs=True)
-            for feed in feeds:
-                found = process.run(
-                    {k: v for k, v in feed.items() if k in wanted}, flat.outputs, small=EVERYTHING
-                )
-                for part, name in zip(parts, flat.outputs, strict=True):
-                    part.append(np.asarray(found[name].values))
-    except InvalidInputError:
-        return None
-    return [np.stack(part) for part in parts if len({a.shape for a in part}) == 1]
+    return ModelRuns(flat, reference.source, onnx.prepared.first(n), limits=limits, only=wanted)
+
+
+def sensitive_layers(
+    subject: Subject, onnx: OnnxSubject, reference: Subject, other: OnnxSubject
+) -> Iterator[AuditFinding]:
+    """Layers that should stay in float: what rounding the weights of each alone does to the outputs."""
+    runs = _reference_runs(onnx, other, SAMPLES, subject.limits)
+    if runs is None or subject.network is None:
+        return
+    effects: dict[str, float] = {}
+    keys = {}
+    n_layers = 0
+    with runs, contextlib.suppress(InvalidInputError):
+        for held, theirs in matched(subject, reference):
+            rounded = _rounded(onnx, other, held, theirs)
+            n_layers += bool(rounded)
+            if not rounded or subject.time_is_over():
+                continue
+            effect = relative_change(runs.expected, runs.replaced(rounded))
+            if effect is not None:
+                effects[held.layer.name] = effect
+                keys[held.layer.name] = subject.network.keys[held.layer.id]
+    ranked = sorted((name for name in effects if effects[name] > KEEP), key=lambda name: -effects[name])
+    if not ranked:
+        return
+    said = ", ".join(f"{quoted(name)} by {100 * effects[name]:.2g} %" for name in ranked[:3])
+    looked = "" if len(effects) == n_layers else f" ({len(effects)} of {n_layers} layers were tried)"
+    sentence = (
+        f"Rounding the weights of one layer alone changes the reference's outputs most in {said} of their "
+        f"norm{looked}."
+    )
+    found = AuditFinding(
+        id="QUANT-SENSITIVE",
+        sentence=sentence,
+        key=(sorted(str(keys[name]) for name in ranked),),
+        units={name: [] for name in ranked},
+        evidence={"effects": {name: effects[name] for name in sorted(effects, key=lambda n: -effects[n])}},
+    )
+    yield found if subject.given else found.only_suspected()
+
+
+def _rounded(
+    onnx: OnnxSubject, reference: OnnxSubject, held: LayerWeights, theirs: LayerWeights
+) -> dict[str, Array]:
+    """The reference's tensors of a layer with the values that the quantized ones stand for."""
+    found: dict[str, Array] = {}
+    for name, other in zip(held.tensors, theirs.tensors, strict=True):
+        coded = name in onnx.run.flat.initializers and onnx.codes.is_coded(name)
+        if not coded or other not in reference.run.flat.initializers:
+            continue
+        values = np.asarray(onnx.codes.weights(name, onnx.value(name)), dtype=np.float64)
+        whole = reference.value(other)
+        seen = [v for v in (values, values.T) if v.shape == whole.shape]
+        if seen and whole.dtype.kind == "f":
+            wide = whole.astype(np.float64)
+            nearest = min(seen, key=lambda v: float(((v - wide) ** 2).sum()))
+            found[other] = nearest.astype(whole.dtype)
+    return found
+
+
+def relative_change(expected: Sequence[Array], found: Sequence[Array]) -> float | None:
+    """The difference of outputs over their norm; None where there is none to be had."""
+    value = compare(expected, found)["relative_mse"]
+    return None if value is None else float(np.sqrt(value))

@@ -1,24 +1,30 @@
 """Redundant: what is there twice, what changes nothing, and what one layer could do instead of two."""
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.analysis.audit.agreement import AGREEMENT, SAMPLES, elementwise, runs_of
 from emergraph.analysis.audit.finding import AuditFinding
-from emergraph.analysis.audit.network import Network
+from emergraph.analysis.audit.kinds import Grade
+from emergraph.analysis.audit.network import LayerWeights, Network
 from emergraph.analysis.audit.numbers import stored_tensors
 from emergraph.analysis.audit.subject import OnnxSubject, Subject
 from emergraph.analysis.audit.twins import twin_layers, twin_units
 from emergraph.analysis.audit.words import bytes_text, count, names_text
+from emergraph.analysis.modelruns.running import ModelRuns
 from emergraph.exporters.nodes import attributes, input_name
 from emergraph.exporters.operations import CONVOLUTIONS, DENSE, Kind, kind_of
 from emergraph.exporters.runtime.quoting import quoted
 
 Array = NDArray[np.generic]
+Floats = NDArray[np.float64]
 
 TWICE_BYTES = 1024
 """Tensors with the same values are worth a finding from so many wasted bytes on."""
@@ -35,7 +41,7 @@ _REPEATABLE = frozenset({"Relu", "Abs", "Sign", "Ceil", "Floor", "Round"})
 def redundant(subject: Subject) -> Iterator[AuditFinding]:
     """Find what is redundant."""
     if subject.network is not None:
-        yield from twin_units(subject.network, subject.weights_by_layer)
+        yield from twin_units(subject.network, subject.in_time(subject.weights_by_layer.values()))
         yield from twin_layers(subject.network, subject.weights_by_layer)
         yield from low_ranks(subject)
     yield from stored_twice(subject)
@@ -48,7 +54,7 @@ def redundant(subject: Subject) -> Iterator[AuditFinding]:
 def stored_twice(subject: Subject) -> Iterator[AuditFinding]:
     """Tensors whose bytes are those of another one."""
     groups: dict[tuple[str, tuple[int, ...]], list[tuple[str, Array]]] = {}
-    for name, dtype, values in stored_tensors(subject):
+    for name, dtype, values in subject.in_time(stored_tensors(subject)):
         groups.setdefault((dtype, values.shape), []).append((name, values))
     same: dict[str, list[str]] = {}
     wasted = 0
@@ -77,37 +83,89 @@ def stored_twice(subject: Subject) -> Iterator[AuditFinding]:
         )
 
 
+@dataclass(frozen=True)
+class _LowRank:
+    """A weight matrix that two factors could stand for."""
+
+    held: LayerWeights
+    tensor: str
+    matrix: Floats
+    rank: int
+
+
 def low_ranks(subject: Subject) -> Iterator[AuditFinding]:
-    """Weight matrices that two factors could stand for."""
-    network = subject.network
-    if network is None:
+    """Weight matrices that two factors could stand for, and what that does to the outputs."""
+    network, onnx_subject = subject.network, subject.onnx
+    found = list(_low_rank_matrices(subject))
+    if network is None or not found:
         return
-    for held in subject.weights_by_layer.values():
+    with contextlib.ExitStack() as stack:
+        runs = None
+        if onnx_subject is not None and subject.outputs is not None:
+            runs = stack.enter_context(runs_of(subject, onnx_subject))
+        for one in subject.in_time(found):
+            gap = None if runs is None or onnx_subject is None else _factorised(onnx_subject, runs, one)
+            yield _low_rank_finding(subject, network, one, gap)
+
+
+def _low_rank_finding(subject: Subject, network: Network, one: _LowRank, gap: float | None) -> AuditFinding:
+    shape, layer, full = one.matrix.shape, one.held.layer, min(one.matrix.shape)
+    saved = 1 - one.rank * sum(shape) / one.matrix.size
+    sentence = (
+        f"The {shape[0]} x {shape[1]} weights {quoted(one.tensor)} of layer {network.title(layer)} have rank "
+        f"{one.rank} of {full} (at 1 - 1e-6 of their squares): two factors would have {100 * saved:.0f} % "
+        "fewer weights"
+    )
+    agrees = gap is not None and gap <= AGREEMENT
+    action = ""
+    if gap is not None:
+        n = count(min(subject.n_samples, SAMPLES), "input")
+        sentence += f"; with them the outputs move by {gap:.2g} of their largest on {n}"
+        sentence += ", which agrees" if agrees else f", more than the {AGREEMENT:g} that agrees"
+        action = (
+            "Replace the layer by two." if agrees else "Replace the layer by two only where that is enough."
+        )
+    return AuditFinding(
+        id="LOW-RANK",
+        sentence=f"{sentence}.",
+        key=(network.keys[layer.id], list(shape), one.rank),
+        tensors=[one.tensor],
+        units={layer.name: list(range(layer.n_units))},
+        evidence={"rank": one.rank, "full": full, "energy": ENERGY, "saved": saved, "difference": gap},
+        grade=Grade.TESTED if agrees and subject.given else Grade.SUSPECTED,
+        action=action,
+    )
+
+
+def _low_rank_matrices(subject: Subject) -> Iterator[_LowRank]:
+    for held in subject.in_time(subject.weights_by_layer.values()):
         start = 0
         for width, tensor in zip(held.widths, held.tensors, strict=True):
             matrix = held.rows[:, start : start + width]
             start += width
             rank = rank_at(matrix)
-            full = min(matrix.shape)
-            if rank is None or not is_worth(rank, matrix.shape):
-                continue
-            saved = 1 - rank * sum(matrix.shape) / matrix.size
-            sentence = (
-                f"The {matrix.shape[0]} x {matrix.shape[1]} weights {quoted(tensor)} of layer "
-                f"{network.title(held.layer)} have rank {rank} of {full} (at 1 - 1e-6 of their squares): two "
-                f"factors would have {100 * saved:.0f} % fewer weights."
-            )
-            yield AuditFinding(
-                id="LOW-RANK",
-                sentence=sentence,
-                key=(network.keys[held.layer.id], list(matrix.shape), rank),
-                tensors=[tensor],
-                units={held.layer.name: list(range(held.layer.n_units))},
-                evidence={"rank": rank, "full": full, "energy": ENERGY, "saved": saved},
-            )
+            if rank is not None and is_worth(rank, matrix.shape):
+                yield _LowRank(held, tensor, matrix, rank)
 
 
-def rank_at(matrix: NDArray[np.float64]) -> int | None:
+def _factorised(onnx_subject: OnnxSubject, runs: ModelRuns, one: _LowRank) -> float | None:
+    """Largest change of the outputs with two factors for the weights; None where they are not found."""
+    if one.tensor not in onnx_subject.run.flat.initializers:
+        return None
+    stored = onnx_subject.value(one.tensor)
+    left, sizes, right = np.linalg.svd(one.matrix, full_matrices=False)
+    product = (left[:, : one.rank] * sizes[: one.rank]) @ right[: one.rank]
+    for turned in (False, True):
+        seen = stored.reshape(one.matrix.shape[::-1]).T if turned and stored.ndim == 2 else stored
+        if seen.size != one.matrix.size or not np.allclose(seen.reshape(one.matrix.shape), one.matrix):
+            continue
+        put = (product.T if turned else product).reshape(stored.shape).astype(stored.dtype)
+        found = runs.replaced({one.tensor: put})
+        return max((elementwise(a, b) for a, b in zip(runs.expected, found, strict=True)), default=None)
+    return None
+
+
+def rank_at(matrix: Floats) -> int | None:
     """Return how many singular values hold `ENERGY` of the squares; None where that is not computed."""
     if min(matrix.shape) < 4 or min(matrix.shape) > MAX_SIDE or not np.isfinite(matrix).all():
         return None

@@ -15,8 +15,8 @@ def save_audit(
     Args:
         path: The store; made when missing.
         result: The audit.
-        seed: Of its random inputs.
         any_name: Let a new store have a name that does not end in .duckdb or .db.
+        seed: Of its random inputs.
         about: Options of the run.
 
     Returns:

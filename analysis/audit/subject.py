@@ -1,11 +1,13 @@
 """What is audited: the file, its checked contents, one run of the model, and the network behind it."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import onnx
@@ -38,11 +40,16 @@ if TYPE_CHECKING:
     from emergraph.exporters.weightfiles import WeightFile
 
 Array = NDArray[np.generic]
+T = TypeVar("T")
 
 RANDOM_SAMPLES = 8
 """Samples that are made up where none are given."""
 MOST_SAMPLES = 256
 """Samples of a file that an audit looks at; each is a run of the model."""
+
+
+class BudgetSpentError(Exception):
+    """The time is over; `audit_model` says what is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +186,42 @@ class Subject:
     notes: list[str] = field(default_factory=list)
     reference: "Subject | None" = None
     """What the model is compared with."""
+    limits: RunLimits = field(default_factory=RunLimits)
+    """Of the processes that run it."""
+    end: float = math.inf
+    """When the budget is spent, by the monotonic clock."""
+
+    def time_is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return time.monotonic() > self.end
+
+    def check_time(self) -> None:
+        """End the section that is being looked at, where the budget is spent.
+
+        Raises:
+            BudgetSpentError: It is.
+        """
+        if self.time_is_over():
+            raise BudgetSpentError
+
+    def in_time(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield items, until the budget is spent.
+
+        Raises:
+            BudgetSpentError: It is.
+        """
+        for item in items:
+            self.check_time()
+            yield item
 
     @cached_property
     def weights_by_layer(self) -> "dict[int, LayerWeights]":
         """The weights of every layer whose units can be compared, by layer."""
-        return {} if self.network is None else self.network.all_weights()
+        found: dict[int, LayerWeights] = {}
+        for layer in self.in_time(() if self.network is None else self.network.weight_layers()):
+            if self.network is not None and (held := self.network.weights(layer)) is not None:
+                found[layer.id] = held
+        return found
 
     @property
     def refused(self) -> bool:
@@ -200,7 +238,9 @@ def opened(model: str | Path, given: Given) -> Iterator[Subject]:
     """
     kind = source_kind(model)
     checks = [] if kind is SourceKind.FACTORY else check_any(model, root=given.root)
-    subject = Subject(path=str(model), kind=kind, checks=checks, given=bool(given.inputs))
+    subject = Subject(
+        path=str(model), kind=kind, checks=checks, given=bool(given.inputs), limits=given.limits
+    )
     if subject.refused:
         yield subject
         return

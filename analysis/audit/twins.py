@@ -1,7 +1,7 @@
 """Units, cells and layers that are there twice."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,10 +33,10 @@ class Twin:
     """other = factor * kept."""
 
 
-def twin_units(network: Network, weights: Mapping[int, LayerWeights]) -> Iterator[AuditFinding]:
+def twin_units(network: Network, weights: Iterable[LayerWeights]) -> Iterator[AuditFinding]:
     """Find units of a layer that are the same up to a positive factor."""
-    for layer_id, held in weights.items():
-        layer = network.graph.layer_of(layer_id)
+    for held in weights:
+        layer = held.layer
         found = twins_of(network, held)
         target = layer
         if layer.kind == LayerKind.RNN_GATE:

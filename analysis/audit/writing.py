@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.analysis.audit.agreement import AGREEMENT, agreement
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.merging import Merger, merges_of
@@ -18,23 +19,15 @@ from emergraph.analysis.audit.simplify import Simplifier, n_elements
 from emergraph.analysis.audit.subject import Given, OnnxSubject, Subject
 from emergraph.analysis.modelruns.files import ReplacedSource
 from emergraph.analysis.pruning.channels.unneeded import channel_groups
-from emergraph.analysis.pruning.modelruns import file_bytes, model_outputs
+from emergraph.analysis.pruning.modelruns import file_bytes
 from emergraph.analysis.pruning.smaller import Shrinker
 from emergraph.atomic import write_atomically
-from emergraph.errors import LimitError, UsageError
-from emergraph.exporters.nodes import depends_on
-from emergraph.exporters.operations import spec_of
-from emergraph.exporters.runtime.assembly import assemble
-from emergraph.exporters.runtime.flatten import flatten
-from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.errors import UsageError
 from emergraph.exporters.runtime.quoting import quoted
-from emergraph.exporters.runtime.sources import InMemorySource
+from emergraph.exporters.runtime.wholemodel import model_bytes
 
 Array = NDArray[np.generic]
 
-MAX_BYTES = (1 << 31) - 1
-BOUND = 1e-4
-"""Outputs agree where |a - b| <= BOUND * max(1, max |a|), element by element."""
 METADATA = "emergraph.audit"
 """Key of the model's metadata that says what was left out because it was tested."""
 
@@ -90,9 +83,7 @@ def write_smaller(
     tested = [f for f in chosen if f.grade is Grade.TESTED] if applied.get("DEAD-SILENT") else []
     if tested or not is_exact:
         _note(model, tested, n)
-    content = model.SerializeToString()
-    if len(content) > MAX_BYTES:
-        raise LimitError("the smaller model is larger than 2 GiB, which one ONNX file cannot hold")
+    content = model_bytes(model)
     write_atomically(out, content)
     before = sum(int(np.prod(p.dims)) for p in onnx_subject.run.flat.initializers.values())
     return Smaller(
@@ -175,59 +166,12 @@ def _note(model: onnx.ModelProto, tested: Sequence[AuditFinding], n_inputs: int)
     text: dict[str, Any] = {
         "grade": str(Grade.TESTED),
         "n_inputs": n_inputs,
-        "agreement": f"|a - b| <= {BOUND:g} max(1, max |a|)",
+        "agreement": f"|a - b| <= {AGREEMENT:g} max(1, max |a|)",
     }
     if tested:
         text["cut"] = {layer: list(units) for f in tested for layer, units in f.units.items()}
         text["active_at_most"] = max(float(f.evidence["active_at_most"]) for f in tested)
     model.metadata_props.add(key=METADATA, value=json.dumps(text))
-
-
-def agreement(subject: OnnxSubject, model: onnx.ModelProto, given: Given) -> tuple[float, bool, int]:
-    """Run both models on the samples; return the largest difference, whether all is equal, and samples.
-
-    Outputs that depend on random numbers are left out.
-
-    Raises:
-        UsageError: All outputs do.
-    """
-    flat, source = subject.run.flat, InMemorySource(model)
-    small = flatten(model, read_tensor=source.array)
-    drawn = [name for node in flat.nodes if spec_of(node).is_random for name in node.output if name]
-    chance = depends_on(flat.nodes, drawn)
-    names = [name for name in flat.outputs if name not in chance]
-    if not names:
-        raise UsageError("every output depends on random numbers: no model can be shown to agree with it")
-    wanted = {value.name for value in small.inputs}
-    with ModelProcess(given.limits) as process:
-        process.load(assemble(flat, names, subject.source))
-        expected = model_outputs(process, subject.prepared, names)
-        process.load(assemble(small, names, source))
-        found = model_outputs(process, subject.prepared, names, only=wanted)
-    worst = max((elementwise(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)
-    bitwise = all(_same_bits(a, b) for a, b in zip(expected, found, strict=True))
-    return worst, bitwise, subject.prepared.samples.n
-
-
-def elementwise(a: Array, b: Array) -> float:
-    """The largest |a - b| over max(1, max |a|); infinite where shapes, types, integers or NaNs differ."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return float("inf")
-    if a.dtype.kind != "f":
-        return 0.0 if np.array_equal(a, b) else float("inf")
-    if not a.size:
-        return 0.0
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    same = (x == y) | (np.isnan(x) & np.isnan(y))
-    with np.errstate(invalid="ignore"):
-        gap = np.where(same, 0.0, np.abs(x - y))
-    finite = np.abs(x[np.isfinite(x)])
-    scale = max(1.0, float(finite.max(initial=0.0)))
-    return float(np.nan_to_num(gap, nan=np.inf).max()) / scale
-
-
-def _same_bits(a: Array, b: Array) -> bool:
-    return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
 
 
 def _is_coded(subject: OnnxSubject) -> bool:
@@ -236,10 +180,10 @@ def _is_coded(subject: OnnxSubject) -> bool:
 
 def _check(subject: OnnxSubject, difference: float, *, is_exact: bool, also_tested: bool) -> None:
     name = quoted(subject.file.name)
-    if difference > BOUND:
+    if difference > AGREEMENT:
         raise UsageError(
             f"{name}: the smaller model's outputs differ by {difference:.3g} of their size, more than "
-            f"{BOUND:g}; nothing was written; please report this"
+            f"{AGREEMENT:g}; nothing was written; please report this"
         )
     if not is_exact and not also_tested:
         raise UsageError(

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from emergraph.analysis.activity.unittrace import RANDOM_SAMPLES
-from emergraph.analysis.view import View, evenly, first_and_last
+from emergraph.analysis.view import View, beside, evenly, first_and_last
 from emergraph.memory import mebibytes
 
 if TYPE_CHECKING:
@@ -241,12 +241,8 @@ def _report_finding(report: "EmergenceReport") -> str:
     told = []
     for name, comparison in found:
         p = comparison.p_two_sided
-        if comparison.degenerate:
-            side = "does not vary under"
-        elif p > LEVEL:
-            side = "not told apart from"
-        else:
-            side = "above" if (comparison.z or 0.0) > 0 else "below"
+        side = beside(comparison.z or 0.0, clear=p <= LEVEL, above="above", below="below")
+        side = "does not vary under" if comparison.degenerate else side
         told.append(f"{side} {name}" + ("" if comparison.degenerate else f" (p = {p:.2g})"))
     return f"{said}, interior {interior}: {'; '.join(told)}."
 

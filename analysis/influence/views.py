@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from emergraph.analysis.view import View
+from emergraph.analysis.view import BRIEF_ROWS, View
 
 if TYPE_CHECKING:
     from emergraph.analysis.influence.circuits import CircuitResult
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from emergraph.analysis.influence.knockouts import InfluenceResult
 
 MOST_NAMED = 5
+SHOWN = (
+    *("what", "layer_name", "position", "effect", "low", "high", "largest", "target_change", "decisions"),
+    "n",
+)
+"""Columns for people."""
 
 
 def influence_view(result: "InfluenceResult") -> View:
@@ -39,19 +44,10 @@ def influence_view(result: "InfluenceResult") -> View:
     for how, layers in by_way.items():
         notes.append(f"{_named(layers)}: {how}")
     return View(
+        finding=_influence_finding(result, rows),
         rows=rows,
-        columns=(
-            "what",
-            "layer_name",
-            "position",
-            "effect",
-            "low",
-            "high",
-            "largest",
-            "target_change",
-            "decisions",
-            "n",
-        ),
+        brief=[rows.select(SHOWN).head(BRIEF_ROWS)],
+        columns=SHOWN,
         facts=facts,
         document=result.to_dict(),
         notes=notes,
@@ -92,6 +88,23 @@ def contribution_view(result: "ContributionResult") -> View:
     )
 
 
+def _influence_finding(result: "InfluenceResult", rows: pl.DataFrame) -> str:
+    """What matters most, and how much does nothing."""
+    moved = rows.filter(pl.col("effect") > 0)
+    units = rows.filter((pl.col("what") == "unit") & (pl.col("n") > 0))
+    silent = result.structure_only.height
+    idle = f"; {silent} of {units.height} units never moved it" if units.height else ""
+    if not moved.height:
+        return f"No knock-out moved {result.output} on {result.n_samples} samples{idle}."
+    first = moved.row(0, named=True)
+    place = first["layer_name"] if first["position"] is None else f"{first['layer_name']}:{first['position']}"
+    unit = "nats" if result.measure == "kl" else "squared"
+    return (
+        f"{result.output} changes most without {first['what']} {place}: {first['effect']:.3g} {unit} on "
+        f"average over {result.n_samples} samples, replaced by {result.baseline}{idle}."
+    )
+
+
 def circuit_view(result: "CircuitResult") -> View:
     """The circuit's units, and the curve."""
     names = pl.col("layer").replace_strict(result.layer_names, return_dtype=pl.String)
@@ -118,7 +131,11 @@ def circuit_view(result: "CircuitResult") -> View:
     )
     if result.without.mean >= result.share:
         notes.append("the units outside of the circuit keep the share, too: another circuit suffices")
+    some = f" ({kept.low:.2g} to {kept.high:.2g})" if isfinite(kept.low) else ""
+    least = "and none of them can be left out" if result.minimal else "but fewer may do"
     return View(
+        finding=f"{units.height} of {result.n_candidates} units keep {kept.mean:.2g}{some} of the behaviour "
+        f"on {result.n_samples} samples, {least}; the others alone keep {result.without.mean:.2g}.",
         rows=units,
         columns=("layer_name", "position", "rank", "effect", "without"),
         details=result.curve,

@@ -39,6 +39,7 @@ SECTION = SectionSpec(
     id="information",
     title="Information",
     lead="What the layers keep and lose about inputs and labels.",
+    only_with="embedding",
 )
 
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
+from emergraph.analysis.view import View, beside
 from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
     from emergraph.analysis.figures.figure import Figure
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey
-    from emergraph.analysis.view import View
 
 STATISTICS = ResultTable(
     "landscape",
@@ -214,7 +214,7 @@ def _figures() -> "Sequence[Figure]":
 
 def beside_a_bowl(low: float, high: float) -> str:
     """Say on which side of 0, what a bowl has, the interval of the excess ruggedness lies."""
-    return "more rugged than" if low > 0 else "smoother than" if high < 0 else "not told apart from"
+    return beside(low, clear=low > 0 or high < 0, above="more rugged than", below="smoother than")
 
 
 def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str | None:
@@ -225,7 +225,7 @@ def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -
     return f"The loss is {beside_a_bowl(low, high)} a quadratic bowl ({ends})"
 
 
-def _show(result: "ModelSurvey", run: int | None = None) -> "View":
+def _show(result: "ModelSurvey", run: int | None = None) -> View:
     from emergraph.analysis.landscape.views import survey_view
 
     return survey_view(result, run)

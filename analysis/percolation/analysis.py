@@ -14,7 +14,7 @@ from emergraph.analysis.percolation.options import (
     PairColumns,
     PercolationOptions,
 )
-from emergraph.analysis.view import BRIEF_ROWS, CLEAR, View
+from emergraph.analysis.view import BRIEF_ROWS, CLEAR, View, beside
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.optionforms import TableForm
 
@@ -151,11 +151,12 @@ def _finding(result: "PercolationResult") -> str:
     if not isinstance(z, float):
         return f"{said}; the null model '{shuffled['null']}' does not vary here, so nothing can be compared."
     null = next(series for series in result.series if series.name == shuffled["null"])
-    beside = f"{null.threshold:,.0f} where the weights are {shuffled['null']}"
-    if abs(z) < CLEAR:
-        return f"{said}, against {beside}: no clear difference (z = {z:.2g})."
-    order = "earlier" if z < 0 else "later"
-    return f"{said}, {order} than the {beside} (z = {z:.2g})."
+    order = beside(
+        z, clear=abs(z) > CLEAR, above="later than", below="earlier than", neither="no clear difference from"
+    )
+    return (
+        f"{said}, {order} the {null.threshold:,.0f} where the weights are {shuffled['null']} (z = {z:.2g})."
+    )
 
 
 def _show(result: "PercolationResult") -> View:

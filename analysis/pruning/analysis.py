@@ -103,7 +103,7 @@ LEVELS = ResultTable(
             "DOUBLE",
             "Two per multiply-add of a weight that is not zero, for one sample; NULL without the model.",
         ),
-        Column("flops_if_removed", "DOUBLE", "The same over all weights of the structurally smaller model."),
+        Column("flops_if_removed", "DOUBLE", "The same of the structurally smaller model."),
         Column(
             "file_bytes_if_removed",
             "DOUBLE",

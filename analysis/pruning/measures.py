@@ -86,6 +86,14 @@ def _settle(table: EdgeTable, gone: Levels, cap: Levels, values: Levels, to: Sid
             return values
 
 
+def whole_levels(removal: Removal) -> int:
+    """Count the levels, from the first one on, at which an input reaches every output."""
+    graph = removal.items.table.graph
+    reached = reach(removal.items.table, removal.edges, n_levels=removal.n_levels, gone_units=removal.units)
+    outputs = reached.forward[graph.role == ROLES.index(Role.OUTPUT)]
+    return int(outputs.min(initial=removal.n_levels))
+
+
 # Which removed units other layers still need: the other end of a residual sum keeps the channel alive.
 
 

@@ -1,6 +1,9 @@
 """Running the pruned model: how far its outputs are from the base model's, and how often it is right."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import onnx
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.labels import ClassLabels, class_labels
 from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
+from emergraph.analysis.modelruns.running import ModelRuns
 from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.pruning.analysis import COST_COLUMNS, REMEASURED, RUN_COLUMNS
 from emergraph.analysis.pruning.items import TensorValues
@@ -23,12 +27,11 @@ from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import Shrinker
 from emergraph.analysis.unitgraph import UnitGraph
-from emergraph.errors import InvalidInputError, UsageError
+from emergraph.errors import UsageError
 from emergraph.exporters.onnxfile import OnnxFile
-from emergraph.exporters.runtime.assembly import ModelSource, assemble
+from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
@@ -65,8 +68,29 @@ Remeasure = Callable[[Removal, int, UnitTrace], Mapping[str, float | None]]
 """Columns that follow from the pruned model's own activations at a level."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PrunableModel:
-    """The model behind a graph, opened and run once, and where in it parameters are.
+    """The model behind a graph, opened and run once, and where in it parameters are."""
+
+    reader: GraphReader
+    places: ParameterPlaces
+    files: ModelFiles
+    """Labels and limits; the model and inputs are open already."""
+    source: FileSource
+    prepared: Prepared
+    """The samples, and a run of the first."""
+    file_bytes: int = 0
+    """Size of the model with all its values."""
+
+
+def open_prunable(
+    reader: GraphReader,
+    graph: UnitGraph,
+    files: ModelFiles,
+    tensor_values: TensorValues,
+    unit: PruningUnit,
+) -> PrunableModel:
+    """Open the model behind a graph, and run it once.
 
     Args:
         reader: The graph.
@@ -78,21 +102,18 @@ class PrunableModel:
     Raises:
         InvalidInputError: The file is not the graph's model, or the samples do not fit it.
     """
-
-    def __init__(
-        self,
-        reader: GraphReader,
-        graph: UnitGraph,
-        files: ModelFiles,
-        tensor_values: TensorValues,
-        unit: PruningUnit,
-    ) -> None:
-        self.reader, self.files = reader, files
-        file = model_of(reader, files.model, root=files.root)
-        self.source = FileSource(file)
-        self.file_bytes = file_bytes(file)
-        self.prepared = prepare_samples(file, files.arrays, files.limits)
-        self.places = parameter_places(self.prepared.run.flat, self.source, graph, tensor_values, unit)
+    file = model_of(reader, files.model, root=files.root)
+    source = FileSource(file)
+    prepared = prepare_samples(file, files.arrays, files.limits)
+    places = parameter_places(prepared.run.flat, source, graph, tensor_values, unit)
+    return PrunableModel(
+        reader=reader,
+        places=places,
+        files=files,
+        source=source,
+        prepared=prepared,
+        file_bytes=file_bytes(file),
+    )
 
 
 def parameter_places(
@@ -133,77 +154,101 @@ def run_levels(
         InvalidInputError: The file is not the graph's model, or the samples do not fit it.
         UsageError: Parameters cannot be found in their tensors, or labels do not fit.
     """
-    levels, files = _Levels(model, removals), model.files
+    files = model.files
     rows: list[dict[str, float | None]] = []
     n_models = sum(removal.n_levels for removal in removals)
-    with ModelProcess(files.limits) as process:
-        expected = levels.base(process) if files.arrays is not None else None
+    with PrunedRuns(model, removals[0]) as runs:
         for removal in removals:
             for level in range(removal.n_levels):
-                process.renew()
-                row, zeroed = levels.costs(removal, level)
-                if expected is not None:
-                    row |= compare(expected, levels.outputs(process, zeroed), levels.labels)
+                row = runs.costs(removal, level)
+                if files.arrays is not None:
+                    row |= runs.changes(removal, level)
                     if remeasure is not None:
-                        row |= remeasure(removal, level, levels.activations(process, zeroed))
+                        row |= remeasure(removal, level, runs.activations(removal, level))
                 rows.append(row)
                 if progress is not None:
                     progress(len(rows), n_models)
     return pl.DataFrame(rows, schema=dict.fromkeys((*RUN_COLUMNS, *REMEASURED, *COST_COLUMNS), pl.Float64))
 
 
-class _Levels:
-    """One model with many masks."""
+class PrunedRuns:
+    """One model with many masks, in one child process; what a mask is not asked for is not computed.
 
-    def __init__(self, model: PrunableModel, removals: Sequence[Removal]) -> None:
+    Args:
+        model: The model.
+        removal: Any removal of what is removed in it.
+    """
+
+    def __init__(self, model: PrunableModel, removal: Removal) -> None:
         self._reader, self._files = model.reader, model.files
         self._source, self._prepared = model.source, model.prepared
+        self._file_bytes = model.file_bytes
         self._flat = self._prepared.run.flat
         self._shapes = {name: tuple(t.dims) for name, t in self._flat.initializers.items()}
-        self._elements = TensorElements(removals[0], model.places)
-        self._shrinker = Shrinker(self._prepared.run, self._source, file_bytes=model.file_bytes)
+        self._elements = TensorElements(removal, model.places)
         self._batching: Batching | None = None
-        self.labels: ClassLabels | None = None
+        self._runs = ModelRuns(self._flat, self._source, self._prepared, limits=self._files.limits)
+        self._zeroed: tuple[Removal, int, Zeroed] | None = None
 
-    def base(self, process: ModelProcess) -> list[Array]:
-        """Outputs of the model as it is; labels are checked against them."""
-        process.load(assemble(self._flat, self._flat.outputs, self._source), many_runs=True)
-        expected = model_outputs(process, self._prepared, self._flat.outputs)
-        self.labels = _checked_labels(self._files, expected[0])
-        return expected
+    def __enter__(self) -> Self:
+        return self
 
-    def costs(self, removal: Removal, level: int) -> tuple[dict[str, float | None], Zeroed]:
-        """FLOPs and size, and the zeros that make the pruned model."""
-        zeroed = all_zeroed(self._elements, removal, level, self._flat.nodes, self._shapes)
-        for name in zeroed:
-            _proto(self._flat.initializers, name)
-        return dict(self._shrinker.costs(zeroed).to_dict()), zeroed
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def outputs(self, process: ModelProcess, zeroed: Zeroed) -> list[Array]:
-        """Outputs of a pruned model."""
-        process.load(assemble(self._flat, self._flat.outputs, self._pruned(zeroed)), many_runs=True)
-        return model_outputs(process, self._prepared, self._flat.outputs)
+    def close(self) -> None:
+        """End the child."""
+        self._runs.close()
 
-    def activations(self, process: ModelProcess, zeroed: Zeroed) -> UnitTrace:
+    @cached_property
+    def _shrinker(self) -> Shrinker:
+        return Shrinker(self._prepared.run, self._source, file_bytes=self._file_bytes)
+
+    @cached_property
+    def labels(self) -> ClassLabels | None:
+        """The labels, checked against the outputs."""
+        return _checked_labels(self._files, self._runs.expected[0])
+
+    def zeroed(self, removal: Removal, level: int) -> Zeroed:
+        """The zeros that make the pruned model."""
+        if self._zeroed is None or self._zeroed[0] is not removal or self._zeroed[1] != level:
+            found = all_zeroed(self._elements, removal, level, self._flat.nodes, self._shapes)
+            for name in found:
+                _proto(self._flat.initializers, name)
+            self._zeroed = removal, level, found
+        return self._zeroed[2]
+
+    def costs(self, removal: Removal, level: int) -> dict[str, float | None]:
+        """FLOPs and size of a pruned model."""
+        return dict(self._shrinker.costs(self.zeroed(removal, level)).to_dict())
+
+    def changes(self, removal: Removal, level: int) -> dict[str, float | None]:
+        """How far the outputs of a pruned model are from those of the model as it is, see `compare`."""
+        expected, labels = self._runs.expected, self.labels
+        return compare(expected, self._runs.of(self._pruned(removal, level)), labels)
+
+    def activations(self, removal: Removal, level: int) -> UnitTrace:
         """Activations of a pruned model, as `emergraph trace` records them."""
+        self._runs.process.renew()
         targets, _ = recordable(targets_of(self._reader.layers()), self._prepared.run)
         samples = self._prepared.samples
         kept = kept_samples(samples.n, sum(t.n_units for t in targets), TraceOptions().n_values)
         statistics = {target.layer: UnitStatistics(target.n_units, kept) for target in targets}
-        runner = SampleRunner(self._prepared.run, self._pruned(zeroed), samples, targets, self._files.limits)
+        pruned = self._pruned(removal, level)
+        runner = SampleRunner(self._prepared.run, pruned, samples, targets, self._files.limits)
         self._batching = runner.record(
             statistics,
             TraceOptions().batch_size,
             self._prepared.fixed,
             lambda _done, _total: None,
             batching=self._batching,
-            process=process,
+            process=self._runs.process,
         )
         frame = pl.concat([statistics[target.layer].frame(target.first_unit) for target in targets])
         return UnitTrace.from_frame(frame, self._reader.units().height, name="measured again")
 
-    def _pruned(self, zeroed: Zeroed) -> ReplacedSource:
-        return pruned_source(self._source, self._flat, zeroed)
+    def _pruned(self, removal: Removal, level: int) -> ReplacedSource:
+        return pruned_source(self._source, self._flat, self.zeroed(removal, level))
 
 
 def pruned_source(source: ModelSource, flat: FlatModel, zeroed: Zeroed) -> ReplacedSource:
@@ -281,42 +326,6 @@ def _kl(a: NDArray[np.float64], b: NDArray[np.float64], *, distribution: bool) -
         log_a = a - np.logaddexp.reduce(a, axis=-1, keepdims=True)
         log_b = b - np.logaddexp.reduce(b, axis=-1, keepdims=True)
     return float((np.exp(log_a) * (log_a - log_b)).sum(axis=-1).mean())
-
-
-def model_outputs(
-    process: ModelProcess, prepared: Prepared, names: Sequence[str], *, only: Collection[str] | None = None
-) -> list[Array]:
-    """Every output for all samples, samples on a first axis of their own or on the model's.
-
-    Args:
-        process: With the model loaded.
-        prepared: The samples.
-        names: Outputs.
-        only: The inputs that the model has; None: all of the samples'.
-    """
-    parts: list[list[Array]] = [[] for _ in names]
-    size = prepared.fixed or 1
-    n = prepared.samples.n
-    for start in range(0, n, size):
-        indices = [min(i, n - 1) for i in range(start, start + size)]
-        feeds = prepared.samples.feeds(indices)
-        if only is not None:
-            feeds = {name: array for name, array in feeds.items() if name in only}
-        fetched = process.run(feeds, list(names), small=EVERYTHING)
-        for part, name in zip(parts, names, strict=True):
-            values = fetched[name].values
-            if values is None:
-                raise InvalidInputError(f"output {printable(name, limit=60)!r} is not a tensor of numbers")
-            whole = values if values.ndim and size == values.shape[0] else values[None]
-            part.append(whole[: n - start] if size > 1 else whole)
-    return [_stacked(part) for part in parts]
-
-
-def _stacked(part: list[Array]) -> Array:
-    """Samples one after another; of outputs with sizes of their own, all elements in a row."""
-    if len({array.shape[1:] for array in part}) == 1:
-        return np.concatenate(part)
-    return np.concatenate([array.reshape(-1) for array in part])
 
 
 def _checked_labels(files: ModelFiles, output: Array) -> ClassLabels | None:

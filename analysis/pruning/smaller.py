@@ -196,7 +196,7 @@ class ModelCosts:
     flops: float
     """Of weights that are not zero."""
     flops_if_removed: float
-    """Of all weights of the smaller model."""
+    """Of those that are left in the smaller model, never more."""
     file_bytes_if_removed: float
     """Size of the file without what was cut."""
 
@@ -313,7 +313,7 @@ class Shrinker:
             values = unneeded.constants.value(self._weights(reader))
             size, left = self._sizes(reader, unneeded)
             masked += 2.0 * reader.uses * np.count_nonzero(values)
-            removed += 2.0 * reader.uses * left
+            removed += 2.0 * reader.uses * np.count_nonzero(self._kept(values, reader, unneeded))
             stored = self._stored(self._weights(reader))
             cut_bytes += (size - left) * stored
         return ModelCosts(
@@ -342,6 +342,14 @@ class Shrinker:
             if ids is not None:
                 shape[axis] = int(unneeded.keeps(ids).sum())
         return before, int(np.prod(shape))
+
+    @staticmethod
+    def _kept(values: Array, reader: ChannelReader, unneeded: Unneeded) -> Array:
+        """The weights of a reader that the smaller model has."""
+        for ids, axis in ((reader.ids, reader.in_axis), (reader.out, reader.out_axis)):
+            if ids is not None and values.shape[axis] == len(ids):
+                values = np.compress(unneeded.keeps(ids), values, axis=axis)
+        return values
 
     @staticmethod
     def _out(readers: Sequence[ChannelReader], n_units: int) -> NDArray[np.int64] | None:

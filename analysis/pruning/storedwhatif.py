@@ -299,9 +299,9 @@ def _tensor_values(reader: GraphReader) -> TensorValues:
 
 
 def _model(reader: GraphReader, graph: UnitGraph, files: "ModelFiles", unit: PruningUnit) -> "PrunableModel":
-    from emergraph.analysis.pruning.modelruns import PrunableModel
+    from emergraph.analysis.pruning.modelruns import open_prunable
 
-    return PrunableModel(reader, graph, files, _tensor_values(reader), unit)
+    return open_prunable(reader, graph, files, _tensor_values(reader), unit)
 
 
 def _scorer(reader: GraphReader, options: PruningOptions, gradients: "ModuleData | None") -> "Scorer | None":

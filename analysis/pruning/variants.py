@@ -86,8 +86,8 @@ def write_stored(
         smaller = result.options.pruning_unit is PruningUnit.UNIT
     if smaller:
         return write_smaller(reader, removal, level, files=files, out=out, tensor_values=values)
-    count, size = write_masked(reader, removal, level, files=files, out=out, tensor_values=values)
-    return Written(zeroed_parameters=count, bytes_after=size)
+    count, before, after = write_masked(reader, removal, level, files=files, out=out, tensor_values=values)
+    return Written(zeroed_parameters=count, bytes_before=before, bytes_after=after)
 
 
 @contextlib.contextmanager

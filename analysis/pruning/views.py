@@ -84,11 +84,28 @@ def _what_if_finding(result: "PruningResult") -> str:
         said = f"Up to {share} of the {what} can go by {options.criterion} before an output is cut off"
         if (first := _first_cut(frame)) is not None:
             said += f" (the first at {100 * first:.3g} %)"
+    said += _beside_the_other_scope(result)
     if frame["argmax_agreement"].null_count() == frame.height:
         return f"{said}. What the outputs do is not measured: give --model FILE --inputs FILE.npz."
     same = frame.filter(frame["argmax_agreement"] >= AGREES)
     kept = f"{100 * float(same['level'].max()):.3g} %" if same.height else "no level"  # type: ignore[arg-type]
     return f"{said}; decisions stay the same on {100 * AGREES:g} % of the inputs up to {kept}."
+
+
+_SCOPE_WORDS = {"global": "of all layers together", "layer": "of each layer"}
+
+
+def _beside_the_other_scope(result: "PruningResult") -> str:
+    """Which scope goes further, where there are two to compare."""
+    own = result.options.pruning_scope
+    for other, level in result.reaches.items():
+        if other != own:
+            reach = "none" if level is None else f"{100 * level:.3g} %"
+            return (
+                f", with the smallest {_SCOPE_WORDS[own]}; with the smallest {_SCOPE_WORDS[other]} {reach} "
+                f"(--scope {other})"
+            )
+    return ""
 
 
 def _first_cut(frame: "pl.DataFrame") -> float | None:
@@ -136,6 +153,12 @@ def written_lines(result: "PruningResult", path: "Path | None") -> list[str]:
         return []
     lines = [] if path is None else [f"Wrote {path}"]
     report = written.report
+    if report is None and path is not None:
+        size = f"{written.bytes_after:,} of {written.bytes_before:,} bytes are left"
+        lines.append(
+            f"Masked: {written.zeroed_parameters:,} parameters are zero, which take as much room as others; "
+            f"{size}. To make the file smaller, compress it, or cut out channels: --unit unit --smaller"
+        )
     if report is not None:
         cut = (
             f"{report.cut_units} of {report.removed_units} removed units"

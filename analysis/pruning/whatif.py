@@ -10,13 +10,20 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.edgesets.edgetable import EdgeTable, Levels, read_edge_table
+from emergraph.analysis.edgesets.gradual import GRADUAL_EDGES
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion, scores
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.items import Items, LeftAlone, TensorValues, prunable_items
-from emergraph.analysis.pruning.measures import ParameterCosts, measure
-from emergraph.analysis.pruning.options import NEEDS_GRADIENTS, Criterion, PruningOptions, PruningUnit
+from emergraph.analysis.pruning.measures import ParameterCosts, measure, whole_levels
+from emergraph.analysis.pruning.options import (
+    NEEDS_GRADIENTS,
+    ComparisonScope,
+    Criterion,
+    PruningOptions,
+    PruningUnit,
+)
 from emergraph.analysis.pruning.removal import (
     Removal,
     nested_removal,
@@ -31,6 +38,10 @@ from emergraph.steps import steps
 if TYPE_CHECKING:
     from emergraph.analysis.pruning.gradients import Scorer
     from emergraph.analysis.pruning.writingsmaller import Written
+
+
+SCOPES = (ComparisonScope.GLOBAL, ComparisonScope.LAYER)
+"""Scopes of comparison that a sweep sets beside each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,9 @@ class PruningResult(ShownInNotebooks):
     removals: tuple[Removal, ...]
     """In the order of the rows; every sweep of nested masks is one."""
     notes: tuple[str, ...]
+    reaches: Mapping[str, float | None] = field(default_factory=dict)
+    """By scope of comparison, the largest level at which all outputs are still reached; None for none. Empty
+    where the criterion ranks nothing, or there is no level to choose."""
     written: "Written | None" = None
     """The pruned model that was written."""
 
@@ -72,6 +86,7 @@ class PruningResult(ShownInNotebooks):
             "graph": self.graph,
             "options": self.options.to_dict(),
             "levels": self.frame.to_dicts(),
+            "reaches": dict(self.reaches),
             "notes": list(self.notes),
             "written": None if self.written is None else self.written.to_dict(),
         }
@@ -132,13 +147,31 @@ def prune_graph(
             emergence = emergence_levels(removal, around.activity, options=EmergenceOptions())
         frames.append(measure(removal, costs=around.costs, emergence=emergence))
         removals.append(removal)
+    frame = pl.concat(frames)
     return PruningResult(
         graph=graph.name,
         options=options,
-        frame=pl.concat(frames),
+        frame=frame,
         removals=tuple(removals),
         notes=tuple(notes),
+        reaches=_reaches(items, options, around, frame),
     )
+
+
+def _reaches(
+    items: Items, options: PruningOptions, around: Surroundings, frame: pl.DataFrame
+) -> dict[str, float | None]:
+    """How far the scope of a sweep goes, and how far the other one would."""
+    scope = options.pruning_scope
+    ranks = options.kind not in (
+        *(Criterion.NM, Criterion.WHERE, Criterion.SYNFLOW_ITERATIVE, Criterion.RANDOM),
+    )
+    if not ranks or scope not in SCOPES or len(options.levels) < 2 or items.n > GRADUAL_EDGES:
+        return {}
+    (other,) = set(SCOPES) - {scope}
+    removal = prune_by_scores(items, item_scores(options.kind, items, around), options.levels, scope=other)
+    n_fit = {scope: int((frame["disconnected_outputs"] == 0).sum()), other: whole_levels(removal)}
+    return {name: options.levels[n - 1] if n else None for name, n in n_fit.items()}
 
 
 def _removals(items: Items, options: PruningOptions, around: Surroundings) -> list[Removal]:

@@ -1,5 +1,6 @@
 """Writing the pruned model: the file that was analysed, with zeros where parameters were removed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,18 @@ from numpy.typing import NDArray
 from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements
-from emergraph.analysis.pruning.modelruns import all_zeroed, parameter_places, stored_codes
+from emergraph.analysis.pruning.modelruns import all_zeroed, file_bytes, parameter_places, stored_codes
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.atomic import write_atomically
-from emergraph.errors import LimitError, UsageError
+from emergraph.errors import UsageError
 from emergraph.exporters.runtime.assembly import stored_array
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.flatten import is_constant
+from emergraph.exporters.runtime.frames import Buffer
 from emergraph.exporters.runtime.sources import FileSource
+from emergraph.exporters.runtime.wholemodel import fill, model_bytes, tensors_of
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
-
-MAX_BYTES = (1 << 31) - 1
-"""What one protobuf message may hold."""
 
 
 def write_masked(
@@ -32,7 +32,7 @@ def write_masked(
     files: ModelFiles,
     out: Path,
     tensor_values: TensorValues,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Write a masked copy of a model: same operations and shapes, removed parameters zero.
 
     Args:
@@ -44,7 +44,7 @@ def write_masked(
         tensor_values: The graph's parameter tensors.
 
     Returns:
-        Parameters that the file has zero and the model had not, and the size of the file.
+        Parameters that the file has zero and the model had not, the size of the model, and that of the file.
 
     Raises:
         InvalidInputError: The file is not the graph's model.
@@ -53,6 +53,7 @@ def write_masked(
     """
     check_target(files.model, out)
     file = model_of(reader, files.model, root=files.root)
+    before = file_bytes(file)
     source = FileSource(file)
     flat = concrete_run(file).flat
     shapes = {name: tuple(tensor.dims) for name, tensor in flat.initializers.items()}
@@ -68,24 +69,24 @@ def write_masked(
         pruned = zeros.put(name, values, places)
         count += int(np.count_nonzero(values != pruned))
         replaced[id(proto)] = pruned
-    total = 0
-    for tensor in _tensors(file.model.graph, file.model):
-        if id(tensor) in replaced:
-            raw = bytes(stored_array(replaced.pop(id(tensor)), tensor.data_type).raw)
-        elif tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raw = bytes(source.stored(tensor).raw)
-        else:
-            continue
-        total += len(raw)
-        if total > MAX_BYTES:
-            raise LimitError("the model is larger than 2 GiB, which one ONNX file cannot hold")
-        _set_raw(tensor, raw)
+    fill(_changed(file.model, source, replaced))
     made = {name: id(flat.initializers[name]) for name in zeroed}
     if not all(_put(file.model.graph, name, replaced[made[name]]) for name in made if made[name] in replaced):
         raise UsageError("pruned tensors are not in the file under their own names; nothing was written")
-    content = file.model.SerializeToString()
+    content = model_bytes(file.model)
     write_atomically(out, content)
-    return count, len(content)
+    return count, before, len(content)
+
+
+def _changed(
+    model: onnx.ModelProto, source: FileSource, replaced: dict[int, NDArray[np.generic]]
+) -> Iterator[tuple[onnx.TensorProto, Buffer]]:
+    """Tensors with the values that the file is to have: pruned ones, taken from `replaced`, and external."""
+    for tensor in tensors_of(model):
+        if id(tensor) in replaced:
+            yield tensor, stored_array(replaced.pop(id(tensor)), tensor.data_type).raw
+        elif tensor.data_location == onnx.TensorProto.EXTERNAL:
+            yield tensor, source.stored(tensor).raw
 
 
 def _put(graph: onnx.GraphProto, name: str, values: NDArray[np.generic]) -> bool:
@@ -114,32 +115,3 @@ def check_target(model: Path, out: Path) -> None:
         raise UsageError(f"--write {shown}: no such folder")
     if out.exists() and model.exists() and out.samefile(model):
         raise UsageError(f"--write {shown}: that is the model itself; give another name")
-
-
-def _set_raw(tensor: onnx.TensorProto, raw: bytes) -> None:
-    for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-        tensor.ClearField(field)
-    del tensor.external_data[:]
-    tensor.ClearField("data_location")
-    tensor.raw_data = raw
-
-
-def _tensors(graph: onnx.GraphProto, model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """All tensor protos of a model, those of attributes, subgraphs and functions included."""
-    found: list[onnx.TensorProto] = []
-    graphs, nodes = [graph], [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            current = graphs.pop()
-            found.extend(current.initializer)
-            nodes.extend(current.node)
-            continue
-        node = nodes.pop()
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                found.append(attribute.t)
-            found.extend(attribute.tensors)
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                graphs.append(attribute.g)
-            graphs.extend(attribute.graphs)
-    return found

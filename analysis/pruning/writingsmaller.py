@@ -10,13 +10,13 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.modelruns.files import ModelFiles, model_of
+from emergraph.analysis.modelruns.running import model_outputs
 from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.pruning.items import TensorValues
 from emergraph.analysis.pruning.maskedtensors import TensorElements, Zeroed
 from emergraph.analysis.pruning.modelruns import (
     all_zeroed,
     file_bytes,
-    model_outputs,
     parameter_places,
     prepare_samples,
     pruned_source,
@@ -26,17 +26,17 @@ from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import CutReport, Shrinker, largest_difference
 from emergraph.analysis.pruning.writing import check_target
 from emergraph.atomic import write_atomically
-from emergraph.errors import LimitError, UsageError
+from emergraph.errors import UsageError
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import FileSource, InMemorySource
+from emergraph.exporters.runtime.wholemodel import model_bytes
 from emergraph.exporters.traces.prepare import Prepared
 from emergraph.graphstore.reader import GraphReader
 
 Array = NDArray[np.generic]
-MAX_BYTES = (1 << 31) - 1
 TOLERANCE = 1e-4
 """Largest difference of outputs, over the largest output, that rounding in another order can explain."""
 
@@ -102,9 +102,7 @@ def write_smaller(
     zeroed = all_zeroed(elements, removal, level, flat.nodes, shapes)
     shrinker = Shrinker(prepared.run, source)
     smaller, unneeded = shrinker.smaller(zeroed)
-    content = smaller.SerializeToString()
-    if len(content) > MAX_BYTES:
-        raise LimitError("the smaller model is larger than 2 GiB, which one ONNX file cannot hold")
+    content = model_bytes(smaller)
     difference = compare_models(prepared, source, zeroed, smaller, files.limits)
     if difference > TOLERANCE:
         raise UsageError(

@@ -1,5 +1,6 @@
 """From a store to a report."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -345,6 +346,9 @@ class _Collector:
             self._remember(run)
         there = bool(drawn or shown)
         tried = None if there else self._unfinished(fill)
+        fits = spec.only_with is None or spec.only_with in self.reader.layers()["kind"]
+        why = None if fits or there else f"needs layers of kind {spec.only_with}, which this network has not"
+        why = why if tried is None else ": ".join(filter(None, (tried.state, tried.message)))
         return Section(
             id=spec.id,
             title=spec.title,
@@ -353,8 +357,8 @@ class _Collector:
             figures=drawn,
             tables=shown,
             notes=self._notes(drawn, shown),
-            missing=None if there else self._filled(fill) if tried is None else tried.command,
-            why_missing=None if tried is None else ": ".join(filter(None, (tried.state, tried.message))),
+            missing=None if there or not fits else self._filled(fill) if tried is None else tried.command,
+            why_missing=why,
         )
 
     def table(self, spec: TableSpec) -> Table | None:
@@ -419,7 +423,9 @@ class _Collector:
         return tuple(dict.fromkeys(notes))
 
     def _filled(self, command: str) -> str:
-        return " ".join(self.words.get(word, word) for word in command.split(" "))
+        return " ".join(
+            shlex.quote(self.words[word]) if word in self.words else word for word in command.split(" ")
+        )
 
     def _unfinished(self, command: str) -> Attempt | None:
         """What was tried of a section's command, in vain."""

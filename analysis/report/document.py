@@ -69,9 +69,9 @@ class Section:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     missing: str | None = None
-    """The command that would fill the section; None where there is something to show."""
+    """The command that would fill the section; None where there is something to show, or nothing fills it."""
     why_missing: str | None = None
-    """What happened when that command ran, if it did."""
+    """What happened when that command ran, if it did, or why nothing fills the section."""
 
 
 @dataclass(frozen=True, kw_only=True)

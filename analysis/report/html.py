@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -53,11 +54,19 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "words": words,
         "cell": cell,
+        "asked_of": asked_of,
         "heading": heading,
         "rows": _rows,
         "numeric": _numeric,
     }
     return environment
+
+
+def asked_of(query: str, store: str) -> str:
+    """Return the command line that asks a store a question, for a shell: quoted as is easiest to read."""
+    asked = f"\n{query}"
+    plain = not set('"$`\\!') & set(asked)
+    return f"emergraph sql {shlex.quote(store)} " + (f'"{asked}"' if plain else shlex.quote(asked))
 
 
 @cache

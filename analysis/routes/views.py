@@ -43,4 +43,11 @@ def paths_view(result: "PathsResult") -> View:
         notes.append(f"the first {listed} of {result.n_pairs} pairs are kept")
     schema = {"path": pl.String, "rank": pl.Int64, "strength": pl.Float64, "units": pl.String}
     frame = pl.DataFrame(rows, schema=schema).fill_nan(None)
-    return View(rows=frame, facts=facts, document=result.to_dict(), notes=notes)
+    said = (
+        f"{result.reaching} of {result.n_starts} starts reach {result.reached} of {result.n_ends} ends"
+        if result.n_pairs
+        else f"None of the {result.n_starts} starts reaches any of the {result.n_ends} ends"
+    )
+    if result.cut:
+        said += f"; without {len(result.cut)} unit{'s' * (len(result.cut) > 1)} between them, none does"
+    return View(finding=f"{said}.", rows=frame, facts=facts, document=result.to_dict(), notes=notes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.topology.options import TopologyOptions
-from emergraph.analysis.view import CLEAR, View, first_and_last
+from emergraph.analysis.view import CLEAR, View, beside, first_and_last
 from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.options import Options, option
@@ -232,7 +232,13 @@ def finding_of(measures: Mapping[str, float | None]) -> str:
     z = found.get("modularity, z")
     if z is None or not {"communities", "modularity, null mean"} <= found.keys():
         return f"{said}; communities were not compared with a null model that varies."
-    told = "more modular than" if z > CLEAR else "less modular than" if z < -CLEAR else "as modular as"
+    told = beside(
+        z,
+        clear=abs(z) > CLEAR,
+        above="more modular than",
+        below="less modular than",
+        neither="as modular as",
+    )
     return (
         f"{said}, {int(found['communities'])} communities: {told} networks with the same degrees "
         f"(modularity {found['modularity']:.3g} against {found['modularity, null mean']:.3g}, z = {z:.2g})."

@@ -3,8 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -15,7 +14,7 @@ from emergraph.analysis.view import BRIEF_ROWS, View
 from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.links import Links
-from emergraph.cli.output import Output, OutputFormat, emit, emit_text
+from emergraph.cli.output import TABLES, Output, OutputFormat, emit
 from emergraph.cli.storeargs import weights_of
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputWords
@@ -40,50 +39,10 @@ class Showing:
     ] = "tensors"
 
 
-class DiffFormat(StrEnum):
-    """What a difference is written as."""
+class DiffOutput(Output):
+    """Where a difference goes; as html, it is a page of everything."""
 
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-    PARQUET = "parquet"
-    HTML = "html"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Writing:
-    """The options of `Output`, with the page as one more format."""
-
-    format: Annotated[
-        DiffFormat | None,
-        typer.Option(
-            help="Format of the result; html is a page of everything.  [default: table, or by --out's name]"
-        ),
-    ] = None
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the result to FILE instead of stdout."),
-        FileRole.WRITES,
-    ] = None
-    full: Annotated[
-        bool, typer.Option("--full", help="Show all rows and columns, not only those that matter.")
-    ] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
-
-    @property
-    def is_page(self) -> bool:
-        """Whether a page is asked for, by --format or by the name of --out."""
-        if self.format is None and self.out is not None:
-            return self.out.suffix.lower() in (".html", ".htm")
-        return self.format is DiffFormat.HTML
-
-    @property
-    def output(self) -> Output:
-        """The same for results that are not a page."""
-        chosen = None if self.format is None or self.is_page else OutputFormat(self.format.value)
-        return Output(format=chosen, out=self.out, full=self.full, quiet=self.quiet, debug=self.debug)
+    formats = (*TABLES, OutputFormat.HTML)
 
 
 @command(
@@ -115,7 +74,7 @@ def diff(
         FileRole.MODEL,
     ] = None,
     links: Links,
-    writing: Writing,
+    output: DiffOutput,
 ) -> None:
     """Show what differs between two graphs: layers, weights with sign flips, units, and stored measures.
 
@@ -134,31 +93,28 @@ def diff(
     ):
         found = compare(ours, theirs, match=matching.match_units, seed=matching.seed)
         summaries = (ours.summary, theirs.summary)
-    if not writing.is_page:
-        emit(diff_view(found, showing.view), writing.output)
-        return
-    from emergraph.analysis.report.difference import Side, difference_page
-    from emergraph.analysis.report.html import page_html
 
-    first, second = (
-        Side(source=_shared_name(text), graph=summary)
-        for text, summary in zip((a, b), summaries, strict=True)
-    )
-    page = difference_page(
-        found, first, second, command=_command(first.source, second.source, matching, inputs, links, writing)
-    )
-    emit_text(page_html(page), writing.output)
+    def page() -> str:
+        from emergraph.analysis.report.difference import Side, difference_page
+        from emergraph.analysis.report.html import page_html
+
+        first, second = (
+            Side(source=_shared_name(text), graph=summary)
+            for text, summary in zip((a, b), summaries, strict=True)
+        )
+        again = _command(first.source, second.source, matching, inputs, links, output)
+        return page_html(difference_page(found, first, second, command=again))
+
+    emit(replace(diff_view(found, showing.view), texts={OutputFormat.HTML: page}), output)
 
 
-def _command(
-    a: str, b: str, matching: MatchOptions, inputs: InputWords, links: Links, writing: Writing
-) -> str:
+def _command(a: str, b: str, matching: MatchOptions, inputs: InputWords, links: Links, output: Output) -> str:
     """The command line that makes the page again, for a shell."""
     words = ["emergraph", "diff", a, b]
     words += [*command_line(matching), *command_line(inputs)]
     if links.root is not None:
         words += ["--root", links.root.name or str(links.root)]
-    words += ["--format", "html", "--out", "diff.html" if writing.out is None else writing.out.name]
+    words += ["--format", "html", "--out", "diff.html" if output.out is None else output.out.name]
     return " ".join(shlex.quote(escape_controls(word)) for word in words)
 
 

@@ -1,8 +1,6 @@
 """`emergraph report`: everything about one graph, for people."""
 
-import sys
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +9,7 @@ import typer
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG, Limits
 from emergraph.cli.links import Links
-from emergraph.cli.output import Output, say
+from emergraph.cli.output import OutputFormat, Writing, emit_text, say
 from emergraph.cli.storeargs import AnyName, GraphChoice
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole
@@ -20,11 +18,15 @@ if TYPE_CHECKING:
     from emergraph.analysis.report.document import Report
 
 
-class ReportFormat(StrEnum):
-    """What a report is written as."""
+class ReportOutput(Writing):
+    """Where a report goes; a page goes to report.html by default."""
 
-    HTML = "html"
-    JSON = "json"
+    formats = (OutputFormat.HTML, OutputFormat.JSON)
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write.  [default: report.html]"),
+        FileRole.WRITES,
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Making:
     """,
     limits=LONG,
 )
-def report(  # noqa: PLR0913 - a parameter for each group of options
+def report(
     source: Annotated[
         Path,
         typer.Argument(metavar="MODEL_OR_STORE", help="A store, or a model file to analyse with defaults."),
@@ -66,18 +68,8 @@ def report(  # noqa: PLR0913 - a parameter for each group of options
     making: Making,
     words: InputWords,
     links: Links,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The file to write.  [default: report.html]"),
-        FileRole.WRITES,
-    ] = None,
-    chosen: Annotated[
-        ReportFormat | None,
-        typer.Option("--format", help="html, or json for machines.  [default: by the name of --out]"),
-    ] = None,
     terminal: Annotated[bool, typer.Option("--terminal", help="Print a short report instead.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    output: ReportOutput,
     limits: Limits,
 ) -> None:
     """Write a report about a graph: a self-contained page that loads nothing and runs no script.
@@ -85,35 +77,19 @@ def report(  # noqa: PLR0913 - a parameter for each group of options
     From a model file it exports, traces and analyses with defaults in the budget, and keeps the store. What
     the store does not hold is left out, with the command that would make it.
     """
-    talk = Output(quiet=quiet, debug=debug)
-    made = _made(source, graph, making, words, links, talk, limits.memory_limit)
+    made = _made(source, graph, making, words, links, output, limits.memory_limit)
     if terminal:
         from emergraph.cli.reportterminal import print_report
 
         print_report(made)
-        return
-    suffix = out.suffix.lower() if out is not None else ""
-    form = chosen or (ReportFormat.JSON if suffix == ".json" else ReportFormat.HTML)
-    if form is ReportFormat.JSON:
+    elif output.resolved_format is OutputFormat.JSON:
         from emergraph.cli.jsonform import json_text
 
-        text = json_text(made)
+        emit_text(json_text(made), output)
     else:
         from emergraph.analysis.report.html import report_page
 
-        text = report_page(made)
-    if out is None and form is ReportFormat.JSON:
-        sys.stdout.write(text)
-        return
-    _write(text, out or Path("report.html"), talk)
-
-
-def _write(text: str, target: Path, talk: Output) -> None:
-    from emergraph.atomic import write_atomically
-
-    data = text.encode()
-    size = f"{len(data) / 1e6:.1f} MB" if len(data) >= 1e5 else f"{len(data) / 1e3:.0f} kB"
-    write_atomically(target, data, then=lambda: say(f"Wrote {target} ({size})", talk))
+        emit_text(report_page(made), replace(output, out=output.out or Path("report.html")))
 
 
 def _made(
@@ -122,7 +98,7 @@ def _made(
     making: Making,
     words: InputWords,
     links: Links,
-    talk: Output,
+    output: ReportOutput,
     memory_limit: str,
 ) -> "Report":
     """The report, after running what a model needs."""
@@ -146,7 +122,7 @@ def _made(
         budget=parse_seconds(making.budget),
         memory_limit=memory_limit,
     )
-    outcome = run_plan(plan, say=lambda line: say(line, talk))
+    outcome = run_plan(plan, say=lambda line: say(line, output))
     with open_store(plan.store) as opened:
         return collect_report(
             opened.graph(outcome.graph), attempts=outcome.attempts, budget=plan.budget, model=source.name

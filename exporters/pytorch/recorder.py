@@ -1,5 +1,7 @@
 """Snapshots of a module while it is trained: weights, activations on probe inputs, and metrics."""
 
+import hashlib
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +13,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.atomic import write_atomically
 from emergraph.errors import InvalidInputError, StoreError, UsageError
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.structure import CurrentWeights, ModuleStructure, export_structure
 from emergraph.exporters.pytorch.tensors import evaluating, on_device_of, outputs_of, require_torch
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
+from emergraph.exporters.runtime.wholemodel import whole_model
 from emergraph.exporters.traces.running import Batching, SampleRunner
 from emergraph.exporters.traces.samples import GivenSamples
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
@@ -24,6 +28,7 @@ from emergraph.exporters.traces.targets import Target
 from emergraph.graphstore.records import GraphHeader, TraceHeader
 from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.graphstore.storefile import check_place
+from emergraph.graphstore.text import printable
 from emergraph.leftovers import Scratch
 
 if TYPE_CHECKING:
@@ -51,6 +56,8 @@ class RecorderOptions:
     """Seconds to wait for a store that another process is reading."""
     any_name: bool = False
     """Let a new store have a name that does not end in .duckdb or .db."""
+    models: Path | None = None
+    """Folder that gets each snapshot as an ONNX file, too, which `prune --write` and `audit` ask for."""
     limits: RunLimits = field(default_factory=RunLimits)
 
 
@@ -79,6 +86,8 @@ class Recorder:
         self._scratch: Scratch | None = None
         self._structure: ModuleStructure | None = None
         self._samples: GivenSamples | None = None
+        if options.models is not None and not options.models.is_dir():
+            raise UsageError(f"models: {printable(str(options.models), limit=100)} is not a folder")
         self._batching: Batching | None = None
         self._process: ModelProcess | None = None
         self._calls = 0
@@ -249,10 +258,16 @@ class Recorder:
         metrics: Mapping[str, float],
     ) -> int:
         structure, _ = self._ready()
+        name = f"{self._options.name or structure.label}-{step}"
+        kept, sha256 = structure.label, source.sha256()
+        if self._options.models is not None:
+            content = whole_model(source)
+            kept, sha256 = f"{_file_name(name)}.onnx", hashlib.sha256(content).hexdigest()
+            write_atomically(self._options.models / kept, content)
         header = GraphHeader(
-            name=f"{self._options.name or structure.label}-{step}",
-            source=structure.label,
-            sha256=source.sha256(),
+            name=name,
+            source=kept,
+            sha256=sha256,
             format="module",
             producer=structure.producer,
             parent=self.graphs[0] if self.graphs else None,
@@ -320,6 +335,11 @@ def record(
     if name is not None:
         chosen = replace(chosen, name=name)
     return Recorder(module, store, inputs, chosen)
+
+
+def _file_name(name: str) -> str:
+    """The name of a graph as that of a file: no separators, nothing that hides it."""
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "model"
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """Samples made ready for a model: what they are, and the concrete run of the first of them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,10 @@ class Prepared:
     """Inputs that the user did not give."""
     open_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of random inputs that could be of other sizes."""
+
+    def first(self, n: int) -> "Prepared":
+        """The same with the first samples alone, or as many as a run must have."""
+        return replace(self, samples=self.samples.first(max(n, self.fixed or 1)))
 
 
 def given_samples(

@@ -1,7 +1,7 @@
 """Samples to run a model on: arrays that a user gives, or random ones, a mini-batch at a time."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +45,10 @@ class Samples(Protocol):
 
     def feeds(self, indices: Sequence[int]) -> Feeds:
         """The inputs for some samples in one run."""
+        ...
+
+    def first(self, n: int) -> "Samples":
+        """The first samples alone."""
         ...
 
 
@@ -150,6 +154,10 @@ class GivenSamples:
                 found[name] = np.take(array, indices, axis)
         return found
 
+    def first(self, n: int) -> "GivenSamples":
+        """The first samples alone."""
+        return replace(self, n=min(n, self.n))
+
 
 @dataclass(frozen=True)
 class DrawnSamples:
@@ -173,6 +181,10 @@ class DrawnSamples:
             axis = self.axes[name]
             found[name] = first if axis is None else np.concatenate([one[name] for one in drawn], axis)
         return found
+
+    def first(self, n: int) -> "DrawnSamples":
+        """The first samples alone."""
+        return replace(self, n=min(n, self.n))
 
     def _draw(self, index: int) -> Feeds:
         rng = np.random.default_rng([self.seed, index])

@@ -53,6 +53,20 @@ return [...document.querySelectorAll('.plot svg, .pane svg')].flatMap(svg => {
   }).map(t => t.textContent);
 });
 """
+TOUCHING = """
+const found = [];
+for (const svg of document.querySelectorAll('.plot svg, .pane svg')) {
+  const texts = [...svg.querySelectorAll('text')].map(t => [t.textContent.trim(), t.getBoundingClientRect()])
+    .filter(([said, box]) => said && box.width && box.height);
+  for (let i = 0; i < texts.length; i++) for (let j = i + 1; j < texts.length; j++) {
+    const [[a, p], [b, q]] = [texts[i], texts[j]];
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (wide > 1 && high > 0.35 * Math.min(p.height, q.height)) found.push(a + ' / ' + b);
+  }
+}
+return found;
+"""
 UNREADABLE = """
 const lum = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255).map(
   v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -66,6 +80,32 @@ return [...document.querySelectorAll(texts)]
     return (x + 0.05) / (y + 0.05) < 4.5; })
   .map(e => e.tagName + ': ' + e.textContent.slice(0, 40));
 """
+
+
+SIZES = {10: False, 72: True, 300: False}
+"""Layers of a network, and whether they are blocks that repeat."""
+
+
+def stack_of_layers(path, n, *, alike):
+    """Dense layers with their nonlinearity, the names of which distinguish them only at their end."""
+    widths = [6] * (n + 1) if alike else [4 + (7 * k) % 5 + k % 3 for k in range(n + 1)]
+    rng = np.random.default_rng(n)
+    nodes, weights, last = [], [], "x"
+    for k in range(n):
+        name = f"/model/encoder/stage.{k // 12}/block.{k % 12}/projection"
+        value = rng.standard_normal((widths[k], widths[k + 1])).astype(np.float32) / np.sqrt(widths[k])
+        weights.append(onnx.numpy_helper.from_array(np.float32(value), f"w{k}"))
+        nodes.append(onnx.helper.make_node("MatMul", [last, f"w{k}"], [f"{name}/y"], name=f"{name}/MatMul"))
+        nodes.append(onnx.helper.make_node("Relu", [f"{name}/y"], [f"{name}/r"], name=f"{name}/Relu"))
+        last = f"{name}/r"
+    floats = onnx.TensorProto.FLOAT
+    ends = [("x", widths[0]), (last, widths[-1])]
+    graph_input, graph_output = (
+        onnx.helper.make_tensor_value_info(name, floats, ["N", size]) for name, size in ends
+    )
+    graph = onnx.helper.make_graph(nodes, "stack", [graph_input], [graph_output], weights)
+    onnx.save(onnx.helper.make_model(graph, ir_version=10), path)
+    return path
 
 
 DIFF_SECTIONS = {"summary", "layers", "tensors", "units", "measures", "provenance"}
@@ -88,6 +128,10 @@ def pages(tmp_path_factory):
     for name, model in (("plain", dense_demo()), ("hostile", hostile_model(folder / "hostile.onnx"))):
         analysed(folder / f"{name}.duckdb", model, name="digits" if name == "plain" else HOSTILE[4])
         (folder / f"{name}.html").write_text(page_of(folder / f"{name}.duckdb"), encoding="utf-8")
+    for n, alike in SIZES.items():
+        model = stack_of_layers(folder / f"{n}-layers.onnx", n, alike=alike)
+        analysed(folder / f"{n}-layers.duckdb", model, name=f"stack-{n}", survey=n == min(SIZES))
+        (folder / f"{n}-layers.html").write_text(page_of(folder / f"{n}-layers.duckdb"), encoding="utf-8")
     changed = folder / "changed.onnx"
     onnx.save(chain_of_layers(*HOSTILE, weight=np.asarray([[1.5, -0.5], [0.25, -2.0]], np.float32)), changed)
     sides = [f"{folder / 'hostile.duckdb'}:{HOSTILE[4]}", str(changed)]
@@ -107,6 +151,7 @@ def checked(browser, pages, name, width, scheme):
     assert browser.run(WIDER) == []
     assert browser.run(OVERLAPPING) == []
     assert browser.run(CLIPPED) == []
+    assert browser.run(TOUCHING) == []
     assert browser.run(UNREADABLE) == []
     return set(browser.run("return [...document.querySelectorAll('section')].map(s => s.id)"))
 
@@ -116,6 +161,13 @@ def checked(browser, pages, name, width, scheme):
 def test_a_report(browser, pages, name, width, scheme):
     assert checked(browser, pages, name, width, scheme) == SECTIONS
     assert browser.run("return document.querySelectorAll('figure svg').length") >= 11
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize("n", SIZES)
+def test_networks_of_few_and_of_many_layers(browser, pages, n, width, scheme):
+    assert checked(browser, pages, f"{n}-layers", width, scheme) == SECTIONS
+    assert browser.run("return document.querySelectorAll('#map svg text').length") > 3
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)

@@ -137,7 +137,7 @@ def audit(  # noqa: PLR0913 - the options of one call, all but one by keyword
     inputs: "Mapping[str, NDArray[np.generic]] | None" = None,
     values: "Mapping[str, NDArray[np.generic]] | None" = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    seconds: float = 60.0,
+    seconds: float | None = 60.0,
     baseline: "AuditResult | None" = None,
     reference: str | Path | None = None,
     store: str | Path | None = None,
@@ -155,7 +155,7 @@ def audit(  # noqa: PLR0913 - the options of one call, all but one by keyword
         inputs: Samples by input name; random ones by default, which make much only suspected.
         values: Inputs that all samples share, such as a sampling rate.
         input_shapes: Shapes of random inputs.
-        seconds: Budget. What is begun is finished; `left_out` names the rest.
+        seconds: Budget; None for no end. `left_out` names what was not looked at to the end.
         baseline: An audit whose findings are accepted.
         reference: The model that this one was made from, such as the float one of a quantized one.
         store: Where graphs are looked for that have the same weights.

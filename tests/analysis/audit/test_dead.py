@@ -115,3 +115,25 @@ def test_a_large_initializer_that_nothing_reads_is_suspicious(n_bytes, total, ex
 def test_a_healthy_net_has_no_warnings(tmp_path):
     for net in (transformer(), recurrent()):
         assert not [f for f in audited(net, tmp_path).findings if str(f.severity) != "info"]
+
+
+def test_a_pruned_chain_of_layers_is_one_finding_that_names_it(tmp_path):
+    net = quantized(coded=False)
+    net.weights["w1"][[2, 3]] = 0
+    net.weights["w2"][[4, 5]] = 0
+    net.weights["w2"][:, [2, 3]] = 0
+    net.weights["w3"][:, [4, 5]] = 0
+    result = audited(net, tmp_path)
+    (unreached,) = of(result, "DEAD-UNREACHED")
+    assert unreached.units == {"dense1": [2, 3], "dense2": [4, 5]}
+    assert "4 of the 32 units of 2 layers in a row ('dense1', 'dense2') are reached" in unreached.sentence
+    (unread,) = of(result, "DEAD-UNREAD")
+    assert unread.evidence["layers"] == 2
+
+
+def test_layers_with_a_whole_one_between_them_are_no_chain(tmp_path):
+    net = cnn()
+    net.weights["w1"][1] = 0  # behind a normalisation
+    net.weights["w3"][2] = 0  # conv2 lies between
+    found = of(audited(net, tmp_path), "DEAD-UNREACHED")
+    assert [one.units for one in found] == [{"conv1": [1]}, {"dense3": [2]}]

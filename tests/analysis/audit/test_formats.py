@@ -5,10 +5,12 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from plantednets import cnn, transformer
+from plantednets import audited_fast, cnn, transformer
 
-from emergraph.analysis.audit.audit import audit_model
+from emergraph.analysis.audit.audit import STEPS, audit_model
 from emergraph.analysis.audit.cyclonedx import cyclonedx_document
+from emergraph.analysis.audit.finding import AuditFinding
+from emergraph.analysis.audit.kinds import Section
 from emergraph.analysis.audit.sarif import FINGERPRINT, sarif_document
 from emergraph.analysis.audit.subject import Given
 from emergraph.analysis.report.auditpage import audit_page
@@ -83,3 +85,22 @@ def test_a_page_of_nothing_found(tmp_path):
     page = page_html(audit_page(result))
     assert "Nothing is wrong that was looked for" in page
     assert "Proved: " not in page
+
+
+def test_a_section_ends_when_the_budget_is_spent_and_keeps_what_it_had_found(tmp_path, monkeypatch):
+    def slow(subject):
+        for k in range(3):
+            subject.end = 0.0
+            yield AuditFinding(id="DEAD-INPUT", sentence=f"Input {k}.", key=(k,))
+
+    monkeypatch.setitem(STEPS, Section.DEAD, slow)
+    net = cnn()
+    result = audit_model(net.save(tmp_path / "net.onnx"))
+    assert [one.id for one in result.findings] == ["DEAD-INPUT"]
+    assert result.left_out["dead and unread"] == "the budget of 60 s was spent after 1 finding"
+    assert result.left_out["prunable"] == "the budget of 60 s was spent"
+    assert result.size is not None
+
+
+def test_an_audit_without_an_end_looks_at_everything(tmp_path):
+    assert audited_fast(cnn().save(tmp_path / "net.onnx"), seconds=None).left_out.keys() == {"prunable"}

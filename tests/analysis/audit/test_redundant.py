@@ -7,9 +7,11 @@ import pytest
 from plantednets import audited_fast, cnn, node, quantized, recurrent, transformer
 
 from emergraph.analysis.audit import writing
+from emergraph.analysis.audit.agreement import AGREEMENT, elementwise
+from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.redundant import is_worth, rank_at
 from emergraph.analysis.audit.subject import Given
-from emergraph.analysis.audit.writing import BOUND, METADATA, elementwise
+from emergraph.analysis.audit.writing import METADATA
 from emergraph.errors import UsageError
 
 
@@ -30,7 +32,7 @@ def written(net, tmp_path, *, inputs=True, **choices):
     other = {name: rng.standard_normal(x.shape).astype(x.dtype) for name, x in net.samples.items()}
     if not choices.get("also_tested"):
         for a, b in zip(outputs(path, other), outputs(out, other), strict=True):
-            assert elementwise(a, b) <= BOUND
+            assert elementwise(a, b) <= AGREEMENT
     assert result.smaller.bytes_after == out.stat().st_size
     return result.smaller, onnx.load(out)
 
@@ -247,3 +249,21 @@ def test_agreement_is_element_by_element_and_exact_for_integers():
     assert elementwise(np.array([np.nan]), np.array([np.nan])) == 0
     assert elementwise(np.array([np.nan]), np.array([0.0])) == np.inf
     assert elementwise(np.ones(2), np.ones(3)) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("noise", "inputs", "grade"),
+    [(0.0, True, Grade.TESTED), (0.0, False, Grade.SUSPECTED), (7e-4, True, Grade.SUSPECTED)],
+)
+def test_low_rank_is_tested_where_two_factors_agree_on_given_inputs(tmp_path, noise, inputs, grade):
+    rng = np.random.default_rng(5)
+    net = transformer()  # its weights lie the other way round
+    low = rng.standard_normal((24, 2)) @ rng.standard_normal((2, 12))
+    net.weights["w2"] = (low + noise * rng.standard_normal(low.shape)).astype(np.float32)
+    given = Given(inputs=net.samples if inputs else {})
+    result = audited_fast(net.save(tmp_path / "net.onnx"), given)
+    (found,) = [one for one in result.findings if one.id == "LOW-RANK"]
+    assert found.evidence["rank"] == 2
+    assert found.grade is grade
+    assert (found.evidence["difference"] <= AGREEMENT) is (noise == 0)
+    assert ("which agrees" in found.sentence) is (noise == 0)

@@ -3,7 +3,8 @@ import pytest
 from plantednets import audited_fast, quantized, transformer
 
 from emergraph.analysis.audit.hidden import LOST_BITS, TEXT, entropy, hidden_in, reads_as_text
-from emergraph.analysis.audit.quantization import CLIPPED, decibels, is_clipped
+from emergraph.analysis.audit.kinds import Grade
+from emergraph.analysis.audit.quantization import CLIPPED, KEEP, decibels, is_clipped
 from emergraph.analysis.audit.subject import Given
 from emergraph.analysis.audit.suspicious import MIN_SPREAD, discoveries, p_values, robust_z
 
@@ -177,3 +178,19 @@ def test_a_reference_that_is_another_network_is_said_to_be_one(tmp_path):
     other = transformer().save(tmp_path / "other.onnx")
     result = audited_fast(net.save(tmp_path / "net.onnx"), reference=other)
     assert any("another one" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("inputs", [True, False])
+def test_the_layer_that_should_stay_in_float_is_the_one_whose_rounding_moves_the_outputs(tmp_path, inputs):
+    net, plain = quantized(coded=True, width=32), quantized(coded=False, width=32)
+    reference = plain.save(tmp_path / "float.onnx")
+    given = Given(inputs=net.samples if inputs else {})
+    same = audited_fast(net.save(tmp_path / "codes.onnx"), given, reference=reference)
+    assert not [one for one in same.findings if one.id == "QUANT-SENSITIVE"]
+    net.weights["w2_q"] = np.round(net.weights["w2_q"] / 32).astype(np.int8)
+    net.weights["s2"] = net.weights["s2"] * 32
+    rough = audited_fast(net.save(tmp_path / "rough.onnx"), given, reference=reference)
+    (found,) = [one for one in rough.findings if one.id == "QUANT-SENSITIVE"]
+    assert list(found.units) == ["dense2"]
+    assert found.evidence["effects"]["dense2"] > KEEP > found.evidence["effects"]["dense1"]
+    assert found.grade is (Grade.TESTED if inputs else Grade.SUSPECTED)

@@ -13,10 +13,10 @@ from randomnets import image_nets, sum_nets, token_nets
 
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning import writing, writingsmaller
 from emergraph.analysis.pruning.options import Keeping, PruningOptions
 from emergraph.analysis.pruning.smaller import Shrinker, largest_difference
 from emergraph.errors import LimitError, UsageError
+from emergraph.exporters.runtime import wholemodel
 from emergraph.exporters.runtime.concrete import ConcreteRun, TensorValue, made
 from emergraph.exporters.runtime.flatten import flatten
 from emergraph.exporters.runtime.sources import InMemorySource
@@ -256,16 +256,12 @@ def test_models_that_do_not_fit_one_file(tmp_path, monkeypatch, smaller):
         options = PruningOptions(criterion="l2", levels=(0.5,), scope="layer")
         graph.prune(options, files=files, write=Keeping(write=out, smaller=smaller))
 
-    put, replaced = writing._set_raw, []
-    monkeypatch.setattr(
-        writing, "_set_raw", lambda tensor, raw: replaced.append(len(raw)) or put(tensor, raw)
-    )
     write()
-    module, need = (writingsmaller, out.stat().st_size) if smaller else (writing, sum(replaced))
-    monkeypatch.setattr(module, "MAX_BYTES", need)
+    need = out.stat().st_size
+    monkeypatch.setattr(wholemodel, "MAX_BYTES", need)
     write()
     assert out.exists()
-    monkeypatch.setattr(module, "MAX_BYTES", need - 1)
+    monkeypatch.setattr(wholemodel, "MAX_BYTES", need - 1)
     with pytest.raises(LimitError, match="larger than 2 GiB"):
         write()
     assert not out.exists()

@@ -18,6 +18,7 @@ from emergraph import api
 from emergraph.analysis.figures.figure import Run
 from emergraph.analysis.pruning.options import Keeping
 from emergraph.analysis.registry import Known, analysis_named, built_in
+from emergraph.analysis.report.collect import collect_report
 from emergraph.analysis.skills.closedforms import multilinear_strength, skill_frequencies
 from emergraph.cli.main import main
 from emergraph.errors import ExitCode
@@ -207,7 +208,27 @@ def test_the_classes_are_those_of_the_command(command):
         for hint in typing.get_type_hints(function).values()
         if isinstance(hint, type) and issubclass(hint, Options)
     }
-    assert taken - {Keeping} == set(analysis_named(command).options)
+    assert taken - {Keeping, *analysis_named(command).looks} == set(analysis_named(command).options)
+
+
+def test_the_command_that_a_section_without_a_run_prints_fills_it(folder, monkeypatch):
+    """On a store that holds a graph alone; words in capitals are the reader's."""
+    monkeypatch.chdir(folder)
+    with open_store(folder / "bare.duckdb", mode="create") as opened:
+        export_onnx(folder / "digits_dense.onnx", opened)
+        before = collect_report(opened.graph())
+    given = {"landscape": SMALL, "skills": "--separator semicolon", "audit": "--budget 5s"}  # to be short
+    files = {"FILE": "curves.csv", "FILE.npz": "few.npz"}
+    lines = {section.id: section.missing for section in before.sections if section.missing is not None}
+    commands = {name: line for name, line in lines.items() if line.startswith("emergraph ")}
+    assert commands.keys() == lines.keys() - {"training"}  # which a script fills
+    for section, line in commands.items():
+        words = [files.get(word, word) for word in shlex.split(f"{line} {given.get(section, '')}")[1:]]
+        told = main([*words, "--quiet", "--out", "/dev/null"])
+        assert told in (ExitCode.OK, ExitCode.FINDINGS), line
+    with open_store(folder / "bare.duckdb") as opened:
+        after = collect_report(opened.graph())
+    assert [section.id for section in after.sections if section.missing is not None] == ["training"]
 
 
 def test_every_analysis_that_keeps_runs_is_repeated():

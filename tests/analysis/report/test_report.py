@@ -54,7 +54,10 @@ def test_every_section_is_there_and_filled_where_there_is_data(report, page):
     }
     for section in report.sections:
         assert f'<section id="{section.id}"' in page
-        assert (section.missing is None) == (section.id in FULL | {"summary", "provenance"}), section.id
+        empty = section.id not in FULL | {"summary", "provenance"}
+        assert (section.missing is not None or section.why_missing is not None) == empty, section.id
+    information = report.section("information")  # of sequences, which this network does not read
+    assert (information.missing, "embedding" in str(information.why_missing)) == (None, True)
 
 
 def test_an_empty_section_names_its_command(tmp_path):
@@ -76,13 +79,19 @@ def test_an_empty_section_names_its_command(tmp_path):
     assert "No activation trace" in page
 
 
-def test_every_figure_has_definition_seed_command_and_sql(report, page):
+def test_every_figure_has_definition_seed_command_and_sql(report, page, analysed_store):
     text = html.unescape(page)
+    lines = re.findall(r"<code>(emergraph sql .*?)</code>", page, re.DOTALL)
+    asked = {shlex.split(html.unescape(line))[3].strip() for line in lines}
+    assert len(asked) > 12
+    with open_store(analysed_store) as opened:
+        for sql in asked:
+            opened.connection.execute(sql).fetchall()
     for section in report.sections:
         for data in section.figures:
             assert data.figure.definition in text
             for sql in data.sql.values():
-                assert sql in text
+                assert sql.strip() in asked
             for run in data.runs:
                 assert report.commands[run.id] in text
     assert "Run " in text

@@ -11,6 +11,7 @@ import types
 
 import numpy as np
 import onnx
+import onnxruntime
 import polars as pl
 import pytest
 import torch
@@ -19,6 +20,8 @@ from torch import nn
 from torchnets import make_net
 
 import emergraph
+from emergraph.analysis.modelruns.files import ModelFiles
+from emergraph.analysis.pruning.options import Keeping, PruningOptions
 from emergraph.errors import InvalidInputError, MissingExtraError, StoreError, UsageError
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.exporters.pytorch import callbacks, recorder, structure
@@ -114,6 +117,35 @@ def test_steps_metrics_and_parents(mlp, tmp_path):
     assert found.rows() == [
         (g, n, v) for g, e in enumerate((0, 2, 4)) for n, v in (("accuracy", 0.9), ("loss", 0.5 * e))
     ]
+
+
+def test_snapshots_can_be_kept_as_models_that_prune_writes(mlp, tmp_path):
+    store, out = tmp_path / "run.duckdb", tmp_path / "pruned.onnx"
+    options = RecorderOptions(models=tmp_path, name="../net")
+    with emergraph.record(mlp, store, inputs=torch.randn(7, 4), options=options) as rec:
+        rec.step(0)
+        disturb(mlp, 0)
+        rec.step(1)
+    files = sorted(tmp_path.glob("*.onnx"))
+    assert [file.name for file in files] == ["_net-0.onnx", "_net-1.onnx"]
+    with torch.no_grad():
+        expected = mlp.eval()(torch.ones(1, 4)).numpy()
+    session = onnxruntime.InferenceSession(files[1])
+    (found,) = session.run(None, {session.get_inputs()[0].name: np.ones((1, 4), np.float32)})
+    assert np.allclose(found, expected, atol=1e-6)
+    graph = emergraph.open(store).graph("../net-1")
+    graph.prune(PruningOptions(levels=(0.5,)), files=ModelFiles(model=files[1]), write=Keeping(write=out))
+    assert out.is_file()
+
+
+def test_a_folder_for_models_that_is_not_there_is_refused_at_once(mlp, tmp_path):
+    with pytest.raises(UsageError, match="not a folder"):
+        emergraph.record(
+            mlp,
+            tmp_path / "s.duckdb",
+            inputs=torch.randn(7, 4),
+            options=RecorderOptions(models=tmp_path / "no"),
+        )
 
 
 def test_the_trace_is_what_the_module_does_on_the_probe(mlp, tmp_path):
