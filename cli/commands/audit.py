@@ -1,6 +1,5 @@
 """`emergraph audit`: what is in a model file, what is wrong with it, and what may go."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +21,8 @@ from emergraph.options import FileRole
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from emergraph.analysis.audit.audit import AuditResult
     from emergraph.analysis.audit.subject import Given
 
