@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from emergraph.analysis.access import GraphAccess
+    from emergraph.analysis.figures.figure import Figure
     from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.contributions import ContributionResult
     from emergraph.analysis.influence.knockouts import InfluenceResult
@@ -345,6 +346,12 @@ def _show_circuit(result: "CircuitResult") -> "View":
     return circuit_view(result)
 
 
+def _figures() -> "Sequence[Figure]":
+    from emergraph.analysis.influence import figures
+
+    return figures.FIGURES
+
+
 CIRCUIT = Analysis(
     name="circuit",
     summary="Find the fewest units that keep a share of a behaviour while all others are replaced.",
@@ -360,4 +367,5 @@ CIRCUIT = Analysis(
     show=_show_circuit,
     tables=(CIRCUITS, CIRCUIT_UNITS, CIRCUIT_EDGES, CIRCUIT_CURVE),
     section=CIRCUIT_SECTION,
+    figures=_figures,
 )

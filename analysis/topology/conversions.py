@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,17 @@ def to_networkx(reader: GraphReader, *, max_edges: int) -> "nx.MultiDiGraph":
     return graph
 
 
-def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | None = None) -> int:
+Writer = Callable[[GraphReader, Path], int]
+
+
+def convert(
+    reader: GraphReader,
+    target: Path,
+    form: str,
+    *,
+    max_edges: int | None = None,
+    writers: Mapping[str, Writer] | None = None,
+) -> int:
     """Write the graph in another format; a target that is complete, or none at all.
 
     parquet: a folder with `edges.parquet`, `units.parquet` and `layers.parquet`, the edges written layer by
@@ -82,12 +92,20 @@ def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | No
     for `igraph.Graph.Read_Ncol` and `networkx.read_weighted_edgelist`. graphml: all attributes of
     `to_igraph`.
 
+    Args:
+        reader: The graph.
+        target: What is written.
+        form: The format.
+        max_edges: Most edges of the graph.
+        writers: Further formats: each writes a target, and returns the number of edges in it.
+
     Raises:
         UsageError: The format is unknown, or the target exists.
         LimitError: More edges than `max_edges`.
     """
-    if form not in FORMATS:
-        raise UsageError(unknown("format", form, FORMATS))
+    others = writers or {}
+    if form not in (*FORMATS, *others):
+        raise UsageError(unknown("format", form, [*FORMATS, *others]))
     if target.exists():
         raise UsageError(f"{target}: exists; name another file or remove it first")
     if not target.absolute().parent.is_dir():
@@ -96,7 +114,9 @@ def convert(reader: GraphReader, target: Path, form: str, *, max_edges: int | No
     n_edges = _within(reader, limit, form)
     with joined() as outputs:
         part = outputs.stage(target, replace=False)
-        if form == "graphml":
+        if form in others:
+            n_edges = others[form](reader, part)
+        elif form == "graphml":
             _write_graphml(to_igraph(reader, max_edges=n_edges), part)
         elif form == "parquet":
             _write_parquet(reader, part)

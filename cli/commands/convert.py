@@ -13,7 +13,8 @@ from emergraph.cli.output import Output, emit
 from emergraph.cli.storeargs import GraphChoice, ModelChoice, StorePath
 from emergraph.options import FileRole
 
-SUFFIXES = {"graphml": ".graphml", "parquet": "", "edgelist": ".txt"}
+SUFFIXES = {"graphml": ".graphml", "parquet": "", "edgelist": ".txt", "attribution-graph": ".circuit"}
+_FORMATS = "graphml, parquet (a folder), edgelist, or attribution-graph (a folder: the newest circuit)."
 
 
 @command(
@@ -26,7 +27,7 @@ SUFFIXES = {"graphml": ".graphml", "parquet": "", "edgelist": ".txt"}
 def convert(
     store: StorePath,
     *,
-    to: Annotated[str, typer.Option(metavar="FORMAT", help="graphml, parquet (a folder) or edgelist.")],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help=_FORMATS)],
     target: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="What to write; must not exist.  [default: the graph's name]"),

@@ -122,11 +122,12 @@ class GraphNetwork(GraphHandle):
             return to_networkx(reader, max_edges=max_edges)
 
     def convert(self, target: str | Path, to: str, *, max_edges: int | None = None) -> int:
-        """Write the unit graph as graphml, parquet (edges and units, in a folder) or edgelist.
+        """Write the unit graph as graphml, parquet (a folder) or edgelist, or its circuit.
 
         Args:
-            target: File to write; for parquet a folder. It must not exist.
-            to: graphml, parquet or edgelist.
+            target: File to write; for parquet and attribution-graph a folder. It must not exist.
+            to: graphml, parquet, edgelist, or attribution-graph: the newest circuit, for the viewer of
+                circuit-tracer.
             max_edges: Most edges; by default 5 M for graphml, no limit for the others.
 
         Returns:
@@ -136,10 +137,12 @@ class GraphNetwork(GraphHandle):
             UsageError: The format is unknown, or the target exists.
             LimitError: There are more edges than the limit.
         """
+        from emergraph.analysis.influence.viewer import FORMAT, write_attribution_graph
         from emergraph.analysis.topology.conversions import convert
 
+        writers = {FORMAT: write_attribution_graph}
         with self._reader() as reader:
-            return convert(reader, Path(target), to, max_edges=max_edges)
+            return convert(reader, Path(target), to, max_edges=max_edges, writers=writers)
 
 
 # What a graph holds: its tables, its edges, its traces.

@@ -1,7 +1,10 @@
 """Circuits that were planted are found: whole, and nothing else."""
 
+import json
+import re
 from math import ceil
 
+import jsonschema
 import numpy as np
 import onnx
 import polars as pl
@@ -10,10 +13,14 @@ from nets import Net
 from onnx import numpy_helper
 
 import emergraph
+from emergraph.analysis.figures.reading import read_figure
+from emergraph.analysis.figures.rendering import inline_svg
 from emergraph.analysis.influence.circuits import kept_share
+from emergraph.analysis.influence.figures import CIRCUIT
 from emergraph.analysis.influence.options import Baseline, CircuitOptions, ModelRunOptions
 from emergraph.analysis.influence.views import circuit_view
 from emergraph.errors import UsageError
+from emergraph.graphstore.store import open_store
 
 SHARE = 0.95
 
@@ -255,6 +262,74 @@ def test_the_circuit_is_kept_in_the_store(find):
     everything = set(range(starts[1], starts[3]))
     assert searched.without.mean == pytest.approx(whole.kept(whole.candidates - edges, everything), abs=1e-4)
     assert searched.without.mean < 0.5
+    check_drawing(graph)
+    check_viewer(graph, store)
+
+
+def check_drawing(graph):
+    with open_store(graph.path) as opened:
+        drawn = read_figure(opened.graph(), CIRCUIT)
+    svg = inline_svg(drawn.chart(), prefix="p-", label="A circuit")
+    units, edges = drawn.frames["units"], drawn.frames["edges"]
+    assert svg.count("<line") == edges.height
+    assert units["x"].unique().sort().to_list() == [0, 1, 2, 3]
+    assert set(units["unit"]) == set(edges["src"]) | set(edges["dst"])
+
+
+def of(**fields):
+    """A JSON schema of an object with just these fields, or more."""
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+TEXT, WHOLE, NUMBER = ({"type": name} for name in ("string", "integer", "number"))
+TEXTS = {"type": "array", "items": TEXT}
+VIEWER = of(
+    metadata=of(slug=TEXT, scan=TEXT, transcoder_list=TEXTS, prompt_tokens=TEXTS, prompt=TEXT),
+    qParams=of(
+        pinnedIds=TEXTS,
+        supernodes={"type": "array", "items": TEXTS},
+        linkType=TEXT,
+        clickedId=TEXT,
+        sg_pos=TEXT,
+    ),
+    nodes={
+        "type": "array",
+        "items": of(
+            node_id=TEXT,
+            feature=WHOLE,
+            layer=TEXT,
+            ctx_idx=WHOLE,
+            feature_type={"enum": ["embedding", "cross layer transcoder", "logit"]},
+            jsNodeId=TEXT,
+            token_prob=NUMBER,
+            clerp=TEXT,
+        ),
+    },
+    links={"type": "array", "items": of(source=TEXT, target=TEXT, weight=NUMBER)},
+)
+"""What the viewer of circuit-tracer asks of its files."""
+
+
+def check_viewer(graph, store):
+    """The files have the structure that the viewer asks for, and the circuit in them."""
+    folder = graph.path.parent / "viewer"
+    n_edges = store.sql("SELECT count(*) FROM circuit_edges").item()
+    assert graph.convert(folder, "attribution-graph") == n_edges
+    (index,) = json.loads((folder / "graph-metadata.json").read_text())["graphs"]
+    found = json.loads((folder / f"{index['slug']}.json").read_text())
+    jsonschema.validate(found, VIEWER)
+    by_kind = {}
+    for node in found["nodes"]:
+        by_kind.setdefault(node["feature_type"], []).append(node)
+    inputs, outputs = by_kind["embedding"], by_kind["logit"]
+    assert [node["ctx_idx"] for node in inputs] == list(range(len(inputs)))
+    assert found["metadata"]["prompt_tokens"] == [node["clerp"] for node in inputs]
+    assert {node["layer"] for node in by_kind["cross layer transcoder"]} == {"0", "1"}
+    assert [node["layer"] for node in outputs] == ["3"]
+    assert re.fullmatch(r'Output "head\[1\]" \(p=\d\.\d{3}\)', outputs[0]["clerp"])
+    ids = {node["node_id"] for node in found["nodes"]}
+    assert len(ids) == len(found["nodes"]) == len({node["jsNodeId"] for node in found["nodes"]})
+    assert all(link["source"] in ids and link["target"] in ids for link in found["links"])
 
 
 def test_a_behaviour_that_nothing_changes_has_no_circuit(find):
