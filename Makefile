@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ZOO_VENV ?= .venv-zoo
 TWINS_VENV ?= .venv-twins
+LAKE_VENV ?= .venv-lake
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
+.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins test-lake test-survey calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,13 @@ calibrate: $(VENV)/.installed-dev ## Simulate all intervals and p values and wri
 test-twins: $(TWINS_VENV)/.installed ## Compare numbers with those of gudhi, powerlaw, statsmodels and networkx
 	$(TWINS_VENV)/bin/python -m pytest -m twins tests/twins
 
+test-lake: $(LAKE_VENV)/.installed ## Ask a lake in DuckDB, Polars, DataFusion and Spark (Java): one checksum
+	$(LAKE_VENV)/bin/python -m pytest -rs tests/cli/test_cli_lake.py -k engine
+
+test-survey: $(LAKE_VENV)/.installed ## Survey 60 files one by one, in threads, processes, on dask and ray; kill 50 surveys
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(LAKE_VENV)/bin/python tests/kills/survey_everywhere.py --files 60
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(LAKE_VENV)/bin/python tests/kills/kill_surveys.py --kills 50 --files 30
+
 golden: models ## Freeze the answers again and say what changed (explain each change in the CHANGELOG)
 	PYTHONPATH=src $(BIN)/python tests/golden/record.py
 
@@ -98,7 +106,7 @@ docs: $(VENV)/.installed-dev ## Write the pages again that are made from the cod
 	$(BIN)/python -c "from emergraph.exporters.tracing.operations_page import operations_page; print(operations_page(), end='')" > docs/operations.md
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(ZOO_VENV) $(TWINS_VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(ZOO_VENV) $(TWINS_VENV) $(LAKE_VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # pip before 25.1 does not know dependency groups
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -122,4 +130,10 @@ $(TWINS_VENV)/.installed: pyproject.toml constraints.txt tests/twins/constraints
 	$(PYTHON) -m venv $(TWINS_VENV)
 	$(TWINS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(TWINS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint tests/twins/constraints.txt --editable . pytest hypothesis gudhi powerlaw statsmodels networkx
+	@touch $@
+
+$(LAKE_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LAKE_VENV)
+	$(LAKE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(LAKE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dask]" pytest psutil datafusion pyspark ray
 	@touch $@

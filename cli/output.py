@@ -113,6 +113,19 @@ class Output(Writing):
     ] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class FolderOutput(Output):
+    """The same options of a command that makes a folder, which may be there already."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE|LAKE", help="The lake; of other formats, FILE for the result on stdout."
+        ),
+        FileRole.MAKES,
+    ] = None
+
+
 def say(message: str, output: Writing | None = None) -> None:
     """Print one line of talk on stderr, unless --quiet."""
     if output is None or not output.quiet:

@@ -5,17 +5,22 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from emergraph.cli.limits import doing, what_goes_on
 from emergraph.cli.output import Output
 from emergraph.safetext import escape_controls
 from emergraph.steps import listening
 
-Update = Callable[[float, float], None]
-"""Called with the work done and the work there is, in the same unit."""
+
+class Update(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """Say the work done and the work there is, in the same unit, and what else there is to say."""
+
 
 PATIENCE_SECONDS = 2.0
 """A command that is done sooner shows nothing."""
@@ -150,9 +155,9 @@ def progress_bar(label: str, output: Output) -> Iterator[Update]:
     """
     with doing(label), progress_line(quiet=output.quiet, after=0):
 
-        def update(done: float, total: float) -> None:
+        def update(done: float, total: float, note: str = "") -> None:
             for line in _lines:
-                line.count = ("", done, total)
+                line.count = (note, done, total)
 
         yield update
         for line in _lines:

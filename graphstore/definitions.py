@@ -114,6 +114,11 @@ def check_foreign(connection: duckdb.DuckDBPyConnection, path: Path) -> Names:
     return names
 
 
+def known_names(connection: duckdb.DuckDBPyConnection) -> Names:
+    """Return the names that SQL of a user can refer to where this program itself has defined everything."""
+    return _names(connection, _objects(connection, _RELATIONS))
+
+
 def _is_in(each: _Object, shipped: Mapping[str, str]) -> bool:
     return each.kind == "view" and each.parent == "main" and each.name in shipped
 

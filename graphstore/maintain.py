@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class _Table:
+class OwnedTable:
     """A table whose rows belong to graphs."""
 
     name: str
@@ -46,19 +46,21 @@ class _Table:
     """Rows that travel at a time."""
 
 
-_TABLES = (
-    _Table("layers", "graph", "graphs"),
-    _Table("units", "graph", "graphs"),
-    _Table("blocks", "graph", "graphs", (("id", "blocks"), ("shared_with", "blocks")), rows=_ROWS_WITH_BYTES),
-    _Table("connections", "block", "blocks"),
-    _Table("kernels", "block", "blocks"),
-    _Table("strengths", "block", "blocks"),
-    _Table("tensors", "graph", "graphs", (("block", "blocks"),), rows=_ROWS_WITH_BYTES),
-    _Table("tensor_parts", "graph", "graphs", rows=_ROWS_WITH_BYTES),
-    _Table("operations", "graph", "graphs"),
-    _Table("metrics", "graph", "graphs"),
-    _Table("traces", "graph", "graphs", (("id", "traces"),)),
-    _Table("activations", "trace", "traces", rows=_ROWS_WITH_BYTES),
+TABLES = (
+    OwnedTable("layers", "graph", "graphs"),
+    OwnedTable("units", "graph", "graphs"),
+    OwnedTable(
+        "blocks", "graph", "graphs", (("id", "blocks"), ("shared_with", "blocks")), rows=_ROWS_WITH_BYTES
+    ),
+    OwnedTable("connections", "block", "blocks"),
+    OwnedTable("kernels", "block", "blocks"),
+    OwnedTable("strengths", "block", "blocks"),
+    OwnedTable("tensors", "graph", "graphs", (("block", "blocks"),), rows=_ROWS_WITH_BYTES),
+    OwnedTable("tensor_parts", "graph", "graphs", rows=_ROWS_WITH_BYTES),
+    OwnedTable("operations", "graph", "graphs"),
+    OwnedTable("metrics", "graph", "graphs"),
+    OwnedTable("traces", "graph", "graphs", (("id", "traces"),)),
+    OwnedTable("activations", "trace", "traces", rows=_ROWS_WITH_BYTES),
 )
 """All but graphs, runs and result tables, which need more than a shift of their ids."""
 
@@ -92,7 +94,7 @@ def copy_graphs(
     """
     ranges = {table: _id_range(source, target, table, keep_ids=keep_ids) for table in _IDENTIFIED}
     new_ids = _copy_graph_rows(source, target, ranges["graphs"])
-    for table in steps(_TABLES, "tables"):
+    for table in steps(TABLES, "tables"):
         shifts = {table.owner: ranges[table.owner_ids].shift}
         shifts |= {column: ranges[ids].shift for column, ids in table.others}
         _copy_rows(source, target, table.name, table.owner, ranges[table.owner_ids], shifts, rows=table.rows)
@@ -110,7 +112,7 @@ def remove_rows(connection: duckdb.DuckDBPyConnection, graph: int) -> None:
         sql = "DELETE FROM {table} WHERE run IN (SELECT id FROM runs WHERE graph = ?)"
         connection.execute(compose(sql, table=identifier(name)), [graph])
     connection.execute("DELETE FROM runs WHERE graph = ?", [graph])
-    for table in reversed(_TABLES):
+    for table in reversed(TABLES):
         condition = "graph = ?"
         if table.owner != "graph":
             owners = compose("SELECT id FROM {owners} WHERE graph = ?", owners=table.owner_ids)

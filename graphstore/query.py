@@ -18,7 +18,14 @@ from pathlib import Path
 import polars as pl
 
 from emergraph.commandfiles import note_input
-from emergraph.errors import EmergraphError, InvalidInputError, LimitError, StoreError, UsageError
+from emergraph.errors import (
+    EmergraphError,
+    InvalidInputError,
+    LimitError,
+    StoreError,
+    UnsafeInputError,
+    UsageError,
+)
 from emergraph.graphstore.modelfiles import given_model
 from emergraph.graphstore.storefile import check_place, wal_path
 from emergraph.memory import mebibytes, want_of_memory
@@ -29,7 +36,7 @@ _MODULE = "emergraph.graphstore.sandbox"
 _GRACE_SECONDS = 2.0
 """Time the child gets to stop by itself before it is killed."""
 _ERRORS: Mapping[str, type[EmergraphError]] = {
-    kind.__name__: kind for kind in (InvalidInputError, LimitError, StoreError, UsageError)
+    kind.__name__: kind for kind in (InvalidInputError, LimitError, StoreError, UnsafeInputError, UsageError)
 }
 
 
@@ -82,14 +89,14 @@ def run_query(path: str | os.PathLike[str], sql: str, *, limits: QueryLimits | N
     request = {"path": str(Path(path).absolute()), "shown": str(path), "sql": sql, **asdict(limits)}
     request["edges"] = None
     file = Path(path)
-    check_place(file)
-    note_input(file.stat(), file)  # a child opens it
-    if wal_path(file).exists():
-        from emergraph.graphstore.store import open_store
+    if not file.is_dir():  # else a lake, which the child looks at
+        check_place(file)
+        note_input(file.stat(), file)  # a child opens it
+        if wal_path(file).exists():
+            from emergraph.graphstore.store import open_store
 
-        open_store(
-            file
-        ).close()  # takes in what a killed command has left in the log; the child may not write
+            # takes in what a killed command has left in the log; the child may not write
+            open_store(file).close()
     status: dict[str, object] = {"edges": "in place"}
     if given_model() is None:
         output, status = _run_child(request, limits)
@@ -107,10 +114,10 @@ def _edges_of(file: Path, sql: str, limits: QueryLimits) -> Iterator[int]:
     """Make a file with the edges in place that a query can touch; yields its descriptor, -1 for none."""
     import pyarrow as pa
 
+    from emergraph.graphstore.lake.reading import open_stored
     from emergraph.graphstore.queriededges import read_queried
-    from emergraph.graphstore.store import open_store
 
-    with open_store(file) as store:
+    with open_stored(file) as store:
         edges = read_queried(store, sql, limit=limits.edges)
     if edges is None:
         yield -1

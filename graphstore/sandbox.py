@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from emergraph.errors import EmergraphError, LimitError, UsageError
 from emergraph.graphstore.connection import connect, translate
-from emergraph.graphstore.definitions import check_foreign, shipped_views
+from emergraph.graphstore.definitions import check_foreign, known_names, shipped_views
 from emergraph.graphstore.schema import (
     SCHEMA_VERSION,
     migrations,
@@ -28,7 +28,7 @@ from emergraph.graphstore.schema import (
     stored_version,
 )
 from emergraph.graphstore.sql import compose, identifier
-from emergraph.graphstore.sqltree import check, one_line, parse
+from emergraph.graphstore.sqltree import Names, Tree, check, names_in, one_line, parse
 from emergraph.graphstore.text import printable, storable
 from emergraph.memory import bound
 
@@ -80,14 +80,10 @@ def answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
 
 
 def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
-    path = Path(request["path"])
-    with contextlib.closing(connect(path, read_only=True)) as connection:
-        version = stored_version(connection, path)
-        names = check_foreign(connection, path)
-        if version is not None and version < SCHEMA_VERSION:
-            show_as_current(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
-        sql = storable(request["sql"])
-        check(parse(sql), names)
+    path, sql = Path(request["path"]), storable(request["sql"])
+    tree = parse(sql)
+    with _lake(path, request["shown"], tree) if path.is_dir() else _store(path) as (connection, names):
+        check(tree, names)
         if request.get("edges") is not None:
             _add_edges(connection, request["edges"])
         elif has_edges_in_place(connection):
@@ -101,6 +97,29 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
             return {"truncated": _write(connection, sql, request["rows"], output)}
         finally:
             timer.cancel()
+
+
+@contextlib.contextmanager
+def _store(path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Names]]:
+    """A store, and the names that SQL can refer to."""
+    with contextlib.closing(connect(path, read_only=True)) as connection:
+        version = stored_version(connection, path)
+        names = check_foreign(connection, path)
+        if version is not None and version < SCHEMA_VERSION:
+            show_as_current(connection, path, version=version, steps=migrations(), target=SCHEMA_VERSION)
+        yield connection, names
+
+
+@contextlib.contextmanager
+def _lake(path: Path, shown: str, tree: Tree) -> Iterator[tuple[duckdb.DuckDBPyConnection, Names]]:
+    """A lake, likewise; of its files, those of the tables that the SQL names."""
+    from emergraph.graphstore.lake.reading import lake_connection, tables_of
+
+    named = names_in(tree)
+    wanted = None if named is None else tables_of(named)
+    # so that views show no name of a folder above the lake
+    with contextlib.chdir(path), lake_connection(Path(), wanted, shown=Path(shown)) as connection:
+        yield connection, known_names(connection)
 
 
 def has_edges_in_place(connection: duckdb.DuckDBPyConnection) -> bool:

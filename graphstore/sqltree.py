@@ -127,6 +127,23 @@ def check(tree: Tree, names: Names) -> None:
         _check_node(node, names, own)
 
 
+def names_in(tree: Tree) -> frozenset[str] | None:
+    """Return what a statement names behind FROM, in lower case; None where it asks which tables there are."""
+    nodes = list(_nodes(tree))
+    listing = ("duckdb_", "pragma_", "sqlite_")
+    names = {str(node.get("table_name", "")).lower() for node in nodes}
+    called = {str(node["function"].get("function_name", "")) for node in nodes if _calls(node)}
+    described = any(node.get("type") == "SHOW_REF" for node in nodes)
+    catalog = any("information_schema" in map(str, node.values()) for node in nodes)
+    if described or catalog or any(name.startswith(listing) for name in names | called):
+        return None
+    return frozenset(names - {""})
+
+
+def _calls(node: Tree) -> bool:
+    return node.get("type") == "TABLE_FUNCTION" and isinstance(node.get("function"), dict)
+
+
 def one_line(text: str) -> str:
     """Return what DuckDB said without the drawing of the statement."""
     said, *_ = text.split("\n\nLINE ", maxsplit=1)

@@ -138,6 +138,11 @@ class StoreFile:
         self._together = False
         self._spoiled = False
 
+    @classmethod
+    def over(cls, path: Path, connection: duckdb.DuckDBPyConnection) -> Self:
+        """Read what another connection shows as the tables of a store; its owner closes it."""
+        return cls(_Place(path=path, file=path), connection, mode="read")
+
     def __enter__(self) -> Self:
         return self
 

@@ -65,6 +65,8 @@ class Given:
     """Folder that symbolic links of the model may lead to."""
     limits: RunLimits = field(default_factory=RunLimits)
     seed: int = 0
+    store: Path | None = None
+    """Where the graph is made, and stays; by default in a store of the moment."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +260,7 @@ def opened(model: str | Path, given: Given) -> Iterator[Subject]:
 
 def _graph(subject: Subject, given: Given, folder: Path, closing: contextlib.ExitStack) -> GraphReader | None:
     """The model's graph in a store of the moment; None, and a note, where there is none."""
-    subject.store = folder / "audit.duckdb"
+    subject.store = given.store or folder / "audit.duckdb"
     subject.model = Path(subject.path)
     source = SourceOptions()
     if subject.kind in (SourceKind.FACTORY, SourceKind.FOLDER):
@@ -266,7 +268,7 @@ def _graph(subject: Subject, given: Given, folder: Path, closing: contextlib.Exi
         source = SourceOptions(onnx_path=subject.model)
     scalars = {name: array for name, array in given.inputs.items() if np.asarray(array).size == 1}
     options = ExportOptions(
-        name="audit",
+        name=Path(subject.path).stem,
         inputs={**scalars, **given.values},
         input_shapes=given.shapes,
         root=given.root,

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from emergraph.analysis.engines.options import Backend
+from emergraph.analysis.engines.spread import Parallelism, cores, workers
 from emergraph.analysis.landscape.autocorrelation import against, autocorrelation, correlation_length
 from emergraph.analysis.landscape.curvature import Curved, curvature
 from emergraph.analysis.landscape.directions import perturbation_scale
@@ -22,12 +24,12 @@ from emergraph.analysis.landscape.layers import perturbed_blocks
 from emergraph.analysis.landscape.lines import line_to
 from emergraph.analysis.landscape.onnxmodels import prepare_onnx
 from emergraph.analysis.landscape.optima import optima_network
-from emergraph.analysis.landscape.options import Backend, ModelOptions, SurveyOptions, fit_to_budget
+from emergraph.analysis.landscape.options import ModelOptions, SurveyOptions, fit_to_budget
 from emergraph.analysis.landscape.prepared import Between, Checkpoint, PreparedModel
 from emergraph.analysis.landscape.spectrum import extreme_eigenvalues
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.landscape.surveyresult import Survey
-from emergraph.analysis.landscape.sweep import Parallelism, Progress, cores, run_sweep, workers
+from emergraph.analysis.landscape.sweep import Progress, run_sweep
 from emergraph.analysis.landscape.tasks import LineTask, Task
 from emergraph.analysis.landscape.trajectories import trajectory_plane
 from emergraph.analysis.notebook import ShownInNotebooks

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emergraph.analysis.engines.options import EngineOptions
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.limits import RunLimits
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emergraph.analysis.landscape.sweep import Parallelism
+    from emergraph.analysis.engines.spread import Parallelism
 
 
 class Norm(StrEnum):
@@ -46,21 +47,6 @@ class LossKind(StrEnum):
     """Against class labels, in nats per sample."""
     FUNCTION = "function"
     """A user's function of the outputs."""
-
-
-class Backend(StrEnum):
-    """Where tasks run."""
-
-    SERIAL = "serial"
-    """In this thread; the engine may use several threads inside an operation."""
-    THREADING = "threading"
-    """Python threads: engines release the interpreter lock while they compute."""
-    PROCESSES = "loky"
-    """Worker processes of joblib; a model that crashes takes a worker, not this process."""
-    DASK = "dask"
-    """The dask cluster that the current `distributed.Client` is connected to."""
-    RAY = "ray"
-    """The ray cluster that this process is connected to; register joblib's ray backend first."""
 
 
 class SurveyOptions(Options):
@@ -246,36 +232,15 @@ class ModelOptions(Options):
             raise UsageError(f"--run: expected at least 3 checkpoints, found {len(self.trajectory)}")
 
 
-class ParallelOptions(Options):
-    """Where evaluations run, and what is kept of them meanwhile."""
+class ParallelOptions(EngineOptions):
+    """Where evaluations run, and what is kept of them meanwhile; local: the fastest way of a short trial."""
 
-    backend: Backend | None = option(
-        default=None,
-        help="serial, threading, loky, dask or ray.",
-        default_text="the fastest of a short trial",
-    )
-    cluster: str | None = option(
-        default=None,
-        help="Cluster of --backend dask or ray.",
-        metavar="ADDRESS",
-        default_text="one on this machine",
-    )
-    jobs: int = option(default=-1, help="Workers for --backend; -1 is one per core.")
     resume: Path | None = option(
         default=None,
         help="Keep results in FILE during the run, and resume from them.",
         metavar="FILE",
         role=FileRole.WRITES,
     )
-
-    def check(self) -> None:
-        """Refuse a cluster that nothing runs on.
-
-        Raises:
-            UsageError: There is one.
-        """
-        if self.cluster is not None and self.backend not in (Backend.DASK, Backend.RAY):
-            raise UsageError("--cluster goes with --backend dask or ray")
 
 
 class TargetOptions(Options):

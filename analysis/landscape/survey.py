@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.engines.spread import Parallelism
 from emergraph.analysis.landscape.autocorrelation import analyse_walks
 from emergraph.analysis.landscape.directions import perturbation_scale, random_directions
 from emergraph.analysis.landscape.evaluator import Evaluator
@@ -31,7 +32,7 @@ from emergraph.analysis.landscape.slices import (
     summarise_slices,
 )
 from emergraph.analysis.landscape.surveyresult import Balls, Masks, Plane, Survey
-from emergraph.analysis.landscape.sweep import Parallelism, Progress, run_sweep
+from emergraph.analysis.landscape.sweep import Progress, run_sweep
 from emergraph.analysis.landscape.tasks import (
     BallTask,
     LineTask,

@@ -1,55 +1,35 @@
 """Run the tasks of a sweep: serial or parallel, resumable, with a time estimate and progress.
 
-Parallel work goes through joblib: threads (each with its own copy of the evaluator and one thread inside),
-worker processes (loky), or a cluster through joblib's dask or ray backend, all behind one switch. What is
+Parallel work goes to `engines`; a worker has its own copy of the evaluator and one thread inside. What is
 done is saved task by task, so an interrupted sweep goes on where it was.
 """
 
-import itertools
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import joblib
 import numpy as np
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
+from emergraph.analysis.engines.options import Backend
+from emergraph.analysis.engines.spread import Parallelism, WorkerDiedError, spread
 from emergraph.analysis.landscape.evaluator import Evaluator
-from emergraph.analysis.landscape.options import Backend
 from emergraph.analysis.landscape.tasks import Task
-from emergraph.analysis.statistics.estimate import plain
 from emergraph.atomic import together
-from emergraph.errors import EmergraphError, InvalidInputError, MissingExtraError, UsageError
+from emergraph.errors import EmergraphError, InvalidInputError, UsageError
 from emergraph.graphstore.text import first_line, printable
-from emergraph.leftovers import Scratch
 from emergraph.paths import open_file
 
 LARGEST_LOSS = 1e100
 """Magnitude beyond which a loss counts as infinite: sums of squares would leave the range of floats."""
 SAVE_SECONDS = 5.0
 """Least time between two writes of the checkpoint; the first one comes with the first result."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parallelism:
-    """How a sweep is spread."""
-
-    backend: Backend = Backend.SERIAL
-    n_jobs: int = 1
-    """Workers; -1 for one per core."""
-    threads: int = 0
-    """Threads inside an evaluation; 0 lets the engine decide when serial, and is 1 otherwise."""
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the fields as a plain dictionary."""
-        return plain(self)
 
 
 @dataclass(frozen=True)
@@ -205,39 +185,12 @@ def _results(
     token = str(joblib.hash(payload))
     # Without limits of their own, n workers of n threads each would fight for the cores.
     threads = plan.threads or 1
-    jobs = (joblib.delayed(_run_task)(payload, token, threads, i, tasks[i]) for i in todo)
+    calls = ((payload, token, threads, i, tasks[i]) for i in todo)
     try:
-        with Scratch() as scratch, _configured(plan, scratch.path):
-            if plan.backend is Backend.RAY:
-                yield from _in_batches(jobs, 4 * workers(plan))
-                return
-            pool = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
-            yield from pool(jobs)
-    except TerminatedWorkerError as error:
+        yield from spread(_run_task, calls, plan)
+    except WorkerDiedError as error:
         raise InvalidInputError(
             "a worker process died while running the model (crash or out of memory); try fewer jobs"
-        ) from error
-
-
-def _in_batches(jobs: Iterator[Any], size: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Results batch by batch: Ray's backend hands nothing out before all that it was given is done."""
-    with joblib.Parallel() as pool:
-        while batch := list(itertools.islice(jobs, size)):
-            yield from pool(batch)
-
-
-def _configured(plan: Parallelism, temporary: Path | None = None) -> Any:  # noqa: ANN401 - no annotations
-    """The joblib configuration of a plan."""
-    try:
-        # joblib would share the model through /dev/shm, beside the folder that a user has set for such files
-        return joblib.parallel_config(backend=str(plan.backend), n_jobs=plan.n_jobs, temp_folder=temporary)
-    except (ValueError, ImportError) as error:
-        if plan.backend is Backend.DASK:
-            raise MissingExtraError(
-                'the dask backend needs a connected distributed.Client: pip install "emergraph[dask]"'
-            ) from error
-        raise MissingExtraError(
-            f"backend {plan.backend}: {error}; for ray: pip install ray, then ray.util.joblib.register_ray()"
         ) from error
 
 
@@ -254,21 +207,3 @@ def _run_task(
         _LOCAL.evaluator = limited(threads) if limited is not None else evaluator
         _LOCAL.token = (token, threads)
     return index, task.run(_LOCAL.evaluator)
-
-
-def workers(plan: Parallelism) -> int:
-    """Workers that a plan has at its disposal; for a cluster, those that it has now.
-
-    Raises:
-        MissingExtraError: The backend is not installed.
-    """
-    if plan.backend is Backend.SERIAL:
-        return 1
-    with _configured(plan):
-        return int(joblib.effective_n_jobs(plan.n_jobs))
-
-
-@lru_cache(maxsize=1)
-def cores() -> int:
-    """Cores that this process may use."""
-    return int(joblib.cpu_count(only_physical_cores=False))

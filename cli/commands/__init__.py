@@ -17,7 +17,7 @@ COMMANDS = {
     "|E||K|.",
     "paths": "Find which units reach which: along how many paths, by which ones, and where they can be cut.",
     "topology": "Measure a graph as a network, and the spectra of its weights.",
-    "convert": "Write a graph as GraphML, Parquet or an edge list.",
+    "convert": "Write a graph as GraphML, Parquet or an edge list; or graphs with all tables into a lake.",
     "landscape": "Measure how rugged the loss landscape is around a model's own weights; no labels needed.",
     "report": "Write a report about a graph: a self-contained page that loads nothing and runs no script.",
     "diff": "Show what differs between two graphs: layers, weights with sign flips, units, and "
@@ -28,13 +28,14 @@ COMMANDS = {
     "skills": "Skills that emerge one after the other: a solvable model (arXiv 2404.17563).",
     "info": "Show what a graph is, how much of its model is understood, and its layers.",
     "ls": "List the graphs of a store, oldest first.",
-    "sql": "Run one SELECT statement on a store.",
+    "sql": "Run one SELECT statement on a store or a lake.",
     "rm": "Remove a graph with its traces and runs from a store.",
     "merge": "Copy all graphs of another store, with their traces and runs, into a store.",
     "compact": "Rewrite a store without the space that removed graphs have left in the file.",
     "check": "List what a user of a model file should know; exit with 1 when there is a warning or an error.",
     "audit": "Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an "
     "error.",
+    "survey": "Audit, export and fingerprint every model file found, and keep what is found in a lake.",
     "demo": "Export, trace and analyse two small networks that come with emergraph, ask in SQL, "
     "and write a report.",
 }

@@ -1,15 +1,13 @@
 """`emergraph landscape`: how rugged the loss is around a model's own weights."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emergraph.analysis.engines.options import Backend
 from emergraph.analysis.landscape.options import (
-    Backend,
     LossKind,
     ModelOptions,
     ParallelOptions,
@@ -52,7 +50,7 @@ def evaluation(
         UsageError: The target is not among the inputs.
         InvalidInputError: The file of inputs cannot be read.
     """
-    from emergraph.analysis.landscape.sweep import Parallelism
+    from emergraph.analysis.engines.spread import Parallelism
     from emergraph.exporters.runtime.limits import RunLimits
 
     arrays = inputs.arrays()
@@ -67,26 +65,9 @@ def evaluation(
         loss=LossKind.CROSS_ENTROPY if labelled else how.loss,
         root=links.root,
         limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
-        parallelism=None if backend is None else Parallelism(backend=backend, n_jobs=parallel.jobs),
+        parallelism=None if backend is Backend.LOCAL else Parallelism(backend=backend, n_jobs=parallel.jobs),
         source=inputs.kept() | target.kept(),
     )
-
-
-@contextmanager
-def connected(parallel: ParallelOptions) -> Iterator[None]:
-    """Keep the cluster of --backend, if it is one, while the body runs.
-
-    Raises:
-        UsageError: Nothing answers there.
-        MissingExtraError: The backend is not installed.
-    """
-    from emergraph.analysis.landscape.cluster import cluster
-
-    if parallel.backend not in (Backend.DASK, Backend.RAY):
-        yield
-        return
-    with cluster(parallel.backend, address=parallel.cluster, n_jobs=parallel.jobs):
-        yield
 
 
 def _target(name: str | None, arrays: "dict[str, NDArray[np.generic]]") -> "NDArray[np.generic] | None":
@@ -132,6 +113,7 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     output: Output,
 ) -> None:
     """Measure how rugged the loss landscape is around a model's own weights; no labels needed."""
+    from emergraph.analysis.engines.cluster import connected
     from emergraph.analysis.landscape.modelsurvey import survey_model
     from emergraph.analysis.landscape.saving import check_store, has_graph, save_model_survey
     from emergraph.analysis.landscape.views import survey_view

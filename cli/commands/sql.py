@@ -13,7 +13,7 @@ from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
-from emergraph.cli.storeargs import ModelChoice, StorePath
+from emergraph.cli.storeargs import ModelChoice
 from emergraph.errors import UsageError
 
 NAMED = 3
@@ -40,12 +40,13 @@ class QueryChoices:
     emergraph sql net.duckdb - < question.sql
     emergraph sql net.duckdb --recipe hubs
     emergraph sql net.duckdb --recipe list
+    emergraph sql lake --recipe coverage
     emergraph sql llm.duckdb "SELECT sum(l1) FROM edges WHERE block = 3" --model llm
     """,
     limits=Limits(time_limit="60s", memory_limit="2GiB"),
 )
 def sql(
-    store: StorePath,
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store, or a lake (a folder).")],
     query: Annotated[
         str | None,
         typer.Argument(metavar="QUERY", help="One SELECT statement; - reads it from stdin."),
@@ -61,7 +62,7 @@ def sql(
     limits: Limits,
     output: Output,
 ) -> None:
-    """Run one SELECT statement on a store.
+    """Run one SELECT statement on a store or a lake.
 
     It cannot write, reach other files or change settings, and it stops at its limits. With --model, edges
     that stayed in the model file are there, too; those of blocks that the query cannot touch are not read.
@@ -94,9 +95,9 @@ def _about_activity(store: Path, text: str) -> list[str]:
     """A note where a query asks for activity that random inputs caused."""
     if not re.search(r"activations", text, re.IGNORECASE):
         return []
-    from emergraph.graphstore.store import open_store
+    from emergraph.graphstore.lake.reading import open_stored
 
-    with open_store(store) as opened:
+    with open_stored(store) as opened:
         random = opened.random_traces()
     if not random:
         return []
@@ -133,7 +134,7 @@ def _with_command(error: UsageError) -> UsageError:
     if command is None:
         return error
     return UsageError(
-        f"sql: the store has no table {found[1]} yet: it holds results of `emergraph {command}`; its --help "
+        f"sql: no table {found[1]} yet: it holds results of `emergraph {command}`; its --help "
         "says with which options"
     )
 

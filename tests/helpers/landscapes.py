@@ -1,7 +1,8 @@
 """The smallest survey of a landscape that still fills every part of the result."""
 
+from emergraph.analysis.engines.options import Backend
+from emergraph.analysis.engines.spread import Parallelism
 from emergraph.analysis.landscape.options import SurveyOptions
-from emergraph.analysis.landscape.sweep import Backend, Parallelism
 
 SERIAL = Parallelism(backend=Backend.SERIAL, threads=1)
 TINY = SurveyOptions(

@@ -112,6 +112,29 @@ class Store:
         with open_file(self.path, mode="write") as opened:
             return merge(opened, other)
 
+    def lake(
+        self, folder: str | Path, graph: str | int | None = None, *, edges: bool = False
+    ) -> pl.DataFrame:
+        """Write all graphs, or one, with traces, runs and results, into a lake of Parquet files.
+
+        Args:
+            folder: The lake, made when missing; what is there already stays.
+            graph: Name or id; all by default.
+            edges: Also the edges that stay in the model file.
+
+        Returns:
+            One row per graph: graph (its id in the lake), name, files (written now), edges (rows).
+
+        Raises:
+            UsageError: There is no such graph, or the folder cannot be made.
+            LimitError: The disk is full.
+        """
+        from emergraph.graphstore.lake.writing import write_lake
+
+        with open_file(self.path) as opened:
+            chosen = None if graph is None else [opened.graph(graph).id]
+            return pl.DataFrame(write_lake(opened, Path(folder), graphs=chosen, edges=edges))
+
     def compact(self) -> "Compacted":
         """Rewrite the file without the space that removed graphs left in it."""
         from emergraph.graphstore.maintain import compact

@@ -7,6 +7,8 @@ import duckdb
 import numpy as np
 import pytest
 
+from emergraph.analysis.engines.options import Backend
+from emergraph.analysis.engines.spread import Parallelism
 from emergraph.analysis.landscape.descents import lbfgs_descent, scaled_kick
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.layout import Layout
@@ -15,7 +17,6 @@ from emergraph.analysis.landscape.optima import position_key, sample_lon
 from emergraph.analysis.landscape.options import Norm, SurveyOptions, fit_to_budget
 from emergraph.analysis.landscape.saving import save_survey, survey_frames
 from emergraph.analysis.landscape.survey import filter_groups, layer_groups, run_survey
-from emergraph.analysis.landscape.sweep import Backend, Parallelism
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.graphstore.store import open_store
 

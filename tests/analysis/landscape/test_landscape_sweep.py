@@ -8,14 +8,14 @@ import joblib
 import numpy as np
 import pytest
 
-from emergraph.analysis.landscape.cluster import cluster
+from emergraph.analysis.engines.cluster import cluster
+from emergraph.analysis.engines.options import Backend
+from emergraph.analysis.engines.spread import Parallelism
 from emergraph.analysis.landscape.evaluator import FunctionEvaluator
 from emergraph.analysis.landscape.layout import Layout
 from emergraph.analysis.landscape.modelsurvey import Variant, fastest, measure, variants
 from emergraph.analysis.landscape.sweep import (
     LARGEST_LOSS,
-    Backend,
-    Parallelism,
     ResumeFile,
     fingerprint,
     run_sweep,

@@ -1,46 +1,59 @@
-"""Cluster engines behind the sweep's switch: connect to one, or start one on this machine."""
+"""Clusters behind the switch: connect to one, or start one on this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from emergraph.analysis.landscape.options import Backend
-from emergraph.analysis.landscape.sweep import cores
+from emergraph.analysis.engines.options import Backend, EngineOptions
+from emergraph.analysis.engines.spread import cores
 from emergraph.errors import MissingExtraError, UsageError
 
 
 @contextmanager
-def cluster(backend: Backend, *, address: str | None = None, n_jobs: int = -1) -> Iterator[None]:
-    """Hold a connection to a cluster while the body runs sweeps with this backend.
+def connected(options: EngineOptions, *, processes: bool = False) -> Iterator[None]:
+    """Hold the cluster that options name, if they name one, while the body runs; as for `cluster`."""
+    if not options.backend.is_cluster:
+        yield
+        return
+    with cluster(options.backend, address=options.cluster, n_jobs=options.jobs, processes=processes):
+        yield
+
+
+@contextmanager
+def cluster(
+    backend: Backend, *, address: str | None = None, n_jobs: int = -1, processes: bool = False
+) -> Iterator[None]:
+    """Hold a connection to a cluster while the body runs tasks with this backend.
 
     Args:
         backend: dask or ray.
         address: Of the scheduler, such as tcp://host:8786; None starts workers on this machine.
         n_jobs: Workers on this machine; -1 for one per core.
+        processes: Whether dask's workers on this machine are processes: for work that holds the
+            interpreter's lock. Threads of this process get what they work on without copies.
 
     Raises:
         MissingExtraError: The engine is not installed.
         UsageError: Nothing answers at the address, or the backend is not a cluster.
     """
-    if backend not in (Backend.DASK, Backend.RAY):
+    if not backend.is_cluster:
         raise UsageError(f"backend {backend}: expected dask or ray for a cluster")
     workers = n_jobs if n_jobs > 0 else cores()
-    with _dask(address, workers) if backend is Backend.DASK else _ray(address, workers):
+    with _dask(address, workers, processes) if backend is Backend.DASK else _ray(address, workers):
         yield
 
 
 @contextmanager
-def _dask(address: str | None, workers: int) -> Iterator[None]:
+def _dask(address: str | None, workers: int, processes: bool) -> Iterator[None]:
     try:
         import distributed
     except ImportError:
         raise MissingExtraError('the dask backend needs pip install "emergraph[dask]"') from None
     try:
-        # Threads of one process: engines release the interpreter lock, and nothing is sent about.
         options: dict[str, Any] = {
             "n_workers": workers,
             "threads_per_worker": 1,
-            "processes": False,
+            "processes": processes,
             "dashboard_address": None,
         }
         connect: Any = distributed.Client

@@ -1,0 +1,279 @@
+"""A survey: every model of a folder looked at once, spread over workers, its findings in a lake.
+
+A worker (a thread of this process, or one on a cluster) hands each file to a child process with limits and no
+network, and writes what came of it as one folder of the lake named after the file's checksum. So nothing is
+looked at twice, and whatever is killed costs the files that were being looked at.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+
+from emergraph.analysis.engines.cluster import connected
+from emergraph.analysis.engines.options import Backend, EngineOptions
+from emergraph.analysis.engines.spread import Parallelism, WorkerDiedError, cores, spread
+from emergraph.analysis.registry import analysis_named
+from emergraph.analysis.survey.onefile import Look, failure, look_at
+from emergraph.analysis.survey.options import PopulationOptions
+from emergraph.analysis.survey.search import ModelFile, Population, find_models
+from emergraph.analysis.survey.tables import read_paths, read_row, read_tables, write_found, write_paths
+from emergraph.errors import EmergraphError, ExitCode, LimitError, UsageError
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.offline import Task, call_offline
+from emergraph.graphstore.text import printable
+from emergraph.optionforms import parse_bytes, parse_seconds
+from emergraph.version import __version__
+
+_ROUNDS = 4
+"""Times that work is given out again after a worker has died."""
+_TRIES = 2
+"""Times that a file is looked at whose child was killed by somebody else."""
+_KILLED = "(SIGKILL)"
+
+T = TypeVar("T")
+Progress = Callable[[int, int, float, float], None]
+"""Called with files done, files in all, files per second, and seconds left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyResult:
+    """What a survey found."""
+
+    lake: Path
+    models: pl.DataFrame
+    """The table `models` of all files that were found, with `file`."""
+    findings: pl.DataFrame
+    paths: pl.DataFrame
+    others: dict[str, int]
+    """Files that are no models, by what they are."""
+    looked_at: int
+    """Files that were looked at in this run."""
+    seconds: float
+
+
+def survey(
+    place: Path,
+    lake: Path,
+    options: PopulationOptions | None = None,
+    engine: EngineOptions | None = None,
+    *,
+    root: Path | None = None,
+    progress: Progress | None = None,
+) -> SurveyResult:
+    """Look at every model of a folder, or of a list of paths, and keep what is found in a lake.
+
+    Args:
+        place: A folder, or a text file with one path per line.
+        lake: Where the results go; made when missing. What is there already is not looked at again.
+        options: What is found out, and what each file may take.
+        engine: Where files are looked at.
+        root: Folder inside which files may be links.
+        progress: Called when a file is done.
+
+    Raises:
+        InvalidInputError: There is no such folder or list.
+        UsageError: An analysis or a cluster is not known, or the lake cannot be made.
+        MissingExtraError: The engine is not installed.
+    """
+    options, engine = options or PopulationOptions(), engine or EngineOptions()
+    begin = time.monotonic()
+    for name in options.analyses:
+        if analysis_named(name).run is None:
+            raise UsageError(f"--analyses {name}: not about a graph of a store; take another one")
+    found = find_models(place, root=root)
+    if not lake.is_dir() and not lake.exists() and lake.absolute().parent.is_dir():
+        lake.mkdir()
+    if not lake.is_dir():
+        raise UsageError(f"{printable(str(lake))}: no folder can be made there; name another one")
+    run = _Run(found, place, lake, options, root)
+    with connected(engine, processes=True):
+        run.carry_out(_plan(engine), progress)
+    paths = read_paths(lake, run.name)
+    models, findings = read_tables(lake, paths["file"].to_list())
+    return SurveyResult(
+        lake=lake,
+        models=models,
+        findings=findings,
+        paths=paths,
+        others=dict(found.others.most_common()),
+        looked_at=run.looked_at,
+        seconds=time.monotonic() - begin,
+    )
+
+
+def _plan(engine: EngineOptions) -> Parallelism:
+    """Threads on this machine: all that they do is to wait for children."""
+    local = engine.backend is Backend.LOCAL
+    jobs = engine.jobs if engine.jobs > 0 or engine.backend.is_cluster else cores()
+    return Parallelism(backend=Backend.THREADING if local else engine.backend, n_jobs=jobs)
+
+
+class _Run:
+    """One run of a survey."""
+
+    def __init__(
+        self, found: Population, place: Path, lake: Path, options: PopulationOptions, root: Path | None
+    ) -> None:
+        self._found, self._lake, self._options, self._root = found, lake, options, root
+        self.name = hashlib.sha256(os.fsencode(place.resolve())).hexdigest()[:32]
+        self._by_path = {model.path: model for model in found.models}
+        self._keys = self._known_keys()
+        self.looked_at = 0
+
+    def carry_out(self, plan: Parallelism, progress: Progress | None) -> None:
+        """Read all files once, and look at one of each that is left to look at."""
+        for path, key, error in self._again_and_again(
+            checksum, lambda: [(model,) for model in self._found.models if model.path not in self._keys], plan
+        ):
+            self._keys[path] = key
+            if error is not None:
+                about = _about(self._by_path[path], self._look(self._by_path[path]))
+                write_found(self._lake, key, about | failure(error), [], again=True)
+        self.save()
+        left = self._left()
+        begin, total = time.monotonic(), len(self._found.models)
+        if progress is not None:
+            progress(total - len(left), total, 0.0, 0.0)
+        for done in self._again_and_again(
+            survey_one, lambda: [(model, key, self._look(model)) for key, model in left.items()], plan
+        ):
+            del left[done]
+            self.looked_at += 1
+            if progress is not None:
+                rate = self.looked_at / max(time.monotonic() - begin, 1e-9)
+                progress(total - len(left), total, rate, len(left) / rate)
+
+    def _again_and_again(
+        self, function: Callable[..., T], calls: Callable[[], Sequence[tuple[Any, ...]]], plan: Parallelism
+    ) -> Iterator[T]:
+        """Spread calls, and after the death of a worker those that are left.
+
+        Raises:
+            LimitError: Workers die again and again.
+        """
+        for _ in range(_ROUNDS):
+            try:
+                yield from spread(function, calls(), plan)
+            except WorkerDiedError:
+                continue
+            return
+        raise LimitError(
+            f"workers died {_ROUNDS} times in turn: out of memory? Take fewer jobs, and run again: "
+            "what is done stays"
+        )
+
+    def _left(self) -> dict[str, ModelFile]:
+        """What is to be looked at, by checksum: of copies, the first by path."""
+        left: dict[str, ModelFile] = {}
+        for model in self._found.models:
+            left.setdefault(self._keys[model.path], model)
+        resume = self._options.resume
+        return {
+            key: model
+            for key, model in left.items()
+            if not is_done(self._lake, key, _settings(self._look(model)), resume=resume)
+        }
+
+    def save(self) -> None:
+        """Write which files were found where."""
+        rows = [
+            {
+                "path": model.path,
+                "file": self._keys[model.path],
+                "format": model.format,
+                "bytes": model.size,
+                "changed": model.changed,
+            }
+            for model in self._found.models
+            if model.path in self._keys
+        ]
+        write_paths(self._lake, self.name, rows)
+
+    def _known_keys(self) -> dict[str, str]:
+        """Checksums of files that have not changed since an earlier run."""
+        before = {row["path"]: row for row in read_paths(self._lake, self.name).iter_rows(named=True)}
+        known = {}
+        for model in self._found.models:
+            row = before.get(model.path)
+            if row is not None and (row["bytes"], row["changed"]) == (model.size, model.changed):
+                known[model.path] = str(row["file"])
+        return known
+
+    def _look(self, model: ModelFile) -> Look:
+        return Look(
+            path=str(Path(model.path).absolute()),
+            lake=str(self._lake.absolute()),
+            seconds=parse_seconds(self._options.file_time),
+            memory=parse_bytes(self._options.file_memory),
+            analyses=self._options.analyses,
+            seed=self._options.seed,
+            root=None if self._root is None else str(self._root.absolute()),
+        )
+
+
+def is_done(lake: Path, key: str, settings: str, *, resume: bool) -> bool:
+    """Whether a file need not be looked at: it was, with these settings, and no limit was in the way."""
+    row = read_row(lake, key)
+    if row is None or row["settings"] != settings or row["tool_version"] != __version__:
+        return False
+    return resume or row["status"] != "limit"
+
+
+def checksum(model: ModelFile) -> tuple[str, str, EmergraphError | None]:
+    """Return the path of a model and its checksum; of one that cannot be read, another one, and why."""
+    try:
+        return model.path, model.key(), None
+    except EmergraphError as error:
+        name = f"unread\0{model.path}".encode("utf-8", "surrogateescape")
+        return model.path, hashlib.sha256(name).hexdigest(), error
+
+
+def survey_one(model: ModelFile, key: str, look: Look) -> str:
+    """Look at one model and write what is found; runs in a worker. Returns its checksum."""
+    lake = Path(look.lake)
+    again = read_row(lake, key) is not None
+    row, findings = _found(model, look)
+    write_found(lake, key, _about(model, look) | row, findings, again=again)
+    return key
+
+
+def _about(model: ModelFile, look: Look) -> dict[str, Any]:
+    """What is known about a model before anyone looks into it."""
+    about: dict[str, Any] = {"name": Path(model.path).name, "format": model.format, "bytes": model.size}
+    settings = {"settings": _settings(look), "tool_version": __version__}
+    return about | settings | {"code": int(ExitCode.OK)}
+
+
+def _settings(look: Look) -> str:
+    return json.dumps(look.settings)
+
+
+def _found(model: ModelFile, look: Look) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a child finds out about a model, or why it does not."""
+    if model.step:
+        reason = f"{model.title}: {model.step}"
+        return {"status": "unsupported", "reason": reason, "code": int(ExitCode.INVALID_INPUT)}, []
+    begin = time.monotonic()
+    error: EmergraphError = LimitError()
+    for _ in range(_TRIES):
+        try:
+            answer = call_offline(
+                look_at,
+                look,
+                limits=RunLimits(wall_seconds=look.seconds, memory_bytes=look.memory),
+                task=Task(doing="looking at the file", advice="it is left out"),
+            )
+        except EmergraphError as raised:
+            error = raised
+            if _KILLED not in str(raised):
+                break
+        else:
+            return answer["row"], answer["findings"]
+    return failure(error) | {"seconds": time.monotonic() - begin}, []
