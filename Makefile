@@ -80,7 +80,7 @@ test-interop: $(INTEROP_VENV)/.installed ## Load what is written in the packages
 dist: $(INTEROP_VENV)/.installed ## Build wheel and sdist, the same bytes for the same commit, and check them
 	rm -rf dist build
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(INTEROP_VENV)/bin/python -m build --outdir dist .
-	cd dist && mkdir tree && tar -xzf *.tar.gz -C tree && tar --sort=name --mtime="@$$(git log -1 --format=%ct)" --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw -C tree -cf - . | gzip -n > sdist && mv sdist *.tar.gz && rm -r tree
+	cd dist && mkdir tree && tar -xzf *.tar.gz -C tree && tar --sort=name --mtime="@$$(git log -1 --format=%ct)" --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw -C tree -cf - $$(ls tree) | gzip -n > sdist && mv sdist *.tar.gz && rm -r tree
 	$(INTEROP_VENV)/bin/python -m twine check --strict dist/*
 
 golden: models ## Freeze the answers again and say what changed (explain each change in the CHANGELOG)

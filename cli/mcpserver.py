@@ -28,8 +28,8 @@ NOTE = (
 INSTRUCTIONS = (
     "emergraph answers questions about trained neural networks: model files (ONNX, PyTorch, safetensors, "
     "GGUF) and stores, DuckDB files that hold their unit-level graphs. Start with `audit` for a model and "
-    "`graphs` for a store; `recipes` lists questions that `sql` answers. Nothing is written and no network is "
-    "used. "
+    "`graphs` for a store; `recipes` lists questions that `sql` answers. Nothing is written and no network "
+    "is used. "
     f"{NOTE}"
 )
 _CHARACTERS = 1000

@@ -37,8 +37,8 @@ def mcp(
 ) -> None:
     """Answer an assistant's questions about stores and models, by the Model Context Protocol.
 
-    The server speaks on stdin and stdout, only reads, opens files of one folder only, and uses no network. Answers are cut to the limits
-    and say so; what they quote from files is marked as data.
+    The server speaks on stdin and stdout, only reads, opens files of one folder only, and uses no network.
+    Answers are cut to the limits and say so; what they quote from files is marked as data.
     """
     parse_bytes(answer_memory)
     bounds = Bounds(

@@ -1,4 +1,4 @@
-"""What the server for assistants opens and answers; `tests/interop` speaks to it through the official client."""
+"""What the server for assistants opens and answers; `tests/interop` speaks to it by the official client."""
 
 import pytest
 
