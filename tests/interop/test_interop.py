@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
 from pathlib import Path
 
@@ -187,7 +186,7 @@ def test_wheel_and_sdist_are_the_same_bytes_twice(built):
     assert first == second
 
 
-def test_the_wheel_is_lean_and_runs_in_one_line(built, tmp_path):
+def test_the_wheel_is_lean_and_the_sdist_whole(built):
     (wheel,) = built[0].glob("*.whl")
     assert wheel.stat().st_size < 2_500_000
     names = zipfile.ZipFile(wheel).namelist()
@@ -197,22 +196,6 @@ def test_the_wheel_is_lean_and_runs_in_one_line(built, tmp_path):
         held = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}
     assert {"pyproject.toml", "constraints.txt", "CITATION.cff", "src", "analysis"} <= held
     assert "tests" not in held
-    venv.create(tmp_path / "venv", with_pip=True)
-    install = [
-        tmp_path / "venv/bin/python",
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "-c",
-        ROOT / "constraints.txt",
-        wheel,
-    ]
-    subprocess.run([*map(str, install)], check=True, capture_output=True)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    command = [str(tmp_path / "venv/bin/emergraph"), "audit", str(DEMO / "digits_conv.onnx")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_container_file_has_no_complaint():
