@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.influence.edgesites import Sites
 from emergraph.analysis.statistics.estimate import Estimate
+from emergraph.steps import steps
 
 Bools = NDArray[np.bool_]
 Kept = Callable[[Bools], Estimate]
@@ -67,7 +68,7 @@ def needed_edges(sites: Sites, circuit: Kept, whole: Kept, *, share: float, most
     removed = is_tried
     while removed:
         removed = False
-        for edge in sorted(left, key=lambda k: (sites.strength[k], k)):
+        for edge in steps(sorted(left, key=lambda k: (sites.strength[k], k)), "edges left out"):
             drops[edge] = circuit(of(left - {edge})).mean
             if drops[edge] >= share:
                 left.discard(edge)

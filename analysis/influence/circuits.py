@@ -20,6 +20,7 @@ from emergraph.errors import UsageError
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.graphstore.records import EdgeKind
+from emergraph.steps import steps
 
 if TYPE_CHECKING:
     from emergraph.analysis.access import GraphAccess
@@ -318,7 +319,7 @@ def _left_out(
     drops: dict[int, float] = {}
     while True:
         removed = False
-        for unit in sorted(left, key=lambda k: (effects[k], k)):
+        for unit in steps(sorted(left, key=lambda k: (effects[k], k)), "units left out"):
             found = behaviour.kept(left - {unit}).mean
             drops[unit] = found
             if found >= share:

@@ -31,6 +31,7 @@ from emergraph.exporters.traces.prepare import given_samples
 from emergraph.exporters.tracing.labels import NO_UNIT, compress, core
 from emergraph.exporters.tracing.sums import Operand, Sum, Sums
 from emergraph.graphstore.records import LayerKind
+from emergraph.steps import steps
 
 if TYPE_CHECKING:
     from emergraph.analysis.access import GraphAccess
@@ -167,7 +168,7 @@ class _Bench:
                 flat = self._model.prepared.run.flat
                 self._model.process.load(assemble(flat, made, self._model.source), many_runs=True)
             ledgers = [_Ledger(item) for item in part]
-            for k in range(self.n):
+            for k in steps(range(self.n), "samples"):
                 feeds = self._model.feeds(k)
                 arrays = {**feeds, **(self._model.fetch(feeds, made) if made else {})}
                 for ledger in ledgers:

@@ -35,6 +35,7 @@ from emergraph.exporters.traces.record import recordable
 from emergraph.exporters.traces.running import activation_codes
 from emergraph.exporters.traces.targets import Target as Layer
 from emergraph.exporters.traces.targets import targets_of
+from emergraph.steps import steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -333,7 +334,7 @@ class Bench:
         by_layer: dict[int, list[Knockout]] = {}
         for one in knockouts:
             by_layer.setdefault(one.layer.layer, []).append(one)
-        for group in by_layer.values():
+        for group in steps(list(by_layer.values()), "layers whose units are knocked out"):
             if until is not None and monotonic() > until:
                 return
             try:

@@ -6,6 +6,7 @@ import networkx as nx
 import numpy as np
 import onnx
 import onnxruntime as ort
+import polars as pl
 import pytest
 from nets import Net
 
@@ -120,21 +121,92 @@ def test_limits(tmp_path, monkeypatch):
         handle.analyse("paths", PathOptions())
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_what_no_path_reaches_is_not_moved_by_any_perturbation(seed, tmp_path):
-    net, _ = random_net(seed, sizes=(6, 5, 5, 6), density=0.25)
-    handle, model = stored(net, tmp_path)
-    result = handle.analyse("paths", PathOptions())
-    reached = {(s, e - 16) for s, e, _ in result.pairs.iter_rows()}
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+def sparse(rng, *shape, density=0.3):
+    return (rng.standard_normal(shape) * (rng.random(shape) < density)).astype(np.float32)
+
+
+def dense_net(rng):
+    net, _ = random_net(int(rng.integers(1000)), sizes=(6, 5, 5, 6), density=0.25)
+    return net, (6,)
+
+
+def grouped_net(rng):
+    """Grouped convolutions with a channel shuffle between, and a residual."""
+    net = Net()
+    x = net.input(1, 6, 4, 4)
+    first = net.op("Conv", x, net.value(sparse(rng, 6, 3, 3, 3, density=0.1)), group=2, pads=[1] * 4)
+    parts = net.op("Reshape", net.op("Relu", first), net.ints(1, 2, 3, 4, 4))
+    mixed = net.op("Reshape", net.op("Transpose", parts, perm=[0, 2, 1, 3, 4]), net.ints(1, 6, 4, 4))
+    second = net.op("Conv", mixed, net.value(sparse(rng, 6, 2, 1, 1, density=0.6)), group=3)
+    # A convolution at the end, so that the channels of the output are the units of one layer.
+    total, ones = net.op("Add", second, first), net.value(np.ones((6, 1, 1, 1), np.float32))
+    net.output(net.op("Conv", total, ones, group=6))
+    return net, (6, 4, 4)
+
+
+def heads_net(rng):
+    """Two heads that read different features; what mixes them afterwards is sparse."""
+    net = Net()
+    x = net.input(1, 3, 6)
+    names = []
+    for _ in range(3):
+        weights = np.kron(np.eye(2), np.ones((3, 2))) * sparse(rng, 6, 4, density=0.5)
+        split = net.op("Reshape", net.op("MatMul", x, net.value(weights)), net.ints(0, 0, 2, 2))
+        names.append(net.op("Transpose", split, perm=[0, 2, 1, 3]))
+    q, k, v = names
+    scores = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2]))
+    context = net.op("MatMul", net.op("Softmax", scores, axis=-1), v)
+    flat = net.op("Reshape", net.op("Transpose", context, perm=[0, 2, 1, 3]), net.ints(0, 0, 4))
+    net.output(net.op("MatMul", flat, net.value(sparse(rng, 4, 6, density=0.35))))
+    return net, (3, 6)
+
+
+def gated_net(rng):
+    net = Net()
+    x = net.input(1, 6)
+    gate = net.op("Sigmoid", net.op("MatMul", x, net.value(sparse(rng, 6, 5))))
+    product = net.op("Mul", gate, net.op("MatMul", x, net.value(sparse(rng, 6, 5))))
+    net.output(net.op("MatMul", product, net.value(sparse(rng, 5, 6))))
+    return net, (6,)
+
+
+FAMILIES = (dense_net, grouped_net, heads_net, gated_net)
+
+
+def perturbed(family, seed, folder, count):
+    """Perturb single input units; returns how many pairs without a path were looked at."""
     rng = np.random.default_rng(seed)
-    name = session.get_inputs()[0].name
-    base = rng.standard_normal((100, 6)).astype(np.float32)
-    (clean,) = session.run(None, {name: base})
-    for start in range(6):
-        moved = base.copy()
-        moved[:, start] += rng.standard_normal(100).astype(np.float32) * 10
-        (found,) = session.run(None, {name: moved})
-        for end in range(6):
-            if (start, end) not in reached:
-                np.testing.assert_array_equal(found[:, end], clean[:, end])
+    net, shape = family(rng)
+    if net.inputs[0].type.tensor_type.shape.dim[0].dim_value:
+        net.inputs[0].type.tensor_type.shape.dim[0].dim_value = 1
+    handle, model = stored(net, folder)
+    units = handle.units
+    first = units.filter(pl.col("role") == "output")["id"].min()
+    pairs = handle.analyse("paths", PathOptions()).pairs
+    reached = {(start, end - first) for start, end, _ in pairs.iter_rows()}
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    name, axis = session.get_inputs()[0].name, 1 if family is grouped_net else -1
+    seen = 0
+    for number in range(count):
+        base = rng.standard_normal((1, *shape)).astype(np.float32)
+        (clean,) = session.run(None, {name: base})
+        start = number % 6
+        moved = np.moveaxis(base.copy(), axis, 0)
+        moved[start] += 10 * rng.standard_normal(moved[start].shape).astype(np.float32)
+        (found,) = session.run(None, {name: np.moveaxis(moved, 0, axis)})
+        for end in set(range(6)) - {end for s, end in reached if s == start}:
+            np.testing.assert_array_equal(np.take(found, end, axis), np.take(clean, end, axis))
+            seen += 1
+    return seen
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+def test_what_no_path_reaches_is_not_moved_by_any_perturbation(family, tmp_path):
+    assert perturbed(family, 1, tmp_path, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 7))
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+def test_ten_thousand_perturbations_over_twenty_models(family, seed, tmp_path):
+    perturbed(family, seed, tmp_path, 500)
