@@ -166,7 +166,7 @@ class _Bench:
             made = [name for name in names if name not in given]
             if made:
                 flat = self._model.prepared.run.flat
-                self._model.process.load(assemble(flat, made, self._model.source), many_runs=True)
+                self._model.load(assemble(flat, made, self._model.source), many_runs=True)
             ledgers = [_Ledger(item) for item in part]
             for k in steps(range(self.n), "samples"):
                 feeds = self._model.feeds(k)

@@ -72,6 +72,12 @@ class _Places(NamedTuple):
     """Of the weight's shape: the source of every element."""
     dst: Ints
 
+    def values(self) -> Floats:
+        """The weight."""
+        weight = self.one.operands[1].constant
+        assert weight is not None  # noqa: S101 - by `_places`
+        return _floats(weight.load())
+
 
 @dataclass(frozen=True, eq=False)
 class Site:
@@ -138,21 +144,21 @@ def edge_sites(
     """
     nodes = {id(node) for node in model.prepared.run.flat.nodes}
     found = [places for one in sums.found if id(one.node) in nodes and (places := _places(one)) is not None]
-    chosen = [
-        (places, inside)
-        for places in found
-        if (inside := (places.src >= 0) & (places.dst >= 0) & sources[places.src] & targets[places.dst]).any()
-    ]
+    chosen = []
+    for places in found:
+        inside = (places.src >= 0) & (places.dst >= 0) & sources[places.src] & targets[places.dst]
+        if inside.any() and (inside := inside & (places.values() != 0)).any():
+            chosen.append((places, inside))
     clean = _clean(model, [str(p.one.node.input[p.x]) for p, _ in chosen], n)
     sites, ends, strengths = [], [np.zeros((0, 2), np.int64)], [np.zeros(0)]
     count = 0
     for places, inside in chosen:
-        weight, name = places.one.operands[1].constant, str(places.one.node.input[places.x])
+        name = str(places.one.node.input[places.x])
         values = [each[name] for each in clean]
         labels = np.asarray(places.one.operands[0].labels)
         base = _baselines(values, labels, baseline, seed)
         far = np.mean([np.abs(_floats(v) - _floats(b)) for v, b in zip(values, base, strict=True)], axis=0)
-        size = np.abs(np.asarray(weight.load() if weight is not None else 0, np.float64))
+        size = np.abs(places.values())
         pairs = np.stack([places.src[inside], places.dst[inside]], axis=1)
         distinct, inverse = np.unique(pairs, axis=0, return_inverse=True)
         which = np.full(places.src.shape, -1, np.int64)
@@ -235,7 +241,7 @@ def _clean(model: Model, names: Sequence[str], n: int) -> list[dict[str, Array]]
     given = {one.name for one in flat.inputs}
     made = [name for name in dict.fromkeys(names) if name not in given]
     if made:
-        model.process.load(assemble(flat, made, model.source))
+        model.load(assemble(flat, made, model.source))
     found = []
     for k in range(n):
         feeds = model.feeds(k)

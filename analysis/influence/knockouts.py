@@ -250,7 +250,7 @@ class Bench:
     def _outputs(self, name: str) -> list[Floats]:
         """The output of every sample, run by run, as the model is."""
         model, flat = self._model, self._model.prepared.run.flat
-        model.process.load(assemble(flat, [name], model.source))
+        model.load(assemble(flat, [name], model.source))
         size = model.prepared.fixed
         found = [model.fetch(model.feeds(k), [name])[name] for k in range(self.n)]
         if size is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.influence.slots import Arrays, Layout, agrees, found_fixed_layout, found_layout
-from emergraph.exporters.runtime.assembly import ModelSource, assemble
+from emergraph.exporters.runtime.assembly import Assembly, ModelSource, assemble
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.pooling import Codes, pooled
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
@@ -55,8 +55,14 @@ class Model:
         """The inputs of one sample; of a model with a fixed batch, that many times."""
         return self.prepared.samples.feeds([sample] * (self.prepared.fixed or 1))
 
+    def load(self, assembly: Assembly, *, many_runs: bool = False) -> None:
+        """Let the process load a model. Its time limit is for each step: all of them are the command's."""
+        self.process.renew()
+        self.process.load(assembly, many_runs=many_runs)
+
     def fetch(self, feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         """Tensors of one run, with all their elements."""
+        self.process.renew()
         found = self.process.run(feeds, list(names), small=EVERYTHING)
         return {name: value.values for name, value in found.items() if value.values is not None}
 
@@ -130,7 +136,7 @@ class LayerRun:
             return {name: found[name] if name in found else feeds[name] for name in names}
 
         if made:
-            model.process.load(assemble(flat, made, model.source))
+            model.load(assemble(flat, made, model.source))
         whole = [all_of(model.feeds(k)) for k in range(n)]
         samples = model.prepared.samples
         if all(axis is None for axis in samples.axes.values()):
@@ -167,7 +173,7 @@ class LayerRun:
     def _load_rest(self) -> None:
         if self.reaches:
             ends = list(self.outputs.values())
-            self._model.process.load(assemble(self._rest.flat, ends, self._model.source), many_runs=True)
+            self._model.load(assemble(self._rest.flat, ends, self._model.source), many_runs=True)
 
     # Jobs
 

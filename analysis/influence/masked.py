@@ -53,7 +53,7 @@ class MaskedModel:
             ]
         )
         changed = with_edges(changed, sites)
-        model.process.load(assemble(changed, [self._output], model.source), many_runs=True)
+        model.load(assemble(changed, [self._output], model.source), many_runs=True)
         self.n_runs = 0
         self._edges: Bools | None = None
         self.together = False
@@ -115,7 +115,7 @@ class MaskedModel:
         model, flat = self._model, self._model.prepared.run.flat
         given = {one.name for one in flat.inputs}
         made = [name for name in tensors if name not in given]
-        model.process.load(assemble(flat, made, model.source))
+        model.load(assemble(flat, made, model.source))
         found = []
         for k in range(self._n):
             feeds = model.feeds(k)

@@ -136,7 +136,65 @@ def attention(rng):
     return net, {x: weights(rng, 12, 4, 6)}, {("value", 1), ("value", 5)}, "head.out:0"
 
 
-FAMILIES = [one_class, two_layers, exclusive_or, one_channel, recurrent, attention]
+def induction(rng):
+    """A head that looks one token back, one that looks for what followed; each beside a random one."""
+    size, net = 8, Net()
+    x = net.input("n", size, 2 * size)  # token, then position
+    tokens = np.vstack([np.eye(size), np.zeros((size, size))])
+    places = np.vstack([np.zeros((size, size)), np.eye(size)])
+
+    def beside(planted):
+        """A head, and another of random weights."""
+        return net.value(np.hstack([planted, 0.3 * weights(rng, *planted.shape)]).astype(np.float32))
+
+    def attended(names, queries, keys, values, at):
+        heads = []
+        for name, source, matrix in zip(at, names, (queries, keys, values), strict=True):
+            parts = net.op("MatMul", source, beside(matrix), name=name)
+            split = net.op("Reshape", parts, net.ints(0, 0, 2, size))
+            heads.append(net.op("Transpose", split, perm=[0, 2, 1, 3]))
+        scores = net.op("MatMul", heads[0], net.op("Transpose", heads[1], perm=[0, 1, 3, 2]))
+        context = net.op("MatMul", net.op("Softmax", scores, axis=-1), heads[2])
+        return net.op("Reshape", net.op("Transpose", context, perm=[0, 2, 1, 3]), net.ints(0, 0, 2 * size))
+
+    before = attended([x, x, x], places, 20 * np.roll(places, 1, axis=1), tokens, ("q1", "k1", "v1"))
+    looked = np.vstack([20 * np.eye(size), np.zeros((size, size))])
+    after = attended([x, before, x], tokens, looked, tokens, ("q2", "k2", "v2"))
+    last = net.op("Gather", after, net.ints(size - 1), axis=1)
+    head = np.vstack([np.eye(size), 0.02 * weights(rng, size, size)])
+    net.output(net.op("MatMul", last, net.value(head.astype(np.float32)), name="head"))
+    order = np.array([rng.permutation(size) for _ in range(60)])
+    order[:, -1] = order[np.arange(60), rng.integers(0, size - 2, 60)]
+    data = np.concatenate([np.eye(size)[order], np.broadcast_to(np.eye(size), (60, size, size))], axis=2)
+    read = range(1, size - 1)  # positions after the token that is met again
+    planted = {(name, k) for name in ("q1", "k1") for k in read}
+    planted |= {(name, k) for name in ("v1", "q2", "k2", "v2") for k in range(size)}
+    return net, {x: data.astype(np.float32)}, planted, "head.out"
+
+
+def one_gate(rng):
+    """The forget gate of one cell of an LSTM's step, written out: that cell lets nothing else in."""
+    net, n = Net(), 8
+    x, h, c = net.input("n", 4), net.input("n", n), net.input("n", n)
+    parts = {}
+    for gate, bend in (("input", "Sigmoid"), ("output", "Sigmoid"), ("forget", "Sigmoid"), ("cell", "Tanh")):
+        w = weights(rng, 4 + n, n)
+        bias = np.zeros(n, np.float32)
+        if gate != "forget":
+            w[:, 3] = 1e-3
+            bias[3] = {"input": -9, "output": 9, "cell": 0}[gate]
+        both = net.op("Concat", x, h, axis=1)
+        parts[gate] = net.op(bend, net.op("Gemm", both, net.value(w), net.value(bias), name=gate))
+    kept = net.op("Add", net.op("Mul", parts["forget"], c), net.op("Mul", parts["input"], parts["cell"]))
+    state = net.op("Mul", parts["output"], net.op("Tanh", kept))
+    head = 1e-3 * weights(rng, n, 2)
+    head[3, 0] = 2
+    net.output(net.op("MatMul", state, net.value(head), name="head"))
+    data = {x: weights(rng, 24, 4), h: weights(rng, 24, n), c: weights(rng, 24, n)}
+    return net, data, {("forget", 3)}, "head.out:0"
+
+
+FAMILIES = [one_class, two_layers, exclusive_or, one_channel, recurrent, attention, induction, one_gate]
 
 
 def area_under_roc(effects, labels):
@@ -149,7 +207,7 @@ def area_under_roc(effects, labels):
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_a_planted_circuit_is_found(find, family):
     net, arrays, planted, target = family(np.random.default_rng(5))
-    _, result = find(net, arrays, target=target)
+    _, result = find(net, arrays, target=target, edges=0)
     first, names = result.first_units, result.layer_names
 
     def named(frame):

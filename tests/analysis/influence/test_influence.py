@@ -2,9 +2,11 @@
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import polars as pl
 import pytest
 from nets import Net
+from onnx import numpy_helper
 
 import emergraph
 from emergraph.analysis.influence import knockouts, layerrun
@@ -12,6 +14,7 @@ from emergraph.analysis.influence.options import Baseline, InfluenceOptions, Mod
 from emergraph.analysis.influence.slots import found_fixed_layout, found_layout
 from emergraph.analysis.influence.target import Behaviour, Target
 from emergraph.errors import InvalidInputError, UsageError
+from emergraph.exporters.runtime.process import ModelProcess
 
 RNG = np.random.default_rng(7)
 
@@ -293,3 +296,54 @@ def test_slots_are_bounded_by_memory(monkeypatch, asked):
     _, many = asked(net, arrays={name: x})
     assert few.runs["hidden"].startswith("up to 5 of them")
     np.testing.assert_allclose(rows_of(few)["effect"], rows_of(many)["effect"], rtol=1e-5)
+
+
+def test_a_head_is_what_its_scores_weigh(asked):
+    """Two heads of two features each: knocked out, the values of a head are nothing but zero."""
+    net = Net()
+    x = net.input("n", 3, 4)
+    parts = []
+    for name in ("query", "key", "value"):
+        product = net.op("MatMul", x, net.param(4, 4), name=name)
+        parts.append(net.op("Transpose", net.op("Reshape", product, net.ints(0, 0, 2, 2)), perm=[0, 2, 1, 3]))
+    scores = net.op("MatMul", parts[0], net.op("Transpose", parts[1], perm=[0, 1, 3, 2]))
+    context = net.op("MatMul", net.op("Softmax", scores, axis=-1), parts[2])
+    flat = net.op("Reshape", net.op("Transpose", context, perm=[0, 2, 1, 3]), net.ints(0, 0, 4))
+    net.output(net.op("MatMul", flat, net.param(4, 2), name="head"))
+    data = RNG.standard_normal((5, 3, 4)).astype(np.float32)
+    graph, result = asked(net, arrays={x: data}, baseline=Baseline.ZERO, only_layers=True)
+    rows = rows_of(result, "head")
+    layers = {row["name"]: row for row in graph.layers.iter_rows(named=True)}
+    assert rows["layer"].to_list() == [layers["value"]["id"]] * 2
+    assert rows["n_units"].to_list() == [2, 2]
+    first = next(row["first_unit"] for row in layers.values() if row["kind"] == "score")
+    assert rows["head"].to_list() == [first, first + 1]
+
+    def outputs(model):
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {x: data})[0]
+
+    clean = outputs(net.model())
+    for head, row in enumerate(rows.iter_rows(named=True)):
+        model = net.model()
+        (weights,) = (t for t in model.graph.initializer if t.name == net.initializers[4].name)
+        values = numpy_helper.to_array(weights).copy()
+        values[:, 2 * head : 2 * head + 2] = 0
+        weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+        effects = np.square(outputs(model) - clean).mean(axis=(1, 2))
+        assert row["effect"] == pytest.approx(effects.mean(), rel=1e-4)
+
+
+def test_the_time_limit_is_for_each_run_and_not_for_all(asked, monkeypatch):
+    """Many short runs may take longer than one run may: the command has a limit of its own."""
+    net, name, _, _ = relu_net()
+    run = ModelProcess.run
+
+    def slow(self, *given, **named):
+        found = run(self, *given, **named)
+        self.renew(self.seconds_left - 100)  # as if it had taken so long
+        return found
+
+    monkeypatch.setattr(ModelProcess, "run", slow)
+    _, result = asked(net, arrays={name: RNG.standard_normal((6, 3)).astype(np.float32)})
+    assert rows_of(result).height == 4
