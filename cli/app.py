@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 import typer.core
 
-from emergraph.cli.commands import COMMANDS
+from emergraph.cli.commands import COMMANDS, DAILY, RESEARCH
 from emergraph.cli.files import checked_files, role_of
 from emergraph.cli.limits import Limits, doing, held_to
 from emergraph.cli.progress import progress_line
@@ -85,23 +85,65 @@ class _Group(typer.core.TyperGroup):
         """Return the parameters of the program itself."""
         return _reading_words(super().get_params(ctx))
 
+    whole = False
+    """Whether help describes all commands and options, not the everyday ones on one screen."""
+
+    def whole_help(self, ctx: Any) -> str:  # noqa: ANN401 - of typer
+        """Return the help text with every command and option."""
+        self.whole = True
+        try:
+            return self.get_help(ctx)
+        finally:
+            self.whole = False
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - of typer
+        """Write the commands by question, before the options of the program itself."""
+        if self.whole:
+            super().format_options(ctx, formatter)
+            return
+        self.format_commands(ctx, formatter)
+        formatter.write_paragraph()
+        formatter.write_text(_OWN_OPTIONS)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - of typer
-        """Write the names with the beginnings of what they do."""
+        """Write what the commands do."""
         del ctx
-        room = formatter.width - 6 - max(map(len, self.commands))
-        lines = {name: COMMANDS.get(name) or self.commands[name].help for name in self.commands}
-        rows = [
-            (name, typer.core.TyperCommand(name, help=line).get_short_help_str(room))
-            for name, line in lines.items()
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        widest = max(map(len, self.commands))
+        for title, lines in DAILY.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (f"{name:{widest}}", COMMANDS[name] if self.whole else line)
+                        for name, line in lines.items()
+                    ]
+                )
+        own = {name: self.commands[name].help for name in self.commands if name not in COMMANDS}
+        with formatter.section("Research" if self.whole else "Research (emergraph help --all)"):
+            if self.whole:
+                formatter.write_dl([(f"{name:{widest}}", COMMANDS[name]) for name in RESEARCH])
+            else:
+                formatter.write_text(", ".join(RESEARCH))
         others = plugins(ANALYSES, taken=COMMANDS)
-        if others.found:
+        if others.found or own:
             with formatter.section("Commands of plug-ins"):
-                formatter.write_dl([(plugin.name, f"From {plugin.package}.") for plugin in others.found])
+                formatter.write_dl(
+                    [
+                        *((name, str(line)) for name, line in own.items()),
+                        *(
+                            (plugin.name, f"From {plugin.package}.")
+                            for plugin in others.found
+                            if plugin.name not in own
+                        ),
+                    ]
+                )
         for line in others.refused:
             typer.echo(f"Note: {line}", err=True)
+
+
+_OWN_OPTIONS = (
+    "COMMAND --help shows its options. emergraph --version, --debug (tracebacks), --no-plugins, "
+    "--install-completion (of words, in your shell)."
+)
 
 
 class _Command(typer.core.TyperCommand):
@@ -167,7 +209,7 @@ def plain_value(kind: object, declared: Any, value: object) -> object | None:  #
 app = typer.Typer(
     name="emergraph",
     cls=_Group,
-    help="Turn a trained neural network into a weighted graph in a DuckDB file, and ask questions about it.",
+    help="Turn a trained neural network into a graph of its units, and ask it questions.",
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help: no rich to import, nothing to misread as markup
     pretty_exceptions_enable=False,
@@ -398,5 +440,5 @@ def root(
         typer.Option("--no-plugins", help="Leave plug-ins out, as EMERGRAPH_NO_PLUGINS=1 does."),
     ] = False,
 ) -> None:
-    """Turn a trained neural network into a weighted graph in a DuckDB file, and ask questions about it."""
+    """Turn a trained neural network into a graph of its units, and ask it questions."""
     del version, debug, no_plugins  # the first one has been answered, `main` looks at the others

@@ -34,7 +34,7 @@ def reference() -> str:
     root = group.make_context("emergraph", [], resilient_parsing=True, terminal_width=WIDTH)
     parts = [
         "# Command line reference\n\nMade from the help texts by `make docs`.",
-        f"```text\n{group.get_help(root)}\n```",
+        f"```text\n{group.whole_help(root)}\n```",  # type: ignore[attr-defined]
         exit_code_table(),
     ]
     for name in group.list_commands(root):  # type: ignore[attr-defined]

@@ -36,9 +36,53 @@ COMMANDS = {
     "audit": "Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an "
     "error.",
     "survey": "Audit, export and fingerprint every model file found, and keep what is found in a lake.",
+    "help": "Show what a command does; with --all, every command and option of the program.",
     "mcp": "Answer an assistant's questions about stores and models, by the Model Context Protocol.",
     "demo": "Export, trace and analyse two small networks that come with emergraph, ask in SQL, "
     "and write a report.",
 }
 """All commands, in the order in which `--help` lists them, with the first sentence of their help texts: a
 module is imported when its command is asked for, and the list of all imports none."""
+
+DAILY = {
+    "Look at a file": {
+        "audit": "what is in a model, what is wrong, what may go",
+        "check": "what to know before a model is loaded; runs nothing",
+        "report": "a page about a model or a graph, for a colleague",
+        "survey": "audit and export every model of a folder",
+    },
+    "Make a graph": {
+        "export": "trace the units of a model into a store",
+        "trace": "run the model on inputs: what each unit does",
+        "demo": "all of it on two small networks that come along",
+    },
+    "Ask it": {
+        "info": "what the graph is, and its layers",
+        "sql": "a query, or a question of --recipe list",
+        "prune": "how far weights or units can go, and what breaks",
+        "influence": "what the outputs lose without a layer or unit",
+        "contributions": "what each edge carries on inputs",
+        "circuit": "the fewest units that keep a behaviour",
+        "paths": "what reaches what, and where to cut it",
+        "emergence": "paths from inactive to active units",
+        "plot": "a figure from what the store holds",
+    },
+    "Compare and track": {
+        "diff": "what differs between two models or graphs",
+        "trajectory": "emergence along a training",
+    },
+    "Look after a store": {
+        "ls": "the graphs of a store",
+        "rm": "remove a graph",
+        "merge": "copy the graphs of another store into it",
+        "compact": "rewrite it without unused space",
+        "convert": "write a graph for other tools, or a lake",
+        "mcp": "serve an assistant: reads only, no network",
+    },
+}
+"""Everyday commands by the question that brings somebody here, each with a line for a narrow terminal."""
+
+RESEARCH = tuple(
+    name for name in COMMANDS if name != "help" and not any(name in lines for lines in DAILY.values())
+)
+"""The others, which `emergraph help --all` describes."""

@@ -15,7 +15,7 @@ import typer
 from emergraph.analysis.registry import BUILT_IN
 from emergraph.cli import commands
 from emergraph.cli.app import app, command
-from emergraph.cli.commands import COMMANDS
+from emergraph.cli.commands import COMMANDS, DAILY, RESEARCH
 from emergraph.cli.main import main
 from emergraph.cli.output import Output
 from emergraph.errors import (
@@ -178,6 +178,28 @@ def test_the_list_of_commands_says_what_their_help_says():
     assert {name for name in COMMANDS if name not in modules} <= BUILT_IN.keys()
     for name, line in COMMANDS.items():
         assert " ".join(group.commands[name].help.partition("\n\n")[0].split()) == line
+
+
+def test_help_is_one_narrow_screen_by_question(run):
+    """80 x 45: every daily command on a line of its own, uncut; the others by name."""
+    shown = run("--help").out
+    lines = shown.rstrip("\n").split("\n")
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 80
+    for name in COMMANDS.keys() - {"help"}:
+        assert (name in RESEARCH) != any(name in group for group in DAILY.values())
+    for group in DAILY.values():
+        for name, line in group.items():
+            assert [text.split(None, 1) for text in lines].count([name, line]) == 1
+    assert ", ".join(RESEARCH) in " ".join(shown.split())
+
+
+def test_all_of_the_help_has_every_command_and_option(run):
+    shown = " ".join(run("help", "--all").out.split())
+    assert all(line in shown for name, line in COMMANDS.items() if name != "help")
+    assert "--show-completion" in shown
+    assert run("help", "ls").out == run("ls", "--help").out
+    assert "unknown command 'lss'; available: ls" in run("help", "lss").err
 
 
 @pytest.mark.parametrize(("words", "loaded"), [(["--help"], set()), (["ls", "--help"], {"ls"})])
