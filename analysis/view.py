@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-CLEAR = 3.0
-"""Distance from a null model, in its standard deviations over a few draws, that is called a difference."""
 BRIEF_ROWS = 10
 """Rows of a table that people see unless they ask for all."""
 

@@ -203,19 +203,37 @@ def is_bulk(n_bytes: int, total: int) -> bool:
 
 def silent(network: Network, activity: Activity) -> Iterator[AuditFinding]:
     """Units that inputs reach and that had one value all the same."""
-    still = activity.measured & (activity.low == activity.high) & network.reached & network.graph.neuron
-    still &= network.graph.role == ROLES.index(Role.HIDDEN)
+    watched = activity.measured & network.reached & network.graph.neuron
+    watched &= network.graph.role == ROLES.index(Role.HIDDEN)
+    still = watched & (activity.low == activity.high)
     if not activity.given:
         yield from _silent_by_chance(activity, list(by_layer(network, still)))
         return
-    bound = 1 - 0.05 ** (1 / activity.n)
+    n_watched = int(watched.sum())
+    bound = silence_bound(activity.n, n_watched)
     for chain in ([group] for group in by_layer(network, still)):  # each is silent by itself
         those = "it does" if _n_units(chain) == 1 else "each does"
         sentence = (
-            f"{_of_layers(chain)} had one and the same value on all {activity.n} inputs; with 95 % "
-            f"confidence, {those} so on more than {100 * (1 - bound):.3g} % of such inputs."
+            f"{_of_layers(chain)} had one and the same value on all {activity.n} inputs; with 95 % confidence "
+            f"for all {count(n_watched, 'unit')} watched at once, {those} so on more than "
+            f"{100 * (1 - bound):.3g} % of such inputs."
         )
-        yield _units("DEAD-SILENT", network, chain, sentence, n_inputs=activity.n, active_at_most=bound)
+        evidence = {"n_inputs": activity.n, "n_watched": n_watched, "active_at_most": bound}
+        yield _units("DEAD-SILENT", network, chain, sentence, **evidence)
+
+
+def silence_bound(n_inputs: int, n_watched: int) -> float:
+    """Return the share of inputs on which no silent unit of a network does anything, with 95 % confidence.
+
+    The units that are reported were picked for their silence. Each of those watched that is active on a
+    larger share b is silent on all inputs with probability `(1 - b)^n_inputs`, all together with at most
+    n_watched times as much (Bonferroni), whatever units have to do with each other.
+
+    Example:
+        >>> round(silence_bound(300, 1), 4), round(silence_bound(300, 500), 4)
+        (0.0099, 0.0302)
+    """
+    return float(1 - (0.05 / n_watched) ** (1 / n_inputs))
 
 
 def _silent_by_chance(

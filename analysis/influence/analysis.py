@@ -34,11 +34,13 @@ UNITS = ResultTable(
         Column("n_units", "INTEGER", "Units that were replaced together."),
         Column("measure", "VARCHAR", "What effect is: kl, in nats, or mse, in squared units of the output."),
         Column("effect", "DOUBLE", "Change of the output, mean over samples; NULL for no sample."),
-        Column("low", "DOUBLE", "Lower end of its 95 % interval over samples; NULL for none."),
+        Column("low", "DOUBLE", "Lower end of its conservative 95 % interval over samples; NULL for none."),
         Column("high", "DOUBLE", "Upper end of it."),
         Column("largest", "DOUBLE", "Largest effect on a sample."),
         Column("target_change", "DOUBLE", "Change of the number looked at, mean over samples."),
-        Column("target_low", "DOUBLE", "Lower end of its 95 % interval over samples; NULL for none."),
+        Column(
+            "target_low", "DOUBLE", "Lower end of its conservative 95 % interval over samples; NULL for none."
+        ),
         Column("target_high", "DOUBLE", "Upper end of it."),
         Column("decisions", "DOUBLE", "Share of decisions that changed, in [0, 1]."),
         Column("moved", "BOOLEAN", "Whether the output changed on some sample by more than rounding."),
@@ -240,8 +242,12 @@ CIRCUITS = ResultTable(
         Column(
             "kept", "DOUBLE", "Share that it keeps, all other candidates replaced; 1 is the model as it is."
         ),
-        Column("low", "DOUBLE", "Lower end of its 95 % interval over samples; NULL for none."),
-        Column("high", "DOUBLE", "Upper end of it."),
+        Column(
+            "spread_low",
+            "DOUBLE",
+            "Lower end of its spread over samples, which chose the units; NULL for none.",
+        ),
+        Column("spread_high", "DOUBLE", "Upper end of it."),
         Column("kept_without", "DOUBLE", "Share that is kept with the circuit alone replaced."),
         Column("minimal", "BOOLEAN", "Whether leaving out any of its units falls below the share."),
         Column("area", "DOUBLE", "Mean kept share over log(1 + size), units by influence."),
@@ -285,8 +291,8 @@ CIRCUIT_CURVE = ResultTable(
         Column("ranking", "VARCHAR", "influence, magnitude, random, circuit, or random like the circuit."),
         Column("size", "INTEGER", "Units that go on; all other candidates are replaced."),
         Column("kept", "DOUBLE", "Share of the behaviour; of random sets the mean over draws."),
-        Column("low", "DOUBLE", "Lower end of its 95 % interval over samples; NULL for none."),
-        Column("high", "DOUBLE", "Upper end of it."),
+        Column("spread_low", "DOUBLE", "Lower end of its spread over samples; NULL for none."),
+        Column("spread_high", "DOUBLE", "Upper end of it."),
     ),
 )
 CIRCUIT_SECTION = SectionSpec(
@@ -299,16 +305,17 @@ CIRCUIT_SECTION = SectionSpec(
             name="circuit",
             title="What the circuit keeps",
             definition=(
-                "Share of the behaviour, 1 with all units and 0 with all candidates replaced; its 95 % "
-                "interval over samples, the share with the circuit alone replaced, and the area under the "
-                "curve of size against kept share, by influence, magnitude and at random."
+                "Share of the behaviour, 1 with all units and 0 with all candidates replaced; its spread "
+                "over the samples, which also chose the units; the share with the circuit alone replaced; "
+                "and the area under the curve of size against kept share, by influence, by magnitude and "
+                "at random."
             ),
             query=Query(
                 name="rows",
                 table="circuits",
                 sql="""
-SELECT measure, share, n_units, n_candidates, kept, low, high, kept_without, minimal, area, area_magnitude,
-       area_random FROM circuits WHERE run = {run}""",
+SELECT measure, share, n_units, n_candidates, kept, spread_low, spread_high, kept_without, minimal, area,
+       area_magnitude, area_random FROM circuits WHERE run = {run}""",
             ),
         ),
         TableSpec(
@@ -319,7 +326,8 @@ SELECT measure, share, n_units, n_candidates, kept, low, high, kept_without, min
                 name="rows",
                 table="circuit_curve",
                 sql="""
-SELECT ranking, size, kept, low, high FROM circuit_curve WHERE run = {run} ORDER BY ranking, size""",
+SELECT ranking, size, kept, spread_low, spread_high FROM circuit_curve WHERE run = {run}
+ORDER BY ranking, size""",
             ),
         ),
     ),

@@ -15,7 +15,7 @@ from emergraph.analysis.influence.target import Change
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.pickedunits import picked_units
 from emergraph.analysis.statistics.estimate import Estimate
-from emergraph.analysis.statistics.intervals import jackknife
+from emergraph.analysis.statistics.intervals import Support, jackknife
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
@@ -47,7 +47,7 @@ class CircuitResult(ShownInNotebooks):
     n_samples: int
     n_candidates: int
     kept: Estimate
-    """Share of the behaviour with the circuit alone."""
+    """Share of the behaviour with the circuit alone. Its ends are a spread: the samples chose the circuit."""
     without: Estimate
     """Share of the behaviour with everything but the circuit."""
     minimal: bool
@@ -61,7 +61,7 @@ class CircuitResult(ShownInNotebooks):
     searched: CircuitEdges | None
     """How they were found; None where all go on: none were left out, or the circuit falls short."""
     curve: pl.DataFrame
-    """ranking, size, kept, low, high."""
+    """ranking, size, kept, spread_low, spread_high."""
     areas: dict[str, float]
     """By ranking: mean kept share over the logarithm of sizes."""
     n_runs: int
@@ -72,13 +72,15 @@ class CircuitResult(ShownInNotebooks):
         """Plain values for JSON."""
         names = ("graph", "output", "measure", "baseline", "share", "n_samples", "n_candidates", "minimal")
         plain: dict[str, object] = {name: getattr(self, name) for name in (*names, "areas", "n_runs")}
-        plain |= {"kept": self.kept.to_dict(), "without": self.without.to_dict()}
+        low, high = _ends(self.kept)
+        plain |= {"kept": self.kept.mean, "spread_low": low, "spread_high": high}
+        plain["without"] = self.without.mean
         plain |= {"units": self.units.to_dicts(), "curve": self.curve.to_dicts()}
         plain["edges"] = self.edges.to_dicts()
         if self.searched is not None:
             plain |= {"edge_candidates": self.searched.n_candidates, "edges_minimal": self.searched.minimal}
-            plain["kept_by_edges"] = self.searched.kept.to_dict()
-            plain["without_edges"] = self.searched.without.to_dict()
+            plain["kept_by_edges"] = self.searched.kept.mean
+            plain["without_edges"] = self.searched.without.mean
         return plain
 
 
@@ -245,13 +247,16 @@ class _Behaviour:
     def kept(
         self, chosen: "set[int] | list[int] | NDArray[np.int64]", edges: Bools | None = None
     ) -> Estimate:
-        """The share that a set keeps, perhaps with some edges alone, with its interval over samples."""
+        """The share that a set keeps, perhaps with some edges alone, and its spread over samples.
+
+        That is no interval of a set which the samples chose.
+        """
         flags = np.zeros(len(self._places), bool)
         flags[list(chosen)] = True
         key = np.packbits(flags).tobytes() + (b"" if edges is None else np.packbits(edges).tobytes())
         if key not in self._known:
             pairs = np.stack([self._changes(flags, edges), self._none], axis=1)
-            self._known[key] = jackknife(kept_share, pairs)
+            self._known[key] = jackknife(kept_share, pairs, support=Support.AT_MOST_ONE)
         return self._known[key]
 
     def _changes(self, flags: Bools, edges: Bools | None = None) -> Floats:
@@ -361,8 +366,8 @@ def _curve(
         "ranking": pl.String,
         "size": pl.Int64,
         "kept": pl.Float64,
-        "low": pl.Float64,
-        "high": pl.Float64,
+        "spread_low": pl.Float64,
+        "spread_high": pl.Float64,
     }
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     areas = {ranking: _area(frame, ranking) for ranking in ("influence", "magnitude", "random")}

@@ -118,7 +118,7 @@ def circuit_view(result: "CircuitResult") -> View:
         "others replaced by": result.baseline,
         "samples": result.n_samples,
         "circuit": f"{units.height} of {result.n_candidates} units",
-        "kept": f"{kept.mean:.3g} ({kept.low:.3g} to {kept.high:.3g})"
+        "kept": f"{kept.mean:.3g} (over samples, which chose the units: {kept.low:.3g} to {kept.high:.3g})"
         if isfinite(kept.low)
         else f"{kept.mean:.3g}",
         "kept without it": f"{result.without.mean:.3g}",
@@ -165,8 +165,8 @@ def circuit_rows(result: "CircuitResult") -> dict[str, pl.DataFrame]:
         "n_candidates": result.n_candidates,
         "n_units": result.units.height,
         "kept": result.kept.mean,
-        "low": result.kept.low if isfinite(result.kept.low) else None,
-        "high": result.kept.high if isfinite(result.kept.high) else None,
+        "spread_low": result.kept.low if isfinite(result.kept.low) else None,
+        "spread_high": result.kept.high if isfinite(result.kept.high) else None,
         "kept_without": result.without.mean,
         "minimal": result.minimal,
         "area": result.areas["influence"],
@@ -189,7 +189,10 @@ def circuit_rows(result: "CircuitResult") -> dict[str, pl.DataFrame]:
         row |= {"edges_kept": found.kept.mean, "edges_kept_without": found.without.mean}
         row["edges_minimal"] = found.minimal
     return {
-        "circuits": pl.DataFrame([row], schema_overrides={"low": pl.Float64, "high": pl.Float64, **whole}),
+        "circuits": pl.DataFrame(
+            [row],
+            schema_overrides={**dict.fromkeys(("spread_low", "spread_high"), pl.Float64), **whole},
+        ),
         "circuit_units": result.units,
         "circuit_edges": result.edges,
         "circuit_curve": result.curve,

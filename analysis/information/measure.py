@@ -255,7 +255,9 @@ def ksg_information(x: Floats, y: Floats, *, neighbours: int = NEIGHBOURS, force
     tied = distance == 0
     inside = np.where(tied, 0.0, np.nextafter(distance, 0.0))
     n_x, n_y = (_within(values, inside) for values in (x, y))
-    k = np.where(tied, _within(both, inside), neighbours)
+    k = np.full(n, float(neighbours))
+    if tied.any():
+        k[tied] = _within(both, inside)[tied]
     total = digamma(k) + digamma(n) - digamma(n_x + 1) - digamma(n_y + 1)
     # at distance 0 all counts include the same ties, the sample itself left out as in the formula
     total[tied] = np.log(k[tied] + 1) + np.log(n) - np.log(n_x[tied] + 1) - np.log(n_y[tied] + 1)
@@ -269,8 +271,29 @@ def _scaled(values: Floats) -> Floats:
 
 def _within(values: Floats, radius: Floats) -> Floats:
     """How many other samples lie within the radius."""
+    if values.shape[1] == 1:
+        return _within_on_a_line(values[:, 0], radius)
     counts = cKDTree(values).query_ball_point(values, radius, p=np.inf, return_length=True)
     return np.asarray(counts - 1, np.float64)
+
+
+def _within_on_a_line(values: Floats, radius: Floats) -> Floats:
+    """The same of one column, whose neighbours lie between two places of the sorted values.
+
+    Places are guessed a little too far out, as `value + radius` is rounded, and come in by one distinct value
+    at a time.
+    """
+    ordered = np.sort(values)
+    reach = radius + 4 * np.spacing(np.abs(values) + radius)
+    low, high = (
+        np.searchsorted(ordered, values - reach),
+        np.searchsorted(ordered, values + reach, side="right"),
+    )
+    while (out := values - ordered[low] > radius).any():
+        low[out] = np.searchsorted(ordered, ordered[low[out]], side="right")
+    while (out := ordered[high - 1] - values > radius).any():
+        high[out] = np.searchsorted(ordered, ordered[high[out] - 1])
+    return np.asarray(high - low - 1, np.float64)
 
 
 LARGEST = 1e100

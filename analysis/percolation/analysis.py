@@ -14,7 +14,7 @@ from emergraph.analysis.percolation.options import (
     PairColumns,
     PercolationOptions,
 )
-from emergraph.analysis.view import BRIEF_ROWS, CLEAR, View, beside
+from emergraph.analysis.view import BRIEF_ROWS, View, beside
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.optionforms import TableForm
 
@@ -141,6 +141,8 @@ def _rows(result: "PercolationResult") -> dict[str, "pl.DataFrame"]:
 
 def _finding(result: "PercolationResult") -> str:
     """Where the network grows together, and whether its weights have anything to do with it."""
+    from emergraph.analysis.statistics.intervals import is_clear
+
     observed = result.observed
     share = f"{100 * observed.threshold / result.n_edges:.3g} %" if result.n_edges else "-"
     said = f"The network grows together at {observed.threshold:,.0f} of {result.n_edges:,} edges ({share})"
@@ -151,11 +153,17 @@ def _finding(result: "PercolationResult") -> str:
     if not isinstance(z, float):
         return f"{said}; the null model '{shuffled['null']}' does not vary here, so nothing can be compared."
     null = next(series for series in result.series if series.name == shuffled["null"])
+    n_draws = len(null.curves)
     order = beside(
-        z, clear=abs(z) > CLEAR, above="later than", below="earlier than", neither="no clear difference from"
+        z,
+        clear=is_clear(z, n_draws),
+        above="later than",
+        below="earlier than",
+        neither="no clear difference from",
     )
     return (
-        f"{said}, {order} the {null.threshold:,.0f} where the weights are {shuffled['null']} (z = {z:.2g})."
+        f"{said}, {order} the {null.threshold:,.0f} where the weights are {shuffled['null']} (z = {z:.2g}, "
+        f"{n_draws} draws)."
     )
 
 
@@ -358,8 +366,8 @@ def _show_transition(result: "TrainingResult") -> View:
         document=result.to_dict(),
         notes=notes,
         columns=(
-            *("run", "n_entities", "n_properties", "n_points", "threshold", "threshold_low"),
-            *("threshold_high", "middle", "bic_percolation", "bic_logistic", "bic_power", "best"),
+            *("run", "n_entities", "n_properties", "n_points", "threshold", "threshold_spread_low"),
+            *("threshold_spread_high", "middle", "bic_percolation", "bic_logistic", "bic_power", "best"),
         ),
     )
 

@@ -1,5 +1,6 @@
 """`emergraph skills`: the solvable model of skills, fitted and simulated."""
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,19 +89,29 @@ def fit_view(found: "SkillFit", source: str = "", run: int | None = None) -> Vie
     if run is not None:
         facts["run"] = run
     families = found.comparison()
-    best = families["family"][0]
-    by_us = best == "multilinear"
-    finding = f"Calibrated on skill 1, the model of skills predicts skills 2 to {len(found.shares)} " + (
-        "better than all other curves." if by_us else f"worse than {best}, which has the smallest error."
-    )
     return View(
-        finding=finding,
+        finding=_finding(found),
         rows=found.emergence,
         details=families,
         brief=[found.emergence.head(BRIEF_ROWS), families],
         facts=facts,
         document=found.to_dict(),
         notes=found.notes,
+    )
+
+
+def _finding(found: "SkillFit") -> str:
+    """How far the model is off on the skills that are held out, and which place that is among the curves."""
+    ours = found.families[0]
+    if not isfinite(ours.held_out_error):
+        return "Calibrated on skill 1; there is no other skill to predict."
+    ranked = found.comparison()
+    place = ranked["family"].to_list().index(ours.name)
+    other = ranked.row(0 if place else 1, named=True)
+    return (
+        f"Calibrated on skill 1, the model ({ours.name}) is off by {ours.held_out_error:.3g} of the full "
+        f"strength on skills 2 to {len(found.shares)}, the {'next' if place == 0 else 'best'} of "
+        f"{ranked.height} curves, {other['family']}, by {other['held_out_error']:.3g}."
     )
 
 

@@ -46,6 +46,14 @@ class Support(Enum):
         lambda y: float(np.exp(-np.logaddexp(0.0, -y))),
     )
     """From 0 to 1: log odds."""
+    AT_MOST_ONE = _Scale(
+        -np.inf,
+        1.0,
+        lambda x: float(-np.log1p(-x)),
+        lambda x: 1 / (1 - x),
+        lambda y: float(-np.expm1(-y)),
+    )
+    """At most 1, as a share that may be lost more than once: the logarithm of what is missing."""
     CORRELATION = _Scale(
         -1.0,
         1.0,
@@ -83,6 +91,27 @@ def _student_mass(angle: float, freedom: int) -> float:
     total = (cosine if odd else 1.0) * (1 + terms.sum()) if freedom > 1 else 0.0
     mass = np.sin(angle) * total
     return float((mass + angle) * 2 / np.pi if odd else mass)
+
+
+CLEAR = 3.0
+"""Standard deviations of the draws of a null model, from which on a value may be called different."""
+
+
+def is_clear(z: float, n_draws: int) -> bool:
+    """Whether a value is so far from draws of a null model that one in 20 of them would not be.
+
+    The distance of one more draw from the mean of n others, in their own standard deviations, is Student's t
+    times `sqrt(1 + 1 / n)`: three draws are 5 apart where many are 2. It is never called clear below 3.
+
+    Args:
+        z: Distance from the mean of the draws, in their standard deviations.
+        n_draws: At least 2.
+
+    Example:
+        >>> is_clear(4.0, 3), is_clear(4.0, 5), is_clear(2.9, 99)
+        (False, True, False)
+    """
+    return abs(z) >= max(CLEAR, student_reach(n_draws, 0.95) * float(np.sqrt(1 + 1 / n_draws)))
 
 
 def around(value: float, reach: float, support: Support) -> tuple[float, float]:
@@ -184,7 +213,7 @@ def _ends_of_equal(mean: float, n: int, level: float, support: Support) -> tuple
     """What n replicates at one end of a limited range exclude: `P(all at the end) <= (mean share)^n`."""
     scale = support.value
     ends = [abs(mean - end) <= ROUNDING for end in (scale.low, scale.high)]
-    if not np.isfinite(scale.high) or not any(ends):
+    if not np.isfinite([scale.low, scale.high]).all() or not any(ends):
         return float("nan"), float("nan"), Method.NONE
     reach = (scale.high - scale.low) * (1 - ((1 - level) / 2) ** (1 / n))
     low, high = (scale.low, scale.low + reach) if ends[0] else (scale.high - reach, scale.high)
@@ -261,6 +290,9 @@ def left_out_ends(
 ) -> tuple[float, float]:
     """Ends of the jackknife's interval; NaN where a value has no place on the support's scale.
 
+    Values that are all equal have no interval either: four networks in perfect order do not make the
+    correlation of all networks certain.
+
     Args:
         value: Of all replicates.
         left_out: (n,) values without one replicate each.
@@ -269,10 +301,9 @@ def left_out_ends(
         level: Coverage of the interval.
     """
     reach = widen * student_reach(len(left_out), level)
-    if np.all(left_out == value):
-        return value, value
     scale = support.value
-    if not all(scale.low < one < scale.high for one in (value, *left_out)):
+    every = np.append(left_out, value)
+    if all_equal(every) or not all(scale.low < one < scale.high for one in every):
         return float("nan"), float("nan")
     half = reach * _jackknife_error(np.array([scale.forth(float(one)) for one in left_out]))
     at = scale.forth(value)

@@ -148,6 +148,19 @@ def surrogates(series: Floats, draws: int, *, seed: int) -> Floats:
     return np.asarray(np.fft.irfft(turned, n), dtype=np.float64)
 
 
+def pair_correlations(x: Floats, y: Floats) -> Floats:
+    """(runs, runs) Spearman's correlation of x of one run with y of another; 0 where one does not vary.
+
+    The diagonal less the mean of all is what the series of a run have in common beyond the time course that
+    all runs share.
+
+    Args:
+        x: (runs, steps) finite.
+        y: (runs, steps) at the same steps.
+    """
+    return np.nan_to_num([[partial_spearman(one, other) for other in y] for one in x], nan=0.0)
+
+
 def paired_runs_p(x: Floats, y: Floats, *, draws: int = 9999, seed: int = 0) -> SeriesTest:
     """Two-sided p value of "the series of a run go together more than those of different runs".
 
@@ -171,10 +184,9 @@ def paired_runs_p(x: Floats, y: Floats, *, draws: int = 9999, seed: int = 0) -> 
     n = len(x)
     if n < MINIMUM_RUNS:
         return SeriesTest(p=None, how=f"{n} of at least {MINIMUM_RUNS} independent runs")
-    table = np.array([[partial_spearman(one, other) for other in y] for one in x])
-    if not np.isfinite(table).any():
+    table = pair_correlations(x, y)
+    if not table.any():
         return SeriesTest(p=None, how="no run in which both vary")
-    table = np.nan_to_num(table, nan=0.0)  # a run that does not vary goes with nothing
     observed = float(np.trace(table)) / n
     if n <= EXACT_RUNS:
         pairings = np.array(list(permutations(range(n))))

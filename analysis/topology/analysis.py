@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.topology.options import TopologyOptions
-from emergraph.analysis.view import CLEAR, View, beside, first_and_last
+from emergraph.analysis.view import View, beside, first_and_last
 from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.options import Options, option
@@ -210,7 +210,9 @@ def _show(result: "TopologyResult", look: TopologyLook) -> View:
     facts = {"graph": result.graph, "alpha of the backbone": result.options.alpha}
     document = result.to_dict() | ({"units": result.units.to_dicts()} if look.view is Part.UNITS else {})
     common: dict[str, Any] = {
-        "finding": finding_of(dict(result.measures.select("measure", "value").iter_rows())),
+        "finding": finding_of(
+            dict(result.measures.select("measure", "value").iter_rows()), draws=result.options.nulls
+        ),
         "facts": facts,
         "document": document,
         "notes": result.notes,
@@ -222,8 +224,15 @@ def _show(result: "TopologyResult", look: TopologyLook) -> View:
     return View(rows=chosen, brief=[first_and_last(chosen)], **common)
 
 
-def finding_of(measures: Mapping[str, float | None]) -> str:
-    """How many units hang together, and whether in more communities than by chance, from measures by name."""
+def finding_of(measures: Mapping[str, float | None], *, draws: int) -> str:
+    """How many units hang together, and how modular they are beside draws of the null model.
+
+    Args:
+        measures: By name.
+        draws: Of the null model.
+    """
+    from emergraph.analysis.statistics.intervals import is_clear
+
     found = {name: value for name, value in measures.items() if value is not None and isfinite(value)}
     if not {"units", "components"} <= found.keys():
         return "Nothing was measured on the graph as a whole."
@@ -232,16 +241,11 @@ def finding_of(measures: Mapping[str, float | None]) -> str:
     z = found.get("modularity, z")
     if z is None or not {"communities", "modularity, null mean"} <= found.keys():
         return f"{said}; communities were not compared with a null model that varies."
-    told = beside(
-        z,
-        clear=abs(z) > CLEAR,
-        above="more modular than",
-        below="less modular than",
-        neither="as modular as",
-    )
+    told = beside(z, clear=is_clear(z, draws), above="more modular than", below="less modular than")
     return (
-        f"{said}, {int(found['communities'])} communities: {told} networks with the same degrees "
-        f"(modularity {found['modularity']:.3g} against {found['modularity, null mean']:.3g}, z = {z:.2g})."
+        f"{said}, {int(found['communities'])} communities: {told} the same edges with shuffled weights "
+        f"(modularity {found['modularity']:.3g} against {found['modularity, null mean']:.3g}, z = {z:.2g}, "
+        f"{draws} draws)."
     )
 
 
@@ -251,8 +255,8 @@ def _figures() -> "Sequence[Figure]":
     return figures.FIGURES
 
 
-def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
-    return finding_of(dict(rows)).rstrip(".")
+def _headline(rows: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]) -> str:
+    return finding_of(dict(rows), draws=int(parameters["nulls"])).rstrip(".")
 
 
 TOPOLOGY = Analysis(

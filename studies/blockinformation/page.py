@@ -88,7 +88,8 @@ def _estimators(blocks: pl.DataFrame, model: str, data: str) -> str:
         cell=pl.struct("emergence", "low", "high", "at_ceiling").map_elements(_shown, return_dtype=pl.String),
     )
     wide = chosen.pivot(on="name", index=["number", "block"], values="cell", maintain_order=True)
-    ceilings = chosen.filter(pl.col("estimator") == "codes").select(
+    # that of codes is of the sample, the others' of all sequences there are
+    ceilings = chosen.filter(pl.col("estimator") == "ksg").select(
         "number", pl.col("ideal").alias("both at ceiling")
     )
     return markdown(
@@ -124,7 +125,8 @@ def _means(blocks: pl.DataFrame) -> pl.DataFrame:
         & ((pl.col("estimator") != "gaussian") | (pl.col("dimensions") == 2))
     )
     return chosen.group_by("model", "data", "estimator", maintain_order=True).agg(
-        pl.col("emergence").mean(), pl.col("macro").mean(), pl.col("micro").mean()
+        *(pl.col(name).mean() for name in ("emergence", "macro", "micro")),
+        pl.col("at_ceiling").str.contains("macro").any().alias("capped"),
     )
 
 
@@ -139,8 +141,17 @@ def _pairs(blocks: pl.DataFrame) -> pl.DataFrame:
 
 
 def _controls(blocks: pl.DataFrame) -> str:
-    names = ["emergence", "emergence, untrained", "macro", "macro, untrained"]
-    return markdown(_pairs(blocks).select("model", "data", "estimator", *names))
+    """Means beside those of the untrained model, starred where the macro information of a block is capped."""
+    cells = [
+        pl.format(
+            "{}{}",
+            pl.col(f"{name}{of}").round(2),
+            pl.when(f"capped{of}").then(pl.lit("*")).otherwise(pl.lit("")),
+        ).alias(f"{name}{of}")
+        for name in ("emergence", "macro")
+        for of in ("", ", untrained")
+    ]
+    return markdown(_pairs(blocks).select("model", "data", "estimator", *cells))
 
 
 def _control_sentence(blocks: pl.DataFrame) -> str:

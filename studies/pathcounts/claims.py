@@ -2,13 +2,15 @@
 
 Every claim is turned into one number per seed that is positive where the claim holds. Its mean over seeds has
 Student's interval and p value; all p values of a claim are corrected together by Holm's method. Beside it is
-the p value of the sign-flip permutation test, which assumes no distribution but is at least 2^(1 - seeds). A
-claim is *confirmed* for a group of networks and a rule when the interval is above 0 and the corrected p below
-0.05, *refuted* when the interval is below 0 and the corrected p below 0.05, else *undecided*.
+the p value of the sign-flip permutation test, which assumes no distribution but is at least 2^(1 - seeds).
+Numbers that pair a seed with the others, and correlations over initialisations, have a test of their own, and
+no interval. A claim is *confirmed* for
+a group of networks and a rule when the interval is above 0 and the corrected p below 0.05, *refuted* when the
+interval is below 0 and the corrected p below 0.05, else *undecided*; without an interval the mean decides.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
@@ -16,7 +18,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.statistics.intervals import Support, student
-from emergraph.analysis.statistics.permutation import holm, partial_spearman, sign_flip_p, student_p
+from emergraph.analysis.statistics.permutation import (
+    holm,
+    partial_spearman,
+    rank_correlation,
+    sign_flip_p,
+    student_p,
+)
+from emergraph.analysis.statistics.series import pair_correlations, paired_runs_p
 
 Floats = NDArray[np.float64]
 
@@ -26,8 +35,8 @@ CLAIMS = {
     "falls": "E falls during training",
     "pruning_lowers": "pruning lowers E",
     "pruning_raises_relative": "pruning raises relative E (per density)",
-    "predicts_change": "the change in accuracy goes with E",
-    "predicts_beyond_time": "... given the epoch and activity sparsity",
+    "goes_with_change": "along a run, the change in accuracy goes with E",
+    "beyond_time": "... beyond the time course that all seeds share",
     "initialisation": "high-emergence initialisation trains better",
     "near_zero": "E is near zero when training is over",
 }
@@ -45,6 +54,9 @@ class Effect:
     detail: str
     unit: str
     values: Floats
+    """(n_seeds,)."""
+    p: float | None = None
+    """Of a test of its own, for values that are not independent of each other; they have no interval then."""
 
 
 def _per_seed(frame: pl.DataFrame, figure: Callable[[pl.DataFrame], float]) -> Floats:
@@ -82,12 +94,7 @@ def training_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> 
                 yield effect("pruning_lowers", lost, detail, "decades of E lost")
                 yield effect("pruning_raises_relative", gained, detail, "decades of E / density won")
             joined = dense.join(metrics.filter(pl.col("variant") == "0"), on=["seed", "variant", "epoch"])
-            for claim, given in (
-                ("predicts_change", ()),
-                ("predicts_beyond_time", ("epoch", "share_active")),
-            ):
-                values = _per_seed(joined, lambda f: _change_rho(f, interior, given))  # noqa: B023
-                yield effect(claim, values, "test accuracy in the epoch that follows", RHO)
+            yield from _changes(joined, effect, interior)
             largest = _per_seed(
                 dense,
                 lambda f: 0.01 - float(f[interior][-1] / max(float(f[interior].max()), 1.0)),  # noqa: B023
@@ -110,31 +117,54 @@ def _levels(
             yield level, epoch, lost, np.log10(1 + pruned / (1 - float(level))) - np.log10(1 + dense)
 
 
-def _change_rho(frame: pl.DataFrame, interior: str, given: tuple[str, ...]) -> float:
-    change = np.diff(frame["test_accuracy"].to_numpy())
-    held = tuple(frame[name].to_numpy()[:-1].astype(float) for name in given)
-    return partial_spearman(frame[interior].to_numpy()[:-1], change, held)
+def _changes(frame: pl.DataFrame, effect: Callable[..., Effect], interior: str) -> Iterator[Effect]:
+    """E along each run with the change of accuracy that follows it.
+
+    Two series that only drift go together in every run. What is beyond the time course that all seeds share
+    shows in E of a seed beside the changes of the others: `paired_runs_p`, see docs/calibration.md. Ranks
+    less those of the epoch would not do: p values of such residuals reject up to 0.87 of independent pairs.
+    """
+    runs = frame.sort("seed", "epoch").partition_by("seed", maintain_order=True)
+    x = np.array([run[interior].to_numpy()[:-1] for run in runs], dtype=np.float64)
+    y = np.array([np.diff(run["test_accuracy"].to_numpy()) for run in runs])
+    detail = "test accuracy in the epoch that follows"
+    rho = np.array([partial_spearman(one, other) for one, other in zip(x, y, strict=True)])
+    yield effect("goes_with_change", rho, detail, RHO)
+    table, test = pair_correlations(x, y), paired_runs_p(x, y)
+    beyond = np.diag(table) - table.mean(axis=1) if test.p is not None else np.full(len(x), np.nan)
+    yield replace(effect("beyond_time", beyond, detail, f"{RHO} beyond that with other seeds"), p=test.p)
+
+
+LEARNS = 0.2
+"""Accuracy at the end, mean over seeds, above which an initialisation has learnt anything: chance is 0.1."""
 
 
 def initialisation_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> Iterator[Effect]:
-    """Per seed, the rank correlation over initialisations of E at the start with accuracy at the end."""
+    """The rank correlation over initialisations of E at the start with accuracy at the end, means over seeds.
+
+    Initialisations are the replicates: more seeds of the same seven say no more about an eighth. Beside all,
+    those that leave chance: two that never do, with hardly any paths, make a correlation by themselves.
+    """
     last = int(metrics["epoch"].max())  # type: ignore[arg-type]
-    final = metrics.filter(pl.col("epoch") == last).select("seed", "variant", final="test_accuracy")
-    start = counts.filter(pl.col("epoch") == 0).join(final, on=["seed", "variant"])
-    rescaled = pl.col("variant").is_in(["low_uniform", "medium_normal"]).not_()
+    final = (
+        metrics.filter(pl.col("epoch") == last).group_by("variant").agg(final=pl.col("test_accuracy").mean())
+    )
+    learns = final.filter(pl.col("final") > LEARNS)
+    start = counts.filter(pl.col("epoch") == 0)
     keys = ["form", "rule", "threshold"]
     for (form, rule, threshold), part in start.sort(keys).group_by(keys, maintain_order=True):
         for interior in ("active", "any"):
-            for detail, chosen in (
-                (f"all 7, accuracy at epoch {last}", part),
-                (f"5 of one function class, accuracy at epoch {last}", part.filter(rescaled)),
-            ):
-                values = _per_seed(
-                    chosen.with_columns(pl.lit(0).alias("epoch")),
-                    lambda f: partial_spearman(f[interior].to_numpy(), f["final"].to_numpy()),  # noqa: B023
-                )
+            mean = part.group_by("variant").agg((pl.col(interior) + 1).log(10).mean())
+            for what, chosen in (("all", final), ("that learn", learns)):
+                both = mean.join(chosen, on="variant").sort("variant")
+                found = rank_correlation(both[interior].to_numpy(), both["final"].to_numpy())
+                rho, p = (np.nan, None) if found.rho is None else (found.rho, found.p)
+                detail = f"{both.height} initialisations, {what}; accuracy at epoch {last}"
                 label = f"{rule} {threshold:g}"
-                yield Effect("initialisation", name, str(form), label, interior, detail, RHO, values)
+                unit = f"{RHO} over initialisations"
+                yield Effect(
+                    "initialisation", name, str(form), label, interior, detail, unit, np.array([rho]), p
+                )
 
 
 def judged(effects: list[Effect]) -> pl.DataFrame:
@@ -152,7 +182,9 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
             "unit": effect.unit,
             "n": len(values),
         }
-        if len(values) >= 3:
+        if effect.p is not None:
+            row |= {"mean": float(values.mean()), "p": effect.p}
+        elif len(values) >= 3:
             over = student(values, support=Support.CORRELATION if effect.unit == RHO else Support.REAL)
             # seeds that are all equal have no interval, and the p value of their signs
             known = isfinite(over.low)

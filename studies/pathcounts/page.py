@@ -185,7 +185,9 @@ def _verdicts(claims: pl.DataFrame) -> str:
 
 One test for each group, form, rule, interior and detail. Confirmed: the 95 % interval over seeds lies on
 the side of the claim and p, corrected by Holm over all tests of the claim, is below 0.05. Refuted: the
-same on the other side. All tests with their figures, the p value of a sign-flip test included, are in
+same on the other side. Two claims have no interval, and p by pairing and by permuting: E and the change in
+accuracy beyond the time course that all seeds share (E of a seed beside the changes of other seeds), and
+initialisations, which are their own replicates. All tests with their figures are in
 `studies/results/pathcounts/claims.parquet`.
 
 {table(header, rows)}"""
@@ -239,7 +241,9 @@ def _cell(row: Mapping[str, object]) -> str:
         return f"{row['verdict']} (constant in {row['n']} seeds or fewer than 3 with a figure)"
     size = "-" if d is None else f"{d:.1f}"
     chance = "-" if not isinstance(p, float) else ("<0.0001" if p < 1e-4 else f"{p:.4f}")
-    ends = f" [{low:.3f}, {high:.3f}]" if isinstance(low, float) else " in every seed"
+    # equal seeds have neither interval nor deviation; effects with a test of their own have no sign flips
+    same = " in every seed" if isinstance(row.get("p_flip"), float) else ""
+    ends = f" [{low:.3f}, {high:.3f}]" if isinstance(low, float) else same
     return f"**{row['verdict']}** {mean:.3f}{ends}, d {size}, p {chance}"
 
 

@@ -18,10 +18,8 @@ COLUMNS: dict[str, str | tuple[str, ...]] = {
     "information.macro_low": ("information, gaussian", "information, ksg", "information, codes"),
     "skills.low": "skill's half-time",
     "skills_curves.low": "skill's curve",
-    "circuits.low": "kept behaviour",
-    "circuit_curve.low": "kept behaviour",
-    "unit_influence.low": "student, positive",
-    "unit_influence.target_low": "student",
+    "unit_influence.low": ("influence, effect", "influence, squares"),
+    "unit_influence.target_low": "influence, change of the target",
     "trajectory_correlations.low": "student, correlations over runs",
     "trajectory_correlations.p": (
         *(case.name for case in TESTS if case.name.startswith(("one run", "six runs"))),
@@ -55,8 +53,6 @@ STATISTICS: dict[str, str] = {
 ELSEWHERE: dict[str, str | tuple[str, ...]] = {
     "transition, exponents": "exponent, slope",
     "transition, collapse": ("exponent, collapse", "exponent, collapse of four"),
-    "transition, threshold_low": "threshold of a run",
-    "transition, middle_low": "middle of a run",
     "studies, intervals over seeds": "student",
     "studies, p over seeds": "Student's t over seeds",
     "studies, p_flip": "sign flips over seeds",
@@ -68,7 +64,9 @@ ELSEWHERE: dict[str, str | tuple[str, ...]] = {
         *("rank correlation of networks", "rank correlation within groups"),
         *(case.name for case in TESTS if case.name.startswith("given one variable")),
     ),
-    "audit, units far outside their layer": "robust z of units",
+    "audit, units far outside their layer": ("robust z of units", "false discoveries among units"),
+    "audit, silent units": "silence of units",
+    "findings, clear distance from a null model": ("clear distance, 3 draws", "clear distance, 5 draws"),
 }
 """Answers without a result table."""
 
@@ -77,7 +75,8 @@ _STUDENT = ("student", "student, positive", "student, shares")
 _NETS = ELSEWHERE["studies, p of networks"]
 
 CALLS: dict[str, str | tuple[str, ...]] = {
-    "analysis/audit/dead:silent 0.05 **": "silence of a unit",
+    "analysis/audit/dead:silence_bound 0.05 **": "silence of units",
+    "analysis/audit/suspicious:p_values sf": ("robust z of units", "false discoveries among units"),
     "analysis/emergence/intervals:_mean_range student": "E per sample",
     "analysis/emergence/intervals:bootstrap_emergence counts_of_draws": "none: spread_low and spread_high",
     "analysis/emergence/nulls:compare p_two_sided": "null model",
@@ -91,8 +90,10 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     ),
     "analysis/emergence/trajectory:_correlation student": "student, correlations over runs",
     "analysis/emergence/trajectory:corrected holm": "Holm's least p",
-    "analysis/influence/circuits:_Behaviour.kept jackknife": "kept behaviour",
-    "analysis/influence/knockouts:Bench.row student": ("student", "student, positive"),
+    "analysis/influence/circuits:_Behaviour.kept jackknife": "none: spread_low, samples chose the units",
+    "analysis/influence/knockouts:Bench.row student": (
+        *("influence, effect", "influence, squares", "influence, change of the target"),
+    ),
     "analysis/information/estimate:spread student_reach": (
         *(case.name for case in INTERVALS if case.name.startswith("information")),
     ),
@@ -117,6 +118,7 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     "analysis/landscape/survey:_analyse student": "student",
     "analysis/landscape/survey:_balls student": "student",
     "analysis/landscape/survey:_over_planes student": _STUDENT,
+    "analysis/percolation/analysis:_finding is_clear": ("clear distance, 3 draws", "clear distance, 5 draws"),
     "analysis/percolation/concepts:_curve percentile": "none: random_spread_low and random_spread_high",
     "analysis/percolation/concepts:_threshold_row student": "percolation threshold",
     "analysis/percolation/result:PercolationResult._series_curve percentile": "none: giant_spread_low",
@@ -127,12 +129,17 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     ),
     "analysis/percolation/training:slope_exponent linregress": "exponent, slope",
     "analysis/percolation/training:slope_exponent ppf": "exponent, slope",
-    "analysis/percolation/transitions:_likely stdtrit": ("threshold of a run", "middle of a run"),
+    "analysis/percolation/transitions:_likely stdtrit": "none: threshold_spread_low, middle_spread_low",
     "analysis/skills/fit:_bands left_out_ends": "skill's curve",
     "analysis/skills/fit:_emergence left_out_ends": "skill's half-time",
+    "analysis/topology/analysis:finding_of is_clear": ("clear distance, 3 draws", "clear distance, 5 draws"),
     "analysis/topology/topology:_layers percentile": "none: percentiles of strengths, called so",
-    "studies/pathcounts/claims:_change_rho partial_spearman": "none: an effect of each seed",
-    "studies/pathcounts/claims:initialisation_effects partial_spearman": "none: an effect of each seed",
+    "studies/pathcounts/claims:_changes paired_runs_p": (
+        *(case.name for case in TESTS if case.name.startswith("six runs")),
+    ),
+    "studies/pathcounts/claims:_changes partial_spearman": "none: an effect of each seed",
+    "studies/pathcounts/experiment:_initialised ndtr": "none: normal weights of a start",
+    "studies/pathcounts/claims:initialisation_effects rank_correlation": "rank correlation of networks",
     "studies/pathcounts/claims:judged holm": "Holm's least p",
     "studies/pathcounts/claims:judged sign_flip_p": "sign flips over seeds",
     "studies/pathcounts/claims:judged student": ("student", "student, correlations over runs"),

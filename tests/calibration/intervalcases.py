@@ -6,7 +6,8 @@ import numpy as np
 from casetypes import Interval, Rng
 from scipy import signal, stats
 
-from emergraph.analysis.influence.circuits import kept_share
+from emergraph.analysis.audit.dead import silence_bound
+from emergraph.analysis.influence.knockouts import WIDENED
 from emergraph.analysis.information.emergence import BlockInformation
 from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions, measure
 from emergraph.analysis.landscape.autocorrelation import analyse_walks
@@ -16,7 +17,6 @@ from emergraph.analysis.layerednets import layered_net
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.percolate import percolate
 from emergraph.analysis.percolation.training import RunCurve, collapse_exponent, slope_exponent
-from emergraph.analysis.percolation.transitions import fit_transition, pair_order_parameter
 from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength
 from emergraph.analysis.skills.fit import (
     FAMILIES,
@@ -29,7 +29,7 @@ from emergraph.analysis.skills.fit import (
 )
 from emergraph.analysis.skills.options import Axis
 from emergraph.analysis.statistics.conditional import ConditionalCorrelation, conditional_correlation
-from emergraph.analysis.statistics.intervals import Support, jackknife, left_out_ends, student
+from emergraph.analysis.statistics.intervals import Support, left_out_ends, student
 from emergraph.analysis.statistics.permutation import (
     RankCorrelation,
     normal_scores,
@@ -208,16 +208,6 @@ def _collapse(rng: Rng, sizes: np.ndarray = _SIZES) -> Ends:
     return found.low, found.high
 
 
-def _transition(rng: Rng, curve: str) -> Ends:
-    step = np.geomspace(1, 1000, 40)
-    value = 0.1 + 0.8 * (
-        pair_order_parameter(step / 50, 100, 400) if curve == "percolation" else 1 / (1 + (step / 50) ** -3)
-    )
-    fit = fit_transition(step, value + 0.05 * rng.standard_normal(40), n_entities=100, n_properties=400)
-    found = getattr(fit, curve)
-    return found.low, found.high
-
-
 @cache
 def _rho_of_runs_truth() -> float:
     rng = np.random.default_rng(0)
@@ -229,14 +219,28 @@ def _run_rho(rng: Rng) -> float:
     return partial_spearman(x, x + rng.standard_normal(15))
 
 
-def _kept(rng: Rng) -> Ends:
-    lost, most = 0.1 * rng.lognormal(0, 0.5, 16), rng.lognormal(0, 0.5, 16)
-    return _known(jackknife(kept_share, np.stack([lost, most], axis=1)))
+def _effect(rng: Rng) -> Ends:
+    return _wide(rng.lognormal(0, 1, 16), Support.POSITIVE)
+
+
+def _target(rng: Rng) -> Ends:
+    return _wide(rng.lognormal(0, 0.7, 16), Support.REAL)
+
+
+def _wide(values: np.ndarray, support: Support) -> Ends:
+    found = student(values, support=support, widen=WIDENED)
+    return found.low, found.high
+
+
+_WATCHED, _INPUTS = 200, 300
 
 
 def _silence(rng: Rng) -> Ends:
-    """What the silence on 300 inputs excludes; a unit that answers one is not reported."""
-    return 0.0, (1 - 0.05 ** (1 / 300) if rng.binomial(300, 0.01) == 0 else 1.0)
+    """Room between the bound and the most active of all units that happened to be silent."""
+    bound = silence_bound(_INPUTS, _WATCHED)
+    active = np.full(_WATCHED, 1.001 * bound)
+    silent = rng.binomial(_INPUTS, active) == 0
+    return 0.0, bound - float(active[silent].max(initial=0.0))
 
 
 def _nets(rng: Rng, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -309,10 +313,25 @@ INTERVALS = (
         lambda rng: _student(rng.lognormal(0, 0.5, 10), Support.POSITIVE),
     ),
     Interval(
-        "kept behaviour",
-        "16 samples, log-normal divergences, a tenth of them left",
-        lambda: 0.9,
-        _kept,
+        "influence, effect",
+        "16 samples, log-normal, deviation 1",
+        lambda: float(np.exp(0.5)),
+        _effect,
+        conservative=WIDENED,
+    ),
+    Interval(
+        "influence, squares",
+        "16 samples, squares of normal changes",
+        lambda: 1.0,
+        lambda rng: _wide(rng.standard_normal(16) ** 2, Support.POSITIVE),
+        conservative=WIDENED,
+    ),
+    Interval(
+        "influence, change of the target",
+        "16 samples, log-normal, deviation 0.7",
+        lambda: float(np.exp(0.245)),
+        _target,
+        conservative=WIDENED,
     ),
     Interval(
         "student, correlations over runs",
@@ -401,21 +420,9 @@ INTERVALS = (
         conservative=1.4,
     ),
     Interval(
-        "threshold of a run",
-        "40 steps, white noise of 0.05",
-        lambda: 50.0,
-        lambda rng: _transition(rng, "percolation"),
-    ),
-    Interval(
-        "middle of a run",
-        "40 steps, white noise of 0.05",
-        lambda: 50.0,
-        lambda rng: _transition(rng, "logistic"),
-    ),
-    Interval(
-        "silence of a unit",
-        "active on 1 % of inputs, seen on 300, none of which it answers",
-        lambda: 0.01,
+        "silence of units",
+        "300 inputs, 200 units just above the bound, of which the silent ones are reported",
+        lambda: 0.0,
         _silence,
     ),
     Interval("correlation of networks", "80 networks", _spearman_truth, _correlation),

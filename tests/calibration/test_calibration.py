@@ -11,8 +11,6 @@ COSTLY = {
     "skill's curve",
     "information emergence",
     "exponent, collapse",
-    "threshold of a run",
-    "middle of a run",
 }
 WEAK = {name for name in cases() if name.startswith("given one variable") and name.endswith(" 10")}
 

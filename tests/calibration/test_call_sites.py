@@ -10,8 +10,12 @@ from claims import CALLS, cases
 ROOT = Path(__file__).parents[2]
 ROOMS = ("analysis", "studies", "cli", "graphstore", "exporters", "src/emergraph")
 STATISTICS = ROOT / "analysis" / "statistics"
-DISTRIBUTIONS = {"ppf", "isf", "stdtrit", "stdtr", "ndtri", "betaincinv", "percentile", "quantile"}
-"""What an interval by hand is made of."""
+DISTRIBUTIONS = {
+    *("ppf", "isf", "cdf", "sf", "logcdf", "logsf", "percentile", "quantile", "nanquantile"),
+    *("nanpercentile", "ndtr", "ndtri", "erf", "erfc", "erfinv", "stdtr", "stdtrit"),
+    *("fdtrc", "fdtri", "chdtrc", "chdtri", "bdtri", "bdtrik", "betainc", "betaincinv", "gammaincc", "sem"),
+}
+"""What an interval or a p value by hand is made of."""
 BY_HAND = {1.96, 1.959964, 1.645, 2.576}
 """Numbers that only an interval is made of, where no distribution is called."""
 TESTS = {
@@ -22,6 +26,7 @@ TESTS = {
 NO_INFERENCE = {
     *("plain", "check_level", "checked_columns", "group_numbers", "known_ends", "all_equal"),
     *("normal_scores", "detrended_scores", "surrogates", "drift", "kpss", "least_p", "around"),
+    "pair_correlations",
 }
 """Functions of the house's statistics that give neither an interval nor a p value, or share their name."""
 
@@ -55,20 +60,24 @@ def calls(text: str, names: set[str]) -> set[tuple[str, str]]:
 
 def _inferring(node: ast.AST, names: set[str]) -> str | None:
     """What of inference a node is, if anything."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "interval":
+        return "interval"  # of a distribution: those of the house are properties
     name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
     if name in names and isinstance(getattr(node, "ctx", None), ast.Load):
         return name
     if isinstance(node, ast.keyword) and node.arg and re.fullmatch(r"p_value|p_two_sided", node.arg):
         return node.arg if not isinstance(node.value, ast.Attribute | ast.Constant) else None
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_level(node.left):
-        return f"{node.left.value} **"
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and (level := _level(node.left)):
+        return f"{level} **"
     if isinstance(node, ast.Constant) and isinstance(node.value, float) and node.value in BY_HAND:
         return str(node.value)
     return None
 
 
-def _is_level(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value in (0.05, 0.01, 0.1)
+def _level(node: ast.AST) -> float | None:
+    """The level that something is a power of, itself or divided among several."""
+    values = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+    return next((value for value in values if value in (0.05, 0.01, 0.1)), None)
 
 
 def call_sites() -> set[str]:
@@ -108,9 +117,12 @@ def test_every_entry_names_a_simulation_or_says_why_not():
         ("def f(student):\n    return student_of(3)", set()),
         ("def f(m, e):\n    return m + 1.96 * e", {("f", "1.96")}),
         ("def f(n):\n    return 1 - 0.05 ** (1 / n)", {("f", "0.05 **")}),
+        ("def f(n, m):\n    return 1 - (0.05 / m) ** (1 / n)", {("f", "0.05 **")}),
         ("def f(n):\n    return 1 - n ** 0.05", set()),
+        ("def f(v):\n    return stats.norm.sf(v)", {("f", "sf")}),
+        ("def f(v):\n    return stats.t.interval(0.95, 3)", {("f", "interval")}),
         ("def f(n):\n    return Found(p_value=min(1.0, 2 * n))", {("f", "p_value")}),
     ],
 )
 def test_a_new_call_is_seen(text, expected):
-    assert calls(text, {"student", "ppf", "quantile"}) == expected
+    assert calls(text, {"student"} | DISTRIBUTIONS) == expected

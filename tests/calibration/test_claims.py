@@ -11,8 +11,8 @@ from claims import COLUMNS, STATISTICS, cases, claimed
 
 from emergraph.analysis.registry import built_in
 
-INFERRED = re.compile(r"(^|_)low$|^p(_|$)|_p$")
-SPREAD = re.compile(r"spread_low$")
+INFERRED = re.compile(r"(^|_)(low|lower|ci|p|p_?value|significance|confidence|margin|se|stderr)(_|$)")
+SPREAD = re.compile(r"spread_low(_|$)")
 GOLDEN = Path(__file__).parents[1] / "golden" / "demo.json"
 
 
@@ -28,6 +28,18 @@ def inferred_columns():
 
 def test_every_interval_and_p_value_of_a_table_is_calibrated():
     assert inferred_columns() == set(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "inferred"),
+    [
+        *((name, True) for name in ("low", "effect_low", "lower", "ci_low", "p", "p_holm", "flip_p")),
+        *((name, True) for name in ("pvalue", "p_value", "x_stderr", "confidence")),
+        *((name, False) for name in ("spread_low", "slow", "strength_p05", "parameters", "per_param")),
+    ],
+)
+def test_names_of_columns_that_infer(name, inferred):
+    assert bool(INFERRED.search(name) and not SPREAD.search(name)) is inferred
 
 
 def test_every_interval_of_a_landscape_is_calibrated():

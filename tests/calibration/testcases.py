@@ -6,11 +6,12 @@ import numpy as np
 from casetypes import ChanceTest, Rng
 from scipy import signal
 
-from emergraph.analysis.audit.suspicious import p_values, robust_z
+from emergraph.analysis.audit.suspicious import discoveries, p_values, robust_z
 from emergraph.analysis.emergence.nulls import compare
 from emergraph.analysis.paths.options import Interior
 from emergraph.analysis.paths.scaled import Scaled
 from emergraph.analysis.statistics.conditional import conditional_correlation
+from emergraph.analysis.statistics.intervals import is_clear
 from emergraph.analysis.statistics.permutation import holm, rank_correlation, sign_flip_p, student_p
 from emergraph.analysis.statistics.series import paired_runs_p, stationary_p
 
@@ -106,6 +107,21 @@ def _odd_unit(rng: Rng, shift: float) -> float | None:
     return float(p_values(robust_z(values))[0])
 
 
+def _discovery(rng: Rng, shift: float) -> float | None:
+    """The least rate of false discoveries at which a net of four layers has an odd unit."""
+    values = 0.1 * rng.standard_t(4, size=(4, 64))
+    values[0, 0] += 0.1 * shift
+    p = np.concatenate([p_values(robust_z(layer)) for layer in values])
+    return next((rate for rate in (0.01, 0.05) if discoveries(p, rate).any()), 1.0)
+
+
+def _clear(rng: Rng, draws: int, shift: float) -> float | None:
+    """At one level only: no distance is called clear at another."""
+    null = rng.standard_normal(draws)
+    z = (rng.standard_normal() + shift - null.mean()) / null.std(ddof=1)
+    return 0.05 if is_clear(float(z), draws) else 1.0
+
+
 def _null_model(rng: Rng, shift: float) -> float | None:
     counts = np.round(1000 * rng.lognormal(0, 0.2, size=100))
     observed = Scaled(np.array([counts[0] * (1 + shift)]))
@@ -198,5 +214,22 @@ TESTS = (
         lambda rng: _odd_unit(rng, 0.0),
         lambda rng: _odd_unit(rng, 20.0),
         "20 robust deviations",
+    ),
+    ChanceTest(
+        "false discoveries among units",
+        "any found in four such layers, at that rate of false discoveries",
+        lambda rng: _discovery(rng, 0.0),
+        lambda rng: _discovery(rng, 30.0),
+        "one unit, 30 robust deviations",
+    ),
+    *(
+        ChanceTest(
+            f"clear distance, {draws} draws",
+            "one more draw called clearly different, normal draws; one level only",
+            lambda rng, draws=draws: _clear(rng, draws, 0.0),
+            lambda rng, draws=draws: _clear(rng, draws, 10.0),
+            "10 deviations",
+        )
+        for draws in (3, 5)
     ),
 )

@@ -73,7 +73,9 @@ def test_silence_on_given_inputs_has_a_bound_for_samples_not_positions(tmp_path)
     (found, *_) = [f for f in of(audited(net, tmp_path, inputs=True), "DEAD-SILENT") if "conv2" in f.units]
     assert found.units == {"conv2": [4]}
     assert found.evidence["n_inputs"] == 12
-    assert found.evidence["active_at_most"] == pytest.approx(1 - 0.05 ** (1 / 12))
+    assert (watched := found.evidence["n_watched"]) > 8
+    assert found.evidence["active_at_most"] == pytest.approx(1 - (0.05 / watched) ** (1 / 12))
+    assert f"all {watched} units watched at once" in found.sentence
     assert found.grade is Grade.TESTED
 
 

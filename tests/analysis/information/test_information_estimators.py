@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 
 from emergraph.analysis.information.codes import code_information, distinct_states
 from emergraph.analysis.information.estimate import BITS
 from emergraph.analysis.information.measure import (
     LARGEST,
     Inputs,
+    _within,
     gaussian_information,
     ksg_information,
     log_det_bias,
@@ -312,3 +314,20 @@ def test_truth_values_are_0_and_1():
     expected = measure((x > 0).astype(float), y).value
     assert measure(x > 0, y).value == pytest.approx(expected)
     assert measure(np.zeros((50, 2), bool), y[:50]).value == 0
+
+
+@pytest.mark.parametrize("kind", ["continuous", "tied", "constant", "tiny", "huge"])
+def test_neighbours_on_a_line_are_those_of_the_tree(kind):
+    rng = np.random.default_rng(3)
+    values = {
+        "continuous": rng.standard_normal(200),
+        "tied": np.round(rng.standard_normal(200), 1),
+        "constant": np.ones(20),
+        "tiny": rng.standard_normal(200) * 1e-300,
+        "huge": rng.standard_normal(200) * 1e100,
+    }[kind][:, None]
+    tree = cKDTree(values)
+    nearest = tree.query(values, k=4, p=np.inf)[0][:, -1]
+    for radius in (np.nextafter(nearest, 0), nearest, np.zeros(len(values)), 7.3 * nearest):
+        expected = tree.query_ball_point(values, radius, p=np.inf, return_length=True) - 1
+        assert (_within(values, radius) == expected).all()

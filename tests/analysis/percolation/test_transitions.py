@@ -40,8 +40,8 @@ def test_a_percolating_run_is_known_as_such(rise):
     assert fit.best == "percolation"
     assert fit.evidence > 6
     assert fit.percolation.point == pytest.approx(60, rel=0.05)
-    assert fit.percolation.low < fit.percolation.point < fit.percolation.high
-    assert fit.percolation.high - fit.percolation.low < 6
+    assert fit.percolation.spread_low < fit.percolation.point < fit.percolation.spread_high
+    assert fit.percolation.spread_high - fit.percolation.spread_low < 6
     assert fit.percolation.rise == pytest.approx(rise, rel=0.05)
     assert fit.percolation.before == pytest.approx(2, abs=0.02)
 
@@ -52,7 +52,7 @@ def test_a_smooth_run_is_known_as_such(steepness):
     fit = fit_transition(STEP, value, n_entities=90, n_properties=400)
     assert fit.best == "smooth"
     assert fit.logistic.point == pytest.approx(100, rel=0.06)
-    assert fit.logistic.low < 100 < fit.logistic.high
+    assert fit.logistic.spread_low < 100 < fit.logistic.spread_high
     assert fit.logistic.shape == pytest.approx(steepness, rel=0.1)
 
 

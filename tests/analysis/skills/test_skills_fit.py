@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from emergraph.analysis.skills.analysis import save_fit, save_simulation
+from emergraph.analysis.skills.analysis import fit_view, save_fit, save_simulation
 from emergraph.analysis.skills.closedforms import emergence_time, multilinear_strength, skill_frequencies
 from emergraph.analysis.skills.fit import (
     FAMILIES,
@@ -103,6 +103,20 @@ def test_every_family_finds_its_own_truth(axis):
         )
         own = next(one for one in found.families if one.name == family.name)
         assert own.held_out_error < 0.02, family.name
+
+
+@pytest.mark.parametrize("axis", list(Axis))
+def test_the_finding_ranks_the_model_and_claims_no_more(axis):
+    """On every axis, whatever the model is called there: first of its own curve, not of another's."""
+    x, shares = np.geomspace(1, 4000, 60), [1.0, 0.5, 0.3]
+    for family, place in ((FAMILIES[axis][0], "the next of"), (FAMILIES[axis][-1], "the best of")):
+        half = np.array(family.starts[0](20.0))
+        values = np.array([family.curve(x, s, k, half) for k, s in enumerate(shares, start=1)])
+        curves = SkillCurves(x=x, strength=values[None], frequency=np.array(shares))
+        finding = fit_view(fit_skills(curves, FitOptions(axis=axis, target=1.0))).finding
+        assert f"the model ({FAMILIES[axis][0].name}) is off by" in finding
+        assert f"{place} {len(FAMILIES[axis])} curves" in finding, (family.name, finding)
+        assert "better" not in finding
 
 
 def test_both_readings_of_the_data_shot_can_be_told_apart():

@@ -6,6 +6,7 @@ from emergraph.analysis.statistics.estimate import Method
 from emergraph.analysis.statistics.intervals import (
     Support,
     counts_of_draws,
+    is_clear,
     jackknife,
     percentiles,
     student,
@@ -87,8 +88,31 @@ def test_jackknife_of_a_correlation_is_taken_of_its_transformation():
     reach = stats.t.ppf(0.975, 3) * error
     centre = np.arctanh(groups.mean())
     assert (found.low, found.high) == pytest.approx((np.tanh(centre - reach), np.tanh(centre + reach)))
-    same = jackknife(lambda _: 1.0, groups, support=Support.CORRELATION)
-    assert (same.low, same.high) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [1.0, 1 - 1e-15, 0.3, 0.0])
+def test_a_jackknife_without_spread_has_no_interval(value):
+    same = jackknife(lambda _: value, np.ones((4, 1)), support=Support.CORRELATION)
+    assert np.isnan(same.low)
+    assert np.isnan(same.high)
+    assert same.method is Method.NONE
+
+
+@pytest.mark.parametrize("mean", [-3.0, 0.0, 0.9, 0.999])
+def test_what_is_at_most_one_has_ends_at_most_one(mean):
+    found = student([mean - 0.001, mean, mean + 0.001], support=Support.AT_MOST_ONE)
+    assert found.low < mean < found.high < 1
+    assert np.isnan(student([1.0] * 5, support=Support.AT_MOST_ONE).low)
+    wide = student([1 - 0.001, -2.0, 0.9], support=Support.AT_MOST_ONE)
+    assert wide.high < 1 < student([1 - 0.001, -2.0, 0.9]).high
+
+
+@pytest.mark.parametrize(
+    ("z", "draws", "clear"),
+    [(2.99, 99, False), (3.0, 99, True), (4.9, 3, False), (5.0, 3, True), (-5.0, 3, True), (3.0, 5, False)],
+)
+def test_few_draws_of_a_null_model_tell_only_large_distances(z, draws, clear):
+    assert is_clear(z, draws) is clear
 
 
 def test_percentiles_leave_out_what_is_not_finite():

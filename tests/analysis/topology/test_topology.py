@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emergraph.analysis.layerednets import layered_net
+from emergraph.analysis.topology.analysis import finding_of
 from emergraph.analysis.topology.options import TopologyOptions
 from emergraph.analysis.topology.survey import backbone, disparity, survey_edges
 from emergraph.analysis.topology.topology import (
@@ -123,6 +124,17 @@ def test_disparity_of_a_star_and_of_single_edges():
     assert disparity(of_pairs([(0, 1), (0, 2)], [5.0, 0.0], 3)).tolist() == [0.0, 1.0]
     with pytest.raises(UsageError, match="alpha"):
         backbone(star, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("z", "draws", "said"),
+    [(4.0, 3, "not told apart from"), (6.0, 3, "more modular than"), (-4.0, 9, "less modular than")],
+)
+def test_the_finding_knows_how_few_draws_it_has(z, draws, said):
+    names = ("units", "components", "communities", "modularity", "modularity, null mean", "modularity, z")
+    finding = finding_of(dict(zip(names, (20, 1, 3, 0.4, 0.3, z), strict=True)), draws=draws)
+    assert f"{said} the same edges with shuffled weights" in finding
+    assert f"{draws} draws" in finding
 
 
 def test_communities_are_found_and_compared_with_shuffled_weights():
