@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.analysis.statistics.permutation import (
+    FEWEST_MORE,
     holm,
     partial_spearman,
     rank_correlation,
@@ -157,14 +158,18 @@ def initialisation_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFram
             mean = part.group_by("variant").agg((pl.col(interior) + 1).log(10).mean())
             for what, chosen in (("all", final), ("that learn", learns)):
                 both = mean.join(chosen, on="variant").sort("variant")
-                found = rank_correlation(both[interior].to_numpy(), both["final"].to_numpy())
-                rho, p = (np.nan, None) if found.rho is None else (found.rho, found.p)
+                values, p = _over_initialisations(both[interior].to_numpy(), both["final"].to_numpy())
                 detail = f"{both.height} initialisations, {what}; accuracy at epoch {last}"
-                label = f"{rule} {threshold:g}"
-                unit = f"{RHO} over initialisations"
-                yield Effect(
-                    "initialisation", name, str(form), label, interior, detail, unit, np.array([rho]), p
-                )
+                label, unit = f"{rule} {threshold:g}", f"{RHO} over initialisations"
+                yield Effect("initialisation", name, str(form), label, interior, detail, unit, values, p)
+
+
+def _over_initialisations(emergence: Floats, final: Floats) -> tuple[Floats, float | None]:
+    """(1,) their rank correlation, and its p by permuting; NaN and none where there is none."""
+    found = rank_correlation(emergence, final) if len(final) >= FEWEST_MORE else None
+    return (
+        (np.full(1, np.nan), None) if found is None or found.rho is None else (np.array([found.rho]), found.p)
+    )
 
 
 def judged(effects: list[Effect]) -> pl.DataFrame:

@@ -139,7 +139,7 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     ),
     "studies/pathcounts/claims:_changes partial_spearman": "none: an effect of each seed",
     "studies/pathcounts/experiment:_initialised ndtr": "none: normal weights of a start",
-    "studies/pathcounts/claims:initialisation_effects rank_correlation": "rank correlation of networks",
+    "studies/pathcounts/claims:_over_initialisations rank_correlation": "rank correlation of networks",
     "studies/pathcounts/claims:judged holm": "Holm's least p",
     "studies/pathcounts/claims:judged sign_flip_p": "sign flips over seeds",
     "studies/pathcounts/claims:judged student": ("student", "student, correlations over runs"),
