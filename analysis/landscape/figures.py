@@ -162,8 +162,11 @@ def draw_walks(frames: Frames) -> alt.LayerChart:
     )
     ends = np.array(
         [
-            left_out_ends(float(at), each, support=Support.CORRELATION, widen=WIDENED)
-            for at, each in zip(rho, left_out.T, strict=True)
+            (1.0, 1.0),  # at lag 0, whatever the walks are
+            *(
+                left_out_ends(float(at), each, support=Support.CORRELATION, widen=WIDENED)
+                for at, each in zip(rho[1:], left_out.T[1:], strict=True)
+            ),
         ]
     )
     a = float(frames["null"]["a"][0])
