@@ -214,8 +214,8 @@ def silent(network: Network, activity: Activity) -> Iterator[AuditFinding]:
     for chain in ([group] for group in by_layer(network, still)):  # each is silent by itself
         those = "it does" if _n_units(chain) == 1 else "each does"
         sentence = (
-            f"{_of_layers(chain)} had one and the same value on all {activity.n} inputs; with 95 % confidence "
-            f"for all {count(n_watched, 'unit')} watched at once, {those} so on more than "
+            f"{_of_layers(chain)} had one and the same value on all {activity.n} inputs; with 95 % "
+            f"confidence for all {count(n_watched, 'unit')} watched at once, {those} so on more than "
             f"{100 * (1 - bound):.3g} % of such inputs."
         )
         evidence = {"n_inputs": activity.n, "n_watched": n_watched, "active_at_most": bound}
