@@ -1,7 +1,7 @@
 """Prunable: how far by magnitude, in which scope, before the outputs change; and which layers are fragile."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from emergraph.analysis.pruning.criteria import scores
 from emergraph.analysis.pruning.items import Items, prunable_items
 from emergraph.analysis.pruning.modelruns import PrunableModel, PrunedRuns, parameter_places
 from emergraph.analysis.pruning.options import Criterion, PruningUnit
-from emergraph.analysis.pruning.removal import Removal, nested_removal, prune_by_scores
+from emergraph.analysis.pruning.removal import Removal, prune_by_scores
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.restore import restore_tensor
@@ -136,7 +136,7 @@ class _Trial:
         removal = self.removal["layer"]
         level = LEVELS.index(FRAGILE_LEVEL)
         gone = np.where((self.layer == layer) & (removal.gone <= level), 0, 1).astype(np.uint8)
-        return self.change(nested_removal(self.items, gone, [FRAGILE_LEVEL]), 0)
+        return self.change(replace(removal, levels=(FRAGILE_LEVEL,), gone=gone), 0)  # of parameters alone
 
     def change(self, removal: Removal, level: int) -> float:
         """Difference of the outputs of a pruned model, over their norm."""
@@ -169,10 +169,15 @@ def _headline(id_: str, trial: _Trial) -> AuditFinding:
                 f"; of {how[other.scope]} only {100 * other.level:.0f} %, since layer {quoted(layer)} then "
                 f"loses {100 * gone:.0f} % of its own"
             )
+    how_to = "--criterion l2 --unit unit " if trial.unit is PruningUnit.UNIT else ""
     return AuditFinding(
         id=id_,
         sentence=f"{sentence}.",
         key=(),
+        action=f"emergraph prune STORE {how_to}--scope {best.scope} --level {best.level:g} --model MODEL "
+        "--write PRUNED.onnx"
+        if best.level
+        else "Do not prune by magnitude without training again.",
         evidence={
             "bound": BOUND,
             "n_inputs": trial.n,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -32,6 +33,11 @@ class _Element:
     block: BlockTable
     edge: NDArray[np.int64]
     element: NDArray[np.int64]
+
+    @cached_property
+    def size(self) -> int:
+        """Elements of the tensor up to the last one that is behind an edge."""
+        return int(self.element.max(initial=-1)) + 1
 
 
 TOLD_APART = "its parameters cannot be told apart in its tensor"
@@ -100,7 +106,7 @@ class TensorElements:
 
     def zeroed(self, removal: Removal, level: int) -> Zeroed:
         """The elements that are zero at a level."""
-        found: Zeroed = {}
+        found: dict[str, NDArray[np.bool_]] = {}
         for part in self._parts:
             name = part.block.block.tensor
             if removal.items.unit is PruningUnit.UNIT:
@@ -110,10 +116,20 @@ class TensorElements:
             else:
                 gone = removal.gone_of(part.block)[part.edge] <= level
             if name is not None and gone.any():
+                lost = np.zeros(part.size, dtype=bool)
+                lost[part.element[gone]] = True
                 # a parameter that several edges share stays as long as one of them does
-                lost = np.setdiff1d(part.element[gone], part.element[~gone])
-                found[name] = np.union1d(found.get(name, np.empty(0, np.int64)), lost)
-        return found
+                lost[part.element[~gone]] = False
+                before = found.get(name)
+                found[name] = lost if before is None else _either(before, lost)
+        return {name: np.flatnonzero(lost) for name, lost in found.items()}
+
+
+def _either(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Elements that are chosen in one of two masks; what a mask does not reach is not."""
+    short, long = sorted((a, b), key=len)
+    long[: len(short)] |= short
+    return long
 
 
 def _located(removal: Removal, places: ParameterPlaces) -> Iterator[_Element]:

@@ -98,11 +98,16 @@ def _points(reader: GraphReader) -> list[Point]:
     if run is None:
         return []
     rows = reader.connection.execute(question(query, reader.id, run.id)).fetchall()
-    command = f"emergraph audit {run.parameters.get('model', 'MODEL')} "
-    return [
-        Point(severity=s, grade=g, sentence=said, action=action.replace("--write ", f"{command}--write "))
-        for s, g, said, action in rows
-    ]
+    model = shlex.quote(str(run.parameters.get("model", "MODEL")))
+    words = {"STORE": shlex.quote(reader.path.name), "MODEL": model}
+
+    def filled(action: str) -> str:
+        """The action with the names that it is about."""
+        if "emergraph " in action:
+            return " ".join(words.get(word, word) for word in action.split(" "))
+        return action.replace("--write ", f"emergraph audit {model} --write ")
+
+    return [Point(severity=s, grade=g, sentence=said, action=filled(action)) for s, g, said, action in rows]
 
 
 def _health(points: Sequence[Point]) -> str:
