@@ -27,6 +27,7 @@ from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import names_used
 from emergraph.exporters.runtime.folding import Folder, folder_of
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.sizes import open_shapes_note
 from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.sources import SourceKind, SourceOptions, export_any, source_kind
 from emergraph.exporters.traces.options import TraceOptions
@@ -302,6 +303,8 @@ def _look_inside(subject: Subject, given: Given) -> None:
         prepared = given_samples(file, given.inputs, options)
     else:
         prepared = random_samples(file, RandomInputs(n=RANDOM_SAMPLES, seed=given.seed), options)
+    if prepared.open_shapes:
+        subject.notes.append(open_shapes_note(prepared.open_shapes))
     subject.onnx = OnnxSubject(file, prepared.run, prepared)
 
 
