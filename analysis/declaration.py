@@ -85,6 +85,8 @@ class SectionSpec:
     tables: tuple[TableSpec, ...] = ()
     command: str | None = None
     """What would fill it, with STORE, MODEL and GRAPH in it; None: the analysis as it is by default."""
+    on_trace: bool = False
+    """Whether that needs an activation trace, which is then made first."""
     only_with: str | None = None
     """Kind of the layers without which nothing fills it, such as "embedding"; None: every network can."""
 

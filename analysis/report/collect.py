@@ -261,6 +261,7 @@ POINTS = 7
 """Findings of the audit that the summary has."""
 _POINTS = """
 SELECT severity, grade, sentence, action FROM audit_findings WHERE run = {run} ORDER BY place"""
+_TRACE = "emergraph trace STORE --random 64 --model MODEL --graph GRAPH"
 ROWS = 24
 """Rows of a result table that has no figure and no table of its own."""
 _FIRST = "SELECT {columns} FROM {table} WHERE run = {run} LIMIT {rows}"
@@ -351,6 +352,8 @@ class _Collector:
             self._remember(run)
         there = bool(drawn or shown)
         tried = None if there else self._unfinished(fill)
+        if spec.on_trace and self.reader.traces().is_empty():
+            fill = f"{_TRACE} && {fill}"
         fits = spec.only_with is None or spec.only_with in self.reader.layers()["kind"]
         why = None if fits or there else f"needs layers of kind {spec.only_with}, which this network has not"
         why = why if tried is None else ": ".join(filter(None, (tried.state, tried.message)))

@@ -66,7 +66,7 @@ def asked_of(query: str, store: str) -> str:
     """Return the command line that asks a store a question, for a shell: quoted as is easiest to read."""
     asked = f"\n{query}"
     plain = not set('"$`\\!') & set(asked)
-    return f"emergraph sql {shlex.quote(store)} " + (f'"{asked}"' if plain else shlex.quote(asked))
+    return f"emergraph sql {shlex.quote(escape_controls(store))} " + (f'"{asked}"' if plain else shlex.quote(asked))
 
 
 @cache
