@@ -186,6 +186,7 @@ STOPPINGS = ResultTable(
 SECTION = SectionSpec(
     id="emergence",
     title="Emergence",
+    on_trace=True,
     lead="How many paths lead from units that are silent to units that are active. The number depends "
     "on the threshold of activity and on conventions, so it is shown with its sweep, and never "
     "alone.",

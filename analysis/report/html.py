@@ -14,7 +14,7 @@ from emergraph.analysis.figures.rendering import inline_svg
 from emergraph.analysis.figures.theme import DARK_SERIES, SERIES
 from emergraph.analysis.report.document import Page, Report, Table
 from emergraph.analysis.report.texts import cell, heading, words
-from emergraph.safetext import reveal_lookalikes
+from emergraph.safetext import escape_controls, reveal_lookalikes
 
 _FOLDER = Path(__file__).parent
 
@@ -66,7 +66,8 @@ def asked_of(query: str, store: str) -> str:
     """Return the command line that asks a store a question, for a shell: quoted as is easiest to read."""
     asked = f"\n{query}"
     plain = not set('"$`\\!') & set(asked)
-    return f"emergraph sql {shlex.quote(escape_controls(store))} " + (f'"{asked}"' if plain else shlex.quote(asked))
+    words = f'"{asked}"' if plain else shlex.quote(asked)
+    return f"emergraph sql {shlex.quote(escape_controls(store))} {words}"
 
 
 @cache
