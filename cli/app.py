@@ -1,5 +1,6 @@
 """The Typer application, which imports the command that is asked for, and the decorator that makes one."""
 
+import copy
 import dataclasses
 import enum
 import functools
@@ -153,6 +154,21 @@ class _Command(typer.core.TyperCommand):
         """Return its parameters."""
         return _reading_words(super().get_params(ctx))
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - of typer
+        """Write the arguments, the command's own options, and those that many commands share, by purpose."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                own = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or own, []).append(record)
+        for shared in _LAST:
+            sections |= {shared: sections.pop(shared)} if shared in sections else {}
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
 
 def _reading_words(parameters: list[Any]) -> list[Any]:
     """Have ordinary words read here, since typer reads every value, defaults too, through pydantic.
@@ -259,7 +275,10 @@ def _flattened(function: Callable[..., object], limits: Limits | None = None) ->
         if not dataclasses.is_dataclass(hint):
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint))
             continue
-        fields = _option_parameters(typing.cast("type", hint), limits if hint is Limits else None)
+        fields = [
+            _under(field, getattr(hint, "HEADING", None))
+            for field in _option_parameters(typing.cast("type", hint), limits if hint is Limits else None)
+        ]
         taken = {*plain, *(one.name for one in parameters)}
         there = {flag: one.name for one in parameters for flag in _flags(one)}
         options = [_apart(field, parameter.name, taken) for field in fields]
@@ -271,7 +290,7 @@ def _flattened(function: Callable[..., object], limits: Limits | None = None) ->
         groups[parameter.name] = (typing.cast("type", hint), names)
     asked = next((name for name, (group, _) in groups.items() if group is Limits), None)
     if asked is None and limits is not None:
-        options = _option_parameters(Limits, limits)
+        options = [_under(option, Limits.HEADING) for option in _option_parameters(Limits, limits)]
         groups[_OWN_LIMITS] = (Limits, {option.name: option.name for option in options})
         parameters.extend(options)
 
@@ -307,6 +326,18 @@ def _flattened(function: Callable[..., object], limits: Limits | None = None) ->
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del flat.__wrapped__  # typer would look behind the new signature
     return flat
+
+
+def _under(field: inspect.Parameter, heading: str | None) -> inspect.Parameter:
+    """The parameter of a field, whose option stands under a heading of the help text."""
+    if heading is None:
+        return field
+    hint, *notes = typing.get_args(field.annotation)
+    notes = [copy.copy(note) if isinstance(note, typer.models.OptionInfo) else note for note in notes]
+    for note in notes:
+        if isinstance(note, typer.models.OptionInfo):
+            note.rich_help_panel = heading
+    return field.replace(annotation=Annotated[hint, *notes])
 
 
 def _apart(field: inspect.Parameter, group: str, taken: Collection[str]) -> inspect.Parameter:
@@ -373,6 +404,9 @@ def _parameter(option: Option) -> inspect.Parameter:
         option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[optional, *notes]
     )
 
+
+_LAST = ("Limits", "Output")
+"""Headings of options that every command has; they close its help text."""
 
 _PLAIN = (bool, int, float, Path)
 """Types that typer reads; every other value is a word that the option itself reads."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -28,6 +28,8 @@ _MOST_BYTES = 1 << 62
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a command may take before it stops with exit code 6."""
+
+    HEADING: ClassVar = "Limits"
 
     time_limit: Annotated[
         str, typer.Option(metavar="TIME", help="Limit on wall time, such as 90s or 10m.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -19,6 +19,8 @@ _RUN = re.compile(r"; run: emergraph .* --root (?P<root>\S.*)$")
 @dataclass(frozen=True, kw_only=True)
 class Links:
     """Which links are followed."""
+
+    HEADING: ClassVar = "Limits"
 
     root: Annotated[
         Path | None,

@@ -64,6 +64,8 @@ _ENDINGS = {
 class Writing:
     """Where a result goes and in which format; a subclass says which formats its command has."""
 
+    HEADING: ClassVar = "Output"
+
     formats: ClassVar[tuple[OutputFormat, ...]] = TABLES
     """The formats, of which the first is the default."""
 

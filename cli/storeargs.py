@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -40,6 +40,8 @@ Verify = Annotated[
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
     """The model behind a graph whose edges stayed in it."""
+
+    HEADING: ClassVar = "The model file"
 
     model: Annotated[
         Path | None,
@@ -78,6 +80,8 @@ def weights_of(
 @dataclass(frozen=True, kw_only=True)
 class ResultStore:
     """Where a result is kept, besides being shown."""
+
+    HEADING: ClassVar = "Keeping the result"
 
     store: Annotated[
         Path | None,

@@ -1,6 +1,7 @@
 """The one switch for where tasks run."""
 
 from enum import StrEnum
+from typing import ClassVar
 
 from emergraph.errors import UsageError
 from emergraph.options import Options, option
@@ -30,6 +31,8 @@ class Backend(StrEnum):
 
 class EngineOptions(Options):
     """Where tasks run."""
+
+    HEADING: ClassVar = "Where it runs"
 
     backend: Backend = option(
         default=Backend.LOCAL,

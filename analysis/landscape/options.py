@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from emergraph.analysis.engines.options import EngineOptions
 from emergraph.choices import unknown
@@ -51,6 +51,8 @@ class LossKind(StrEnum):
 
 class SurveyOptions(Options):
     """Sizes of a survey; directions and walks stay at ten or more by default, so that spreads mean much."""
+
+    HEADING: ClassVar = "How much is measured"
 
     norm: Norm = option(
         default=Norm.FILTER,
@@ -154,6 +156,8 @@ class SurveyOptions(Options):
 class ModelOptions(Options):
     """How a model file is evaluated; `SurveyOptions` say what is measured."""
 
+    HEADING: ClassVar = "Loss"
+
     samples: int | None = option(
         default=16,
         help="Synthetic probe inputs, where --inputs gives no evaluation set.",
@@ -245,6 +249,8 @@ class ParallelOptions(EngineOptions):
 
 class TargetOptions(Options):
     """What the outputs are compared with, beside the model's own."""
+
+    HEADING: ClassVar = "Loss"
 
     target: str | None = option(default=None, help="Array of --inputs with labels or values.", metavar="NAME")
 

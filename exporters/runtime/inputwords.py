@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from emergraph.errors import UsageError
 from emergraph.options import Options, option
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 class InputWords(Options):
     """Values and shapes of single inputs."""
+
+    HEADING: ClassVar = "Inputs"
 
     input: tuple[str, ...] = option(
         default=(),

@@ -2,7 +2,7 @@
 
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import parse_axes
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 class SampleOptions(Options):
     """What the model runs on, beside a file of inputs."""
+
+    HEADING: ClassVar = "Inputs"
 
     random: int | None = option(
         default=None, help="Run on N random samples instead of INPUTS.", metavar="N", least=1

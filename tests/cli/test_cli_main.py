@@ -194,6 +194,19 @@ def test_help_is_one_narrow_screen_by_question(run):
     assert ", ".join(RESEARCH) in " ".join(shown.split())
 
 
+def test_options_are_grouped_by_purpose_the_shared_ones_last(run):
+    shown = run("landscape", "--help").out
+    headings = [
+        line.removesuffix(":") for line in shown.splitlines() if line[:1].isalpha() and line.endswith(":")
+    ]
+    assert headings[:2] == ["Arguments", "Options"]
+    assert headings[-2:] == ["Limits", "Output"]
+    assert {"Inputs", "Loss", "Where it runs", "How much is measured"} < set(headings)
+    inputs = shown.partition("\nInputs:\n")[2].partition("\n\n")[0]
+    assert "--inputs FILE.npz" in inputs
+    assert "--walks" not in inputs
+
+
 def test_all_of_the_help_has_every_command_and_option(run):
     shown = " ".join(run("help", "--all").out.split())
     assert all(line in shown for name, line in COMMANDS.items() if name != "help")
