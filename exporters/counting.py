@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from emergraph.graphstore.arrays import FloatArray, IntArray
+from emergraph.graphstore.inplace import Matrix, n_edges
 from emergraph.graphstore.records import (
     Block,
     Kernels,
@@ -61,14 +62,17 @@ class CountingSink:
         block: Block,  # noqa: ARG002 - the sink protocol's signature
         src_units: IntArray,
         dst_units: IntArray,
-        weights: FloatArray,
+        weights: FloatArray | Matrix,
         kernels: MatrixKernels | None = None,
         place: Place | None = None,
     ) -> int:
         """Count the entries that would be edges."""
         if weights.shape != (src_units.size, dst_units.size):
             raise ValueError(f"weights {weights.shape}, expected {(src_units.size, dst_units.size)}")
-        count = int(np.count_nonzero(weights if kernels is None else kernels.n_params))
+        if isinstance(weights, Matrix):
+            count = n_edges(weights)
+        else:
+            count = int(np.count_nonzero(weights if kernels is None else kernels.n_params))
         self.n_edges += count
         self.n_kernels += 0 if kernels is None else count
         if self.in_place and place is not None and kernels is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.counting import CountingSink
-from emergraph.exporters.filetensors import leaves_edges
+from emergraph.exporters.filetensors import is_weight, leaves_edges
 from emergraph.exporters.onnxfile import OnnxFile, ReadLimits, read_onnx
 from emergraph.exporters.placements import EdgePlacement
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
@@ -26,7 +26,7 @@ from emergraph.exporters.tracing.prepare import FileParameter, open_branches, tr
 from emergraph.exporters.tracing.tracer import trace
 from emergraph.exporters.trainingmode import training_warnings
 from emergraph.exporters.weightfiles.dtypes import FLOATING
-from emergraph.exporters.wiredmodel import WiredModel
+from emergraph.exporters.wiredmodel import WiredModel, WiredTensor
 from emergraph.graphstore.records import GraphHeader, GraphSink
 from emergraph.graphstore.store import StoreFile
 
@@ -191,7 +191,7 @@ def export_file(
         settings=settings,
     )
     with store.write_graph(header, in_place=in_place) as writer:
-        summary = _trace(file, run, writer, options, progress)
+        summary = _trace(file, run, writer, options, progress, in_place=in_place)
         graph = writer.finish(summary.footer(branches=_branches(run, summary)))
     name = store.graph(graph).name
     return _summary(file, run, summary, graph=graph, name=name, start=start, in_place=in_place)
@@ -222,7 +222,7 @@ def dry_run(
     run = _run(file, options)
     in_place = _in_place(file, options)
     sink = sink or CountingSink(in_place=in_place)
-    summary = _trace(file, run, sink, options, progress)
+    summary = _trace(file, run, sink, options, progress, in_place=in_place)
     name = options.name or Path(file.name).stem
     size = sink.estimated_bytes
     found = _summary(file, run, summary, graph=None, name=name, start=start, size=size, in_place=in_place)
@@ -246,7 +246,15 @@ def _in_place(file: OnnxFile | WiredModel, options: ExportOptions) -> bool:
                 "--edges in-place needs a file that stays: keep the ONNX file of a module, --keep-onnx FILE"
             )
         return False
-    return leaves_edges(options.edges, (tensor.held() for tensor in file.tensors.values()))
+    return leaves_edges(options.edges, _weights_in_file(file))
+
+
+def _weights_in_file(file: OnnxFile | WiredModel) -> Iterator[tuple[int, ...]]:
+    """Shapes of the tensors whose weights can stay in a file."""
+    for tensor in file.tensors.values():
+        coded = isinstance(tensor, WiredTensor) and tensor.is_coded
+        if is_weight(tensor.dtype, codes=True) and (coded or tensor.held() is not None):
+            yield tensor.shape
 
 
 LARGE_BYTES = 2 << 30
@@ -293,9 +301,12 @@ def _trace(
     sink: GraphSink,
     options: ExportOptions,
     progress: Progress | None,
+    *,
+    in_place: bool,
 ) -> GraphSummary:
     with traceable(file, run, options) as model:
-        summary = trace(model, sink, files=_files(file, options), progress=progress)
+        files = _files(file, options)
+        summary = trace(model, sink, files=files, in_place=in_place, progress=progress)
     if not summary.n_weight_edges:
         raise InvalidInputError(_nothing_understood(file.name, summary))
     training = training_warnings(run.flat.training)
@@ -308,6 +319,8 @@ def traceable(file: OnnxFile | WiredModel, run: ConcreteRun, options: ExportOpti
 
     def parameter(proto: onnx.TensorProto) -> FileParameter:
         lazy = file.tensor_of(proto)
+        if isinstance(lazy, WiredTensor):
+            return FileParameter(lazy.shape, lazy.dtype, lazy.array, lazy.held, lazy.coded)
         return FileParameter(lazy.shape, lazy.dtype, lazy.array, lazy.held)
 
     source, limits = as_source(file), options.run_limits

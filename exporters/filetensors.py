@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from emergraph.exporters.placements import IN_PLACE_EDGES, EdgePlacement
 from emergraph.graphstore.inplace import place_in
 from emergraph.graphstore.records import FilePlace, Place
+
+if TYPE_CHECKING:  # made of parameters, which look at their tensors here
+    from emergraph.exporters.codings import CodedTensor
 
 Array = NDArray[np.generic]
 
@@ -24,10 +28,17 @@ class FileTensors:
     """Mapped files by their names, without folders."""
     view: Callable[[str], Array | None]
     """Gives the values of a tensor without a copy; None where the file holds something else."""
+    coded: "Callable[[str], CodedTensor | None]" = lambda _: None
+    """Gives a tensor that follows from what the file holds; None where it does not, or holds it as it is."""
+    in_place: bool = False
+    """Whether edges stay in the files where they can."""
 
     def in_file(self, name: str) -> FilePlace | None:
-        """Return where a tensor's values are; None where they are in no file."""
+        """Return where a tensor's values are, or the first codes behind them; None for no file."""
         values = self.view(name)
+        if values is None:
+            coded = self.coded(name) if self.in_place else None
+            values = None if coded is None else coded.first
         if values is None or not values.size:
             return None
         first = _address(values)
@@ -49,17 +60,25 @@ NO_FILES = FileTensors({}, lambda _: None)
 """Of a model that is in no file."""
 
 
-def leaves_edges(placement: EdgePlacement, views: Iterable[Array | None]) -> bool:
+def leaves_edges(placement: EdgePlacement, shapes: Iterable[tuple[int, ...]]) -> bool:
     """Whether the edges of a graph stay in the file.
 
     Args:
         placement: What was asked for.
-        views: The tensors of the model, as the file holds them; None for others.
+        shapes: Of the weights that can stay there.
     """
     if placement is not EdgePlacement.AUTO:
         return placement is EdgePlacement.IN_PLACE
-    matrices = (v for v in views if v is not None and v.ndim > 1 and v.dtype.name in _FLOATS)
-    return sum(math.prod(v.shape) for v in matrices) > IN_PLACE_EDGES
+    return sum(math.prod(shape) for shape in shapes if len(shape) > 1) > IN_PLACE_EDGES
+
+
+def is_weight(dtype: str, *, codes: bool = False) -> bool:
+    """Whether numbers of a type that a file holds are weights as they are, or codes of weights."""
+    return dtype in _FLOATS or (codes and dtype in CODE_TYPES)
+
+
+CODE_TYPES = frozenset({"int8", "uint8"})
+"""Element types of quantized weights of which a part can be computed on its own."""
 
 
 def as_held(values: Array | None) -> NDArray[np.floating] | None:

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.codings import decoded
 from emergraph.exporters.counts import bytes_of
 from emergraph.exporters.onnxfile import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
 from emergraph.exporters.sources import SourceKind, source_kind
 from emergraph.exporters.weightfiles import WeightFile, read_weights
-from emergraph.graphstore.modelfiles import WantedTensor
+from emergraph.graphstore.inplace import Entries
+from emergraph.graphstore.modelfiles import Coding, WantedTensor
 
 Array = NDArray[np.generic]
 _DIGITS = 12
@@ -82,12 +85,25 @@ class ModelTensors:
 
         Raises:
             InvalidInputError: The model has no such tensor, or one with other values.
+            ValueError: How they are made is not defined.
         """
+        if wanted.made is not None:
+            made = decoded(wanted.made, self.values).array()
+            return made.astype(BY_NAME[wanted.dtype].dtype, copy=False).reshape(wanted.shape)
         with self._lock:
             found = self._found.get(wanted.sha256)
             if found is None:
                 found = self._found[wanted.sha256] = self._find(wanted)
         return found.values()
+
+    def entries(self, coding: Coding) -> Entries:
+        """Return numbers that follow from tensors, computed when they are asked for; see `TensorFiles`.
+
+        Raises:
+            InvalidInputError: The model has no such tensor, or one with other values.
+            ValueError: The coding is not defined, or does not fit the tensors.
+        """
+        return decoded(coding, self.values).entries
 
     def _find(self, wanted: WantedTensor) -> _Candidate:
         alike = self._by_kind.get((wanted.dtype, wanted.shape), [])

@@ -304,20 +304,19 @@ def _export_weights(
     weights: "WeightFile", store: "StoreFile | None", options: ExportOptions, source: SourceOptions
 ) -> ExportSummary:
     from emergraph.exporters.counting import CountingSink
-    from emergraph.exporters.weightfiles.wiring import Wire, export_weights, weights_header
+    from emergraph.exporters.weightfiles.wiring import Wire, export_weights, weights_header, weights_in_file
 
     start = perf_counter()
     wire = Wire.SEQUENTIAL if source.wire is Wiring.SEQUENTIAL else Wire.NONE
     header = replace(
         weights_header(weights, wire=wire, name=options.name), step=options.step, parent=options.parent
     )
-    views = (tensor.held() for tensor in weights.tensors.values() if tensor.alias_of is None)
-    in_place = leaves_edges(options.edges, views)
+    in_place = leaves_edges(options.edges, weights_in_file(weights))
     if in_place:
         header = replace(header, settings={**header.settings, "edges": EdgePlacement.IN_PLACE.value})
     if store is None:
         sink = CountingSink(in_place=in_place)
-        found = export_weights(weights, sink, wire=wire)
+        found = export_weights(weights, sink, wire=wire, in_place=in_place)
         summary = _weights_summary(header.name, weights, found, start, size=sink.estimated_bytes)
         return replace(summary, in_place=in_place, to_write=to_write(sink))
     known = None if options.force else store.find_graph(weights.sha256, header.settings)
@@ -327,7 +326,7 @@ def _export_weights(
             _weights_summary(name, weights, None, start, graph=known), reused=True, in_place=in_place
         )
     with store.write_graph(header, in_place=in_place) as writer:
-        found = export_weights(weights, writer, wire=wire)
+        found = export_weights(weights, writer, wire=wire, in_place=in_place)
         graph = writer.finish(found.footer())
     summary = _weights_summary(store.graph(graph).name, weights, found, start, graph=graph)
     return replace(summary, in_place=in_place)

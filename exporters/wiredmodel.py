@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.exporters.codings import CodedTensor, coded_tensor
 from emergraph.exporters.onnxfile import OnnxFile
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
 from emergraph.exporters.onnxfile.tensors import OnnxTensor
@@ -17,8 +18,10 @@ from emergraph.exporters.runtime.assembly import StoredTensor, stored_array
 from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.weightfiles import WeightFile
 from emergraph.exporters.weightfiles.encodings import Parameter
-from emergraph.exporters.weightfiles.recipes import Made, values_of
+from emergraph.exporters.weightfiles.recipes import Made, stored_names, values_of
+from emergraph.exporters.weightfiles.tensors import LazyTensor
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
+from emergraph.graphstore.modelfiles import Coding, WantedTensor
 from emergraph.paths import open_file
 
 _LOCATION = "weights"
@@ -52,6 +55,36 @@ class WiredTensor:
             return None
         parameter = self._found[self._recipe]
         return parameter.tensor.held() if parameter.is_plain else None
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether the values follow from something else that the file holds."""
+        parts = [self._found[name].tensor.held() for name in stored_names(self._recipe)]
+        return self.held() is None and all(part is not None for part in parts)
+
+    def coded(self) -> CodedTensor | None:
+        """The values as they follow from what the file holds; None where no part can be told alone."""
+        coding = _coding(self._recipe, self._found)
+        if not isinstance(coding, Coding):
+            return None
+        held = {
+            self._found[name].tensor.name: self._found[name].tensor for name in stored_names(self._recipe)
+        }
+        return coded_tensor(coding, lambda one: _values(held[one.name]))
+
+
+def _coding(made: Made, found: Mapping[str, Parameter]) -> Coding | WantedTensor | None:
+    """How a parameter follows from what the file holds."""
+    if isinstance(made, str):
+        return found[made].source()
+    parts = [_coding(part, found) for part in made.parts]
+    known = tuple(part for part in parts if part is not None)
+    return Coding(made.op, made.args, known) if len(known) == len(parts) else None
+
+
+def _values(tensor: LazyTensor) -> NDArray[np.generic]:
+    held = tensor.held()
+    return tensor.array() if held is None else held
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import database_path, translated_errors
 from emergraph.graphstore.frames import fetch_arrays, fetch_frame
 from emergraph.graphstore.inplace import Matrix, edge_pieces
-from emergraph.graphstore.modelfiles import TensorFiles, WantedTensor, required
+from emergraph.graphstore.modelfiles import Coding, TensorFiles, WantedTensor, coding_of, required
 from emergraph.graphstore.records import EdgeKind, Place
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.text import printable
@@ -98,22 +98,54 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
     return infos
 
 
-def left_tensors(connection: duckdb.DuckDBPyConnection, graph: int) -> dict[str, WantedTensor]:
-    """Return the tensors of a graph whose values stay in the model file, by name.
+@dataclass(frozen=True, kw_only=True)
+class LeftTensors:
+    """What a graph has left in its model file."""
+
+    tensors: Mapping[str, WantedTensor]
+    """Tensors whose values stay there, by name."""
+    codings: Mapping[int, Coding]
+    """How weights of a block in place follow from a tensor of codes, by the block's store-wide id."""
+
+    def needed(self) -> list[WantedTensor]:
+        """All tensors that the model file has to have, each once."""
+        found: list[WantedTensor] = []
+        for one in self.tensors.values():
+            found += [one] if one.made is None else one.made.tensors()
+        found += [part for coding in self.codings.values() for part in coding.tensors()]
+        return list(dict.fromkeys(found))
+
+
+def left_tensors(connection: duckdb.DuckDBPyConnection, graph: int) -> LeftTensors:
+    """Return what a graph has left in its model file.
 
     Raises:
-        StoreError: One has no checksum.
+        StoreError: A tensor has no checksum, or how it is made is not said.
     """
     sql = """
-        SELECT name, dtype, shape, sha256 FROM tensors
-        WHERE graph = ? AND shard IS NOT NULL ORDER BY shard, shard_offset
+        SELECT name, dtype, shape, sha256, shard IS NOT NULL FROM tensors
+        WHERE graph = ? ORDER BY shard, shard_offset
     """
-    found = {}
-    for name, dtype, shape, sha256 in connection.execute(sql, [graph]).fetchall():
-        if sha256 is None:
+    known, left = {}, []
+    for name, dtype, shape, sha256, stays in connection.execute(sql, [graph]).fetchall():
+        if stays and sha256 is None:
             raise _damaged(connection, f"tensor {printable(name, limit=60)!r} has no checksum")
-        found[name] = WantedTensor(name=name, dtype=dtype, shape=tuple(shape), sha256=sha256)
-    return found
+        if sha256 is not None:
+            known[name] = WantedTensor(name=name, dtype=dtype, shape=tuple(shape), sha256=sha256)
+            left += [name] if stays else []
+    made, codings = {}, {}
+    asked = "SELECT tensor, block, coding FROM codings WHERE graph = ? ORDER BY block NULLS FIRST, tensor"
+    for name, block, text in connection.execute(asked, [graph]).fetchall():
+        try:
+            coding = coding_of(text, known)
+        except ValueError as error:
+            raise _damaged(connection, f"codings.coding holds {printable(str(error))}") from error
+        if block is None:
+            made[name] = coding
+        else:
+            codings[block] = coding
+    tensors = {name: replace(known[name], made=made.get(name)) for name in left}
+    return LeftTensors(tensors=tensors, codings=codings)
 
 
 def layer_units(connection: duckdb.DuckDBPyConnection, graph: int) -> dict[int, range]:
@@ -223,14 +255,15 @@ class BlockEdges:
         place = block.place
         if place is None:
             raise UsageError(f"block {block.id} is not in place")
-        tensor = self._left_tensors.get(place.tensor)
+        tensor = self.left.tensors.get(place.tensor)
         if tensor is None:
             raise StoreError(
                 f"{shown}: damaged, block {block.id} is of a tensor that is not in the model file; "
                 "restore it from a copy or export the model again"
             )
-        values = self._model.values(tensor)
+        coding = self.left.codings.get(block.id, tensor.made)
         try:
+            values = self._model.values(tensor) if coding is None else self._model.entries(coding)
             return Matrix.of(values, place, (block.n_src, block.n_dst))
         except ValueError as error:
             raise StoreError(
@@ -277,11 +310,12 @@ class BlockEdges:
     @cached_property
     def _model(self) -> TensorFiles:
         files = required(self._files, self._path)
-        files.expect(list(self._left_tensors.values()))
+        files.expect(self.left.needed())
         return files
 
     @cached_property
-    def _left_tensors(self) -> dict[str, WantedTensor]:
+    def left(self) -> LeftTensors:
+        """What the graph has left in its model file."""
         with translated_errors(self._path):
             return left_tensors(self._connection, self._graph)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emergraph.graphstore.catalog import to_json
 from emergraph.graphstore.frames import insert
 from emergraph.graphstore.layout import BlockRow, LayerStarts
+from emergraph.graphstore.modelfiles import Coding
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,
     GraphFooter,
@@ -203,6 +204,30 @@ def strength_columns(rows: Sequence[BlockRow]) -> Columns:
         "degree": joined([side.degree for _, _, _, side in sides], pa.int32()),
         "total": joined([side.total for _, _, _, side in sides], pa.float64()),
         "l1": joined([side.l1 for _, _, _, side in sides], pa.float64()),
+    }
+
+
+def coding_columns(graph: int, rows: Sequence[BlockRow], made: Mapping[str, Coding]) -> Columns:
+    """Return the rows of `codings`.
+
+    Args:
+        graph: Id of the graph.
+        rows: Its blocks.
+        made: How values of tensors that stay in the file are made, by the name of the tensor.
+    """
+    found: list[tuple[str, int | None, str]] = [
+        (name, None, coding.text(whole=True)) for name, coding in made.items()
+    ]
+    found += [
+        (row.place.tensor, row.id, row.place.coding.text(whole=False))
+        for row in rows
+        if row.place is not None and row.place.coding is not None
+    ]
+    return {
+        "graph": _int32([graph] * len(found)),
+        "tensor": _text([name for name, _, _ in found]),
+        "block": _int32([block for _, block, _ in found]),
+        "coding": pa.array([text for _, _, text in found], pa.string()),
     }
 
 

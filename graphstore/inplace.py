@@ -1,15 +1,17 @@
 """Blocks whose edges stay in the model file: matrices that are views of tensors, and passes over them.
 
 Such a block says which entries of which tensor its matrix is (`Place`), and `modelfiles` finds the tensor.
-All passes go through a matrix in pieces, several at a time, and copy no tensor as a whole.
+All passes go through a matrix in pieces, several at a time, and copy no tensor as a whole. Weights that are
+packed in the file are computed for a piece, when it is looked at.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,38 +32,140 @@ _SIGN_OF_16_BITS = np.uint16(0x7FFF)
 _TWO_BYTES = frozenset({"float16", "bfloat16"})
 
 
+Part = slice | NDArray[np.int64]
+"""Rows or columns."""
+
+
+class Entries(Protocol):
+    """Numbers in rows and columns that are computed when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        ...
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether whole rows are read fastest."""
+        ...
+
+    def part(self, rows: Part, columns: Part) -> NDArray[np.generic]:
+        """Return some rows of some columns."""
+        ...
+
+    def mask(self, rows: Part, columns: Part) -> NDArray[np.bool_]:
+        """Return which of them are not zero, where that can be told without computing them."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
-class Matrix:
-    """The matrix of a block in place, (n_src, n_dst), as a view of its tensor."""
+class Held:
+    """Entries that are there as they are: any strides, and not always aligned."""
 
     values: NDArray[np.generic]
-    """(n_src, n_dst) in the element type of the file; any strides, and not always aligned."""
+    """(rows, columns) in the element type of the file."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether the file holds row after row."""
+        return self.values.strides[0] >= self.values.strides[1]
+
+    def part(self, rows: Part, columns: Part) -> NDArray[np.generic]:
+        """Return some rows of some columns."""
+        if isinstance(rows, slice) or isinstance(columns, slice):
+            return self.values[rows, columns]
+        return self.values[rows][:, columns]
+
+    def mask(self, rows: Part, columns: Part) -> NDArray[np.bool_]:
+        """Return which of them are not zero, told from their codes."""
+        part = self.part(rows, columns)
+        if part.dtype.name in _TWO_BYTES:
+            found: NDArray[np.bool_] = (part.view(np.uint16) & _SIGN_OF_16_BITS) != 0
+            return found
+        return np.asarray(part != np.zeros((), part.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """The matrix of a block in place, (n_src, n_dst): rows and columns of what the model file holds."""
+
+    entries: Entries
+    rows: Part
+    """Of the entries, for the sources; where `turned`, for the targets."""
+    columns: Part
+    turned: bool = False
 
     @classmethod
-    def of(cls, tensor: NDArray[np.generic], place: Place, shape: tuple[int, int]) -> "Matrix":
+    def over(cls, values: NDArray[np.generic]) -> "Matrix":
+        """Return the matrix that an array (n_src, n_dst) is."""
+        return cls(Held(values), slice(0, values.shape[0]), slice(0, values.shape[1]))
+
+    @classmethod
+    def of(cls, tensor: NDArray[np.generic] | Entries, place: Place, shape: tuple[int, int]) -> "Matrix":
         """Return the entries of a tensor that a place names.
+
+        Args:
+            tensor: Its values in C order, or what computes them, the last axis as columns.
+            place: Which elements of it.
+            shape: Sources and targets.
 
         Raises:
             ValueError: The place does not lie inside the tensor.
         """
         last = place.offset + (shape[0] - 1) * place.row_step + (shape[1] - 1) * place.column_step
         steps = (place.row_step, place.column_step)
-        if min(place.offset, *steps) < 0 or min(shape) < 1 or last >= tensor.size:
-            raise ValueError(f"element {last} of tensor {place.tensor!r}, which has {tensor.size}")
+        size = math.prod(tensor.shape)
+        if min(place.offset, *steps) < 0 or min(shape) < 1 or last >= size:
+            raise ValueError(f"element {last} of tensor {place.tensor!r}, which has {size}")
+        if not isinstance(tensor, np.ndarray):
+            return cls._of_entries(tensor, place, shape)
         flat = tensor.reshape(-1)[place.offset :]
-        size = flat.dtype.itemsize
-        strides = (steps[0] * size, steps[1] * size)
-        return cls(np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False))
+        strides = (steps[0] * flat.dtype.itemsize, steps[1] * flat.dtype.itemsize)
+        return cls.over(np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False))
+
+    @classmethod
+    def _of_entries(cls, tensor: Entries, place: Place, shape: tuple[int, int]) -> "Matrix":
+        """The same, in rows and columns of the tensor; an axis of size 1 has any step."""
+        width = tensor.shape[1]
+        row, column = divmod(place.offset, width)
+        steps = (place.row_step, place.column_step)
+        for down, across in ((0, 1), (1, 0)):
+            within = column + (shape[across] - 1) * steps[across] < width or shape[across] == 1
+            if within and (steps[down] % width == 0 or shape[down] == 1):
+                rows = _every(row, max(1, steps[down] // width), shape[down])
+                columns = _every(column, max(1, steps[across]), shape[across])
+                return cls(tensor, rows, columns, turned=down == 1)
+        raise ValueError(f"entries of tensor {place.tensor!r} that are not in rows and columns")
 
     @property
     def shape(self) -> tuple[int, int]:
         """Sources and targets."""
-        return self.values.shape[0], self.values.shape[1]
+        found = _length(self.rows), _length(self.columns)
+        return (found[1], found[0]) if self.turned else found
+
+    @property
+    def size(self) -> int:
+        """Entries, zeros included."""
+        return self.shape[0] * self.shape[1]
 
     @property
     def by_rows(self) -> bool:
         """Whether the file holds the matrix row by row, so that rows are read fastest."""
-        return self.values.strides[0] >= self.values.strides[1]
+        return self.entries.by_rows != self.turned
+
+    def select(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> "Matrix":
+        """Return some sources and some targets of it."""
+        chosen: list[Part] = [
+            slice(0, n) if part.size == n else part
+            for n, part in zip(self.shape, (rows, columns), strict=True)
+        ]
+        down, across = chosen[::-1] if self.turned else chosen
+        return replace(self, rows=_taken(self.rows, down), columns=_taken(self.columns, across))
 
     def pieces(self, *, rows: bool | None = None, cells: int = PIECE_CELLS) -> list[Piece]:
         """Return where the pieces are that a pass goes through, in the order in which the file holds them.
@@ -78,16 +182,14 @@ class Matrix:
         return [(cut, everything) if by_rows else (everything, cut) for cut in cuts]
 
     def mask(self, piece: Piece) -> NDArray[np.bool_]:
-        """Return which entries of a piece are edges; their values are not computed."""
-        part = self.values[piece]
-        if part.dtype.name in _TWO_BYTES:
-            found: NDArray[np.bool_] = (part.view(np.uint16) & _SIGN_OF_16_BITS) != 0
-            return found
-        return np.asarray(part != np.zeros((), part.dtype))
+        """Return which entries of a piece are edges; their values are not computed where codes tell it."""
+        found = self.entries.mask(*self._parts(piece))
+        return found.T if self.turned else found
 
     def weights(self, piece: Piece) -> NDArray[np.float32]:
         """Return a piece as float32, laid out as in the file, with the values that a store would keep."""
-        part = self.values[piece]
+        part = self.entries.part(*self._parts(piece))
+        part = part.T if self.turned else part
         laid_out = part if self.by_rows else part.T
         if part.dtype.name == "bfloat16":
             wide = laid_out.view(np.uint16).astype(np.uint32)
@@ -96,6 +198,34 @@ class Matrix:
         else:
             values = as_float32(laid_out)
         return values if self.by_rows else values.T
+
+    def array(self) -> NDArray[np.float32]:
+        """Return all weights."""
+        return self.weights((slice(0, self.shape[0]), slice(0, self.shape[1])))
+
+    def _parts(self, piece: Piece) -> tuple[Part, Part]:
+        down, across = piece[::-1] if self.turned else piece
+        return _taken(self.rows, down), _taken(self.columns, across)
+
+
+def _every(first: int, step: int, count: int) -> slice:
+    return slice(first, first + (count - 1) * step + 1, step)
+
+
+def _length(part: Part) -> int:
+    return len(range(part.start, part.stop, part.step or 1)) if isinstance(part, slice) else part.size
+
+
+def _taken(part: Part, chosen: Part) -> Part:
+    """What is chosen of some rows or columns."""
+    if not isinstance(part, slice):
+        return part[chosen]
+    places = range(part.start, part.stop, part.step or 1)
+    if isinstance(chosen, slice):
+        found = places[chosen]
+        return slice(found.start, found.stop, found.step)
+    moved: Part = part.start + chosen * (part.step or 1)
+    return moved
 
 
 def in_order(
@@ -134,6 +264,11 @@ def mask_times(matrix: Matrix, vectors: Floats) -> Floats:
     for rows, part in in_order(product, pieces):
         sums[rows] += part
     return sums
+
+
+def n_edges(matrix: Matrix) -> int:
+    """Count the entries of a matrix that are edges."""
+    return sum(in_order(lambda piece: int(np.count_nonzero(matrix.mask(piece))), matrix.pieces()))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

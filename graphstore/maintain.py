@@ -57,6 +57,7 @@ TABLES = (
     OwnedTable("strengths", "block", "blocks"),
     OwnedTable("tensors", "graph", "graphs", (("block", "blocks"),), rows=_ROWS_WITH_BYTES),
     OwnedTable("tensor_parts", "graph", "graphs", rows=_ROWS_WITH_BYTES),
+    OwnedTable("codings", "graph", "graphs", (("block", "blocks"),)),
     OwnedTable("operations", "graph", "graphs"),
     OwnedTable("metrics", "graph", "graphs"),
     OwnedTable("traces", "graph", "graphs", (("id", "traces"),)),

@@ -42,7 +42,7 @@ class PassRates:
 def pass_rates() -> PassRates:
     """Measure passes over a matrix of a million random weights."""
     values = np.random.default_rng(0).standard_normal((_SIDE, _SIDE), dtype=np.float32)
-    matrix, vectors, data = Matrix(values), np.ones((_SIDE, 2)), bytes(_BYTES)
+    matrix, vectors, data = Matrix.over(values), np.ones((_SIDE, 2)), bytes(_BYTES)
     return PassRates(
         sums=values.size / _seconds(lambda: sum_up(matrix)),
         masks=values.size / _seconds(lambda: mask_times(matrix, vectors)),

@@ -179,14 +179,9 @@ def _may_hold(one: Condition, about: Mapping[str, object]) -> bool:
 def _selected(
     matrix: Matrix, block: BlockInfo, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Iterator[dict[str, NDArray[np.generic]]]:
-    values, src, dst = matrix.values, block.src_units, block.dst_units
-    if src is None or dst is None:
-        return
-    if rows.size < src.size:
-        values = values[rows]
-    if columns.size < dst.size:
-        values = values[:, columns]
-    yield from edge_pieces(Matrix(values), src[rows], dst[columns], _COLUMNS[1:])
+    src, dst = block.src_units, block.dst_units
+    if src is not None and dst is not None:
+        yield from edge_pieces(matrix.select(rows, columns), src[rows], dst[columns], _COLUMNS[1:])
 
 
 def _selects(tree: object) -> Iterator[Tree]:

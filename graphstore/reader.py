@@ -18,7 +18,7 @@ from emergraph.graphstore.records import EdgeKind
 from emergraph.graphstore.text import printable
 
 if TYPE_CHECKING:  # tables are shown without numpy
-    from emergraph.graphstore.blockinfo import BlockEdges, BlockInfo, EdgeArrays
+    from emergraph.graphstore.blockinfo import BlockEdges, BlockInfo, EdgeArrays, LeftTensors
     from emergraph.graphstore.inplace import Matrix
 
 _PARTS = {
@@ -224,6 +224,11 @@ class GraphReader:
     def lacks_weights(self) -> bool:
         """Whether weights stayed in a model file that was not given."""
         return self.files is None and any(block.place is not None for block in self._blocks)
+
+    @property
+    def left(self) -> "LeftTensors":
+        """What the graph has left in its model file."""
+        return self._edge_source.left
 
     def side_sums(self, block: "BlockInfo | int") -> pl.DataFrame:
         """Return degrees and strengths of the units of a block in place; this needs no model.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # the kinds below are names on the command line, which starts
     from numpy.typing import NDArray
 
     from emergraph.graphstore.arrays import FloatArray, IntArray
+    from emergraph.graphstore.inplace import Matrix
+    from emergraph.graphstore.modelfiles import Coding
 
 
 class EdgeKind(StrEnum):
@@ -220,6 +222,8 @@ class Place:
     offset: int
     row_step: int
     column_step: int
+    coding: "Coding | None" = None
+    """How weights follow from the elements, where these are codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +268,9 @@ class Tensor:
     sha256: str | None = None
     """SHA-256 of the raw bytes; the writer computes it when there is `data`. Restoring checks it."""
     in_file: FilePlace | None = None
-    """Where the file holds the values as they are; None where it does not, or nobody knows."""
+    """Where the file holds the values, or what they are made of; None where it does not, or nobody knows."""
+    made: "Coding | None" = None
+    """How the values follow from what the file holds; None where it holds them as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,7 +347,7 @@ class GraphSink(Protocol):
         block: Block,
         src_units: "IntArray",
         dst_units: "IntArray",
-        weights: "FloatArray",
+        weights: "FloatArray | Matrix",
         kernels: "MatrixKernels | None" = None,
         place: Place | None = None,
     ) -> int:
@@ -349,7 +355,8 @@ class GraphSink(Protocol):
 
         A weight of exactly zero is not an edge; NaN and infinities are. With `kernels`, an entry is an edge
         where `kernels.n_params > 0`, even if its weight (the sum) is zero. With `place`, the weights are
-        entries of a tensor of the model file, and may stay there.
+        entries of a tensor of the model file, and may stay there; a `Matrix` comes to sinks alone that leave
+        them there.
         """
         ...
 

@@ -13,7 +13,7 @@ from emergraph.choices import unknown
 from emergraph.errors import LimitError, StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import element_type, fetch_batches, fetch_table
-from emergraph.graphstore.modelfiles import WantedTensor, required
+from emergraph.graphstore.modelfiles import required
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.tensors import PART_BYTES
 from emergraph.graphstore.text import printable
@@ -99,10 +99,11 @@ def _stored(reader: GraphReader, name: str) -> _Stored:
 
 
 def _values_in_file(reader: GraphReader, stored: _Stored) -> NDArray[np.generic]:
-    if stored.sha256 is None:
-        raise _damaged(reader, stored.name, "it has no checksum")
-    wanted = WantedTensor(name=stored.name, dtype=stored.dtype, shape=stored.shape, sha256=stored.sha256)
-    return required(reader.files, reader.path).values(wanted)
+    files = required(reader.files, reader.path)
+    try:
+        return files.values(reader.left.tensors[stored.name])
+    except ValueError as error:
+        raise _damaged(reader, stored.name, str(error)) from error
 
 
 def _raw_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

@@ -21,7 +21,7 @@ from emergraph.graphstore.text import printable
 from emergraph.version import __version__
 
 APPLICATION = "emergraph"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _MIGRATION_FILE = re.compile(r"migration_(\d{4})_\w+\.sql")
 

@@ -1,4 +1,4 @@
--- Schema of a store, version 4. Column comments are the source of docs/schema.md.
+-- Schema of a store, version 5. Column comments are the source of docs/schema.md.
 -- Ids are INTEGER and count from 0 within the store (graphs, blocks, traces, runs) or within a graph (layers, units).
 -- There are no foreign keys or indexes: the writer keeps the references, and bulk loads stay fast.
 
@@ -273,6 +273,18 @@ COMMENT ON COLUMN tensor_parts.graph IS 'graphs.id.';
 COMMENT ON COLUMN tensor_parts.tensor IS 'tensors.name.';
 COMMENT ON COLUMN tensor_parts.part IS 'Position of the piece, from 0.';
 COMMENT ON COLUMN tensor_parts.data IS 'Little-endian C-order bytes.';
+
+CREATE TABLE codings (
+    graph INTEGER NOT NULL,
+    tensor VARCHAR NOT NULL,
+    block INTEGER,
+    coding VARCHAR NOT NULL
+);
+COMMENT ON TABLE codings IS 'One row per tensor, and per block in place, whose numbers follow from what the model file holds (packed or quantized codes, rows in another order) and are computed when they are asked for.';
+COMMENT ON COLUMN codings.graph IS 'graphs.id.';
+COMMENT ON COLUMN codings.tensor IS 'tensors.name.';
+COMMENT ON COLUMN codings.block IS 'Of a block whose weights follow from the tensor, which is codes: blocks.id; NULL where the values of the tensor itself follow from what the file holds.';
+COMMENT ON COLUMN codings.coding IS 'How, as JSON: an operation ("op", "args", "parts") or a tensor ("tensor"; of the file with "dtype", "shape" and "sha256", of the graph without).';
 
 CREATE TABLE operations (
     graph INTEGER NOT NULL,

@@ -12,6 +12,7 @@ import pyarrow as pa
 from emergraph.graphstore.frames import element_type
 from emergraph.graphstore.graphrows import insert_rows, list_array
 from emergraph.graphstore.layout import BlockRow
+from emergraph.graphstore.modelfiles import Coding
 from emergraph.graphstore.records import Tensor, matrix_restores
 from emergraph.graphstore.text import storable
 
@@ -52,6 +53,15 @@ class TensorLoader:
         self._sha256: dict[str, str | None] = {}
         self._small: list[tuple[str, memoryview]] = []
 
+    @property
+    def made(self) -> dict[str, Coding]:
+        """How values that stay in the file follow from what it holds, by the name of the tensor."""
+        return {
+            name: tensor.made
+            for name, tensor in self._tensors.items()
+            if tensor.in_file is not None and tensor.made is not None
+        }
+
     def leave(self, name: str) -> None:
         """Leave a tensor in the model file, where the edges of a block are, whatever its size."""
         self._left.add(name)
@@ -68,7 +78,7 @@ class TensorLoader:
             raise ValueError(f"tensor {name!r}: written twice")
         dtype = element_type(tensor.dtype)
         if (tensor.data is not None and tensor.block is not None) or (
-            dtype is not None and tensor.data is None and tensor.block is None
+            dtype is not None and tensor.data is None and tensor.block is None and tensor.made is None
         ):
             raise ValueError(f"tensor {name!r}: expected either data or block")
         self._sha256[name] = tensor.sha256
@@ -95,6 +105,8 @@ class TensorLoader:
         known = tensor.in_file is not None and self._sha256[name] is not None
         if left and not known:
             raise ValueError(f"tensor {name!r}: has edges in place, expected to know where it lies")
+        if tensor.data is None and tensor.block is None and not (known and self._in_place):
+            raise ValueError(f"tensor {name!r}: expected its values, which do not stay in the file")
         return known and self._in_place and (left or n_bytes > KEPT_BYTES)
 
     def _write(self, name: str, data: memoryview) -> None:

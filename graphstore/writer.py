@@ -10,6 +10,7 @@ from emergraph.graphstore.arrays import FloatArray, IntArray
 from emergraph.graphstore.catalog import next_id, unique_name
 from emergraph.graphstore.graphrows import (
     block_columns,
+    coding_columns,
     graph_row,
     insert_rows,
     layer_columns,
@@ -84,7 +85,7 @@ class GraphWriter:
         block: Block,
         src_units: IntArray,
         dst_units: IntArray,
-        weights: FloatArray,
+        weights: FloatArray | Matrix,
         kernels: MatrixKernels | None = None,
         place: Place | None = None,
     ) -> int:
@@ -119,14 +120,17 @@ class GraphWriter:
         )
         self._add(row)
         if self._in_place and place is not None and kernels is None and weights.size:
-            return self._leave(row, weights, place)
+            matrix = weights if isinstance(weights, Matrix) else Matrix.over(weights)
+            return self._leave(row, matrix, place)
+        if isinstance(weights, Matrix):
+            weights = weights.array()
         summary = self._edges.matrix(row.id, src, dst, weights, kernels)
         row.n_edges, row.zero_signs = summary.n_edges, summary.zero_signs
         return summary.n_edges
 
-    def _leave(self, row: BlockRow, weights: FloatArray, place: Place) -> int:
+    def _leave(self, row: BlockRow, matrix: Matrix, place: Place) -> int:
         """Leave the edges of a matrix in the model file, and keep what they are in sum."""
-        sums = sum_up(Matrix(weights))
+        sums = sum_up(matrix)
         row.n_edges, row.place, row.sums = sums.n_edges, place, sums
         self._tensors.leave(place.tensor)
         return sums.n_edges
@@ -240,6 +244,7 @@ class GraphWriter:
             check_block(row, layers, starts)
         insert_rows(self._connection, "blocks", block_columns(self.graph, rows, starts))
         insert_rows(self._connection, "strengths", strength_columns(rows))
+        insert_rows(self._connection, "codings", coding_columns(self.graph, rows, self._tensors.made))
         self._tensors.finish(self._blocks)
         graph = graph_row(
             self._header, footer, graph=self.graph, name=self.name, layers=self._layers, blocks=rows

@@ -27,6 +27,7 @@ from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.graphstore.arrays import FloatArray, IntArray
+from emergraph.graphstore.inplace import Matrix
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import Block, Kernels, LayerKind, MatrixKernels, Place
 from emergraph.graphstore.store import StoreFile
@@ -90,7 +91,7 @@ class ChainSink(CountingSink):
         block: Block,
         src_units: IntArray,
         dst_units: IntArray,
-        weights: FloatArray,
+        weights: FloatArray | Matrix,
         kernels: MatrixKernels | None = None,
         place: Place | None = None,
     ) -> int:

@@ -73,7 +73,7 @@ def as_weight(bank: Bank, x: Value, letters: Letters) -> tuple[Constant, Value, 
         return values.reshape(-1, values.shape[-1])[one]
 
     n_choices = bank.table.shape[bank.axis]
-    weight = replace(bank.table, shape=(*one.shape, n_choices), load=load, permutation=None, unmoved=None)
+    weight = bank.table.changed(load, shape=(*one.shape, n_choices), unmoved=None)
     sizes = [feature.shape[k] for k in new]
     spread = np.broadcast_to(x.carried[(..., *[None] * len(new))], (*x.shape, *sizes))
     taken = letters.left + letters.right + letters.out

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from emergraph.exporters.filetensors import NO_FILES, FileTensors
 from emergraph.exporters.tracing.lineage import Lineage
 from emergraph.exporters.tracing.values import Track
+from emergraph.graphstore.inplace import Matrix
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,
     Block,
@@ -18,6 +19,7 @@ from emergraph.graphstore.records import (
     Layer,
     LayerKind,
     MatrixKernels,
+    Place,
     Role,
     SplitBy,
     UnitColumns,
@@ -205,16 +207,18 @@ class GraphBuilder:
         kind: EdgeKind,
         src_units: NDArray[np.int64],
         dst_units: NDArray[np.int64],
-        weights: NDArray[np.floating],
+        weights: NDArray[np.floating] | Matrix,
+        place: Place | None = None,
         kernels: MatrixKernels | None = None,
         tensor: str | None = None,
         note: str | None = None,
     ) -> Block:
-        """Write a block given as a matrix (n_src, n_dst)."""
+        """Write a block given as a matrix (n_src, n_dst); `place` says where one of codes is."""
         block = self._block(layer, name=name, op=op, kind=kind, tensor=tensor, note=note)
         self._deepen(layer, src_units, kind)
         self.use_as_value(src_units)
-        place = self.tensors.place_of(tensor, weights) if tensor is not None and kernels is None else None
+        if tensor is not None and kernels is None and isinstance(weights, np.ndarray):
+            place = self.tensors.place_of(tensor, weights)
         written = self.sink.write_matrix(block, src_units, dst_units, weights, kernels, place)
         self.n_in_place += 0 if place is None else written
         self._count(tensor, written)

@@ -6,8 +6,9 @@ only say how a tensor is stored are not roots of the weights: they are its encod
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,9 @@ from emergraph.exporters.nodes import attributes
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.operations import KEEPING, Kind, kind_of
 from emergraph.exporters.runtime.folding import Folder, Made, Source
+
+if TYPE_CHECKING:  # made of constants
+    from emergraph.exporters.tracing.codes import CodedWeights
 
 Array = NDArray[np.generic]
 Layout = Callable[[Array], Array]
@@ -44,6 +48,8 @@ class Constant:
     """Stored integers, perhaps as floats, shifted or scaled: what scales them next belongs to the coding."""
     unmoved: Layout | None = None
     """Takes an array laid out like this constant to the layout of its one root; None where nothing does."""
+    codes: "CodedWeights | None" = None
+    """What it is of a tensor of codes, where these can stay in the file."""
 
     @property
     def root(self) -> str | None:
@@ -54,6 +60,10 @@ class Constant:
     def names(self) -> frozenset[str]:
         """All parameter tensors behind it: its roots and its coding."""
         return self.roots | self.coding
+
+    def changed(self, load: Callable[[], Array], **others: Any) -> "Constant":  # noqa: ANN401 - fields
+        """The constant with other values, which are no longer those of a tensor; further fields by name."""
+        return replace(self, load=load, permutation=None, codes=None, **others)
 
     def floats(self) -> NDArray[np.floating]:
         """The values as float32 (float64 where the file has it)."""
@@ -147,7 +157,7 @@ def permutation_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> tu
     if kind_of(node) is Kind.IDENTITY:
         return source.permutation
     if kind_of(node) is Kind.TRANSPOSE:
-        return tuple(source.permutation[p] for p in _order(node, source))
+        return tuple(source.permutation[p] for p in axes_order(node, source))
     return None
 
 
@@ -158,7 +168,7 @@ def unmoved_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> Layout
         return None
     before, shape = source.unmoved, source.shape
     if kind_of(node) is Kind.TRANSPOSE:
-        back = np.argsort(_order(node, source))
+        back = np.argsort(axes_order(node, source))
         return lambda values: before(values.transpose(back))
     if kind_of(node) in KEEPING:
         return lambda values: before(values.reshape(shape))
@@ -166,7 +176,8 @@ def unmoved_of(node: onnx.NodeProto, given: Sequence[Constant | None]) -> Layout
     return before if kind_of(node) in _SHIFTING else None
 
 
-def _order(node: onnx.NodeProto, source: Constant) -> list[int]:
+def axes_order(node: onnx.NodeProto, source: Constant) -> list[int]:
+    """The axes of a Transpose's input in the order of its output."""
     given = attributes(node).get("perm")
     return [int(p) for p in given] if isinstance(given, list) else list(range(len(source.shape)))[::-1]
 

@@ -10,15 +10,18 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.codings import CodedTensor
 from emergraph.exporters.filetensors import as_held
 from emergraph.exporters.nodes import operation_type
 from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, normal_domain, operations, spec_of
 from emergraph.exporters.runtime.folding import Folder, Made, Step
 from emergraph.exporters.runtime.quantization import laid_out
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
+from emergraph.exporters.tracing.codes import CodedWeights, dequantized_codes, transposed
 from emergraph.exporters.tracing.constants import (
     Constant,
     FoldedLoad,
+    axes_order,
     keeps_codes,
     literal,
     made_of,
@@ -57,6 +60,10 @@ class ParameterTensor(Protocol):
 
     def held(self) -> Array | None:
         """The values as the file holds them, without a copy; None where it does not."""
+        ...
+
+    def coded(self) -> CodedTensor | None:
+        """The values as they follow from what the file holds; None where they do not."""
         ...
 
 
@@ -366,10 +373,46 @@ class TraceContext:
                 coding,
                 keeps_codes(self.node, constants),
                 unmoved_of(self.node, constants),
+                self._codes(constants),
             )
             self.set_constant(position, constant)
         self._note_dequantization(constants)
         self.did(TracedAs.CONSTANT)
+
+    def _codes(self, given: Sequence[Constant | None]) -> CodedWeights | None:
+        """What a folded node makes of codes that can stay in the file."""
+        kind, source = kind_of(self.node), given[0] if given else None
+        if source is None:
+            return None
+        if kind is Kind.DEQUANTIZE and not self.attr_int("block_size", 0):
+            scale, zero = (*given[1:], None, None)[:2]
+            return self.codes_in_file(source, scale, zero, axis=self.attr_int("axis", 1))
+        if source.codes is None or kind is Kind.IDENTITY:
+            return source.codes
+        return transposed(source.codes, axes_order(self.node, source)) if kind is Kind.TRANSPOSE else None
+
+    def codes_in_file(
+        self, stored: Constant, scale: Constant | None, zero: Constant | None, *, axis: int
+    ) -> CodedWeights | None:
+        """(stored - zero) * scale as codes that can stay in the file; None where no edge does."""
+        if not self.builder.tensors.in_place or not self._in_file(stored):
+            return None
+        where = axis % max(len(stored.shape), 1)
+        return dequantized_codes(stored, scale, zero, where, self.builder.tensors.view)
+
+    def _in_file(self, constant: Constant) -> bool:
+        return constant.root is not None and self.builder.tensors.in_file(constant.root) is not None
+
+    def codes_of(self, constant: Constant) -> CodedWeights | None:
+        """What a constant that is a weight is of codes in the file; None where it has to be computed."""
+        if not self.builder.tensors.in_place or constant.codes is not None:
+            return constant.codes
+        if constant.root is None or constant.permutation is None or not self._in_file(constant):
+            return None
+        found = self.model.initializers[constant.root].coded()
+        return (
+            None if found is None else CodedWeights(constant.root, found.decoded, constant.permutation, None)
+        )
 
     def weights_of(self, constant: Constant) -> NDArray[np.floating]:
         """The values of a constant that is a weight: as the file holds them where they are a tensor of it.

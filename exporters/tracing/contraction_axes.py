@@ -125,7 +125,7 @@ class Contraction:
         return prod(self.sizes[c] for c in self.plan.new)
 
 
-def contraction(labels: Labels, values: NDArray[np.floating], x: str, w: str, out: str) -> Contraction:
+def contraction(labels: Labels, values: NDArray[np.generic], x: str, w: str, out: str) -> Contraction:
     """Lay a contraction of labels (letters x) and weights (letters w) out as matrices.
 
     Axes of size 1 broadcast against larger ones of the other operand.
@@ -167,7 +167,7 @@ def _labels_per_batch(labels: Labels, x: str, plan: Plan) -> list[Labels]:
     return list(inner.reshape((prod(inner.shape[:n_batch]), *free, n_summed)))
 
 
-def _matrices(values: NDArray[np.floating], w: str, plan: Plan, sizes: dict[str, int]) -> list[KernelMatrix]:
+def _matrices(values: NDArray[np.generic], w: str, plan: Plan, sizes: dict[str, int]) -> list[KernelMatrix]:
     order = plan.batch + plan.summed + plan.new + plan.taps
     arranged = values.transpose([w.index(c) for c in order if c in w])
     # An axis of x that is summed without a weight: every position has the same weight.

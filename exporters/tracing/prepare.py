@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from emergraph.exporters.codings import CodedTensor
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.branches import literal_conditions, take_branches
 from emergraph.exporters.runtime.concrete import ConcreteRun
@@ -27,6 +28,7 @@ class FileParameter:
     dtype_name: str
     _read: Callable[[], NDArray[np.generic]]
     _held: Callable[[], NDArray[np.generic] | None] = lambda: None
+    _coded: Callable[[], CodedTensor | None] = lambda: None
 
     def array(self) -> NDArray[np.generic]:
         """The values."""
@@ -35,6 +37,10 @@ class FileParameter:
     def held(self) -> NDArray[np.generic] | None:
         """The values as the file holds them, without a copy; None where it does not."""
         return self._held()
+
+    def coded(self) -> CodedTensor | None:
+        """The values as they follow from what the file holds; None where it holds them as they are."""
+        return self._coded()
 
 
 def traced_model(

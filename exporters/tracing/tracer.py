@@ -10,8 +10,10 @@ import onnx
 
 import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.codings import CodedTensor
 from emergraph.exporters.counts import bytes_of, count
 from emergraph.exporters.filetensors import FileTensors
+from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.runtime.ordering import outer_names_read
 from emergraph.exporters.summary import MUST_BE_FINITE, GraphSummary, nonfinite_warnings
 from emergraph.exporters.tracing.banks import make_units
@@ -31,6 +33,7 @@ from emergraph.graphstore.records import (
     Tensor,
     TracedAs,
 )
+from emergraph.graphstore.tensors import KEPT_BYTES
 
 _SHOWN = 3
 """Layers that a warning names."""
@@ -42,6 +45,7 @@ def trace(
     sink: GraphSink,
     *,
     files: Mapping[str, memoryview] | None = None,
+    in_place: bool = False,
     progress: Callable[[int, int], None] | None = None,
     sums: Sums | None = None,
 ) -> GraphSummary:
@@ -51,6 +55,7 @@ def trace(
         model: The flat model with the facts of one concrete run.
         sink: Where blocks, layers, units, tensors and operations go.
         files: The mapped files that the parameters are in, by name.
+        in_place: Whether edges stay in them where they can.
         progress: Called with (operations done, operations in all).
         sums: Takes in what operations sum up.
 
@@ -60,7 +65,13 @@ def trace(
     Raises:
         InvalidInputError: The model is inconsistent.
     """
-    builder = GraphBuilder(sink, FileTensors(files or {}, lambda name: model.initializers[name].held()))
+    tensors = FileTensors(
+        files or {},
+        lambda name: model.initializers[name].held(),
+        lambda name: model.initializers[name].coded(),
+        in_place=in_place,
+    )
+    builder = GraphBuilder(sink, tensors)
     ctx = TraceContext(model, builder)
     ctx.sums = sums
     _set_initializers(ctx)
@@ -214,7 +225,12 @@ def _write_tensors(ctx: TraceContext) -> tuple[int, int, dict[str, int]]:
         if not _is_parameter(ctx, name):
             continue
         use = ctx.uses.get(name, ParameterUse())
-        tensor = replace(_tensor(name, stored, use), in_file=ctx.builder.tensors.in_file(name))
+        in_file = ctx.builder.tensors.in_file(name)
+        coded = ctx.builder.tensors.coded(name) if ctx.builder.tensors.in_place and in_file else None
+        tensor = replace(
+            _tensor(name, stored, use) if coded is None else _coded_tensor(name, stored, use, coded),
+            in_file=in_file,
+        )
         if not ctx.model.is_parameter(name):
             ctx.builder.sink.write_tensor(replace(tensor, role="buffer"))
             continue
@@ -251,6 +267,43 @@ def _tensor(name: str, stored: ParameterTensor, use: ParameterUse) -> Tensor:
         sha256=hashlib.sha256(whole).hexdigest() if held else None,
         block=use.block,
         block_transposed=use.block_transposed,
+    )
+
+
+_ROWS = 1 << 20
+"""Values of a tensor of codes that are computed at once."""
+
+
+def _coded_tensor(name: str, stored: ParameterTensor, use: ParameterUse, coded: CodedTensor) -> Tensor:
+    """The record of a tensor that follows from what the file holds: a large one is never there as a whole."""
+    entries, digest = coded.decoded.entries, hashlib.sha256()
+    n_rows, n_columns = entries.shape
+    n_zeros = n_nonfinite = 0
+    kind = BY_NAME[stored.dtype_name].dtype
+    small = n_rows * n_columns * kind.itemsize <= KEPT_BYTES
+    step = max(1, _ROWS // n_columns)
+    pieces = []
+    for first in range(0, n_rows, step):
+        part = entries.part(slice(first, min(first + step, n_rows)), slice(0, n_columns)).astype(
+            kind, copy=False
+        )
+        counts = count(np.ascontiguousarray(part))
+        n_zeros += counts.n_zeros
+        n_nonfinite += counts.n_nonfinite
+        digest.update(bytes_of(part))
+        pieces += [bytes(bytes_of(part))] if small else []
+    return Tensor(
+        name=name,
+        dtype=stored.dtype_name,
+        shape=tuple(stored.shape),
+        n_params=n_rows * n_columns,
+        n_zeros=n_zeros,
+        n_nonfinite=n_nonfinite,
+        understood=not use.opaque,
+        role=use.roles[0] if use.roles else "unused",
+        data=b"".join(pieces) if small else None,
+        sha256=digest.hexdigest(),
+        made=coded.coding,
     )
 
 

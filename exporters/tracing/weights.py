@@ -1,14 +1,18 @@
 """From a weight matrix and the labels of its rows to a block of edges."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.builder import LayerDraft
+from emergraph.exporters.tracing.codes import CodedWeights
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import ParameterUse, TraceContext
-from emergraph.graphstore.records import EdgeKind, Kernels, MatrixKernels
+from emergraph.graphstore.inplace import Matrix
+from emergraph.graphstore.records import EdgeKind, Kernels, MatrixKernels, Place
 
 FloatArray = NDArray[np.floating]
 _CHUNK_ELEMENTS = 1 << 22
@@ -18,11 +22,17 @@ _CHUNK_ELEMENTS = 1 << 22
 class KernelMatrix:
     """A weight matrix (n_src, n_dst) whose entries may stand for several parameters."""
 
-    weights: FloatArray
+    weights: NDArray[Any]
     kernels: MatrixKernels | None = None
+    coded: tuple[Matrix, Place] | None = None
+    """Of weights that are codes in the file, and stay there: they stand in for `weights`, which are none."""
+
+    def computed(self) -> "KernelMatrix":
+        """The same with its weights, for what cannot do without them."""
+        return self if self.coded is None else KernelMatrix(self.coded[0].array())
 
 
-def kernel_matrix(values: FloatArray, *, taps: int) -> KernelMatrix:
+def kernel_matrix(values: NDArray[Any], *, taps: int) -> KernelMatrix:
     """Sum the last `taps` axes of weights (n_src, n_dst, *kernel) into one entry per pair.
 
     Returns:
@@ -74,9 +84,10 @@ def write_block(
     carried = rows >= 0
     units = rows[carried]
     if not carried.all():
-        matrix = _take_rows(matrix, carried)
+        matrix = _take_rows(matrix.computed(), carried)
     if np.unique(units).size < units.size:
-        units, matrix = _aggregate(units, matrix)
+        units, matrix = _aggregate(units, matrix.computed())
+    weights, place = (matrix.weights, None) if matrix.coded is None else matrix.coded
     block = ctx.builder.matrix(
         layer,
         name=ctx.name,
@@ -84,12 +95,32 @@ def write_block(
         kind=kind,
         src_units=units,
         dst_units=columns,
-        weights=matrix.weights,
+        weights=weights,
+        place=place,
         kernels=matrix.kernels,
         tensor=tensor,
         note=note,
     )
     return block.id
+
+
+def left_in_file(codes: CodedWeights, matrices: Sequence[KernelMatrix]) -> list[KernelMatrix] | None:
+    """Matrices of weights that are codes in the file, and are not computed.
+
+    Args:
+        codes: The weights.
+        matrices: Of their stand-in.
+
+    Returns:
+        The matrices; None where one is not rows and columns of what is in the file.
+    """
+    found = []
+    for matrix in matrices:
+        coded = None if matrix.kernels is not None else codes.matrix(matrix.weights)
+        if coded is None:
+            return None
+        found.append(replace(matrix, coded=coded))
+    return found
 
 
 def _take_rows(matrix: KernelMatrix, keep: NDArray[np.bool_]) -> KernelMatrix:
@@ -181,12 +212,13 @@ def main_root(constant: Constant, ctx: TraceContext) -> str | None:
     )
 
 
-def restorable(ctx: TraceContext, constant: Constant, rows: NDArray[np.int64], values: FloatArray) -> bool:
-    """Whether a block written from `values` (n_src, n_dst) holds the constant's one root bit for bit.
+def restorable(ctx: TraceContext, constant: Constant, rows: NDArray[np.int64], matrix: KernelMatrix) -> bool:
+    """Whether a block written from a matrix (n_src, n_dst) holds the constant's one root bit for bit.
 
     It does when every row is one distinct unit, the tensor is float32 and no value is a negative zero.
     """
-    if constant.root is None or values.dtype != np.float32 or values.ndim != 2:
+    values = matrix.weights
+    if matrix.coded is not None or constant.root is None or values.dtype != np.float32 or values.ndim != 2:
         return False
     tensor = ctx.model.initializers[constant.root]
     if tensor.dtype_name != "float32" or len(tensor.shape) != 2:

@@ -4,7 +4,8 @@ A recipe is a name, or an operation on recipes. It can be sent to another proces
 without a value being read, and is computed when the values are asked for.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,32 @@ def values_of(made: Made, found: Mapping[str, Parameter]) -> FloatArray:
         [values_of(part, found) for part in made.parts], *made.args
     )
     return np.ascontiguousarray(values)
+
+
+def moved_rows(op: str, shapes: Sequence[Shape], args: Sequence[int]) -> tuple[Shape, NDArray[np.int64]]:
+    """What an operation that moves whole rows gives: its shape, and which row of its parts each row is.
+
+    Args:
+        op: The operation.
+        shapes: Of its parts; the last axis, which is one row, stays.
+        args: Its settings.
+
+    Returns:
+        The shape, and numbers of rows, counted over all parts, for each row.
+
+    Raises:
+        ValueError: It is no such operation, or does not fit the parts.
+    """
+    operation = _OPERATIONS.get(op) if op in _MOVING else None
+    if operation is None:
+        raise ValueError(f"operation {op!r}, which moves no rows")
+    shape = operation.shape(list(shapes), *args)
+    sizes = [math.prod(one[:-1]) for one in shapes]
+    numbers = [
+        np.arange(sum(sizes[:k]), sum(sizes[: k + 1])).reshape(one[:-1]) for k, one in enumerate(shapes)
+    ]
+    order: NDArray[np.int64] = operation.values(numbers, *args).reshape(-1)
+    return shape, order
 
 
 @dataclass(frozen=True)
@@ -114,6 +141,7 @@ def _joined(shapes: list[Shape], axis: int) -> Shape:
     return (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
 
 
+_MOVING = frozenset({"rotary", "head_blocks", "expand", "stack", "join"})
 _OPERATIONS: Mapping[str, _Operation] = {
     "rotary": _Operation(_rotary_shape, _rotary),
     "head_blocks": _Operation(_head_blocks_shape, _head_blocks),

@@ -1,8 +1,10 @@
 """Tensors of a weight file: checked descriptions whose values stay in the mapped file until asked for."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +92,13 @@ class LazyTensor:
         values = self._read()
         values.flags.writeable = False
         return values if values.flags.c_contiguous else None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the values as little-endian bytes in C order, sub-byte elements unpacked."""
+        held = self.held()
+        values = np.ascontiguousarray(self.array()) if held is None else held
+        return hashlib.sha256(values.reshape(-1).view(np.uint8).data if values.size else b"").hexdigest()
 
     def raw(self) -> memoryview:
         """Return the values as little-endian bytes in C order, `n_bytes` of them; sub-byte ones packed."""

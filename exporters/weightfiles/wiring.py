@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.counts import bytes_of
-from emergraph.exporters.filetensors import FileTensors
+from emergraph.exporters.filetensors import FileTensors, is_weight
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.summary import GraphSummary, nonfinite_warnings
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
@@ -203,7 +203,9 @@ def weights_header(weights: WeightFile, *, wire: Wire = Wire.NONE, name: str | N
     )
 
 
-def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NONE) -> WiringSummary:
+def export_weights(
+    weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NONE, in_place: bool = False
+) -> WiringSummary:
     """Write the graph of a weight file: blocks, layers, units, tensors, operations.
 
     Every tensor of the file can be restored from what is written, tied ones by the first of their names.
@@ -212,6 +214,7 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
         weights: What `read_weights` gave.
         sink: A store's writer, or one that counts.
         wire: How the layers are joined.
+        in_place: Whether edges stay in the file where they can.
 
     Returns:
         Counts, coverage, the joins with their reasons, and warnings.
@@ -230,7 +233,7 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
     modules, notes = _modules(weights, found)
     if not _n_layers(modules):
         raise InvalidInputError(f"{printable(weights.source)}: {_nothing(modules)}")
-    wiring = Wiring(GraphBuilder(sink, file_tensors(weights)))
+    wiring = Wiring(GraphBuilder(sink, file_tensors(weights, in_place=in_place)))
     joins = _separate(wiring, modules) if wire is Wire.NONE else _joined(wiring, modules, weights)
     wiring.builder.finish()
     n_parameters, n_understood, not_finite = _write_tensors(wiring, weights, found, sink)
@@ -263,9 +266,19 @@ def export_weights(weights: WeightFile, sink: GraphSink, *, wire: Wire = Wire.NO
     )
 
 
-def file_tensors(weights: WeightFile) -> FileTensors:
+def file_tensors(weights: WeightFile, *, in_place: bool = False) -> FileTensors:
     """Return the tensors of a weight file that its files hold as they are."""
-    return FileTensors(weights.files, lambda name: weights.tensors[name].held())
+    return FileTensors(weights.files, lambda name: weights.tensors[name].held(), in_place=in_place)
+
+
+def weights_in_file(weights: WeightFile) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes of the tensors whose weights can stay in a file."""
+    for tensor in weights.tensors.values():
+        if tensor.alias_of is None and tensor.held() is not None:
+            if tensor.blocks is not None:
+                yield tensor.blocks.shape
+            elif is_weight(tensor.dtype):
+                yield tensor.shape
 
 
 def _digest(settings: Mapping[str, object]) -> str:

@@ -5,14 +5,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.exporters.codings import coded_tensor
 from emergraph.exporters.counts import Counts
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
+from emergraph.exporters.tracing.codes import CodedWeights
 from emergraph.exporters.tracing.values import Track
-from emergraph.exporters.tracing.weights import KernelMatrix, kernel_matrix
+from emergraph.exporters.tracing.weights import KernelMatrix, kernel_matrix, left_in_file
 from emergraph.exporters.weightfiles.encodings import Parameter, Part
 from emergraph.exporters.weightfiles.encodings.parameter import COUNTED, count_parameter, count_values
 from emergraph.exporters.weightfiles.wiring_modules import Module, ModuleKind
 from emergraph.exporters.weightfiles.wiring_parameters import column_kernels
+from emergraph.graphstore.modelfiles import Coding
 from emergraph.graphstore.records import EdgeKind, Kernels, LayerKind, matrix_restores
 
 IntArray = NDArray[np.int64]
@@ -88,6 +91,7 @@ class Wiring:
     ) -> int:
         """Write a block of the parameter's edges and return its number."""
         alias = f"tied with {parameter.canonical}" if parameter.tensor.alias_of else None
+        weights, place = (matrix.weights, None) if matrix.coded is None else matrix.coded
         written = self.builder.matrix(
             layer,
             name=layer.name,
@@ -95,12 +99,25 @@ class Wiring:
             kind=kind,
             src_units=src,
             dst_units=dst,
-            weights=matrix.weights,
+            weights=weights,
+            place=place,
             kernels=matrix.kernels,
             tensor=parameter.canonical,
             note="; ".join(part for part in (note, alias) if part) or None,
         )
         return written.id
+
+    def codes(self, parameter: Parameter) -> CodedWeights | None:
+        """What a parameter is of codes that can stay in the file; None where edges do not, or they cannot."""
+        coding = parameter.source() if self.builder.tensors.in_place else None
+        if not isinstance(coding, Coding):
+            return None
+        tensor = parameter.tensor
+        found = coded_tensor(coding, lambda _: tensor.array() if (held := tensor.held()) is None else held)
+        if found is None:
+            return None
+        axes = tuple(range(len(parameter.shape)))
+        return CodedWeights(parameter.canonical, found.decoded, axes, coding)
 
     def hold(self, parameter: Parameter, block: int, *, transposed: bool) -> None:
         """Note that a block's matrix is the whole tensor, if it can restore it bit for bit."""
@@ -140,20 +157,19 @@ def write_dense(
         The new layers, one for each packed part.
     """
     weight, bias = module.weight, module.parts.get("bias")
-    values = weight.held()
-    oriented = values if module.inputs_first else values.T
+    matrices = _packed_parts(wiring, module, codes=repeat == 1)
     wiring.understand(weight, "weight")
     if bias is not None:
         wiring.understand(bias, "bias")
     shifts = None if bias is None else bias.floats().astype(np.float64).reshape(-1)
-    width = oriented.shape[1] // module.packed
+    width = matrices[0].weights.shape[1]
     names = [module.name] if module.packed == 1 else [f"{module.name}:{part}" for part in "qkv"]
     layers = []
     for index, name in enumerate(names):
         part = slice(index * width, (index + 1) * width)
         layer = wiring.builder.add_layer(name, module.op, LayerKind.DENSE, width)
         layer.raw = Track(None, None, bias=None if shifts is None else shifts[part])
-        matrix = KernelMatrix(oriented[:, part])
+        matrix = matrices[index]
         if repeat > 1:
             grouped = matrix.weights.reshape(-1, repeat, width)
             matrix = kernel_matrix(np.swapaxes(grouped, 1, 2), taps=1)
@@ -163,6 +179,25 @@ def write_dense(
         layers.append(layer)
     wiring.count(layers[0], weight, bias)
     return layers
+
+
+def _packed_parts(wiring: Wiring, module: Module, *, codes: bool) -> list[KernelMatrix]:
+    """The matrices (inputs, outputs) of a dense layer, one for each packed part.
+
+    Args:
+        wiring: The graph.
+        module: A module of kind DENSE.
+        codes: Whether weights that are codes may stay so.
+    """
+
+    def cut(values: NDArray[np.generic]) -> list[KernelMatrix]:
+        oriented = values if module.inputs_first else values.T
+        width = oriented.shape[1] // module.packed
+        return [KernelMatrix(oriented[:, k * width : (k + 1) * width]) for k in range(module.packed)]
+
+    coded = wiring.codes(module.weight) if codes else None
+    left = None if coded is None else left_in_file(coded, cut(coded.stand_in))
+    return cut(module.weight.held()) if left is None else left
 
 
 def write_embedding(wiring: Wiring, module: Module) -> LayerDraft:

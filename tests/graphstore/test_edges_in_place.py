@@ -286,7 +286,7 @@ def test_passes_agree_with_the_matrix_as_a_whole(dtype, turned):
             tensor[5, 3] = np.nan
             tensor[6, 2] = np.inf
         values = tensor.T if turned else tensor
-        matrix = Matrix(values)
+        matrix = Matrix.over(values)
         dense = values.astype(np.float64)
         vectors = rng.integers(0, 1000, size=(values.shape[1], 3)).astype(np.float64)
         assert np.array_equal(mask_times(matrix, vectors), (dense != 0) @ vectors)

@@ -24,7 +24,13 @@ from emergraph.exporters.tracing.positionaxes import Uses, contends, uses_of
 from emergraph.exporters.tracing.rules.attention import contract_activations
 from emergraph.exporters.tracing.rules.pooling import mixed_labels
 from emergraph.exporters.tracing.values import Track, Value
-from emergraph.exporters.tracing.weights import main_root, remember_block, restorable, write_block
+from emergraph.exporters.tracing.weights import (
+    left_in_file,
+    main_root,
+    remember_block,
+    restorable,
+    write_block,
+)
 from emergraph.graphstore.records import EdgeKind, LayerKind, SplitBy, TracedAs
 
 
@@ -144,11 +150,7 @@ def contract_constant(
     """New units: one per column of the weight, for each set of positions that are units of their own."""
     ctx.read(x)
     ctx.use(weight, "weight")
-    values = ctx.weights_of(weight)
-    if alpha != 1.0:
-        values = weight.floats()
-        values = values * np.asarray(alpha, values.dtype)
-    laid_out = contraction(x.carried, values, x_letters, w_letters, out)
+    laid_out = _laid_out(ctx, x, weight, Letters(x_letters, w_letters, out), alpha)
     found = [uses_of(labels, ctx.builder.families) for labels in laid_out.labels]
     total = sum(len(uses.rows) for uses in found) * laid_out.n_new
     layer = ctx.builder.add_layer(ctx.layer_name(main_root(weight, ctx)), ctx.op, kind, total)
@@ -169,6 +171,24 @@ def contract_constant(
     factors = (x, Value(weight.shape, constant=weight))
     ctx.summed(layer, factors, letters=Letters(x_letters, w_letters, out), scale=alpha)
     ctx.did(TracedAs.CONTRACTED)
+
+
+def _laid_out(ctx: TraceContext, x: Value, weight: Constant, letters: Letters, alpha: float) -> Contraction:
+    """The contraction as matrices; codes that can stay in the file are not computed."""
+
+    def lay(values: NDArray[np.generic]) -> Contraction:
+        return contraction(x.carried, values, letters.left, letters.right, letters.out)
+
+    if alpha != 1.0:
+        scaled = weight.floats()
+        return lay(scaled * np.asarray(alpha, scaled.dtype))
+    codes = ctx.codes_of(weight)
+    if codes is not None:
+        laid_out = lay(codes.stand_in)
+        matrices = left_in_file(codes, laid_out.matrices)
+        if matrices is not None:
+            return replace(laid_out, matrices=matrices)
+    return lay(ctx.weights_of(weight))
 
 
 def _why_split(ctx: TraceContext, blocks: Sequence[Labels], found: Sequence[Uses]) -> SplitBy:
@@ -217,7 +237,7 @@ def _write_uses(
             columns = np.arange(start, start + n_new)
             block = write_block(ctx, layer, row, columns, matrix, tensor=tensor, note=note)
             use += 1
-            if whole and laid_out.orientation is not None and restorable(ctx, weight, row, matrix.weights):
+            if whole and laid_out.orientation is not None and restorable(ctx, weight, row, matrix):
                 # The matrix is (summed, new); its root may have its axes the other way round.
                 permuted = weight.permutation == (1, 0)
                 remember_block(ctx, weight, block, transposed=laid_out.orientation != permuted)

@@ -1,6 +1,6 @@
 """Convolutions of any dimension: channels are units, positions that the kernel slides over are not."""
 
-from dataclasses import replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from emergraph.exporters.tracing.values import Value
 from emergraph.exporters.tracing.weights import (
     KernelMatrix,
     kernel_matrix,
+    left_in_file,
     main_root,
     remember_block,
     restorable,
@@ -59,8 +60,7 @@ def trace_convolution(
         return
     ctx.read(x)
     ctx.use(weight, "weight")
-    values = ctx.weights_of(weight)
-    n_out = values.shape[1] * group if transposed else values.shape[0]
+    n_out = weight.shape[1] * group if transposed else weight.shape[0]
     bias_values = None
     if bias is not None:
         ctx.use(bias, "bias")
@@ -71,13 +71,26 @@ def trace_convolution(
     ctx.count_params(layer, bias)
     channels, labels = channel_labels(x.carried)
     if group == 1:
-        oriented = values if transposed else np.swapaxes(values, 0, 1)
-        write_kernels(ctx, layer, weight, oriented, channels, labels, tensor, transposed=transposed)
+        matrix = _matrix(ctx, weight, transposed=transposed)
+        write_kernels(ctx, layer, weight, matrix, channels, labels, tensor, transposed=transposed)
     else:
+        values = ctx.weights_of(weight)
         src, dst, taps = _grouped_pairs(values, channels, labels, group, layer, transposed=transposed)
         write_pairs(ctx, layer, src, dst, taps, tensor=tensor, note=f"group={group}")
     ctx.summed(layer, (x, Value(weight.shape, constant=weight)), group=group, transposed=transposed)
     ctx.did(TracedAs.CONTRACTED)
+
+
+def _matrix(ctx: TraceContext, weight: Constant, *, transposed: bool) -> KernelMatrix:
+    """The weights (inputs, outputs) of a convolution, summed over the taps of each kernel."""
+
+    def lay(values: NDArray[np.generic]) -> KernelMatrix:
+        oriented = values if transposed else np.swapaxes(values, 0, 1)
+        return kernel_matrix(oriented, taps=oriented.ndim - 2)
+
+    codes = ctx.codes_of(weight) if prod(weight.shape[2:]) == 1 else None  # sums are in no file
+    left = None if codes is None else left_in_file(codes, [lay(codes.stand_in)])
+    return lay(ctx.weights_of(weight)) if left is None else left[0]
 
 
 def _is_pointwise(ctx: TraceContext, x: Value, weight: Constant) -> bool:
@@ -94,14 +107,14 @@ def _multiply(ctx: TraceContext, x: Value, weight: Constant, bias: Constant | No
     if bias is not None:
         ctx.use(bias, "bias")
         shape = (-1, *[1] * len(space))
-        add_bias(ctx, replace(bias, load=lambda: bias.load().reshape(shape), permutation=None))
+        add_bias(ctx, bias.changed(lambda: bias.load().reshape(shape)))
 
 
 def write_kernels(
     ctx: TraceContext,
     layer: LayerDraft,
     weight: Constant,
-    values: NDArray[np.floating],
+    matrix: KernelMatrix,
     channels: NDArray[np.int64],
     labels: NDArray[np.int64],
     tensor: str | None,
@@ -109,14 +122,13 @@ def write_kernels(
     transposed: bool,
 ) -> None:
     """One matrix (channel labels, outputs); a channel that carries several units gives a row to each."""
-    matrix = kernel_matrix(values, taps=values.ndim - 2)
-    whole = np.array_equal(channels, np.arange(values.shape[0]))
+    whole = np.array_equal(channels, np.arange(matrix.weights.shape[0]))
     if not whole:
-        matrix = _rows_of(matrix, channels)
+        matrix = _rows_of(matrix.computed(), channels)
     block = write_block(ctx, layer, labels, layer.units, matrix, tensor=tensor)
     if whole and matrix.kernels is None and weight.permutation is not None:
         root_shape = ctx.model.initializers[weight.root].shape if weight.root else ()
-        if len(root_shape) == 2 and restorable(ctx, weight, labels, matrix.weights):
+        if len(root_shape) == 2 and restorable(ctx, weight, labels, matrix):
             remember_block(ctx, weight, block, transposed=not transposed)
 
 

@@ -235,7 +235,7 @@ def _reciprocal(values: np.ndarray) -> np.ndarray:
 
 
 def _mapped(constant: Constant, function: Callable[[np.ndarray], np.ndarray]) -> Constant:
-    return replace(constant, load=lambda: function(constant.load()), permutation=None)
+    return constant.changed(lambda: function(constant.load()))
 
 
 def _bend(ctx: TraceContext, value: Value, constants: list[Constant]) -> None:

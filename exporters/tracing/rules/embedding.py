@@ -3,7 +3,6 @@
 Rows that are matrices are weights that the data chooses, as long as a contraction alone reads them.
 """
 
-from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -40,8 +39,8 @@ def _embed_entries(ctx: TraceContext, table: Constant, index: tuple[int, ...]) -
     """Tuples of indices are rows of a table with one row for each."""
     batch = ctx.attr_int("batch_dims", 0)
     shape = (*table.shape[:batch], -1, *table.shape[batch + index[-1] :])
-    rows = replace(table, shape=table.load().reshape(shape).shape, load=lambda: table.load().reshape(shape))
-    by_row = replace(rows, permutation=None, unmoved=None)
+    whole = table.load().reshape(shape).shape
+    by_row = table.changed(lambda: table.load().reshape(shape), shape=whole, unmoved=None)
     embed(ctx, by_row, axis=batch, rank_before=batch, index_rank=len(index) - 1 - batch)
 
 

@@ -10,7 +10,7 @@ from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.contraction_axes import transformed_axis
 from emergraph.exporters.tracing.rules.contraction import contract_constant
 from emergraph.exporters.tracing.rules.convolution import channel_labels, write_kernels
-from emergraph.exporters.tracing.weights import main_root
+from emergraph.exporters.tracing.weights import kernel_matrix, main_root
 from emergraph.graphstore.records import LayerKind, TracedAs
 
 _MAX_ELEMENTS = 1 << 25
@@ -93,7 +93,8 @@ def short_time_fourier(ctx: TraceContext) -> None:
     layer = ctx.builder.add_layer(ctx.name, ctx.op, LayerKind.CONV, bins * parts)
     ctx.count_params(layer, constant)
     channels, labels = channel_labels(signal.transpose(0, 2, 1))
-    write_kernels(ctx, layer, constant, kernel, channels, labels, tensor, transposed=False)
+    summed = kernel_matrix(kernel, taps=kernel.ndim - 2)
+    write_kernels(ctx, layer, constant, summed, channels, labels, tensor, transposed=False)
     ctx.new_layer_output(0, layer, np.broadcast_to(layer.units.reshape(1, 1, bins, parts), shape))
     ctx.did(TracedAs.CONTRACTED)
 

@@ -80,7 +80,8 @@ def dequantized(
         ctx.note_zero_point(stored, lambda: laid_out(zero.load(), stored.shape, axis=where))
     for extra in (zero, factor):
         ctx.use(extra, "quantization")
-    return Constant(stored.shape, load, stored.roots, coding=_coding(stored, zero, factor))
+    codes = ctx.codes_in_file(stored, factor, zero, axis=where)
+    return Constant(stored.shape, load, stored.roots, coding=_coding(stored, zero, factor), codes=codes)
 
 
 def _coding(stored: Constant, *extras: Constant | None) -> frozenset[str]:

@@ -16,5 +16,7 @@ def find(stored: Stored) -> None:
             continue
         kind = tensor.blocks.type.name
         require_gguf(f"unpacking {kind}")
-        encoding = Encoding(scheme=f"{kind} (ggml)", shape=tensor.blocks.shape, decode=tensor.blocks.floats)
+        encoding = Encoding(
+            scheme=f"{kind} (ggml)", shape=tensor.blocks.shape, decode=tensor.blocks.floats, blocks=kind
+        )
         stored.make(name, tensor, encoding)

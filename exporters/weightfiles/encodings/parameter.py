@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.counts import Counts, count
 from emergraph.exporters.filetensors import as_held
+from emergraph.exporters.weightfiles.gguf.elements import GGML
 from emergraph.exporters.weightfiles.tensors import LazyTensor
+from emergraph.graphstore.modelfiles import Coding, WantedTensor
 
 FloatArray = NDArray[np.floating]
 
@@ -40,6 +42,8 @@ class Encoding:
     parts: tuple[Part, ...] = ()
     decode: Callable[[], FloatArray] | None = field(default=None, repr=False)
     """Gives the weights, of `shape`; None where the file does not define them."""
+    blocks: str = ""
+    """Type of the blocks that the stored bytes are, where nothing else takes part."""
     problem: str = ""
     """Why the file does not define the weights."""
 
@@ -92,6 +96,17 @@ class Parameter:
         """Return the weights as the file holds them, in its type and without a copy; else as floats."""
         values = as_held(self.tensor.held()) if self.is_plain and not self.problem else None
         return self.floats() if values is None else values
+
+    def source(self) -> Coding | WantedTensor | None:
+        """Return how the weights follow from what the file holds; None where no part can be told alone."""
+        if self.problem or self.tensor.held() is None:
+            return None
+        one = self.tensor
+        stored = WantedTensor(name=one.name, dtype=one.dtype, shape=one.shape, sha256=one.sha256)
+        if self.is_plain:
+            return stored
+        blocks = "" if self.encoding is None else self.encoding.blocks
+        return Coding(GGML, (blocks,), (stored,)) if blocks else None
 
     def floats(self) -> FloatArray:
         """Return the weights: the stored values themselves, or what they stand for."""

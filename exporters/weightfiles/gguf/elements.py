@@ -22,6 +22,8 @@ PLAIN: dict[int, str] = {
 }
 """Element types whose numbers stand in the file as such, by their number in it."""
 
+GGML = "ggml"
+"""What unpacks blocks, as a `Coding` names it."""
 _CHUNK = 1 << 20
 """Values that are unpacked at once."""
 
@@ -92,7 +94,7 @@ class Blocks:
         result = np.empty((len(stored), width), np.float32)
         step = max(1, _CHUNK // max(width, 1))
         for start in range(0, len(stored), step):
-            result[start : start + step] = _unpacked(stored[start : start + step], self.type)
+            result[start : start + step] = unpacked(stored[start : start + step], self.type)
         return result.reshape(self.shape)
 
 
@@ -111,7 +113,16 @@ def require_gguf(what: str) -> Any:  # noqa: ANN401 - the module itself
         raise MissingExtraError(f'{what} needs the gguf package: pip install "emergraph[gguf]"') from error
 
 
-def _unpacked(stored: NDArray[np.generic], kind: BlockType) -> NDArray[np.float32]:
+def unpacked(stored: NDArray[np.generic], kind: BlockType) -> NDArray[np.float32]:
+    """Return the values of rows of blocks.
+
+    Args:
+        stored: (rows, bytes).
+        kind: What the blocks are.
+
+    Raises:
+        MissingExtraError: The gguf package is not installed.
+    """
     gguf = require_gguf(f"unpacking {kind.name}")
     # codes may hold any bytes: scales that are not numbers stay what they are
     with np.errstate(all="ignore"):
