@@ -21,6 +21,8 @@ from emergraph.graphstore.records import Place
 
 PIECE_CELLS = 1 << 16
 """Entries that are looked at together: they fit a core's cache, and are too few for BLAS to start threads."""
+AT_ONCE = 16
+"""Pieces that a core takes together; fewer of wide matrices, of which every piece gives a long result."""
 MAX_THREADS = 8
 
 Result = TypeVar("Result")
@@ -158,6 +160,11 @@ class Matrix:
         """Whether the file holds the matrix row by row, so that rows are read fastest."""
         return self.entries.by_rows != self.turned
 
+    @property
+    def at_once(self) -> int:
+        """Pieces of a pass that a core takes together."""
+        return max(1, min(AT_ONCE, PIECE_CELLS // max(self.shape)))
+
     def select(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> "Matrix":
         """Return some sources and some targets of it."""
         chosen: list[Part] = [
@@ -228,20 +235,29 @@ def _taken(part: Part, chosen: Part) -> Part:
     return moved
 
 
-def in_order(
-    do: Callable[[tuple[slice, slice]], Result], pieces: Sequence[tuple[slice, slice]]
-) -> Iterator[Result]:
-    """Yield what a function gives for every piece, in order, computed on several cores a few pieces ahead."""
+def in_order(do: Callable[[Piece], Result], pieces: Sequence[Piece], *, at_once: int = 1) -> Iterator[Result]:
+    """Yield what a function gives for every piece, in order, computed on several cores a few pieces ahead.
+
+    Args:
+        do: The function.
+        pieces: What it is called with.
+        at_once: Pieces that a core takes together; handing one over takes a tenth of the work on a small one.
+    """
     n_threads = min(os.cpu_count() or 1, MAX_THREADS, len(pieces))
     if n_threads <= 1:
         yield from map(do, pieces)
         return
-    waiting = iter(pieces)
+    several = max(1, min(at_once, len(pieces) // (2 * n_threads)))
+    waiting = iter([pieces[first : first + several] for first in range(0, len(pieces), several)])
+
+    def together(some: Sequence[Piece]) -> list[Result]:
+        return [do(piece) for piece in some]
+
     with ThreadPoolExecutor(n_threads) as pool:
-        running = [pool.submit(do, piece) for piece in islice(waiting, 2 * n_threads)]
+        running = [pool.submit(together, some) for some in islice(waiting, 2 * n_threads)]
         while running:
-            yield running.pop(0).result()
-            running.extend(pool.submit(do, piece) for piece in islice(waiting, 1))
+            yield from running.pop(0).result()
+            running.extend(pool.submit(together, some) for some in islice(waiting, 1))
 
 
 def mask_times(matrix: Matrix, vectors: Floats) -> Floats:
@@ -261,14 +277,18 @@ def mask_times(matrix: Matrix, vectors: Floats) -> Floats:
         rows, columns = piece
         return rows, matrix.mask(piece).astype(np.float64) @ vectors[columns]
 
-    for rows, part in in_order(product, pieces):
+    for rows, part in in_order(product, pieces, at_once=matrix.at_once):
         sums[rows] += part
     return sums
 
 
 def n_edges(matrix: Matrix) -> int:
     """Count the entries of a matrix that are edges."""
-    return sum(in_order(lambda piece: int(np.count_nonzero(matrix.mask(piece))), matrix.pieces()))
+    return sum(
+        in_order(
+            lambda piece: int(np.count_nonzero(matrix.mask(piece))), matrix.pieces(), at_once=matrix.at_once
+        )
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -324,7 +344,7 @@ def sum_up(matrix: Matrix) -> MatrixSums:
     sources, targets = (SideSums.zeros(n) for n in matrix.shape)
     n_negative = n_nonfinite = 0
     squares = max_abs = 0.0
-    for found in in_order(lambda piece: _piece_sums(matrix, piece), matrix.pieces()):
+    for found in in_order(lambda piece: _piece_sums(matrix, piece), matrix.pieces(), at_once=matrix.at_once):
         sources.add(found.piece[0], found.sources)
         targets.add(found.piece[1], found.targets)
         n_negative += found.n_negative
