@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 """Of the candidates: the sizes at which the curve is measured, besides none, all, and the circuit's."""
+GOING_ON = 0.75
+"""Part of the units that stay in a round of ordering them again."""
 SMALLEST = 1e-9
 """A behaviour that changes by less than this share of the output's values is none."""
 
@@ -122,12 +124,13 @@ def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions)
             [np.mean([_size(change, indexed=indexed) for change in one.changes]) for one in single_units]
         )
         behaviour = _Behaviour(bench, masked, places)
-        order = np.argsort(-effects, kind="stable")
+        by_influence = np.argsort(-effects, kind="stable")
+        order = _refined(behaviour, by_influence, asked.refine)
         chosen = _smallest(behaviour, order, asked.share)
-        chosen, drops, minimal = _left_out(behaviour, chosen, effects, asked.share)
+        chosen, drops, minimal = _left_out(behaviour, chosen, asked.share)
         curve, areas = _curve(behaviour, order, chosen, asked)
         rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(1, len(order) + 1)
+        rank[by_influence] = np.arange(1, len(order) + 1)
         by_effect = sorted(chosen, key=lambda k: rank[k])
         units = pl.DataFrame(
             {
@@ -316,15 +319,32 @@ def _smallest(behaviour: _Behaviour, order: NDArray[np.int64], share: float) -> 
     return [int(k) for k in order[:low]]
 
 
+def _refined(behaviour: _Behaviour, order: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The first candidates of an order again, by what is lost with each among those that are left of them.
+
+    In rounds: all others replaced, each is left out alone, and the quarter without which most is kept goes to
+    the end. What units do for each other, which knocking out one in the whole model does not show, counts so.
+    """
+    left = [int(k) for k in order[:most]]
+    position = {int(k): place for place, k in enumerate(order)}
+    gone: list[int] = []
+    while len(left) > 1:
+        kept = {k: behaviour.kept(set(left) - {k}).mean for k in steps(left, "units in order")}
+        left.sort(key=lambda k: (kept[k], position[k]))
+        n = max(1, min(len(left) - 1, int(GOING_ON * len(left))))
+        left, gone = left[:n], [*left[n:], *gone]
+    return np.array([*left, *gone, *(int(k) for k in order[most:])], np.int64)
+
+
 def _left_out(
-    behaviour: _Behaviour, chosen: list[int], effects: Floats, share: float
+    behaviour: _Behaviour, chosen: list[int], share: float
 ) -> tuple[list[int], dict[int, float], bool]:
-    """What is left when units go one by one, the least influential first, until none can go."""
+    """What is left when units go one by one, the last in order first, until none can go."""
     left = set(chosen)
     drops: dict[int, float] = {}
     while True:
         removed = False
-        for unit in steps(sorted(left, key=lambda k: (effects[k], k)), "units left out"):
+        for unit in steps([k for k in reversed(chosen) if k in left], "units left out"):
             found = behaviour.kept(left - {unit}).mean
             drops[unit] = found
             if found >= share:

@@ -129,6 +129,12 @@ class CircuitOptions(Options):
         metavar="N",
         least=0,
     )
+    refine: int = option(
+        default=100,
+        help="Order the N most influential units again, by what each does among those that are left of them.",
+        metavar="N",
+        least=0,
+    )
     draws: int = option(default=3, help="Random sets of each size.", metavar="N", least=1)
     samples: int | None = option(default=None, help="Use the first N samples.", metavar="N", least=1)
     seed: int = option(default=0, help="Seed of random sets, and of resample.", least=0)

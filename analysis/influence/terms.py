@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import attributes
-from emergraph.exporters.operations import Kind, kind_of
+from emergraph.exporters.operations import PICKING, Kind, kind_of
 from emergraph.exporters.tracing.contraction_axes import Plan, contraction
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels, compress, core, distinct_rows, joint_core
 from emergraph.exporters.tracing.sums import Operand, Sum
@@ -368,7 +368,8 @@ def _of_join(one: Sum, values: Sequence[Floats], wanted: Wanted) -> list[Terms]:
     kind = kind_of(one.node)
     shape = one.labels.shape
     if one.factors:
-        edges, parts = EdgeKind.IDENTITY, [f * v for f, v in zip(one.factors, values, strict=True)]
+        edges = EdgeKind.WEIGHT if kind in PICKING else EdgeKind.IDENTITY
+        parts = [f * v for f, v in zip(one.factors, values, strict=True)]
     elif kind in (Kind.PRODUCT, Kind.QUOTIENT):
         with np.errstate(divide="ignore", invalid="ignore"):
             whole = (

@@ -288,13 +288,25 @@ class TraceContext:
         """
         if self.sums is not None:
             out = self.values.get(self.node.output[0])
-            operands = tuple(map(self._operand, values))
+            operands = tuple(map(self.operand, values))
             labels = None if out is None else out.labels
             self.sums.found.append(
                 Sum(layer=layer.id, node=self.node, operands=operands, labels=labels, **how)
             )
 
-    def _operand(self, value: Value) -> Operand:
+    def looked_up(self, layer: LayerDraft) -> None:
+        """Tell them that a row of the table before the layer is all that there is of it."""
+        out = self.node.output[0]
+        if self.sums is not None and out in self.values:
+            labels = self.values[out].carried
+            table = np.broadcast_to(np.asarray(layer.first - 1), labels.shape)
+            operands = (Operand(out, labels.shape, table),)
+            self.sums.found.append(
+                Sum(layer=layer.id, node=self.node, operands=operands, labels=labels, factors=(1.0,))
+            )
+
+    def operand(self, value: Value) -> Operand:
+        """A value as an input of the current node."""
         places = [k for k, name in enumerate(self.node.input) if name and self.values.get(name) is value]
         name = self.node.input[places[0]] if places else ""
         codes = spec_of(self.node).codes.get(places[0]) if places and value.constant is None else None

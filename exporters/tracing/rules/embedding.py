@@ -51,6 +51,7 @@ def _embed_elements(ctx: TraceContext, table: Constant, index: tuple[int, ...]) 
     others = [1 if k == axis else n for k, n in enumerate(table.shape)]
     covered = tuple(slice(0, n) if k != axis else slice(None) for k, n in enumerate(index))
     ctx.new_layer_output(0, layer, np.broadcast_to(layer.units.reshape(others)[covered], index))
+    ctx.looked_up(layer)
     ctx.did(TracedAs.EMBEDDED)
 
 
@@ -65,4 +66,5 @@ def embed(ctx: TraceContext, table: Constant, *, axis: int, rank_before: int, in
     else:
         layer = table_features(ctx, table, axis)
         ctx.new_layer_output(0, layer, look_up(layer.units, feature))
+        ctx.looked_up(layer)
     ctx.did(TracedAs.EMBEDDED)

@@ -334,7 +334,10 @@ def test_recurrent_operations_written_out_sum_to_what_states_of_onnxruntime_give
             check_sums(graph, result, case, states.mean((0, 2)).ravel())
 
 
-def test_quantized_weights_and_what_is_no_sum(asked):
+KNOWN = ("x_1", "x_3", "coded", "plain", "larger")
+
+
+def test_quantized_weights_looked_up_rows_and_what_is_no_sum(asked):
     net = Net(opset=18)
     x = net.input(2, 6)
     codes, scale, zero = net.ops("DynamicQuantizeLinear", 3, x)
@@ -343,10 +346,17 @@ def test_quantized_weights_and_what_is_no_sum(asked):
     scaled = net.op("Mul", net.op("Cast", product, to=1), scale)
     other = net.op("MatMul", x, net.param(6, 3), name="plain")
     net.output(net.op("Max", scaled, other, name="larger"))
+    table = net.random(5, 3)
+    ids = net.input(2, 4, dtype=np.int64)
+    net.output(net.op("Gather", net.value(table), ids, name="rows"))
     data = RNG.standard_normal((4, 6)).astype(np.float32)
-    net.inputs[0].type.tensor_type.shape.dim[0].dim_param = "n"
-    graph, result = asked(net, {x: data})
-    found = [tensors(net, {x: one[None]}, product)[0] for one in data]
+    for given in net.inputs:
+        given.type.tensor_type.shape.dim[0].dim_param = "n"
+    chosen = RNG.integers(0, 5, (4, 4))
+    graph, result = asked(net, {x: data, ids: chosen})
+    (looked_up,) = (name for name in graph.layers["name"] if name not in KNOWN and ":" not in name)
+    check_sums(graph, result, looked_up, table[chosen].mean((0, 1)))
+    found = [tensors(net, {x: one[None], ids: chosen[:1]}, product)[0] for one in data]
     check_sums(graph, result, "coded", np.mean(found, axis=(0, 1)))
     assert result.left_out == {"larger": "Max of activations is neither a sum nor a product"}
 
