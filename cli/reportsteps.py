@@ -12,15 +12,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from emergraph.cli.links import told_by_this_command
+import typer
+
+from emergraph.cli.links import Links, told_by_this_command
+from emergraph.cli.storeargs import AnyName
 from emergraph.errors import EmergraphError, ExitCode, InvalidInputError, LimitError
 from emergraph.exporters.runtime.inputwords import InputWords
-from emergraph.options import command_line
+from emergraph.options import FileRole, command_line
 from emergraph.outputs import holds_database
 from emergraph.safetext import escape_controls
 from emergraph.steps import steps
@@ -36,6 +39,49 @@ SHARES = {"audit": 0.25, "landscape": 0.5}
 """Of the time that is left, what commands with a budget of their own are given."""
 SAMPLES = 64
 """Random inputs of the trace, where no others are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """What is run where a model is given."""
+
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Inputs to trace the model on.  [default: 64 random samples]"),
+    ] = None
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Where to keep the graph.  [default: the model's name, .duckdb]"),
+        FileRole.STORES,
+    ] = None
+    any_name: AnyName = False
+    budget: Annotated[str, typer.Option(metavar="TIME", help="Wall time for the whole report.")] = "60s"
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws.")] = 0
+
+    def plan(
+        self,
+        model: Path,
+        words: InputWords,
+        links: Links,
+        memory_limit: str,
+        *,
+        only: Collection[str] | None = None,
+    ) -> "ReportPlan":
+        """Return what to run on a model: everything, or the commands named here after its export."""
+        from emergraph.optionforms import parse_seconds
+
+        return ReportPlan(
+            model=model,
+            store=self.store or Path(f"{model.stem}.duckdb"),
+            any_name=self.any_name,
+            inputs=self.inputs,
+            words=words,
+            seed=self.seed,
+            root=links.root,
+            budget=parse_seconds(self.budget),
+            memory_limit=memory_limit,
+            only=only,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +102,8 @@ class ReportPlan:
     """--root of the commands that read the model."""
     memory_limit: str
     """Of each command."""
+    only: Collection[str] | None = None
+    """Commands after the export; None for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +161,7 @@ def _later(plan: ReportPlan, graph: int, options: Sequence[str], *, in_place: bo
     model, draws = str(plan.model), ["--seed", seed]
     weights = ["--model", model] if in_place else []
     full = [] if in_place else [["emergence", store, *of, "--full", *draws]]
-    return [
+    every = [
         ["audit", model, "--store", store, *given, *options, *draws],
         ["prune", store, *of, *weights],
         ["percolate", store, *of, *weights, *draws],
@@ -123,6 +171,7 @@ def _later(plan: ReportPlan, graph: int, options: Sequence[str], *, in_place: bo
         ["landscape", model, "--store", store, *given, *options, *draws],
         *full,
     ]
+    return [words for words in every if plan.only is None or words[0] in plan.only]
 
 
 def _next(words: list[str], deadline: float, limits: Sequence[str]) -> "Attempt":

@@ -19,6 +19,7 @@ from emergraph.analysis.emergence.options import (
     SnapshotOptions,
     TrajectoryOptions,
 )
+from emergraph.analysis.explorer.options import ExplorerOptions
 from emergraph.analysis.influence.options import (
     CircuitOptions,
     ContributionOptions,
@@ -62,6 +63,7 @@ CLASSES = (
     *(FitOptions, ModelParameters, PredictionOptions, SimulationOptions),
     *(PairColumns, ConceptOptions, LogColumns, CollapseOptions, TableForm),
     *(SequenceOptions, BlockOptions, EstimatorOptions, SampleOptions, TraceOptions, MatchOptions),
+    ExplorerOptions,
 )
 
 
@@ -208,14 +210,29 @@ def test_what_is_no_option_is_left_to_the_program():
 
 COMMANDS = (
     *("prune", "landscape"),
-    *("skills.fit", "skills.predict", "skills.simulate", "information", "trace", "diff", "plot", "report"),
+    *(
+        "skills.fit",
+        "skills.predict",
+        "skills.simulate",
+        "information",
+        "trace",
+        "diff",
+        "plot",
+        "report",
+        "explore",
+    ),
 )
 OF_THE_COMMAND_LINE = {
     *("graph", "save", "store", "any_name", "view", "name", "separator", "root", "out", "format", "quiet"),
     *("debug", "full", "time_limit", "memory_limit", "verify"),
 }
 """What a command may declare itself: where results go and how they look, which tables are read, limits."""
-OWN = {"report": {"inputs", "budget", "seed", "terminal", "chosen"}, "trace": {"model"}, "diff": {"model"}}
+OWN = {
+    "report": {"inputs", "budget", "seed", "terminal", "chosen"},
+    "explore": {"inputs", "budget", "seed", "model"},
+    "trace": {"model"},
+    "diff": {"model"},
+}
 """What only one command has: what it hands to other commands, or the file behind a graph."""
 
 

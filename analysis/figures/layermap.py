@@ -38,7 +38,7 @@ NEURONS = ("input", "embedding", "dense", "conv", "rnn_gate", "rnn_cell", "rnn_h
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
     """A layer in the picture."""
 
     id: int
@@ -49,8 +49,8 @@ class _Box:
 
 def draw_map(frames: Frames) -> Picture:
     """Return the picture of all layers and blocks."""
-    layers, blocks, folds = _folded(frames["layers"], frames["blocks"])
-    boxes = _placed(layers, blocks)
+    layers, blocks, folds = folded(frames["layers"], frames["blocks"])
+    boxes = placed(layers, blocks)
     width = max(box.x for box in boxes.values()) + BOX[0] + MARGIN + 20
     height = max(box.y for box in boxes.values()) + BOX[1] + MARGIN
     shares = dict(frames["shares"].iter_rows()) if "shares" in frames else {}
@@ -69,7 +69,7 @@ def draw_map(frames: Frames) -> Picture:
     )
 
 
-def _folded(
+def folded(
     layers: pl.DataFrame, blocks: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, list[tuple[list[int], int]]]:
     """Layers and blocks without the copies of what repeats; of each repeat, the layers and how often."""
@@ -96,7 +96,7 @@ def _folded(
     return layers.filter(~pl.col("id").is_in(list(copies))), shown, framed
 
 
-def _frame(boxes: list[_Box], times: int) -> str:
+def _frame(boxes: list[Box], times: int) -> str:
     """What is drawn around a block that repeats."""
     left, right = min(box.x for box in boxes) - 14, max(box.x for box in boxes) + BOX[0] + 14
     top, bottom = min(box.y for box in boxes) - 14, max(box.y for box in boxes) + BOX[1] + 14
@@ -118,7 +118,7 @@ def _marks(frames: Frames) -> dict[str, str]:
     return found
 
 
-def _placed(layers: pl.DataFrame, blocks: pl.DataFrame) -> dict[int, _Box]:
+def placed(layers: pl.DataFrame, blocks: pl.DataFrame) -> dict[int, Box]:
     """Boxes in rows by depth, and in each row where igraph's layered layout has least crossings."""
     import igraph
 
@@ -136,7 +136,7 @@ def _placed(layers: pl.DataFrame, blocks: pl.DataFrame) -> dict[int, _Box]:
     step_x, step_y = BOX[0] + GAP[0], BOX[1] + GAP[1]
     least = min(columns, default=0.0)
     return {
-        layer: _Box(
+        layer: Box(
             layer, MARGIN + (columns[number] - least) * step_x, MARGIN + rows[number] * step_y, rows[number]
         )
         for number, layer in enumerate(ids)
@@ -155,7 +155,7 @@ def _columns(graph: "igraph.Graph", rows: list[int]) -> list[float]:
     return columns
 
 
-def _line(block: dict[str, object], boxes: dict[int, _Box]) -> str:
+def _line(block: dict[str, object], boxes: dict[int, Box]) -> str:
     source, target = boxes[int(str(block["src"]))], boxes[int(str(block["dst"]))]
     kind, edges = str(block["kind"]), int(str(block["n_edges"]))
     stroke = 1 + math.log10(max(edges, 1)) * 0.9
@@ -181,7 +181,7 @@ def _line(block: dict[str, object], boxes: dict[int, _Box]) -> str:
 
 def _box(
     layer: dict[str, object],
-    box: _Box,
+    box: Box,
     shares: dict[int, float],
     layers: pl.DataFrame,
     marks: dict[str, str],

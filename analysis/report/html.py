@@ -33,7 +33,7 @@ def page_html(page: Page) -> str:
         for section in page.sections
         for data in section.figures
     }
-    style = _style()
+    style = styled(_FOLDER / "report.css")
     return (
         _environment()
         .get_template("report.html.j2")
@@ -41,7 +41,7 @@ def page_html(page: Page) -> str:
             page=page,
             pictures=pictures,
             style=Markup(style),  # noqa: S704 - a file of this project
-            style_hash=_hash(style),
+            style_hash=source_hash(style),
         )
     )
 
@@ -71,15 +71,16 @@ def asked_of(query: str, store: str) -> str:
 
 
 @cache
-def _style() -> str:
-    text = (_FOLDER / "report.css").read_text(encoding="utf-8")
+def styled(sheet: Path) -> str:
+    """Return a style sheet behind the colours that all pages share."""
+    text = (_FOLDER / "colours.css").read_text(encoding="utf-8")
     for word, colours in (("LIGHT_SERIES", SERIES), ("DARK_SERIES", DARK_SERIES)):
         text = text.replace(word, " ".join(f"--c{i}: {c};" for i, c in enumerate(colours, start=1)))
-    return text
+    return text + sheet.read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
-    """The source expression that lets a page use this style and no other."""
+def source_hash(text: str) -> str:
+    """Return the source expression that lets a page use this style or script and no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": "Write a graph for other tools, or graphs with all of their tables into a lake.",
     "landscape": "Measure how rugged the loss landscape is around a model's own weights; no labels needed.",
     "report": "Write a report about a graph: a self-contained page that loads nothing and runs no script.",
+    "explore": "Write a page to walk through a graph, layer by layer and edge by edge; it loads nothing.",
     "diff": "Show what differs between two graphs: layers, weights with sign flips, units, and "
     "stored measures.",
     "plot": "Draw a figure from what the store holds; without a figure, list those that it can draw.",
@@ -49,6 +50,7 @@ DAILY = {
         "audit": "what is in a model, what is wrong, what may go",
         "check": "what to know before a model is loaded; runs nothing",
         "report": "a page about a model or a graph, for a colleague",
+        "explore": "a page to walk through units and edges",
         "survey": "audit and export every model of a folder",
     },
     "Make a graph": {

@@ -1,6 +1,6 @@
 """`emergraph report`: everything about one graph, for people."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,8 @@ from emergraph.cli.app import command
 from emergraph.cli.limits import LONG, Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import OutputFormat, Writing, emit_text, say
-from emergraph.cli.storeargs import AnyName, GraphChoice
+from emergraph.cli.reportsteps import Making, is_store, run_plan
+from emergraph.cli.storeargs import GraphChoice
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole
 
@@ -27,24 +28,6 @@ class ReportOutput(Writing):
         typer.Option(metavar="FILE", help="The file to write.  [default: report.html]"),
         FileRole.WRITES,
     ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Making:
-    """What is run where a model is given."""
-
-    inputs: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.npz", help="Inputs to trace the model on.  [default: 64 random samples]"),
-    ] = None
-    store: Annotated[
-        Path | None,
-        typer.Option(metavar="STORE", help="Where to keep the graph.  [default: the model's name, .duckdb]"),
-        FileRole.STORES,
-    ] = None
-    any_name: AnyName = False
-    budget: Annotated[str, typer.Option(metavar="TIME", help="Wall time for the whole report.")] = "60s"
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random draws.")] = 0
 
 
 @command(
@@ -103,25 +86,12 @@ def _made(
 ) -> "Report":
     """The report, after running what a model needs."""
     from emergraph.analysis.report.collect import collect_report
-    from emergraph.cli.reportsteps import ReportPlan, is_store, run_plan
     from emergraph.graphstore.store import open_store
 
     if is_store(source):
         with open_store(source) as opened:
             return collect_report(opened.graph(graph))
-    from emergraph.optionforms import parse_seconds
-
-    plan = ReportPlan(
-        model=source,
-        store=making.store or Path(f"{source.stem}.duckdb"),
-        any_name=making.any_name,
-        inputs=making.inputs,
-        words=words,
-        seed=making.seed,
-        root=links.root,
-        budget=parse_seconds(making.budget),
-        memory_limit=memory_limit,
-    )
+    plan = making.plan(source, words, links, memory_limit)
     outcome = run_plan(plan, say=lambda line: say(line, output))
     with open_store(plan.store) as opened:
         return collect_report(

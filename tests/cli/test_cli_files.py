@@ -108,10 +108,20 @@ def test_nothing_waits_for_what_is_no_file(run, files, tmp_path, kind):
 
 def test_a_folder_is_refused_or_meant(run, files, tmp_path):
     folder = special_files(tmp_path)["folder"]
-    meant = {("audit", "model"), ("check", "file"), ("demo", "folder"), ("report", "inputs")}
+    meant = {
+        ("audit", "model"),
+        ("check", "file"),
+        ("demo", "folder"),
+        ("report", "inputs"),
+        ("explore", "inputs"),
+    }
     for parameter in PARAMETERS:
         if parameter.name == "root" or (parameter.command, parameter.name) in meant | {
-            *(("landscape", "to"), ("report", "source"))  # refused by the library, after some work
+            *(
+                ("landscape", "to"),
+                ("report", "source"),
+                ("explore", "source"),
+            )  # refused by the library, after some work
         }:
             continue
         with soon(tmp_path / "fifo"):

@@ -189,6 +189,7 @@ WRITING = {
     "convert traced.duckdb --to graphml": 2,
     "convert traced.duckdb --to parquet": 2,
     "report traced.duckdb": 2,
+    "explore traced.duckdb": 2,
     "ls traced.duckdb --out table.csv": 2,
     "compact traced.duckdb": 5,
     "merge traced.duckdb other.duckdb": 5,

@@ -86,6 +86,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "convert {f} --to graphml --target {o}/g.graphml",
         "convert {f} --to parquet --target {o}/tables",
         "convert {f} --to edgelist --target {o}/g.csv",
+        "explore {f} --out {o}/e.html",
         "report {f} --terminal",
         "report {f} --out {o}/r.html",
         "diff {f}:digits_conv {f}:digits_dense",

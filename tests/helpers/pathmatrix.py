@@ -30,6 +30,7 @@ BASES = {
     "percolate": ["{store}"],
     "plot": ["{store}", "layers", "--out", "{new}/map.svg"],
     "prune": ["{store}", "--model", "{model}", "--level", "0.5"],
+    "explore": ["{store}", "--out", "{new}/page.html"],
     "report": ["{store}", "--out", "{new}/page.html"],
     "rm": ["{store}", "--graph", "0"],
     "skills fit": ["{table}"],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data, HeteroData
 
     from emergraph.analysis.comparison.difference import Difference
+    from emergraph.analysis.explorer.options import ExplorerOptions
     from emergraph.analysis.report.document import Report
     from emergraph.analysis.topology.options import TopologyOptions
     from emergraph.analysis.topology.topology import TopologyResult
@@ -60,6 +61,26 @@ class GraphViews(GraphHandle):
         if out is not None:
             write_atomically(Path(out), found.to_html().encode())
         return found
+
+    def explore(self, out: str | Path, *, options: "ExplorerOptions | None" = None) -> None:
+        """Write a page to walk through the graph, layer by layer and edge by edge; it loads nothing.
+
+        Args:
+            out: The HTML file.
+            options: How many edges are kept on each side of a unit.
+
+        Raises:
+            UsageError: The file cannot be written.
+            LimitError: The graph has more units than a page is meant for, or the disk is full.
+
+        Example:
+            >>> graph.explore("explorer.html")  # doctest: +SKIP
+        """
+        from emergraph.analysis.explorer.page import explorer_page
+
+        with self._reader() as reader:
+            page = explorer_page(reader, options)
+        write_atomically(Path(out), page.encode())
 
     def diff(self, other: GraphHandle, *, match_units: bool = True, seed: int = 0) -> "Difference":
         """Return what differs between this graph and another one, of this or another store.

@@ -1,0 +1,256 @@
+"""What a page for walking through a graph shows, gathered from the store and packed."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from emergraph.analysis.declaration import Query
+from emergraph.analysis.explorer.options import ExplorerOptions
+from emergraph.analysis.explorer.packing import packed, rounded
+from emergraph.analysis.explorer.strongest import KeptEdges, strongest_edges
+from emergraph.analysis.explorer.unitcolumns import UnitColumns, unit_columns
+from emergraph.analysis.figures.folding import folds_of
+from emergraph.analysis.figures.layermap import LAYER_MAP, folded, placed
+from emergraph.analysis.figures.names import short_name
+from emergraph.analysis.figures.reading import newest_run, question, read_figure
+from emergraph.analysis.storedgraph import read_unit_graph
+from emergraph.analysis.unitgraph import ROLES, UnitGraph
+from emergraph.errors import LimitError
+from emergraph.graphstore.frames import fetch_frame
+from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.text import printable, stored_object
+from emergraph.safetext import escape_controls, reveal_lookalikes
+from emergraph.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MOST_UNITS = 1_000_000
+"""Units that a page is meant for; each takes about 60 bytes, and its edges more."""
+MOST_STRONGEST = 20
+"""Edges kept on each side of a unit, where nobody says how many."""
+MOST_EDGES = 600_000
+"""Edges, counted at both ends, that a page has where nobody says how many: about 5 MB of it."""
+MOST_CIRCUITS = 12
+"""Runs of `circuit` that are overlays, the newest ones."""
+LABEL = 24
+
+_FINDINGS = "SELECT * EXCLUDE (run) FROM audit_findings WHERE run = {run} ORDER BY place"
+_CIRCUITS = """
+SELECT c.run, c.n_units, c.kept, c.share, r.parameters FROM circuits AS c JOIN runs AS r ON r.id = c.run
+WHERE r.graph = {graph} ORDER BY c.run DESC LIMIT {most}"""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def explorer_data(reader: GraphReader, options: ExplorerOptions) -> str:
+    """Return everything that a page shows of a graph, packed as one text; the same for the same graph.
+
+    Raises:
+        LimitError: The graph has more units than a page is meant for.
+    """
+    graph = read_unit_graph(reader)
+    if graph.n_units > MOST_UNITS:
+        raise LimitError(
+            f"graph {printable(reader.name, limit=60)!r}: {graph.n_units:,} units, and a page is meant for "
+            f"{MOST_UNITS:,}; `emergraph report` shows the layers, `emergraph sql` the units"
+        )
+    k = options.strongest or strongest_by_default(graph.n_units)
+    lacking = graph.lacks_weights(graph.blocks)
+    kept = strongest_edges(graph, k) if not lacking else None
+    columns = unit_columns(reader)
+    header: dict[str, Any] = {
+        "form": "emergraph-explorer/1",
+        "title": escape_controls(reader.name),
+        "store": escape_controls(reader.path.name),
+        "tool": __version__,
+        "graph": reader.id,
+        "units": graph.n_units,
+        "edges": graph.n_edges,
+        "kept": 0 if kept is None else len(kept.src),
+        "k": k,
+        "lacking": _lacking(reader) if lacking else "",
+        "sql": {
+            "units": columns.sql,
+            **{q.name: question(q, reader.id, None) for q in LAYER_MAP.queries[:2]},
+        },
+        **_layers(reader, graph),
+        "columns": [
+            {"name": name, "title": title, "from": source, "about": about}
+            for name, title, source, about in zip(
+                columns.names, columns.titles, columns.sources, columns.meanings, strict=True
+            )
+        ],
+        "left_out": list(columns.left_out),
+    }
+    arrays = _unit_arrays(reader, columns, header)
+    if kept is not None:
+        arrays |= _edge_arrays(kept, graph.n_units)
+    arrays |= _findings(reader, graph, header)
+    arrays |= _circuits(reader, header)
+    return packed(header, arrays)
+
+
+def strongest_by_default(n_units: int) -> int:
+    """Return how many edges are kept on each side of a unit, where nobody says how many."""
+    return max(1, min(MOST_STRONGEST, MOST_EDGES // (2 * max(n_units, 1))))
+
+
+def _lacking(reader: GraphReader) -> str:
+    source = escape_controls(str(reader.summary["source"]) or "MODEL")
+    return f"emergraph explore {escape_controls(reader.path.name)} --model {source}"
+
+
+def _layers(reader: GraphReader, graph: UnitGraph) -> dict[str, Any]:
+    """Layers, blocks of edges, what repeats, and where the boxes of the map are."""
+    layers = reader.layers()
+    names = [escape_controls(name) for name in layers["name"]]
+    revealed = reveal_lookalikes(names)
+    shown = [revealed.get(name, name) for name in names]
+    drawn = read_figure(reader, LAYER_MAP)
+    frames = {} if drawn is None else drawn.frames
+    boxes: Mapping[int, Any] = {}
+    if frames:
+        boxes = placed(*folded(frames["layers"], frames["blocks"])[:2])
+    folds = (
+        folds_of(layers.to_dicts(), frames["blocks"].select("src", "dst", "kind").iter_rows())
+        if frames
+        else []
+    )
+    place = {layer.id: number for number, layer in enumerate(graph.layers)}
+    return {
+        "layers": [
+            {
+                "id": row["id"],
+                "name": name,
+                "short": short_name(name, LABEL),
+                "op": escape_controls(row["op"]),
+                "kind": row["kind"],
+                "depth": row["depth"],
+                "first": row["first_unit"],
+                "n": row["n_units"],
+                "params": row["n_params"],
+                "zeros": row["n_zeros"],
+                **(
+                    {"x": round(boxes[row["id"]].x), "y": round(boxes[row["id"]].y)}
+                    if row["id"] in boxes
+                    else {}
+                ),
+            }
+            for row, name in zip(layers.iter_rows(named=True), shown, strict=True)
+        ],
+        "folds": [{"start": fold.start, "size": fold.size, "times": fold.times} for fold in folds],
+        "blocks": [
+            {
+                "id": row["id"],
+                "name": escape_controls(row["name"]),
+                "kind": row["kind"],
+                "layer": place[row["layer"]],
+                "from": [place[source] for source in row["src_layers"] or ()],
+                "n": row["n_edges"],
+                "tensor": None if row["tensor"] is None else escape_controls(row["tensor"]),
+            }
+            for row in reader.blocks().iter_rows(named=True)
+        ],
+    }
+
+
+def _unit_arrays(reader: GraphReader, columns: UnitColumns, header: dict[str, Any]) -> Arrays:
+    """The columns of units: numbers as floats, words as places in lists; those without any are dropped."""
+    frame = fetch_frame(reader.connection, columns.sql.replace("{layer}", "").replace("{order}", "u.id"))
+    header["roles"] = [str(role) for role in ROLES]
+    roles = frame["role"].replace_strict({str(role): code for code, role in enumerate(ROLES)})
+    words = frame["activation"].fill_null("").cast(pl.String)
+    known = words.unique(maintain_order=True).to_list()
+    header["activations"] = [escape_controls(word) for word in known]
+    place = {word: code for code, word in enumerate(known)}
+    arrays: Arrays = {
+        "role": roles.to_numpy().astype(np.uint8),
+        "activation": words.replace_strict(place, return_dtype=pl.UInt16).to_numpy(),
+    }
+    used: list[dict[str, str]] = []
+    for number, name in enumerate(columns.names):
+        values = frame[name].cast(pl.Float64).to_numpy()
+        if not np.isnan(values).all():
+            arrays[f"column{len(used)}"] = rounded(values)
+            used.append(header["columns"][number])
+    header["columns"] = used
+    return arrays
+
+
+def _edge_arrays(kept: KeptEdges, n_units: int) -> Arrays:
+    """Edges by source: how many each has stands for its id. Only kernels have a strength of their own."""
+    own = np.abs(kept.weight) != kept.strength
+    return {
+        "out": np.bincount(kept.src, minlength=n_units).astype(np.uint32),
+        "dst": kept.dst.astype(np.uint32),
+        "block": kept.block.astype(np.uint32),
+        "weight": kept.weight,
+        "strength": np.where(own, kept.strength, np.float32(np.nan)).astype(np.float32),
+    }
+
+
+def _findings(reader: GraphReader, graph: UnitGraph, header: dict[str, Any]) -> Arrays:
+    """The findings of the newest audit, with their layers, and their units where they are kept."""
+    run = newest_run(reader, Query(name="findings", sql="", table="audit_findings"))
+    rows = [] if run is None else fetch_frame(reader.connection, _FINDINGS.format(run=run.id)).to_dicts()
+    by_name = {layer.name: number for number, layer in enumerate(graph.layers)}
+    header["findings"] = []
+    units: list[int] = []
+    for row in rows:
+        known = [(by_name[name], name) for name in row["layers"] or () if name in by_name]
+        positions = dict(zip(row["layers"] or (), row.get("positions") or (), strict=False))
+        found = [
+            graph.layers[number].first_unit + position
+            for number, name in known
+            for position in positions.get(name) or ()
+            if 0 <= position < graph.layers[number].n_units
+        ]
+        units += found
+        texts = {
+            name: escape_controls(str(row[name])) for name in ("severity", "grade", "sentence", "action")
+        }
+        header["findings"].append(
+            {**texts, "layers": [number for number, _ in known], "units": len(found), "about": row["n_units"]}
+        )
+    if run is not None:
+        header["sql"]["findings"] = _FINDINGS.format(run=run.id)
+    return {"finding_units": np.asarray(units, np.uint32)}
+
+
+def _circuits(reader: GraphReader, header: dict[str, Any]) -> Arrays:
+    """The newest circuits, with their units and the edges between these."""
+    header["circuits"] = []
+    units: list[Sequence[int]] = []
+    edges: list[pl.DataFrame] = []
+    there = newest_run(reader, Query(name="circuits", sql="", table="circuits"))
+    asked = _CIRCUITS.format(graph=reader.id, most=MOST_CIRCUITS)
+    for row in [] if there is None else fetch_frame(reader.connection, asked).to_dicts():
+        run = row["run"]
+        of = "SELECT unit FROM circuit_units WHERE run = ? ORDER BY unit"
+        units.append(fetch_frame(reader.connection, of, [run])["unit"].to_list())
+        pairs = "SELECT DISTINCT src, dst FROM circuit_edges WHERE run = ? ORDER BY src, dst"
+        edges.append(fetch_frame(reader.connection, pairs, [run]))
+        parameters = stored_object(row["parameters"], f"parameters of run {run}")
+        header["circuits"].append(
+            {
+                "run": run,
+                "target": escape_controls(str(parameters.get("target") or "the first output")),
+                "kept": row["kept"],
+                "share": row["share"],
+                "units": len(units[-1]),
+                "edges": edges[-1].height,
+            }
+        )
+    together = (
+        pl.concat(edges)
+        if edges
+        else pl.DataFrame({"src": [], "dst": []}, schema={"src": pl.Int64, "dst": pl.Int64})
+    )
+    return {
+        "circuit_units": np.asarray([unit for one in units for unit in one], np.uint32),
+        "circuit_src": together["src"].to_numpy().astype(np.uint32),
+        "circuit_dst": together["dst"].to_numpy().astype(np.uint32),
+    }
