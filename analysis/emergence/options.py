@@ -115,6 +115,14 @@ class ExtentOptions(Options):
         metavar="NAME|ID|full",
         form=NAME_OR_ID,
     )
+    carried: float | None = option(
+        default=None,
+        help="Also the paths along edges that give more than this share of what flows into their target, by "
+        "the newest run of contributions.",
+        metavar="SHARE",
+        least=0,
+        most=1,
+    )
 
     @property
     def runs_model(self) -> bool:

@@ -136,6 +136,9 @@ class EmergenceResult(ShownInNotebooks):
     scale_free: tuple[PathCount, ...] = ()
     """The counts under rule contribution, which does not depend on the scale of activations; empty where they
     are these, or were not asked for."""
+    carried: tuple[PathCount, ...] = ()
+    """The counts over edges that carry more than `carried_share`; empty where that was not asked for."""
+    carried_share: float | None = None
 
     @property
     def active(self) -> PathCount:
@@ -210,6 +213,9 @@ class EmergenceResult(ShownInNotebooks):
             for interior, (layer, share) in self.starts.items()
         }
         plain["scale_free"] = {count.interior.value: count.to_dict() for count in self.scale_free}
+        if self.carried_share is not None:
+            plain["carried_share"] = self.carried_share
+            plain["carried"] = {count.interior.value: count.to_dict() for count in self.carried}
         plain["printed"] = None if self.printed is None else self.printed.to_dict()
         plain["not_printed"] = self.not_printed
         plain["options"] = self.options.to_dict()

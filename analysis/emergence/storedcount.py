@@ -98,6 +98,13 @@ def _count(
     active = scores.above(activity.threshold)
     result = path_count_emergence(graph, active, options=conventions, removed=removed)
     at.keep(activity=result.activity, threshold=result.threshold, reference=extent.reference)
+    if extent.carried is not None:
+        from emergraph.analysis.emergence.carried import carrying_graph
+
+        strong = carrying_graph(at.reader, graph, extent.carried)
+        counts = path_count_emergence(strong, active, options=conventions).counts
+        result = replace(result, carried=counts, carried_share=extent.carried)
+        at.keep(carried=extent.carried)
     return result if measured is None else with_scale_free(result, graph, scores.rule, measured)
 
 

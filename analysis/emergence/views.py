@@ -53,6 +53,11 @@ def count_view(result: "EmergenceResult") -> View:
         facts[f"E by contribution, interior {count.interior}"] = (
             count.emergence.value if count.exact is None else count.exact
         )
+    for count in result.carried:
+        whole = result.count(count.interior).emergence
+        part = 10 ** (count.emergence.log10 - whole.log10) if whole.value else 0.0
+        said = f"{magnitude_text(count.emergence)}, {100 * part:.3g} % of E"
+        facts[f"along edges that carry more than {result.carried_share:g}, interior {count.interior}"] = said
     counts = [
         {
             "interior": str(count.interior),

@@ -12,6 +12,9 @@ from nets import Net
 from onnx import numpy_helper
 
 import emergraph
+from emergraph.analysis.activity.options import ActivityOptions
+from emergraph.analysis.emergence.options import ExtentOptions
+from emergraph.analysis.emergence.views import count_view
 from emergraph.analysis.influence.options import ContributionOptions, ModelRunOptions
 from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 from emergraph.errors import UsageError
@@ -84,6 +87,7 @@ def test_a_dense_network_edge_by_edge(asked):
     data = RNG.standard_normal((6, 3)).astype(np.float32)
     graph, result = asked(net, {x: data})
     assert not result.left_out
+    assert (result.frame.filter(pl.col("kind") == "weight")["share"] == 0).any()
     before = data @ (0.5 * first) + 2 * bias
     check_sums(graph, result, "hid", before.mean(0))
     check_sums(graph, result, "head", (np.maximum(before, 0) @ second).mean(0))
@@ -111,10 +115,30 @@ def test_a_dense_network_edge_by_edge(asked):
     )
     assert by_name.curve().equals(by_sql.curve())
     assert by_name.n_without_key == 0
+    check_carried_paths(graph, result)
     questions = re.findall(r"```sql\n(.*?)```", DOCUMENTED.read_text(), re.DOTALL)
     assert len(questions) == 2
     for question in questions:
         assert store.sql(question).height
+
+
+def check_carried_paths(graph, result):
+    """Paths through three layers along strong edges, counted with matrices."""
+    folder = graph.path.parent
+    with np.load(folder / "inputs.npz") as inputs:
+        graph.trace(dict(inputs), model=folder / "net.onnx")
+    means = graph.activations().sort("unit")["mean"].to_numpy()
+    for share in (0.0, 0.3):
+        asked = (ActivityOptions(threshold=0.0), ExtentOptions(carried=share))
+        found = graph.analyse("emergence", *asked)
+        strong = result.frame.filter((pl.col("kind") == "weight") & (pl.col("share") > share))
+        steps = np.zeros((9, 9))
+        steps[strong["src"].to_numpy(), strong["dst"].to_numpy()] = 1
+        paths = (steps + steps @ steps)[np.ix_(means <= 0, means > 0)].sum()
+        (counted,) = (count for count in found.carried if count.interior == "any")
+        assert counted.exact == paths
+        assert counted.exact < found.any.exact  # one hidden unit is silent: its edges carry nothing
+    assert any("along edges that carry more than 0.3" in fact for fact in count_view(found).facts)
 
 
 CONVOLUTIONS = {
