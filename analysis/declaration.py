@@ -31,6 +31,8 @@ class Subject(Enum):
     """A model file, whose graph may be in the store."""
     FILE = "FILE --store STORE"
     """A table of numbers."""
+    MODELS = "MODELS --store STORE"
+    """Many model files and graphs of stores."""
     NOTHING = "--store STORE"
     """What it makes up itself."""
 
@@ -162,12 +164,14 @@ class Analysis:
             graph: Name of the graph.
         """
         known = {
-            "STORE": store,
-            "GRAPH": graph,
-            "MODEL": parameters.get("model", "MODEL"),
-            "FILE": parameters.get("source", "FILE"),
+            "STORE": [store],
+            "GRAPH": [graph],
+            "MODEL": [parameters.get("model", "MODEL")],
+            "MODELS": parameters.get("models", ["MODELS"]),
+            "FILE": [parameters.get("source", "FILE")],
         }
-        words = ["emergraph", *self.name.split(), *(known.get(w, w) for w in self.of.value.split())]
+        subject = [part for word in self.of.value.split() for part in known.get(word, [word])]
+        words = ["emergraph", *self.name.split(), *subject]
         kept = dict(parameters) if seed is None else {**parameters, "seed": seed}
         for options in self.options:
             words += repeated(options, kept)

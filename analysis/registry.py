@@ -34,6 +34,7 @@ BUILT_IN: Mapping[str, str] = {
     "skills fit": "skills.analysis:FIT",
     "skills simulate": "skills.analysis:SIMULATE",
     "trajectory": "emergence.analysis:TRAJECTORY",
+    "lineage": "lineage.analysis:LINEAGE",
 }
 """Where each analysis is declared, in the order of a report."""
 

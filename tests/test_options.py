@@ -28,6 +28,7 @@ from emergraph.analysis.influence.options import (
 )
 from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
 from emergraph.analysis.landscape.options import ModelOptions, ParallelOptions, SurveyOptions, TargetOptions
+from emergraph.analysis.lineage.options import LineageOptions
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.percolation.options import (
     CollapseOptions,
@@ -57,7 +58,7 @@ CLASSES = (
     *(TopologyOptions, OrderOptions, PercolationOptions, SurveyOptions),
     *(PruningOptions, ActivityChoice, RunOptions, Keeping),
     *(RuleOptions, ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
-    *(SnapshotOptions, TrajectoryOptions),
+    *(SnapshotOptions, TrajectoryOptions, LineageOptions),
     *(PathOptions, ModelRunOptions, InfluenceOptions, CircuitOptions, ContributionOptions),
     *(ModelOptions, ParallelOptions, TargetOptions, InputOptions, InputWords),
     *(FitOptions, ModelParameters, PredictionOptions, SimulationOptions),
@@ -220,6 +221,7 @@ COMMANDS = (
         "plot",
         "report",
         "explore",
+        "lineage",
     ),
 )
 OF_THE_COMMAND_LINE = {

@@ -55,6 +55,20 @@ def finite_pair(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix, bool]:
     return np.where(finite, a, 0.0), np.where(finite, b, 0.0), differ
 
 
+def oriented(a: Matrix | None, b: Matrix | None) -> tuple[Matrix | None, Matrix | None]:
+    """Return both in the shape of A; None where the shapes do not fit."""
+    if a is None or b is None:
+        return None, None
+    if a.shape == b.shape:
+        x, y = finite_values(a), finite_values(b)
+        if a.shape[0] == a.shape[1] and np.sum(x * y.T) > np.sum(x * y):
+            return a, b.T
+        return a, b
+    if a.shape == b.T.shape:
+        return a, b.T
+    return (a, b.reshape(a.shape)) if a.size == b.size else (None, None)
+
+
 def delta(a: Matrix, b: Matrix) -> Delta:
     """Return the change from `a` to `b`, of one shape.
 

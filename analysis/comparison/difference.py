@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emergraph.analysis.comparison.deltas import Delta, delta, finite_pair, finite_values, unit_deltas
+from emergraph.analysis.comparison.deltas import Delta, delta, finite_pair, oriented, unit_deltas
 from emergraph.analysis.comparison.matching import MatchedBy, Matching, Pair, digest, match_weights
 from emergraph.analysis.comparison.unitmatching import Link, UnitMatching, match_units
 from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, weights_of
@@ -299,7 +299,7 @@ def _compared(a: GraphReader, b: GraphReader, matching: Matching, *, match: bool
             changes.add(pair, same, None, reordered=False)
             ours = theirs = values_of(a, pair.a) if match else None
         else:
-            ours, theirs = _oriented(values_of(a, pair.a), values_of(b, pair.b))
+            ours, theirs = oriented(values_of(a, pair.a), values_of(b, pair.b))
             if ours is None or theirs is None:
                 changes.not_compared.append(pair.a.name)
                 continue
@@ -405,20 +405,6 @@ class _Totals:
         return finite_or_none(float(np.minimum(1.0, self.ab / norms))) if norms else None
 
 
-def _oriented(a: Matrix | None, b: Matrix | None) -> tuple[Matrix | None, Matrix | None]:
-    """Both in the shape of A; None where the shapes do not fit."""
-    if a is None or b is None:
-        return None, None
-    if a.shape == b.shape:
-        x, y = finite_values(a), finite_values(b)
-        if a.shape[0] == a.shape[1] and np.sum(x * y.T) > np.sum(x * y):
-            return a, b.T
-        return a, b
-    if a.shape == b.T.shape:
-        return a, b.T
-    return (a, b.reshape(a.shape)) if a.size == b.size else (None, None)
-
-
 def _links(reader: GraphReader, pair: Pair, a: Matrix, b: Matrix) -> list[Link]:
     """The pair as weights between two layers, where it is a matrix between whole layers."""
     block = pair.a.block
@@ -427,13 +413,8 @@ def _links(reader: GraphReader, pair: Pair, a: Matrix, b: Matrix) -> list[Link]:
     if a.shape[0] != block.n_dst or a.shape[1] % block.n_src:
         return []
     names = dict(reader.layers().select("id", "name").iter_rows())
-    n = block.n_src
-    taps = a.shape[1] // n  # a kernel: one matrix per position
-    return [
-        Link(src=names[block.src_layer], dst=pair.a.layer, a=a[:, tap::taps], b=b[:, tap::taps])
-        for tap in range(taps)
-        if a[:, tap::taps].shape[1] == n
-    ]
+    shape = (block.n_dst, block.n_src, -1)
+    return [Link(src=names[block.src_layer], dst=pair.a.layer, a=a.reshape(shape), b=b.reshape(shape))]
 
 
 def _verdict(a: GraphReader, b: GraphReader, matching: Matching, changes: _Changes) -> Verdict:

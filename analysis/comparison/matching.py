@@ -56,7 +56,12 @@ class Matching:
 
 
 def match_weights(
-    weights_a: Sequence[Weight], weights_b: Sequence[Weight], values_a: Values, values_b: Values
+    weights_a: Sequence[Weight],
+    weights_b: Sequence[Weight],
+    values_a: Values,
+    values_b: Values,
+    *,
+    names_first: bool = True,
 ) -> Matching:
     """Match the weight tensors of two graphs.
 
@@ -65,6 +70,8 @@ def match_weights(
         weights_b: Of B.
         values_a: Gives the numbers of a tensor of A.
         values_b: Gives those of B.
+        names_first: Whether tensors of one name and shape are taken for the same before those that correlate:
+            not where a layer may have been left out, and the names of those behind it moved up.
     """
     pairs: list[Pair] = []
     left, right = list(weights_a), list(weights_b)
@@ -76,9 +83,11 @@ def match_weights(
             right.remove(b)
 
     take(_by_key(left, right, lambda w: (w.sha256, w.shape) if w.sha256 else None), MatchedBy.CONTENT)
-    take(_by_key(left, right, lambda w: (w.name, size_of(w))), MatchedBy.NAME)
+    if names_first:
+        take(_by_key(left, right, _name_and_size), MatchedBy.NAME)
     take(_by_digest(left, right, values_a, values_b), MatchedBy.REORDERED)
     take(_by_values(left, right, values_a, values_b), MatchedBy.VALUES)
+    take(_by_key(left, right, _name_and_size), MatchedBy.NAME)
     take(_by_position(left, right), MatchedBy.POSITION)
     order = {id(weight): number for number, weight in enumerate(weights_a)}
     return Matching(
@@ -86,6 +95,10 @@ def match_weights(
         only_a=tuple(left),
         only_b=tuple(right),
     )
+
+
+def _name_and_size(weight: Weight) -> object:
+    return weight.name, size_of(weight)
 
 
 def _by_key(

@@ -5,7 +5,7 @@ weights, leaves a network's function as it is. The permutations that bring the w
 of B are sought layer by layer, each an assignment problem, until nothing moves (arXiv 2209.04836, alg. 1).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +14,19 @@ from scipy.optimize import linear_sum_assignment
 
 Ints = NDArray[np.int64]
 Matrix = NDArray[np.float64]
+Weights = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Link:
-    """A pair of weight matrices between two layers."""
+    """The weights between two layers in both networks."""
 
     src: str
     """Name of the source layer."""
     dst: str
-    a: Matrix
-    """(targets, sources) of A."""
-    b: Matrix
+    a: Weights
+    """(targets, sources, weights of each pair) of A: one for a matrix, several for kernels."""
+    b: Weights
     """The same of B."""
 
 
@@ -82,12 +83,35 @@ def match_units(
     )
 
 
+def in_turn(links: Sequence[Link], layers: Sequence[str]) -> Iterator[tuple[str, list[Link]]]:
+    """Yield layers one after the other, each with its links to what keeps its order or came before it.
+
+    A layer without such a link comes last, without any.
+    """
+    known = {name for link in links for name in (link.src, link.dst)} - set(layers)
+    left = list(layers)
+    while left:
+        for layer in left:
+            others = [
+                link
+                for link in links
+                if (link.dst == layer and link.src in known) or (link.src == layer and link.dst in known)
+            ]
+            if others:
+                break
+        else:
+            layer, others = left[0], []
+        left.remove(layer)
+        known.add(layer)
+        yield layer, others
+
+
 def _forward(links: Sequence[Link], identity: Mapping[str, Ints], layers: Sequence[str]) -> dict[str, Ints]:
-    """Each layer by the weights that lead into it, sources first: exact for units merely renumbered."""
+    """Each layer by its weights from and to those that are known: exact for units merely renumbered."""
     permutations = dict(identity)
-    for layer in layers:
-        gain = _gain([link for link in links if link.dst == layer], permutations, layer)
-        if gain.ndim == 2:
+    for layer, others in in_turn(links, layers):
+        if others:
+            gain = unit_products(others, permutations, layer)
             permutations[layer] = linear_sum_assignment(-gain)[1].astype(np.int64)
     return permutations
 
@@ -103,7 +127,7 @@ def _descend(
         moved = False
         for number in rng.permutation(len(layers)):
             layer = layers[number]
-            gain = _gain(links, permutations, layer)
+            gain = unit_products(links, permutations, layer)
             rows, columns = linear_sum_assignment(-gain)
             better = gain[rows, columns].sum() > gain[rows, permutations[layer]].sum() + 1e-12
             if better:
@@ -114,29 +138,38 @@ def _descend(
     return permutations
 
 
-def _gain(links: Sequence[Link], permutations: Mapping[str, Ints], layer: str) -> Matrix:
-    """(units of B, units of A): inner product of their weights, the other layers permuted as they are."""
+def unit_products(links: Sequence[Link], permutations: Mapping[str, Ints], layer: str) -> Matrix:
+    """Return (units of B, units of A): inner products of the weights of units of a layer.
+
+    Args:
+        links: Those that are counted; at least one leads into or out of the layer.
+        permutations: Of the other layers, by which A is permuted.
+        layer: The layer.
+    """
     parts = []
     for link in links:
         if link.dst == layer:
-            parts.append(link.b @ _columns(link.a, permutations.get(link.src)).T)
+            ours = _columns(link.a, permutations.get(link.src))
+            parts.append(link.b.reshape(len(link.b), -1) @ ours.reshape(len(ours), -1).T)
         if link.src == layer:
-            parts.append(link.b.T @ _rows(link.a, permutations.get(link.dst)))
-    return np.asarray(np.sum(parts, axis=0)) if parts else np.zeros(0)
+            ours = _rows(link.a, permutations.get(link.dst)).swapaxes(0, 1)
+            theirs = link.b.swapaxes(0, 1)
+            parts.append(theirs.reshape(len(theirs), -1) @ ours.reshape(len(ours), -1).T)
+    return np.asarray(np.sum(parts, axis=0))
 
 
 def _value(links: Sequence[Link], permutations: Mapping[str, Ints]) -> float:
     return float(sum(np.sum(link.b * permuted(link, permutations)) for link in links))
 
 
-def permuted(link: Link, permutations: Mapping[str, Ints]) -> Matrix:
+def permuted(link: Link, permutations: Mapping[str, Ints]) -> Weights:
     """Return the weights of A with the units of both layers in the order of B."""
     return _rows(_columns(link.a, permutations.get(link.src)), permutations.get(link.dst))
 
 
-def _rows(matrix: Matrix, order: Ints | None) -> Matrix:
-    return matrix if order is None else matrix[order]
+def _rows(weights: Weights, order: Ints | None) -> Weights:
+    return weights if order is None else weights[order]
 
 
-def _columns(matrix: Matrix, order: Ints | None) -> Matrix:
-    return matrix if order is None else matrix[:, order]
+def _columns(weights: Weights, order: Ints | None) -> Weights:
+    return weights if order is None else weights[:, order]

@@ -23,6 +23,7 @@ COMMANDS = {
     "explore": "Write a page to walk through a graph, layer by layer and edge by edge; it loads nothing.",
     "diff": "Show what differs between two graphs: layers, weights with sign flips, units, and "
     "stored measures.",
+    "lineage": "Find which models are the same, derived from one another, or independent.",
     "plot": "Draw a figure from what the store holds; without a figure, list those that it can draw.",
     "information": "Estimate how much more each block of a model tells about sequences than about single "
     "tokens.",
@@ -71,6 +72,7 @@ DAILY = {
     },
     "Compare and track": {
         "diff": "what differs between two models or graphs",
+        "lineage": "which models are related, and how",
         "trajectory": "emergence along a training",
     },
     "Look after a store": {

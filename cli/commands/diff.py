@@ -1,8 +1,6 @@
 """`emergraph diff`: what differs between two graphs or model files."""
 
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -13,6 +11,7 @@ from emergraph.analysis.comparison.options import MatchOptions
 from emergraph.analysis.view import BRIEF_ROWS, View
 from emergraph.choices import unknown
 from emergraph.cli.app import command
+from emergraph.cli.graphs import opened_graph, parts_of
 from emergraph.cli.links import Links
 from emergraph.cli.output import TABLES, Output, OutputFormat, emit
 from emergraph.cli.storeargs import weights_of
@@ -23,7 +22,6 @@ from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
     from emergraph.analysis.comparison.difference import Difference
-    from emergraph.graphstore.reader import GraphReader
 
 T = TypeVar("T")
 VIEWS = ("tensors", "layers", "units", "measures")
@@ -118,61 +116,10 @@ def _command(a: str, b: str, matching: MatchOptions, inputs: InputWords, links: 
     return " ".join(shlex.quote(escape_controls(word)) for word in words)
 
 
-def _parts(text: str) -> tuple[Path, str | None]:
-    """The file of one side, and the graph that is named in it."""
-    name, colon, graph = text.rpartition(":")
-    path = Path(text)
-    return (Path(name), graph) if colon and not path.exists() else (path, None)
-
-
 def _shared_name(text: str) -> str:
     """What one side was given as, without folders: a page may be passed on."""
-    path, graph = _parts(text)
+    path, graph = parts_of(text)
     return path.name if graph is None else f"{path.name}:{graph}"
-
-
-@contextmanager
-def opened_graph(text: str, inputs: InputWords, links: Links) -> "Iterator[GraphReader]":
-    """Open one side: a graph of a store, or a model file that is exported into a store for the moment.
-
-    Raises:
-        InvalidInputError: There is no such file, or it is not a model.
-        UsageError: The store has no such graph.
-    """
-    from emergraph.cli.reportsteps import is_store
-    from emergraph.cli.storeargs import name_or_id
-    from emergraph.exporters.export import ExportOptions
-    from emergraph.exporters.sources import export_any
-    from emergraph.graphstore.store import open_store
-    from emergraph.leftovers import Scratch
-
-    path, graph = _parts(text)
-    with ExitStack() as stack:
-        if is_store(path):
-            chosen = None if graph is None else name_or_id(graph)
-            yield stack.enter_context(open_store(path)).graph(chosen)
-            return
-        folder = stack.enter_context(Scratch()).path
-        with open_store(folder / "model.duckdb", mode="create", in_place=True) as store:
-            options = ExportOptions(
-                inputs=_of(path, links, inputs.values()),
-                input_shapes=_of(path, links, inputs.shapes()),
-                root=links.root,
-            )
-            summary = export_any(path, store, options=options)
-        if summary.in_place:
-            stack.enter_context(weights_of(path, links))
-        yield stack.enter_context(open_store(folder / "model.duckdb")).graph()
-
-
-def _of(path: Path, links: Links, given: Mapping[str, T]) -> dict[str, T]:
-    """What is given for inputs that the model has: the two sides may have different ones."""
-    if not given:
-        return {}
-    from emergraph.exporters.onnxfile import read_onnx
-
-    names = {value.name for value in read_onnx(path, root=links.root).model.graph.input}
-    return {name: value for name, value in given.items() if name in names}
 
 
 def diff_view(found: "Difference", view: str) -> View:

@@ -8,6 +8,8 @@ from casetypes import ChanceTest, Interval
 from intervalcases import INTERVALS
 from testcases import TESTS
 
+_ORDERS = tuple(case.name for case in TESTS if case.name.startswith("order of matched units"))
+
 COLUMNS: dict[str, str | tuple[str, ...]] = {
     "emergence_intervals.low": "E per sample",
     "emergence_nulls.p_two_sided": "null model",
@@ -25,6 +27,9 @@ COLUMNS: dict[str, str | tuple[str, ...]] = {
         *(case.name for case in TESTS if case.name.startswith(("one run", "six runs"))),
     ),
     "trajectory_correlations.p_holm": "Holm's least p",
+    "relations.p": _ORDERS,
+    "relations.p_corrected": _ORDERS,
+    "relations.match_p": "match score of two models",
 }
 """Columns of result tables; `low` stands for both ends."""
 
@@ -118,6 +123,13 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     "analysis/landscape/survey:_analyse student": "student",
     "analysis/landscape/survey:_balls student": "student",
     "analysis/landscape/survey:_over_planes student": _STUDENT,
+    "analysis/lineage/fingerprint:sketch_of quantile": "none: numbers of a fingerprint",
+    "analysis/lineage/independence:_neighbours_p share_as_extreme": "none: a check, which only takes away",
+    "analysis/lineage/independence:_trend_p spearmanr": "none: a check, which only takes away",
+    "analysis/lineage/independence:stored_order_test bonferroni_log_p": _ORDERS,
+    "analysis/lineage/independence:stored_order_test fisher_log_p": _ORDERS,
+    "analysis/lineage/independence:stored_order_test order_log_p": _ORDERS,
+    "analysis/lineage/lineage:_with_match_p share_as_extreme": "match score of two models",
     "analysis/percolation/analysis:_finding is_clear": ("clear distance, 3 draws", "clear distance, 5 draws"),
     "analysis/percolation/concepts:_curve percentile": "none: random_spread_low and random_spread_high",
     "analysis/percolation/concepts:_threshold_row student": "percolation threshold",

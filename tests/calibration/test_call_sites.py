@@ -27,6 +27,7 @@ NO_INFERENCE = {
     *("plain", "check_level", "checked_columns", "group_numbers", "known_ends", "all_equal"),
     *("normal_scores", "detrended_scores", "surrogates", "drift", "kpss", "least_p", "around"),
     "pair_correlations",
+    *("order_distance", "order_correlation", "least_log_p"),
 }
 """Functions of the house's statistics that give neither an interval nor a p value, or share their name."""
 

@@ -1,18 +1,30 @@
 """p values of the house under their nulls, and with an effect."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from casetypes import ChanceTest, Rng
 from scipy import signal
 
 from emergraph.analysis.audit.suspicious import discoveries, p_values, robust_z
+from emergraph.analysis.comparison.unitmatching import Link
 from emergraph.analysis.emergence.nulls import compare
+from emergraph.analysis.lineage.aligned import Alignment
+from emergraph.analysis.lineage.independence import agreement, stored_order_test
 from emergraph.analysis.paths.options import Interior
 from emergraph.analysis.paths.scaled import Scaled
 from emergraph.analysis.statistics.conditional import conditional_correlation
 from emergraph.analysis.statistics.intervals import is_clear
-from emergraph.analysis.statistics.permutation import holm, rank_correlation, sign_flip_p, student_p
+from emergraph.analysis.statistics.orders import order_log_p
+from emergraph.analysis.statistics.permutation import (
+    holm,
+    rank_correlation,
+    share_as_extreme,
+    sign_flip_p,
+    student_p,
+)
 from emergraph.analysis.statistics.series import paired_runs_p, stationary_p
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -99,6 +111,38 @@ def _within(rng: Rng, effect: float) -> float | None:
 def _unrelated(rng: Rng, effect: float) -> float | None:
     x, noise = rng.standard_normal((2, 40))
     return rank_correlation(x, effect * x + noise, n_permutations=499, seed=_seed(rng)).p
+
+
+def _order(rng: Rng, n: int, mixed: int) -> float:
+    """Of n units of which some are in a random order, and the others matched with themselves."""
+    order = np.arange(n)
+    chosen = rng.permutation(n)[:mixed]
+    order[chosen] = chosen[rng.permutation(mixed)]
+    return float(np.exp(order_log_p(order)))
+
+
+def _dense_pair(rng: Rng, sizes: tuple[int, ...], common: float) -> Alignment:
+    """Two dense nets that share a part of their weights, as lineage aligns them."""
+    links = []
+    for i, (n, m) in enumerate(pairwise(sizes)):
+        ours, theirs, both = rng.standard_normal((3, m, n, 1))
+        ends = ["" if j in (0, len(sizes) - 1) else f"g{j}" for j in (i, i + 1)]
+        links.append(Link(src=ends[0], dst=ends[1], a=ours + common * both, b=theirs + common * both))
+    groups = tuple(f"g{i}" for i in range(1, len(sizes) - 1))
+    return Alignment(
+        raw=links, balanced=links, groups=groups, wired=True, traced=True, only_a=(), only_b=(), share=1.0
+    )
+
+
+def _exact_test(rng: Rng, common: float, *, traced: bool) -> float | None:
+    pair = replace(_dense_pair(rng, (12, 16, 16, 16, 6), common), traced=traced)
+    log_p = stored_order_test(pair, seed=_seed(rng)).log_p
+    return None if log_p is None else float(np.exp(log_p))
+
+
+def _match_score(rng: Rng, common: float) -> float:
+    others = [agreement(_dense_pair(rng, (5, 8, 8, 5), 0.0)) or 0.0 for _ in range(99)]
+    return share_as_extreme(np.array(others), agreement(_dense_pair(rng, (5, 8, 8, 5), common)) or 0.0)
 
 
 def _odd_unit(rng: Rng, shift: float) -> float | None:
@@ -207,6 +251,33 @@ TESTS = (
         lambda rng: _least_of_family(rng, 0.0),
         lambda rng: _least_of_family(rng, 1.5),
         "one of five, 1.5 deviations",
+    ),
+    *(
+        ChanceTest(
+            f"order of matched units, {n}",
+            f"{n} units in a random order",
+            lambda rng, n=n: _order(rng, n, n),
+            lambda rng, n=n: _order(rng, n, n // 2),
+            "half of the units matched with themselves",
+        )
+        for n in (4, 10, 13, 64)
+    ),
+    *(
+        ChanceTest(
+            f"order of matched units, {word} over layers",
+            "two dense nets, three hidden layers of 16 units",
+            lambda rng, traced=traced: _exact_test(rng, 0.0, traced=traced),
+            lambda rng, traced=traced: _exact_test(rng, 1.0, traced=traced),
+            "half of the variance of weights in common",
+        )
+        for word, traced in (("Fisher's sum", True), ("Bonferroni", False))
+    ),
+    ChanceTest(
+        "match score of two models",
+        "dense nets of two hidden layers, 99 independent pairs",
+        lambda rng: _match_score(rng, 0.0),
+        lambda rng: _match_score(rng, 2.0),
+        "four fifths of the variance of weights in common",
     ),
     ChanceTest(
         "robust z of units",

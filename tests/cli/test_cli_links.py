@@ -40,6 +40,7 @@ READERS = {
     "landscape": "landscape {model} --samples 2 --budget 2s -q",
     "diff": "diff {model} plain.onnx --no-match-units -q",
     "explore": "explore net.duckdb --model {model} --verify --out page.html -q",
+    "lineage": "lineage {model} plain.onnx -q",
     "report": "report {model} --store report.duckdb --budget 15s --out page.html -q",
     "prune": "prune net.duckdb --level 0.5 --model {model} --inputs digits.npz --write pruned.onnx -q",
     "information": "information {decoder} --entities 5 --first-id 1 --shots 3 --repeats 2 --dimensions 2 -q",

@@ -24,6 +24,7 @@ BASES = {
     "influence": ["{store}", "--model", "{model}", "--inputs", "{inputs}", "--samples", "2", "--only-layers"],
     "information": ["{model}"],
     "landscape": ["{model}", "--budget", "1s"],
+    "lineage": ["{model}", "{model}"],
     "ls": ["{store}"],
     "merge": ["{store}", "{store}"],
     "paths": ["{store}"],

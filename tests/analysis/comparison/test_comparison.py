@@ -155,7 +155,8 @@ def chain(rng, sizes):
 
 def links_of(ours, theirs):
     return [
-        Link(src=str(i), dst=str(i + 1), a=a, b=b) for i, (a, b) in enumerate(zip(ours, theirs, strict=True))
+        Link(src=str(i), dst=str(i + 1), a=a[:, :, None], b=b[:, :, None])
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True))
     ]
 
 
@@ -165,7 +166,7 @@ def test_permuted_units_are_found(seed):
     ours = chain(rng, (6, 9, 7, 4))
     orders = {"1": rng.permutation(9), "2": rng.permutation(7)}
     links = links_of(ours, ours)
-    theirs = [permuted(link, orders) + 0.01 * rng.normal(size=link.a.shape) for link in links]
+    theirs = [permuted(link, orders)[:, :, 0] + 0.01 * rng.normal(size=link.a.shape[:2]) for link in links]
     found = match_units(links_of(ours, theirs), ["1", "2"], seed=seed)
     for layer, order in orders.items():
         assert found.permutations[layer].tolist() == order.tolist()

@@ -100,6 +100,7 @@ RUNS = {
         "--sequences ids.txt --estimator ksg --projection random --seeds 2 --repeats 3",
     ],
     "skills fit": ["--share 0.4 --separator semicolon", "--alpha 0.6 --target 1.1", "--axis data"],
+    "lineage": ["", "--level 1e-4 --neighbours 3 --seed 2"],
     "skills simulate": [
         "--skills 2 --steps 30 --width 8 --batch 16 --points 3 --evaluation 8 --bits 8 --rate 0.1 --seed 4"
     ],
@@ -171,6 +172,7 @@ def words_of(command, options):
         "GRAPH": "digits_dense",
         "MODEL": "decoder.onnx" if command == "information" else "digits_dense.onnx",
         "FILE": "curves.csv",
+        "MODELS": "net.duckdb",
     }
     subject = [files.get(word, word) for word in analysis_named(command).of.value.split()]
     return [*command.split(), *subject, *shlex.split(options)]

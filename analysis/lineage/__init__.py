@@ -1,0 +1,1 @@
+"""Which models are the same, derived from one another, or independent."""

@@ -1,0 +1,117 @@
+"""The weights of two models side by side, as links between groups of units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from emergraph.analysis.comparison.deltas import oriented
+from emergraph.analysis.comparison.matching import Pair, match_weights
+from emergraph.analysis.comparison.unitmatching import Link
+from emergraph.analysis.comparison.weights import Matrix, Weight
+from emergraph.analysis.lineage.groups import FIXED, Axis, Groups, Ints, fixed_axis
+from emergraph.analysis.lineage.model import Model, balanced
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Alignment:
+    """The weights of A and B that stand for each other."""
+
+    raw: Sequence[Link]
+    balanced: Sequence[Link]
+    """The same, scaled so that all units of a link have one size."""
+    groups: Sequence[str]
+    """Groups of units that the links have, and that may be renumbered."""
+    wired: bool
+    """Whether it is known which units are inputs and outputs."""
+    traced: bool
+    """Whether all joints of units are known, so that groups are renumbered independently."""
+    only_a: Sequence[Weight]
+    only_b: Sequence[Weight]
+    share: float
+    """Share of the entries of the smaller model that have a counterpart."""
+    names: Sequence[str] = field(default=())
+    """Tensors of A that have a counterpart."""
+
+
+def align(a: Model, b: Model) -> Alignment:
+    """Pair the matrices of two models and cut them into links between groups.
+
+    Groups are those of the model whose wiring is known better; A's where both are alike.
+    """
+    matching = match_weights(
+        a.weights,
+        b.weights,
+        lambda w: a.values[w.name],
+        lambda w: b.values[w.name],
+        names_first=False,
+    )
+    by_b = (b.groups.wired, len(b.groups.axes)) > (a.groups.wired, len(a.groups.axes))
+    groups = b.groups if by_b else a.groups
+    both = a.groups.wired and b.groups.wired
+    raw: list[Link] = []
+    names, entries = [], 0
+    for pair in matching.pairs:
+        ours, theirs = _of_one_shape(a, b, pair, both=both)
+        if ours is None or theirs is None:
+            continue
+        names.append(pair.a.name)
+        entries += ours.size
+        if by_b:
+            turned = [
+                Link(src=one.src, dst=one.dst, a=one.b, b=one.a) for one in cut(groups, pair.b, theirs, ours)
+            ]
+            raw += turned
+        else:
+            raw += cut(groups, pair.a, ours, theirs)
+    scaled = [Link(src=one.src, dst=one.dst, a=balanced(one.a), b=balanced(one.b)) for one in raw]
+    used = dict.fromkeys(name for link in raw for name in (link.src, link.dst) if name != FIXED)
+    return Alignment(
+        raw=raw,
+        balanced=scaled,
+        groups=tuple(used),
+        wired=groups.wired,
+        traced=groups.wiring == "traced",
+        only_a=matching.only_a,
+        only_b=matching.only_b,
+        share=entries / max(1, min(a.size, b.size)),
+        names=tuple(names),
+    )
+
+
+def _of_one_shape(a: Model, b: Model, pair: Pair, *, both: bool) -> tuple[Matrix | None, Matrix | None]:
+    ours, theirs = a.values[pair.a.name], b.values[pair.b.name]
+    if both and ours.shape == theirs.shape:  # rows are targets in both
+        return ours, theirs
+    return oriented(ours, theirs)
+
+
+def cut(groups: Groups, weight: Weight, a: Matrix, b: Matrix) -> list[Link]:
+    """Return a pair of matrices as links between the segments of their axes."""
+    if not groups.wired:
+        rows, columns = fixed_axis(len(a)), fixed_axis(a.shape[1])
+    elif weight.name in groups.axes:
+        rows, columns = groups.axes[weight.name]
+    else:  # some of its units may be renumbered, and it is not known which
+        return []
+    n_columns = _length(columns)
+    if _length(rows) != len(a) or not n_columns or a.shape[1] % n_columns:
+        return []
+    shaped = [one.reshape(len(a), n_columns, -1) for one in (a, b)]
+    links = []
+    for row in rows:
+        for column in columns:
+            ours, theirs = (_between(one, row.places, column.places) for one in shaped)
+            if np.any(ours) and np.any(theirs):
+                links.append(Link(src=column.group, dst=row.group, a=ours, b=theirs))
+    return links
+
+
+def _length(axis: Axis) -> int:
+    return sum(segment.places.size for segment in axis)
+
+
+def _between(weights: Matrix, rows: Ints, columns: Ints) -> Matrix:
+    """(orbits, orbits, weights of each pair) of the places on both axes."""
+    found = weights[rows[:, :, None, None], columns[None, None, :, :]]
+    return np.ascontiguousarray(found.transpose(0, 2, 1, 3, 4).reshape(len(rows), len(columns), -1))

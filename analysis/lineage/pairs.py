@@ -1,0 +1,147 @@
+"""Two models compared in full: both tests, likeness, and what follows."""
+
+from dataclasses import dataclass, replace
+from math import exp, log
+
+from emergraph.analysis.comparison.unitmatching import match_units
+from emergraph.analysis.lineage.aligned import align
+from emergraph.analysis.lineage.independence import OrderTest, agreement, stored_order_test
+from emergraph.analysis.lineage.kinds import Judged, Kind, Likeness, kind_of, likeness
+from emergraph.analysis.lineage.model import Model
+from emergraph.analysis.statistics.permutation import SIGNIFICANT
+
+COVERED = 0.5
+"""Share of the smaller model's weights that must have a counterpart for the two to be compared."""
+ALIKE = 0.5
+"""Cosine of weights as they are stored from which two models are related where no test can tell."""
+AGREES = 0.9
+"""Match score from which two models are related whose units are numbered otherwise."""
+MATCHED = 0.8
+"""Cosine after matching that such models have besides."""
+RENUMBERED = 0.95
+"""Cosine after matching that alone is enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """What two models are to each other."""
+
+    a: int
+    """Number of the first model."""
+    b: int
+    test: OrderTest | None
+    """The exact test; None where too little has a counterpart."""
+    alike: Likeness | None
+    share: float
+    """Of the smaller model's weights that have a counterpart."""
+    score: float | None
+    """Agreement of two matches of the same units."""
+    judged: Judged
+    """What they are to each other."""
+    alternative: Judged | None = None
+    """What they would be, if they were related."""
+    related: bool = False
+    by: str = ""
+    """What says so: exact test, equal numbers, likeness, match score, or the family that both are of."""
+    log_p: float | None = None
+    """Logarithm of the corrected p value of the exact test."""
+    match_p: float | None = None
+    """Share of independent pairs of the architecture whose score is as high; None: too few of them."""
+    test_says: str = ""
+    """decided, undecidable at the level, refused, or none."""
+
+    @property
+    def p(self) -> float | None:
+        """Of the exact test, before correction."""
+        return None if self.test is None or self.test.log_p is None else _number(self.test.log_p)
+
+    @property
+    def p_corrected(self) -> float | None:
+        """The same over all pairs."""
+        return None if self.log_p is None else _number(self.log_p)
+
+
+def _number(log_p: float) -> float:
+    return exp(max(log_p, log(1e-300)))
+
+
+def compared(numbers: tuple[int, int], a: Model, b: Model, *, seed: int) -> Relation:
+    """Compare two models.
+
+    Args:
+        numbers: Their numbers.
+        a: The first.
+        b: The second.
+        seed: Of the searches.
+    """
+    pair = align(a, b)
+    if pair.share < COVERED:
+        nothing = Judged(
+            kind=Kind.INDEPENDENT,
+            origin="",
+            evidence=f"{100 * pair.share:.0f} % of the smaller one's weights have a counterpart in the other",
+        )
+        return Relation(
+            a=numbers[0], b=numbers[1], test=None, alike=None, share=pair.share, score=None, judged=nothing
+        )
+    matching = match_units(pair.balanced, pair.groups, seed=seed)
+    alike = likeness(pair, matching)
+    return Relation(
+        a=numbers[0],
+        b=numbers[1],
+        test=stored_order_test(pair, seed=seed),
+        alike=alike,
+        share=pair.share,
+        score=agreement(pair, seed=seed),
+        judged=kind_of(a, b, pair, alike, renumbered=matching.n_moved),
+    )
+
+
+def decided(found: Relation, *, n_pairs: int, level: float) -> Relation:
+    """Say whether two compared models are related.
+
+    Args:
+        found: The pair.
+        n_pairs: All pairs that there are, compared or not.
+        level: Corrected p value below which they are.
+    """
+    if found.alike is None or found.test is None:
+        return replace(found, test_says="none")
+    test, alike = found.test, found.alike
+    log_p = None if test.log_p is None else min(0.0, test.log_p + log(n_pairs))
+    says = "decided"
+    if test.log_p is None or test.least is None:
+        says = "refused" if test.refused else "none"
+    elif test.least + log(n_pairs) >= log(level):
+        says = "undecidable"
+    by = ""
+    if found.judged.kind is Kind.SAME:
+        by = "equal numbers"
+    elif log_p is not None and log_p < log(level):
+        by = "exact test"
+    elif says != "decided" and alike.cosine >= ALIKE:
+        by = "likeness"
+    elif alike.matched >= RENUMBERED or ((found.score or 0.0) >= AGREES and alike.matched >= MATCHED):
+        by = "match score"
+    judged = found.judged if by else _unrelated(found, log_p, says)
+    return replace(
+        found,
+        related=bool(by),
+        by=by,
+        log_p=log_p,
+        test_says=says,
+        judged=judged,
+        alternative=None if by else found.judged,
+    )
+
+
+def _unrelated(found: Relation, log_p: float | None, says: str) -> Judged:
+    assert found.alike is not None  # noqa: S101 - of pairs that were compared
+    cosine = f"cosine of weights {found.alike.cosine:.2g}"
+    if says == "decided" and log_p is not None and log_p >= log(SIGNIFICANT):
+        return Judged(kind=Kind.INDEPENDENT, origin="", evidence=f"{cosine}, units in no common order")
+    why = {
+        "decided": "the exact test is below 0.05, and not below the level",
+        "undecidable": "too few units for the level",
+    }.get(says, "; ".join(found.test.refused) if found.test is not None else "")
+    return Judged(kind=Kind.UNDECIDED, origin="", evidence=f"{cosine}; {why}")
