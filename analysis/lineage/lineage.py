@@ -255,9 +255,13 @@ def _family(members: Sequence[int], related: Sequence[Relation]) -> Family:
     while len(parents) < len(members) - 1:
         inside = {root, *parents}
         edges = [one for one in own if (one.a in inside) != (one.b in inside)]
-        closest = max(
-            edges, key=lambda one: (one.alike.matched if one.alike else 0.0, one.judged.kind is Kind.SAME)
-        )
+        closest = max(edges, key=lambda one: _claim(one, a_above=one.a in inside))
         child, parent = (closest.b, closest.a) if closest.a in inside else (closest.a, closest.b)
         parents[child] = parent
     return Family(members=tuple(members), root=root, parents=parents)
+
+
+def _claim(one: Relation, *, a_above: bool) -> tuple[bool, float, bool]:
+    """How good a line of the tree a relation is, with A above B or the other way round."""
+    against = one.judged.origin == ("b" if a_above else "a")
+    return not against, one.alike.matched if one.alike else 0.0, one.judged.kind is Kind.SAME
