@@ -129,6 +129,8 @@ def _graphs_in_place(store: StoreFile) -> list[GraphReader]:
 
 
 def _foreign_views(store: StoreFile) -> frozenset[str]:
+    if store.file.is_dir():  # a lake: nobody else defines anything in it
+        return frozenset()
     rows = store.connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
     return frozenset(str(row[0]).lower() for row in rows if row[0] not in shipped_views())
 

@@ -8,6 +8,7 @@ connection reaches the listed files and nothing else.
 import contextlib
 import os
 from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import duckdb
@@ -22,17 +23,18 @@ from emergraph.graphstore.sql import compose, identifier
 from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.graphstore.text import printable
 
-_NUMBERED = ("graphs", "blocks", "traces", "runs")
-"""Tables with an id, which the others refer to."""
+_NUMBERED = ("graphs", "traces", "runs")
+"""Tables with an id that has to be made up; blocks are counted on from those of the graphs before."""
 _OWNERS = {table.name: table for table in TABLES}
 _UNDER = {
     "edges": ("blocks", "connections", "kernels"),
+    "activations": ("traces",),
+    "connections": ("blocks",),
     "unit_activations": ("activations", "traces", "units", "layers"),
     "unit_strengths": ("blocks", "strengths", "connections", "kernels"),
 }
-"""What the views of the schema read."""
+"""What views and tables cannot be shown without."""
 _IDS = """
-CREATE SCHEMA lake;
 CREATE TABLE lake.graphs AS
 SELECT graph AS key, (row_number() OVER latest - 1)::INTEGER AS id,
     (sum(n_blocks) OVER latest - n_blocks)::INTEGER AS first_block, graph IN ({with_edges}) AS with_edges
@@ -48,10 +50,11 @@ _KEYS = {"graphs": "parent", "traces": "id", "runs": "id", "activations": "trace
 """Columns that hold names in a lake, and numbers in a store."""
 
 
-def tables_of(named: Collection[str]) -> frozenset[str]:
+def tables_of(named: AbstractSet[str]) -> frozenset[str]:
     """Return the tables that a query needs which names these tables and views."""
     below = {table for name in named for table in _UNDER.get(name, ())}
-    return frozenset({*named, *below, *_NUMBERED})
+    results = {"runs"} if named - expected_layout().keys() - _UNDER.keys() else set()
+    return frozenset({"graphs", *named, *below, *results})
 
 
 @contextlib.contextmanager
@@ -102,6 +105,7 @@ def _connected(files: Files) -> duckdb.DuckDBPyConnection:
             "temp_directory": "",
         },
     )
+    connection.execute("SET parquet_metadata_cache = true")  # each view asks the same files again
     connection.execute("SET allowed_paths = $1", [allowed])
     connection.execute("SET enable_external_access = false")
     return connection
@@ -115,6 +119,11 @@ def _show(connection: duckdb.DuckDBPyConnection, files: Files, folder: Path) -> 
         for table in layout
         if table != "store_info"
     }
+    connection.execute("CREATE SCHEMA lake")
+    for table in _NUMBERED:  # which are asked several times
+        sql = "CREATE TABLE lake.{table}_rows AS FROM {source}"
+        connection.execute(compose(sql, table=table, source=sources[table]))
+        sources[table] = f"lake.{table}_rows"
     newest = connection.execute(
         compose("SELECT max(schema_version) FROM {graphs}", graphs=sources["graphs"])
     ).fetchall()[0][0]

@@ -88,7 +88,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "lake"
         pytest.param("spark", "pyspark", marks=pytest.mark.slow),
     ],
 )
-def test_every_engine_gives_the_same_answers(run, exported, tmp_path, monkeypatch, capsys, engine, package):
+def test_every_engine_gives_the_same_answers(run, exported, tmp_path, monkeypatch, engine, package):
     """DataFusion and Spark in an environment of their own: make test-lake."""
     pytest.importorskip(package)
     if engine == "spark" and shutil.which("java") is None:
@@ -97,7 +97,6 @@ def test_every_engine_gives_the_same_answers(run, exported, tmp_path, monkeypatc
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.delitem(sys.modules, "questions", raising=False)
     assert example(engine)(str(tmp_path / "lake")) == example("duckdb")(str(tmp_path / "lake"))
-    assert "How many edges inhibit?" in capsys.readouterr().out
 
 
 def example(engine):

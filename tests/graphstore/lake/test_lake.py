@@ -210,6 +210,8 @@ def test_edges_in_place_are_asked_for_written_or_read(tmp_path):
     with pytest.raises(UsageError, match="--model"):
         run_query(lake, sql)
     with pytest.raises(UsageError, match="--model"):
+        run_query(lake, "SELECT count(*) FROM connections")
+    with pytest.raises(UsageError, match="--model"):
         write(path, lake, edges=True)
     assert not list(lake.glob("graph=*/connections/in-place.parquet"))
     with model_given(open_model(model)):
