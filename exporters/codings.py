@@ -146,7 +146,8 @@ def _beside(numbers: Array, shape: Shape, axis: int) -> Array:
     """Scales or zero points as rows and columns that broadcast to those of the codes."""
     if numbers.size == 1:
         return numbers.reshape(1, 1)
-    if numbers.ndim != 1 or not 0 <= axis < len(shape) or numbers.size != shape[axis]:
+    numbers = numbers.reshape(-1)
+    if not 0 <= axis < len(shape) or numbers.size != shape[axis]:
         raise ValueError(f"{numbers.size} scales along axis {axis} of {shape}")
     last = max((k for k, size in enumerate(shape) if size > 1), default=0)
     laid = laid_out(numbers, shape, axis=axis).reshape(

@@ -84,13 +84,13 @@ def dequantized_codes(
     codes, permutation = values.get(stored.root), stored.permutation
     if stored.root is None or permutation is None or codes is None or codes.dtype.name not in CODE_TYPES:
         return None
-    if any(values.get(one.root) is None or len(one.shape) > 1 for one in beside.values()):
+    if any(values.get(one.root) is None or not _is_vector(one.shape) for one in beside.values()):
         return None
     found = zero is None or values[zero.root]
     if isinstance(found, np.ndarray) and found.dtype != codes.dtype:
         return None
     leaves = tuple(
-        WantedTensor(name=str(one.root), dtype=array.dtype.name, shape=array.shape, sha256="")
+        _leaf(str(one.root), array)
         for one in (stored, *beside.values())
         if (array := values[one.root]) is not None
     )
@@ -101,3 +101,52 @@ def dequantized_codes(
     except ValueError:
         return None
     return CodedWeights(stored.root, made, permutation, coding)
+
+
+def scaled_codes_again(
+    stored: Constant, other: Constant, *, is_scale: bool, held: Callable[[str], Array | None]
+) -> CodedWeights | None:
+    """What codes become where their dequantization is written out: less a zero point, then times a scale.
+
+    Args:
+        stored: The codes as floats, or what is left of them after a zero point was taken away.
+        other: The scale, or the zero point, which is a code as a float.
+        is_scale: Which of the two it is.
+        held: Gives a tensor as the file holds it; None where it does not.
+    """
+    known, axis = stored.codes, _axis_of(other.shape, stored.shape)
+    name = other.root if is_scale else None if other.codes is None else other.codes.tensor
+    values = None if name is None else held(name)
+    if known is None or known.coding is None or axis is None or name is None or values is None:
+        return None
+    codes, *before = known.coding.parts
+    fits = isinstance(codes, WantedTensor) and (is_scale or values.dtype.name == codes.dtype)
+    if not fits or known.coding.args[1] not in (("", ZERO) if is_scale else ("",)):
+        return None
+    of_root = known.permutation[axis] if values.size > 1 or not before else known.coding.args[0]
+    long = any(prod(part.shape) > 1 for part in before if isinstance(part, WantedTensor))
+    if long and of_root != known.coding.args[0]:
+        return None
+    given = SCALE + ZERO if before else SCALE if is_scale else ZERO
+    coding = Coding(DEQUANTIZE, (of_root, given), (codes, _leaf(name, values), *before))
+    try:
+        made = decoded(coding, lambda one: np.asarray(held(one.name)))
+    except ValueError:
+        return None
+    return replace(known, decoded=made, coding=coding)
+
+
+def _leaf(name: str, values: Array) -> WantedTensor:
+    return WantedTensor(name=name, dtype=values.dtype.name, shape=values.shape, sha256="")
+
+
+def _is_vector(shape: tuple[int, ...]) -> bool:
+    return sum(size > 1 for size in shape) <= 1
+
+
+def _axis_of(shape: tuple[int, ...], codes: tuple[int, ...]) -> int | None:
+    """The axis of codes that a scale of another shape runs along; None for several."""
+    if not _is_vector(shape) or len(shape) > len(codes):
+        return None
+    place = next((k for k, size in enumerate(shape) if size > 1), len(shape) - 1)
+    return place + len(codes) - len(shape) if shape else 0

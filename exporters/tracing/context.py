@@ -17,7 +17,12 @@ from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, normal_dom
 from emergraph.exporters.runtime.folding import Folder, Made, Step
 from emergraph.exporters.runtime.quantization import laid_out
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
-from emergraph.exporters.tracing.codes import CodedWeights, dequantized_codes, transposed
+from emergraph.exporters.tracing.codes import (
+    CodedWeights,
+    dequantized_codes,
+    scaled_codes_again,
+    transposed,
+)
 from emergraph.exporters.tracing.constants import (
     Constant,
     FoldedLoad,
@@ -399,32 +404,50 @@ class TraceContext:
         if kind is Kind.DEQUANTIZE and not self.attr_int("block_size", 0):
             scale, zero = (*given[1:], None, None)[:2]
             return self.codes_in_file(source, scale, zero, axis=self.attr_int("axis", 1))
+        if kind is Kind.CAST:
+            out = self.known(self.node.output[0])
+            as_floats = out is not None and out.dtype == np.float32
+            return self.codes_in_file(source, None, None, axis=0) if as_floats else None
+        main = scaled_codes(self.node, given)
+        if main is not None and len(given) == 2:
+            return self._codes_written_out(given[main], given[1 - main], is_first=main == 0)
         if source.codes is None or kind is Kind.IDENTITY:
             return source.codes
         return transposed(source.codes, axes_order(self.node, source)) if kind is Kind.TRANSPOSE else None
+
+    def _codes_written_out(
+        self, stored: Constant | None, other: Constant | None, *, is_first: bool
+    ) -> CodedWeights | None:
+        """Codes less a zero point, or times a scale, in floats of single precision."""
+        kind, out = kind_of(self.node), self.known(self.node.output[0])
+        wanted = kind is Kind.PRODUCT or (kind is Kind.DIFFERENCE and is_first)
+        if stored is None or other is None or out is None or out.dtype != np.float32 or not wanted:
+            return None
+        is_scale = kind is Kind.PRODUCT
+        return scaled_codes_again(stored, other, is_scale=is_scale, held=self.builder.tensors.view)
 
     def codes_in_file(
         self, stored: Constant, scale: Constant | None, zero: Constant | None, *, axis: int
     ) -> CodedWeights | None:
         """(stored - zero) * scale as codes that can stay in the file; None where no edge does."""
-        if not self.builder.tensors.in_place or not self._in_file(stored):
+        if not self.builder.tensors.in_place:
             return None
         where = axis % max(len(stored.shape), 1)
         return dequantized_codes(stored, scale, zero, where, self.builder.tensors.view)
 
-    def _in_file(self, constant: Constant) -> bool:
-        return constant.root is not None and self.builder.tensors.in_file(constant.root) is not None
-
     def codes_of(self, constant: Constant) -> CodedWeights | None:
         """What a constant that is a weight is of codes in the file; None where it has to be computed."""
-        if not self.builder.tensors.in_place or constant.codes is not None:
-            return constant.codes
-        if constant.root is None or constant.permutation is None or not self._in_file(constant):
+        tensors = self.builder.tensors
+        name = constant.root if constant.codes is None else constant.codes.tensor
+        if not tensors.in_place or name is None or tensors.in_file(name) is None:
             return None
-        found = self.model.initializers[constant.root].coded()
-        return (
-            None if found is None else CodedWeights(constant.root, found.decoded, constant.permutation, None)
-        )
+        if constant.codes is not None:
+            return constant.codes
+        found = self.model.initializers[name].coded()
+        permutation = constant.permutation
+        if found is None or permutation is None:
+            return None
+        return CodedWeights(name, found.decoded, permutation, None)
 
     def weights_of(self, constant: Constant) -> NDArray[np.floating]:
         """The values of a constant that is a weight: as the file holds them where they are a tensor of it.

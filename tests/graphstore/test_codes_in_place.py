@@ -32,7 +32,16 @@ GGUF_MODELS = {
     "bloom": ("bloom", QUANTIZED.Q5_0),
     "qwen3moe": ("qwen3moe", QUANTIZED.Q4_0),
 }
-ONNX_LAYERS = ("per tensor", "per axis", "turned", "MatMulInteger", "QLinearMatMul", "pointwise")
+ONNX_LAYERS = (
+    "per tensor",
+    "per axis",
+    "turned",
+    "MatMulInteger",
+    "QLinearMatMul",
+    "written",
+    "shifted",
+    "pointwise",
+)
 
 
 def quantized_onnx(path, layers=ONNX_LAYERS):
@@ -73,6 +82,18 @@ def _layer(kind, k, tensors, data, out):
             node("DequantizeLinear", [name("t"), *codes[1:]], [name("f")], axis=0),
             node("Transpose", [name("f")], [name("g")], perm=[1, 0]),
             node("MatMul", [data, name("g")], [out]),
+        ]
+    if kind in ("written", "shifted"):
+        tensors[codes[1]] = np.random.default_rng(k).random((1, len(tensors[codes[0]]))).astype(np.float32)
+        shifted = [
+            node("Cast", [codes[2]], [name("d")], to=TensorProto.FLOAT),
+            node("Sub", [name("c"), name("d")], [name("e")]),
+        ]
+        return [
+            node("Cast", codes[:1], [name("c")], to=TensorProto.FLOAT),
+            *(shifted if kind == "shifted" else []),
+            node("Mul", [name("e" if kind == "shifted" else "c"), codes[1]], [name("f")]),
+            node("MatMul", [data, name("f")], [out]),
         ]
     if kind == "MatMulInteger":
         return [

@@ -53,9 +53,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         # of an architecture that nobody knows: what needs a wiring refuses it
         *(line for line in _WEIGHTS if line.startswith(("check", "audit")) or "--wire" in line),
         "export {f} {o}/new.duckdb --wire none --dry-run",
+        "export {f} {o}/new.duckdb --wire none --edges in-place",
     ),
     "gguf-llama": (
         "export {f} {o}/new.duckdb",
+        "export {f} {o}/new.duckdb --edges in-place",
         "export {f} {o}/new.duckdb --dry-run",
         "check {f}",
         "diff {f} {d}/weights.safetensors",
