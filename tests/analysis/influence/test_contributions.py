@@ -139,6 +139,8 @@ def check_carried_paths(graph, result):
         assert counted.exact == paths
         assert counted.exact < found.any.exact  # one hidden unit is silent: its edges carry nothing
     assert any("along edges that carry more than 0.3" in fact for fact in count_view(found).facts)
+    with pytest.raises(UsageError, match="--carried is for a single count"):
+        graph.analyse("emergence", asked[0], ExtentOptions(carried=0.1, full=True))
 
 
 CONVOLUTIONS = {
