@@ -76,7 +76,7 @@ def stored_emergence(
         raise UsageError("--model and --nulls are for null models: add --full")
     several = extent.positions or extent.full or report.thresholds is not None
     if extent.carried is not None and (several or has_interval(activity, report)):
-        raise UsageError("--carried is for a single count, without --full, --positions, --thresholds, --draws")
+        raise UsageError("--carried is for a single count: no --full, --positions, --thresholds, --draws")
     at.leave_out(activity, report, extent)
     at.keep(rule=str(activity.rule))
     if extent.positions:
