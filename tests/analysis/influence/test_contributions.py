@@ -374,7 +374,8 @@ def test_quantized_weights_looked_up_rows_and_what_is_no_sum(asked):
     net.output(net.op("Max", scaled, other, name="larger"))
     table = net.random(5, 3)
     ids = net.input(2, 4, dtype=np.int64)
-    net.output(net.op("Gather", net.value(table), ids, name="rows"))
+    looked = net.op("Gather", net.value(table), ids, name="rows")
+    net.output(net.op("Add", looked, net.param(4, 3)))  # by position: no bias of the rows
     data = RNG.standard_normal((4, 6)).astype(np.float32)
     for given in net.inputs:
         given.type.tensor_type.shape.dim[0].dim_param = "n"
