@@ -28,6 +28,15 @@ FINDINGS = ResultTable(
         Column("fingerprint", "VARCHAR", "What the same finding has in another export of the network."),
     ),
 )
+UNITS = ResultTable(
+    "audit_units",
+    "One row per unit that a finding of an audit is about.",
+    (
+        Column("place", "INTEGER", "Of the finding: audit_findings.place."),
+        Column("layer", "VARCHAR", "Name of the unit's layer: layers.name."),
+        Column("position", "INTEGER", "Position within the layer: units.position."),
+    ),
+)
 SECTION = SectionSpec(
     id="audit",
     title="Findings",
@@ -57,13 +66,13 @@ AUDIT = Analysis(
     of=Subject.MODEL,
     options=(InputOptions, AuditOptions),
     looks=(AuditUse,),
-    tables=(FINDINGS,),
+    tables=(FINDINGS, UNITS),
     section=SECTION,
 )
 
 
-def audit_rows(result: "AuditResult") -> "pl.DataFrame":
-    """Return the findings as rows of the result table."""
+def audit_rows(result: "AuditResult") -> "dict[str, pl.DataFrame]":
+    """Return the findings, and the units that they are about, as rows of the result tables."""
     import polars as pl
 
     rows = [
@@ -81,4 +90,13 @@ def audit_rows(result: "AuditResult") -> "pl.DataFrame":
         }
         for place, found in enumerate(result.findings, 1)
     ]
-    return pl.DataFrame(rows, schema=FINDINGS.schema)
+    units = [
+        (place, layer, position)
+        for place, found in enumerate(result.findings, 1)
+        for layer, positions in found.units.items()
+        for position in positions
+    ]
+    return {
+        FINDINGS.name: pl.DataFrame(rows, schema=FINDINGS.schema),
+        UNITS.name: pl.DataFrame(units, schema=UNITS.schema, orient="row"),
+    }

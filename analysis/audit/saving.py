@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from emergraph.analysis.audit.analysis import AUDIT, FINDINGS, audit_rows
+from emergraph.analysis.audit.analysis import AUDIT, audit_rows
 from emergraph.analysis.audit.audit import AuditResult
 from emergraph.graphstore.store import open_store
 
@@ -30,5 +30,5 @@ def save_audit(
             {**about, "model": Path(result.path).name, "sha256": sha256, "notes": list(result.notes)},
             seed=seed,
             duration=result.seconds,
-            result_tables={FINDINGS.name: audit_rows(result)},
+            result_tables=audit_rows(result),
         )

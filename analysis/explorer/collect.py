@@ -20,6 +20,7 @@ from emergraph.analysis.unitgraph import ROLES, UnitGraph
 from emergraph.errors import LimitError
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
+from emergraph.graphstore.results import result_columns
 from emergraph.graphstore.text import printable, stored_object
 from emergraph.safetext import escape_controls, reveal_lookalikes
 from emergraph.version import __version__
@@ -38,6 +39,11 @@ MOST_CIRCUITS = 12
 LABEL = 24
 
 _FINDINGS = "SELECT * EXCLUDE (run) FROM audit_findings WHERE run = {run} ORDER BY place"
+_FINDING_UNITS = """
+SELECT DISTINCT a.place, u.id FROM audit_units AS a
+JOIN layers AS l ON l.graph = ? AND l.name = a.layer
+JOIN units AS u ON u.graph = l.graph AND u.layer = l.id AND u.position = a.position
+WHERE a.run = ? ORDER BY a.place, u.id"""
 _CIRCUITS = """
 SELECT c.run, c.n_units, c.kept, c.share, r.parameters FROM circuits AS c JOIN runs AS r ON r.id = c.run
 WHERE r.graph = {graph} ORDER BY c.run DESC LIMIT {most}"""
@@ -194,30 +200,34 @@ def _edge_arrays(kept: KeptEdges, n_units: int) -> Arrays:
 
 def _findings(reader: GraphReader, graph: UnitGraph, header: dict[str, Any]) -> Arrays:
     """The findings of the newest audit, with their layers, and their units where they are kept."""
-    run = newest_run(reader, Query(name="findings", sql="", table="audit_findings"))
-    rows = [] if run is None else fetch_frame(reader.connection, _FINDINGS.format(run=run.id)).to_dicts()
-    by_name = {layer.name: number for number, layer in enumerate(graph.layers)}
     header["findings"] = []
-    units: list[int] = []
-    for row in rows:
-        known = [(by_name[name], name) for name in row["layers"] or () if name in by_name]
-        positions = dict(zip(row["layers"] or (), row.get("positions") or (), strict=False))
-        found = [
-            graph.layers[number].first_unit + position
-            for number, name in known
-            for position in positions.get(name) or ()
-            if 0 <= position < graph.layers[number].n_units
-        ]
-        units += found
+    run = newest_run(reader, Query(name="findings", sql="", table="audit_findings"))
+    if run is None:
+        return {"finding_units": np.zeros(0, np.uint32)}
+    header["sql"]["findings"] = _FINDINGS.format(run=run.id)
+    by_name = {layer.name: number for number, layer in enumerate(graph.layers)}
+    units = _units_of_findings(reader, run.id)
+    together: list[int] = []
+    for row in fetch_frame(reader.connection, header["sql"]["findings"]).to_dicts():
+        own = units.get(row["place"], [])
+        together += own
         texts = {
             name: escape_controls(str(row[name])) for name in ("severity", "grade", "sentence", "action")
         }
-        header["findings"].append(
-            {**texts, "layers": [number for number, _ in known], "units": len(found), "about": row["n_units"]}
-        )
-    if run is not None:
-        header["sql"]["findings"] = _FINDINGS.format(run=run.id)
-    return {"finding_units": np.asarray(units, np.uint32)}
+        layers = [by_name[name] for name in row["layers"] or () if name in by_name]
+        header["findings"].append({**texts, "layers": layers, "units": len(own), "about": row["n_units"]})
+    return {"finding_units": np.asarray(together, np.uint32)}
+
+
+def _units_of_findings(reader: GraphReader, run: int) -> dict[int, list[int]]:
+    """By place of a finding, the units that it is about; none of runs from before they were kept."""
+    if not result_columns(reader.connection, "audit_units"):
+        return {}
+    rows = reader.connection.execute(_FINDING_UNITS, [reader.id, run]).fetchall()
+    found: dict[int, list[int]] = {}
+    for place, unit in rows:
+        found.setdefault(place, []).append(unit)
+    return found
 
 
 def _circuits(reader: GraphReader, header: dict[str, Any]) -> Arrays:

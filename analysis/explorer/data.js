@@ -55,6 +55,8 @@ class Graph {
     this.layers = header.layers;
     this.blocks = header.blocks;
     this.folds = header.folds;
+    /** Of each block, 1 where its edges never lead back. */
+    this.ahead = Uint8Array.from(this.blocks, (block) => Number(!CYCLIC.has(block.kind)));
     this.columns = header.columns.map((column, i) => ({ ...column, values: arrays[`column${i}`] }));
     this.n = header.units;
     this.role = arrays.role;

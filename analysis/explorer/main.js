@@ -81,8 +81,8 @@ function show() {
   const panel = document.getElementById('panel');
   panel.replaceChildren(...view.panel.flat(Infinity).filter((part) => part !== null));
   showWhere(app.state, view.crumbs);
+  showLegend(view.picture); // first: its height decides what the picture has
   app.picture.show(view.picture);
-  showLegend(view.picture);
   const same = before !== null && before.view === app.state.view && before.layer === app.state.layer && before.unit === app.state.unit && before.fold === app.state.fold && before.copy === app.state.copy;
   if (before === null) return;
   say(view.title);

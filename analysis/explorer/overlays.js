@@ -41,6 +41,7 @@ function ofUnits(graph, title, units, edges = new Set()) {
 }
 
 function ofFindings(graph, title, findings) {
+  if (findings.length === 1 && findings[0].units.size) return { ...ofUnits(graph, title, findings[0].units), group: 'Findings' };
   const counts = new Map();
   for (const finding of findings) {
     for (const layer of new Set(finding.layers)) counts.set(layer, (counts.get(layer) ?? 0) + 1);

@@ -20,7 +20,7 @@ function orderedLayers(graph, from, to) {
 }
 
 function forward(graph, edge) {
-  return !CYCLIC.has(graph.kind(edge));
+  return graph.ahead[graph.block[edge]] === 1;
 }
 
 /** Which units are on a path: 1 for those. */
@@ -51,34 +51,53 @@ function unitsBetween(graph, layers, from, to) {
   return alive;
 }
 
-/** The k paths with the largest sums of gains, the best first. */
+/** The k paths with the largest sums of gains, the best first; each unit has k slots for the best ways to it. */
 function bestPaths(graph, layers, alive, from, to, k, gain) {
-  const best = new Map([[from, [{ score: 0, edge: -1, before: null }]]]);
+  const filled = new Uint8Array(graph.n);
+  const score = new Float64Array(graph.n * k);
+  const edgeOf = new Int32Array(graph.n * k);
+  const slotOf = new Uint8Array(graph.n * k);
+  filled[from] = 1;
+  edgeOf[from * k] = -1;
+  const offer = (unit, sum, edge, slot) => {
+    const base = unit * k;
+    let at = filled[unit];
+    if (at === k && sum <= score[base + k - 1]) return false;
+    if (at === k) at--;
+    else filled[unit]++;
+    for (; at > 0 && score[base + at - 1] < sum; at--) {
+      score[base + at] = score[base + at - 1];
+      edgeOf[base + at] = edgeOf[base + at - 1];
+      slotOf[base + at] = slotOf[base + at - 1];
+    }
+    score[base + at] = sum;
+    edgeOf[base + at] = edge;
+    slotOf[base + at] = slot;
+    return true;
+  };
   for (const i of layers) {
     const { first, n } = graph.layers[i];
     for (let unit = first; unit < first + n; unit++) {
-      const own = alive[unit] ? best.get(unit) : undefined;
-      if (own === undefined || unit === to) continue;
+      if (!alive[unit] || unit === to) continue;
       for (let edge = graph.outStart[unit]; edge < graph.outStart[unit + 1]; edge++) {
         const next = graph.dst[edge];
         if (!alive[next] || !forward(graph, edge)) continue;
         const more = gain(edge);
-        if (!best.has(next)) best.set(next, []);
-        const there = best.get(next);
-        for (const step of own) {
-          const score = step.score + more;
-          if (there.length === k && score <= there[k - 1].score) break;
-          let at = there.length;
-          while (at > 0 && there[at - 1].score < score) at--;
-          there.splice(at, 0, { score, edge, before: step });
-          if (there.length > k) there.pop();
+        for (let slot = 0; slot < filled[unit]; slot++) {
+          if (!offer(next, score[unit * k + slot] + more, edge, slot)) break;
         }
       }
     }
   }
-  return (best.get(to) ?? []).map((end) => {
+  return Array.from({ length: filled[to] }, (_, rank) => {
     const edges = [];
-    for (let step = end; step.before !== null; step = step.before) edges.unshift(step.edge);
+    let slot = rank;
+    for (let unit = to; edgeOf[unit * k + slot] >= 0; ) {
+      const edge = edgeOf[unit * k + slot];
+      slot = slotOf[unit * k + slot];
+      edges.unshift(edge);
+      unit = graph.src[edge];
+    }
     const strength = edges.reduce((product, edge) => product * graph.strength(edge), 1);
     return { edges, strength, units: [from, ...edges.map((edge) => graph.dst[edge])] };
   });

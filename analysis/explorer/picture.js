@@ -158,7 +158,7 @@ class Picture {
     const [width, height] = [this.cy.width(), this.cy.height()];
     const whole = Math.min((width - 20) / box.w, (height - 20) / box.h, 1.1);
     const focus = this.focus === null ? null : this.cy.getElementById(this.focus);
-    const zoom = Math.max(whole, Math.min(LEAST_ZOOM, 1));
+    const zoom = whole >= LEAST_ZOOM ? whole : Math.min(0.9, Math.max(LEAST_ZOOM, (width - 20) / box.w));
     this.cy.zoom(zoom);
     if (whole >= LEAST_ZOOM) {
       this.cy.center();

@@ -54,7 +54,7 @@ def look_at(look: Look) -> dict[str, Any]:
     Raises:
         EmergraphError: The model cannot be read, is refused, or takes too much.
     """
-    from emergraph.analysis.audit.analysis import audit_rows
+    from emergraph.analysis.audit.analysis import FINDINGS, audit_rows
     from emergraph.analysis.audit.audit import audit_model
     from emergraph.analysis.audit.subject import Given
 
@@ -86,7 +86,7 @@ def look_at(look: Look) -> dict[str, Any]:
                 row |= {"family": result.identity.guess.family, "task": result.identity.guess.task}
         if store.exists():
             row |= _graph(store, look, row["notes"])
-    findings = audit_rows(result).drop("place").to_dicts()
+    findings = audit_rows(result)[FINDINGS.name].drop("place").to_dicts()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     row |= {
         "seconds": time.monotonic() - begin,
