@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.influence.attentions import written_attention
 from emergraph.analysis.influence.edgesites import traced_sums
 from emergraph.analysis.influence.layerrun import MEMORY_SHARE, Model
 from emergraph.analysis.influence.options import ContributionOptions, ModelRunOptions
@@ -18,8 +19,8 @@ from emergraph.analysis.modelruns.files import model_of
 from emergraph.analysis.modelruns.samples import LabelledSamples
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.pickedunits import picked_units
-from emergraph.exporters.nodes import attributes, input_name
-from emergraph.exporters.operations import spec_of
+from emergraph.exporters.nodes import input_name
+from emergraph.exporters.operations import Kind, kind_of, spec_of
 from emergraph.exporters.runtime.assembly import assemble
 from emergraph.exporters.runtime.inputwords import parse_axes
 from emergraph.exporters.runtime.limits import RunLimits
@@ -234,10 +235,11 @@ class _Bench:
         try:
             if one.layers:
                 units = [self._units[layer] for layer in one.layers]
-                found = written_out(one, values, units, ledger.item.wanted)
+                write = written_attention if kind_of(one.node) is Kind.ATTENTION else written_out
+                found = write(one, values, units, ledger.item.wanted)
                 ledger.add(found.terms)
-                ledger.n_positions = found.states.shape[0] * found.states.shape[2]
-                self._check_states(ledger, found.states, arrays)
+                ledger.positions = dict(zip(one.layers, found.positions, strict=True))
+                self._check_outputs(ledger, found.outputs, arrays)
             else:
                 ledger.add(terms_of(one, values, ledger.item.wanted))
                 shown = self._shown(one)
@@ -247,26 +249,21 @@ class _Bench:
             ledger.reason = str(reason)
             self._leave_out(ledger.item, str(reason))
 
-    def _check_states(self, ledger: "_Ledger", states: Floats, arrays: Mapping[str, Array]) -> None:
-        """The states that were written out are those of the operation.
+    def _check_outputs(
+        self, ledger: "_Ledger", outputs: Mapping[str, Floats], arrays: Mapping[str, Array]
+    ) -> None:
+        """What was written out is what the operation gives.
 
         Raises:
-            NotMeasured: They are not.
+            NotMeasured: It is not.
         """
-        one = ledger.item.one
-        batch_first = attributes(one.node).get("layout", 0) == 1
-        backward = attributes(one.node).get("direction") == "reverse"
-        for position, name in enumerate(one.node.output[:2]):
+        for name, whole in outputs.items():
             if name not in arrays:
                 continue
-            whole = np.moveaxis(states, 2, 0) if batch_first else states
-            if position == 1:
-                last = [states[0 if k == 1 or backward else -1, k] for k in range(states.shape[1])]
-                whole = np.stack(last, axis=1 if batch_first else 0)
             found = np.asarray(arrays[name], np.float64)
-            worst = float(np.abs(found - whole).max(initial=0.0))
-            if worst > SUMS_TO * max(1.0, float(np.abs(found).max(initial=0.0))):
-                raise NotMeasured(f"written out, its state differs by {worst:.2g} from what it gives")
+            worst = float(np.abs(found - whole).max(initial=0.0)) if found.shape == whole.shape else np.inf
+            if not worst <= SUMS_TO * max(1.0, float(np.abs(found).max(initial=0.0))):
+                raise NotMeasured(f"written out, it differs by {worst:.2g} from what it gives")
             ledger.worst = max(ledger.worst or 0.0, worst)
 
     # Results
@@ -279,9 +276,12 @@ class _Bench:
         if raw is not None and raw.bias is not None and not one.layers:
             bias = np.asarray(raw.bias, np.float64)[units - self._units[one.layer][0]]
             bias = np.where(np.isnan(bias), 0.0, bias)  # what differs by position is no bias of the sum
-        counts = np.full(len(units), ledger.n_positions, np.int64)
-        if one.labels is not None and not one.layers:
-            counts = positions(one.labels, units)
+        if one.layers:
+            counts = np.ones(len(units), np.int64)
+            for layer, count in ledger.positions.items():
+                counts[np.isin(units, self._units[layer])] = count
+        else:
+            counts = positions(np.asarray(one.labels), units)
         rows = ledger.rows()
         terms = pl.DataFrame(
             {"src": np.full(len(units), NO_UNIT), "dst": units, "total": bias * counts * self.n}
@@ -375,7 +375,7 @@ def _value(operand: Operand, arrays: Mapping[str, Array]) -> Floats | None:
         return None
     found = arrays[operand.name]
     if operand.scale is None and operand.zero is None:
-        return np.asarray(found, np.float64)
+        return np.asarray(found, bool if found.dtype == bool else np.float64)
     scale, zero = (None if one is None else _number(one, arrays) for one in (operand.scale, operand.zero))
     if zero is not None and zero.ndim == 1 and zero.size > 1:
         zero = laid_out(zero, found.shape, axis=-2)
@@ -397,7 +397,8 @@ class _Ledger:
         self.reason: str | None = None
         self.worst: float | None = None
         self.expected: Floats | None = None
-        self.n_positions = 1
+        self.positions: dict[int, int] = {}
+        """By layer, where the operation has several."""
         self._terms: list[Terms] = []
 
     def add(self, terms: Sequence[Terms]) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.influence.terms import NotMeasured, Terms, Wanted, dense_terms
+from emergraph.analysis.influence.terms import NotMeasured, Terms, Wanted, Written, dense_terms
 from emergraph.exporters.nodes import attributes
 from emergraph.exporters.tracing.labels import NO_UNIT, compress, core
 from emergraph.exporters.tracing.sums import Sum
@@ -47,14 +47,6 @@ class _Direction(NamedTuple):
     clip: float | None
 
 
-class Written(NamedTuple):
-    """What an operation computes, written out."""
-
-    terms: list[Terms]
-    states: Floats
-    """(steps, directions, batch, hidden)."""
-
-
 def written_out(one: Sum, values: Sequence[Floats | None], units: Sequence[Ints], wanted: Wanted) -> Written:
     """The terms of a recurrent operation on one sample.
 
@@ -87,7 +79,18 @@ def written_out(one: Sum, values: Sequence[Floats | None], units: Sequence[Ints]
             found, h = _rnn(direction, row, own, wanted)
         terms += found
         states.append(h[::-1] if _is_backward(given, number) else h)
-    return Written(terms, np.stack(states, axis=1))
+    whole = np.stack(states, axis=1)
+    n_positions = whole.shape[0] * whole.shape[2]
+    return Written(terms, _outputs(one, whole), (n_positions,) * len(one.layers))
+
+
+def _outputs(one: Sum, states: Floats) -> dict[str, Floats]:
+    """Y and Y_h of states (steps, directions, batch, hidden)."""
+    given = attributes(one.node)
+    batch_first = given.get("layout", 0) == 1
+    last = [states[0 if _is_backward(given, k) else -1, k] for k in range(states.shape[1])]
+    both = np.moveaxis(states, 2, 0) if batch_first else states, np.stack(last, axis=1 if batch_first else 0)
+    return {str(name): array for name, array in zip(one.node.output[:2], both, strict=False) if name}
 
 
 def _is_backward(given: dict[str, object], number: int) -> bool:

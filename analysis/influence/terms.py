@@ -38,6 +38,16 @@ class Terms(NamedTuple):
     """Whether there is such an edge: a weight that is not zero."""
 
 
+class Written(NamedTuple):
+    """What an operation of several layers computes, written out."""
+
+    terms: list[Terms]
+    outputs: dict[str, Floats]
+    """By name, to be compared with what the operation gives."""
+    positions: tuple[int, ...]
+    """Of each of its layers."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Units whose terms are asked for."""

@@ -52,7 +52,8 @@ class Sum:
     transposed: bool = False
     """Of a convolution."""
     layers: tuple[int, ...] = ()
-    """Of a recurrent operation: gates, then cell or reset and candidate, then state."""
+    """Of a recurrent operation: gates, then cell or reset and candidate, then state; of a fused attention:
+    scores and context."""
 
 
 @dataclass

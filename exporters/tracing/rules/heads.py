@@ -162,6 +162,10 @@ def attention(ctx: TraceContext) -> None:
         masks=[mask],
     )
     set_context(ctx, grid, heads_first=four)
+    scores, context = ctx.builder.layers[-2:]
+    extra = [given for k in (3, 4, 5, 6) if (given := ctx.input(k)) is not None]
+    if all(given is mask and given.labels is None for given in extra):
+        ctx.summed(scores, (q, k, v, *extra), layers=(scores.id, context.id))
     _set_cache(ctx, 1, past_k, k, n_kv)
     _set_cache(ctx, 2, past_v, v, n_kv)
     ctx.set_control(3)

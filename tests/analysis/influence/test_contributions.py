@@ -278,6 +278,40 @@ def test_attention_gives_half_to_each_factor_and_the_whole_to_values(asked):
         np.testing.assert_allclose(gates.filter(pl.col("dst") == unit)["mean"], halves[unit], atol=1e-6)
 
 
+def test_fused_attention_is_written_out(asked):
+    """Four heads of queries on two of keys and values, causal and with a mask, as written by hand."""
+    net, heads, groups, width, steps = Net(opset=23), 4, 2, 3, 5
+    x = net.input(1, steps, 6)
+    sizes = {"q": heads, "k": groups, "v": groups}
+    names = {part: net.op("MatMul", x, net.param(6, n * width), name=part) for part, n in sizes.items()}
+    mask = RNG.standard_normal((steps, steps)).astype(np.float32)
+    out = net.op(
+        "Attention",
+        *names.values(),
+        net.value(mask),
+        name="attend",
+        q_num_heads=heads,
+        kv_num_heads=groups,
+        is_causal=1,
+    )
+    net.output(net.op("MatMul", out, net.param(heads * width, 2), name="head"))
+    data = RNG.standard_normal((1, steps, 6)).astype(np.float32)
+    graph, result = asked(net, {x: data})
+    assert not result.left_out
+    found = tensors(net, {x: data}, out, *names.values())
+    check_sums(graph, result, "attend", found[0].mean((0, 1)))
+    q, k, _ = (a[0].reshape(steps, -1, width).swapaxes(0, 1) for a in found[1:])
+    scores = np.einsum("htd,hsd->hts", q, np.repeat(k, heads // groups, axis=0)) / np.sqrt(width)
+    check_sums(graph, result, "attend:scores", scores.mean((1, 2)))
+    first = dict(graph.layers.select("name", "first_unit").iter_rows())
+    rows = of_layer(graph, result, "attend").filter(pl.col("mean_abs") > 0)
+    assert rows.height == heads * width
+    for row in rows.iter_rows(named=True):
+        head, feature = divmod(row["dst"], width)
+        assert row["src"] == first["v"] + (head // 2) * width + feature
+        assert row["mean_abs"] == pytest.approx(np.abs(found[0][0, :, row["dst"]]).mean(), rel=1e-4)
+
+
 RECURRENT = {
     "LSTM": {},
     "LSTM both ways": {"directions": 2, "state": True},
