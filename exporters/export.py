@@ -114,6 +114,8 @@ class ExportSummary:
         """Plain values, for JSON."""
         plain = asdict(self)
         plain["input_shapes"] = {name: list(shape) for name, shape in self.input_shapes.items()}
+        if self.trace is not None and not self.in_place:
+            del plain["trace"]["rows"]  # all of them are
         return plain
 
 

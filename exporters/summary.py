@@ -36,6 +36,8 @@ class GraphSummary:
     """Layers that have more units than their weights have outputs, by reason."""
     n_in_place: int = 0
     """Edges whose weights the file holds as they are, so that they can stay there."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """Edges of weights that cannot stay in the file (sums over taps, what is computed), by their tensor."""
     n_nonfinite: int = 0
     """Parameters that are NaN or infinite."""
 

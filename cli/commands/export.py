@@ -20,12 +20,14 @@ from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import AnyName
 from emergraph.exporters.placements import IN_PLACE_EDGES, EdgePlacement
 from emergraph.exporters.runtime.inputwords import InputOptions
+from emergraph.graphstore.text import listed
 from emergraph.memory import mebibytes
 from emergraph.options import FileRole
 from emergraph.processes import held_memory
 
 if TYPE_CHECKING:
     from emergraph.exporters.export import ExportSummary
+    from emergraph.exporters.summary import GraphSummary
 
 
 class Branch(StrEnum):
@@ -206,7 +208,7 @@ def _view(summary: "ExportSummary") -> View:
             "layers": trace.n_layers,
             "units": trace.n_units,
             "edges": trace.n_edges,
-            **({"edges in the file": trace.n_in_place} if summary.in_place else {}),
+            **(_placed(trace) if summary.in_place else {}),
             "parameters": trace.n_parameters,
             "parameters understood": parameters,
             "operations understood": percent(trace.n_operations_understood, trace.n_operations),
@@ -230,6 +232,15 @@ def _view(summary: "ExportSummary") -> View:
         facts["size in a store"] = f"{summary.estimated_bytes / 1e6:.1f} MB"
     facts["seconds"] = round(summary.seconds, 2)
     return View(finding=_finding(summary), facts=facts, document=summary.to_dict(), notes=notes)
+
+
+def _placed(trace: "GraphSummary") -> dict[str, object]:
+    """How many edges are in the file, and of which weights they had to become rows."""
+    facts: dict[str, object] = {"edges in the file": trace.n_in_place}
+    if trace.rows:
+        largest = sorted(trace.rows, key=lambda name: -trace.rows[name])
+        facts["weights as rows"] = f"{sum(trace.rows.values()):,} edges of {listed(largest)}"
+    return facts
 
 
 def _finding(summary: "ExportSummary") -> str:

@@ -1,5 +1,6 @@
 """The graph under construction: layers and units are numbered here, edges go straight to the sink."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -87,6 +88,8 @@ class GraphBuilder:
         self.tensors = tensors
         self.n_in_place = 0
         """Edges of matrices that are entries of tensors as the file holds them."""
+        self.rows: Counter[str] = Counter()
+        """Edges of weights that are none, by their tensor."""
         self.layers: list[LayerDraft] = []
         self.n_units = 0
         self.n_blocks = 0
@@ -221,7 +224,7 @@ class GraphBuilder:
             place = self.tensors.place_of(tensor, weights)
         written = self.sink.write_matrix(block, src_units, dst_units, weights, kernels, place)
         self.n_in_place += 0 if place is None else written
-        self._count(tensor, written)
+        self._count(tensor, written, rows=place is None)
         return block
 
     def edges(  # noqa: PLR0913 - the columns of a block and of its edges, by keyword
@@ -247,12 +250,14 @@ class GraphBuilder:
         self._deepen(layer, np.unique(src), kind)
         if as_value:
             self.use_as_value(np.unique(src))
-        self._count(tensor, self.sink.write_edges(block, src, dst, weight, kernels))
+        self._count(tensor, self.sink.write_edges(block, src, dst, weight, kernels), rows=True)
         return block
 
-    def _count(self, tensor: str | None, edges: int) -> None:
+    def _count(self, tensor: str | None, edges: int, *, rows: bool) -> None:
         self.n_edges += edges
-        self.n_weight_edges += edges if tensor else 0
+        if tensor:
+            self.n_weight_edges += edges
+            self.rows.update({tensor: edges} if rows and edges else {})
 
     def add_reduction(
         self,

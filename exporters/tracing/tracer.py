@@ -107,6 +107,7 @@ def trace(
         branches=tuple(dict.fromkeys(ctx.branches)),
         split_by=split_by,
         n_in_place=builder.n_in_place,
+        rows=dict(builder.rows),
         n_nonfinite=sum(not_finite.values()),
     )
 

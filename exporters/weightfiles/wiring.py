@@ -263,6 +263,7 @@ def export_weights(
         ),
         n_nonfinite=sum(not_finite.values()),
         n_in_place=wiring.builder.n_in_place,
+        rows=dict(wiring.builder.rows),
     )
 
 

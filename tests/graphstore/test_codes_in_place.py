@@ -7,11 +7,12 @@ import numpy as np
 import onnx
 import pytest
 from ggufmodels import tiny, write_gguf
-from inplacemodels import export_twice
+from inplacemodels import export_twice, residual_onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.storedgraph import read_unit_graph
+from emergraph.cli.commands.export import _view
 from emergraph.errors import InvalidInputError, StoreError
 from emergraph.exporters.export import ExportOptions
 from emergraph.exporters.modeltensors import open_model
@@ -248,6 +249,19 @@ def test_a_damaged_coding_is_refused(onnx_model, tmp_path, coding, said):
         store.connection.execute("UPDATE codings SET coding = ?", [coding])
     with model_given(open_model(model)), open_store(path) as store, pytest.raises(StoreError, match=said):
         list(store.graph().iter_edges())
+
+
+def test_the_summary_says_which_weights_became_rows(tmp_path):
+    """A kernel of three taps is a sum in no file; the matrix before it stays."""
+    model = residual_onnx(tmp_path / "m.onnx")
+    summary = export_any(model, None, options=ExportOptions(edges=EdgePlacement.IN_PLACE))
+    assert summary.trace.rows == {"k": 288}
+    shown = _view(summary).facts
+    assert shown["weights as rows"] == "288 edges of k"
+    assert (
+        "rows"
+        not in export_any(model, None, options=ExportOptions(edges=EdgePlacement.STORED)).to_dict()["trace"]
+    )
 
 
 def test_weights_of_a_file_without_wiring_stay_as_codes(tmp_path):
