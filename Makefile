@@ -9,7 +9,7 @@ INTEROP_VENV ?= .venv-interop
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins test-lake test-survey test-interop dist calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
+.PHONY: help demo test lint bench bench-quick study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins test-lake test-survey test-interop dist calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: $(VENV)/.installed-dev ## Check style, types and import layers
 
 bench: $(VENV)/.installed-dev ## Measure speed and memory, beside what a user would pick instead
 	@for script in benchmarks/bench_*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script" || exit 1; done
+
+bench-quick: $(VENV)/.installed-dev ## Compare speed with the committed ratios, in minutes
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_quick.py
 
 study: $(VENV)/.installed-dev ## Run the studies again (at most three hours; QUICK=1 for a minute)
 	$(BIN)/python studies/run_all.py $(if $(QUICK),--quick)
