@@ -13,7 +13,12 @@ from math import factorial
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.statistics.permutation import normal_scores, partial_spearman, share_as_extreme
+from emergraph.analysis.statistics.permutation import (
+    FEWEST_MORE,
+    checked_columns,
+    normal_scores,
+    share_as_extreme,
+)
 from emergraph.errors import UsageError
 
 Floats = NDArray[np.float64]
@@ -158,7 +163,20 @@ def pair_correlations(x: Floats, y: Floats) -> Floats:
         x: (runs, steps) finite.
         y: (runs, steps) at the same steps.
     """
-    return np.nan_to_num([[partial_spearman(one, other) for other in y] for one in x], nan=0.0)
+    if x.shape[-1] < FEWEST_MORE:
+        return np.zeros((len(x), len(y)))
+    left, right = (_unit_ranks(series) for series in (x, y))
+    return np.asarray(np.clip(left @ right.T, -1.0, 1.0))
+
+
+def _unit_ranks(series: Floats) -> Floats:
+    """(runs, steps) ranks of each run less their mean, of length 1; zeros where it does not vary."""
+    from scipy import stats
+
+    checked_columns(*series)
+    ranks = stats.rankdata(series, axis=1) - (series.shape[1] + 1) / 2
+    sizes = np.linalg.norm(ranks, axis=1, keepdims=True)
+    return np.asarray(np.divide(ranks, sizes, out=np.zeros_like(ranks), where=sizes > 0))
 
 
 def paired_runs_p(x: Floats, y: Floats, *, draws: int = 9999, seed: int = 0) -> SeriesTest:

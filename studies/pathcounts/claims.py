@@ -4,9 +4,10 @@ Every claim is turned into one number per seed that is positive where the claim 
 Student's interval and p value; all p values of a claim are corrected together by Holm's method. Beside it is
 the p value of the sign-flip permutation test, which assumes no distribution but is at least 2^(1 - seeds).
 Numbers that pair a seed with the others, and correlations over initialisations, have a test of their own, and
-no interval. A claim is *confirmed* for
-a group of networks and a rule when the interval is above 0 and the corrected p below 0.05, *refuted* when the
-interval is below 0 and the corrected p below 0.05, else *undecided*; without an interval the mean decides.
+no interval. A claim is *confirmed* for a group of networks and a rule when the interval is above 0 and the
+corrected p below 0.05, *refuted* when the interval is below 0 and the corrected p below 0.05; without an
+interval the mean decides. Where the interval lies within `MARGINS` there is *no effect*, whatever p is:
+that is shown, too. All else is *undecided*.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,6 +33,10 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.05
 RHO = "Spearman's rho"
+LOST, WON = "decades of E lost", "decades of E / density won"
+MARGINS = {LOST: 0.05, WON: 0.05, RHO: 0.1}
+"""By unit: effects within it, on both sides of 0, are none: an eighth of E, a rank correlation of 0.1."""
+VERDICTS = ("confirmed", "refuted", "no effect", "undecided")
 CLAIMS = {
     "falls": "E falls during training",
     "pruning_lowers": "pruning lowers E",
@@ -87,13 +92,13 @@ def training_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> 
                 "falls",
                 _per_seed(dense, lambda f: -float(np.diff(_log(f, interior)[[0, -1]])[0])),  # noqa: B023
                 f"first count to epoch {last}",
-                "decades of E lost",
+                LOST,
             )
             by_level = _levels(part, interior, (baseline, last))
             for level, epoch, lost, gained in by_level:
                 detail = f"{float(level):.0%} pruned, epoch {epoch}"
-                yield effect("pruning_lowers", lost, detail, "decades of E lost")
-                yield effect("pruning_raises_relative", gained, detail, "decades of E / density won")
+                yield effect("pruning_lowers", lost, detail, LOST)
+                yield effect("pruning_raises_relative", gained, detail, WON)
             joined = dense.join(metrics.filter(pl.col("variant") == "0"), on=["seed", "variant", "epoch"])
             yield from _changes(joined, effect, interior)
             largest = _per_seed(
@@ -208,8 +213,11 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
         for part in frame.partition_by("claim", maintain_order=True)
     ]
     sure = pl.col("p_holm") < LEVEL
+    margin = pl.col("unit").replace_strict(MARGINS, default=0.0, return_dtype=pl.Float64)
     return pl.concat(parts).with_columns(
-        pl.when(sure & (pl.coalesce("low", "mean") > 0))
+        pl.when((pl.col("low") >= -margin) & (pl.col("high") <= margin))
+        .then(pl.lit("no effect"))
+        .when(sure & (pl.coalesce("low", "mean") > 0))
         .then(pl.lit("confirmed"))
         .when(sure & (pl.coalesce("high", "mean") < 0))
         .then(pl.lit("refuted"))

@@ -29,6 +29,16 @@ QUESTIONS = {
 """What the answer says besides counts, and the statistics that it looks at."""
 
 
+HYPOTHESIS = {
+    "more minima": "filter_plane_n_minima",
+    "more rugged walks": "filter_excess_ruggedness",
+    "a steeper rise": "filter_rise",
+}
+"""The paper's words, and the statistic of each that is quoted."""
+MARGIN = 0.1
+"""Correlations within it, on both sides of 0, are none."""
+
+
 def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
     """Markdown of the page of findings."""
     parts = [
@@ -39,12 +49,33 @@ def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
             low=100 * float(nets["accuracy"].min() or 0),
             high=100 * float(nets["accuracy"].max() or 0),
             tests=found.drop_nulls("p").height,
+            hypothesis=_hypothesis(found),
         ),
         _summary(found),
         _levels(nets),
         LIMITS,
     ]
     return "\n".join(parts)
+
+
+def _hypothesis(found: pl.DataFrame) -> str:
+    """What is left of the hypothesis among nets of one level and architecture, which differ by their seed."""
+    said = []
+    for words, statistic in HYPOTHESIS.items():
+        rows = found.filter(measure="E_active", statistic=statistic, control="given sparsity, size")
+        for row in rows.drop_nulls("low").iter_rows(named=True):
+            low, high = row["low"], row["high"]
+            verdict = (
+                "no effect"
+                if low >= -MARGIN and high <= MARGIN
+                else "undecided"
+                if low <= 0 <= high or (row["p_holm"] or 0.0) >= 0.05
+                else "yes"
+                if low > 0
+                else "the other way round"
+            )
+            said.append(f"{words}: {verdict}, rho {row['rho']:+.2f} [{low:+.2f}, {high:+.2f}]")
+    return "; ".join(said)
 
 
 def tables(found: pl.DataFrame) -> str:
@@ -55,7 +86,7 @@ def tables(found: pl.DataFrame) -> str:
 
 
 def _summary(found: pl.DataFrame) -> str:
-    lines = ["\n## Answer\n"]
+    lines = ["\n## All correlations, counted\n"]
     for control in CONTROLS:
         rows = found.filter((pl.col("control") == control) & pl.col("measure").is_in(EMERGENCE))
         tested, significant = rows.drop_nulls("p"), rows.filter(pl.col("p_holm") < 0.05)
@@ -115,6 +146,21 @@ def _levels(nets: pl.DataFrame) -> str:
 
 
 HEAD = """# Does a network of higher emergence lie in a more rugged landscape?
+
+**Question.** Has a network of higher emergence more minima and a more rugged landscape, as arXiv 2409.01568
+supposes?
+
+**Design.** {n} small networks that differ by architecture, level of pruning and seed; E, and statistics of the
+loss around them. Networks are the replicates. What differs between the cells of the design is held constant by
+permuting within them. No plan was committed before: all {tests} correlations are counted, and corrected
+together.
+
+**Answer.** Among networks of one architecture and level, which differ by their seed: {hypothesis}.
+What correlates without such a control is the design: sparser and smaller networks have fewer paths, and other
+landscapes.
+
+**What would change it.** More seeds in each cell, of which five leave these intervals. Larger networks, other
+data.
 
 Written by `studies/ruggedness_study.py` (`make study`) from `studies/results/ruggedness/`; do not edit. All
 correlations are in the tables [beside the results](../studies/results/ruggedness/tables.md).

@@ -41,6 +41,7 @@ def write_page(results: Path, page: Path) -> None:
             ),
             skill_sentence=_skill_sentence(found),
             factor=_factor(found),
+            ranking=_ranking(found),
             families=markdown(
                 pl.DataFrame(found["families"]), {"held_out_error": ".3f", "calibration_error": ".3f"}
             ),
@@ -88,6 +89,18 @@ def _skill_sentence(found: dict) -> str:
         + (f" ({never} not seen to emerge within the training)" if never else "")
         + f". {inside} of {len(seen)} observed times lie in the interval, which knows only how sure the "
         "calibration is."
+    )
+
+
+def _ranking(found: dict) -> str:
+    """Which place the model has among the curves, and what that says: the order of one set of runs."""
+    errors = {one["family"]: one["held_out_error"] for one in found["families"]}
+    place = 1 + sorted(errors, key=errors.__getitem__).index("multilinear")
+    others = ", ".join(f"{name} {errors[name]:.3f}" for name in sorted(errors, key=errors.__getitem__)[:2])
+    return (
+        f"By its error on the skills held out the model is number {place} of {len(errors)} curves "
+        f"({errors['multilinear']:.3f}; first are {others}): the data exclude that all skills follow one curve "
+        f"in time ({errors['same for all']:.3f}), and do not tell the steep smooth shapes apart"
     )
 
 

@@ -8,7 +8,16 @@ import pytest
 import torch
 from nets import Net
 from onnx import numpy_helper
-from pathcounts.claims import Effect, judged, sign_flip_p, student_p
+from pathcounts.claims import (
+    LOST,
+    RHO,
+    Effect,
+    _changes,
+    initialisation_effects,
+    judged,
+    sign_flip_p,
+    student_p,
+)
 from pathcounts.convnets import ConvNets, he_kernels
 from pathcounts.counting import channel_masks, dense_counts, position_counts
 from pathcounts.densenets import DenseNets, he_weights
@@ -165,6 +174,58 @@ def test_verdicts_follow_interval_and_corrected_p() -> None:
 
     frame = judged([effect([1.0, 1.1, 0.9, 1.0]), effect([-1.0, -1.1, -0.9, -1.0]), effect([1.0, -1.0, 0.5])])
     assert frame["verdict"].to_list() == ["confirmed", "refuted", "undecided"]
+
+
+@pytest.mark.parametrize(
+    ("centre", "unit", "verdict"),
+    [
+        (0.02, LOST, "no effect"),
+        (-0.02, LOST, "no effect"),
+        (0.06, LOST, "confirmed"),
+        (-0.06, LOST, "refuted"),
+        (0.08, RHO, "no effect"),
+        (0.02, "another unit", "confirmed"),
+    ],
+)
+def test_an_effect_within_the_margin_is_none_however_small_its_p(centre, unit, verdict):
+    values = centre + 0.001 * np.arange(-4.0, 5.0)
+    (row,) = judged([Effect("falls", "g", "units", "mean 0.05", "any", "d", unit, values)]).to_dicts()
+    assert row["p_holm"] < 0.001
+    assert row["verdict"] == verdict
+
+
+def test_series_that_only_drift_together_go_together_and_not_beyond_the_shared_time_course():
+    epochs, rng = np.arange(15), np.random.default_rng(0)
+    rows = [
+        {
+            "seed": seed,
+            "epoch": int(epoch),
+            "any": float(1000 * np.exp(-epoch / 5) + rng.normal()),
+            "test_accuracy": float(1 - np.exp(-epoch / 5) + 1e-4 * rng.normal()),
+        }
+        for seed in range(10)
+        for epoch in epochs
+    ]
+
+    def effect(claim: str, values: np.ndarray, detail: str, unit: str) -> Effect:
+        return Effect(claim, "g", "units", "mean 0.05", "any", detail, unit, values)
+
+    found = judged(list(_changes(pl.DataFrame(rows), effect, "any")))
+    assert found["verdict"].to_list() == ["confirmed", "undecided"]
+    assert found["mean"][0] > 0.8
+    assert abs(found["mean"][1]) < 0.1
+
+
+def test_initialisations_are_their_own_replicates():
+    arms = [f"arm {k}" for k in range(5)]
+    rows = [{"seed": s, "variant": arm, "k": k} for s in range(20) for k, arm in enumerate(arms)]
+    metrics = pl.DataFrame([{**r, "epoch": 9, "test_accuracy": 0.5 + r["k"] / 10} for r in rows])
+    start = {"epoch": 0, "form": "units", "rule": "mean", "threshold": 0.05}
+    counts = pl.DataFrame([{**r, **start, "active": 10.0 ** r["k"], "any": 10.0 ** r["k"]} for r in rows])
+    found = judged(list(initialisation_effects("g", counts, metrics)))
+    assert (found["mean"] == 1).all()
+    assert found["p"].min() > 1 / 120  # 20 seeds of five in perfect order are five
+    assert set(found["verdict"]) == {"undecided"}
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(-0.99, "refuted"), (0.01, "confirmed"), (0.0, "undecided")])

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from blockinformation.page import write_page as write_information
-from pathcounts.claims import CLAIMS, judged, training_effects
+from pathcounts.claims import CLAIMS, VERDICTS, judged, training_effects
 from pathcounts.page import read_tables
 from ruggedness.correlate import correlations
 from ruggedness.page import page as ruggedness_page
@@ -44,7 +44,7 @@ def test_the_page_of_path_counts_counts_its_claims():
     text = (DOCS / "study.md").read_text()
     for claim, words in CLAIMS.items():
         own = claims.filter(claim=claim)
-        found = [str((own["verdict"] == verdict).sum()) for verdict in ("confirmed", "refuted", "undecided")]
+        found = [str((own["verdict"] == verdict).sum()) for verdict in VERDICTS]
         assert f"| {words} | {own.height} | {' | '.join(found)} |" in text
 
 

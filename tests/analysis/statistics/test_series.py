@@ -12,6 +12,7 @@ from emergraph.analysis.statistics.series import (
     MINIMUM_STEPS,
     drift,
     kpss,
+    pair_correlations,
     paired_runs_p,
     stationary_p,
 )
@@ -126,3 +127,15 @@ def test_six_runs_are_the_least_and_more_than_seven_are_drawn():
     assert 0 < paired_runs_p(x[:6], y[:6]).p <= 1
     with pytest.raises(UsageError, match="one shape"):
         paired_runs_p(x, y[:6])
+
+
+def test_correlations_of_all_pairs_of_runs_are_spearmans():
+    rng = np.random.default_rng(4)
+    x, y = np.round(rng.standard_normal((3, 9)), 1), rng.standard_normal((4, 9))
+    y[2] = 5.0  # a run that does not vary goes with nothing
+    found = pair_correlations(x, y)
+    assert found.shape == (3, 4)
+    for i, j in itertools.product(range(3), (0, 1, 3)):
+        assert found[i, j] == pytest.approx(stats.spearmanr(x[i], y[j]).statistic)
+    assert (found[:, 2] == 0).all()
+    assert (pair_correlations(x[:, :2], y[:, :2]) == 0).all()
