@@ -150,9 +150,9 @@ HEAD = """# Does a network of higher emergence lie in a more rugged landscape?
 **Question.** Has a network of higher emergence more minima and a more rugged landscape, as arXiv 2409.01568
 supposes?
 
-**Design.** {n} small networks that differ by architecture, level of pruning and seed; E, and statistics of the
-loss around them. Networks are the replicates. What differs between the cells of the design is held constant by
-permuting within them. No plan was committed before: all {tests} correlations are counted, and corrected
+**Design.** {n} small networks that differ by architecture, level of pruning and seed; E, and statistics of
+the loss around them. Networks are the replicates. What differs between the cells of the design is held constant
+by permuting within them. No plan was committed before: all {tests} correlations are counted, and corrected
 together.
 
 **Answer.** Among networks of one architecture and level, which differ by their seed: {hypothesis}.

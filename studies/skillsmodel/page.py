@@ -99,8 +99,8 @@ def _ranking(found: dict) -> str:
     others = ", ".join(f"{name} {errors[name]:.3f}" for name in sorted(errors, key=errors.__getitem__)[:2])
     return (
         f"By its error on the skills held out the model is number {place} of {len(errors)} curves "
-        f"({errors['multilinear']:.3f}; first are {others}): the data exclude that all skills follow one curve "
-        f"in time ({errors['same for all']:.3f}), and do not tell the steep smooth shapes apart"
+        f"({errors['multilinear']:.3f}; first are {others}): the data exclude that all skills follow one "
+        f"curve in time ({errors['same for all']:.3f}), and do not tell the steep smooth shapes apart"
     )
 
 
