@@ -177,6 +177,9 @@ def _over_initialisations(emergence: Floats, final: Floats) -> tuple[Floats, flo
     )
 
 
+FIGURES = ("mean", "low", "high", "d", "p", "p_flip")
+
+
 def judged(effects: list[Effect]) -> pl.DataFrame:
     """One row per effect: mean over seeds, interval, Cohen's d, corrected p, verdict."""
     rows = []
@@ -191,6 +194,7 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
             "detail": effect.detail,
             "unit": effect.unit,
             "n": len(values),
+            **dict.fromkeys(FIGURES),
         }
         if effect.p is not None:
             row |= {"mean": float(values.mean()), "p": effect.p}
@@ -207,7 +211,7 @@ def judged(effects: list[Effect]) -> pl.DataFrame:
                 "p_flip": sign_flip_p(values),
             }
         rows.append(row)
-    frame = pl.DataFrame(rows, infer_schema_length=None)
+    frame = pl.DataFrame(rows, infer_schema_length=None, schema_overrides=dict.fromkeys(FIGURES, pl.Float64))
     parts = [
         part.with_columns(pl.Series("p_holm", holm(part["p"].to_list()), dtype=pl.Float64))
         for part in frame.partition_by("claim", maintain_order=True)

@@ -151,9 +151,9 @@ HEAD = """# Does a network of higher emergence lie in a more rugged landscape?
 supposes?
 
 **Design.** {n} small networks that differ by architecture, level of pruning and seed; E, and statistics of
-the loss around them. Networks are the replicates. What differs between the cells of the design is held constant
-by permuting within them. No plan was committed before: all {tests} correlations are counted, and corrected
-together.
+the loss around them. Networks are the replicates. What differs between the cells of the design is held
+constant by permuting within them. No plan was committed before: all {tests} correlations are counted, and
+corrected together.
 
 **Answer.** Among networks of one architecture and level, which differ by their seed: {hypothesis}.
 What correlates without such a control is the design: sparser and smaller networks have fewer paths, and other
