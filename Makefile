@@ -18,8 +18,8 @@ demo: $(VENV)/.installed ## Install, then export, trace and analyse two small ne
 	$(BIN)/emergraph demo --dir emergraph-demo
 
 # one thread for each worker: threads of their own make the workers wait for each other
-test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration and not twins and not interop" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
+test: lint ## Run the checks and all tests that need nothing else, with coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration and not twins and not families and not interop" --numprocesses auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
@@ -39,8 +39,8 @@ study: $(VENV)/.installed-dev ## Run the studies again (at most three hours; QUI
 models: $(VENV)/.installed-dev ## Fetch the third-party model files that some tests need
 	$(BIN)/python tests/fetch_models.py
 
-test-models: models ## Run the tests on third-party model files
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m models --numprocesses auto
+test-models: models ## Run the tests on third-party model files, and those on families of architectures
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "models or families" --numprocesses auto
 
 test-browser: $(VENV)/.installed-dev ## Open reports in headless Chromium, light and dark, wide and narrow
 	@command -v chromedriver >/dev/null || { echo "no chromedriver: apt-get install chromium chromium-driver, or brew install --cask chromium chromedriver"; exit 1; }

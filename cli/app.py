@@ -231,6 +231,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+@functools.cache
+def program() -> typer.core.TyperGroup:
+    """The program as typer runs it, made once: each of its commands is made when it is first asked for."""
+    return typing.cast("typer.core.TyperGroup", typer.main.get_command(app))
+
+
 _LIMITS = Limits()
 _OWN_LIMITS = "limits_of_the_command"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from emergraph.atomic import together
-from emergraph.cli.app import app
+from emergraph.cli.app import program
 from emergraph.cli.links import note_arguments, refusal_text
 from emergraph.cli.output import reader_may_leave, say, use_tolerant_streams
 from emergraph.cli.streams import open_closed_streams
@@ -54,9 +54,7 @@ def _run(given: list[str]) -> int:
     try:
         remove_leftovers()
         with together() as results:
-            status = typer.main.get_command(app).main(
-                arguments or ["--help"], prog_name="emergraph", standalone_mode=False
-            )
+            status = program().main(arguments or ["--help"], prog_name="emergraph", standalone_mode=False)
             if status == ExitCode.INTERRUPTED:
                 results.discard()
         with reader_may_leave():  # help and version are printed by typer

@@ -3,9 +3,7 @@
 import sys
 import textwrap
 
-import typer
-
-from emergraph.cli.app import app
+from emergraph.cli.app import program
 from emergraph.errors import ExitCode
 
 WIDTH = 100
@@ -30,7 +28,7 @@ def exit_code_table() -> str:
 
 def reference() -> str:
     """Return the help text of every command as one Markdown page."""
-    group = typer.main.get_command(app)
+    group = program()
     root = group.make_context("emergraph", [], resilient_parsing=True, terminal_width=WIDTH)
     parts = [
         "# Command line reference\n\nMade from the help texts by `make docs`.",

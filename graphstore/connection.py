@@ -122,6 +122,17 @@ def cut_back(path: Path, size: int) -> None:
             os.truncate(path, size)
 
 
+def drop_empty_log(path: Path) -> None:
+    """Remove the log of a store that is about to be closed after a write that failed: it holds nothing.
+
+    The connection is still open, so that nobody else can have begun to write.
+    """
+    log = wal_path(path)
+    with contextlib.suppress(OSError):
+        if log.stat().st_size == 0:
+            log.unlink()
+
+
 def database_path(connection: duckdb.DuckDBPyConnection) -> Path:
     """Return the file that a connection has open, for messages."""
     with contextlib.suppress(duckdb.Error):

@@ -1,5 +1,6 @@
 """How fast this machine is at what takes long with large graphs, measured in a fraction of a second."""
 
+import functools
 import hashlib
 import tempfile
 from collections.abc import Callable
@@ -39,8 +40,9 @@ class PassRates:
     """Bytes whose checksum is computed."""
 
 
+@functools.cache
 def pass_rates() -> PassRates:
-    """Measure passes over a matrix of a million random weights."""
+    """Measure passes over a matrix of a million random weights, once."""
     values = np.random.default_rng(0).standard_normal((_SIDE, _SIDE), dtype=np.float32)
     matrix, vectors, data = Matrix.over(values), np.ones((_SIDE, 2)), bytes(_BYTES)
     return PassRates(
@@ -51,11 +53,21 @@ def pass_rates() -> PassRates:
 
 
 def write_rate(folder: Path) -> float:
-    """Measure how many edges per second a store takes.
+    """Return how many edges per second a store takes, which is measured once on each disk.
 
     Args:
         folder: Where a store of a few megabytes is made, and removed again.
     """
+    disk = folder.stat().st_dev
+    if disk not in _WRITE_RATES:
+        _WRITE_RATES[disk] = _measured_write_rate(folder)
+    return _WRITE_RATES[disk]
+
+
+_WRITE_RATES: dict[int, float] = {}
+
+
+def _measured_write_rate(folder: Path) -> float:
     n = 2 * _SIDE
     weights = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
     layers = [

@@ -15,7 +15,13 @@ import polars as pl
 from emergraph.atomic import Outputs, current_outputs
 from emergraph.errors import EmergraphError, LimitError, StoreError, UsageError
 from emergraph.graphstore.catalog import find_graph, graph_id, unique_name
-from emergraph.graphstore.connection import connect, cut_back, transaction, translated_errors
+from emergraph.graphstore.connection import (
+    connect,
+    cut_back,
+    drop_empty_log,
+    transaction,
+    translated_errors,
+)
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import GraphHeader, TraceHeader
@@ -168,6 +174,8 @@ class StoreFile:
         place = self._place
         try:
             keep = not place.made or self._used()
+            if self.mode != "read":
+                drop_empty_log(place.file)
             with translated_errors(self.path):
                 self.connection.close()
             if not keep:

@@ -71,7 +71,13 @@ def test_commands_of_the_readme_print_what_it_shows(folder):
     checker = doctest.OutputChecker()
     blocks = fenced(README, "console")
     with contextlib.chdir(folder):
-        demo = execute(["emergraph", "demo"])
+        demo = execute(["emergraph", "demo"])  # once more, in the same folder
+        assert demo.count("$ emergraph ") == 13
+        assert Path("emergraph-demo/digits.html").stat().st_size > 10_000
+        assert (
+            execute(["emergraph", "ls", "emergraph-demo/digits.duckdb", "--format", "csv"]).count("digits_")
+            == 4
+        )
         shown = next(block for block in blocks if block.startswith("$ emergraph demo\n"))
         assert checker.check_output(shown.partition("\n")[2], demo, doctest.ELLIPSIS), demo
         others = "\n".join(f"```console\n{block}```" for block in blocks if block is not shown)

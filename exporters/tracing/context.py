@@ -125,6 +125,7 @@ class TraceContext:
         self.uses: dict[str, ParameterUse] = {}
         self.operations: list[Operation] = []
         self.warnings: list[str] = []
+        self._warned: set[str] = set()
         self.branches: list[str] = []
         self.local_facts: dict[str, TensorFacts] = {}
         self.sequences: dict[str, list[Value]] = {}
@@ -151,7 +152,8 @@ class TraceContext:
 
     def warn(self, text: str) -> None:
         """Keep a line for the export's summary, once."""
-        if text not in self.warnings:
+        if text not in self._warned:
+            self._warned.add(text)
             self.warnings.append(text)
 
     def opset(self, domain: str = "") -> int:

@@ -4,29 +4,39 @@ A limit on the size of files stands in for the disk in tests that anybody can ru
 disk in memory, too. Folders that may not be written to are tried as an ordinary user.
 """
 
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import pytest
 from clifiles import DEMO
 
-ROOT = os.geteuid() == 0
-LIMITED = """
-import resource, sys
 from emergraph.cli.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.exit(main(sys.argv[2:]))
-"""
+
+ROOT = os.geteuid() == 0
 
 
-def limited(size, *words, cwd, user=None):
-    """Run a command that may write files up to a size."""
+def limited(size, *words):
+    """Run a command in this process while it may write files up to a size."""
+    said = io.StringIO()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with redirect_stdout(io.StringIO()), redirect_stderr(said):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            code = main([*map(str, words)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return int(code), said.getvalue()
+
+
+def as_user(user, *words, cwd):
+    """Run a command as a user of the system."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(size), *map(str, words)],
+        [sys.executable, "-m", "emergraph", *map(str, words)],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -75,7 +85,7 @@ def test_wherever_a_result_is_cut_off_it_is_6_and_not_there(run, traced, tmp_pat
     (tmp_path / name).rename(tmp_path / "whole")
     before = contents(tmp_path)
     for room in (0, size // 2, size - 1):
-        code, error = limited(room, *words.split(), name, cwd=tmp_path)
+        code, error = limited(room, *words.split(), name)
         assert code == 6, (room, error)
         assert name in one_line(error)
         assert contents(tmp_path) == before
@@ -85,8 +95,26 @@ def test_an_old_result_stays(run, traced, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out.html").write_text("old")
     before = contents(tmp_path)
-    code, error = limited(1000, "report", "traced.duckdb", "--out", "out.html", cwd=tmp_path)
+    code, error = limited(1000, "report", "traced.duckdb", "--out", "out.html")
     assert code == 6, error
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"trace traced.duckdb digits.npz --model {DEMO / 'digits_dense.onnx'} --graph digits_dense",
+        "paths traced.duckdb --graph digits_dense",
+    ],
+)
+def test_a_store_that_cannot_take_a_result_stays_alone_and_as_it_was(traced, tmp_path, monkeypatch, words):
+    """DuckDB would leave an empty log beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits.npz").write_bytes((DEMO / "digits.npz").read_bytes())
+    before = contents(tmp_path)
+    code, error = limited(5000, *words.split())
+    assert code == 6, error
+    assert "traced.duckdb" in one_line(error)
     assert contents(tmp_path) == before
 
 
@@ -236,7 +264,7 @@ def test_a_folder_that_an_ordinary_user_may_only_read(traced):
             above.chmod(0o755)
     folder.chmod(0o555)
     before = contents(folder)
-    found = {words: limited(1 << 40, *words.split(), cwd=folder, user=user) for words in WRITING}
+    found = {words: as_user(user, *words.split(), cwd=folder) for words in WRITING}
     folder.chmod(0o755)
     assert contents(folder) == before
     assert {words: code for words, (code, _) in found.items()} == WRITING

@@ -12,9 +12,8 @@ import time
 
 import numpy as np
 import pytest
-import typer
 
-from emergraph.cli.app import app
+from emergraph.cli.app import program
 from emergraph.cli.limits import Limits, doing, held_to
 from emergraph.errors import LimitError
 from emergraph.memory import RESERVED_BYTES, allowance
@@ -22,7 +21,7 @@ from emergraph.processes import held_memory
 
 
 def all_commands():
-    pending = [(typer.main.get_command(app), "emergraph")]
+    pending = [(program(), "emergraph")]
     while pending:
         command, name = pending.pop()
         inner = getattr(command, "commands", {})

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import typer
 from clifiles import DEMO
 from decoders import decoder
 from safetensors.numpy import save_file
 
 import emergraph
-from emergraph.cli.app import app
+from emergraph.cli.app import program
 from emergraph.cli.main import main
 from emergraph.errors import UnsafeInputError
 from emergraph.exporters.checking import check_any
@@ -37,11 +36,11 @@ READERS = {
     "check": "check {model} --format json",
     "export": "export {model} new.duckdb -q",
     "trace": "trace net.duckdb digits.npz --model {model} -q",
-    "landscape": "landscape {model} --samples 2 --budget 2s -q",
+    "landscape": "landscape {model} --samples 2 --budget 0.1s -q",
     "diff": "diff {model} plain.onnx --no-match-units -q",
     "explore": "explore net.duckdb --model {model} --verify --out page.html -q",
     "lineage": "lineage {model} plain.onnx -q",
-    "report": "report {model} --store report.duckdb --budget 15s --out page.html -q",
+    "report": "report {model} --store report.duckdb --budget 4s --out page.html -q",
     "prune": "prune net.duckdb --level 0.5 --model {model} --inputs digits.npz --write pruned.onnx -q",
     "information": "information {decoder} --entities 5 --first-id 1 --shots 3 --repeats 2 --dimensions 2 -q",
     "emergence": "emergence net.duckdb --positions --model {model} --inputs digits.npz -q",
@@ -104,7 +103,7 @@ def named_command(text):
 
 
 def test_every_command_that_reads_a_model_has_the_option():
-    group = typer.main.get_command(app)
+    group = program()
     having = {
         name
         for name, command in group.commands.items()

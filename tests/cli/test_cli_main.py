@@ -14,7 +14,7 @@ import typer
 
 from emergraph.analysis.registry import BUILT_IN
 from emergraph.cli import commands
-from emergraph.cli.app import app, command
+from emergraph.cli.app import app, command, program
 from emergraph.cli.commands import COMMANDS, DAILY, RESEARCH
 from emergraph.cli.main import main
 from emergraph.cli.output import Output
@@ -57,8 +57,10 @@ def probe():
         behaviour[0](store, extra, output)
 
     command(name="probe", examples="emergraph probe net.duckdb --seed 3")(run)
+    program.cache_clear()
     yield behaviour, calls
     app.registered_commands.pop()
+    program.cache_clear()
 
 
 def fail_with(error):
@@ -172,7 +174,7 @@ def test_the_version_is_the_installed_one(capsys):
 
 def test_the_list_of_commands_says_what_their_help_says():
     """It is a table, so that the list of all commands imports none of them."""
-    group = typer.main.get_command(app)
+    group = program()
     modules = {path.stem for path in Path(commands.__file__).parent.glob("*.py")} - {"__init__"}
     assert COMMANDS.keys() >= modules
     assert {name for name in COMMANDS if name not in modules} <= BUILT_IN.keys()

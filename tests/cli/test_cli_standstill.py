@@ -48,33 +48,32 @@ def running(program):
             process.kill()
 
 
-def looks(child, *, lacks_memory, pause=0.3):
-    """What twice as many looks as are needed say."""
-    watch = Standstill(child, lambda: lacks_memory)
+def looks(child, pause=0.1):
+    """What twice as many looks as are needed say, where memory ran out and where it did not."""
+    lacking, other = Standstill(child, lambda: True), Standstill(child, lambda: False)
     answers = []
     for _ in range(2 * CHECKS):
-        answers.append(watch.reached())
+        answers.append((lacking.reached(), other.reached()))
         time.sleep(pause)
-    return answers
+    return [list(each) for each in zip(*answers, strict=True)]
 
 
 def test_a_process_that_waits_for_ever_is_at_a_standstill_where_memory_ran_out():
     with running(IDLE) as child:
-        answers = looks(child, lacks_memory=True)
-        assert answers == [False] * CHECKS + [True] * CHECKS
-        assert not any(looks(child, lacks_memory=False))
+        lacking, other = looks(child)
+        assert lacking == [False] * CHECKS + [True] * CHECKS
+        assert not any(other)
 
 
 def test_so_is_one_that_asks_for_memory_again_and_again():
     with running(SPINS) as child:
-        assert looks(child, lacks_memory=False)[-1]
+        assert looks(child)[1][-1]
 
 
 @pytest.mark.parametrize("program", [READS, COMPUTES, TAKES])
 def test_one_that_works_near_its_limit_is_not(program):
     with running(program) as child:
-        assert not any(looks(child, lacks_memory=False))
-        assert not any(looks(child, lacks_memory=True))
+        assert not any(map(any, looks(child)))
 
 
 def test_work_of_what_it_started_counts():
@@ -82,7 +81,7 @@ def test_work_of_what_it_started_counts():
     with running(outer) as child:
         assert len(list(family(child))) == 2
         try:
-            assert not any(looks(child, lacks_memory=True))
+            assert not any(map(any, looks(child)))
         finally:
             for process in list(family(child))[1:]:
                 subprocess.run(["kill", "-9", str(process)], check=True)

@@ -203,18 +203,6 @@ def test_a_graph_without_a_trace_says_how_to_make_one(run, exported):
     assert "emergraph trace" in result.err
 
 
-def test_the_demo_runs_from_start_to_end(run, tmp_path):
-    result = run("demo", "--dir", tmp_path / "demo")
-    assert result.code == 0, result.err
-    assert result.out.count("$ emergraph ") == 13
-    assert (tmp_path / "demo" / "digits.html").stat().st_size > 10_000
-    assert "digits_dense  hidden1" in result.out
-    again = run("demo", "--dir", tmp_path / "demo")
-    assert again.code == 0
-    names = rows_of(tmp_path / "demo" / "digits.duckdb", "SELECT name FROM graphs ORDER BY id")
-    assert [row["name"] for row in names] == ["digits_conv", "digits_dense"]
-
-
 def test_the_demo_needs_a_place_to_write(run, tmp_path):
     (tmp_path / "file").write_text("x")
     result = run("demo", "--dir", tmp_path / "file")

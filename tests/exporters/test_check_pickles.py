@@ -126,7 +126,7 @@ def test_random_bytes_are_no_pickle(tmp_path):
 def test_a_pickle_longer_than_what_is_sniffed(tmp_path):
     path = tmp_path / "model"
     for padding in (SNIFFED - 100, SNIFFED + 100):
-        path.write_bytes(b"(" + b"I1\n" * (padding // 3) + b"l0" + CALLS["REDUCE"])
+        path.write_bytes(b"(" + (b"V" + b"x" * 998 + b"\n") * (padding // 1000) + b"l0" + CALLS["REDUCE"])
         assert code_found(path)
 
 

@@ -8,8 +8,9 @@
 Every case is decided by the seed and its number: a format, a sound file of it that is spoiled, and a command
 that takes it (see `commandseeds` and `commandmutations`). With "processes" each command is a process as users
 start it; with "inside" many run through the same entry point in one process, which starts anew when it is
-lost. One oracle judges both, see `judged`. Failing files are kept in the folder of --state, where the next
-run with the same options goes on.
+lost. Children come from a process that has the libraries already (see `warmchildren`), but for every tenth of
+the "processes", which starts cold. One oracle judges both, see `judged`. Failing files are kept in the folder
+of --state, where the next run with the same options goes on.
 """
 
 import argparse
@@ -39,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 from commandmutations import copied, spoil
 from commandseeds import COMMANDS, SHARES, WEIGHTS, make_seeds
-from warmchildren import ADDRESS, forked_from, reap_orphans, warm_children
+from warmchildren import warm_children
 
 REPOSITORY = str(Path(__file__).resolve().parents[2])
 DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5, 6})
@@ -58,6 +59,8 @@ SECONDS = 90.0
 PATIENCE = 6 * SECONDS
 """On the clock, until a command counts as one that never ends."""
 MEMORY_BYTES = 3 << 30
+COLD = 10
+"""Of so many processes one starts as users start it; the others are forked where all imports are done."""
 _DEPRECATIONS = re.compile("/(transformers|torch)/")
 PER_PROCESS = 1000
 """Cases of one process of the mode "inside"."""
@@ -167,11 +170,17 @@ def filled(line: str, path: Path, folder: Path, seeds: dict[str, list[Path]]) ->
     return [word.format(f=path, o=outputs, s=store, d=sound) for word in shlex.split(line)]
 
 
-def as_process(arguments: list[str]) -> Ran:
-    """Run a command as users do."""
+def as_process(arguments: list[str], *, cold: bool = False) -> Ran:
+    """Run a command as users do.
+
+    Args:
+        arguments: Its words.
+        cold: As a fresh interpreter also where children come warm.
+    """
+    module = ["-Pm"] if cold else ["-P", "-m"]  # the same, but only the second form is what is kept warm
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "emergraph", *arguments],
+            [sys.executable, *module, "emergraph", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -190,6 +199,7 @@ def as_process(arguments: list[str]) -> Ran:
 
 def inside(arguments: list[str], noise: int) -> Ran:
     """Run a command in this process; what libraries write to descriptor 2 goes to `noise`."""
+    from emergraph.analysis.landscape import modelsurvey
     from emergraph.cli import main as entry
 
     where: list[str] = []
@@ -208,6 +218,7 @@ def inside(arguments: list[str], noise: int) -> Ran:
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(record=True) as warned,
         mock.patch.object(entry, "_report", reported),
+        mock.patch.object(modelsurvey, "TRIAL_SECONDS", 0.05),
     ):
         warnings.simplefilter("default")
         code = entry.main(arguments)
@@ -230,7 +241,10 @@ def run_case(number: int, options: argparse.Namespace, seeds: dict[str, list[Pat
         folder = Path(name)
         case = prepared(number, options.seed, seeds, folder, options.formats)
         processes = options.mode == "processes"
-        ran = as_process(case.arguments) if processes else inside(case.arguments, noise)
+        if processes:
+            ran = as_process(case.arguments, cold=number % COLD == 0)
+        else:
+            ran = inside(case.arguments, noise)
         check = case.arguments[0] in JUDGING
         problems = judged(ran, quiet="--quiet" in case.arguments, check=check)
         if problems:
@@ -251,17 +265,15 @@ def work(options: argparse.Namespace, seeds: dict[str, list[Path]]) -> None:
     noise = os.memfd_create("noise")
     os.dup2(noise, 1)
     os.dup2(noise, 2)
-    with forked_from(os.environ[ADDRESS]):
-        for number in range(options.first, options.first + options.cases):
-            print(json.dumps({"begins": number}), file=own, flush=True)
-            outcome = run_case(number, options, seeds, noise)
-            reap_orphans()
-            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            if grown > MEMORY_BYTES:
-                outcome.problems.append(f"took {grown >> 20} MiB")
-            print(json.dumps(asdict(outcome)), file=own, flush=True)
-            if grown > MEMORY_BYTES:
-                return
+    for number in range(options.first, options.first + options.cases):
+        print(json.dumps({"begins": number}), file=own, flush=True)
+        outcome = run_case(number, options, seeds, noise)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if grown > MEMORY_BYTES:
+            outcome.problems.append(f"took {grown >> 20} MiB")
+        print(json.dumps(asdict(outcome)), file=own, flush=True)
+        if grown > MEMORY_BYTES:
+            return
 
 
 def supervise(options: argparse.Namespace, first: int) -> Iterator[Outcome]:
@@ -303,7 +315,7 @@ def in_processes(options: argparse.Namespace, first: int, seeds: dict[str, list[
     """Run each case as a process, some side by side."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with warm_children(), ThreadPoolExecutor(options.jobs) as pool:
         for start in range(first, options.cases, 4 * options.jobs):
             numbers = range(start, min(options.cases, start + 4 * options.jobs))
             yield from pool.map(lambda number: run_case(number, options, seeds, -1), numbers)

@@ -372,7 +372,7 @@ def spoil(path: Path, kind: str, rng: random.Random) -> None:
     """Spoil a file or folder of a format (see `commandseeds`) in place."""
     if path.is_dir():
         spoil_config(path, rng)
-    elif kind in ("store", "snapshots"):
+    elif kind in ("store", "in-place", "snapshots"):
         spoil_store(path, rng)
     elif path.suffix == ".npz":
         spoil_arrays(path, rng)

@@ -16,6 +16,7 @@ from emergraph.cli.main import main
 
 LANDSCAPE = "--directions 2 --planes 1 --walks 2 --budget 1s --backend serial"
 _DENSE = "{d}/dense.onnx"
+_RUN_DENSE = f"--graph digits_dense --model {_DENSE}"
 _WEIGHTS = (
     "check {f}",
     "export {f} {o}/new.duckdb --wire none",
@@ -42,6 +43,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "diff {f} {d}/dense.onnx",
         "diff {d}/dense.onnx {f} --view units",
         "trace {s} --model {f} --random 5 --graph digits_dense",
+        "influence {s} --graph digits_dense --model {f} --inputs {d}/pixels.npz --samples 2 --only-layers",
+        "circuit {s} --graph digits_dense --model {f} --inputs {d}/pixels.npz --samples 2 --draws 1",
+        "paths {d}/in-place.duckdb --model {f} --no-save",
+        "sql {d}/in-place.duckdb 'SELECT count(*), sum(weight) FROM edges' --model {f}",
         f"landscape {_DENSE} --to {{f}} {LANDSCAPE}",
     ),
     "onnx-ids": (
@@ -105,7 +110,27 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "trace {f} {d}/digits.npz --model {d}/conv.onnx --graph digits_conv",
         "trace {f} --import {d}/recorded.npz --graph digits_dense",
         "export {d}/dense.onnx {f} --force",
+        "paths {f} --graph digits_conv",
+        f"influence {{f}} {_RUN_DENSE} --inputs {{d}}/pixels.npz --samples 2 --only-layers",
+        f"circuit {{f}} {_RUN_DENSE} --inputs {{d}}/pixels.npz --samples 2 --draws 1",
         f"landscape {_DENSE} {LANDSCAPE} --store {{f}}",
+    ),
+    "in-place": (
+        *(
+            f"{command} --model {_DENSE}"
+            for command in (
+                "percolate {f} --seeds 2",
+                "paths {f} --verify",
+                "topology {f}",
+                "emergence {f}",
+                "convert {f} --to edgelist --target {o}/g.csv",
+                "sql {f} 'SELECT count(*), sum(weight) FROM edges'",
+                "sql {f} 'FROM edges LIMIT 3' --verify",
+            )
+        ),
+        "percolate {f}",
+        "info {f}",
+        "report {f} --terminal",
     ),
     "snapshots": (
         "trajectory {f} --metric loss --lower-is-better --max-lag 1 --permutations 20",
@@ -124,6 +149,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "prune {s} --model {d}/dense.onnx --inputs {f} --labels {d}/labels.npz --level 0.5",
         "emergence {s} --positions --model {d}/conv.onnx --graph digits_conv --inputs {f}",
         "report {d}/dense.onnx --inputs {f} --terminal --budget 20s --store {o}/new.duckdb",
+        f"influence {{s}} {_RUN_DENSE} --inputs {{f}} --units 'position < 3'",
+        f"circuit {{s}} {_RUN_DENSE} --inputs {{f}} --units 'position < 3' --draws 1",
     ),
     "labels": ("prune {s} --model {d}/dense.onnx --inputs {d}/pixels.npz --labels {f} --level 0.5",),
     "labelled": (
@@ -145,11 +172,13 @@ WEIGHTS = {
     "onnx-ids": 0.5,
     "store": 3.0,
     "onnx": 2.0,
-    "folder": 0.4,
+    "folder": 0.15,
     "gguf-llama": 0.4,
+    "labelled": 0.3,
+    "resume": 0.3,
 }
 """How often a format is drawn; 1 where it is not named."""
-SHARES = {"report": 0.15, "landscape": 0.4}
+SHARES = {"report": 0.1, "landscape": 0.15, "trajectory": 0.4}
 """How often a command of a format is drawn, by its name; 1 where it is not named: others take less time."""
 
 
@@ -175,6 +204,9 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
     _ids_model(folder / "ids.onnx")
     made["folder"] = [_config_folder(folder / "vit")]
     made["store"] = [_store(folder)]
+    made["in-place"] = [folder / "in-place.duckdb"]
+    in_place = ["export", str(folder / "dense.onnx"), str(made["in-place"][0]), "--edges", "in-place"]
+    assert main([*in_place, "--quiet", "--out", "/dev/null"]) == 0
     made["snapshots"] = [_snapshots(folder)]
     resume = folder / "part.npz"
     landscape = ["landscape", str(folder / "dense.onnx"), *LANDSCAPE.split(), "--resume", str(resume)]

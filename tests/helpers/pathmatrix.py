@@ -5,9 +5,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
-from emergraph.cli.app import app
+from emergraph.cli.app import program
 
 BASES = {
     "audit": ["{model}", "--fail-on", "error"],
@@ -77,17 +75,17 @@ class PathParameter:
 
 def path_parameters() -> list[PathParameter]:
     """All of them."""
-    return list(_of(typer.main.get_command(app), ""))
+    return list(_of(program(), ""))
 
 
 def command_names() -> list[str]:
     """All commands; those of a group after its name."""
-    return [name for name, _ in _commands(typer.main.get_command(app), "")]
+    return [name for name, _ in _commands(program(), "")]
 
 
 def word_parameters():
     """(command, parameter) of all that is not a flag."""
-    for name, command in _commands(typer.main.get_command(app), ""):
+    for name, command in _commands(program(), ""):
         for parameter in command.params:
             yield name, parameter
 

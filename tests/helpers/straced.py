@@ -20,6 +20,8 @@ _CHANGES = frozenset(
     }
 )
 _OPENS = frozenset({"open", "openat", "openat2"})
+_TRACED = ",".join(("%network", *(f"?{name}" for name in sorted(_CHANGES | _OPENS))))
+"""Not all of %file: most of that are questions whether a module is there."""
 _WRITING = re.compile(r"\bO_(?:WRONLY|RDWR|CREAT|TRUNC|APPEND)\b")
 _NOWHERE = re.compile(r"^/dev/(?:null|tty|pts/\d+|shm/sem\.\S+)$|/__pycache__(?:/|$)")
 """Not kept: byte-code, terminals, and semaphores that are unlinked as soon as they are open."""
@@ -61,7 +63,7 @@ def watch(words: Sequence[object], *, home: Path, temporary: Path, folder: Path,
                 "-s",
                 "4096",
                 "-e",
-                "trace=%network,%file",
+                f"trace={_TRACED}",
                 "-e",
                 "signal=none",
             ),

@@ -95,7 +95,7 @@ def as_read(path, model):
     [
         "llama",
         *(
-            pytest.param(name, marks=pytest.mark.slow)
+            pytest.param(name, marks=pytest.mark.families)
             for name in ("mixtral", "gemma3", "gpt2", "qwen3", "bloom")
         ),
     ],

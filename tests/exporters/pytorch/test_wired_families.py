@@ -94,7 +94,7 @@ def saved(folder, family):
 
 @pytest.mark.parametrize(
     "family",
-    [name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+    [name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.families) for name in FAMILIES],
 )
 def test_the_graph_is_that_of_the_module(tmp_path, family, never_filled):
     """Every layer, edge, weight, tensor and operation."""

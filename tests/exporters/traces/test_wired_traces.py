@@ -1,5 +1,7 @@
 """Activations of folders and GGUF files: block by block, the same as of the model in one piece."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -28,20 +30,39 @@ SIZES = {
 }
 
 
+def here(function, *arguments, limits=None):
+    del limits
+    return function(*arguments)
+
+
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     """The child's work without the child."""
-    monkeypatch.setattr(
-        wiredfolders, "call_offline", lambda function, *arguments, limits=None: function(*arguments)
-    )
+    monkeypatch.setattr(wiredfolders, "call_offline", here)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model as transformers writes it, and a store of its graph."""
+    place = tmp_path_factory.mktemp("wired")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SIZES)
+    transformers.LlamaForCausalLM(config).save_pretrained(place / "llama")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wiredfolders, "call_offline", here)
+        emergraph.export(place / "llama", place / "a.duckdb")
+    return place
 
 
 @pytest.fixture
-def folder(tmp_path):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(**SIZES)
-    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
-    return tmp_path / "llama"
+def folder(exported, tmp_path):
+    return shutil.copytree(exported / "llama", tmp_path / "llama")
+
+
+@pytest.fixture
+def graph(exported, folder):
+    store = shutil.copy(exported / "a.duckdb", folder.parent / "a.duckdb")
+    return emergraph.open(store).graph()
 
 
 @pytest.fixture
@@ -49,11 +70,10 @@ def ids():
     return np.random.default_rng(0).integers(0, 64, (3, 11))
 
 
-def test_a_folder_gives_what_its_onnx_file_gives(folder, tmp_path, ids, monkeypatch):
+def test_a_folder_gives_what_its_onnx_file_gives(folder, graph, tmp_path, ids, monkeypatch):
     """In as many blocks as there are layers, and sequences of another length than the graph was made with."""
     monkeypatch.setattr(blocks.BlockRunner.record, "__kwdefaults__", {"most": 24_000})
-    wired = emergraph.export(folder, tmp_path / "a.duckdb")
-    summary = wired.trace({"input_ids": ids}, model=folder)
+    summary = graph.trace({"input_ids": ids}, model=folder)
     assert summary.n_samples == 3
     n_blocks = int(summary.batching.split()[-2])
     assert n_blocks > 3
@@ -89,23 +109,20 @@ def test_a_gguf_file_is_traced_and_counted(tmp_path, ids):
     assert graph.emergence(threshold=0.05).active.emergence.log10 > 0
 
 
-def test_the_weights_of_a_folder_name_the_folder(folder, tmp_path, ids):
+def test_the_weights_of_a_folder_name_the_folder(folder, graph, tmp_path, ids):
     """Its graph says that it is from model.safetensors, so that a user may name that file."""
-    graph = emergraph.export(folder, tmp_path / "a.duckdb")
     assert graph.trace({"input_ids": ids}, model=folder / "model.safetensors").n_samples == 3
 
 
-def test_weights_alone_cannot_be_run(folder, tmp_path, ids):
+def test_weights_alone_cannot_be_run(folder, graph, tmp_path, ids):
     """And the line does not say that they can be exported."""
-    graph = emergraph.export(folder, tmp_path / "a.duckdb")
     (folder / "config.json").unlink()
     with pytest.raises(InvalidInputError, match=r"'model.safetensors' holds weights without a network; name"):
         graph.trace({"input_ids": ids}, model=folder / "model.safetensors")
 
 
-def test_random_tokens(folder, tmp_path):
+def test_random_tokens(folder, graph, tmp_path):
     """Ids of the vocabulary, every position counted, in sequences of the length that is asked for."""
-    graph = emergraph.export(folder, tmp_path / "a.duckdb")
     options = TraceOptions(input_shapes={"input_ids": (1, 9)})
     summary = graph.trace(RandomInputs(4, 1), model=folder, options=options)
     assert summary.n_samples == 4
@@ -115,8 +132,7 @@ def test_random_tokens(folder, tmp_path):
     assert spread.item() > 0
 
 
-def test_another_folder_is_refused_before_it_is_wired(folder, tmp_path, ids, monkeypatch):
-    graph = emergraph.export(folder, tmp_path / "a.duckdb")
+def test_another_folder_is_refused_before_it_is_wired(folder, graph, tmp_path, ids, monkeypatch):
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 0.1'))
     monkeypatch.setattr(wiredfolders, "call_offline", None)
@@ -134,14 +150,12 @@ def test_another_folder_is_refused_before_it_is_wired(folder, tmp_path, ids, mon
         ({"input_ids": np.zeros((2, 5), int), "attention_mask": np.ones((3, 5), int)}, "samples"),
     ],
 )
-def test_inputs_that_do_not_fit(folder, tmp_path, inputs, message):
-    graph = emergraph.export(folder, tmp_path / "a.duckdb")
+def test_inputs_that_do_not_fit(folder, graph, tmp_path, inputs, message):
     with pytest.raises(InvalidInputError, match=message):
         graph.trace(inputs, model=folder)
 
 
-def test_what_is_kept_of_all_samples_has_a_limit(folder, tmp_path, ids, monkeypatch):
-    graph = emergraph.export(folder, tmp_path / "a.duckdb")
+def test_what_is_kept_of_all_samples_has_a_limit(folder, graph, tmp_path, ids, monkeypatch):
     monkeypatch.setattr(blocks.BlockRunner.record, "__kwdefaults__", {"most": 24_000})
     monkeypatch.setattr(blocks, "KEPT_SHARE", 1 << 30)
     with pytest.raises(LimitError, match="what has to be kept of 3 samples between two blocks"):
