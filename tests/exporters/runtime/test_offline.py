@@ -15,6 +15,8 @@ from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.offline import call_offline
 from emergraph.quiet import CACHES, OFFLINE
 
+pytestmark = pytest.mark.cold
+
 SWALLOWED = """
 import socket, urllib.request
 try:
