@@ -234,9 +234,9 @@ app = typer.Typer(
 
 
 @functools.cache
-def program() -> typer.core.TyperGroup:
+def program() -> Any:  # noqa: ANN401 - of typer
     """The program as typer runs it, made once: each of its commands is made when it is first asked for."""
-    return typing.cast("typer.core.TyperGroup", typer.main.get_command(app))
+    return typer.main.get_command(app)
 
 
 _LIMITS = Limits()

@@ -32,11 +32,11 @@ def reference() -> str:
     root = group.make_context("emergraph", [], resilient_parsing=True, terminal_width=WIDTH)
     parts = [
         "# Command line reference\n\nMade from the help texts by `make docs`.",
-        f"```text\n{group.whole_help(root)}\n```",  # type: ignore[attr-defined]
+        f"```text\n{group.whole_help(root)}\n```",
         exit_code_table(),
     ]
-    for name in group.list_commands(root):  # type: ignore[attr-defined]
-        command = group.get_command(root, name)  # type: ignore[attr-defined]
+    for name in group.list_commands(root):
+        command = group.get_command(root, name)
         context = command.make_context(name, [], parent=root, resilient_parsing=True, terminal_width=WIDTH)
         text = textwrap.dedent(command.get_help(context))
         parts.append(f"## emergraph {name}\n\n```text\n{text}\n```")
