@@ -1,0 +1,21 @@
+"""The documentation site: `make site` builds it offline from these pages, with fonts and search of its own."""
+
+from emergraph.version import __version__
+
+project = "emergraph"
+copyright = "the emergraph authors"  # noqa: A001 - the name that Sphinx reads
+release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["notebooks/*.py", "study/**"]
+html_theme = "furo"
+html_title = f"emergraph {release}"
+html_copy_source = False
+html_extra_path = ["report.schema.json"]
+myst_heading_anchors = 3
+myst_enable_extensions = ["attrs_inline"]
+# links to code and results beside the pages are files of the repository, not pages of the site
+suppress_warnings = ["myst.xref_missing"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+pygments_style = "friendly"
