@@ -119,7 +119,11 @@ class _Group(typer.core.TyperGroup):
                     ]
                 )
         own = {name: self.commands[name].help for name in self.commands if name not in COMMANDS}
-        with formatter.section("Research" if self.whole else "Research (emergraph help --all)"):
+        with formatter.section(
+            "Research, and other programs"
+            if self.whole
+            else "Research, and other programs (emergraph help --all)"
+        ):
             if self.whole:
                 formatter.write_dl([(f"{name:{widest}}", COMMANDS[name]) for name in RESEARCH])
             else:
@@ -141,10 +145,7 @@ class _Group(typer.core.TyperGroup):
             typer.echo(f"Note: {line}", err=True)
 
 
-_OWN_OPTIONS = (
-    "COMMAND --help shows its options. emergraph --version, --debug (tracebacks), --no-plugins, "
-    "--install-completion (of words, in your shell)."
-)
+_OWN_OPTIONS = "COMMAND --help: its options. --install-completion completes words in a shell."
 
 
 class _Command(typer.core.TyperCommand):

@@ -1,4 +1,4 @@
-"""The documentation site: `make site` builds it offline from these pages, with fonts and search of its own."""
+"""The documentation site: `make site` builds it offline from these pages, with a search of its own."""
 
 from emergraph.version import __version__
 

@@ -12,7 +12,11 @@ import pytest
 
 from emergraph.cli.main import main
 
-pytestmark = pytest.mark.site
+# of torch.onnx.export, about torch itself
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 TUTORIALS = sorted((Path(__file__).resolve().parent.parent / "docs" / "tutorials").glob("*.md"))
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^\$ ([^\n]*)\n((?:(?!\$ )[^\n]*\n)*)", re.MULTILINE)

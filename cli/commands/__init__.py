@@ -64,15 +64,15 @@ DAILY = {
         "sql": "a query, or a question of --recipe list",
         "prune": "how far weights or units can go, and what breaks",
         "influence": "what the outputs lose without a layer or unit",
-        "contributions": "what each edge carries on inputs",
         "circuit": "the fewest units that keep a behaviour",
         "paths": "what reaches what, and where to cut it",
         "emergence": "paths from inactive to active units",
+        "explore": "a page to walk through the units and edges",
         "plot": "a figure from what the store holds",
     },
     "Compare and track": {
         "diff": "what differs between two models or graphs",
-        "lineage": "which models are related, and how",
+        "lineage": "which models are the same, derived, independent",
         "trajectory": "emergence along a training",
     },
     "Look after a store": {
@@ -81,7 +81,6 @@ DAILY = {
         "merge": "copy the graphs of another store into it",
         "compact": "rewrite it without unused space",
         "convert": "write a graph for other tools, or a lake",
-        "mcp": "serve an assistant: reads only, no network",
     },
 }
 """Everyday commands by the question that brings somebody here, each with a line for a narrow terminal."""
