@@ -19,13 +19,8 @@ demo: $(VENV)/.installed ## Install, then export, trace and analyse two small ne
 	$(BIN)/emergraph demo --dir emergraph-demo
 
 # one thread for each worker: threads of their own make the workers wait for each other
-<<<<<<< HEAD
 test: lint ## Run the checks and all tests that need nothing else, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration and not twins and not families and not interop" --numprocesses auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
-=======
-test: lint ## Run the checks and all tests but those on third-party models, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration and not twins and not interop and not site" --numprocesses auto --cov --cov-report=term --cov-fail-under=90
->>>>>>> 2230eb6 (Reference of commands)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not models and not browser and not strace and not fuzz and not kills and not calibration and not twins and not families and not interop and not site" --numprocesses auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 lint: $(VENV)/.installed-dev ## Check style, types and import layers
 	$(BIN)/ruff check .
