@@ -15,7 +15,7 @@ from emergraph.cli.links import has_empty_word
 from emergraph.commandfiles import note_input, noted_as, one_command
 from emergraph.errors import UsageError
 from emergraph.options import FileRole
-from emergraph.outputs import check_output
+from emergraph.outputs import check_output, holds_database
 from emergraph.paths import NotRegularError, kind_of, own_descriptor
 from emergraph.safetext import escape_controls
 
@@ -111,7 +111,8 @@ def _check_store(path: Path, *, any_name: bool) -> None:
     from emergraph.graphstore.storefile import check_place
 
     with contextlib.suppress(OSError, ValueError):
-        if (source := noted_as(path.stat())) is not None:
+        source = noted_as(path.stat())
+        if source is not None and not holds_database(path):  # what reads a store may keep results there
             shown = escape_controls(str(path))
             raise UsageError(f"{shown} is a file that this command reads ({source}): give another store")
     check_place(path, may_make=True, any_name=any_name)

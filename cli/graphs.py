@@ -75,7 +75,7 @@ def graph_sources(texts: Sequence[str], links: Links, stack: ExitStack) -> "tupl
     """Return all graphs that are named, and a line for each file that is left out since it cannot be read.
 
     Args:
-        texts: Model files, stores (all of their graphs), or `FILE.duckdb:graph`.
+        texts: Model files, stores and lakes (all of their graphs), or `FILE.duckdb:graph`.
         links: Where links may lead.
         stack: Closes what is kept for the moment.
 
@@ -85,14 +85,15 @@ def graph_sources(texts: Sequence[str], links: Links, stack: ExitStack) -> "tupl
     """
     from emergraph.analysis.lineage.lineage import Source
     from emergraph.cli.reportsteps import is_store
+    from emergraph.graphstore.lake.layout import is_lake
     from emergraph.leftovers import Scratch
 
     found: list[Source] = []
     failed: list[EmergraphError] = []
     for text in texts:
         path, graph = parts_of(text)
-        if is_store(path):
-            found += _graphs_of(path, graph)
+        if is_store(path) or is_lake(path):
+            found += _graphs_of(path, graph, found)
             continue
         folder = stack.enter_context(Scratch()).path
         try:
@@ -108,23 +109,27 @@ def graph_sources(texts: Sequence[str], links: Links, stack: ExitStack) -> "tupl
     return found, [f"left out: {error}" for error in failed]
 
 
-def _graphs_of(path: Path, graph: str | None) -> "list[Source]":
+def _graphs_of(path: Path, graph: str | None, others: "Sequence[Source]") -> "list[Source]":
     from emergraph.analysis.lineage.lineage import Source
-    from emergraph.graphstore.store import open_store
+    from emergraph.graphstore.lake.reading import open_stored
 
-    with open_store(path) as store:
+    with open_stored(path) as store:
         rows = store.graphs().to_dicts() if graph is None else [store.graph(name_or_id(graph)).summary]
         named = [(str(row["name"]), int(str(row["id"]))) for row in rows]
 
     def opener(number: int) -> "Callable[[], AbstractContextManager[GraphReader]]":
         @contextmanager
         def opened() -> "Iterator[GraphReader]":
-            with open_store(path) as store:
+            with open_stored(path) as store:
                 yield store.graph(number)
 
         return opened
 
-    return [Source(name=name, opened=opener(number)) for name, number in named]
+    taken = {one.name for one in others}
+    return [
+        Source(name=f"{_unique(path, others)}:{name}" if name in taken else name, opened=opener(number))
+        for name, number in named
+    ]
 
 
 def _unique(path: Path, others: "Sequence[Source]") -> str:

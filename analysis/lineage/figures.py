@@ -24,7 +24,7 @@ def draw_tree(frames: Frames) -> Picture:
     kinds = {(row["child"], row["parent"]): row["kind"] for row in rows.iter_rows(named=True)}
     lines: list[tuple[int, str, str]] = []
     for root in _roots(rows):
-        lines += _below(root, "", 0, kinds)
+        lines += _below(root, "", 0, kinds, set())
     height = ROW * max(1, len(lines)) + 2 * MARGIN
     drawn = [_line(place, *line) for place, line in enumerate(lines)]
     return Picture(
@@ -40,12 +40,13 @@ def _roots(rows: pl.DataFrame) -> list[str]:
 
 
 def _below(
-    name: str, kind: str, depth: int, kinds: Mapping[tuple[str, str], str]
+    name: str, kind: str, depth: int, kinds: Mapping[tuple[str, str], str], drawn: set[str]
 ) -> list[tuple[int, str, str]]:
     found = [(depth, name, kind)]
+    drawn.add(name)
     for (child, parent), how in kinds.items():
-        if parent == name:
-            found += _below(child, how, depth + 1, kinds)
+        if parent == name and child not in drawn:
+            found += _below(child, how, depth + 1, kinds, drawn)
     return found
 
 
@@ -62,7 +63,7 @@ def _line(place: int, depth: int, name: str, kind: str) -> str:
 TREE = Figure(
     name="lineage-tree",
     title="Family tree of models",
-    command="emergraph lineage STORE --store STORE",
+    command="emergraph lineage MODELS --store STORE",
     definition=(
         "Each model hangs below the one that it is most like; beside it, what it is to that one. The model "
         "on top is the one that most others seem to be made of: a heuristic."

@@ -37,7 +37,8 @@ def lineage(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODELS...", help="Model files, stores with all their graphs, or FILE.duckdb:graph."
+            metavar="MODELS...",
+            help="Model files, stores and lakes with all their graphs, or FILE.duckdb:graph.",
         ),
         FileRole.MODEL,
     ],

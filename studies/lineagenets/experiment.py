@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -13,10 +14,12 @@ import onnx
 import polars as pl
 import torch
 
+from emergraph.analysis.lineage.fingerprint import Fingerprint, candidates, sketch_of
 from emergraph.analysis.lineage.kinds import Kind
 from emergraph.analysis.lineage.lineage import judge
 from emergraph.analysis.lineage.model import Model, read_model
 from emergraph.analysis.lineage.pairs import Relation, compared
+from emergraph.analysis.statistics.permutation import share_as_extreme
 from emergraph.exporters.export import ExportOptions
 from emergraph.exporters.sources import export_any
 from emergraph.graphstore.store import open_store
@@ -24,8 +27,10 @@ from lineagenets.derive import KINDS, write_all
 from lineagenets.nets import ARCHITECTURES, Architecture, save, trained
 
 SEEDS = 5
-CALIBRATION_SEEDS = 26
-"""Nets of one architecture and data: 325 independent pairs."""
+CALIBRATION_SEEDS = 34
+"""Nets of one architecture and data."""
+CALIBRATING = 26
+"""Those whose 325 pairs the p value of the match score is read off."""
 LEVEL = 1e-6
 
 
@@ -133,16 +138,21 @@ def pairs(
     Args:
         names: All files.
         unrelated: Pairs of different seeds for each architecture.
-        siblings: Whether pairs of two derivations of one net are among them.
+        siblings: Whether pairs of two derivations of one net are among them; else those that tell an average.
         seed: Of the sample.
     """
     rng = random.Random(seed)
     for kind in ARCHITECTURES:
         own = list(combinations([n for n in names if n.startswith(f"{kind.name}-")], 2))
         related = [pair for pair in own if truth(*pair) != "independent"]
-        yield from related if siblings else [pair for pair in related if truth(*pair)]
+        yield from [pair for pair in related if siblings or truth(*pair) or _parents(*pair)]
         others = [pair for pair in own if truth(*pair) == "independent"]
         yield from rng.sample(others, min(unrelated, len(others)))
+
+
+def _parents(a: str, b: str) -> bool:
+    """Whether one is an average of a net and the other."""
+    return {one.split("-", 2)[2] for one in (a, b)} == {"averaged", "tuned-lot"}
 
 
 def row(a: str, b: str, found: Relation) -> dict[str, Any]:
@@ -176,6 +186,67 @@ def measured(models: dict[str, Model], chosen: Sequence[tuple[str, str]], *, n_p
     judged = judge(found, lambda place: models[names[place]], architectures, n_pairs=n_pairs, level=LEVEL)
     rows = [row(names[one.a], names[one.b], one) for one in judged]
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def calibrated(folder: Path, store: Path) -> pl.DataFrame:
+    """Compare independent nets of one architecture: those of 26 with each other, and others with all.
+
+    The p value of a pair of the others is the share of pairs of the 26 whose match score is as high.
+    """
+    models = read_all(folder, store)
+    names = sorted(models, key=lambda name: int(name.split("-")[1]))
+    chosen = list(combinations(names, 2))
+    frame = measured(models, chosen, n_pairs=len(chosen))
+    known = set(names[:CALIBRATING])
+    inside = pl.col("a").is_in(known) & pl.col("b").is_in(known)
+    drawn = frame.filter(inside)["score"].to_numpy()
+    p = [share_as_extreme(drawn, score) for score in frame["score"]]
+    return frame.select("architecture", "a", "b", "p", "score", "matched").with_columns(
+        calibrating=inside, match_p=pl.Series(p)
+    )
+
+
+def fingerprint_search(n: int, *, seed: int = 0) -> dict[str, float]:
+    """Look for the derivation of each of n / 2 synthetic nets among n fingerprints.
+
+    A net has three matrices of 24 units; its derivation is renumbered, rescaled, rounded to 8 bits, pruned by
+    30 %, or trained on: noise of 5, 10 or 20 % of the weights.
+    """
+    rng = np.random.default_rng(seed)
+    prints, kinds = [], []
+    changes = ("renumbered and rescaled", "8 bits", "pruned 30 %", "noise 5 %", "noise 10 %", "noise 20 %")
+    for place in range(n // 2):
+        base = [rng.standard_normal((24, 24, 1)) * rng.lognormal(0, 0.5, (24, 1, 1)) for _ in range(3)]
+        kinds.append(changes[place % len(changes)])
+        for weights in (base, [_derived(one, kinds[-1], rng) for one in base]):
+            sketches = tuple((one.shape, sketch_of(one)) for one in weights)
+            prints += [Fingerprint(sketches=sketches)]
+    begin = time.process_time()
+    found = candidates(prints)
+    seconds = time.process_time() - begin
+    hits = np.array([(2 * place, 2 * place + 1) in found for place in range(n // 2)])
+    shares = {kind: float(hits[[one == kind for one in kinds]].mean()) for kind in changes}
+    return {
+        "fingerprints": n,
+        "bytes": prints[0].n_bytes,
+        "cpu_seconds": round(seconds, 1),
+        "candidates": len(found),
+        "recall": float(hits.mean()),
+        **{f"recall, {kind}": share for kind, share in shares.items()},
+    }
+
+
+def _derived(weights: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    if kind.startswith("noise"):
+        size = float(kind.split()[1]) / 100
+        return weights + size * weights.std() * rng.standard_normal(weights.shape)
+    if kind == "8 bits":
+        step = np.abs(weights).max() / 127
+        return np.round(weights / step) * step
+    if kind.startswith("pruned"):
+        return np.where(np.abs(weights) < np.quantile(np.abs(weights), 0.3), 0, weights)
+    rows, columns = (rng.permutation(24) for _ in range(2))
+    return weights[rows][:, columns] * rng.lognormal(0, 1, (24, 1, 1)) * rng.lognormal(0, 1, (1, 24, 1))
 
 
 def strength(frame: pl.DataFrame) -> pl.Series:
