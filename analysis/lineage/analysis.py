@@ -34,7 +34,11 @@ RELATIONS = ResultTable(
         Column("n_units", "INTEGER", "Units that the exact test used."),
         Column("cosine", "DOUBLE", "Of balanced weights, as they are stored, in [-1, 1]."),
         Column("matched", "DOUBLE", "The same after the best numbering of hidden units that was found."),
-        Column("match_score", "DOUBLE", "Agreement of two matches of the same units, in [-1, 1]."),
+        Column(
+            "match_score",
+            "DOUBLE",
+            "Agreement of two matches of units, in [-1, 1]; NULL above cosine 0.9.",
+        ),
         Column(
             "match_p", "DOUBLE", "Share of unrelated pairs with such a score; NULL for under 300 of them."
         ),

@@ -17,6 +17,8 @@ MORE_ZEROS = 0.03
 """Share of the weights that must be zero in one model and not in the other."""
 NEVER_ZERO = 0.98
 """Share of the zeros of the sparser model that the other must not have, for zeros that were made."""
+NAMED = 3
+"""Matrices without a counterpart that the evidence names."""
 
 
 class Kind(StrEnum):
@@ -102,16 +104,21 @@ def kind_of(a: Model, b: Model, pair: Alignment, alike: Likeness, *, renumbered:
         renumbered: Units that have another number in B.
     """
     moved = f"; {renumbered} units have other numbers" if renumbered else ""
-    left = len(pair.only_a), len(pair.only_b)
+    left = [weight.name for weight in (*pair.only_a, *pair.only_b)]
     if a.graph["sha256"] == b.graph["sha256"]:
         return Judged(kind=Kind.SAME, origin="", evidence="one file, bit by bit")
-    if any(left):
-        return _layers(a, b, pair, alike, moved)
-    found = _rounded(a, b, alike, moved) or _sparser(alike, moved)
-    if alike.equal:
+    if left:
+        listed = ", ".join(left[:NAMED]) + (", ..." if len(left) > NAMED else "")
+        moved = (
+            f"; {len(pair.only_a)} matrices are only in A and {len(pair.only_b)} only in B: {listed}{moved}"
+        )
+    elif alike.equal:
         return Judged(kind=Kind.RE_ENCODED, origin="", evidence=f"the same numbers in another file{moved}")
-    if found is not None:
+    if (found := _rounded(a, b, alike, moved) or _sparser(alike, moved)) is not None:
         return found
+    if left:
+        how = f"{len(pair.names)} matrices have a counterpart (cosine {alike.matched:.4g}){moved}"
+        return Judged(kind=Kind.LAYERS, origin="a" if a.size > b.size else "b", evidence=how)
     if 1 - alike.matched <= ROUNDING:
         how = f"equal up to the scale of units and rounding (1 - cosine {1 - alike.matched:.1e}){moved}"
         return Judged(kind=Kind.RE_ENCODED, origin="", evidence=how)
@@ -120,18 +127,6 @@ def kind_of(a: Model, b: Model, pair: Alignment, alike: Likeness, *, renumbered:
         origin="",
         evidence=f"cosine of weights {alike.matched:.4g}, other numbers in all matrices{moved}",
     )
-
-
-def _layers(a: Model, b: Model, pair: Alignment, alike: Likeness, moved: str) -> Judged:
-    """One has matrices that the other lacks."""
-    names = [weight.name for weight in (*pair.only_a, *pair.only_b)]
-    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    origin = "a" if a.size > b.size else "b"
-    how = (
-        f"{len(pair.names)} matrices have a counterpart (cosine {alike.matched:.4g}), {len(pair.only_a)} are "
-        f"only in A and {len(pair.only_b)} only in B: {listed}{moved}"
-    )
-    return Judged(kind=Kind.LAYERS, origin=origin, evidence=how)
 
 
 def _rounded(a: Model, b: Model, alike: Likeness, moved: str) -> Judged | None:

@@ -10,6 +10,8 @@ from emergraph.analysis.lineage.kinds import Judged, Kind, Likeness, kind_of, li
 from emergraph.analysis.lineage.model import Model
 from emergraph.analysis.statistics.permutation import SIGNIFICANT
 
+SETTLED = 0.9
+"""Cosine of weights as they are stored from which no other numbering of units is sought."""
 COVERED = 0.5
 """Share of the smaller model's weights that must have a counterpart for the two to be compared."""
 ALIKE = 0.5
@@ -35,7 +37,8 @@ class Relation:
     share: float
     """Of the smaller model's weights that have a counterpart."""
     score: float | None
-    """Agreement of two matches of the same units."""
+    """Agreement of two matches of the same units; None where no group is reached from both ends, or units are
+    alike as they are stored."""
     judged: Judged
     """What they are to each other."""
     alternative: Judged | None = None
@@ -84,7 +87,10 @@ def compared(numbers: tuple[int, int], a: Model, b: Model, *, seed: int) -> Rela
         return Relation(
             a=numbers[0], b=numbers[1], test=None, alike=None, share=pair.share, score=None, judged=nothing
         )
-    matching = match_units(pair.balanced, pair.groups, seed=seed)
+    matching = match_units(pair.balanced, pair.groups, seed=seed, restarts=0)
+    searched = matching.similarity_before < SETTLED
+    if searched:
+        matching = match_units(pair.balanced, pair.groups, seed=seed)
     alike = likeness(pair, matching)
     return Relation(
         a=numbers[0],
@@ -92,7 +98,7 @@ def compared(numbers: tuple[int, int], a: Model, b: Model, *, seed: int) -> Rela
         test=stored_order_test(pair, seed=seed),
         alike=alike,
         share=pair.share,
-        score=agreement(pair, seed=seed),
+        score=agreement(pair, seed=seed) if searched else None,
         judged=kind_of(a, b, pair, alike, renumbered=matching.n_moved),
     )
 

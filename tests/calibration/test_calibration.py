@@ -6,6 +6,7 @@ from casetypes import Interval
 from claims import cases
 
 COSTLY = {
+    "match score of two models",
     "information, ksg",
     "skill's half-time",
     "skill's curve",

@@ -6,6 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from blockinformation.page import write_page as write_information
+from lineagenets.experiment import auroc
+from lineagenets.page import write_page as write_lineage
 from pathcounts.claims import CLAIMS, VERDICTS, judged, training_effects
 from pathcounts.page import read_tables
 from ruggedness.correlate import correlations
@@ -24,6 +26,20 @@ def test_the_page_of_skills_is_what_its_results_say(tmp_path):
     analyse(FULL, SEEDS, tmp_path)
     write_skills(tmp_path, tmp_path / "skills-study.md")
     assert (tmp_path / "skills-study.md").read_text() == (DOCS / "skills-study.md").read_text()
+
+
+def test_the_page_of_lineage_is_what_its_results_say(tmp_path):
+    shutil.copy(DOCS / "lineage.md", tmp_path / "lineage.md")
+    write_lineage(RESULTS / "lineage", tmp_path / "lineage.md")
+    assert (tmp_path / "lineage.md").read_text() == (DOCS / "lineage.md").read_text()
+    pairs = pl.read_parquet(RESULTS / "lineage" / "pairs.parquet")
+    assert pairs["architecture"].n_unique() == 6
+    for _, own in pairs.group_by("architecture"):
+        assert auroc(own) >= 0.99
+        assert not own.filter(pl.col("related") & (pl.col("truth") == "independent")).height
+        known = own.filter(pl.col("truth").is_not_null() & (pl.col("truth") != "independent"))
+        assert known.height >= 50
+        assert (known["truth"] == known["kind"]).mean() >= 0.9
 
 
 def test_the_counts_of_path_count_claims_are_those_of_the_stored_nets():

@@ -50,6 +50,8 @@ def judged(*nets, level=1e-6, n_pairs=None):
         (dense_model(tuned(renumbered(BASE), 0.1)), Kind.FINE_TUNED, ""),
         (dense_model([BASE[0], *BASE[2:]]), Kind.LAYERS, "a"),
         (dense_model(tuned([BASE[0], *BASE[2:]], 0.1)), Kind.LAYERS, "a"),
+        (dense_model(rounded([BASE[0], *BASE[2:]])), Kind.QUANTIZED, "a"),
+        (dense_model(pruned([BASE[0], *BASE[2:]], 0.5)), Kind.PRUNED, "a"),
         (dense_model(matrices(1)), Kind.INDEPENDENT, ""),
         (dense_model(matrices(1, (20, 40, 40, 8))), Kind.INDEPENDENT, ""),
     ],
@@ -140,6 +142,12 @@ def test_what_decides_where_no_test_can(cosine, matched, score, by):
     alike = replace(found.alike, cosine=cosine, matched=matched)
     decision = decided(replace(found, alike=alike, score=score), n_pairs=1, level=1e-6)
     assert (decision.by, decision.test_says) == (by, "refused")
+
+
+@pytest.mark.parametrize(("noise", "sought"), [(0.4, False), (0.6, True)])
+def test_another_numbering_is_sought_where_the_stored_one_does_not_fit(noise, sought):
+    (found,) = judged(BASE, tuned(BASE, noise))
+    assert (found.alike.cosine < pairs.SETTLED) == sought == (found.score is not None)
 
 
 @pytest.mark.parametrize(("share", "compare"), [(0.4, False), (0.6, True)])
