@@ -17,7 +17,7 @@ from emergraph.analysis.figures.names import short_name
 from emergraph.analysis.figures.reading import newest_run, question, read_figure
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.analysis.unitgraph import ROLES, UnitGraph
-from emergraph.errors import LimitError
+from emergraph.errors import LimitError, StoreError
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.results import result_columns
@@ -154,7 +154,7 @@ def _layers(reader: GraphReader, graph: UnitGraph) -> dict[str, Any]:
                 "name": escape_controls(row["name"]),
                 "kind": row["kind"],
                 "layer": place[row["layer"]],
-                "from": [place[source] for source in row["src_layers"] or ()],
+                "from": [place[source] for source in row["src_layers"] or () if source in place],
                 "n": row["n_edges"],
                 "tensor": None if row["tensor"] is None else escape_controls(row["tensor"]),
             }
@@ -166,6 +166,11 @@ def _layers(reader: GraphReader, graph: UnitGraph) -> dict[str, Any]:
 def _unit_arrays(reader: GraphReader, columns: UnitColumns, header: dict[str, Any]) -> Arrays:
     """The columns of units: numbers as floats, words as places in lists; those without any are dropped."""
     frame = fetch_frame(reader.connection, columns.sql.replace("{layer}", "").replace("{order}", "u.id"))
+    if not frame["unit"].equals(pl.int_range(header["units"], eager=True).cast(frame["unit"].dtype)):
+        raise StoreError(
+            f"{printable(str(reader.path))}: damaged, a trace or result has several rows for a unit; "
+            "restore it from a copy, or run the analyses again"
+        )
     header["roles"] = [str(role) for role in ROLES]
     roles = frame["role"].replace_strict({str(role): code for code, role in enumerate(ROLES)})
     words = frame["activation"].fill_null("").cast(pl.String)
@@ -174,7 +179,7 @@ def _unit_arrays(reader: GraphReader, columns: UnitColumns, header: dict[str, An
     place = {word: code for code, word in enumerate(known)}
     arrays: Arrays = {
         "role": roles.to_numpy().astype(np.uint8),
-        "activation": words.replace_strict(place, return_dtype=pl.UInt16).to_numpy(),
+        "activation": np.asarray([place[word] for word in words], np.uint16),
     }
     used: list[dict[str, str]] = []
     for number, name in enumerate(columns.names):

@@ -141,7 +141,8 @@ function edgeTable(state, unit, side) {
   const extra = [activity && ['its activity', activity], influence && ['its influence', influence]].filter(Boolean);
   const words = side === 'in' ? 'into it' : 'out of it';
   if (!edges.length) return el('p', { class: 'lead' }, graph.hasEdges ? `No edge leads ${words}.` : 'The strongest edges need the model file: see the network.');
-  const all = total !== null && Number.isFinite(total) && total > edges.length ? ` of ${number(total)}` : '';
+  const more = total !== null && total > edges.length;
+  const caption = more ? `The ${edges.length} strongest of ${number(total)} edges ${words}` : `${counted(edges.length, 'edge')} ${words}`;
   const rows = edges.map((edge) => {
     const other = side === 'in' ? graph.src[edge] : graph.dst[edge];
     const [source, target] = side === 'in' ? [other, unit] : [unit, other];
@@ -152,7 +153,7 @@ function edgeTable(state, unit, side) {
     };
   });
   const numeric = (text) => ({ text, numeric: true });
-  return table(`The ${edges.length} strongest${all} edges ${words}`, [side === 'in' ? 'from' : 'to', numeric('weight'), numeric('strength'), 'kind', ...extra.map(([text]) => numeric(text))], rows);
+  return table(caption, [side === 'in' ? 'from' : 'to', numeric('weight'), numeric('strength'), 'kind', ...extra.map(([text]) => numeric(text))], rows);
 }
 
 function unitView(state) {

@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from explorerdata import page_data
@@ -17,7 +19,7 @@ from emergraph.analysis.explorer import collect, unitcolumns
 from emergraph.analysis.explorer.options import ExplorerOptions
 from emergraph.analysis.explorer.packing import rounded
 from emergraph.analysis.explorer.page import explorer_page
-from emergraph.errors import LimitError
+from emergraph.errors import LimitError, StoreError
 from emergraph.exporters.modeltensors import open_model
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.graphstore.modelfiles import model_given
@@ -136,6 +138,22 @@ def test_edges_that_stayed_in_the_model_need_it(tmp_path):
     expected = page_data(page_of(stored, strongest=3))[1]
     for name in ("out", "dst", "block", "weight", "strength"):
         np.testing.assert_array_equal(arrays[name], expected[name])
+
+
+def test_a_graph_without_units(analysed_store, tmp_path):
+    with duckdb.connect(shutil.copy(analysed_store, tmp_path / "net.duckdb")) as store:
+        for table in ("blocks", "units", "layers"):
+            store.execute(f"DELETE FROM {table}")
+    header, arrays = page_data(page_of(tmp_path / "net.duckdb"))
+    assert (header["units"], header["layers"], arrays["activation"].size) == (0, [], 0)
+
+
+def test_several_rows_about_a_unit_are_a_damaged_store(analysed_store, tmp_path):
+    path = Path(shutil.copy(analysed_store, tmp_path / "net.duckdb"))
+    with duckdb.connect(path) as store:
+        store.execute("INSERT INTO activations SELECT * FROM activations WHERE unit = 3")
+    with pytest.raises(StoreError, match="damaged, a trace or result has several rows for a unit"):
+        page_of(path)
 
 
 @pytest.mark.parametrize(("units", "k"), [(1, 20), (15_000, 20), (15_001, 19), (299_999, 1), (10**6, 1)])
