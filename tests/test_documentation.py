@@ -21,7 +21,7 @@ RECIPE = re.compile(r"([^\n]*\?)\n\n```sql\n(.*?)```(?:\n\n```text\n(.*?)```)?",
 
 
 def fenced(text, language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{re.escape(language)}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def sessions(text):
@@ -117,6 +117,18 @@ def test_questions_in_sql_have_answers(folder, recipe):
 def test_there_are_enough_recipes():
     assert 5 <= len(RECIPE.findall(README)) <= 8
     assert len(RECIPE.findall(README)) == len(fenced(README, "sql"))
+
+
+def test_every_page_is_in_the_site_once():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = [
+        line for tree in fenced(index, "{toctree}") for line in tree.splitlines() if line and line[0] != ":"
+    ]
+    docs = ROOT / "docs"
+    pages = [path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md")]
+    assert sorted(listed) == sorted(
+        set(pages) - {"index"} - {page for page in pages if page.startswith("study/")}
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
