@@ -16,8 +16,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emergraph.analysis.view import View, evenly, first_and_last
+from emergraph.analysis.view import View, beside, evenly, first_and_last
 from emergraph.cli import jsonform, tables
+from emergraph.cli.commands.audit import AuditOutput
+from emergraph.cli.commands.report import ReportOutput
 from emergraph.cli.output import TABLES, Output, OutputFormat, emit
 from emergraph.errors import LimitError, UsageError
 
@@ -299,3 +301,26 @@ def test_a_flag_of_two_groups_of_options_is_one(run, traced):
     whole = run("emergence", traced, "--full", "--draws", "5")
     assert "null_model" in whole.out
     assert "--full shows" not in whole.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "chosen"),
+    [
+        (AuditOutput, "a.sarif", OutputFormat.SARIF),
+        (AuditOutput, "a.sarif.json", OutputFormat.SARIF),
+        (AuditOutput, "a.cdx.json", OutputFormat.CYCLONEDX),
+        (AuditOutput, "a.HTML", OutputFormat.HTML),
+        (AuditOutput, "a", OutputFormat.TABLE),
+        (Output, "a.html", OutputFormat.TABLE),
+        (Output, "a.cdx.json", OutputFormat.JSON),
+        (ReportOutput, "a.txt", OutputFormat.HTML),
+        (ReportOutput, "a.json", OutputFormat.JSON),
+    ],
+)
+def test_a_name_asks_for_a_format_that_the_command_has(kind, name, chosen, tmp_path):
+    assert kind(out=tmp_path / name).resolved_format is chosen
+
+
+@pytest.mark.parametrize(("value", "clear", "said"), [(2.0, True, "a"), (-2.0, True, "b"), (2.0, False, "n")])
+def test_a_value_lies_above_below_or_on_no_side(value, clear, said):
+    assert beside(value, clear=clear, above="a", below="b", neither="n") == said

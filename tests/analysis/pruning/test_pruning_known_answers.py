@@ -16,6 +16,7 @@ from emergraph.analysis.pruning.removal import (
     prune_n_of_m,
 )
 from emergraph.analysis.pruning.selection import removal_levels
+from emergraph.analysis.pruning.views import what_if_view
 from emergraph.analysis.pruning.whatif import prune_graph
 from emergraph.errors import UsageError
 
@@ -176,3 +177,21 @@ def test_options_that_make_no_sense_are_refused(change, expected):
 def test_criteria_without_what_they_need_are_refused(options):
     with pytest.raises(UsageError):
         prune_graph(net(W1, W2), PruningOptions(**options))
+
+
+def test_the_first_line_sets_both_scopes_beside_each_other():
+    """The second layer is small as a whole, so that all layers together lose it first."""
+    graph = layered_net([np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.1], [0.2]])])
+    levels = (0.0, 0.4, 0.6, 0.8)
+    together = prune_graph(graph, PruningOptions(levels=levels))
+    assert together.reaches == {"global": 0.0, "layer": 0.6}
+    assert "with the smallest of each layer 60 % (--scope layer)" in what_if_view(together).finding
+    apart = prune_graph(graph, PruningOptions(levels=levels, scope="layer"))
+    assert apart.reaches == {"layer": 0.6, "global": 0.0}
+    assert apart.frame["disconnected_outputs"].to_list() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("options", [{"criterion": "random"}, {"criterion": "2:4"}, {"levels": (0.5,)}])
+def test_where_nothing_ranks_or_one_level_is_asked_for_no_scopes_are_compared(options):
+    graph = layered_net([np.ones((4, 4)), np.ones((4, 1))])
+    assert prune_graph(graph, PruningOptions(**options)).reaches == {}
