@@ -140,7 +140,7 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
         for one in (subject, other):
             if one is not None:
                 one.end = begin + budget
-        found = [of_check(finding) for finding in subject.checks]
+        found = list(of_checks(subject.checks))
         left_out: dict[str, str] = {}
         identity = size = None
         if subject.refused:
@@ -228,14 +228,24 @@ def _written(
     return write_smaller(subject, given, findings, out, also_tested=also_tested)
 
 
-def of_check(finding: Finding) -> AuditFinding:
-    """Return what `check` found as a finding of an audit."""
-    return AuditFinding(
-        id=finding.id,
-        sentence=f"{kind_of(finding.id).meaning.rstrip('.')}: {finding.line()}.",
-        key=(finding.where, finding.message),
-        evidence={"where": finding.where, "message": finding.message, "root": finding.root},
-    )
+def of_checks(findings: Sequence[Finding]) -> Iterator[AuditFinding]:
+    """Yield what `check` found as findings of an audit: one for each kind, with the first place of many."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.id, finding.root), []).append(finding)
+    for (id_, root), group in groups.items():
+        more = f", and {len(group) - 1:,} more" if len(group) > 1 else ""
+        yield AuditFinding(
+            id=id_,
+            sentence=f"{kind_of(id_).meaning.rstrip('.')}: {group[0].line()}{more}.",
+            key=tuple(part for one in group for part in (one.where, one.message)),
+            evidence={
+                "where": group[0].where,
+                "message": group[0].message,
+                "root": root,
+                "places": [one.where for one in group],
+            },
+        )
 
 
 def _order(finding: AuditFinding) -> tuple[int, int, int]:

@@ -19,6 +19,9 @@ Bytes = NDArray[np.uint8]
 TEXT = 48
 """So many bytes in a row that read as text are no chance."""
 _LETTERS = 0.5
+_SPACES = 0.08
+_ENCODED = 0.97
+"""Shares of letters and spaces in words and code, and of the characters of base64, numbers and addresses."""
 _DISTINCT = 8
 _RUN = re.compile(rb"[\x20-\x7e\n\t]{%d,}" % TEXT)
 _MAGIC = {
@@ -95,9 +98,16 @@ def _in_bytes(plane: Bytes, where: str) -> Iterator[Hidden]:
 
 
 def reads_as_text(run: bytes) -> bool:
-    """Whether printable bytes are letters and spaces for the most part, and not few of them repeated."""
-    letters = sum(chr(byte).isalnum() or byte == 0x20 for byte in run)
-    return len(set(run)) >= _DISTINCT and letters >= _LETTERS * len(run)
+    """Whether printable bytes are words, or of an alphabet such as base64, and not few of them repeated.
+
+    Bytes that happen to be printable, as the lowest ones of weights can be that training has hardly moved,
+    have neither spaces nor an alphabet.
+    """
+    letters = sum(chr(byte).isalnum() for byte in run)
+    spaces = sum(byte in b" \t\n" for byte in run)
+    encoded = letters + sum(byte in b"+/=_-:.?&%@" for byte in run)
+    words = letters + spaces >= _LETTERS * len(run) and spaces >= _SPACES * len(run)
+    return len(set(run)) >= _DISTINCT and (words or encoded >= _ENCODED * len(run))
 
 
 def _shown(text: bytes) -> str:

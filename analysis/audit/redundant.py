@@ -138,11 +138,17 @@ def _low_rank_finding(subject: Subject, network: Network, one: _LowRank, gap: fl
 
 
 def _low_rank_matrices(subject: Subject) -> Iterator[_LowRank]:
+    """Matrices of low rank, each tensor once; where units share its rows, no factor would have fewer."""
+    sizes: dict[str, int] = {}
+    if subject.network is not None:
+        sizes = dict(subject.network.reader.tensors().select("name", "n_params").iter_rows())
     for held in subject.in_time(subject.weights_by_layer.values()):
         start = 0
         for width, tensor in zip(held.widths, held.tensors, strict=True):
             matrix = held.rows[:, start : start + width]
             start += width
+            if matrix.size > sizes.pop(tensor, 0):
+                continue
             rank = rank_at(matrix)
             if rank is not None and is_worth(rank, matrix.shape):
                 yield _LowRank(held, tensor, matrix, rank)

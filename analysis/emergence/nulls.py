@@ -267,6 +267,10 @@ class _Shuffle:
         return np.stack(columns, axis=1)
 
 
+LARGEST_COUNT = 1e150
+"""Counts from here on have no variance in float64, and are compared by their logarithms."""
+
+
 def compare(interior: Interior, observed: Scaled, drawn: Scaled) -> NullComparison:
     """Place an observed count among draws.
 
@@ -301,9 +305,9 @@ def compare(interior: Interior, observed: Scaled, drawn: Scaled) -> NullComparis
 
 
 def _on_one_scale(observed: Scaled, drawn: Scaled) -> tuple[Floats, float, str]:
-    """Draws and observation as counts, or as logarithms where some count is beyond float64."""
+    """Draws and observation as counts, or as logarithms where the square of some count is beyond float64."""
     counts, count = drawn.floats(), float(observed.floats()[0])
-    if np.isfinite(counts).all() and math.isfinite(count):
+    if max(float(counts.max()), count) < LARGEST_COUNT:
         return counts, count, "count"
     return drawn.log10(), float(observed.log10()[0]), "log10"
 

@@ -104,3 +104,14 @@ def test_a_section_ends_when_the_budget_is_spent_and_keeps_what_it_had_found(tmp
 
 def test_an_audit_without_an_end_looks_at_everything(tmp_path):
     assert audited_fast(cnn().save(tmp_path / "net.onnx"), seconds=None).left_out.keys() == {"prunable"}
+
+
+def test_what_check_finds_in_many_places_is_one_finding(tmp_path):
+    net = cnn()
+    for name in ("a;b", "c;d", "e;f"):
+        net.weights[name] = np.ones(3, np.float32)
+    result = audited_fast(net.save(tmp_path / "net.onnx"))
+    found = [one for one in result.findings if one.id == "ONNX-NAME-MARKUP"]
+    assert len(found) == 1
+    assert found[0].sentence.endswith(", and 2 more.")
+    assert len(found[0].evidence["places"]) == 3

@@ -1,3 +1,5 @@
+import base64
+
 import numpy as np
 import pytest
 from plantednets import audited_fast, quantized, transformer
@@ -58,6 +60,11 @@ def test_shorter_text_and_repeated_bytes_are_left_alone(weights):
     raw[400 : 400 + TEXT - 8] = np.frombuffer(WORDS[: TEXT - 8], np.uint8)
     assert "HIDDEN-TEXT" not in ids("float32", raw.view(np.float32))
     assert not reads_as_text(b"@" * 100)
+    assert not reads_as_text(bytes(np.random.default_rng(3).integers(0x30, 0x7F, 1152, np.uint8)))
+    assert not reads_as_text(WORDS[:100].replace(b" ", b"*"))
+    assert reads_as_text(WORDS[:TEXT])
+    assert reads_as_text(base64.b64encode(bytes(range(60))))
+    assert reads_as_text(b"https://files.example.com/a/b/c.tar.gz?user=me&key=0123456789abcdef")
     assert not reads_as_text(b"!#$%&'()*+,-./:;<=>?@[]^_" * 4)
     assert not ids("uint8", np.full(1000, 64, np.uint8))
 

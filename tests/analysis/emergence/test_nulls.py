@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emergraph.analysis.activity.scores import Activity
-from emergraph.analysis.emergence.nulls import NullKind, compare, null_model
+from emergraph.analysis.emergence.nulls import LARGEST_COUNT, NullKind, compare, null_model
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.layerednets import dense_net
 from emergraph.analysis.paths.options import Interior
@@ -149,6 +149,13 @@ def test_comparison_beyond_float64_is_on_logarithms():
     assert comparison.p_greater == 0.75
     equal = compare(Interior.ANY, observed, Scaled(np.full(3, 4.0), np.full(3, 3, dtype=np.int32)))
     assert equal.degenerate
+
+
+@pytest.mark.parametrize(("largest", "scale"), [(0.99 * LARGEST_COUNT, "count"), (LARGEST_COUNT, "log10")])
+def test_counts_whose_variance_is_beyond_float64_are_compared_by_their_logarithms(largest, scale):
+    comparison = compare(Interior.ANY, Scaled(np.array([largest / 2])), Scaled(np.array([1.0, largest])))
+    assert comparison.scale == scale
+    assert np.isfinite(comparison.sd)
 
 
 def test_nothing_observed_and_nothing_drawn():
