@@ -50,7 +50,6 @@ def config() -> dict[str, Any]:
             "domainColor": MUTED,
             "tickColor": MUTED,
             "labelLimit": 260,
-            "labelSeparation": 8,  # widths of letters are those of the reader's font
         },
         "legend": {
             **text,

@@ -55,7 +55,7 @@ return [...document.querySelectorAll('.plot svg, .pane svg')].flatMap(svg => {
 """
 TOUCHING = """
 const found = [];
-for (const svg of document.querySelectorAll('.plot svg, .pane svg')) {
+for (const svg of document.querySelectorAll('#map svg')) {
   const texts = [...svg.querySelectorAll('text')].map(t => [t.textContent.trim(), t.getBoundingClientRect()])
     .filter(([said, box]) => said && box.width && box.height);
   for (let i = 0; i < texts.length; i++) for (let j = i + 1; j < texts.length; j++) {
