@@ -78,6 +78,10 @@ def survey_view(result: SurveyResult, page: str) -> View:
     if result.others:
         shown = [f"{number:,} x {name}" for name, number in list(result.others.items())[:4]]
         notes.append(f"no models: {', '.join(shown)}" + (", ..." if len(result.others) > 4 else ""))
+    if "links" in result.others:
+        notes.append(
+            "links are followed where they lead inside the folder of --root FOLDER, as in a download cache"
+        )
     rows = models.select("name", "format", "status", "n_parameters", "n_errors", "n_warnings", "reason")
     document = {
         "finding": finding(result),

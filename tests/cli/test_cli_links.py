@@ -110,7 +110,16 @@ def test_every_command_that_reads_a_model_has_the_option():
         if any("--root" in parameter.opts for parameter in command.params)
     }
     # trajectories need snapshots of a training; their --model is that of the other declared analyses
-    assert having == READERS.keys() | {"trajectory"}
+    assert having == READERS.keys() | {"trajectory", "survey"}
+
+
+def test_a_survey_counts_links_and_names_the_option(run, cached):
+    left_out = run("survey", SNAPSHOT, "--out", "lake")
+    assert left_out.code == 0
+    assert "links are followed where they lead inside the folder of --root FOLDER" in left_out.err
+    followed = run("survey", SNAPSHOT, "--root", "hub", "--out", "lake", "--format", "json", "--jobs", "1")
+    assert json.loads(followed.out)["files"] >= 2
+    assert "links" not in followed.err
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -128,7 +128,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
                 "sql {f} 'FROM edges LIMIT 3' --verify",
             )
         ),
-        "percolate {f}",
         "info {f}",
         "report {f} --terminal",
     ),
@@ -205,8 +204,12 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
     made["folder"] = [_config_folder(folder / "vit")]
     made["store"] = [_store(folder)]
     made["in-place"] = [folder / "in-place.duckdb"]
-    in_place = ["export", str(folder / "dense.onnx"), str(made["in-place"][0]), "--edges", "in-place"]
-    assert main([*in_place, "--quiet", "--out", "/dev/null"]) == 0
+    model, store = str(folder / "dense.onnx"), str(made["in-place"][0])
+    for line in (
+        ["export", model, store, "--edges", "in-place"],
+        ["trace", store, str(folder / "pixels.npz"), "--model", model],
+    ):
+        assert main([*line, "--quiet", "--out", "/dev/null"]) == 0
     made["snapshots"] = [_snapshots(folder)]
     resume = folder / "part.npz"
     landscape = ["landscape", str(folder / "dense.onnx"), *LANDSCAPE.split(), "--resume", str(resume)]
