@@ -4,6 +4,7 @@ A limit on the size of files stands in for the disk in tests that anybody can ru
 disk in memory, too. Folders that may not be written to are tried as an ordinary user.
 """
 
+import gc
 import io
 import json
 import os
@@ -186,6 +187,7 @@ def small_disk(folder, size):
     try:
         yield
     finally:
+        gc.collect()  # an error that was reported may still hold a file that it was about
         subprocess.run(["umount", folder], check=True)
 
 
