@@ -86,7 +86,6 @@ class PruningResult(ShownInNotebooks):
             "graph": self.graph,
             "options": self.options.to_dict(),
             "levels": self.frame.to_dicts(),
-            "reaches": dict(self.reaches),
             "notes": list(self.notes),
             "written": None if self.written is None else self.written.to_dict(),
         }
