@@ -86,6 +86,7 @@ def test_what_is_missing_is_named(saved):
         load_folder(folder, read_weights(folder))
 
 
+@pytest.mark.cold
 def test_a_torchvision_that_does_not_import_is_left_aside(saved, tmp_path, monkeypatch):
     _, folder = saved
     broken = tmp_path / "site" / "torchvision"
@@ -99,6 +100,7 @@ def test_a_torchvision_that_does_not_import_is_left_aside(saved, tmp_path, monke
     assert (tmp_path / "model.onnx").stat().st_size > 0
 
 
+@pytest.mark.cold
 def test_the_model_is_built_where_there_is_no_network(saved, tmp_path, monkeypatch):
     """Where the library's own class would go to the network, the child does not, and says so."""
     _, folder = saved
