@@ -9,7 +9,7 @@ function layerBox(state, i, { outside = false, current = false, position, href }
     label: `${layer.short}\n${layer.kind} · ${number(layer.n)}${mark ? ` · ${mark.text}` : ''}`,
     position, classes: [NEURONS.has(layer.kind) ? 'neurons' : 'structural', outside ? 'outside' : '', current ? 'current' : ''].filter(Boolean),
   };
-  if (mark) node.share = 0.12 + 0.4 * mark.share;
+  if (mark && !outside) node.share = 0.12 + 0.4 * mark.share; // what is outside has pale letters
   return node;
 }
 
