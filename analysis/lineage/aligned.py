@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from emergraph.analysis.comparison.deltas import oriented
 from emergraph.analysis.comparison.matching import Pair, match_weights
@@ -11,6 +12,11 @@ from emergraph.analysis.comparison.unitmatching import Link
 from emergraph.analysis.comparison.weights import Matrix, Weight
 from emergraph.analysis.lineage.groups import FIXED, Axis, Groups, Ints, fixed_axis
 from emergraph.analysis.lineage.model import Model, balanced
+
+MEMBERS = 8
+"""Units of a target whose order is looked at: a cell has three or four gates."""
+CLEARLY = 0.25
+"""What another order of them must gain, as a cosine."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +108,7 @@ def cut(groups: Groups, weight: Weight, a: Matrix, b: Matrix) -> list[Link]:
     for row in rows:
         for column in columns:
             ours, theirs = (_between(one, row.places, column.places) for one in shaped)
+            ours, theirs = (_flat(one) for one in (ours, _in_one_order(ours, theirs)))
             if np.any(ours) and np.any(theirs):
                 links.append(Link(src=column.group, dst=row.group, a=ours, b=theirs))
     return links
@@ -112,6 +119,25 @@ def _length(axis: Axis) -> int:
 
 
 def _between(weights: Matrix, rows: Ints, columns: Ints) -> Matrix:
-    """(orbits, orbits, weights of each pair) of the places on both axes."""
-    found = weights[rows[:, :, None, None], columns[None, None, :, :]]
-    return np.ascontiguousarray(found.transpose(0, 2, 1, 3, 4).reshape(len(rows), len(columns), -1))
+    """(orbits, units of each, orbits, units of each, taps) of the places on both axes."""
+    return np.asarray(weights[rows[:, :, None, None], columns[None, None, :, :]])
+
+
+def _in_one_order(ours: Matrix, theirs: Matrix) -> Matrix:
+    """B with the units of each target in A's order: files number the gates of a cell one way or another."""
+    members = ours.shape[1]
+    if not 1 < members <= MEMBERS:
+        return theirs
+    a, b = (one.swapaxes(0, 1).reshape(members, -1) for one in (ours, theirs))
+    products = a @ b.T
+    order = linear_sum_assignment(-products)[1]
+    gain = products[np.arange(members), order].sum() - np.trace(products)
+    clear = gain > CLEARLY * np.linalg.norm(a) * np.linalg.norm(b)
+    return theirs[:, order] if clear else theirs
+
+
+def _flat(weights: Matrix) -> Matrix:
+    """(orbits, orbits, weights of each pair)."""
+    return np.ascontiguousarray(
+        weights.transpose(0, 2, 1, 3, 4).reshape(weights.shape[0], weights.shape[2], -1)
+    )

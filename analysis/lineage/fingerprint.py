@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.lineage.aligned import cut
-from emergraph.analysis.lineage.model import Model, balanced
+from emergraph.analysis.comparison.weights import Matrix, Weight
+from emergraph.analysis.lineage.model import Model, Weights, balanced
 
 Floats = NDArray[np.float64]
 MATRICES = 12
@@ -43,18 +43,17 @@ class Fingerprint:
 
 def fingerprint_of(model: Model) -> Fingerprint:
     """Return the fingerprint of a model."""
-    parts = [
-        link
-        for weight in model.weights
-        for link in cut(model.groups, weight, model.values[weight.name], model.values[weight.name])
-    ]
-    largest = sorted(parts, key=lambda link: -link.a.size)[:MATRICES]
-    return Fingerprint(sketches=tuple((_key(link.a), sketch_of(link.a)) for link in largest))
+    parts = [_by_source(weight, model.values[weight.name]) for weight in model.weights]
+    largest = sorted(parts, key=lambda weights: -weights.size)[:MATRICES]
+    return Fingerprint(sketches=tuple((one.shape, sketch_of(one)) for one in largest))
 
 
-def _key(weights: Floats) -> Key:
-    rows, columns, taps = weights.shape
-    return rows, columns, taps
+def _by_source(weight: Weight, values: Matrix) -> Weights:
+    """A matrix as (targets, sources, taps), however much is known of its units."""
+    sources = 0 if weight.block is None else weight.block.n_src
+    if not sources or values.shape[1] % sources:
+        sources = values.shape[1]
+    return values.reshape(len(values), sources, -1)
 
 
 def sketch_of(weights: Floats) -> NDArray[np.float32]:

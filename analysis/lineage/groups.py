@@ -77,14 +77,15 @@ def groups_of(reader: GraphReader, weights: Sequence[Weight]) -> Groups:
     src, dst = graph.ties()
     orbit = connected_components(coo_array((np.ones(src.size), (src, dst)), shape=(n, n)), directed=False)[1]
     group, number = _grouped(orbit.astype(np.int64), graph.kinds(), ends)
-    sizes = {f"g{one}": int(number[group == one].max()) + 1 for one in np.unique(group[group >= 0])}
+    sizes = {one: int(number[group == one].max()) + 1 for one in np.unique(group).tolist()}
     axes = {}
     for weight in weights:
         rows, columns = graph.sides(weight.block) if weight.block is not None else (None, None)
         if rows is not None:
             own = fixed_axis(1) if columns is None else _axis(group[columns], number[columns], sizes)
             axes[weight.name] = (_axis(group[rows], number[rows], sizes), own)
-    return Groups(axes=axes, sizes=sizes, wiring=nothing.wiring)
+    named = {f"g{one}": n_orbits for one, n_orbits in sizes.items() if one >= 0}
+    return Groups(axes=axes, sizes=named, wiring=nothing.wiring)
 
 
 class _Places:
@@ -161,33 +162,36 @@ class _Places:
 
 
 def _grouped(orbit: Ints, kinds: Ints, ends: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """For each unit the number of its group, -1 for what keeps its order, and of its orbit in the group."""
+    """For each unit the number of its group, and of its orbit in the group.
+
+    Groups of inputs and outputs, which keep their order, have numbers below -1; -1 is alone.
+    """
     by_orbit = np.lexsort((kinds, orbit))
     starts = np.flatnonzero(np.diff(orbit[by_orbit], prepend=-1))
-    members = np.split(by_orbit, starts[1:])
-    found: defaultdict[bytes, list[Ints]] = defaultdict(list)
-    for one in members:
-        if not ends[one].any():
-            found[kinds[one].tobytes()].append(one)
+    found: defaultdict[tuple[bool, bytes], list[Ints]] = defaultdict(list)
+    for one in np.split(by_orbit, starts[1:]):
+        found[bool(ends[one].any()), kinds[one].tobytes()].append(one)
     group, number = np.full(orbit.size, -1), np.zeros(orbit.size, dtype=np.int64)
-    several = sorted((same for same in found.values() if len(same) > 1), key=lambda same: same[0].min())
-    for which, same in enumerate(several):
-        for place, one in enumerate(sorted(same, key=lambda units: int(units.min()))):
-            group[one], number[one] = which, place
+    for keeps in (False, True):
+        several = [same for (fixed, _), same in found.items() if fixed == keeps and len(same) > 1]
+        for which, same in enumerate(sorted(several, key=lambda same: same[0].min())):
+            for place, one in enumerate(sorted(same, key=lambda units: int(units.min()))):
+                group[one], number[one] = -2 - which if keeps else which, place
     return group, number
 
 
-def _axis(group: Ints, number: Ints, sizes: Mapping[str, int]) -> Axis:
+def _axis(group: Ints, number: Ints, sizes: Mapping[int, int]) -> Axis:
     """The segments of an axis; what is not there for all orbits alike keeps its order."""
-    segments, left = [], group < 0
-    for one in np.unique(group[group >= 0]):
+    segments, left = [], group == -1
+    for one in np.unique(group[group != -1]).tolist():
         places = np.flatnonzero(group == one)
-        counts = np.bincount(number[places], minlength=sizes[f"g{one}"])
+        counts = np.bincount(number[places], minlength=sizes[one])
         if counts.min() != counts.max():
             left |= group == one
             continue
         ordered = places[np.lexsort((places, number[places]))]
-        segments.append(Segment(group=f"g{one}", places=ordered.reshape(counts.size, -1)))
+        name = f"g{one}" if one >= 0 else FIXED
+        segments.append(Segment(group=name, places=ordered.reshape(counts.size, -1)))
     if left.any():
         segments.append(Segment(group=FIXED, places=np.flatnonzero(left)[:, None]))
     return tuple(segments)

@@ -146,6 +146,8 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     "analysis/skills/fit:_emergence left_out_ends": "skill's half-time",
     "analysis/topology/analysis:finding_of is_clear": ("clear distance, 3 draws", "clear distance, 5 draws"),
     "analysis/topology/topology:_layers percentile": "none: percentiles of strengths, called so",
+    "studies/lineagenets/experiment:_derived quantile": "none: how many weights are pruned",
+    "studies/lineagenets/experiment:calibrated share_as_extreme": "match score of two models",
     "studies/pathcounts/claims:_changes paired_runs_p": (
         *(case.name for case in TESTS if case.name.startswith("six runs")),
     ),

@@ -7,7 +7,9 @@ import pytest
 from lineagemodels import dense_model, matrices, renumbered, rescaled, tuned, with_wiring
 
 from emergraph.analysis.lineage import lineage, pairs
+from emergraph.analysis.lineage.aligned import cut
 from emergraph.analysis.lineage.fingerprint import candidates, fingerprint_of, sketch_of
+from emergraph.analysis.lineage.groups import Groups, Segment, fixed_axis
 from emergraph.analysis.lineage.kinds import MORE_ZEROS, Kind
 from emergraph.analysis.lineage.lineage import families_of, judge
 from emergraph.analysis.lineage.model import balanced, is_rounded
@@ -180,6 +182,20 @@ def test_families_and_their_roots():
     assert set(family.parents) == {1, 3, 4}
     inside = {(one.a, one.b): one for one in found if {one.a, one.b} <= {1, 2, 3, 4}}
     assert all(one.related for one in inside.values())
+
+
+@pytest.mark.parametrize(("noise", "found"), [(0.1, True), (4.0, False)])
+def test_gates_in_another_order_are_put_right_where_that_is_clear(noise, found):
+    rng = np.random.default_rng(0)
+    ours = rng.standard_normal((4, 12, 6))
+    theirs = ours[[0, 2, 3, 1]] + noise * rng.standard_normal(ours.shape)
+    places = np.arange(48).reshape(4, 12).T
+    axes = ((Segment(group="g0", places=places),), fixed_axis(6))
+    groups = Groups(axes={"layer0": axes}, sizes={"g0": 12}, wiring="traced")
+    (weight,) = dense_model([ours.reshape(48, 6)]).weights
+    (link,) = cut(groups, weight, ours.reshape(48, 6), theirs.reshape(48, 6))
+    cosine = np.sum(link.a * link.b) / np.linalg.norm(link.a) / np.linalg.norm(link.b)
+    assert (cosine > 0.9) == found
 
 
 # Fingerprints.
