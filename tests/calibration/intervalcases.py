@@ -400,6 +400,7 @@ INTERVALS = (
         "500 samples, 1 dimension, correlation .5",
         lambda: _bits(1, 0.5),
         lambda rng: _information(rng, EstimatorName.KSG, 1, 0.5, 500),
+        conservative=1.2,
     ),
     Interval("information, codes", "800 samples of 6 states, 30 % drawn again", _channel_bits, _channel),
     Interval(
@@ -431,6 +432,7 @@ INTERVALS = (
         "16 groups of 5 networks, which differ in both",
         _within_truth,
         _correlation_within,
+        conservative=1.2,
     ),
     *(
         Interval(
