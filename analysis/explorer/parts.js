@@ -72,7 +72,7 @@ function unitLink(state, unit, { onTrail = false, short = false } = {}) {
 /** Columns of units that a table shows: those chosen, or a few of each source. */
 function shownColumns(state) {
   if (state.columns !== null) return state.columns;
-  const wanted = ['activity.mean', 'unit_influence.effect', 'edges.edges in', 'edges.edges out', 'edges.|w| in', 'edges.|w| out'];
+  const wanted = ['audit.findings', 'activity.mean', 'unit_influence.effect', 'edges.edges in', 'edges.edges out', 'edges.|w| in', 'edges.|w| out'];
   return wanted.map((name) => app.graph.columns.findIndex((column) => column.name === name)).filter((i) => i >= 0);
 }
 

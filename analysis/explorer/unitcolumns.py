@@ -39,6 +39,11 @@ _SUMS = """LEFT JOIN (
          sum(l1) FILTER (NOT outgoing) AS "|w| in", sum(l1) FILTER (outgoing) AS "|w| out"
   FROM unit_strengths WHERE graph = {graph} GROUP BY unit
 ) AS strength ON strength.unit = u.id"""
+_FOUND = """LEFT JOIN (
+  SELECT l.first_unit + a.position AS unit, count(DISTINCT a.place) AS findings
+  FROM audit_units AS a JOIN layers AS l ON l.graph = {graph} AND l.name = a.layer
+  WHERE a.run = {run} GROUP BY ALL
+) AS finding ON finding.unit = u.id"""
 _ROWS = 'SELECT unit, count(*) AS "rows" FROM {table} WHERE run = {run} GROUP BY unit'
 _NUMBERS = ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "BOOLEAN", "SMALLINT", "TINYINT", "HUGEINT")
 _NO_RESULT = frozenset({"run", "unit", "layer", "n"})
@@ -106,6 +111,11 @@ def _sources(reader: GraphReader) -> Iterator[Source]:
         yield "activity", about, _plain("activity", _ACTIVITY), join
     yield "edges", "sums over all edges", _plain("strength", _STRENGTHS), compose(_SUMS, graph=reader.id)
     yield "unit", "the unit itself", _plain("u", _OWN), ""
+    audit = newest_run(reader, Query(name="findings", sql="", table="audit_units"))
+    if audit is not None:
+        meaning = {"findings": "Findings of the audit about the unit."}
+        join = compose(_FOUND, graph=reader.id, run=audit.id)
+        yield "audit", f"audit of run {audit.id}", _plain("finding", meaning), join
     for table in result_table_names(reader.connection):
         found = _of_results(reader, table)
         if found is not None:

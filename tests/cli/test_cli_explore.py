@@ -1,6 +1,7 @@
 """`explore` from the command line: of a store, and of a model, which it exports, audits and traces."""
 
 import duckdb
+import numpy as np
 import pytest
 from clifiles import DEMO
 from explorerdata import page_data
@@ -36,7 +37,9 @@ def test_a_store_with_an_audit_and_a_circuit(run, traced, tmp_path):
     assert (circuit["run"], circuit["target"]) == (units[0][0], "scores:3")
     assert arrays["circuit_units"].tolist() == [unit for _, unit in units]
     names = {column["name"] for column in header["columns"]}
-    assert {"activity.mean", "circuit_units.effect"} <= names
+    assert {"activity.mean", "circuit_units.effect", "audit.findings"} <= names
+    counted = arrays[f"column{[column['name'] for column in header['columns']].index('audit.findings')}"]
+    assert np.nansum(counted) == len(audited)
 
 
 def test_a_model_is_exported_audited_and_traced(run, tmp_path, monkeypatch):
