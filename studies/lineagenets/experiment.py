@@ -63,7 +63,7 @@ def read_all(folder: Path, store: Path) -> dict[str, Model]:
     """Return the model of each file.
 
     One file of each graph is exported; the others are the same graph with other numbers, which are read from
-    the file. `tests/studies/test_lineage_nets.py` holds one of each against its own export.
+    the file.
     """
     templates: dict[tuple[str, str], tuple[Model, Places]] = {}
     found = {}
