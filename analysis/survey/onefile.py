@@ -1,8 +1,10 @@
 """One file of a survey, in a child process: audited, exported into the lake, fingerprinted, analysed."""
 
+import contextlib
 import resource
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,8 @@ def look_at(look: Look) -> dict[str, Any]:
             if result.identity.guess is not None:
                 row |= {"family": result.identity.guess.family, "task": result.identity.guess.task}
         if store.exists():
-            row |= _graph(store, look, row["notes"])
+            with _weights(store, look):
+                row |= _graph(store, look, row["notes"])
     findings = audit_rows(result)[FINDINGS.name].drop("place").to_dicts()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     row |= {
@@ -93,6 +96,23 @@ def look_at(look: Look) -> dict[str, Any]:
         "cpu_seconds": sum(one.ru_utime + one.ru_stime for one in used),
     }
     return {"row": row, "findings": findings}
+
+
+@contextlib.contextmanager
+def _weights(store: Path, look: Look) -> Iterator[None]:
+    """Hand over the model where edges of its graph stayed in it."""
+    from emergraph.exporters.modeltensors import open_model
+    from emergraph.graphstore.modelfiles import model_given
+    from emergraph.graphstore.store import open_store
+
+    with open_store(store) as opened:
+        sql = "SELECT 1 FROM blocks WHERE place_offset IS NOT NULL LIMIT 1"
+        in_place = bool(opened.connection.execute(sql).fetchall())
+    if not in_place:
+        yield
+        return
+    with model_given(open_model(look.path, root=None if look.root is None else Path(look.root))):
+        yield
 
 
 def _graph(store: Path, look: Look, notes: list[str]) -> dict[str, Any]:

@@ -41,6 +41,8 @@ MODELS: dict[str, tuple[Any, str]] = {
     "n_infos": (pl.Int64, "Of severity info."),
     "weights": (pl.String, "Checksum of all weights, whatever their names and order."),
     "wiring": (pl.String, "Checksum of layers and blocks without weights and names."),
+    "sketch": (pl.List(pl.Float32), "Numbers by which relatives are found; NULL above 50 M parameters."),
+    "sketch_sizes": (pl.List(pl.Int32), "Targets, sources and taps of each matrix in it."),
     "notes": (pl.List(pl.String), "What could not be had."),
     "seconds": (pl.Float64, "Wall time that it took."),
     "cpu_seconds": (pl.Float64, "Processor time that it took, of all processes."),

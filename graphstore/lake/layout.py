@@ -72,7 +72,7 @@ def lake_files(folder: Path, wanted: Collection[str] | None = None, *, shown: Pa
         for table in _entries(Path(part.path), _TABLE, folder, name):
             if wanted is not None and table.name not in wanted:
                 continue
-            for file in sorted(os.scandir(table.path), key=lambda entry: entry.name):
+            for file in _listed(table.path):
                 if file.name.startswith((".", "_")) or not file.name.endswith(SUFFIX):
                     continue
                 _require(file, folder, name, is_folder=False)
@@ -82,10 +82,15 @@ def lake_files(folder: Path, wanted: Collection[str] | None = None, *, shown: Pa
 
 def _entries(folder: Path, pattern: re.Pattern[str], lake: Path, shown: str) -> Iterator["os.DirEntry[str]"]:
     """The folders in a folder whose names are those of partitions or tables, by name."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    for entry in _listed(folder):
         if pattern.fullmatch(entry.name):
             _require(entry, lake, shown, is_folder=True)
             yield entry
+
+
+def _listed(folder: "str | Path") -> "list[os.DirEntry[str]]":
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _require(entry: "os.DirEntry[str]", lake: Path, shown: str, *, is_folder: bool) -> None:

@@ -9,9 +9,11 @@ import polars as pl
 import pytest
 from lockedsql import ask
 from populations import population, tiny_weights
+from storegraphs import random_chain, write_chain
 
 from emergraph.analysis.engines.options import Backend, EngineOptions
 from emergraph.analysis.survey import survey as module
+from emergraph.analysis.survey.fingerprints import fingerprints
 from emergraph.analysis.survey.options import PopulationOptions
 from emergraph.analysis.survey.search import find_models
 from emergraph.analysis.survey.summary import copies_of_weights, finding, outliers, survey_page
@@ -19,6 +21,7 @@ from emergraph.analysis.survey.survey import survey
 from emergraph.analysis.survey.tables import MODELS, TIMES, read_tables
 from emergraph.cli.main import main
 from emergraph.errors import InvalidInputError, LimitError, UsageError
+from emergraph.graphstore.store import open_store
 
 N = 7
 
@@ -70,6 +73,8 @@ def test_every_model_is_a_row_with_its_state(surveyed):
     done = surveyed.models.filter(pl.col("status") == "done")
     assert (done["n_parameters"] == done["n_parameters_understood"]).all() or done["n_parameters"].min() > 0
     assert done["weights"].n_unique() == 3
+    assert done["sketch"].list.len().min() > 0
+    assert (done["sketch_sizes"].list.len() % 3 == 0).all()
 
 
 def test_the_lake_answers_in_sql(surveyed):
@@ -204,6 +209,13 @@ def test_a_sharded_file_is_one_model_and_its_checksum_is_of_all_parts(tmp_path):
     key = found.key()
     tiny_weights(tmp_path / "m-2.safetensors", 7)
     assert find_models(tmp_path).models[0].key() != key
+
+
+@pytest.mark.parametrize(("most", "sketched"), [(0, True), (-1, False)])
+def test_models_are_sketched_up_to_a_size(tmp_path, most, sketched):
+    with open_store(tmp_path / "net.duckdb", mode="create") as store:
+        write_chain(store, random_chain([4, 5]))  # which says that it has no parameters
+        assert ("sketch" in fingerprints(store.graph(), most=most)) == sketched
 
 
 def test_sizes_far_from_their_family_and_twins_are_named():
