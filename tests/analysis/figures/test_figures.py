@@ -22,7 +22,15 @@ from emergraph.errors import UsageError
 from emergraph.graphstore.query import run_query
 from emergraph.graphstore.store import open_store
 
-WITHOUT = {"pruning-runs", "training", "trajectory", "information", "landscape-hessian", "circuit"}
+WITHOUT = {
+    "pruning-runs",
+    "training",
+    "trajectory",
+    "information",
+    "landscape-hessian",
+    "circuit",
+    "lineage-tree",
+}
 """Figures that need more than the analyses with defaults."""
 
 FIGURES = Known(analyses=built_in()).figures()
