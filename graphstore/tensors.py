@@ -105,7 +105,10 @@ class TensorLoader:
         known = tensor.in_file is not None and self._sha256[name] is not None
         if left and not known:
             raise ValueError(f"tensor {name!r}: has edges in place, expected to know where it lies")
-        if tensor.data is None and tensor.block is None and not (known and self._in_place):
+        made = tensor.made is not None and tensor.data is None and tensor.block is None
+        if made and not (
+            known and self._in_place
+        ):  # values of types without bytes, such as text, are not kept
             raise ValueError(f"tensor {name!r}: expected its values, which do not stay in the file")
         return known and self._in_place and (left or n_bytes > KEPT_BYTES)
 
