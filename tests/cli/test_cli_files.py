@@ -85,8 +85,11 @@ def test_every_parameter_that_speaks_of_a_file_has_a_role():
     assert speaking <= have
     assert len(have) > 70
     roles = {(p.command, p.name): p.role for p in PARAMETERS}
-    assert {role for (_, name), role in roles.items() if name in {"out", "write", "keep_onnx", "resume"}} == {
-        "WRITES"
+    written = {role for (_, name), role in roles.items() if name in {"out", "write", "keep_onnx", "resume"}}
+    assert written == {"WRITES", "MAKES"}
+    assert {command for (command, name), role in roles.items() if (name, role) == ("out", "MAKES")} == {
+        "convert",
+        "survey",
     }
     models = {"model", "weights", "to", "run", "source", "a", "b"}
     reading = {role for (_, name), role in roles.items() if name in models}
@@ -112,6 +115,8 @@ def test_a_folder_is_refused_or_meant(run, files, tmp_path):
         ("audit", "model"),
         ("check", "file"),
         ("demo", "folder"),
+        ("mcp", "folder"),
+        ("survey", "source"),
         ("report", "inputs"),
         ("explore", "inputs"),
     }
