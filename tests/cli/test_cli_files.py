@@ -116,7 +116,7 @@ def test_a_folder_is_refused_or_meant(run, files, tmp_path):
         ("check", "file"),
         ("demo", "folder"),
         ("mcp", "folder"),
-        ("survey", "source"),
+        ("survey", "models"),
         ("report", "inputs"),
         ("explore", "inputs"),
     }
