@@ -12,6 +12,7 @@ from emergraph.analysis.audit.numbers import stored_tensors
 from emergraph.analysis.audit.subject import Subject
 from emergraph.analysis.audit.words import count
 from emergraph.exporters.runtime.quoting import quoted
+from emergraph.exporters.weightfiles.encodings.bitsandbytes import is_settings
 
 Array = NDArray[np.generic]
 Bytes = NDArray[np.uint8]
@@ -56,6 +57,8 @@ class Hidden:
 def hidden(subject: Subject) -> Iterator[AuditFinding]:
     """Look into the bytes of all tensors."""
     for name, dtype, values in subject.in_time(stored_tensors(subject)):
+        if values.dtype == np.uint8 and is_settings(name, values.tobytes()):
+            continue
         for found in hidden_in(dtype, values):
             sentence = f"Tensor {quoted(name)} holds {found.what} in {found.where} of its numbers."
             yield AuditFinding(

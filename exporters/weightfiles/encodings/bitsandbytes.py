@@ -6,6 +6,7 @@
 bytes. int8: row times SCB / 127.
 """
 
+import json
 import math
 import re
 
@@ -18,9 +19,26 @@ from emergraph.exporters.weightfiles.encodings.stored import Stored, as_bytes, c
 from emergraph.exporters.weightfiles.tensors import LazyTensor
 
 _STATE = re.compile(r"(.+)\.quant_state\.bitsandbytes__([a-z0-9]+)")
+_MOST_SETTINGS = 512
+"""Bytes of the text about one weight; it is about 100."""
+_SETTINGS = {
+    *("quant_type", "blocksize", "dtype", "shape"),
+    *("nested_blocksize", "nested_dtype", "nested_offset"),
+}
 _COMPANIONS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _ROW_MAJOR = 0
 """Value of `weight_format` for int8 in C order; others are layouts of a kernel."""
+
+
+def is_settings(name: str, content: bytes) -> bool:
+    """Whether a tensor is the short text in which bitsandbytes keeps how a weight was packed."""
+    if _STATE.fullmatch(name) is None or len(content) > _MOST_SETTINGS:
+        return False
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and set(found) <= _SETTINGS
 
 
 def find(stored: Stored) -> None:
