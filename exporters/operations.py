@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import onnx
 
 MICROSOFT = "com.microsoft"
+LSTM, GRU, RNN = "LSTM", "GRU", "RNN"
+"""The recurrent operations, for code that says what each of them does."""
+ADD = "Add"
+"""The operation of two summands, for code that writes nodes."""
 
 
 class Kind(StrEnum):

@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say("recorded")
             write(QUICK, QUICK_RECORDED, (cache, cache, cache), draws=20)
             text = (cache / "percolation-study.md").read_text(encoding="utf-8")
-            say(next(line for line in text.splitlines() if line.startswith("**")))
+            say(next(line for line in text.splitlines() if line.startswith("**Answer")))
         return 0
     wanted = [] if chosen.page_only else chosen.only or [*PLANS, "recorded"]
     for group, runs in {**PLANS, "paper": (PAPER,)}.items():

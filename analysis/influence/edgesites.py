@@ -16,7 +16,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.counting import CountingSink
 from emergraph.exporters.export import ExportOptions, traceable
 from emergraph.exporters.onnxfile.dtypes import element_type_of
-from emergraph.exporters.operations import Kind, kind_of
+from emergraph.exporters.operations import ADD, Kind, kind_of
 from emergraph.exporters.runtime.assembly import assemble
 from emergraph.exporters.runtime.flat_model import FlatInput, FlatModel
 from emergraph.exporters.runtime.quoting import quoted
@@ -299,5 +299,5 @@ def _ablatable(node: onnx.NodeProto, site: Site) -> list[onnx.NodeProto]:
         oh.make_node("Sub", [weight, on], [off]),
         first,
         second,
-        oh.make_node("Add", [own, other], [site.out]),
+        oh.make_node(ADD, [own, other], [site.out]),
     ]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.influence.terms import NotMeasured, Terms, Wanted, Written, dense_terms
 from emergraph.exporters.nodes import attributes
+from emergraph.exporters.operations import GRU, LSTM, RNN
 from emergraph.exporters.tracing.labels import NO_UNIT, compress, core
 from emergraph.exporters.tracing.sums import Sum
 from emergraph.graphstore.records import EdgeKind
@@ -28,7 +29,7 @@ CURVES: dict[str, Curve] = {
     "hardsigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
     "softsign": lambda x: x / (1 + np.abs(x)),
 }
-USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+USUAL = {LSTM: ("sigmoid", "tanh", "tanh"), GRU: ("sigmoid", "tanh"), RNN: ("tanh",)}
 
 
 class _Direction(NamedTuple):
@@ -63,17 +64,17 @@ def written_out(one: Sum, values: Sequence[Floats | None], units: Sequence[Ints]
     if core(labels).size != core(labels).shape[-1]:
         raise NotMeasured("a feature of its input is different units at different steps")
     row = np.broadcast_to(core(labels).reshape(-1), (labels.shape[-1],))
-    given, plain = attributes(one.node), "LSTM" if "LSTM" in one.node.op_type else one.node.op_type
+    given, plain = attributes(one.node), LSTM if LSTM in one.node.op_type else one.node.op_type
     terms: list[Terms] = []
     states = []
     n_directions = one.operands[1].shape[0]
     for number in range(n_directions):
         direction = _direction(one, values, number, USUAL[plain])
         own = [np.split(ids, n_directions)[number] for ids in units]
-        if plain == "LSTM":
+        if plain == LSTM:
             coupled = bool(given.get("input_forget", 0))
             found, h = _lstm(direction, row, own, wanted, coupled=coupled)
-        elif plain == "GRU":
+        elif plain == GRU:
             found, h = _gru(direction, row, own, wanted, after=bool(given.get("linear_before_reset", 0)))
         else:
             found, h = _rnn(direction, row, own, wanted)

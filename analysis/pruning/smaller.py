@@ -26,7 +26,7 @@ from emergraph.analysis.pruning.maskedtensors import Zeroed
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.errors import UsageError
 from emergraph.exporters.nodes import input_name, made_of_constants
-from emergraph.exporters.operations import Kind, kind_of
+from emergraph.exporters.operations import ADD, Kind, kind_of
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import names_used
@@ -100,7 +100,7 @@ def _fold(
         final = copy.output[0]
         copy.output[0] = made
         added = constants.add(more.astype(kind), "bias")
-        return [copy, onnx.helper.make_node("Add", [made, added], [final], name=f"{copy.name}/bias")]
+        return [copy, onnx.helper.make_node(ADD, [made, added], [final], name=f"{copy.name}/bias")]
     held: np.ndarray = np.zeros(len(more))
     if name := input_name(node, 2):
         stored = constants.value(name).astype(np.float64).reshape(-1)

@@ -109,7 +109,7 @@ def test_ruggedness_of_layers_joins_with_strength_and_emergence(run, traced):
     [
         (("--norm", "sphere"), "unknown norm 'sphere'; available: none, filter, layer, element"),
         (("--loss", "hinge"), "available: auto, kl, mse, cross_entropy"),
-        (("--backend", "mpi"), "available: serial"),
+        (("--backend", "mpi"), "available: local, serial"),
         (("--target", "labels"), "unknown --target 'labels'; available: "),
         (("--radius", "0"), "radius"),
         (("--model-output", "nope"), "no output 'nope'"),

@@ -113,6 +113,7 @@ def test_every_command_that_reads_a_model_has_the_option():
     assert having == READERS.keys() | {"trajectory", "survey"}
 
 
+@pytest.mark.families
 def test_a_survey_counts_links_and_names_the_option(run, cached):
     left_out = run("survey", SNAPSHOT, "--out", "lake")
     assert left_out.code == 0

@@ -128,14 +128,23 @@ def warm_children() -> Iterator[None]:
                 servers.append(cold(command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL))
                 other.close()
                 lines[kind] = _Line(own)
-        return lines[kind].ask(request, streams)
+        try:
+            return lines[kind].ask(request, streams)
+        except (
+            OSError,
+            ValueError,
+        ):  # it was killed, such as for want of memory: the next child starts another
+            with starting:
+                lines.pop(kind, None)
+            raise
 
     try:
         with mock.patch.object(subprocess, "Popen", _popen(ask)):
             yield
     finally:
-        for server, line in zip(servers, lines.values(), strict=True):
+        for line in lines.values():
             line.close()
+        for server in servers:
             server.kill()
             server.wait()
 
@@ -283,7 +292,7 @@ def _end_with(work: Callable[[], None]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # it ends with the connection; a signal at the end of its parent would come at the end of a thread already
     _preload(sys.argv[1])
     os.chdir("/")  # no folder is kept from being removed
     asked = socket.socket(fileno=int(sys.argv[2]))

@@ -68,5 +68,5 @@ def test_the_quick_study_runs_from_end_to_end(data):
     assert found.filter(measure="E_active", control="raw")["rho"].is_not_null().any()
     assert found["p"].drop_nulls().min() >= 0.01
     text = page(nets, found)
-    assert "## Answer" in text
+    assert "**Answer.** Among networks" in text
     assert "| filter_rise |" in tables(found)

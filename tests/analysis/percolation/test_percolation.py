@@ -252,7 +252,8 @@ def test_orders_and_their_refusals():
     assert [each.name for each in percolate(net, "random").series] == ["observed"]
     assert percolate(net, "degree").n_edges == 5
     with pytest.raises(
-        UsageError, match="unknown order 'heaviest'; available: weight, random, degree, activity, or keys"
+        UsageError,
+        match="unknown order 'heaviest'; available: weight, random, degree, activity, contribution, or keys",
     ):
         percolate(net, "heaviest")
     with pytest.raises(UsageError, match="trace"):

@@ -18,6 +18,7 @@ from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS
 from emergraph.plugins import Plugins
 
+pytestmark = pytest.mark.cold  # plug-ins are looked for where the process finds its packages
 CODE = """
 import os, socket, time
 import numpy as np
