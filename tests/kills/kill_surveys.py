@@ -69,7 +69,9 @@ def kills(n: int, n_files: int, seed: int = 0) -> list[str]:
         temporary.mkdir()
         models = population(Path(folder, "models"), n_files)
         begin = time.monotonic()
-        assert start(models, Path(folder, "alone"), temporary).wait() == 0
+        with start(models, Path(folder, "alone"), temporary) as alone:
+            said = alone.communicate()[1]
+        assert alone.returncode == 0, said
         seconds, expected, lakes = time.monotonic() - begin, rows(Path(folder, "alone")), 0
         while killed < n:
             lake, lakes = Path(folder, f"lake{lakes}"), lakes + 1
