@@ -16,6 +16,7 @@ SAID = [
     ImportError("libarrow_compute.so.2600: cannot map zero-fill pages"),
     ImportError("libstdc++.so.6: cannot change memory protections"),
     ImportError("libgomp.so.1: cannot allocate memory in static TLS block"),
+    ImportError("Encountered an error while initializing the extension."),
     OSError(12, "Cannot allocate memory"),
     Exception("Out of Memory Error: failed to allocate data of size 16.0 MiB"),
     Exception("malloc of size 1073741824 failed"),

@@ -23,6 +23,7 @@ OUT_OF_MEMORY = re.compile(
     r"bad_alloc|out of memory|MemoryError|alloc\w* of (size )?\d+( bytes)? failed|allocation (still )?failed"
     r"|(cannot|can't|unable to|failed to|could not) allocate|(not enough|insufficient) memory|<jemalloc>"
     r"|failed to map segment|static TLS block|cannot map zero-fill pages|cannot change memory protections"
+    r"|error while initializing the extension"  # of a library whose import throws: here memory is what lacks
     r"|can't start new thread|could not spawn threads|pthread_create failed|ThreadPoolBuildError",
     re.IGNORECASE,
 )
