@@ -38,7 +38,7 @@ def to_igraph(reader: GraphReader, *, max_edges: int) -> "igraph.Graph":
     """
     import igraph
 
-    _within(reader, max_edges, "igraph")
+    within_limit(reader, max_edges, "igraph")
     units, edges = reader.units(), reader.edges()
     graph = igraph.Graph(
         n=units.height,
@@ -61,7 +61,7 @@ def to_networkx(reader: GraphReader, *, max_edges: int) -> "nx.MultiDiGraph":
         LimitError: More edges than `max_edges`.
         MissingExtraError: networkx is not installed.
     """
-    _within(reader, max_edges, "networkx")
+    within_limit(reader, max_edges, "networkx")
     try:
         import networkx as nx
     except ImportError as error:
@@ -102,7 +102,7 @@ def convert(reader: GraphReader, target: Path, to: Conversion, *, max_edges: int
         raise UsageError(f"{target}: exists; name another file or remove it first")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target}: its folder does not exist; create the folder first")
-    n_edges = _within(reader, to.max_edges if max_edges is None else max_edges, to.name)
+    n_edges = within_limit(reader, to.max_edges if max_edges is None else max_edges, to.name)
     with joined() as outputs:
         written = to.write(reader, outputs.stage(target, replace=False))
     return n_edges if written is None else written
@@ -112,7 +112,7 @@ def write_graphml(reader: GraphReader, file: Path) -> None:
     """Write GraphML. igraph does not say why it failed, nor that the last bytes did not fit: ask the disk."""
     import igraph
 
-    graph = to_igraph(reader, max_edges=int(str(reader.summary["n_edges"])))
+    graph = to_igraph(reader, max_edges=edge_count(reader))
     failed: igraph.InternalError | None = None
     try:
         graph.write_graphml(str(file))
@@ -167,8 +167,18 @@ def _plain(edges: pl.DataFrame) -> pl.DataFrame:
     return edges.with_columns(pl.col("kind", "tensor").cast(pl.String))
 
 
-def _within(reader: GraphReader, limit: int | None, what: str) -> int:
-    n_edges = int(str(reader.summary["n_edges"]))
+def edge_count(reader: GraphReader) -> int:
+    """Return how many edges the graph has."""
+    return int(str(reader.summary["n_edges"]))
+
+
+def within_limit(reader: GraphReader, limit: int | None, what: str) -> int:
+    """Return how many edges the graph has.
+
+    Raises:
+        LimitError: More than the limit.
+    """
+    n_edges = edge_count(reader)
     if limit is not None and n_edges > limit:
         raise LimitError(
             f"graph '{reader.name}': {n_edges} edges exceed the limit of {limit} for {what}; raise max_edges "

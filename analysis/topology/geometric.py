@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from emergraph.errors import LimitError, MissingExtraError, UsageError
+from emergraph.analysis.topology.conversions import within_limit
+from emergraph.errors import MissingExtraError, UsageError
 from emergraph.graphstore.reader import GraphReader
 
 if TYPE_CHECKING:
@@ -95,12 +96,7 @@ def write_geometric(file: Path, data: "Data | HeteroData") -> None:
 
 
 def _tables(reader: GraphReader, max_edges: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    n_edges = int(str(reader.summary["n_edges"]))
-    if n_edges > max_edges:
-        raise LimitError(
-            f"graph '{reader.name}': {n_edges} edges exceed the limit of {max_edges} for PyTorch Geometric; "
-            "raise max_edges (--max-edges)"
-        )
+    within_limit(reader, max_edges, "PyTorch Geometric")
     units = reader.units()
     if units.is_empty():
         raise UsageError(f"graph '{reader.name}' has no units")
