@@ -106,9 +106,8 @@ def _weights(store: Path, look: Look) -> Iterator[None]:
     from emergraph.graphstore.store import open_store
 
     with open_store(store) as opened:
-        sql = "SELECT 1 FROM blocks WHERE place_offset IS NOT NULL LIMIT 1"
-        in_place = bool(opened.connection.execute(sql).fetchall())
-    if not in_place:
+        lacks_weights = opened.graphs().height > 0 and opened.graph().lacks_weights
+    if not lacks_weights:
         yield
         return
     with model_given(open_model(look.path, root=None if look.root is None else Path(look.root))):
