@@ -77,13 +77,15 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
     units = layer_units(connection, graph)
     n_units = sum(map(len, units.values()))
     src_units, dst_units = (_unit_arrays(frame[name]) for name in ("src_units", "dst_units"))
-    infos = []
+    infos: list[BlockInfo] = []
     rows = frame.select(*_COLUMNS, *_PLACE).iter_rows(named=True)
     for row, src, dst in zip(rows, src_units, dst_units, strict=True):
         if row["kind"] not in _KINDS:
             raise _damaged(connection, f"blocks.kind holds {printable(row['kind'], limit=60)!r}")
         if row["layer"] not in units or row["src_layer"] not in {None, *units}:
             raise _damaged(connection, f"block {row['id']} is of a layer that the graph does not have")
+        if infos and infos[-1].id == row["id"]:
+            raise _damaged(connection, f"block {row['id']} is there twice")
         sources = range(n_units) if row["src_layer"] is None else units[row["src_layer"]]
         for name, found, known in (("src_units", src, sources), ("dst_units", dst, units[row["layer"]])):
             if found is not None and not within(found, known):
@@ -160,6 +162,8 @@ def layer_units(connection: duckdb.DuckDBPyConnection, graph: int) -> dict[int, 
     for layer, first, n_units in connection.execute(sql, [graph]).fetchall():
         if first != end or n_units < 0:
             raise _damaged(connection, f"the units of layer {layer} do not follow those before")
+        if layer in units:
+            raise _damaged(connection, f"layer {layer} is there twice")
         end = first + n_units
         units[layer] = range(first, end)
     return units

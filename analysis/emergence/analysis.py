@@ -77,8 +77,9 @@ INTERVALS = ResultTable(
         Column("interior", "VARCHAR", "As in emergence."),
         Column("activity", "VARCHAR", "Which units are active, in words."),
         Column("emergence", "DOUBLE", "E on all samples; for rule per_sample the mean over samples."),
-        Column("low", "DOUBLE", "Lower end of the interval; NULL for rules that have a spread."),
-        Column("high", "DOUBLE", "Upper end of the interval; NULL for rules that have a spread."),
+        Column("median", "DOUBLE", "For rule per_sample the median over samples; NULL for the others."),
+        Column("low", "DOUBLE", "Lower end of the median's interval; NULL for rules that have a spread."),
+        Column("high", "DOUBLE", "Upper end of the median's interval; NULL for rules that have a spread."),
         Column("spread_low", "DOUBLE", "Lower end of E over samples drawn again; no interval."),
         Column("spread_high", "DOUBLE", "Upper end of it; NULL for rule per_sample."),
         Column("level", "DOUBLE", "Coverage of the interval, or share of draws in the spread."),
@@ -211,15 +212,16 @@ FROM emergence WHERE run = {run} ORDER BY interior""",
             name="emergence-intervals",
             title="E over samples",
             definition=(
-                "For rule per_sample the interval of the mean over samples (low, high). For the others how "
-                "far E moves when samples are drawn again with replacement (spread): a count of units above "
-                "a threshold is not a smooth function of the samples, and this is not a confidence interval."
+                "For rule per_sample the mean over samples, and their median with its interval (low, high); "
+                "the mean of counts that differ by decades has none. For the others how far E moves when "
+                "samples are drawn again with replacement (spread): a count of units above a threshold is "
+                "not a smooth function of the samples, and this is not a confidence interval."
             ),
             query=Query(
                 name="rows",
                 table="emergence_intervals",
                 sql="""
-SELECT interior, activity, emergence, low, high, spread_low, spread_high, level, n_draws AS draws,
+SELECT interior, activity, emergence, median, low, high, spread_low, spread_high, level, n_draws AS draws,
        n_samples AS samples
 FROM emergence_intervals WHERE run = {run} ORDER BY interior""",
             ),
@@ -410,7 +412,9 @@ EMERGENCE = Analysis(
             name="emergence",
             table="emergence_intervals",
             sql="""
-            SELECT 'E, ' || interior || ' (' || activity || ')', emergence, low, high FROM emergence_intervals
+            SELECT if(median IS NULL, '', 'median ') || 'E, ' || interior || ' (' || activity || ')',
+                   coalesce(median, emergence), low, high
+            FROM emergence_intervals
             WHERE run = {run} ORDER BY interior
         """,
         ),

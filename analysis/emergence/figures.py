@@ -70,7 +70,7 @@ ORDER BY paths, threshold""",
             sql="""
 SELECT CASE interior WHEN 'active' THEN 'through active units only' ELSE 'through any unit' END AS paths,
        regexp_extract(activity, '> ([-0-9.e+]+)', 1)::DOUBLE AS threshold,
-       log10(emergence) AS observed, log10(coalesce(low, spread_low)) AS low,
+       log10(coalesce(median, emergence)) AS observed, log10(coalesce(low, spread_low)) AS low,
        log10(coalesce(high, spread_high)) AS high
 FROM emergence_intervals
 WHERE run = {run} AND coalesce(low, spread_low) > 0 AND regexp_matches(activity, '> [-0-9.e+]+')""",

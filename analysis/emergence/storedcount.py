@@ -292,6 +292,7 @@ def _interval_rows(result: "BootstrapResult") -> Rows:
             "interior": str(found.interior),
             "activity": result.activity,
             "emergence": found.observed.value,
+            "median": None if found.median is None else found.median.value,
             **{name: None if end is None else end.value for name, end in found.ends().items()},
             "level": result.level,
             "n_draws": result.n_draws,

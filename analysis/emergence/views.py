@@ -156,14 +156,23 @@ def interval_view(result: "BootstrapResult") -> View:
         }
         for found in result.ranges
     ]
-    first = result.ranges[0]
-    what = f"{100 * result.level:g} % interval" if first.is_interval else "a spread, no interval"
-    low, high = ("-" if end is None else f"{end:.4g}" for end in _ends(first).values())
     return View(
-        finding=f"E = {first.observed.value:.4g} ({low} to {high}, {what}) over {result.n_samples} samples.",
+        finding=_over_samples(result),
         rows=pl.DataFrame(rows),
         facts=facts,
         document=result.to_dict(),
+    )
+
+
+def _over_samples(result: "BootstrapResult") -> str:
+    first, n = result.ranges[0], result.n_samples
+    low, high = ("-" if end is None else f"{end.value:.4g}" for end in (first.low, first.high))
+    if first.median is None:
+        return f"E = {first.observed.value:.4g} ({low} to {high}, a spread, no interval) over {n} samples."
+    ends = f"{low} to {high}" if first.low is not None else "too few samples for one"
+    return (
+        f"E = {first.observed.value:.4g}, the mean over {n} samples; "
+        f"the median is {first.median.value:.4g} ({100 * result.level:g} % interval: {ends})."
     )
 
 
@@ -274,10 +283,11 @@ def _count_row(count: "PathCount | PrintedCount") -> dict[str, object]:
 
 
 def _ends(found: "SampleRange") -> dict[str, object]:
-    """The ends of an interval or of a spread, under its own names."""
-    words = ("low", "high") if found.is_interval else ("spread_low", "spread_high")
+    """The median and the ends of its interval, or the ends of a spread, under their own names."""
     ends = found.ends()
-    return {word: value_of(ends[word]) for word in words}
+    if found.median is None:
+        return {word: value_of(ends[word]) for word in ("spread_low", "spread_high")}
+    return {"median": found.median.value, **{word: value_of(ends[word]) for word in ("low", "high")}}
 
 
 def position_view(report: "PositionReport") -> View:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -197,6 +198,31 @@ def student(
         seed=seed,
         null=null,
     )
+
+
+def median_rank(n: int, level: float) -> int:
+    """Place, from each end, of the two of n sorted values between which the population's median lies.
+
+    The largest r with `2 P(fewer than r of n fall below the median) <= 1 - level`, by the binomial
+    distribution: exact for continuous values and wider than needed for others, whatever their distribution.
+
+    Returns:
+        r, from 1; 0 where the smallest and the largest of n values do not reach the level.
+
+    Raises:
+        UsageError: `level` is not strictly between 0 and 1.
+
+    Example:
+        >>> median_rank(5, 0.95), median_rank(6, 0.95), median_rank(300, 0.95)
+        (0, 1, 133)
+    """
+    check_level(level)
+    allowed = (1 - Fraction(level)) / 2 * 2**n
+    rank, below, ways = 0, 0, 1
+    while rank < n and (below := below + ways) <= allowed:
+        rank += 1
+        ways = ways * (n - rank + 1) // rank
+    return rank
 
 
 def all_equal(values: Floats) -> bool:

@@ -8,10 +8,11 @@ from casetypes import ChanceTest, Interval
 from intervalcases import INTERVALS
 from testcases import TESTS
 
+_PER_SAMPLE = tuple(case.name for case in INTERVALS if case.name.startswith("E per sample"))
 _ORDERS = tuple(case.name for case in TESTS if case.name.startswith("order of matched units"))
 
 COLUMNS: dict[str, str | tuple[str, ...]] = {
-    "emergence_intervals.low": "E per sample",
+    "emergence_intervals.low": _PER_SAMPLE,
     "emergence_nulls.p_two_sided": "null model",
     "landscape_layers.low": "student",
     "landscape_layers.excess_low": "excess ruggedness",
@@ -82,7 +83,7 @@ _NETS = ELSEWHERE["studies, p of networks"]
 CALLS: dict[str, str | tuple[str, ...]] = {
     "analysis/audit/dead:silence_bound 0.05 **": "silence of units",
     "analysis/audit/suspicious:p_values sf": ("robust z of units", "false discoveries among units"),
-    "analysis/emergence/intervals:_mean_range student": "E per sample",
+    "analysis/emergence/intervals:sample_range median_rank": _PER_SAMPLE,
     "analysis/emergence/intervals:bootstrap_emergence counts_of_draws": "none: spread_low and spread_high",
     "analysis/emergence/nulls:compare p_two_sided": "null model",
     "analysis/emergence/thresholds:default_thresholds quantile": "none: places of a grid",

@@ -7,6 +7,7 @@ from casetypes import Interval, Rng
 from scipy import signal, stats
 
 from emergraph.analysis.audit.dead import silence_bound
+from emergraph.analysis.emergence.intervals import sample_range
 from emergraph.analysis.influence.knockouts import WIDENED
 from emergraph.analysis.information.emergence import BlockInformation
 from emergraph.analysis.information.measure import EstimatorName, EstimatorOptions, measure
@@ -14,6 +15,8 @@ from emergraph.analysis.landscape.autocorrelation import analyse_walks
 from emergraph.analysis.landscape.fdc import fitness_distance
 from emergraph.analysis.landscape.spectrum import hutch_pp_trace, hutchinson_trace
 from emergraph.analysis.layerednets import layered_net
+from emergraph.analysis.paths.options import Interior
+from emergraph.analysis.paths.scaled import LOG10_BAND, Scaled
 from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.percolate import percolate
 from emergraph.analysis.percolation.training import RunCurve, collapse_exponent, slope_exponent
@@ -50,9 +53,13 @@ def _uneven_share(rng: Rng, n: int = 10) -> np.ndarray:
     return rng.beta(9, 1, size=n)
 
 
-def _counts(rng: Rng, n: int) -> np.ndarray:
-    """Path counts of single samples: spread over half a decade."""
-    return 10 ** (3 + 0.25 * rng.standard_normal(n))
+def _per_sample(rng: Rng, n: int, decades: float) -> Ends:
+    """Interval of the median of path counts of n samples, far beyond floats."""
+    logs = 600 + decades * rng.standard_normal(n)
+    bands = np.floor(logs / LOG10_BAND)
+    counts = Scaled(10.0 ** (logs - bands * LOG10_BAND), bands.astype(np.int32)).normalise()
+    found = sample_range(Interior.ANY, counts[0], counts, 0.95)
+    return found.low.log10, found.high.log10
 
 
 def _directions(rng: Rng, n: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -339,11 +346,14 @@ INTERVALS = (
         _rho_of_runs_truth,
         lambda rng: _student(np.array([_run_rho(rng) for _ in range(6)]), Support.CORRELATION),
     ),
-    Interval(
-        "E per sample",
-        "counts of 300 samples, deviation a quarter decade",
-        lambda: float(10**3 * np.exp((0.25 * np.log(10)) ** 2 / 2)),
-        lambda rng: _student(_counts(rng, 300), Support.POSITIVE),
+    *(
+        Interval(
+            f"E per sample, {n} samples, {decades:g} decades",
+            "log-normal counts, their median; deviation in decades",
+            lambda: 600.0,
+            lambda rng, n=n, decades=decades: _per_sample(rng, n, decades),
+        )
+        for n, decades in ((300, 0.25), (300, 3.0), (40, 1.0))
     ),
     *(
         Interval(

@@ -287,3 +287,15 @@ def scanned_rows(plan, table):
         if str(node.get("extra_info", {}).get("Table", "")).endswith(f".{table}"):
             total += node["intermediate_rows"]
     return total
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [("blocks", "*"), ("layers", "* REPLACE (0 AS n_units, first_unit + n_units AS first_unit)")],
+)
+def test_a_block_or_layer_that_is_there_twice_is_damage(tmp_path, table, row):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"INSERT INTO {table} SELECT {row} FROM {table} ORDER BY id DESC LIMIT 1")
+    with open_store(path) as store, pytest.raises(StoreError, match="is there twice; restore it"):
+        store.graph().blocks_info()

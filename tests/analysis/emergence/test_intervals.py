@@ -5,14 +5,15 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from emergraph.analysis.activity.rules import activity
 from emergraph.analysis.activity.unittrace import UnitTrace
-from emergraph.analysis.emergence.intervals import _mean_range, bootstrap_emergence
+from emergraph.analysis.emergence.intervals import bootstrap_emergence, sample_range
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.paths.options import Interior
 from emergraph.analysis.paths.scaled import LOG10_BAND, Scaled, weighted_mean
-from emergraph.analysis.statistics.intervals import Support, student
+from emergraph.analysis.statistics.intervals import median_rank
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.errors import UsageError
 from emergraph.graphstore.records import EdgeKind, LayerKind
@@ -88,46 +89,51 @@ def test_per_sample_gives_the_mean_over_samples():
     assert result.samples["n_active"].to_list() == [(s[known] > 0.05).sum() for s in full.samples]
     interval = result.range("any")
     assert interval.observed.value == pytest.approx(np.mean(single))
-    expected = student(single, support=Support.POSITIVE)
-    assert (interval.low.value, interval.high.value) == pytest.approx((expected.low, expected.high))
-    assert set(interval.to_dict()) == {"interior", "observed", "low", "high"}
+    ordered = sorted(single)
+    rank = median_rank(len(single), 0.95)
+    assert interval.median.value == ordered[(len(single) - 1) // 2]
+    assert (interval.low.value, interval.high.value) == (ordered[rank - 1], ordered[-rank])
+    assert set(interval.to_dict()) == {"interior", "observed", "median", "low", "high"}
     assert result.n_draws == 0
 
 
 def test_counts_beyond_floats_have_an_interval():
-    logs = np.array([400.0, 400.5, 401.0])
-    each = Scaled(10.0 ** (logs - 3 * LOG10_BAND), np.full(3, 3, dtype=np.int32)).normalise()
-    mean = weighted_mean(each.reshape(1, 3), np.full((1, 3), 1 / 3))[0, 0]
-    found = _mean_range(Interior.ANY, each, mean, 0.95)
-    expected = student(10.0 ** (logs - 400), support=Support.POSITIVE)
-    assert found.low.log10 == pytest.approx(400 + np.log10(expected.low))
-    assert found.high.log10 == pytest.approx(400 + np.log10(expected.high))
+    logs = np.array([400.0, 400.5, 401.0, 401.5, 402.0, 403.0])
+    each = Scaled(10.0 ** (logs - 3 * LOG10_BAND), np.full(6, 3, dtype=np.int32)).normalise()
+    mean = weighted_mean(each.reshape(1, 6), np.full((1, 6), 1 / 6))[0, 0]
+    found = sample_range(Interior.ANY, mean, each, 0.95)
+    assert (found.low.log10, found.median.log10, found.high.log10) == pytest.approx((400, 401, 403))
 
 
-def test_samples_that_all_count_the_same_have_no_interval():
-    graph = weighted_net()
-    same = UnitTrace.from_samples(np.ones((5, graph.n_units)))
-    found = bootstrap_emergence(graph, same, "per_sample").range("any")
-    assert (found.low, found.high) == (None, None)
+@pytest.mark.parametrize(("n", "ends"), [(5, (None, None)), (6, (1.0, 1.0))])
+def test_five_samples_are_too_few_for_an_interval_and_six_are_not(n, ends):
+    counts = Scaled(np.ones(n))
+    found = sample_range(Interior.ANY, counts[0], counts, 0.95)
+    assert (found.low and found.low.value, found.high and found.high.value) == ends
+    assert found.median.value == 1
 
 
-def test_the_interval_of_per_sample_covers_the_population_and_any_is_refused():
-    """1,000 networks' worth of samples: 99 % of the binomial around 0.95 is 0.932 to 0.966."""
+def test_the_rank_of_the_median_is_that_of_the_binomial_distribution():
+    for n in range(1, 400):
+        rank = median_rank(n, 0.95)
+        assert 2 * binom.cdf(rank - 1, n, 0.5) <= 0.05 < 2 * binom.cdf(rank, n, 0.5)
+
+
+def test_the_interval_of_per_sample_holds_the_median_and_any_is_refused():
+    """1,000 networks' worth of samples; counts repeat, so that it may hold more often than 95 %."""
     rng = np.random.default_rng(5)
     graph = weighted_net()
     samples = rng.standard_normal((40_000, graph.n_units)) * rng.gamma(2.0, size=(40_000, 1))
     counts = 10.0 ** _logs(graph, samples)
-    hits = 0
+    truth, hits = np.quantile(counts, 0.5, method="inverted_cdf"), 0
     for start in range(0, 40_000, 40):
-        part = UnitTrace.from_samples(samples[start : start + 40])
-        found = _mean_range(
-            Interior.ANY, Scaled(counts[start : start + 40]), Scaled(counts[start : start + 40].mean()), 0.95
-        )
-        hits += found.low.value <= counts.mean() <= found.high.value
+        some = Scaled(counts[start : start + 40])
+        found = sample_range(Interior.ANY, some[0], some, 0.95)
+        hits += found.low.value <= truth <= found.high.value
         if start == 0:
-            assert bootstrap_emergence(graph, part, "per_sample").range("any").low.value == pytest.approx(
-                found.low.value
-            )
+            part = UnitTrace.from_samples(samples[:40])
+            ends = bootstrap_emergence(graph, part, "per_sample").range("any")
+            assert (ends.low.value, ends.high.value) == pytest.approx((found.low.value, found.high.value))
     assert hits / 1000 >= 0.932
     with pytest.raises(UsageError, match="no larger maximum"):
         bootstrap_emergence(graph, part, "any")
