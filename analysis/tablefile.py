@@ -121,6 +121,8 @@ _PARQUET = b"PAR1"
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _TEXT_WIDTH = 16
 """Of a text or of bytes: where it is and how long."""
+LARGEST = 1e100
+"""Largest magnitude in a table: sums of squares of its numbers must not leave the doubles."""
 _NOT_A_NUMBER = ("nan", "+nan", "-nan", "#n/a", "1.#qnan", "-1.#ind")
 _MISSING = ("", "na", "n/a", "null", "none")
 
@@ -174,12 +176,22 @@ def numbers(frame: pl.DataFrame, column: str) -> pl.Series:
     """Return a column as floats: "nan" in any letters is NaN; empty, "NA" and "null" are missing.
 
     Raises:
-        InvalidInputError: An entry is not a number; the message names its row and column.
+        InvalidInputError: An entry is not a number, or one whose square has no place in a double; the message
+            names its row and column.
     """
-    values = frame[column]
-    if values.dtype.is_numeric():
-        return values.cast(pl.Float64)
-    if values.dtype == pl.Null:
+    found = _floats(frame[column], column)
+    huge = (found.abs() > LARGEST) & found.is_finite()
+    if huge.any():
+        row = int(huge.arg_true()[0])
+        raise InvalidInputError(
+            f"row {row + 1}, column '{printable(column)}': {found[row]:g}, "
+            f"expected numbers between -{LARGEST:g} and {LARGEST:g}"
+        )
+    return found
+
+
+def _floats(values: pl.Series, column: str) -> pl.Series:
+    if values.dtype.is_numeric() or values.dtype == pl.Null:
         return values.cast(pl.Float64)
     if values.dtype != pl.String:
         raise InvalidInputError(f"column '{printable(column)}' holds {values.dtype}, expected numbers")

@@ -43,7 +43,7 @@ def kernel_matrix(values: NDArray[Any], *, taps: int) -> KernelMatrix:
     size = int(np.prod([values.shape[a] for a in axes], dtype=np.int64))
     if size == 1:
         return KernelMatrix(values.reshape(values.shape[: values.ndim - taps]))
-    with np.errstate(invalid="ignore"):  # NaN and infinity are counted and told elsewhere
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are counted and told elsewhere
         wide = values.astype(np.float64)
         magnitude = np.abs(wide)
         kernels = MatrixKernels(

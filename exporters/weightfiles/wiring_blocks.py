@@ -297,8 +297,10 @@ def norm_columns(module: Module) -> tuple[NDArray[np.float64], NDArray[np.float6
     size = next(iter(parts.values())).size
     scale, shift = parts.get("weight", np.ones(size)), parts.get("bias", np.zeros(size))
     if "running_mean" in parts and "running_var" in parts:
-        scale = scale / np.sqrt(parts["running_var"] + BATCH_NORM_EPSILON)
-        return scale, shift - parts["running_mean"] * scale, f"batch norm with epsilon {BATCH_NORM_EPSILON:g}"
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # of a variance below 0, as torch
+            scale = scale / np.sqrt(parts["running_var"] + BATCH_NORM_EPSILON)
+            shift = shift - parts["running_mean"] * scale
+        return scale, shift, f"batch norm with epsilon {BATCH_NORM_EPSILON:g}"
     return scale, shift, "scale and shift; the normalisation itself is not in the file"
 
 

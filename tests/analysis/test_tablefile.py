@@ -9,7 +9,7 @@ from emergraph.analysis import tablefile
 from emergraph.analysis.percolation.concepts import PairColumns, read_pairs
 from emergraph.analysis.percolation.training import LogColumns, training_transitions
 from emergraph.analysis.skills.fit import SkillCurves
-from emergraph.analysis.tablefile import guess_separator, numbers, read_table
+from emergraph.analysis.tablefile import LARGEST, guess_separator, numbers, read_table
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 
 ROWS = [("a", 1.5), ("b", 2.0)]
@@ -114,6 +114,15 @@ def test_what_is_no_number_is_named_with_its_place(tmp_path, text, said):
     with pytest.raises(InvalidInputError) as caught:
         numbers(frame, "x")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [[1.0, -1.001e100], ["1", "-1.001e100"]])
+def test_numbers_whose_squares_have_no_place_are_refused(values):
+    with pytest.raises(
+        InvalidInputError, match=r"row 2, column 'x': -1\.001e\+100, expected numbers between"
+    ):
+        numbers(pl.DataFrame({"x": values}), "x")
+    assert numbers(pl.DataFrame({"x": [LARGEST, -LARGEST]}), "x").to_list() == [LARGEST, -LARGEST]
 
 
 def test_every_command_s_table_takes_them(tmp_path):

@@ -94,12 +94,13 @@ def batch_normalization(ctx: TraceContext) -> None:
     if gamma is None or beta is None or mean is None or var is None:
         ctx.make_opaque("batch normalisation without its four parameters")
         return
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         scale = gamma / np.sqrt(var + ctx.attr_float("epsilon", 1e-5))
+        shift = beta - mean * scale
     if not np.isfinite(scale).all():
         ctx.warn(f"{ctx.name}: batch normalisation with a negative or NaN variance")
     rank = len(value.shape)
-    normalise(ctx, value, [], scale=_per_channel(scale, rank), shift=_per_channel(beta - mean * scale, rank))
+    normalise(ctx, value, [], scale=_per_channel(scale, rank), shift=_per_channel(shift, rank))
 
 
 def _batch_statistics(ctx: TraceContext, value: Value) -> None:

@@ -104,9 +104,9 @@ def _normed(base: str, direction: Parameter, size: Parameter) -> Parameter | Non
     def decode() -> FloatArray:
         values = direction.floats().astype(np.float64)
         over = tuple(axis for axis in range(values.ndim) if axis not in axes)
-        length = np.sqrt((values * values).sum(axis=over, keepdims=True))
         factor = size.floats().astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            length = np.sqrt((values * values).sum(axis=over, keepdims=True))
             result: FloatArray = values * ((factor if axes else factor.reshape(())) / length)
             return result.astype(np.float32)
 

@@ -69,12 +69,14 @@ def test_grouped_convolutions_see_their_group_only(wired, channels, outputs, gro
     assert f"{groups} groups" in summary.joins[1].reason
 
 
-def test_batch_norm_is_folded_onto_the_units_before_it(wiring, wired):
+@pytest.mark.parametrize("variance", [0.5, -2.0])
+def test_batch_norm_is_folded_onto_the_units_before_it(wiring, wired, variance):
+    """A variance below 0 gives NaN, as in torch, and no warning."""
     torch.manual_seed(4)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).eval()
     with torch.no_grad():
         model[1].running_mean.uniform_()
-        model[1].running_var.uniform_(0.5, 2)
+        model[1].running_var.uniform_(variance, variance + 1.5)
         model[1].weight.uniform_()
     sink, summary = wired(model, Wire.SEQUENTIAL)
     x = torch.randn(5, 4)
