@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from emergraph.analysis.activity.unittrace import UnitTrace
+    from emergraph.analysis.engines.options import EngineOptions
     from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.unitgraph import UnitGraph
+    from emergraph.graphstore.inplace import Mapped
     from emergraph.graphstore.reader import GraphReader
 
 
@@ -52,6 +54,7 @@ class GraphAccess:
         self._closing = ExitStack()
         self._store: StoreFile | None = None
         self._reader: GraphReader | None = None
+        self._mapped: Mapped | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +95,18 @@ class GraphAccess:
         """Return the units of the graph and the edges between them, which are streamed from the store."""
         from emergraph.analysis.storedgraph import read_unit_graph
 
-        return read_unit_graph(self.reader)
+        return read_unit_graph(self.reader, mapped=self._mapped)
+
+    def run_on(self, engine: "EngineOptions") -> None:
+        """Let products of matrices that stayed in the model file be computed there, until the analysis ends.
+
+        Raises:
+            UsageError: Nothing answers at the address of the cluster.
+            MissingExtraError: The engine is not installed.
+        """
+        from emergraph.analysis.engines.cluster import tasks_on
+
+        self._mapped = self._closing.enter_context(tasks_on(engine))
 
     def trace(self, trace: str | int | None = None) -> "UnitTrace":
         """Return what the units did on inputs: a trace by name or id, or the newest.

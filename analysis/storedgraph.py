@@ -17,15 +17,16 @@ from emergraph.analysis.unitgraph import (
 )
 from emergraph.exporters.summary import MUST_BE_FINITE
 from emergraph.graphstore.blockinfo import BlockInfo
-from emergraph.graphstore.inplace import Matrix
+from emergraph.graphstore.inplace import Floats, Mapped, Matrix, mask_times
 from emergraph.graphstore.reader import GraphReader
 
 
-def read_unit_graph(reader: GraphReader) -> UnitGraph:
+def read_unit_graph(reader: GraphReader, *, mapped: Mapped | None = None) -> UnitGraph:
     """The unit graph of a graph in a store; its edges stay there and are streamed when asked for.
 
     Args:
         reader: From `StoreFile.graph`; its store must stay open as long as the graph is used.
+        mapped: Where products of matrices in place are computed; by default in threads of this process.
     """
     layers = [
         UnitLayer(**row)
@@ -47,7 +48,7 @@ def read_unit_graph(reader: GraphReader) -> UnitGraph:
         role=codes.to_numpy().astype(np.uint8),
         n_params=n_params,
         n_nonzero=n_params - int(weights["n_zeros"].sum()),
-        edges=StoredEdges(reader),
+        edges=StoredEdges(reader, mapped),
         name=reader.name,
         n_nonfinite=int(weights.filter(pl.col("role").is_in(MUST_BE_FINITE))["n_nonfinite"].sum()),
     )
@@ -71,6 +72,7 @@ class StoredEdges:
     """Edges that stay in a store."""
 
     reader: GraphReader
+    mapped: Mapped | None = None
 
     def iter_edges(
         self, blocks: Sequence[UnitBlock], *, columns: Sequence[str]
@@ -100,6 +102,10 @@ class StoredEdges:
     def matrix(self, block: UnitBlock) -> Matrix:
         """Return the matrix of a block in place."""
         return self.reader.matrix(block.id)
+
+    def mask_times(self, block: UnitBlock, vectors: Floats) -> Floats:
+        """Return for every source of a block in place the sum of its targets' values."""
+        return mask_times(self.matrix(block), vectors, mapped=self.mapped)
 
 
 def _unit_block(info: BlockInfo) -> UnitBlock:

@@ -101,6 +101,10 @@ class HasMatrices(Protocol):
         """Return the matrix of a block in place."""
         ...
 
+    def mask_times(self, block: UnitBlock, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return for every source of a block in place the sum of its targets' values."""
+        ...
+
 
 @dataclass(frozen=True)
 class ArrayEdges:
@@ -230,6 +234,20 @@ class UnitGraph:
         if not isinstance(self.edges, HasMatrices):
             raise UsageError(f"block {block.id} is not in place")
         return self.edges.matrix(block)
+
+    def mask_times(self, block: UnitBlock, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return for every source of a block in place the sum of its targets' values over the edges.
+
+        Args:
+            block: A block in place.
+            vectors: (n_dst, K).
+
+        Raises:
+            UsageError: The block is not in place, or no model was given.
+        """
+        if not isinstance(self.edges, HasMatrices):
+            raise UsageError(f"block {block.id} is not in place")
+        return self.edges.mask_times(block, vectors)
 
 
 def from_arrays(

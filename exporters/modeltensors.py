@@ -6,9 +6,11 @@ have been moved, renamed, or cut into other shards since. Nothing is opened but 
 
 import hashlib
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ from emergraph.graphstore.inplace import Entries
 from emergraph.graphstore.modelfiles import Coding, WantedTensor
 
 Array = NDArray[np.generic]
+Stamps = tuple[tuple[str, int, int], ...]
+"""Of each file of a model: path, bytes, and time of the last change in nanoseconds."""
 _DIGITS = 12
 
 
@@ -56,10 +60,18 @@ class _Candidate:
 
 
 class ModelTensors:
-    """The tensors of an opened model, found by checksum; made by `open_model`. It is a `TensorFiles`."""
+    """The tensors of an opened model, found by checksum; made by `open_model`. It is a `TensorFiles`.
 
-    def __init__(self, shown: str, candidates: Sequence[_Candidate], *, verify: bool) -> None:
-        self._shown = shown
+    What is sent to another process is where it lies: that opens the files itself, and computes no checksum
+    again where they are the same as here.
+    """
+
+    def __init__(self, paths: Sequence[Path], root: Path | None, *, verify: bool) -> None:
+        self._paths, self._root = tuple(path.absolute() for path in paths), root
+        opened = [_opened(path, root) for path in paths]
+        candidates = [one for found, _ in opened for one in found]
+        self._stamps = tuple(_stamp(file) for _, files in opened for file in files)
+        self._shown = printable(", ".join(map(str, paths)), 100)
         self._verify = verify
         self._by_name = {one.name: one for one in reversed(candidates)}
         self._by_kind: dict[tuple[str, tuple[int, ...]], list[_Candidate]] = defaultdict(list)
@@ -67,6 +79,11 @@ class ModelTensors:
             self._by_kind[one.dtype, one.shape].append(one)
         self._found: dict[str, _Candidate] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[..., "ModelTensors"], tuple[object, ...]]:
+        """Travel as paths, and as names of the tensors that were found."""
+        known = tuple((one.name, sha256) for sha256, one in list(self._found.items()))
+        return _opened_elsewhere, (self._paths, self._root, self._stamps, known)
 
     def expect(self, wanted: Sequence[WantedTensor]) -> None:
         """Check that there is a tensor of the type and shape of each; with `verify`, their values, too.
@@ -105,6 +122,16 @@ class ModelTensors:
         """
         return decoded(coding, self.values).entries
 
+    def believe(self, known: Sequence[tuple[str, str]], stamps: Stamps) -> None:
+        """Take checksums from another process, if it has read the same files.
+
+        Args:
+            known: Names and checksums of tensors.
+            stamps: Of the files that it has read.
+        """
+        for name, sha256 in known if stamps == self._stamps else ():
+            self._by_name[name].sha256 = sha256
+
     def _find(self, wanted: WantedTensor) -> _Candidate:
         alike = self._by_kind.get((wanted.dtype, wanted.shape), [])
         for one in sorted(alike, key=lambda one: one.name != wanted.name):
@@ -140,14 +167,40 @@ def open_model(*paths: str | Path, root: Path | None = None, verify: bool = Fals
         InvalidInputError: It is no model.
         UnsafeInputError: It asks for something that is refused.
     """
-    found = [one for path in paths for one in _candidates(path, root)]
-    return ModelTensors(printable(", ".join(map(str, paths)), 100), found, verify=verify)
+    return ModelTensors([Path(path) for path in paths], root, verify=verify)
 
 
-def _candidates(path: str | Path, root: Path | None) -> Iterator[_Candidate]:
+@lru_cache(maxsize=2)
+def _opened_once(paths: tuple[Path, ...], root: Path | None, _stamps: Stamps) -> ModelTensors:
+    return ModelTensors(paths, root, verify=False)
+
+
+def _opened_elsewhere(
+    paths: tuple[Path, ...], root: Path | None, stamps: Stamps, known: Sequence[tuple[str, str]]
+) -> ModelTensors:
+    """Open, once in each process, what another process has opened and found tensors in."""
+    files = _opened_once(paths, root, stamps)
+    files.believe(known, stamps)
+    return files
+
+
+def _opened(path: Path, root: Path | None) -> tuple[list[_Candidate], list[Path]]:
+    """The tensors of a model, and the files that they are in."""
     if source_kind(path) is SourceKind.ONNX:
-        return _of_onnx(read_onnx(path, root=root))
-    return _of_weights(read_weights(path, root=root))
+        file = read_onnx(path, root=root)
+        return list(_of_onnx(file)), [path, *(one.path for one in file.external_files.values())]
+    weights = read_weights(path, root=root)
+    folder = path if path.is_dir() else path.parent
+    return list(_of_weights(weights)), [folder / name for name in weights.files]
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """What tells a file from another one in its place; of one that is gone, nothing that is found again."""
+    try:
+        status = file.stat()
+    except OSError:
+        return str(file.absolute()), -1, time.monotonic_ns()
+    return str(file.absolute()), status.st_size, status.st_mtime_ns
 
 
 def _of_weights(weights: WeightFile) -> Iterator[_Candidate]:

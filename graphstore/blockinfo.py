@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import duckdb
@@ -198,6 +198,22 @@ _GAP_EDGES = 1 << 16
 EdgeArrays = dict[str, NDArray[np.generic]]
 
 
+def matrix_in(
+    files: TensorFiles,
+    tensor: WantedTensor,
+    coding: Coding | None,
+    place: Place,
+    shape: tuple[int, int],
+) -> Matrix:
+    """Return the entries of a tensor of an opened model that a place names.
+
+    Raises:
+        InvalidInputError: The model has no such tensor, or one with other values.
+        ValueError: The tensor has no such place, or the coding does not fit it.
+    """
+    return Matrix.of(files.values(tensor) if coding is None else files.entries(coding), place, shape)
+
+
 class BlockEdges:
     """Reads the edges of the blocks of one graph."""
 
@@ -266,9 +282,9 @@ class BlockEdges:
                 "restore it from a copy or export the model again"
             )
         coding = self.left.codings.get(block.id, tensor.made)
+        origin = partial(matrix_in, self._model, tensor, coding, place, (block.n_src, block.n_dst))
         try:
-            values = self._model.values(tensor) if coding is None else self._model.entries(coding)
-            return Matrix.of(values, place, (block.n_src, block.n_dst))
+            return replace(origin(), origin=origin)
         except ValueError as error:
             raise StoreError(
                 f"{shown}: damaged, block {block.id} names {printable(str(error))}; "

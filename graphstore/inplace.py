@@ -7,7 +7,7 @@ packed in the file are computed for a piece, when it is looked at.
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,8 +23,11 @@ PIECE_CELLS = 1 << 16
 """Entries that are looked at together: they fit a core's cache, and are too few for BLAS to start threads."""
 AT_ONCE = 16
 """Pieces that a core takes together; fewer of wide matrices, of which every piece gives a long result."""
+TILE_CELLS = 1 << 21
+"""Entries whose products are added up together, in one order, wherever that is done."""
 MAX_THREADS = 8
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Piece = tuple[slice, slice]
 """Rows and columns of a matrix."""
@@ -32,7 +35,6 @@ Floats = NDArray[np.float64]
 EdgeArrays = dict[str, NDArray[np.generic]]
 _SIGN_OF_16_BITS = np.uint16(0x7FFF)
 _TWO_BYTES = frozenset({"float16", "bfloat16"})
-
 
 Part = slice | NDArray[np.int64]
 """Rows or columns."""
@@ -101,6 +103,14 @@ class Matrix:
     """Of the entries, for the sources; where `turned`, for the targets."""
     columns: Part
     turned: bool = False
+    origin: "Callable[[], Matrix] | None" = None
+    """What opens the whole matrix in another process; None where its values would have to be sent there."""
+
+    def __reduce__(self) -> tuple[Callable[..., "Matrix"], tuple[object, ...]]:
+        """Travel as the place in a model file, which the other process maps itself."""
+        if self.origin is not None:
+            return _opened_again, (self.origin, self.rows, self.columns)
+        return Matrix, (self.entries, self.rows, self.columns, self.turned)
 
     @classmethod
     def over(cls, values: NDArray[np.generic]) -> "Matrix":
@@ -174,19 +184,22 @@ class Matrix:
         down, across = chosen[::-1] if self.turned else chosen
         return replace(self, rows=_taken(self.rows, down), columns=_taken(self.columns, across))
 
-    def pieces(self, *, rows: bool | None = None, cells: int = PIECE_CELLS) -> list[Piece]:
+    def pieces(
+        self, *, rows: bool | None = None, cells: int = PIECE_CELLS, within: Piece | None = None
+    ) -> list[Piece]:
         """Return where the pieces are that a pass goes through, in the order in which the file holds them.
 
         Args:
             rows: Whole rows (True), whole columns (False), or what the file holds together (None).
             cells: About how many entries a piece has.
+            within: The part of the matrix that is cut; by default all of it.
         """
         by_rows = self.by_rows if rows is None else rows
-        along, across = self.shape if by_rows else self.shape[::-1]
-        step = max(1, cells // across)
-        cuts = [slice(first, min(first + step, along)) for first in range(0, along, step)]
-        everything = slice(0, across)
-        return [(cut, everything) if by_rows else (everything, cut) for cut in cuts]
+        down, right = within or (slice(0, self.shape[0]), slice(0, self.shape[1]))
+        along, across = (down, right) if by_rows else (right, down)
+        step = max(1, cells // (across.stop - across.start))
+        cuts = [slice(n, min(n + step, along.stop)) for n in range(along.start, along.stop, step)]
+        return [(cut, across) if by_rows else (across, cut) for cut in cuts]
 
     def mask(self, piece: Piece) -> NDArray[np.bool_]:
         """Return which entries of a piece are edges; their values are not computed where codes tell it."""
@@ -215,6 +228,10 @@ class Matrix:
         return _taken(self.rows, down), _taken(self.columns, across)
 
 
+def _opened_again(origin: Callable[[], Matrix], rows: Part, columns: Part) -> Matrix:
+    return replace(origin(), rows=rows, columns=columns, origin=origin)
+
+
 def _every(first: int, step: int, count: int) -> slice:
     return slice(first, first + (count - 1) * step + 1, step)
 
@@ -235,7 +252,7 @@ def _taken(part: Part, chosen: Part) -> Part:
     return moved
 
 
-def in_order(do: Callable[[Piece], Result], pieces: Sequence[Piece], *, at_once: int = 1) -> Iterator[Result]:
+def in_order(do: Callable[[Item], Result], pieces: Sequence[Item], *, at_once: int = 1) -> Iterator[Result]:
     """Yield what a function gives for every piece, in order, computed on several cores a few pieces ahead.
 
     Args:
@@ -250,7 +267,7 @@ def in_order(do: Callable[[Piece], Result], pieces: Sequence[Piece], *, at_once:
     several = max(1, min(at_once, len(pieces) // (2 * n_threads)))
     waiting = iter([pieces[first : first + several] for first in range(0, len(pieces), several)])
 
-    def together(some: Sequence[Piece]) -> list[Result]:
+    def together(some: Sequence[Item]) -> list[Result]:
         return [do(piece) for piece in some]
 
     with ThreadPoolExecutor(n_threads) as pool:
@@ -260,25 +277,49 @@ def in_order(do: Callable[[Piece], Result], pieces: Sequence[Piece], *, at_once:
             running.extend(pool.submit(together, some) for some in islice(waiting, 1))
 
 
-def mask_times(matrix: Matrix, vectors: Floats) -> Floats:
+def tile_times(matrix: Matrix, tile: Piece, vectors: Floats) -> Floats:
+    """Return what the edges in a part of a matrix add to its sources.
+
+    Args:
+        matrix: Of a block in place.
+        tile: Rows and columns of the part.
+        vectors: (columns of the part, K).
+
+    Returns:
+        (rows of the part, K).
+    """
+    down, right = tile
+    sums = np.zeros((down.stop - down.start, vectors.shape[1]))
+    for rows, columns in matrix.pieces(within=tile):
+        own = vectors[columns.start - right.start : columns.stop - right.start]
+        found = matrix.mask((rows, columns)).astype(np.float64) @ own
+        sums[rows.start - down.start : rows.stop - down.start] += found
+    return sums
+
+
+TileCall = tuple[Matrix, Piece, Floats]
+Mapped = Callable[[Callable[[Matrix, Piece, Floats], Floats], Sequence[TileCall]], Iterable[Floats]]
+"""Calls a function with each of the arguments; gives what it returns, in their order."""
+
+
+def mask_times(matrix: Matrix, vectors: Floats, *, mapped: Mapped | None = None) -> Floats:
     """For every source the sum of its targets' values over the edges: the 0/1 matrix times vectors.
 
     Args:
         matrix: Of a block in place.
         vectors: (n_dst, K).
+        mapped: Where tiles are computed; by default in threads of this process.
 
     Returns:
-        (n_src, K); exact while sums of whole numbers stay below 2**53.
+        (n_src, K); exact while sums of whole numbers stay below 2**53, and beyond the same wherever tiles are
+        computed: they are fixed, and added in their order.
     """
     sums = np.zeros((matrix.shape[0], vectors.shape[1]))
-    pieces = matrix.pieces()
-
-    def product(piece: Piece) -> tuple[slice, Floats]:
-        rows, columns = piece
-        return rows, matrix.mask(piece).astype(np.float64) @ vectors[columns]
-
-    for rows, part in in_order(product, pieces, at_once=matrix.at_once):
-        sums[rows] += part
+    tiles = matrix.pieces(cells=TILE_CELLS)
+    calls = [(matrix, tile, vectors[tile[1]]) for tile in tiles]
+    parts = in_order(lambda call: tile_times(*call), calls) if mapped is None else mapped(tile_times, calls)
+    for tile, part in zip(tiles, parts, strict=True):
+        sums[tile[0]] += part
     return sums
 
 

@@ -11,6 +11,7 @@ from emergraph.analysis.emergence.options import (
     SnapshotOptions,
     TrajectoryOptions,
 )
+from emergraph.analysis.engines.options import EngineOptions
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.errors import UsageError
 from emergraph.graphstore.results import Column, ResultTable
@@ -287,7 +288,11 @@ def has_interval(activity: ActivityOptions, report: ReportOptions) -> bool:
 
 
 def _check(
-    activity: ActivityOptions, report: ReportOptions, extent: ExtentOptions, _conventions: EmergenceOptions
+    activity: ActivityOptions,
+    report: ReportOptions,
+    extent: ExtentOptions,
+    _conventions: EmergenceOptions,
+    _engine: EngineOptions,
 ) -> None:
     """Refuse options that do not go together."""
     if extent.positions:
@@ -311,9 +316,12 @@ def _run(
     report: ReportOptions,
     extent: ExtentOptions,
     conventions: EmergenceOptions,
+    engine: EngineOptions,
 ) -> object:
     from emergraph.analysis.emergence.storedcount import stored_emergence
 
+    at.leave_out(engine)
+    at.run_on(engine)
     return stored_emergence(at, activity, report, extent, conventions)
 
 
@@ -323,6 +331,7 @@ def _plan(
     report: ReportOptions,
     _extent: ExtentOptions,
     conventions: EmergenceOptions,
+    _engine: EngineOptions,
 ) -> "View":
     from emergraph.analysis.emergence.views import plan_view
     from emergraph.analysis.paths.planning import plan_count
@@ -379,7 +388,7 @@ EMERGENCE = Analysis(
     name="emergence",
     summary="Count the paths from inactive to active units (path-count emergence, arXiv 2409.01568).",
     of=Subject.GRAPH,
-    options=(ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions),
+    options=(ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions, EngineOptions),
     examples="""
     emergraph emergence net.duckdb
     emergraph emergence net.duckdb --dry-run
@@ -390,6 +399,7 @@ EMERGENCE = Analysis(
     emergraph emergence net.duckdb --graph pruned --reference dense
     emergraph emergence net.duckdb --thresholds 0.01,0.05,0.1,0.2 --format csv
     emergraph emergence net.duckdb --rule per_sample --draws 500 --seed 1 --format json
+    emergraph emergence llm.duckdb --model llm --backend dask --cluster tcp://host:8786
     """,
     check=_check,
     run=_run,

@@ -1,12 +1,12 @@
 """Clusters behind the switch: connect to one, or start one on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from emergraph.analysis.engines.options import Backend, EngineOptions
-from emergraph.analysis.engines.spread import cores
-from emergraph.errors import MissingExtraError, UsageError
+from emergraph.analysis.engines.spread import Parallelism, WorkerDiedError, cores, held
+from emergraph.errors import LimitError, MissingExtraError, UsageError
 
 
 @contextmanager
@@ -17,6 +17,36 @@ def connected(options: EngineOptions, *, processes: bool = False) -> Iterator[No
         return
     with cluster(options.backend, address=options.cluster, n_jobs=options.jobs, processes=processes):
         yield
+
+
+@contextmanager
+def tasks_on(
+    options: EngineOptions,
+) -> Iterator[Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]] | None]:
+    """Hold the workers that options name, for many rounds of small calls; None for `local`.
+
+    What is held calls a function with each of the arguments, and gives what it returns in their order.
+
+    Raises:
+        LimitError: Out of what is held, where a worker has died.
+        MissingExtraError: The engine is not installed.
+        UsageError: Nothing answers at the address.
+    """
+    if options.backend is Backend.LOCAL:
+        yield None
+        return
+    plan = Parallelism(backend=options.backend, n_jobs=options.n_workers)
+    with connected(options, processes=True), held(plan) as mapped:
+
+        def said(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+            try:
+                yield from mapped(function, calls)
+            except WorkerDiedError as error:
+                raise LimitError(
+                    "a worker died in the middle of a task: out of memory? Take fewer --jobs, and run again"
+                ) from error
+
+        yield said
 
 
 @contextmanager

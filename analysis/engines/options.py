@@ -46,6 +46,15 @@ class EngineOptions(Options):
     )
     jobs: int = option(default=-1, help="Workers for --backend; -1 is one per core.")
 
+    @property
+    def n_workers(self) -> int:
+        """Workers to ask for: where none are named, all of a cluster, or one per core of this machine."""
+        if self.jobs > 0 or self.backend.is_cluster:
+            return self.jobs
+        from emergraph.analysis.engines.spread import cores
+
+        return cores()
+
     def check(self) -> None:
         """Refuse a cluster that nothing runs on.
 

@@ -6,6 +6,7 @@ on the cluster that `cluster` has connected to.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,26 +54,45 @@ def spread(function: Callable[..., T], calls: Iterable[tuple[Any, ...]], plan: P
         WorkerDiedError: A worker process died; the calls that had not been yielded are to be made again.
         MissingExtraError: The backend is not installed, or not connected.
     """
-    if plan.backend in (Backend.SERIAL, Backend.LOCAL):
-        yield from itertools.starmap(function, calls)
+    if plan.backend in (Backend.SERIAL, Backend.LOCAL, Backend.RAY):
+        with held(plan) as mapped:
+            yield from mapped(function, calls)
         return
     jobs = (joblib.delayed(function)(*call) for call in calls)
     try:
         with Scratch() as scratch, _configured(plan, scratch.path):
-            if plan.backend is Backend.RAY:
-                yield from _in_batches(jobs, 4 * workers(plan))
-                return
             pool = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
             yield from pool(jobs)
     except TerminatedWorkerError as error:
         raise WorkerDiedError(str(error)) from error
 
 
-def _in_batches(jobs: Iterator[Any], size: int) -> Iterator[Any]:
-    """Results batch by batch: Ray's backend hands nothing out before all that it was given is done."""
-    with joblib.Parallel() as pool:
-        while batch := list(itertools.islice(jobs, size)):
-            yield from pool(batch)
+@contextmanager
+def held(plan: Parallelism) -> Iterator[Callable[[Callable[..., T], Iterable[tuple[Any, ...]]], Iterator[T]]]:
+    """Hold workers for several rounds of calls; as for `spread`, but results come in the order of the calls.
+
+    A few calls per worker are made together: Ray's backend hands nothing out before all that it was given is
+    done, and starts its workers again for each pool.
+
+    Raises:
+        WorkerDiedError: A worker process died; the round is to be made again, with other workers.
+        MissingExtraError: The backend is not installed, or not connected.
+    """
+    if plan.backend in (Backend.SERIAL, Backend.LOCAL):
+        yield itertools.starmap
+        return
+    size = 4 * workers(plan)
+    with Scratch() as scratch, _configured(plan, scratch.path), joblib.Parallel() as pool:
+
+        def mapped(function: Callable[..., T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+            jobs = (joblib.delayed(function)(*call) for call in calls)
+            try:
+                while batch := list(itertools.islice(jobs, size)):
+                    yield from pool(batch)
+            except TerminatedWorkerError as error:
+                raise WorkerDiedError(str(error)) from error
+
+        yield mapped
 
 
 def _configured(plan: Parallelism, temporary: Path | None = None) -> Any:  # noqa: ANN401 - no annotations

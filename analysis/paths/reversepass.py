@@ -23,7 +23,6 @@ from emergraph.analysis.paths.scaled import Scaled, add, times
 from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph, UnitLayer
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.arrays import IntArray
-from emergraph.graphstore.inplace import mask_times
 from emergraph.graphstore.records import EdgeKind
 
 Floats = NDArray[np.float64]
@@ -198,10 +197,10 @@ class _Running:
         sources, targets = matrix_units(block)
         own = values[_compact(targets - layer.first_unit)]
         if own.band is None:
-            return sources, [self._reduce(Scaled(mask_times(self.graph.matrix(block), own.value)))]
+            return sources, [self._reduce(Scaled(self.graph.mask_times(block, own.value)))]
         bands = np.unique(own.band)
         vectors = np.concatenate([np.where(own.band == band, own.value, 0.0) for band in bands], axis=1)
-        sums = np.split(mask_times(self.graph.matrix(block), vectors), len(bands), axis=1)
+        sums = np.split(self.graph.mask_times(block, vectors), len(bands), axis=1)
         return sources, [
             Scaled(part, np.full(part.shape, band, dtype=np.int32)).normalise()
             for band, part in zip(bands, sums, strict=True)

@@ -18,7 +18,7 @@ import polars as pl
 
 from emergraph.analysis.engines.cluster import connected
 from emergraph.analysis.engines.options import Backend, EngineOptions
-from emergraph.analysis.engines.spread import Parallelism, WorkerDiedError, cores, spread
+from emergraph.analysis.engines.spread import Parallelism, WorkerDiedError, spread
 from emergraph.analysis.registry import analysis_named
 from emergraph.analysis.survey.onefile import Look, failure, look_at
 from emergraph.analysis.survey.options import PopulationOptions
@@ -110,9 +110,8 @@ def survey(
 
 def _plan(engine: EngineOptions) -> Parallelism:
     """Threads on this machine: all that they do is to wait for children."""
-    local = engine.backend is Backend.LOCAL
-    jobs = engine.jobs if engine.jobs > 0 or engine.backend.is_cluster else cores()
-    return Parallelism(backend=Backend.THREADING if local else engine.backend, n_jobs=jobs)
+    backend = Backend.THREADING if engine.backend is Backend.LOCAL else engine.backend
+    return Parallelism(backend=backend, n_jobs=engine.n_workers)
 
 
 class _Run:

@@ -69,6 +69,26 @@ def mlp(
     return tensors
 
 
+def dense_onnx(path: Path, weights: Sequence[Array]) -> Path:
+    """An ONNX file of dense layers, (sources, targets) each, with a ReLU between two."""
+    nodes, at = [], "x"
+    for k in range(len(weights)):
+        nodes.append(helper.make_node("MatMul", [at, f"w{k}"], [f"a{k}"], name=f"fc{k}"))
+        nodes.append(helper.make_node("Relu", [f"a{k}"], [f"b{k}"]))
+        at = f"b{k}"
+    kind = helper.np_dtype_to_tensor_dtype(weights[0].dtype)
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", kind, [1, len(weights[0])])],
+        [helper.make_tensor_value_info(at, kind, [1, weights[-1].shape[1]])],
+        [numpy_helper.from_array(values, f"w{k}") for k, values in enumerate(weights)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
 def residual_onnx(path: Path, *, width: int = 24, external: bool = False) -> Path:
     """A net with a Gemm, a transposed MatMul, a residual sum, a packed weight that is split, and a Conv."""
     rng_weights = {
