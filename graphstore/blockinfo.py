@@ -129,7 +129,7 @@ def left_tensors(connection: duckdb.DuckDBPyConnection, graph: int) -> LeftTenso
         WHERE graph = ? ORDER BY shard, shard_offset
     """
     known, left = {}, []
-    for name, dtype, shape, sha256, stays in connection.execute(sql, [graph]).fetchall():
+    for name, dtype, shape, sha256, stays in fetch_frame(connection, sql, [graph]).iter_rows():
         if stays and sha256 is None:
             raise _damaged(connection, f"tensor {printable(name, limit=60)!r} has no checksum")
         if sha256 is not None:
@@ -181,7 +181,7 @@ def _damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:
 
 def _unit_arrays(column: pl.Series) -> list[NDArray[np.int64] | None]:
     """Return the lists of a column as arrays."""
-    return [None if units is None else units.fill_null(-1).to_numpy().astype(np.int64) for units in column]
+    return [None if units is None else units.to_numpy().astype(np.int64) for units in column]
 
 
 # Edges of blocks out of a store as arrays, many small blocks per query.

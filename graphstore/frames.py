@@ -44,7 +44,8 @@ def fetch_frame(
     """Run a query and return its rows as a polars frame.
 
     Raises:
-        StoreError: A time is outside the years 1 to 9999, which no program of this project has written.
+        StoreError: A time is outside the years 1 to 9999, or a list of numbers has a gap: no program of this
+            project has written that.
     """
     with _translated(connection):
         # rows that are complete before polars sees them: an error in between would come from there
@@ -52,12 +53,16 @@ def fetch_frame(
     for column in frame.select(pl.selectors.datetime()):
         ticks = column.cast(pl.Datetime("us")).to_physical()
         if not ticks.is_between(*_TIMES).all():
-            shown = printable(str(database_path(connection)))
-            raise StoreError(
-                f"{shown}: damaged, {column.name} holds a time outside the years 1 to 9999; "
-                "restore it from a copy or export the model again"
-            )
+            raise _damaged(connection, f"{column.name} holds a time outside the years 1 to 9999")
+    for column in frame.select(pl.selectors.list(pl.selectors.integer())):
+        if column.list.eval(pl.element().is_null()).list.any().any():
+            raise _damaged(connection, f"{column.name} holds a list with nothing in the place of a number")
     return frame
+
+
+def _damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:
+    shown = printable(str(database_path(connection)))
+    return StoreError(f"{shown}: damaged, {what}; restore it from a copy or export the model again")
 
 
 def _relation(

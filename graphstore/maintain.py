@@ -239,7 +239,7 @@ def list_graphs(store: StoreFile) -> pl.DataFrame:
         }
         listed = fetch_frame(store.connection, compose(_LIST, **sizes))
         raw = Counter[int]()
-        for graph, shape, dtype in store.connection.execute(_RAW_TENSORS).fetchall():
+        for graph, shape, dtype in fetch_frame(store.connection, _RAW_TENSORS).iter_rows():
             element = element_type(dtype)
             raw[graph] += math.prod(shape) * (element.itemsize if element else 1)
     return listed.with_columns(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emergraph.choices import unknown
 from emergraph.errors import LimitError, StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
-from emergraph.graphstore.frames import element_type, fetch_batches, fetch_table
+from emergraph.graphstore.frames import element_type, fetch_batches, fetch_frame, fetch_table
 from emergraph.graphstore.modelfiles import required
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.tensors import PART_BYTES
@@ -92,7 +92,7 @@ def _stored(reader: GraphReader, name: str) -> _Stored:
         FROM tensors WHERE graph = ? AND name = ?
     """
     with translated_errors(reader.path):
-        rows = fetch_table(reader.connection, sql, [reader.id, name]).to_pylist()
+        rows = fetch_frame(reader.connection, sql, [reader.id, name]).to_dicts()
     if not rows:
         raise UsageError(unknown("tensor", name, reader.tensors()["name"]))
     return _Stored(**{**rows[0], "shape": tuple(rows[0]["shape"])})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from emergraph.analysis.declaration import Query
+from emergraph.errors import StoreError
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
@@ -56,8 +57,18 @@ class FigureData:
     """The runs that were read, without repetition."""
 
     def chart(self) -> "alt.TopLevelMixin | Picture":
-        """Return the drawing."""
-        return self.figure.draw({name: drawable(frame) for name, frame in self.frames.items()})
+        """Return the drawing.
+
+        Raises:
+            StoreError: The rows do not fit one another, as in a store that something else has changed.
+        """
+        try:
+            return self.figure.draw({name: drawable(frame) for name, frame in self.frames.items()})
+        except (KeyError, ValueError, IndexError) as error:
+            raise StoreError(
+                f"damaged, the rows of figure '{self.figure.name}' do not fit one another; "
+                "run the analysis again, or restore the store from a copy"
+            ) from error
 
 
 def drawable(frame: pl.DataFrame) -> pl.DataFrame:

@@ -338,5 +338,6 @@ def _broken(sketch: Sketch, error: Exception, window: Window, available: int) ->
     if limit <= window.tell() and limit < available:
         message = f"the pickle has more than {limit} bytes, its storages not counted"
         return refusal("WEIGHTS-LIMIT", message, sketch.where)
-    reason = printable(first_line(error))
+    # Python's own words for this are "unexpected end of data"
+    reason = "a text is not UTF-8" if isinstance(error, UnicodeError) else printable(first_line(error))
     return refusal("PICKLE-DAMAGED", f"the pickle is cut short or malformed ({reason})", sketch.where)

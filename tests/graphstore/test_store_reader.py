@@ -13,6 +13,7 @@ from storegraphs import block, finish, header, make_store, random_chain, write_c
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore import blockinfo
 from emergraph.graphstore.records import EdgeKind, Kernels
+from emergraph.graphstore.restore import restore_all
 from emergraph.graphstore.store import open_store
 
 COLUMNS = ("src", "dst", "weight", "l1", "l2", "max_abs", "n_params")
@@ -176,7 +177,7 @@ def test_missing_edges_are_noticed(tmp_path):
         list(store.graph().iter_edges())
 
 
-@pytest.mark.parametrize("units", ["[-1]", "[1000]", "[NULL]"])
+@pytest.mark.parametrize("units", ["[-1]", "[1000]"])
 @pytest.mark.parametrize("column", ["src_units", "dst_units"])
 def test_units_of_blocks_beyond_those_of_the_graph_are_damage(tmp_path, column, units):
     path = make_store(tmp_path / "net.duckdb")
@@ -299,3 +300,20 @@ def test_a_block_or_layer_that_is_there_twice_is_damage(tmp_path, table, row):
         connection.execute(f"INSERT INTO {table} SELECT {row} FROM {table} ORDER BY id DESC LIMIT 1")
     with open_store(path) as store, pytest.raises(StoreError, match="is there twice; restore it"):
         store.graph().blocks_info()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "read"),
+    [
+        ("layers", "activation_axes", lambda graph: graph.layers()),
+        ("blocks", "src_units", lambda graph: graph.blocks_info()),
+        ("tensors", "shape", lambda graph: list(restore_all(graph))),
+    ],
+)
+def test_a_list_of_numbers_with_a_gap_is_damage(tmp_path, table, column, read):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"UPDATE {table} SET {column} = [0, NULL]")
+    said = f"damaged, {column} holds a list with nothing in the place of a number"
+    with open_store(path) as store, pytest.raises(StoreError, match=said):
+        read(store.graph())

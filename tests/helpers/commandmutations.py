@@ -312,6 +312,24 @@ def spoil_parquet(path: Path, rng: random.Random) -> None:
     rng.choice(changes)().write_parquet(path)
 
 
+def spoil_lake(path: Path, rng: random.Random) -> None:
+    """Spoil a file of a lake, take one out, or put one where none belongs."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    chosen = rng.choice(files)
+    choice = rng.random()
+    if choice < 0.1:
+        chosen.unlink()
+    elif choice < 0.2:
+        odd = rng.choice(("x.parquet", "graph=1", "graph=\x1b[2J", "..parquet", "part-0.csv"))
+        shutil.copy(rng.choice(files), chosen.parent / odd)
+    elif choice < 0.25:
+        chosen.rename(chosen.with_name(rng.choice(("x", "part-9.parquet", "a" * 200))))
+    elif chosen.suffix == ".parquet":
+        spoil_parquet(chosen, rng)
+    else:
+        chosen.write_bytes(spoil_bytes(chosen.read_bytes(), rng))
+
+
 _SQL_VALUES = {
     "INTEGER": ("-1", "0", "1", "7", "2147483647", "-2147483648"),
     "BIGINT": ("-1", "0", "1", "9223372036854775807"),
@@ -370,7 +388,9 @@ def _statement(table: str, column: str, kind: str, rng: random.Random) -> str:
 
 def spoil(path: Path, kind: str, rng: random.Random) -> None:
     """Spoil a file or folder of a format (see `commandseeds`) in place."""
-    if path.is_dir():
+    if kind == "lake":
+        spoil_lake(path, rng)
+    elif path.is_dir():
         spoil_config(path, rng)
     elif kind in ("store", "in-place", "snapshots"):
         spoil_store(path, rng)

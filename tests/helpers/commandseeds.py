@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "report {f} --terminal --budget 20s --store {o}/new.duckdb",
         "report {f} --budget 20s --out {o}/r.html --store {o}/new.duckdb",
         "diff {f} {d}/dense.onnx",
+        "lineage {f} {d}/dense.onnx",
+        "explore {f} --budget 10s --out {o}/e.html --store {o}/new.duckdb",
         "diff {d}/dense.onnx {f} --view units",
         "trace {s} --model {f} --random 5 --graph digits_dense",
         "influence {s} --graph digits_dense --model {f} --inputs {d}/pixels.npz --samples 2 --only-layers",
@@ -93,7 +95,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "convert {f} --to graphml --target {o}/g.graphml",
         "convert {f} --to parquet --target {o}/tables",
         "convert {f} --to edgelist --target {o}/g.csv",
+        "convert {f} --to lake --out {o}/lake",
+        "convert {f} --to model-explorer --target {o}/explorer",
+        "convert {f} --to pyg-weights --target {o}/g.pt",
         "explore {f} --out {o}/e.html",
+        "lineage {f}",
+        "lineage {f} {d}/store.duckdb --out {o}/family.html --format html",
         "report {f} --terminal",
         "report {f} --out {o}/r.html",
         "diff {f}:digits_conv {f}:digits_dense",
@@ -113,6 +120,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "paths {f} --graph digits_conv",
         f"influence {{f}} {_RUN_DENSE} --inputs {{d}}/pixels.npz --samples 2 --only-layers",
         f"circuit {{f}} {_RUN_DENSE} --inputs {{d}}/pixels.npz --samples 2 --draws 1",
+        f"contributions {{f}} {_RUN_DENSE} --inputs {{d}}/pixels.npz --samples 2 --top 3",
         f"landscape {_DENSE} {LANDSCAPE} --store {{f}}",
     ),
     "in-place": (
@@ -130,6 +138,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         ),
         "info {f}",
         "report {f} --terminal",
+    ),
+    "lake": (
+        "sql {f} 'FROM layers'",
+        "sql {f} 'SELECT graph, count(*), sum(weight) FROM connections GROUP BY ALL'",
+        "sql {f} --recipe hubs",
+        "lineage {f}",
+        "convert {s} --to lake --out {f}",
+        "survey {d}/few.txt --out {f} --backend serial",
     ),
     "snapshots": (
         "trajectory {f} --metric loss --lower-is-better --max-lag 1 --permutations 20",
@@ -150,6 +166,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "report {d}/dense.onnx --inputs {f} --terminal --budget 20s --store {o}/new.duckdb",
         f"influence {{s}} {_RUN_DENSE} --inputs {{f}} --units 'position < 3'",
         f"circuit {{s}} {_RUN_DENSE} --inputs {{f}} --units 'position < 3' --draws 1",
+        f"contributions {{s}} {_RUN_DENSE} --inputs {{f}} --top 3",
     ),
     "labels": ("prune {s} --model {d}/dense.onnx --inputs {d}/pixels.npz --labels {f} --level 0.5",),
     "labelled": (
@@ -177,7 +194,7 @@ WEIGHTS = {
     "resume": 0.3,
 }
 """How often a format is drawn; 1 where it is not named."""
-SHARES = {"report": 0.1, "landscape": 0.15, "trajectory": 0.4}
+SHARES = {"report": 0.1, "survey": 0.1, "explore": 0.3, "landscape": 0.15, "trajectory": 0.4}
 """How often a command of a format is drawn, by its name; 1 where it is not named: others take less time."""
 
 
@@ -210,6 +227,10 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
         ["trace", store, str(folder / "pixels.npz"), "--model", model],
     ):
         assert main([*line, "--quiet", "--out", "/dev/null"]) == 0
+    made["lake"] = [folder / "lake"]
+    line = ["convert", str(made["store"][0]), "--to", "lake", "--out", str(made["lake"][0])]
+    assert main([*line, "--quiet"]) == 0
+    (folder / "few.txt").write_text("dense.onnx\n")
     made["snapshots"] = [_snapshots(folder)]
     resume = folder / "part.npz"
     landscape = ["landscape", str(folder / "dense.onnx"), *LANDSCAPE.split(), "--resume", str(resume)]

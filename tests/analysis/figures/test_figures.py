@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import duckdb
 import numpy as np
@@ -18,7 +19,7 @@ from emergraph.analysis.figures.rendering import ImageFormat, inline_svg, render
 from emergraph.analysis.landscape.figures import _basins, density
 from emergraph.analysis.pruning.figures import CURVES
 from emergraph.analysis.registry import Known, built_in, figure_named
-from emergraph.errors import UsageError
+from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.query import run_query
 from emergraph.graphstore.store import open_store
 
@@ -118,6 +119,19 @@ def test_layers_whose_share_no_bar_would_show_are_left_out(analysed_store, tmp_p
         drawn = require_figure(opened.graph(), figure_named("emergence-layers")).frames["layers"]
     assert set(drawn["layer"]) == {large}
     assert small not in set(drawn["layer"])
+
+
+@pytest.mark.parametrize(
+    ("figure", "rows", "change"),
+    [
+        ("landscape-walks", "walks", lambda frame: frame.head(-1)),
+        ("layers", "layers", lambda frame: frame.head(-1)),
+    ],
+)
+def test_rows_that_do_not_fit_one_another_are_damage(data, figure, rows, change):
+    frames = {**data[figure].frames, rows: change(data[figure].frames[rows])}
+    with pytest.raises(StoreError, match=f"damaged, the rows of figure '{figure}' do not fit one another"):
+        replace(data[figure], frames=frames).chart()
 
 
 def test_collapse_is_marked_at_its_level():
