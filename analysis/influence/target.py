@@ -70,14 +70,24 @@ class Target:
         Without an index: of several numbers along the last axis the one that was largest before the
         knock-out, else the mean.
         """
+        return float(output[self._looked_at(clean)].mean())
+
+    def counts(self, clean: Floats) -> Floats:
+        """How much each element of a sample's output counts in that number."""
+        chosen = self._looked_at(clean)
+        return np.where(chosen, 1 / max(1, int(chosen.sum())), 0.0)
+
+    def _looked_at(self, clean: Floats) -> NDArray[np.bool_]:
+        chosen = np.zeros(clean.shape, bool)
         if self.last is not None:
-            return float(output[..., self.last].mean())
-        if self.index:
-            return float(output[self.index].mean())
-        if has_choices(clean):
-            best = clean.argmax(axis=-1)[..., None]
-            return float(np.take_along_axis(output, best, axis=-1).mean())
-        return float(output.mean())
+            chosen[..., self.last] = True
+        elif self.index:
+            chosen[self.index] = True
+        elif has_choices(clean):
+            np.put_along_axis(chosen, clean.argmax(axis=-1)[..., None], values=True, axis=-1)
+        else:
+            chosen[...] = True
+        return chosen
 
 
 def has_choices(output: Floats) -> bool:

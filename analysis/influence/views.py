@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from emergraph.analysis.influence.options import Method
 from emergraph.analysis.view import BRIEF_ROWS, View
 
 if TYPE_CHECKING:
     from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.contributions import ContributionResult
-    from emergraph.analysis.influence.knockouts import InfluenceResult
+    from emergraph.analysis.influence.influences import InfluenceResult
 
 MOST_NAMED = 5
 SHOWN = (
@@ -28,6 +29,10 @@ def influence_view(result: "InfluenceResult") -> View:
     order = pl.col("what").replace_strict({"layer": 0, "head": 1, "unit": 2}, return_dtype=pl.Int64)
     rows = result.frame.with_columns(layer_name=names, position=pl.col("unit") - first, order=order)
     rows = rows.sort("order", "effect", descending=[False, True], nulls_last=True).drop("order")
+    columns: tuple[str, ...] = SHOWN
+    if result.attributions is not None:
+        rows = rows.join(result.attributions.select("unit", "attribution"), on="unit", how="left")
+        columns = (*SHOWN, "attribution")
     silent = result.structure_only
     facts: dict[str, object] = {
         "graph": result.graph,
@@ -36,6 +41,7 @@ def influence_view(result: "InfluenceResult") -> View:
         "replaced by": result.baseline,
         "samples": result.n_samples,
         "structure only": f"{silent.height} units never moved {result.output}",
+        **_attribution_facts(result),
     }
     notes = [f"layer {layer} is left out: {why}" for layer, why in result.left_out.items()]
     by_way: dict[str, list[str]] = {}
@@ -46,12 +52,37 @@ def influence_view(result: "InfluenceResult") -> View:
     return View(
         finding=_influence_finding(result, rows),
         rows=rows,
-        brief=[rows.select(SHOWN).head(BRIEF_ROWS)],
-        columns=SHOWN,
+        brief=[rows.select(columns).head(BRIEF_ROWS)],
+        columns=columns,
         facts=facts,
         document=result.to_dict(),
         notes=notes,
     )
+
+
+def _attribution_facts(result: "InfluenceResult") -> dict[str, object]:
+    if result.agreement is None:
+        return {}
+    how = f"{ATTRIBUTED[result.method]}, by {result.converter}"
+    if result.gap is not None:
+        how += f"; of the output, {result.gap:.2g} from adding up"
+    return {"attribution": how, "order by it against knock-outs": _agreement(result)}
+
+
+ATTRIBUTED = {Method.GRADIENT: "activation x gradient", Method.INTEGRATED: "integrated gradients"}
+
+
+def _agreement(result: "InfluenceResult") -> str:
+    """The rank correlations of all units, with and without what differs between layers."""
+    assert result.agreement is not None  # noqa: S101 - by the caller
+    parts = []
+    for scope, n, rho, low, high in (
+        result.agreement.filter(pl.col("layer").is_null()).select("scope", "n_units", "rho", "low", "high")
+    ).iter_rows():
+        ends = "" if low is None else f" ({low:.2f} to {high:.2f})"
+        said = "undefined" if rho is None else f"{rho:.2f}{ends}"
+        parts.append(f"{said} {'over all ' if scope == 'all' else ''}{n if scope == 'all' else scope}")
+    return "Spearman " + ", ".join(parts) if parts else "too few units to compare"
 
 
 def _named(layers: Sequence[str]) -> str:
@@ -101,8 +132,15 @@ def _influence_finding(result: "InfluenceResult", rows: pl.DataFrame) -> str:
     unit = "nats" if result.measure == "kl" else "squared"
     return (
         f"{result.output} changes most without {first['what']} {place}: {first['effect']:.3g} {unit} on "
-        f"average over {result.n_samples} samples, replaced by {result.baseline}{idle}."
+        f"average over {result.n_samples} samples, replaced by {result.baseline}{idle}.{_order(result)}"
     )
+
+
+def _order(result: "InfluenceResult") -> str:
+    """How far gradients order units as knock-outs do: never left out, since they mislead."""
+    if result.agreement is None:
+        return ""
+    return f" {ATTRIBUTED[result.method].capitalize()} order units as knock-outs do: {_agreement(result)}."
 
 
 def circuit_view(result: "CircuitResult") -> View:

@@ -57,7 +57,7 @@ def measured(architecture: Architecture) -> dict[str, object]:
 def _understood(traced: ZooTrace, module: nn.Module) -> dict[str, object]:
     summary = traced.summary
     named = dict(module.named_parameters())
-    unused = [name for name in traced.captured.unused if name in named]
+    unused = [name for name in traced.unused if name in named]
     opaque = {operation.op: operation.reason for operation in summary.opaque}
     return {
         "parameters": {

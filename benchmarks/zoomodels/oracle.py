@@ -38,6 +38,8 @@ class Verdict:
     draws: int = 0
     claimed: int = 0
     """Pairs of a perturbed unit and one that the graph reaches from it without norm edges."""
+    denied: int = 0
+    """Pairs of a perturbed unit and one that the graph does not reach from it."""
     missing: int = 0
     """Pairs that a change showed and the graph denies."""
     missing_shown: list[str] = field(default_factory=list)
@@ -47,10 +49,16 @@ class Verdict:
     """The pairs in excess by explanation."""
 
 
-def judge(traced: ZooTrace) -> Verdict:
-    """Perturb a sample of units and compare."""
+def judge(traced: ZooTrace, *, units: int = UNITS, explain: bool = True) -> Verdict:
+    """Perturb a sample of units and compare.
+
+    Args:
+        traced: The model.
+        units: How many units are perturbed.
+        explain: Look again for what the graph claims and no change showed.
+    """
     home = carriers(traced)
-    chosen = _sample(traced, home)
+    chosen = _sample(traced, home, units)
     if not chosen:
         return Verdict()
     n = traced.sink.n_units
@@ -69,6 +77,7 @@ def judge(traced: ZooTrace) -> Verdict:
         found[n] = changed[unit][n]  # elements that carry no unit
         missing = np.flatnonzero(found & ~most[unit])
         verdict.claimed += int((least[unit] & observed).sum())
+        verdict.denied += int((observed & ~most[unit])[:n].sum())
         verdict.missing += missing.size
         if missing.size and len(verdict.missing_shown) < SHOWN:
             shown = ", ".join(traced.named(int(u)) for u in missing[:3])
@@ -77,11 +86,12 @@ def judge(traced: ZooTrace) -> Verdict:
         if idle.size:
             excess[unit] = idle
             verdict.excess += int(idle.size)
-    verdict.explained = _explain(traced, probe, excess, changed)
+    if explain:
+        verdict.explained = _explain(traced, probe, excess, changed)
     return verdict
 
 
-def _sample(traced: ZooTrace, home: Mapping[int, str]) -> list[int]:
+def _sample(traced: ZooTrace, home: Mapping[int, str], most: int) -> list[int]:
     """Units of as many layers as possible, whose values are floats that a change can be added to."""
     rng = np.random.default_rng(0)
     queues = []
@@ -93,9 +103,9 @@ def _sample(traced: ZooTrace, home: Mapping[int, str]) -> list[int]:
         if units:
             queues.append(list(rng.permutation(units)))
     chosen: list[int] = []
-    while queues and len(chosen) < UNITS:
+    while queues and len(chosen) < most:
         order = rng.permutation(len(queues))
-        chosen += [int(queues[k].pop()) for k in order[: UNITS - len(chosen)]]
+        chosen += [int(queues[k].pop()) for k in order[: most - len(chosen)]]
         queues = [queue for queue in queues if queue]
     return sorted(chosen)
 

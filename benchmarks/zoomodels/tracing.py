@@ -1,7 +1,7 @@
 """A module through emergraph's own path, with what the oracle needs: labels, values, edges."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unittest import mock
 
@@ -14,9 +14,9 @@ from tracedmodel import Array, Feeds, Runner, remembering
 from zoomodels.spec import Built
 
 from emergraph.exporters.counting import CountingSink
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile import OnnxFile, read_onnx
 from emergraph.exporters.pytorch.checking import compare
-from emergraph.exporters.pytorch.modules import Captured, capture
+from emergraph.exporters.pytorch.modules import capture
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.folding import folder_of
 from emergraph.exporters.runtime.limits import RunLimits
@@ -111,7 +111,6 @@ class KeepingSink(CountingSink):
 class ZooTrace:
     """A traced module."""
 
-    captured: Captured
     model: onnx.ModelProto
     """Flat; every tensor is an output."""
     feeds: Feeds
@@ -123,6 +122,8 @@ class ZooTrace:
     """By layer: outputs of its weight, as the tracer counted them."""
     roots_of_layers: dict[int, Sequence[str]] = field(default_factory=dict)
     """By layer: the parameters that its weight and bias are made of."""
+    unused: tuple[str, ...] = ()
+    """Parameters of the module that its export leaves out."""
 
     def layer_of(self, unit: int) -> Layer:
         """The layer that a unit is in."""
@@ -145,10 +146,20 @@ def traced_module(built: Built, folder: Path) -> ZooTrace:
     path = folder / "model.onnx"
     captured = capture(built.module, built.args, path, kwargs=built.kwargs)
     file = read_onnx(path)
+    with ModelProcess(RunLimits()) as process:
+        compare(as_source(file), captured.feeds, captured.expected, captured.label, process)
+    return replace(traced_file(file, captured.feeds, used=captured.used), unused=captured.unused)
+
+
+def traced_file(
+    file: OnnxFile,
+    inputs: Mapping[str, Array] | None = None,
+    *,
+    used: frozenset[str] | None = None,
+) -> ZooTrace:
+    """Trace a file on some inputs, or on those that an export runs it on."""
     source, limits = as_source(file), RunLimits()
-    with ModelProcess(limits) as process:
-        compare(source, captured.feeds, captured.expected, captured.label, process)
-    run = concrete_run(source, inputs=captured.feeds, limits=limits)
+    run = concrete_run(source, inputs=inputs or {}, limits=limits)
 
     def parameter(proto: onnx.TensorProto) -> FileParameter:
         lazy = file.tensor_of(proto)
@@ -160,9 +171,9 @@ def traced_module(built: Built, folder: Path) -> ZooTrace:
         folder_of(run.flat, source, limits) as folded,
         mock.patch.object(tracer, "TraceContext", remembering(labels, contexts)),
     ):
-        model = traced_model(run, parameter, folder=folded, run_body=bodies, parameters=captured.used)
+        model = traced_model(run, parameter, folder=folded, run_body=bodies, parameters=used)
         summary = trace(model, sink)
-    feeds = {value.name: np.asarray(captured.feeds[value.name]) for value in run.flat.inputs}
+    feeds = {value.name: np.asarray(run.inputs[value.name]) for value in run.flat.inputs}
     initializers = {name: source.array(proto) for name, proto in run.flat.initializers.items()}
     flat = _runnable(run, initializers, feeds)
     values = {**feeds, **Runner(flat).run(feeds)}
@@ -171,7 +182,6 @@ def traced_module(built: Built, folder: Path) -> ZooTrace:
             raise AssertionError(f"{name} has shape {values[name].shape}, its labels {found.shape}")
     drafts = contexts[0].builder.layers
     return ZooTrace(
-        captured,
         flat,
         feeds,
         values,

@@ -21,6 +21,9 @@ COLUMNS: dict[str, str | tuple[str, ...]] = {
     "information.macro_low": ("information, gaussian", "information, ksg", "information, codes"),
     "skills.low": "skill's half-time",
     "skills_curves.low": "skill's curve",
+    "attribution_agreement.low": (
+        *(case.name for case in INTERVALS if case.name.startswith("correlation ")),
+    ),
     "unit_influence.low": ("influence, effect", "influence, squares"),
     "unit_influence.target_low": "influence, change of the target",
     "trajectory_correlations.low": "student, correlations over runs",
@@ -97,6 +100,9 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     "analysis/emergence/trajectory:_correlation student": "student, correlations over runs",
     "analysis/emergence/trajectory:corrected holm": "Holm's least p",
     "analysis/influence/circuits:_Behaviour.kept jackknife": "none: spread_low, samples chose the units",
+    "analysis/influence/influences:agreement rank_correlation": (
+        ELSEWHERE["studies, correlations of networks"]
+    ),
     "analysis/influence/knockouts:Bench.row student": (
         *("influence, effect", "influence, squares", "influence, change of the target"),
     ),

@@ -109,18 +109,19 @@ def one_channel(rng):
 
 
 def recurrent(rng):
-    """One of eight hidden units of an LSTM, at its last step."""
-    net = Net()
-    x = net.input(5, "n", 3)
-    head = np.zeros((8, 2), np.float32)
-    head[:, 1] = weights(rng, 8)
+    """One of eight cells of an LSTM, with its gates, at its last step."""
+    net, n = Net(), 8
+    x = net.input("n", 5, 3)
+    head = np.zeros((n, 2), np.float32)
+    head[:, 1] = weights(rng, n)
     head[3, 0] = 2
-    recurrence = 0.1 * weights(rng, 1, 32, 8)
-    y, _ = net.ops(
-        "LSTM", 2, x, net.value(weights(rng, 1, 32, 3)), net.value(recurrence), hidden_size=8, name="rnn"
-    )
-    net.output(net.op("MatMul", net.op("Squeeze", y, net.ints(1)), net.value(head), name="head"))
-    return net, {x: weights(rng, 5, 12, 3)}, {("rnn", 3)}, "head.out:0"
+    recurrence = 0.1 * weights(rng, 1, 4 * n, n)
+    matrices = net.value(weights(rng, 1, 4 * n, 3)), net.value(recurrence)
+    steps = net.op("Transpose", x, perm=[1, 0, 2])
+    _, last = net.ops("LSTM", 2, steps, *matrices, hidden_size=n, name="rnn")
+    net.output(net.op("MatMul", net.op("Squeeze", last, net.ints(0)), net.value(head), name="head"))
+    planted = {("rnn", 3), ("rnn:cell", 3)} | {("rnn:gates", gate * n + 3) for gate in range(4)}
+    return net, {x: weights(rng, 12, 5, 3)}, planted, "head.out:0"
 
 
 def attention(rng):
@@ -174,25 +175,21 @@ def induction(rng):
 
 
 def one_gate(rng):
-    """The forget gate of one cell of an LSTM's step, written out: that cell lets nothing else in."""
+    """The forget gate of one cell of an LSTM: that cell lets nothing in, and all of what it keeps out."""
     net, n = Net(), 8
-    x, h, c = net.input("n", 4), net.input("n", n), net.input("n", n)
-    parts = {}
-    for gate, bend in (("input", "Sigmoid"), ("output", "Sigmoid"), ("forget", "Sigmoid"), ("cell", "Tanh")):
-        w = weights(rng, 4 + n, n)
-        bias = np.zeros(n, np.float32)
-        if gate != "forget":
-            w[:, 3] = 1e-3
-            bias[3] = {"input": -9, "output": 9, "cell": 0}[gate]
-        both = net.op("Concat", x, h, axis=1)
-        parts[gate] = net.op(bend, net.op("Gemm", both, net.value(w), net.value(bias), name=gate))
-    kept = net.op("Add", net.op("Mul", parts["forget"], c), net.op("Mul", parts["input"], parts["cell"]))
-    state = net.op("Mul", parts["output"], net.op("Tanh", kept))
+    x, c = net.input("n", 3, 4), net.input("n", n)
+    w, r, bias = weights(rng, 1, 4 * n, 4), 0.05 * weights(rng, 1, 4 * n, n), np.zeros((1, 8 * n), np.float32)
+    for gate, held in ((0, -9), (1, 9), (3, 0)):  # input, output, cell
+        w[0, gate * n + 3] = r[0, gate * n + 3] = 1e-3
+        bias[0, gate * n + 3] = held
+    matrices = (net.value(one) for one in (w, r, bias))
+    steps, start = net.op("Transpose", x, perm=[1, 0, 2]), net.op("Unsqueeze", c, net.ints(0))
+    _, last = net.ops("LSTM", 2, steps, *matrices, "", "", start, hidden_size=n, name="rnn")
     head = 1e-3 * weights(rng, n, 2)
     head[3, 0] = 2
-    net.output(net.op("MatMul", state, net.value(head), name="head"))
-    data = {x: weights(rng, 24, 4), h: weights(rng, 24, n), c: weights(rng, 24, n)}
-    return net, data, {("forget", 3)}, "head.out:0"
+    net.output(net.op("MatMul", net.op("Squeeze", last, net.ints(0)), net.value(head), name="head"))
+    data = {x: weights(rng, 24, 3, 4), c: weights(rng, 24, n)}
+    return net, data, {("rnn:gates", 2 * n + 3), ("rnn:cell", 3), ("rnn", 3)}, "head.out:0"
 
 
 FAMILIES = [one_class, two_layers, exclusive_or, one_channel, recurrent, attention, induction, one_gate]
