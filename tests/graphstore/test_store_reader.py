@@ -13,7 +13,6 @@ from storegraphs import block, finish, header, make_store, random_chain, write_c
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore import blockinfo
 from emergraph.graphstore.records import EdgeKind, Kernels
-from emergraph.graphstore.restore import restore_all
 from emergraph.graphstore.store import open_store
 
 COLUMNS = ("src", "dst", "weight", "l1", "l2", "max_abs", "n_params")
@@ -307,7 +306,6 @@ def test_a_block_or_layer_that_is_there_twice_is_damage(tmp_path, table, row):
     [
         ("layers", "activation_axes", lambda graph: graph.layers()),
         ("blocks", "src_units", lambda graph: graph.blocks_info()),
-        ("tensors", "shape", lambda graph: list(restore_all(graph))),
     ],
 )
 def test_a_list_of_numbers_with_a_gap_is_damage(tmp_path, table, column, read):
