@@ -1,13 +1,15 @@
 """`emergraph audit`: what is in a model file, what is wrong with it, and what may go."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.audit.options import AuditOptions, AuditUse
-from emergraph.analysis.declaration import Analysis, Query, SectionSpec, Subject, TableSpec
+from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.exporters.runtime.inputwords import InputOptions
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import polars as pl
 
     from emergraph.analysis.audit.audit import AuditResult
@@ -59,6 +61,14 @@ WHERE run = {run} ORDER BY place""",
     ),
 )
 
+
+def _headline(rows: "Sequence[tuple[Any, ...]]", _parameters: "Mapping[str, Any]") -> str | None:
+    if not rows:
+        return None
+    n, severity, sentence = rows[0]
+    return f"{n} finding{'s' * (n > 1)}; the worst ({severity}): {str(sentence).rstrip('.')}"
+
+
 AUDIT = Analysis(
     name="audit",
     summary="Say what is in a model, what is wrong with it and what may go; exit with 1 at a warning or an "
@@ -68,6 +78,15 @@ AUDIT = Analysis(
     looks=(AuditUse,),
     tables=(FINDINGS, UNITS),
     section=SECTION,
+    headline=Headline(
+        query=Query(
+            name="audit",
+            table="audit_findings",
+            sql="""
+SELECT count(*) OVER (), severity, sentence FROM audit_findings WHERE run = {run} ORDER BY place LIMIT 1""",
+        ),
+        text=_headline,
+    ),
 )
 
 

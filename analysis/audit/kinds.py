@@ -65,8 +65,9 @@ _NETWORK, _ENCODING = About.NETWORK, About.ENCODING
 _PROVED, _TESTED, _SUSPECTED = Grade.PROVED, Grade.TESTED, Grade.SUSPECTED
 _Row = tuple[str, Severity, Grade, About, str, str]
 
-_CUT = "--write SMALLER.onnx leaves them out"
-_CUT_UNITS = "--write SMALLER.onnx leaves out those whose channels nothing else needs"
+_WRITE = "`emergraph audit MODEL --write SMALLER.onnx`"
+_CUT = f"{_WRITE} leaves them out"
+_CUT_UNITS = f"{_WRITE} leaves out those whose channels nothing else needs"
 _DEAD: tuple[_Row, ...] = (
     (
         *("DEAD-UNREACHED", _WARNING, _PROVED, _NETWORK),
@@ -91,12 +92,12 @@ _DEAD: tuple[_Row, ...] = (
     (
         *("DEAD-SILENT", _WARNING, _TESTED, _NETWORK),
         "The units had one and the same value on all inputs, at all positions.",
-        "Give more inputs; if it stays so, --also tested --write SMALLER.onnx leaves them out.",
+        "Give more inputs; if it stays so: `emergraph audit MODEL --also tested --write SMALLER.onnx`.",
     ),
     (
         *("DEAD-SILENT-RANDOM", _INFO, _SUSPECTED, _NETWORK),
         "The units had one and the same value on random inputs, which may mean nothing to the model.",
-        "Give inputs of your own: --inputs FILE.npz.",
+        "Give inputs of your own: `emergraph audit MODEL --inputs FILE.npz`.",
     ),
     (
         *("DEAD-INPUT", _INFO, _PROVED, _ENCODING),
@@ -182,7 +183,7 @@ _REDUNDANT: tuple[_Row, ...] = (
     (
         *("TWIN-UNITS", _INFO, _PROVED, _NETWORK),
         "Units are the same up to a positive factor: they read the same with the same weights.",
-        "Merge them, adding up what is read from them: --write SMALLER.onnx does so where it can.",
+        f"Merge them, adding up what is read from them: {_WRITE} does so where it can.",
     ),
     (
         *("TWIN-LAYERS", _INFO, _PROVED, _NETWORK),
@@ -192,12 +193,12 @@ _REDUNDANT: tuple[_Row, ...] = (
     (
         *("STORED-TWICE", _INFO, _PROVED, _ENCODING),
         "Tensors with the same values are stored more than once.",
-        "Store them once: --write SMALLER.onnx does so.",
+        f"Store them once: {_WRITE} does so.",
     ),
     (
         *("LINEAR-CHAIN", _INFO, _PROVED, _NETWORK),
         "Layers follow each other with nothing but linear operations between them.",
-        "Fold them into one where that is smaller: --write SMALLER.onnx does so for dense layers.",
+        f"Fold them into one where that is smaller: {_WRITE} does so for dense layers.",
     ),
     (
         *("IDENTITY-OPERATION", _INFO, _PROVED, _ENCODING),
@@ -207,7 +208,7 @@ _REDUNDANT: tuple[_Row, ...] = (
     (
         *("FOLDABLE-NORM", _INFO, _PROVED, _ENCODING),
         "Batch normalisations directly follow a layer whose weights can take them in.",
-        "Fold them into the weights: --write SMALLER.onnx does so.",
+        f"Fold them into the weights: {_WRITE} does so.",
     ),
     (
         *("LOW-RANK", _INFO, _TESTED, _NETWORK),
@@ -258,7 +259,7 @@ _SUSPICIOUS: tuple[_Row, ...] = (
     (
         *("FAINT-UNIT", _INFO, _PROVED, _NETWORK),
         "The weights into the units are next to nothing beside those of their layer.",
-        "Candidates for removal: emergraph prune STORE --unit unit --criterion l2.",
+        "Candidates for removal: `emergraph prune STORE --unit unit --criterion l2`.",
     ),
     (
         *("RANK-ONE-UPDATE", _WARNING, _PROVED, _NETWORK),
@@ -283,7 +284,7 @@ _SUSPICIOUS: tuple[_Row, ...] = (
     (
         *("UNUSED-BULK", _WARNING, _SUSPECTED, _ENCODING),
         "Initializers that nothing reads take a large part of the file.",
-        "Find out what they are before the file is passed on; --write SMALLER.onnx leaves them out.",
+        f"Find out what they are before the file is passed on; {_WRITE} leaves them out.",
     ),
 )
 
@@ -291,12 +292,12 @@ _PRUNABLE: tuple[_Row, ...] = (
     (
         *("PRUNABLE-WEIGHTS", _INFO, _TESTED, _NETWORK),
         "So many weights can be set to zero before the outputs change by more than the bound.",
-        "emergraph prune STORE --model MODEL --write PRUNED.onnx, with that level and scope.",
+        "`emergraph prune STORE --model MODEL --write PRUNED.onnx`, with that level and scope.",
     ),
     (
         *("PRUNABLE-UNITS", _INFO, _TESTED, _NETWORK),
         "So many units can be removed before the outputs change by more than the bound.",
-        "emergraph prune STORE --unit unit --model MODEL --write SMALLER.onnx, with that level and scope.",
+        "`emergraph prune STORE --unit unit --model MODEL --write SMALLER.onnx`, with that level and scope.",
     ),
     (
         *("FRAGILE-LAYERS", _INFO, _TESTED, _NETWORK),

@@ -174,8 +174,8 @@ def _headline(id_: str, trial: _Trial) -> AuditFinding:
         id=id_,
         sentence=f"{sentence}.",
         key=(),
-        action=f"emergraph prune STORE {how_to}--scope {best.scope} --level {best.level:g} --model MODEL "
-        "--write PRUNED.onnx"
+        action=f"`emergraph prune STORE {how_to}--scope {best.scope} --level {best.level:g} --model MODEL "
+        "--write PRUNED.onnx`"
         if best.level
         else "Do not prune by magnitude without training again.",
         evidence={

@@ -1,5 +1,6 @@
 """What people and programs see of an audit."""
 
+import re
 import textwrap
 from collections import Counter
 
@@ -13,6 +14,9 @@ from emergraph.exporters.runtime.quoting import quoted
 
 _SHOWN = 10
 _WIDTH = 110
+_COMMAND = re.compile(r"`[^`]*`")
+_NO_BREAK = "\0"
+"""Stands for a space; texts of findings have no such character."""
 
 
 def audit_view(result: AuditResult) -> View:
@@ -48,11 +52,11 @@ def audit_text(result: AuditResult, *, full: bool = False) -> str:
         result: An audit.
         full: All findings, not the first ten.
     """
-    lines = [*textwrap.wrap(verdict(result), _WIDTH), ""]
+    lines = [*_wrapped(verdict(result)), ""]
     shown = result.findings if full else result.findings[:_SHOWN]
     for found in shown:
         begin = f"{found.severity!s:<7}  {found.id} ({found.grade}, {found.about})"
-        lines += [begin, *_indented(found.sentence), *_indented(f"-> {found.action}")]
+        lines += [begin, *_wrapped(found.sentence, 9), *_wrapped(f"-> {found.action}", 9)]
     rest = len(result.findings) - len(shown)
     if rest:
         lines.append(f"{count(rest, 'finding')} more: --full")
@@ -62,8 +66,11 @@ def audit_text(result: AuditResult, *, full: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _indented(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=" " * 9, subsequent_indent=" " * 9)
+def _wrapped(text: str, indent: int = 0) -> list[str]:
+    """The lines of a text; commands, between grave accents, stay on one, so that they can be copied."""
+    whole = _COMMAND.sub(lambda command: command[0].replace(" ", _NO_BREAK), text)
+    lines = textwrap.wrap(whole, _WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+    return [" " * indent + line.replace(_NO_BREAK, " ") for line in lines]
 
 
 _COLUMNS = ("severity", "grade", "about", "id", "finding", "action", "fingerprint")

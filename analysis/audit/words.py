@@ -1,10 +1,17 @@
 """Words of sentences: counts, sizes, shares and lists of names."""
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 
+from emergraph.analysis.audit.options import AuditOptions
+from emergraph.exporters.runtime.inputwords import InputOptions, InputWords
 from emergraph.exporters.runtime.quoting import quoted
+from emergraph.options import repeated
 
 _SHOWN = 3
+_COMMAND = re.compile(r"`(emergraph [^`]+)`")
+_STORE = "net.duckdb"
 
 
 def count(n: int, noun: str) -> str:
@@ -54,3 +61,40 @@ def names_text(names: Sequence[str]) -> str:
     shown = ", ".join(map(quoted, distinct[:_SHOWN]))
     rest = len(distinct) - _SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def spelled_out(
+    action: str,
+    *,
+    model: str,
+    parameters: Mapping[str, object],
+    store: str | None = None,
+    graph: str | None = None,
+) -> str:
+    """Return an action with commands that a shell takes: their names and options are those of an audit.
+
+    Args:
+        action: Of a finding; commands stand between grave accents.
+        model: The model that was audited.
+        parameters: What was asked of the audit, by name, as a run keeps it.
+        store: A store that holds its graph; None: the command makes one first.
+        graph: The graph in it; None: the only one.
+
+    Example:
+        >>> spelled_out("Fold: `emergraph audit MODEL --write S.onnx`.", model="a b", parameters={"seed": 3})
+        "Fold: `emergraph audit 'a b' --seed 3 --write S.onnx`."
+    """
+    inputs = shlex.join(repeated(InputWords, parameters))
+    asked = shlex.join([*repeated(InputOptions, parameters), *repeated(AuditOptions, parameters)])
+    name = shlex.quote(model)
+    there = shlex.quote(store or _STORE) + (f" --graph {shlex.quote(graph)}" if graph else "")
+
+    def filled(command: re.Match[str]) -> str:
+        words = command[1].split(" ")
+        by_word = {"MODEL": f"{name} {asked}".strip() if words[1] == "audit" else name, "STORE": there}
+        text = " ".join(by_word.get(word, word) for word in words)
+        if store is None and "STORE" in words:
+            text = f"emergraph export {' '.join(filter(None, (name, _STORE, inputs)))} && {text}"
+        return f"`{text}`"
+
+    return _COMMAND.sub(filled, action)

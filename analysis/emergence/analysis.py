@@ -369,7 +369,8 @@ def _run_trajectory(
         options=conventions,
         trajectory=asked,
     )
-    at.keep(activity=result.activity)
+    about = result.options
+    at.keep(activity=result.activity, metric=about.metric, higher_is_better=about.higher_is_better)
     return result
 
 
@@ -382,6 +383,20 @@ def _trajectory_rows(result: "Trajectory") -> "dict[str, pl.DataFrame]":
 def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
     told = ", ".join(f"{value:.4g} through {interior} units" for interior, value, _ in rows)
     return f"E is {told} (active: {rows[0][2]}); the number alone says little: see the null models"
+
+
+def _trajectory_headline(rows: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]) -> str | None:
+    from emergraph.analysis.statistics.permutation import SIGNIFICANT  # loads numpy
+
+    least, rho, tests, correlations = rows[0]
+    metric = parameters.get("metric")
+    if not correlations:
+        return None
+    if not tests:
+        return f"undecided whether E goes with the change in {metric}: too few runs or steps for a p value"
+    goes = least <= SIGNIFICANT
+    said = f"E goes with the change in {metric}, rho {rho:.2f}" if goes else "no correlation beyond chance"
+    return f"{said}; least p {least:.2g} (Holm, {tests} tests)"
 
 
 EMERGENCE = Analysis(
@@ -449,7 +464,7 @@ TRAJECTORY = Analysis(
     examples="""
     emergraph trajectory run.duckdb
     emergraph trajectory run.duckdb --graphs 'mlp-*' --metric validation_accuracy
-    emergraph trajectory run.duckdb --metric loss --lower-is-better --patience 5
+    emergraph trajectory run.duckdb --metric loss --patience 5
     emergraph trajectory run.duckdb --rule weight_change --format json
     """,
     run=_run_trajectory,
@@ -458,4 +473,15 @@ TRAJECTORY = Analysis(
     tables=(STEPS, CORRELATIONS, STOPPINGS),
     section=TRAINING,
     figures=_training_figures,
+    headline=Headline(
+        query=Query(
+            name="trajectory",
+            table="trajectory_correlations",
+            shared=True,
+            sql="""
+SELECT min(p_holm), arg_min(rho, p_holm), count(p_holm), count(*) FROM trajectory_correlations
+WHERE run = {run}""",
+        ),
+        text=_trajectory_headline,
+    ),
 )

@@ -181,14 +181,16 @@ def draw_metrics(frames: Frames) -> alt.FacetChart:
             alt.Chart(frame)
             .mark_line(point=True, color=SERIES[0])
             .encode(
-                x=alt.X("step:Q", title="training step"),
+                x=alt.X("step:Q", title="training step", axis=alt.Axis(tickMinStep=1, tickCount=3)),
                 y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+                detail="training:N",
             ),
             height=120,
             width=WIDTH // 2 - 50,
         )
         .facet(facet=alt.Facet("name:N", title=None, sort=names), columns=2)
         .resolve_scale(y="independent")
+        .resolve_axis(x="independent")
     )
 
 
@@ -198,17 +200,19 @@ METRICS = Figure(
     command="emergraph.record in a training script (docs/pytorch.md)",
     definition=(
         "Every metric that was recorded with the snapshots of this store, against the training step, each "
-        "in its own unit. At most eight metrics."
+        "in its own unit; a line for each recording. At most eight metrics."
     ),
     queries=(
         Query(
             name="metrics",
             sql="""
-SELECT g.step, m.name, m."value" FROM graphs AS g JOIN metrics AS m ON m.graph = g.id
+SELECT g.step, m.name, m."value",
+       CASE WHEN g.id IN (SELECT parent FROM graphs) THEN g.id ELSE g.parent END AS training
+FROM graphs AS g JOIN metrics AS m ON m.graph = g.id
 WHERE g.step IS NOT NULL AND m."value" IS NOT NULL
   AND (SELECT step FROM graphs WHERE id = {graph}) IS NOT NULL
   AND m.name IN (SELECT DISTINCT name FROM metrics ORDER BY name LIMIT 8)
-ORDER BY m.name, g.step""",
+ORDER BY m.name, training, g.step""",
         ),
     ),
     draw=draw_metrics,
@@ -218,14 +222,15 @@ ORDER BY m.name, g.step""",
 def draw_trajectory(frames: Frames) -> alt.VConcatChart:
     """E of every snapshot, and below it the metric that was asked about."""
     steps = frames["steps"]
-    x = alt.X("step:Q", title="training step")
+    x = alt.X("step:Q", title="training step", axis=alt.Axis(tickMinStep=1))
     y = alt.Y("log10:Q", title="log10 E (E in paths)", scale=alt.Scale(zero=False))
     names = steps["paths"].unique(maintain_order=True).to_list()
-    curve = lines(steps.drop_nulls("log10"), x, y, series="paths", names=names)
+    curve = lines(steps.drop_nulls("log10"), x, y, series="paths", names=names, detail="training")
+    measured = steps.unique(["training", "step"], maintain_order=True).drop_nulls("metric")
     metric = (
-        alt.Chart(steps.unique("step", maintain_order=True).drop_nulls("metric"))
+        alt.Chart(measured)
         .mark_line(point=True, color=SERIES[2])
-        .encode(x=x, y=alt.Y("metric:Q", title="metric", scale=alt.Scale(zero=False)))
+        .encode(x=x, y=alt.Y("metric:Q", title="metric", scale=alt.Scale(zero=False)), detail="training:N")
     )
     return alt.vconcat(sized(curve, height=200), sized(metric, height=130))
 
@@ -236,7 +241,7 @@ TRAJECTORY = Figure(
     command="emergraph trajectory STORE",
     definition=(
         "E of every snapshot against the training step, for both interiors, and the metric that the run "
-        "asked about. Steps where E = 0 have no point."
+        "asked about; a line for each training run. Steps where E = 0 have no point."
     ),
     queries=(
         Query(
@@ -244,9 +249,9 @@ TRAJECTORY = Figure(
             table="trajectory_steps",
             shared=True,
             sql="""
-SELECT step, log10, metric,
+SELECT training, step, log10, metric,
        CASE interior WHEN 'active' THEN 'through active units only' ELSE 'through any unit' END AS paths
-FROM trajectory_steps WHERE run = {run} ORDER BY paths, step""",
+FROM trajectory_steps WHERE run = {run} ORDER BY paths, training, step""",
         ),
     ),
     draw=draw_trajectory,

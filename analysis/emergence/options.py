@@ -1,13 +1,17 @@
 """What is said beside E: sweeps, intervals, null models, positions; and what is asked of a trajectory."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.optionforms import GRID, NAME_OR_ID
 from emergraph.options import FileRole, Options, option
+from emergraph.safetext import escape_controls
 
 Grid = Sequence[float] | int | Literal["all"]
 """Thresholds: numbers, how many to choose, or all values where a unit changes."""
@@ -139,14 +143,37 @@ class ExtentOptions(Options):
             raise UsageError("--inputs needs --model FILE, the file that the graph was exported from")
 
 
+USUAL_METRIC = "accuracy"
+SMALL_IS_GOOD = (
+    "loss",
+    "error",
+    "err",
+    "perplexity",
+    "ppl",
+    "entropy",
+    "mse",
+    "rmse",
+    "mae",
+    "nll",
+    "wer",
+    "cer",
+)
+"""Ends of words in names of metrics that are to be small."""
+
+
 class TrajectoryOptions(Options):
     """What is asked of a trajectory."""
 
-    metric: str = option(default="accuracy", help="Recorded metric whose change E is compared with.")
-    higher_is_better: bool = option(
-        default=True,
+    metric: str | None = option(
+        default=None,
+        help="Recorded metric whose change E is compared with.",
+        default_text="accuracy, or the only one",
+    )
+    higher_is_better: bool | None = option(
+        default=None,
         help="Whether the metric is one to be large, or small as a loss.",
         off="--lower-is-better",
+        default_text="by its name",
     )
     window: int = option(default=3, help="Steps of the trailing mean that smooths the metric.", least=1)
     max_lag: int = option(
@@ -178,6 +205,29 @@ class TrajectoryOptions(Options):
         """
         if self.share >= 1:
             raise UsageError(f"share: expected at least 0 and below 1, found {self.share:g}")
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether larger values of the metric are better: as asked, else by its name."""
+        if self.higher_is_better is not None:
+            return self.higher_is_better
+        words = re.split(r"[^a-z0-9]+", (self.metric or "").lower())
+        return not any(word.endswith(SMALL_IS_GOOD) for word in words)
+
+    def about(self, recorded: Collection[str]) -> "TrajectoryOptions":
+        """Return the options with the metric that is meant, of those that were recorded.
+
+        Raises:
+            UsageError: There is no such metric, or nothing says which one is meant.
+        """
+        if self.metric is None and USUAL_METRIC not in recorded and len(recorded) > 1:
+            names = ", ".join(escape_controls(name) for name in sorted(recorded)[:8])
+            raise UsageError(f"which metric? recorded: {names}; name one with --metric")
+        usual = USUAL_METRIC if USUAL_METRIC in recorded else next(iter(recorded), None)
+        metric = self.metric or usual
+        if recorded and metric not in recorded:
+            raise UsageError(unknown("metric", metric, sorted(recorded)))
+        return replace(self, metric=metric, higher_is_better=replace(self, metric=metric).larger_is_better)
 
 
 class SnapshotOptions(Options):

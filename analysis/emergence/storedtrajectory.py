@@ -1,8 +1,10 @@
 """Trajectories of the snapshots in a store."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +28,9 @@ from emergraph.analysis.emergence.trajectory import (
 )
 from emergraph.analysis.paths.options import EmergenceOptions, Interior
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
-from emergraph.choices import unknown
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import StoreFile
+from emergraph.safetext import escape_controls
 from emergraph.steps import steps
 
 if TYPE_CHECKING:
@@ -40,8 +42,6 @@ MINIMUM_STEPS = 3
 
 def chosen_snapshots(graphs: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
     """The graphs with one of these names, ids or patterns (`run-*`), by training run and step.
-
-    Snapshots of the recorder are called `run-step`: those of one name are a training run.
 
     Args:
         graphs: The table `graphs` of a store.
@@ -60,21 +60,58 @@ def chosen_snapshots(graphs: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFram
     if chosen["step"].null_count():
         unnamed = chosen.filter(pl.col("step").is_null())["name"][0]
         raise UsageError(f"graph '{unnamed}' has no training step: choose recorded snapshots with --graphs")
-    training = [training_of(name, step) for name, step in chosen.select("name", "step").iter_rows()]
-    chosen = chosen.with_columns(pl.Series("training", training, dtype=pl.String)).sort("training", "step")
-    counts = chosen.group_by("training").agg(pl.len().alias("n"), pl.col("step").n_unique().alias("steps"))
-    if not chosen.height or int(counts["n"].min()) < MINIMUM_STEPS:  # type: ignore[arg-type]
-        raise UsageError(
-            f"a trajectory needs at least {MINIMUM_STEPS} snapshots of each run, "
-            f"{chosen.height} of {graphs.height} graphs match"
-        )
-    if (counts["n"] != counts["steps"]).any():
-        raise UsageError("two of the graphs of a run have the same training step: choose with --graphs")
+    training = pl.col("id").replace_strict(trainings(graphs), return_dtype=pl.String)
+    chosen = chosen.with_columns(training=training).sort("training", "step")
+    counts = chosen.group_by("training", maintain_order=True).agg(
+        pl.len().alias("n"), pl.col("step").n_unique().alias("steps")
+    )
+    if not chosen.height:
+        raise UsageError(f"none of the {graphs.height} graphs has one of these names: {', '.join(wanted)}")
+    for name, n, n_steps in counts.iter_rows():
+        run = f"run {escape_controls(name)[:60]!r}" if counts.height > 1 else "the run"
+        if n < MINIMUM_STEPS:
+            raise UsageError(
+                f"a trajectory needs at least {MINIMUM_STEPS} snapshots of each run, and {run} has {n}: "
+                "choose with --graphs"
+            )
+        if n != n_steps:
+            raise UsageError(f"two graphs of {run} have the same training step: choose with --graphs")
     return chosen
 
 
+def trainings(graphs: pl.DataFrame) -> dict[int, str]:
+    """Return the name of the training run of each graph that has a step, by id, a different one for each run.
+
+    The snapshots of one recording have its first one as their parent. Others belong together where their
+    names differ by the step alone.
+
+    Args:
+        graphs: The table `graphs` of a store.
+    """
+    steps_of = {i: (name, step) for i, name, step in graphs.select("id", "name", "step").iter_rows()}
+    parents = {i: parent for i, parent in graphs.select("id", "parent").iter_rows() if parent in steps_of}
+    roots = sorted({root for i, root in parents.items() if None not in (steps_of[i][1], steps_of[root][1])})
+    found: dict[int, str] = {}
+    taken: set[str] = set()
+    for root in roots:
+        name, step = steps_of[root]
+        base = re.sub(rf"-{step}(-\d+)?$", "", name)  # the second recording of a name is called `mlp-0-2`
+        number = next(k for k in count(1) if _numbered(base, k) not in taken)
+        taken.add(_numbered(base, number))
+        for member in (root, *(i for i, parent in parents.items() if parent == root)):
+            found[member] = _numbered(base, number)
+    for i, (name, step) in steps_of.items():
+        if step is not None and i not in found:
+            found[i] = training_of(name, step)
+    return found
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name} ({number})"
+
+
 def training_of(name: str, step: int) -> str:
-    """Name of the training run of a snapshot: its own without the step.
+    """Name of the training run of a graph by its own: that without the step.
 
     Example:
         >>> training_of("mlp-20", 20), training_of("last", 20)
@@ -122,6 +159,14 @@ def stored_trajectory(
     if rule is ActivityRule.PER_SAMPLE:
         raise UsageError("a trajectory needs one activity per snapshot: choose another rule than per_sample")
     chosen = chosen_snapshots(store.graphs(), wanted)
+    metrics = {
+        int(graph): dict(store.graph(int(graph)).metrics().drop_nulls().iter_rows())
+        for graph in chosen["id"].to_list()
+    }
+    wish = wish.about({name for recorded in metrics.values() for name in recorded})
+    for graph, name in chosen.select("id", "name").iter_rows():
+        if wish.metric is not None and wish.metric not in metrics[graph]:
+            raise UsageError(f"graph '{name}' has no metric '{wish.metric}', others have: leave it out")
     rows: list[dict[str, object]] = []
     before: UnitGraph | None = None
     text = ""
@@ -154,7 +199,7 @@ def stored_trajectory(
                 "weight_sparsity": figures.weight_sparsity,
                 "weight_l2": figures.weight_l2,
             }
-        row |= {f"metric_{key}": value for key, value in reader.metrics().iter_rows()}
+        row |= {f"metric_{key}": value for key, value in metrics[int(graph)].items()}
         rows.append(row)
         before = unit_graph
     frame = pl.DataFrame(rows, infer_schema_length=None)
@@ -166,13 +211,10 @@ def _related(
 ) -> Trajectory:
     """Add the changes, correlations and stopping rules."""
     column = f"metric_{wish.metric}"
-    metrics = [name.removeprefix("metric_") for name in frame.columns if name.startswith("metric_")]
     left_out: list[str] = []
     correlations: list[LaggedCorrelation] = []
     found: list[Stopping] = []
-    if column not in frame.columns or frame[column].null_count() == frame.height:
-        if metrics:
-            raise UsageError(unknown("metric", wish.metric, metrics))
+    if wish.metric is None:
         left_out.append("the snapshots have no metrics: E has nothing to be compared with")
         return Trajectory(
             frame=frame,
@@ -182,9 +224,6 @@ def _related(
             options=wish,
             left_out=tuple(left_out),
         )
-    if frame[column].null_count():
-        gaps = frame.filter(pl.col(column).is_null())["name"].to_list()
-        raise UsageError(f"graph '{gaps[0]}' has no metric '{wish.metric}', others have: leave it out")
     runs = frame.partition_by("training", maintain_order=True)
     runs = [_with_changes(run, column, wish) for run in runs]
     same_steps = len({tuple(run["step"].to_list()) for run in runs}) == 1

@@ -304,12 +304,12 @@ def stoppings(
         training: Name of the run.
     """
     values = np.asarray(metric, dtype=np.float64)
-    better = values if options.higher_is_better else -values
+    better = values if options.larger_is_better else -values
     ordinary = early_stop(
         values,
         patience=options.patience,
         min_delta=options.min_delta,
-        higher_is_better=options.higher_is_better,
+        higher_is_better=options.larger_is_better,
     )
     until = len(values) - 1 if ordinary is None else ordinary
     positions: Mapping[str, int | None] = {

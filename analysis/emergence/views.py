@@ -332,8 +332,10 @@ def trajectory_view(result: "Trajectory") -> View:
         "activity": result.activity,
         "runs": ", ".join(name or "-" for name in result.runs),
         "snapshots": result.frame.height,
-        "metric": result.options.metric,
     }
+    if result.options.metric is not None:
+        better = "larger" if result.options.larger_is_better else "smaller"
+        facts["metric"] = f"{result.options.metric}, {better} is better"
     for stopping in result.stoppings:
         where = f" of {stopping.training}" if len(result.runs) > 1 else ""
         rule = f"stop when {stopping.rule.replace('_', ' ')}, {stopping.measure}{where}"

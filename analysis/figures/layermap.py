@@ -12,7 +12,7 @@ import polars as pl
 from emergraph.analysis.declaration import Query
 from emergraph.analysis.figures.figure import Figure, Frames
 from emergraph.analysis.figures.folding import folds_of
-from emergraph.analysis.figures.names import short_name
+from emergraph.analysis.figures.names import telling_names
 from emergraph.analysis.figures.picture import Picture
 from emergraph.analysis.figures.theme import FONT, GRID, INK, MUTED, PAPER, SERIES
 from emergraph.safetext import escape_controls, escape_xml
@@ -24,6 +24,12 @@ BOX = (190, 40)
 GAP = (26, 34)
 MARGIN = 44
 LABEL = 26
+PAGE = 960
+"""Width that a map of few boxes beside each other fills: rows that are left go on in a column beside it."""
+GUTTER = 96
+"""Room between two columns."""
+LEAST_ROWS = 8
+"""Rows of a column where there are several."""
 KIND_COLOURS = {
     "weight": SERIES[0],
     "recurrent": SERIES[3],
@@ -45,6 +51,9 @@ class Box:
     x: float
     y: float
     row: int
+    left: float
+    right: float
+    """Ends of its column of rows."""
 
 
 def draw_map(frames: Frames) -> Picture:
@@ -57,7 +66,12 @@ def draw_map(frames: Frames) -> Picture:
     top = 30
     lines = [_line(block, boxes) for block in blocks.iter_rows(named=True)]
     marks = _marks(frames)
-    drawn = [_box(layer, boxes[layer["id"]], shares, layers, marks) for layer in layers.iter_rows(named=True)]
+    names = telling_names(layers["name"].unique(maintain_order=True).to_list(), LABEL)
+    widest = math.log10(int(str(layers["n_units"].max())) + 1) or 1
+    drawn = [
+        _box(layer, boxes[layer["id"]], shares, names[layer["name"]], widest, marks)
+        for layer in layers.iter_rows(named=True)
+    ]
     frame = [_frame([boxes[layer] for layer in members], times) for members, times in folds]
     kinds = [kind for kind in KIND_COLOURS if kind in set(blocks["kind"].to_list())]
     size = max(width, 90 * len(kinds) + 2 * MARGIN), height + top
@@ -97,16 +111,20 @@ def folded(
 
 
 def _frame(boxes: list[Box], times: int) -> str:
-    """What is drawn around a block that repeats."""
-    left, right = min(box.x for box in boxes) - 14, max(box.x for box in boxes) + BOX[0] + 14
-    top, bottom = min(box.y for box in boxes) - 14, max(box.y for box in boxes) + BOX[1] + 14
+    """What is drawn around a block that repeats, in each column of rows that it is in."""
     said = f"{times} such blocks, one after the other; the first is shown"
-    return (
-        f'<g><title>{said}</title><rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
-        f'height="{bottom - top:.1f}" rx="12" fill="{GRID}" fill-opacity="0.45" stroke="{MUTED}" '
-        f'stroke-dasharray="4 4"/><text x="{left + 6:.1f}" y="{top - 4:.1f}" font-size="13" '
-        f'font-weight="bold" fill="{INK}">× {times}</text></g>'
-    )
+    parts = []
+    for place in sorted({box.left for box in boxes}):
+        own = [box for box in boxes if box.left == place]
+        left, right = min(box.x for box in own) - 14, max(box.x for box in own) + BOX[0] + 14
+        top, bottom = min(box.y for box in own) - 14, max(box.y for box in own) + BOX[1] + 14
+        parts.append(
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
+            f'height="{bottom - top:.1f}" rx="12" fill="{GRID}" fill-opacity="0.45" stroke="{MUTED}" '
+            f'stroke-dasharray="4 4"/><text x="{left + 6:.1f}" y="{top - 4:.1f}" font-size="13" '
+            f'font-weight="bold" fill="{INK}">× {times}</text>'
+        )
+    return f"<g><title>{said}</title>{''.join(parts)}</g>"
 
 
 def _marks(frames: Frames) -> dict[str, str]:
@@ -135,12 +153,21 @@ def placed(layers: pl.DataFrame, blocks: pl.DataFrame) -> dict[int, Box]:
     columns = _columns(graph, rows)
     step_x, step_y = BOX[0] + GAP[0], BOX[1] + GAP[1]
     least = min(columns, default=0.0)
-    return {
-        layer: Box(
-            layer, MARGIN + (columns[number] - least) * step_x, MARGIN + rows[number] * step_y, rows[number]
-        )
-        for number, layer in enumerate(ids)
-    }
+    width = (max(columns, default=0.0) - least) * step_x + BOX[0]
+    per = _rows_of_a_column(len(depths), width)
+
+    def box(number: int, layer: int) -> Box:
+        left = MARGIN + rows[number] // per * (width + GUTTER)
+        x, y = left + (columns[number] - least) * step_x, MARGIN + rows[number] % per * step_y
+        return Box(layer, x, y, rows[number], left, left + width)
+
+    return {layer: box(number, layer) for number, layer in enumerate(ids)}
+
+
+def _rows_of_a_column(n_rows: int, width: float) -> int:
+    """Rows below each other, where as many columns of this width as fit stand side by side."""
+    fit = max(1, int((PAGE - 2 * MARGIN + GUTTER) // (width + GUTTER)))
+    return math.ceil(n_rows / min(fit, math.ceil(n_rows / LEAST_ROWS)))
 
 
 def _columns(graph: "igraph.Graph", rows: list[int]) -> list[float]:
@@ -160,7 +187,9 @@ def _line(block: dict[str, object], boxes: dict[int, Box]) -> str:
     kind, edges = str(block["kind"]), int(str(block["n_edges"]))
     stroke = 1 + math.log10(max(edges, 1)) * 0.9
     span = target.row - source.row
-    if span == 1:
+    if source.left != target.left:
+        path = _path_between_columns(source, target)
+    elif span == 1:
         x1, y1 = source.x + BOX[0] / 2, source.y + BOX[1]
         x2, y2 = target.x + BOX[0] / 2, target.y
         middle = (y1 + y2) / 2
@@ -179,15 +208,31 @@ def _line(block: dict[str, object], boxes: dict[int, Box]) -> str:
     )
 
 
+def _path_between_columns(source: Box, target: Box) -> str:
+    """From the foot of a column to the head of the next; any other line leaves and enters at the sides."""
+    if target.row == source.row + 1:
+        x1, x2, room = source.x + BOX[0] / 2, target.x + BOX[0] / 2, GAP[1] / 2
+        return (
+            f"M{x1:.1f} {source.y + BOX[1]:.1f}v{room:.1f}H{target.left - GUTTER / 2:.1f}"
+            f"V{target.y - room:.1f}H{x2:.1f}V{target.y:.1f}"
+        )
+    apart = 18 + 7 * (source.row % 3)  # lines side by side, not upon each other
+    ahead = target.row > source.row
+    out = source.right + apart if ahead else source.left - apart
+    begin = f"M{source.x + BOX[0] * ahead:.1f} {source.y + BOX[1] * 0.75:.1f}H{out:.1f}"
+    over = "" if 0 < target.left - out < GUTTER else f"V{apart / 4:.1f}H{target.left - apart:.1f}"
+    return f"{begin}{over}V{target.y + BOX[1] * 0.25:.1f}H{target.x:.1f}"
+
+
 def _box(
     layer: dict[str, object],
     box: Box,
     shares: dict[int, float],
-    layers: pl.DataFrame,
+    label: str,
+    widest: float,
     marks: dict[str, str],
 ) -> str:
     name, units = str(layer["name"]), int(str(layer["n_units"]))
-    widest = math.log10(int(str(layers["n_units"].max())) + 1) or 1
     bar = (BOX[0] - 16) * math.log10(units + 1) / widest
     share = shares.get(box.id)
     told = "" if share is None else f"; {100 * share:.3g} % of E starts here"
@@ -199,7 +244,7 @@ def _box(
     return (
         f'<g transform="translate({box.x:.1f} {box.y:.1f})"><title>{escape_xml(title)}</title>'
         f'<rect width="{BOX[0]}" height="{BOX[1]}" rx="{round_}" fill="{PAPER}" stroke="{INK}"/>'
-        f'<text x="9" y="16" font-size="11.5" fill="{INK}">{escape_xml(short_name(name, LABEL))}</text>'
+        f'<text x="9" y="16" font-size="11.5" fill="{INK}">{escape_xml(label)}</text>'
         f'<text x="9" y="30" font-size="10" fill="{MUTED}">{layer["kind"]} · {units:,}</text>'
         f'<rect x="8" y="33" width="{BOX[0] - 16}" height="3" fill="{GRID}"/>'
         f'<rect x="8" y="33" width="{bar:.1f}" height="3" fill="{SERIES[5]}"/>'

@@ -6,8 +6,8 @@ from typing import Any, cast
 import altair as alt
 import polars as pl
 
-from emergraph.analysis.figures.names import short_name
-from emergraph.analysis.figures.theme import HEIGHT, INK, MUTED, WIDTH, colours, dashes
+from emergraph.analysis.figures.names import telling_names
+from emergraph.analysis.figures.theme import HEIGHT, INK, MUTED, PAPER, WIDTH, colours, dashes
 
 LABEL_WIDTH = 34
 
@@ -28,16 +28,9 @@ def series_dash(column: str, names: Sequence[str], title: str | None = None) -> 
     )
 
 
-def with_labels(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Return the frame with the column `label`: the telling ends of names, a different one for every name."""
-    labels: dict[str, str] = {}
-    for name in frame[column].unique(maintain_order=True).to_list():
-        short = label = short_name(name, LABEL_WIDTH)
-        number = 1
-        while label in labels.values():
-            number += 1
-            label = f"{short} ({number})"
-        labels[name] = label
+def with_labels(frame: pl.DataFrame, column: str, width: int = LABEL_WIDTH) -> pl.DataFrame:
+    """Return the frame with the column `label`: what tells names apart, a different one for every name."""
+    labels = telling_names(frame[column].unique(maintain_order=True).to_list(), width)
     return frame.with_columns(label=pl.col(column).replace_strict(labels, return_dtype=pl.String))
 
 
@@ -46,9 +39,13 @@ def rule_at(x: float, text: str, *, colour: str = MUTED, y: int = 10, align: str
     base = alt.Chart(pl.DataFrame({"x": [x], "text": [text]})).encode(x="x:Q")
     dx = 5 if align == "left" else -5
     words: dict[str, Any] = {"align": align, "dx": dx, "y": y, "color": colour, "fontSize": 12}
-    return base.mark_rule(color=colour, strokeDash=[4, 3], strokeWidth=1.5) + base.mark_text(
-        **words, baseline="middle"
-    ).encode(text="text:N")
+    said = [  # the first keeps lines away from the letters
+        base.mark_text(**words, **halo, baseline="middle").encode(text="text:N")
+        for halo in ({"stroke": PAPER, "strokeWidth": 5}, {})
+    ]
+    return cast(
+        "alt.LayerChart", alt.layer(base.mark_rule(color=colour, strokeDash=[4, 3], strokeWidth=1.5), *said)
+    )
 
 
 def sized(chart: alt.LayerChart | alt.Chart, *, height: int = HEIGHT, width: int = WIDTH) -> Any:  # noqa: ANN401 - altair returns what it was given
@@ -64,6 +61,7 @@ def lines(
     series: str,
     names: Sequence[str],
     band: tuple[str, str] | None = None,
+    detail: str | None = None,
 ) -> alt.LayerChart:
     """Return one line per series, with a band between two columns behind it.
 
@@ -74,8 +72,11 @@ def lines(
         series: Column with the names of the series.
         names: Series in the order of colours.
         band: Columns of the lower and upper ends.
+        detail: Column that parts the lines of a series.
     """
     base = alt.Chart(frame).encode(x=x)
+    if detail is not None:
+        base = base.encode(detail=f"{detail}:N")
     line = base.mark_line().encode(
         y=y, color=series_colour(series, names), strokeDash=series_dash(series, names)
     )

@@ -22,6 +22,15 @@ RAMP: Final = "viridis"
 """For quantities: perceptually even, and legible without colour."""
 WIDTH = 500
 HEIGHT = 260
+TICKS = 6
+"""About how many ticks an axis has."""
+APART = 10
+"""Least distance of labels side by side: the fonts of a reader may be wider than those measured here."""
+SHORT_NUMBERS = (
+    "abs(datum.value) >= 1e7 || (datum.value != 0 && abs(datum.value) < 1e-4) "
+    "? format(datum.value, '~e') : datum.label"
+)
+"""Labels of an axis: powers of ten for what would be a row of zeros."""
 FONT = "DejaVu Sans, Verdana, sans-serif"
 
 STYLE_NAMES: Mapping[str, str] = {
@@ -50,7 +59,10 @@ def config() -> dict[str, Any]:
             "domainColor": MUTED,
             "tickColor": MUTED,
             "labelLimit": 260,
+            "labelExpr": SHORT_NUMBERS,
         },
+        "axisX": {"tickCount": TICKS, "labelSeparation": APART},
+        "axisY": {"tickCount": TICKS, "labelSeparation": 2},
         "legend": {
             **text,
             "labelFontSize": 12,
@@ -61,6 +73,9 @@ def config() -> dict[str, Any]:
             "symbolSize": 180,
             "labelLimit": 300,
             "titleLimit": 420,
+            "tickCount": 4,
+            "labelOverlap": "greedy",
+            "labelSeparation": APART,
         },
         "header": {**text, "labelFontSize": 12, "titleFontSize": 13},
         "title": {

@@ -248,6 +248,16 @@ def _show_contributions(result: "ContributionResult") -> "View":
     return contribution_view(result)
 
 
+def _contribution_headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str | None:
+    if not rows:
+        return None
+    source, place, target, unit, share = rows[0]
+    return (
+        f"the edge from unit {place} of {source} carries {100 * share:.3g} % of what flows into unit {unit} "
+        f"of {target}, the largest share"
+    )
+
+
 CONTRIBUTION = Analysis(
     name="contributions",
     summary="Say what each unit adds to the units behind it on inputs, edge by edge.",
@@ -263,6 +273,19 @@ CONTRIBUTION = Analysis(
     show=_show_contributions,
     tables=(CONTRIBUTIONS,),
     section=CONTRIBUTION_SECTION,
+    headline=Headline(
+        query=Query(
+            name="contributions",
+            table="edge_contributions",
+            sql="""
+SELECT a.name, c.src - a.first_unit, b.name, c.dst - b.first_unit, c.share
+FROM edge_contributions AS c JOIN runs AS r ON r.id = c.run
+JOIN units AS s ON s.graph = r.graph AND s.id = c.src JOIN layers AS a ON a.graph = r.graph AND a.id = s.layer
+JOIN units AS t ON t.graph = r.graph AND t.id = c.dst JOIN layers AS b ON b.graph = r.graph AND b.id = t.layer
+WHERE c.run = {run} AND c.share > 0 ORDER BY c.share DESC, c.mean_abs DESC, c.dst, c.src LIMIT 1""",
+        ),
+        text=_contribution_headline,
+    ),
 )
 
 
@@ -399,6 +422,16 @@ def _figures() -> "Sequence[Figure]":
     return figures.FIGURES
 
 
+def _circuit_headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str | None:
+    if not rows:
+        return None
+    n, of, kept, without = rows[0]
+    return (
+        f"{n} of {of} units keep {kept:.2g} of the behaviour with all others replaced; the others alone keep "
+        f"{without:.2g}"
+    )
+
+
 CIRCUIT = Analysis(
     name="circuit",
     summary="Find the fewest units that keep a share of a behaviour while all others are replaced.",
@@ -415,4 +448,12 @@ CIRCUIT = Analysis(
     tables=(CIRCUITS, CIRCUIT_UNITS, CIRCUIT_EDGES, CIRCUIT_CURVE),
     section=CIRCUIT_SECTION,
     figures=_figures,
+    headline=Headline(
+        query=Query(
+            name="circuit",
+            table="circuits",
+            sql="SELECT n_units, n_candidates, kept, kept_without FROM circuits WHERE run = {run}",
+        ),
+        text=_circuit_headline,
+    ),
 )

@@ -12,12 +12,14 @@ from emergraph.analysis.figures.theme import INK, PAPER
 
 WAYS = ("positive", "negative", "no weight")
 COLUMN_WIDTH = 110
+LETTERS = 15
+"""Of the name of a layer, above its column."""
 ROW_HEIGHT = 14
 
 
 def draw_circuit(frames: Frames) -> alt.LayerChart:
     """Units of the circuit, and of the inputs and outputs that its edges touch."""
-    units = with_labels(frames["units"], "layer")
+    units = with_labels(frames["units"], "layer", width=LETTERS)
     places = units.select("unit", "x", y=pl.col("row").max().over("x") / 2 - pl.col("row"))
     units = units.join(places, on=["unit", "x"])
     ends = frames["edges"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from emergraph.analysis.influence.influences import InfluenceResult
 
 MOST_NAMED = 5
+HALF = 0.5
 SHOWN = (
     *("what", "layer_name", "position", "effect", "low", "high", "largest", "target_change", "decisions"),
     "n",
@@ -111,12 +112,36 @@ def contribution_view(result: "ContributionResult") -> View:
     if result.unchecked:
         notes.append(f"{_named(result.unchecked)}: no tensor of the model shows what the terms sum to")
     return View(
+        finding=_contribution_finding(result, rows),
         rows=rows,
         columns=("target", "target_unit", "source", "source_unit", "kind", "mean", "mean_abs", "share"),
         facts=facts,
         document=result.to_dict(),
         notes=notes,
     )
+
+
+def _contribution_finding(result: "ContributionResult", rows: pl.DataFrame) -> str:
+    """How few edges carry half of what flows, and the one that carries most."""
+    edges = rows.filter(pl.col("src").is_not_null() & (pl.col("share") > 0))
+    if not edges.height:
+        return f"Nothing flows into the {result.n_targets} units on {result.n_samples} samples."
+    flows = pl.col("share").sort(descending=True).cum_sum()
+    needed = edges.group_by("dst").agg(((flows < HALF).sum() + 1).alias("n"), pl.col("share").sum())
+    needed = needed.filter(pl.col("share") >= HALF)
+    few = ""
+    if needed.height:
+        median = float(str(needed["n"].median()))
+        few = (
+            f"Half of what flows into a unit comes along {median:g} edge{'s' * (median != 1)} (median over "
+            f"{needed.height} units, {result.n_samples} samples); "
+        )
+    top = edges.sort("share", "mean_abs", descending=True).row(0, named=True)
+    said = (
+        f"{few}the edge from {top['source']}:{top['source_unit']} carries most of a unit, "
+        f"{100 * top['share']:.3g} % of what flows into {top['target']}:{top['target_unit']}."
+    )
+    return f"{said[0].upper()}{said[1:]}"
 
 
 def _influence_finding(result: "InfluenceResult", rows: pl.DataFrame) -> str:

@@ -1,15 +1,15 @@
 """`emergraph information`: what the blocks of a model do to information."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
+from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject
 from emergraph.analysis.information.options import BlockOptions, EstimatorOptions, SequenceOptions
 from emergraph.analysis.view import View, first_and_last
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from emergraph.analysis.figures.figure import Figure
     from emergraph.analysis.information.emergence import InformationResult
@@ -95,6 +95,16 @@ def shown(found: "ModelInformation", run: int | None = None) -> View:
     )
 
 
+def _headline(rows: "Sequence[tuple[Any, ...]]", _parameters: "Mapping[str, Any]") -> str | None:
+    if not rows:
+        return None
+    block, most, mean = rows[0]
+    return (
+        f"blocks tell {mean:.3g} bits more about sequences than about tokens, on average; block {block} the "
+        f"most ({most:.3g} bits)"
+    )
+
+
 INFORMATION = Analysis(
     name="information",
     summary="Estimate how much more each block of a model tells about sequences than about single tokens.",
@@ -104,6 +114,17 @@ INFORMATION = Analysis(
     tables=(BLOCKS,),
     section=SECTION,
     figures=_figures,
+    headline=Headline(
+        query=Query(
+            name="information",
+            table="information",
+            sql="""
+SELECT block, emergence, avg(emergence) OVER () FROM information
+WHERE run = {run} AND number < (SELECT max(number) FROM information WHERE run = {run})
+  AND emergence IS NOT NULL ORDER BY emergence DESC LIMIT 1""",
+        ),
+        text=_headline,
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from emergraph.analysis.audit.words import spelled_out
 from emergraph.analysis.declaration import Analysis, Query, SectionSpec, TableSpec
 from emergraph.analysis.figures.figure import Figure, FigureData, Run
 from emergraph.analysis.figures.layermap import LAYER_MAP
@@ -98,14 +99,16 @@ def _points(reader: GraphReader) -> list[Point]:
     if run is None:
         return []
     rows = reader.connection.execute(question(query, reader.id, run.id)).fetchall()
-    model = shlex.quote(str(run.parameters.get("model", "MODEL")))
-    words = {"STORE": shlex.quote(reader.path.name), "MODEL": model}
+    several = reader.connection.execute("SELECT count(*) > 1 FROM graphs").fetchall()[0][0]
 
     def filled(action: str) -> str:
-        """The action with the names that it is about."""
-        if "emergraph " in action:
-            return " ".join(words.get(word, word) for word in action.split(" "))
-        return action.replace("--write ", f"emergraph audit {model} --write ")
+        return spelled_out(
+            action,
+            model=str(run.parameters.get("model", "MODEL")),
+            parameters=run.parameters,
+            store=reader.path.name,
+            graph=reader.name if several else None,
+        )
 
     return [Point(severity=s, grade=g, sentence=said, action=filled(action)) for s, g, said, action in rows]
 

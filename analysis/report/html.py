@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,9 @@ from emergraph.analysis.report.texts import cell, heading, words
 from emergraph.safetext import escape_controls, reveal_lookalikes
 
 _FOLDER = Path(__file__).parent
+_WIDTH = re.compile(r'^<svg width="([\d.]+)"')
+WIDEST = 760
+"""Pixels of a picture beside its words; a wider one has the page's width, so that it stays legible."""
 
 
 def report_page(report: Report) -> str:
@@ -33,6 +37,7 @@ def page_html(page: Page) -> str:
         for section in page.sections
         for data in section.figures
     }
+    wide = {name for name, svg in pictures.items() if float(_WIDTH.findall(svg)[0]) > WIDEST}
     style = styled(_FOLDER / "report.css")
     return (
         _environment()
@@ -40,6 +45,7 @@ def page_html(page: Page) -> str:
         .render(
             page=page,
             pictures=pictures,
+            wide=wide,
             style=Markup(style),  # noqa: S704 - a file of this project
             style_hash=source_hash(style),
         )
@@ -53,6 +59,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "words": words,
+        "with_code": with_code,
         "cell": cell,
         "asked_of": asked_of,
         "heading": heading,
@@ -60,6 +67,13 @@ def _environment() -> jinja2.Environment:
         "numeric": _numeric,
     }
     return environment
+
+
+def with_code(text: str) -> Markup:
+    """Return a text on one line, in which what stands between grave accents is code."""
+    parts = enumerate(words(text).split("`"))
+    said = [Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in parts]
+    return Markup("").join(said)
 
 
 def asked_of(query: str, store: str) -> str:

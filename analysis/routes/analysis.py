@@ -1,13 +1,13 @@
 """`emergraph paths`: which units reach which, along how many paths, and where they can be cut."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from emergraph.analysis.declaration import Analysis, Query, SectionSpec, Subject, TableSpec
+from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject, TableSpec
 from emergraph.analysis.routes.options import PathOptions
 from emergraph.graphstore.results import Column, ResultTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
@@ -87,6 +87,15 @@ def _show(result: "PathsResult") -> "View":
     return paths_view(result)
 
 
+def _headline(rows: "Sequence[tuple[Any, ...]]", _parameters: "Mapping[str, Any]") -> str | None:
+    if not rows:
+        return None
+    kind, strength, units, cut = rows[0]
+    product = "" if strength is None else f" (product of weights {strength:.3g})"
+    without = f"; without {cut} unit{'s' * (cut > 1)} between them, no path is left" if cut else ""
+    return f"the {kind} path leads {units}{product}{without}"
+
+
 PATHS = Analysis(
     name="paths",
     summary="Find which units reach which: along how many paths, by which ones, and where they can be cut.",
@@ -101,4 +110,19 @@ PATHS = Analysis(
     show=_show,
     tables=(PAIRS, STEPS, CUT),
     section=SECTION,
+    headline=Headline(
+        query=Query(
+            name="paths",
+            table="path_steps",
+            sql="""
+SELECT s.path, any_value(s.strength),
+       string_agg(l.name || ':' || (s.unit - l.first_unit), ' > ' ORDER BY s.step),
+       (SELECT count(*) FROM path_cuts WHERE run = {run})
+FROM path_steps AS s JOIN runs AS r ON r.id = s.run
+JOIN units AS u ON u.graph = r.graph AND u.id = s.unit
+JOIN layers AS l ON l.graph = r.graph AND l.id = u.layer
+WHERE s.run = {run} AND s.rank = 1 GROUP BY s.path ORDER BY s.path = 'strongest' DESC LIMIT 1""",
+        ),
+        text=_headline,
+    ),
 )

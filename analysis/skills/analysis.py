@@ -2,15 +2,17 @@
 
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from emergraph.analysis.declaration import Analysis, SectionSpec, Subject
+from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, Subject
 from emergraph.analysis.skills.options import FitOptions, SimulationOptions
 from emergraph.analysis.view import BRIEF_ROWS, View, evenly
 from emergraph.graphstore.results import Column, ResultTable
 from emergraph.optionforms import TableForm
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from emergraph.analysis.skills.fit import SkillFit
     from emergraph.analysis.skills.simulate import Simulation
 
@@ -143,6 +145,16 @@ def simulation_view(found: "Simulation", seconds: float | None = None, run: int 
     )
 
 
+def _headline(rows: "Sequence[tuple[Any, ...]]", _parameters: "Mapping[str, Any]") -> str | None:
+    if not rows:
+        return None
+    family, off, n = rows[0]
+    return (
+        f"of {n} curves that were calibrated on skill 1, {family} predicts the other skills best, off by "
+        f"{off:.3g} of the full strength"
+    )
+
+
 FIT = Analysis(
     name="skills fit",
     summary="Calibrate the model on skill 1, predict the other skills, and compare with other curves.",
@@ -151,6 +163,17 @@ FIT = Analysis(
     show=fit_view,
     tables=(SKILLS, CURVES, FAMILIES),
     section=SECTION,
+    headline=Headline(
+        query=Query(
+            name="skills",
+            table="skills_families",
+            shared=True,
+            sql="""
+SELECT family, held_out_error, count(*) OVER () FROM skills_families
+WHERE run = {run} AND held_out_error IS NOT NULL ORDER BY held_out_error, family LIMIT 1""",
+        ),
+        text=_headline,
+    ),
 )
 SIMULATE = Analysis(
     name="skills simulate",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from emergraph.analysis.audit.audit import AuditResult
+    from emergraph.analysis.audit.finding import AuditFinding
     from emergraph.analysis.audit.subject import Given
 
 
@@ -84,20 +85,29 @@ def audit(
 
         about: dict[str, Any] = {**words.kept(), **options.kept()}
         save_audit(keeping.store, result, any_name=keeping.any_name, **about)
-    emit(_view(_with_commands(result), full=output.full), output)
+    named = replace(
+        result, findings=[_with_command(found, model, options, words, keeping) for found in result.findings]
+    )
+    emit(_view(named, full=output.full), output)
     if result.at_least(Severity(use.fail_on)):
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-def _with_commands(result: "AuditResult") -> "AuditResult":
-    """The same with the command that follows a link, where one was not followed."""
-    findings = [
-        replace(found, action=with_command("Look where it leads first", str(found.evidence["root"])))
-        if found.evidence.get("root")
-        else found
-        for found in result.findings
-    ]
-    return replace(result, findings=findings)
+def _with_command(
+    found: "AuditFinding", model: Path, options: AuditOptions, words: InputOptions, keeping: ResultStore
+) -> "AuditFinding":
+    """The same with commands that can be typed: to follow a link where one was not followed, and to write."""
+    from emergraph.analysis.audit.words import spelled_out
+
+    if found.evidence.get("root"):
+        return replace(found, action=with_command("Look where it leads first", str(found.evidence["root"])))
+    action = spelled_out(
+        found.action,
+        model=str(model),
+        parameters={**words.to_dict(), **options.to_dict()},
+        store=None if keeping.store is None else str(keeping.store),
+    )
+    return replace(found, action=action)
 
 
 def _view(result: "AuditResult", *, full: bool) -> View:

@@ -7,12 +7,15 @@ import numpy as np
 import onnx
 import pytest
 from clifiles import chain_of_layers
+from figureframes import FRAMES
 from reportstores import HOSTILE, analysed, dense_demo, hostile_model
 from webdriver import Browser
 
-from emergraph.analysis.registry import built_in
+from emergraph.analysis.figures.rendering import inline_svg
+from emergraph.analysis.registry import built_in, figure_named
+from emergraph.analysis.report import html
 from emergraph.analysis.report.collect import collect_report
-from emergraph.analysis.report.html import report_page
+from emergraph.analysis.report.html import report_page, styled
 from emergraph.cli.main import main
 from emergraph.graphstore.store import open_store
 
@@ -55,17 +58,33 @@ return [...document.querySelectorAll('.plot svg, .pane svg')].flatMap(svg => {
 """
 TOUCHING = """
 const found = [];
-for (const svg of document.querySelectorAll('#map svg')) {
-  const texts = [...svg.querySelectorAll('text')].map(t => [t.textContent.trim(), t.getBoundingClientRect()])
-    .filter(([said, box]) => said && box.width && box.height);
+for (const svg of document.querySelectorAll('.plot svg, .pane svg')) {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  const seen = new Set();
+  const texts = [...svg.querySelectorAll('text')]
+    .filter(t => getComputedStyle(t).opacity > 0 && getComputedStyle(t).visibility === 'visible')
+    .map(t => [t.textContent.trim(), t.getBoundingClientRect()])
+    .filter(([said, box]) => said && box.width && box.height)
+    .filter(([said, box]) => {  // a halo is below the letters that it is of
+      const key = [said, box.left, box.top].join();
+      return !seen.has(key) && seen.add(key);
+    });
   for (let i = 0; i < texts.length; i++) for (let j = i + 1; j < texts.length; j++) {
     const [[a, p], [b, q]] = [texts[i], texts[j]];
     const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
     const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
-    if (wide > 1 && high > 0.35 * Math.min(p.height, q.height)) found.push(a + ' / ' + b);
+    if (wide > -3 * scale && high > 0.35 * Math.min(p.height, q.height))
+      found.push(svg.closest('figure').id + ': ' + a + ' / ' + b);
   }
 }
 return found;
+"""
+TINY = """
+return [...document.querySelectorAll('.plot svg, .pane svg')].flatMap(svg => {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return [...svg.querySelectorAll('text')]
+    .filter(t => parseFloat(getComputedStyle(t).fontSize) * scale < 7).map(t => t.textContent);
+});
 """
 UNREADABLE = """
 const lum = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255).map(
@@ -88,8 +107,8 @@ SIZES = {10: False, 72: True, 300: False}
 
 def stack_of_layers(path, n, *, alike):
     """Dense layers with their nonlinearity, the names of which distinguish them only at their end."""
-    widths = [6] * (n + 1) if alike else [4 + (7 * k) % 5 + k % 3 for k in range(n + 1)]
     rng = np.random.default_rng(n)
+    widths = [6] * (n + 1) if alike else rng.integers(4, 12, n + 1).tolist()
     nodes, weights, last = [], [], "x"
     for k in range(n):
         name = f"/model/encoder/stage.{k // 12}/block.{k % 12}/projection"
@@ -132,6 +151,7 @@ def pages(tmp_path_factory):
         model = stack_of_layers(folder / f"{n}-layers.onnx", n, alike=alike)
         analysed(folder / f"{n}-layers.duckdb", model, name=f"stack-{n}", survey=n == min(SIZES))
         (folder / f"{n}-layers.html").write_text(page_of(folder / f"{n}-layers.duckdb"), encoding="utf-8")
+    gallery(folder / "gallery.html")
     changed = folder / "changed.onnx"
     onnx.save(chain_of_layers(*HOSTILE, weight=np.asarray([[1.5, -0.5], [0.25, -2.0]], np.float32)), changed)
     sides = [f"{folder / 'hostile.duckdb'}:{HOSTILE[4]}", str(changed)]
@@ -152,6 +172,7 @@ def checked(browser, pages, name, width, scheme):
     assert browser.run(OVERLAPPING) == []
     assert browser.run(CLIPPED) == []
     assert browser.run(TOUCHING) == []
+    assert browser.run(TINY) == []
     assert browser.run(UNREADABLE) == []
     return set(browser.run("return [...document.querySelectorAll('section')].map(s => s.id)"))
 
@@ -168,6 +189,29 @@ def test_a_report(browser, pages, name, width, scheme):
 def test_networks_of_few_and_of_many_layers(browser, pages, n, width, scheme):
     assert checked(browser, pages, f"{n}-layers", width, scheme) == SECTIONS
     assert browser.run("return document.querySelectorAll('#map svg text').length") > 3
+
+
+def gallery(path):
+    """A page of the figures that the stores of these tests hold no runs for."""
+    charts = {name: figure_named(name).draw(frames) for name, frames in FRAMES.items()}
+    pictures = {name: inline_svg(chart, prefix=name, label=name) for name, chart in charts.items()}
+    wide = {"circuit": " wide", "lineage-tree": " wide"}
+    drawn = "".join(
+        f'<figure id="figure-{name}"><div class="plot{wide.get(name, "")}">{svg}</div></figure>'
+        for name, svg in pictures.items()
+    )
+    sheet = styled(Path(html.__file__).parent / "report.css")
+    path.write_text(
+        f"<!doctype html><meta charset=utf-8><link rel=icon href=data:,><style>{sheet}</style>"
+        f"<main><section>{drawn}</section></main>",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_figures_of_rarer_runs(browser, pages, width, scheme):
+    checked(browser, pages, "gallery", width, scheme)
+    assert browser.run("return document.querySelectorAll('svg').length") == len(FRAMES)
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)

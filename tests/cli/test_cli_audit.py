@@ -25,7 +25,7 @@ def test_the_first_line_is_the_finding_and_what_to_do(faulty, run):
     assert result.code == 1
     first = " ".join(result.out.split("\n\n")[0].split())
     assert first.startswith("1 of the 12 units of layer 'conv2' is reached by no input")
-    assert "--write SMALLER.onnx" in first
+    assert "--write SMALLER.onnx`" in first
     assert "random inputs" in result.err
 
 

@@ -1,6 +1,7 @@
 """`emergraph prune`, and what it keeps in the store."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -175,7 +176,12 @@ def test_runs_and_writes_the_pruned_model(run, traced, tmp_path):
     assert row["base_accuracy"] > 0.5
     assert 0 < row["relative_mse"] < 1
     assert f"Wrote {out}" in ran.err
-    assert out.stat().st_size > 1000
+    size, before = out.stat().st_size, model.stat().st_size
+    assert size > 0.99 * before
+    (said,) = [line for line in ran.err.splitlines() if line.startswith("Masked: ")]
+    assert re.search(r"\d+ parameters are zero, which take as much room as others; ", said.replace(",", ""))
+    assert f"; {size:,} of {before:,} bytes are left. To make the file smaller" in said
+    assert said.endswith("cut out channels: --unit unit --smaller")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from clifiles import DEMO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,10 @@ from emergraph.analysis.emergence.trajectory import (
 )
 from emergraph.cli.main import main
 from emergraph.errors import UsageError
+from emergraph.exporters.export import ExportOptions, export_onnx
+from emergraph.exporters.traces.record import record_trace
+from emergraph.exporters.traces.samples import RandomInputs
+from emergraph.graphstore.store import open_store
 
 curves = st.lists(st.floats(0, 1, allow_nan=False), min_size=1, max_size=12)
 
@@ -105,7 +110,7 @@ def test_six_runs_have_a_p_value_and_five_an_effect():
     metric = np.concatenate([np.zeros((6, 1)), np.cumsum(common + own, axis=1)], axis=1)
     noisy = common + own + 0.03 * rng.standard_normal((6, 12))
     emergence = np.concatenate([noisy, np.zeros((6, 1))], axis=1)
-    options = TrajectoryOptions(max_lag=0)
+    options = TrajectoryOptions(metric="accuracy", max_lag=0)
     six = corrected(lagged_correlations("E", emergence, metric, options))
     assert six[0].test.p == pytest.approx(1 / 720)
     assert six[0].p_holm == pytest.approx(2 / 720)  # raw and smoothed
@@ -202,3 +207,58 @@ def test_several_runs_of_a_store_are_told_apart_by_name(recorded, tmp_path, capf
     assert {s["training"] for s in found["stoppings"]} == set(found["runs"])
     assert main(["trajectory", str(store), "--graphs", "mlp0-*,mlp1-*", "--no-save"]) == 0
     assert "2 run(s) show an effect" in capfd.readouterr().out
+
+
+def snapshots(path, *, recordings=1, **metrics):
+    """Four snapshots of a small network for each recording, all of one name, as the recorder calls them."""
+    with open_store(path, mode="create") as store:
+        for _ in range(recordings):
+            parent = None
+            for step in range(4):
+                options = ExportOptions(name=f"mlp-{step}", step=step, parent=parent, force=True)
+                graph = export_onnx(DEMO / "digits_dense.onnx", store, options=options).graph
+                parent = graph if parent is None else parent
+                store.write_metrics(graph, {name: value / (1 + step) for name, value in metrics.items()})
+                record_trace(store, graph, DEMO / "digits_dense.onnx", RandomInputs(3, step))
+    return path
+
+
+def test_the_metric_is_the_one_that_was_recorded(tmp_path, capfd):
+    one = snapshots(tmp_path / "one.duckdb", val_loss=1.0)
+    assert main(["trajectory", str(one)]) == 0
+    assert "val_loss, smaller is better" in capfd.readouterr().out
+    with open_store(one) as store:
+        kept = json.loads(store.runs()["parameters"][-1])
+    assert (kept["metric"], kept["higher_is_better"]) == ("val_loss", False)
+    several = snapshots(tmp_path / "several.duckdb", val_loss=1.0, f1=0.5)
+    assert main(["trajectory", str(several)]) == 2
+    assert "which metric? recorded: f1, val_loss; name one with --metric" in capfd.readouterr().err
+    assert main(["trajectory", str(several), "--metric", "f1", "--no-save"]) == 0
+    assert "f1, larger is better" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("recorded", "metric", "larger"),
+    [
+        (("accuracy", "loss"), "accuracy", True),
+        (("loss",), "loss", False),
+        (("f1",), "f1", True),
+        ((), None, True),
+    ],
+)
+def test_what_is_meant_where_no_metric_is_named(recorded, metric, larger):
+    chosen = TrajectoryOptions().about(recorded)
+    assert (chosen.metric, chosen.larger_is_better) == (metric, larger)
+    assert TrajectoryOptions(higher_is_better=not larger).about(recorded).larger_is_better is not larger
+
+
+def test_a_second_recording_of_a_name_is_another_run(tmp_path, capfd):
+    store = snapshots(tmp_path / "two.duckdb", recordings=2, loss=1.0)
+    names = emergraph.open(store).graphs["name"].to_list()
+    assert names[4:] == [f"mlp-{step}-2" for step in range(4)]
+    assert main(["trajectory", str(store), "--format", "json", "--max-lag", "0"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["runs"] == ["mlp", "mlp (2)"]
+    assert [step["training"] for step in found["steps"]] == ["mlp"] * 4 + ["mlp (2)"] * 4
+    assert main(["trajectory", str(store), "--graphs", "mlp-0,mlp-1,mlp-*-2", "--no-save"]) == 2
+    assert "at least 3 snapshots of each run, and run 'mlp' has 2: choose" in capfd.readouterr().err

@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from figureframes import FRAMES
 
 from emergraph.analysis.figures.figure import drawable
 from emergraph.analysis.figures.marks import with_labels
@@ -23,17 +24,6 @@ from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.query import run_query
 from emergraph.graphstore.store import open_store
 
-WITHOUT = {
-    "pruning-runs",
-    "training",
-    "trajectory",
-    "information",
-    "landscape-hessian",
-    "circuit",
-    "lineage-tree",
-}
-"""Figures that need more than the analyses with defaults."""
-
 FIGURES = Known(analyses=built_in()).figures()
 
 
@@ -45,10 +35,10 @@ def data(analysed_store):
 
 
 def test_every_figure_with_data_is_there(data):
-    assert set(data) >= {figure.name for figure in FIGURES} - WITHOUT
+    assert set(data) >= {figure.name for figure in FIGURES} - FRAMES.keys()
 
 
-@pytest.mark.parametrize("figure", [f for f in FIGURES if f.name not in WITHOUT], ids=lambda f: f.name)
+@pytest.mark.parametrize("figure", [f for f in FIGURES if f.name not in FRAMES], ids=lambda f: f.name)
 def test_a_figure_is_svg_that_brings_all_it_needs(data, figure):
     chart = data[figure.name].chart()
     svg = inline_svg(chart, prefix="p-", label="A figure")
@@ -202,40 +192,7 @@ def test_the_density_of_a_spectrum_holds_all_of_it():
     assert (found["mean"] <= found["high"]).all()
 
 
-SYNTHETIC = {
-    "landscape-hessian": {
-        "ritz": pl.DataFrame(
-            {"number": [0, 0, 1], "eigenvalue": [-1.0, 3.0, 1.0], "weight": [0.25, 0.75, 1.0]}
-        ),
-        "extremes": pl.DataFrame({"eigenvalue": [-1.0, 3.0]}),
-    },
-    "information": {
-        "blocks": pl.DataFrame(
-            {
-                "block": ["a/b", "c"],
-                "emergence": [0.5, 1.0],
-                "low": [0.1, 1.0],
-                "high": [0.9, 1.0],
-                "ideal": [1.0, 2.0],
-            }
-        )
-    },
-    "trajectory": {
-        "steps": pl.DataFrame(
-            {
-                "step": [0, 1] * 2,
-                "paths": ["through any unit"] * 2 + ["through active units only"] * 2,
-                "log10": [1.0, 2.0, None, 1.5],
-                "metric": [0.5, 0.7] * 2,
-            }
-        )
-    },
-    "training": {"metrics": pl.DataFrame({"step": [0, 1], "name": ["loss", "loss"], "value": [1.0, 0.5]})},
-    "pruning-runs": {"runs": pl.DataFrame({"level": [0.0, 0.5], "relative_mse": [0.0, 0.3]})},
-}
-
-
-@pytest.mark.parametrize("name", SYNTHETIC)
+@pytest.mark.parametrize("name", FRAMES)
 def test_figures_that_need_other_runs(name):
-    svg = inline_svg(figure_named(name).draw(SYNTHETIC[name]), prefix="p-", label="A figure")
+    svg = inline_svg(figure_named(name).draw(FRAMES[name]), prefix="p-", label="A figure")
     assert svg.count("<text") > 5

@@ -240,7 +240,13 @@ def test_of_two_copies_one_is_found_and_the_other_is_named(find):
     assert result.units["unit"].item() - result.first_units[result.units["layer"].item()] in (0, 1)
     assert result.without.mean >= SHARE
     said = "the units outside of the circuit keep the share, too: another circuit suffices"
-    assert said in circuit_view(result).notes
+    view = circuit_view(result)
+    assert said in view.notes
+    assert view.finding.startswith("1 of 8 units keep ")
+    assert (
+        f"on 20 samples, and none of them can be left out; the others alone keep {result.without.mean:.2g}."
+        in view.finding
+    )
 
 
 class EdgeTwin:

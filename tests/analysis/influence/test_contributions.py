@@ -16,6 +16,7 @@ from emergraph.analysis.activity.options import ActivityOptions
 from emergraph.analysis.emergence.options import ExtentOptions
 from emergraph.analysis.emergence.views import count_view
 from emergraph.analysis.influence.options import ContributionOptions, ModelRunOptions
+from emergraph.analysis.influence.views import contribution_view
 from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 from emergraph.errors import UsageError
 
@@ -105,6 +106,7 @@ def test_a_dense_network_edge_by_edge(asked):
     np.testing.assert_allclose(biases["mean"], 2 * bias, rtol=1e-6)
     assert biases["src"].null_count() == 4
     assert result.worst < 1e-6
+    check_finding(result)
     store = emergraph.open(graph.path)
     stored = store.sql("SELECT count(*) AS n FROM edge_contributions")
     assert stored["n"].item() == result.frame.height
@@ -120,6 +122,32 @@ def test_a_dense_network_edge_by_edge(asked):
     assert len(questions) == 2
     for question in questions:
         assert store.sql(question).height
+
+
+def check_finding(result):
+    """How many edges make half of what flows into a unit, and the one that makes most of it."""
+    flows = {}
+    for row in result.frame.iter_rows(named=True):
+        if row["src"] is not None:
+            flows.setdefault(row["dst"], []).append(row["share"])
+    needed = []
+    for shares in flows.values():
+        if sum(shares) >= 0.5:
+            half = np.cumsum(sorted(shares, reverse=True)) >= 0.5
+            needed.append(int(half.argmax()) + 1)
+    best = max(max(shares) for shares in flows.values())
+    said = contribution_view(result).finding
+    assert said.startswith(f"Half of what flows into a unit comes along {np.median(needed):g} edge")
+    assert f"(median over {len(needed)} units, 6 samples)" in said
+    assert f"{100 * best:.3g} % of what flows into" in said
+
+
+def test_nothing_flows_from_silent_units(asked):
+    net = Net()
+    x = net.input(2, 3)
+    net.output(net.op("MatMul", x, net.value(net.random(3, 2)), name="head"))
+    _, result = asked(net, {x: np.zeros((4, 3), np.float32)})
+    assert contribution_view(result).finding == "Nothing flows into the 2 units on 4 samples."
 
 
 def check_carried_paths(graph, result):

@@ -13,6 +13,7 @@ from emergraph.analysis.influence import knockouts, layerrun
 from emergraph.analysis.influence.options import Baseline, InfluenceOptions, ModelRunOptions
 from emergraph.analysis.influence.slots import found_fixed_layout, found_layout
 from emergraph.analysis.influence.target import Behaviour, Target
+from emergraph.analysis.influence.views import influence_view
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.process import ModelProcess
 
@@ -210,6 +211,12 @@ def test_what_never_moves_the_output_is_structure_only(asked):
     silent = result.structure_only
     assert silent["unit"].to_list() == [3 + 2]
     assert silent["n"].to_list() == [5]
+    said = influence_view(result).finding
+    whole = rows_of(result, "layer")["effect"].item()
+    assert said == (
+        f"head.out changes most without layer hidden: {whole:.3g} squared on average over 5 samples, "
+        "replaced by mean; 1 of 4 units never moved it."
+    )
 
 
 def test_a_short_budget_gives_what_moves_much_more_samples(asked, monkeypatch):

@@ -1,7 +1,9 @@
 """The command that a report prints for a run gives the same numbers again, whatever options the run had."""
 
+import html
 import importlib
 import json
+import re
 import shlex
 import typing
 
@@ -19,6 +21,7 @@ from emergraph.analysis.figures.figure import Run
 from emergraph.analysis.pruning.options import Keeping
 from emergraph.analysis.registry import Known, analysis_named, built_in
 from emergraph.analysis.report.collect import collect_report
+from emergraph.analysis.report.html import report_page
 from emergraph.analysis.skills.closedforms import multilinear_strength, skill_frequencies
 from emergraph.cli.main import main
 from emergraph.errors import ExitCode
@@ -26,6 +29,7 @@ from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.exporters.traces.record import record_trace
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.graphstore.frames import fetch_frame
+from emergraph.graphstore.query import run_query
 from emergraph.graphstore.sql import compose
 from emergraph.graphstore.store import open_store
 from emergraph.options import Options
@@ -149,11 +153,13 @@ def folder(tmp_path_factory):
     return place
 
 
-def last_run(folder):
-    """The newest run of the store, and what it wrote."""
-    with open_store(folder / "net.duckdb") as store:
+def last_run(folder, name="net.duckdb", number=None):
+    """The newest run of a store, or another one, and what it wrote."""
+    with open_store(folder / name) as store:
         row = store.connection.execute(
-            "SELECT id, command, parameters, seed, result_tables FROM runs ORDER BY id DESC LIMIT 1"
+            "SELECT id, command, parameters, seed, result_tables FROM runs WHERE id = coalesce(?, id) "
+            "ORDER BY id DESC LIMIT 1",
+            [number],
         ).fetchall()[0]
         frames = {
             name: fetch_frame(
@@ -213,25 +219,71 @@ def test_the_classes_are_those_of_the_command(command):
     assert taken - {Keeping, *analysis_named(command).looks} == set(analysis_named(command).options)
 
 
-def test_the_command_that_a_section_without_a_run_prints_fills_it(folder, monkeypatch):
-    """On a store that holds a graph alone; words in capitals are the reader's."""
-    monkeypatch.chdir(folder)
+def typed(line):
+    """Run a printed line as a shell would; words in capitals are the reader's."""
+    files = {"FILE": "curves.csv", "FILE.npz": "few.npz"}
+    for part in line.split(" && "):
+        words = [files.get(word, word) for word in shlex.split(part)[1:]]
+        assert main([*words, "--quiet", "--out", "/dev/null"]) in (ExitCode.OK, ExitCode.FINDINGS), part
+
+
+@pytest.fixture(scope="module")
+def filled(folder):
+    """Lines that the page of a graph alone prints for its empty sections; they were run on `bare.duckdb`."""
     with open_store(folder / "bare.duckdb", mode="create") as opened:
         export_onnx(folder / "digits_dense.onnx", opened)
         before = collect_report(opened.graph())
-    given = {"landscape": SMALL, "skills": "--separator semicolon", "audit": "--budget 5s"}  # to be short
-    files = {"FILE": "curves.csv", "FILE.npz": "few.npz"}
     lines = {section.id: section.missing for section in before.sections if section.missing is not None}
-    commands = {name: line for name, line in lines.items() if line.startswith("emergraph ")}
-    assert commands.keys() == lines.keys() - {"training"}  # which a script fills
-    for section, lines_of in commands.items():
-        for line in f"{lines_of} {given.get(section, '')}".split(" && "):
-            words = [files.get(word, word) for word in shlex.split(line)[1:]]
-            told = main([*words, "--quiet", "--out", "/dev/null"])
-            assert told in (ExitCode.OK, ExitCode.FINDINGS), line
+    given = {"landscape": SMALL, "skills": "--separator semicolon", "audit": "--inputs few.npz --budget 20s"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for section, line in lines.items():
+            if section != "training":  # which a script fills
+                typed(f"{line} {given.get(section, '')}")
+    return lines
+
+
+def test_the_command_that_a_section_without_a_run_prints_fills_it(filled, folder):
     with open_store(folder / "bare.duckdb") as opened:
         after = collect_report(opened.graph())
     assert [section.id for section in after.sections if section.missing is not None] == ["training"]
+    assert filled.keys() > {"audit", "circuit", "landscape", "skills"}
+    shown = {section.id: section.finding for section in after.sections if section.id in filled}
+    assert [name for name, finding in shown.items() if not finding] == ["training"]
+
+
+@pytest.mark.usefixtures("filled")
+def test_every_command_that_a_page_prints_runs_and_reproduces(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with open_store("bare.duckdb") as opened:
+        report = collect_report(opened.graph())
+    printed = [
+        html.unescape(code) for code in re.findall(r"<code>(emergraph .*?)</code>", report_page(report), re.S)
+    ]
+    asked = [shlex.split(line)[2:] for line in printed if line.startswith("emergraph sql ")]
+    assert {store for store, _ in asked} == {"bare.duckdb"}
+    counts = " UNION ALL ".join(f"SELECT count(*) AS n FROM ({sql})" for _, sql in asked)
+    assert run_query(folder / "bare.duckdb", counts).frame["n"].min() > 0
+    runs = {line: number for number, line in report.commands.items()}
+    others = {line for line in printed if not line.startswith("emergraph sql ")} - runs.keys()
+    assert any("--write" in line for line in others)
+    for line in sorted(others - set(filter(None, (section.missing for section in report.sections)))):
+        typed(line)
+    assert runs.keys() <= set(printed)
+    for line, number in runs.items():  # of each command, a test above repeats a run
+        if line.split(" ")[1] not in ("paths", "prune"):
+            continue
+        typed(line)
+        _, frames = last_run(folder, "bare.duckdb", number)
+        again, repeated = last_run(folder, "bare.duckdb")
+        assert again.id > number
+        for name, frame in frames.items():
+            assert_frame_equal(repeated[name], frame, check_row_order=True, rel_tol=1e-9, abs_tol=0)
+
+
+def test_every_section_has_a_finding():
+    sections = {one.section.id for one in built_in() if one.section is not None}
+    assert sections == {one.section.id for one in built_in() if one.section and one.headline}
 
 
 def test_every_analysis_that_keeps_runs_is_repeated():

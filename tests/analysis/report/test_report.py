@@ -25,7 +25,6 @@ from emergraph.analysis.report.document import Attempt
 from emergraph.analysis.report.html import report_page
 from emergraph.analysis.report.texts import cell, number
 from emergraph.cli.jsonform import json_text
-from emergraph.cli.main import main
 from emergraph.exporters.export import export_onnx
 from emergraph.exporters.traces.record import record_trace
 from emergraph.exporters.traces.samples import RandomInputs
@@ -161,22 +160,6 @@ def test_the_json_form_follows_its_schema(report, tmp_path):
     assert layers["figures"][0]["data"]["layers"][0]["name"] == "pixels"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "form": "something else"}, SCHEMA)
-
-
-def test_commands_repeat_their_runs(report, analysed_store, tmp_path):
-    path = tmp_path / "net.duckdb"
-    path.write_bytes(analysed_store.read_bytes())
-    sections = [report.section(name) for name in ("emergence", "pruning", "percolation")]
-    runs = {run.id: run for section in sections for data in section.figures for run in data.runs}
-    runs |= {table.run.id: table.run for section in sections for table in section.tables}
-    for number_, run in sorted(runs.items()):
-        words = shlex.split(report.commands[number_])
-        words[words.index("net.duckdb")] = str(path)
-        assert main([*words[1:], "--quiet", "--out", "/dev/null"]) == 0
-        with open_store(path) as opened:
-            again = opened.runs().row(-1, named=True)
-        assert json.loads(again["parameters"]) == run.parameters, words
-        assert again["seed"] == run.seed
 
 
 def test_command_lines_are_quoted_for_a_shell(report):

@@ -13,6 +13,7 @@ from nets import Net
 import emergraph
 from emergraph.analysis.routes import routes
 from emergraph.analysis.routes.options import PathOptions
+from emergraph.analysis.routes.views import paths_view
 from emergraph.errors import LimitError, UsageError
 
 
@@ -87,6 +88,7 @@ def test_a_skip_is_the_shortest_path(tmp_path):
     by_path = {path: len(group) for (path,), group in result.paths.group_by("path")}
     assert by_path == {"shortest": 2, "strongest": 4}
     assert result.no_cut == "an edge leads from a start to an end, with no unit between"
+    assert paths_view(result).finding == "2 of 2 starts reach 1 of 1 ends."
 
 
 def test_where_paths_begin_and_end(tmp_path):
@@ -97,6 +99,8 @@ def test_where_paths_begin_and_end(tmp_path):
     )
     assert {row[1] - 9 for row in result.pairs.iter_rows()} == {p for _, p in graph.successors((1, 0))}
     assert set(result.pairs["start"]) <= {4}
+    said = paths_view(result).finding
+    assert said.startswith(f"1 of 1 starts reach {result.reached} of {result.n_ends} ends")
     with pytest.raises(UsageError, match="--from layer = 'no': no unit is like that"):
         handle.analyse("paths", PathOptions(start="layer = 'no'"))
     with pytest.raises(UsageError, match="may lead back"):
