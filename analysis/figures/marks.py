@@ -39,9 +39,9 @@ def rule_at(x: float, text: str, *, colour: str = MUTED, y: int = 10, align: str
     base = alt.Chart(pl.DataFrame({"x": [x], "text": [text]})).encode(x="x:Q")
     dx = 5 if align == "left" else -5
     words: dict[str, Any] = {"align": align, "dx": dx, "y": y, "color": colour, "fontSize": 12}
+    halos: tuple[dict[str, Any], ...] = ({"stroke": PAPER, "strokeWidth": 5}, {})
     said = [  # the first keeps lines away from the letters
-        base.mark_text(**words, **halo, baseline="middle").encode(text="text:N")
-        for halo in ({"stroke": PAPER, "strokeWidth": 5}, {})
+        base.mark_text(**words, **halo, baseline="middle").encode(text="text:N") for halo in halos
     ]
     return cast(
         "alt.LayerChart", alt.layer(base.mark_rule(color=colour, strokeDash=[4, 3], strokeWidth=1.5), *said)
