@@ -74,8 +74,8 @@ test-lake: $(LAKE_VENV)/.installed ## Ask a lake in DuckDB, Polars, DataFusion a
 	$(LAKE_VENV)/bin/python -m pytest -rs tests/cli/test_cli_lake.py -k engine
 
 test-survey: $(LAKE_VENV)/.installed ## Survey 60 files one by one, in threads, processes, on dask and ray; kill 50 surveys
-	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(LAKE_VENV)/bin/python tests/kills/survey_everywhere.py --files 60
-	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(LAKE_VENV)/bin/python tests/kills/kill_surveys.py --kills 50 --files 30
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers:tests/kills $(LAKE_VENV)/bin/python tests/kills/survey_everywhere.py --files 60 --state build/survey-everywhere
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(LAKE_VENV)/bin/python tests/kills/kill_surveys.py --kills 50 --files 30 --state build/kill-surveys.jsonl
 
 test-interop: $(INTEROP_VENV)/.installed ## Load what is written in the packages it is for; build, check and run the wheel
 	$(INTEROP_VENV)/bin/python -m pytest -m interop tests/interop

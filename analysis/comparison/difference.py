@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from emergraph.analysis.comparison.cutting import on_common_units
 from emergraph.analysis.comparison.deltas import Delta, delta, finite_pair, oriented, unit_deltas
 from emergraph.analysis.comparison.matching import MatchedBy, Matching, Pair, digest, match_weights
+from emergraph.analysis.comparison.model import read_model
 from emergraph.analysis.comparison.unitmatching import Link, UnitMatching, match_units
 from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, weights_of
 from emergraph.analysis.figures.reading import newest_run, question
@@ -248,6 +250,10 @@ class Difference(ShownInNotebooks):
     """Of all compared weights."""
     matching: UnitMatching | None
     """Permutations of hidden units; None where weights are equal or none can be permuted."""
+    cut_out: str = ""
+    """Where one may be the other without some of its units: how many those are."""
+    cut_cosine: float | None = None
+    """Of the weights of the units that both may have, as they are stored."""
     problems: tuple[str, ...] = ()
     """One line for each plug-in that cannot be used, whose measures are missing."""
 
@@ -257,7 +263,7 @@ class Difference(ShownInNotebooks):
             name: getattr(self, name)
             for name in (
                 "a", "b", "relative_change", "sign_flips", "cosine", "only_a", "only_b", "not_compared",
-                "not_finite",
+                "not_finite", "cut_out", "cut_cosine",
             )
         }  # fmt: skip
         plain |= {"verdict": self.verdict.value}
@@ -317,6 +323,9 @@ def _compared(a: GraphReader, b: GraphReader, matching: Matching, *, match: bool
     if match and verdict in (Verdict.CHANGED, Verdict.DIFFERENT, Verdict.REORDERED):
         free = [layer for layer, size in free_layers(a, links).items() if size <= LARGEST]
         permuted = match_units(links, free, seed=seed) if free else None
+    cut_out, cut_cosine = "", None
+    if match and matching.only_a and matching.only_b:
+        cut_out, cut_cosine = _cut_out(a, b, seed=seed)
     changed_names = {row["tensor_a"] for row in changes.rows if row["max_change"]}
     sides = [(side, known_to(side.connection)) for side in (a, b)]
     return Difference(
@@ -335,8 +344,21 @@ def _compared(a: GraphReader, b: GraphReader, matching: Matching, *, match: bool
         sign_flips=sum(row["sign_flips"] for row in changes.rows),
         cosine=totals.cosine(),
         matching=permuted,
+        cut_out=cut_out,
+        cut_cosine=cut_cosine,
         problems=tuple(dict.fromkeys(line for _, known in sides for line in known.problems)),
     )
+
+
+def _cut_out(a: GraphReader, b: GraphReader, *, seed: int) -> tuple[str, float | None]:
+    """How many units of one the other may lack, and the cosine of the weights of those that both have."""
+    ours, theirs, (_, told) = on_common_units(read_model(a, a.name), read_model(b, b.name), seed=seed)
+    if not told:
+        return "", None
+    totals = _Totals()
+    for one, other in zip(ours.weights, theirs.weights, strict=True):
+        totals.add(ours.values[one.name], theirs.values[other.name])
+    return told, totals.cosine()
 
 
 class _Changes:

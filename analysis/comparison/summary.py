@@ -21,6 +21,9 @@ UNRELATED = 0.2
 """Cosine below which nothing speaks for a relation, unless units were renumbered."""
 RENUMBERED = 0.95
 """Cosine after permuting hidden units from which B is A with other numbers for its units."""
+CUT = 0.8
+"""Cosine of the weights of the units that both have from which one is the other without some of its units.
+They were chosen for their likeness, so that those of small unrelated networks reach more than `DERIVED`."""
 COVERED = 0.5
 """Share of the parameters that must have a counterpart for two networks to have one architecture."""
 NAMED = 5
@@ -47,6 +50,8 @@ def relation(found: Difference) -> Relation:
     """
     if found.verdict in (Verdict.EQUAL, Verdict.REORDERED, Verdict.SAME_WEIGHTS):
         return Relation.SAME
+    if _is_cut(found):
+        return Relation.DERIVED
     if found.cosine is None or _covered(found) < COVERED:
         return Relation.OTHER
     if found.cosine >= DERIVED or _renumbered(found):
@@ -56,6 +61,10 @@ def relation(found: Difference) -> Relation:
 
 def _renumbered(found: Difference) -> bool:
     return found.matching is not None and found.matching.similarity_after >= RENUMBERED
+
+
+def _is_cut(found: Difference) -> bool:
+    return found.cut_cosine is not None and found.cut_cosine >= CUT
 
 
 def _covered(found: Difference) -> float:
@@ -71,6 +80,11 @@ def finding(found: Difference) -> str:
     match relation(found):
         case Relation.SAME:
             return MEANING[found.verdict]
+        case Relation.DERIVED if _is_cut(found):
+            return (
+                f"One is derived from the other: {found.cut_out} (cosine of the weights of the others "
+                f"{found.cut_cosine:.4g})."
+            )
         case Relation.DERIVED:
             n = changed_tensors(found).height
             return (
@@ -113,6 +127,8 @@ def difference_facts(found: Difference) -> dict[str, object]:
         facts["change of weights"] = f"{100 * found.relative_change:.4g} % (rms of B - A over rms of A)"
         facts["sign flips"] = found.sign_flips
         facts["cosine of weights"] = found.cosine
+    if found.cut_out:
+        facts["units that only one has"] = f"{found.cut_out}, if it is the other: cosine {found.cut_cosine}"
     if found.matching is not None:
         matched = found.matching
         facts["units that stand for others"] = (

@@ -27,7 +27,7 @@ class Link:
     a: Weights
     """(targets, sources, weights of each pair) of A: one for a matrix, several for kernels."""
     b: Weights
-    """The same of B."""
+    """The same of B, which may have fewer units of a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class UnitMatching:
     """Permutations of hidden units."""
 
     permutations: Mapping[str, Ints]
-    """By layer: unit i of B is unit permutations[layer][i] of A."""
+    """By layer: unit i of B is unit permutations[layer][i] of A; not all of those, where B has fewer."""
     similarity_before: float
     """Cosine of all compared weights of A and B, as they are."""
     similarity_after: float
@@ -64,7 +64,7 @@ def match_units(
     Returns:
         A local optimum: the identity where no permutation that was tried is better.
     """
-    sizes = {link.dst: len(link.a) for link in links} | {link.src: link.a.shape[1] for link in links}
+    sizes = {link.dst: len(link.b) for link in links} | {link.src: link.b.shape[1] for link in links}
     wanted = [layer for layer in layers if layer in sizes]
     identity = {layer: np.arange(sizes[layer]) for layer in wanted}
     best, best_value = identity, _value(links, identity)
@@ -75,11 +75,10 @@ def match_units(
         value = _value(links, found)
         if value > best_value + 1e-12:
             best, best_value = found, value
-    norm = np.sqrt(sum(np.sum(link.a**2) for link in links) * sum(np.sum(link.b**2) for link in links))
     return UnitMatching(
         permutations=best,
-        similarity_before=float(_value(links, identity) / norm) if norm else 0.0,
-        similarity_after=float(best_value / norm) if norm else 0.0,
+        similarity_before=_cosine(links, identity),
+        similarity_after=_cosine(links, best),
     )
 
 
@@ -149,17 +148,37 @@ def unit_products(links: Sequence[Link], permutations: Mapping[str, Ints], layer
     parts = []
     for link in links:
         if link.dst == layer:
-            ours = _columns(link.a, permutations.get(link.src))
-            parts.append(link.b.reshape(len(link.b), -1) @ ours.reshape(len(ours), -1).T)
+            parts.append(_products(link.b, _columns(link.a, permutations.get(link.src))))
         if link.src == layer:
-            ours = _rows(link.a, permutations.get(link.dst)).swapaxes(0, 1)
-            theirs = link.b.swapaxes(0, 1)
-            parts.append(theirs.reshape(len(theirs), -1) @ ours.reshape(len(ours), -1).T)
+            ours = _rows(link.a, permutations.get(link.dst))
+            parts.append(_products(link.b.swapaxes(0, 1), ours.swapaxes(0, 1)))
     return np.asarray(np.sum(parts, axis=0))
 
 
+def _products(theirs: Weights, ours: Weights) -> Matrix:
+    """Inner products of units; where A has more to choose from, what orders choices as distances do."""
+    found = theirs.reshape(len(theirs), -1) @ ours.reshape(len(ours), -1).T
+    if len(ours) > len(theirs):
+        found = found - 0.5 * np.sum(ours**2, axis=(1, 2))
+    return np.asarray(found)
+
+
 def _value(links: Sequence[Link], permutations: Mapping[str, Ints]) -> float:
-    return float(sum(np.sum(link.b * permuted(link, permutations)) for link in links))
+    """What is sought to be large: inner products, less half of what the chosen units of A have in length."""
+    found = 0.0
+    for link in links:
+        ours = permuted(link, permutations)
+        found += np.sum(link.b * ours)
+        if ours.size < link.a.size:
+            found -= 0.5 * np.sum(ours**2)
+    return float(found)
+
+
+def _cosine(links: Sequence[Link], permutations: Mapping[str, Ints]) -> float:
+    ours = [permuted(link, permutations) for link in links]
+    dot = sum(np.sum(link.b * one) for link, one in zip(links, ours, strict=True))
+    norm = np.sqrt(sum(np.sum(one**2) for one in ours) * sum(np.sum(link.b**2) for link in links))
+    return float(dot / norm) if norm else 0.0
 
 
 def permuted(link: Link, permutations: Mapping[str, Ints]) -> Weights:

@@ -4,6 +4,8 @@ The numbers of a matrix are of its balanced form, and of all its units alike: no
 numbers for its units, other scales of them, folded norm or type of number changes them but by rounding.
 """
 
+import zlib
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.comparison.model import Model, Weights, balanced
 from emergraph.analysis.comparison.weights import Matrix, Weight
-from emergraph.analysis.lineage.model import Model, Weights, balanced
 
 Floats = NDArray[np.float64]
 MATRICES = 12
@@ -34,18 +36,32 @@ class Fingerprint:
     """Sketches of the largest matrices of a model, with their sizes."""
 
     sketches: Sequence[tuple[Key, NDArray[np.float32]]]
+    skeleton: int = 0
+    """Checksum of what a model shares with itself without some of its units; 0 where that is not known."""
+    size: int = 0
+    """Entries of all matrices."""
 
     @property
     def n_bytes(self) -> int:
         """Bytes of the numbers."""
-        return sum(sketch.nbytes + 12 for _, sketch in self.sketches)
+        return sum(sketch.nbytes + 12 for _, sketch in self.sketches) + 12
 
 
 def fingerprint_of(model: Model) -> Fingerprint:
     """Return the fingerprint of a model."""
     parts = [_by_source(weight, model.values[weight.name]) for weight in model.weights]
     largest = sorted(parts, key=lambda weights: -weights.size)[:MATRICES]
-    return Fingerprint(sketches=tuple((one.shape, sketch_of(one)) for one in largest))
+    return Fingerprint(
+        sketches=tuple((one.shape, sketch_of(one)) for one in largest),
+        skeleton=_skeleton(parts) if model.groups.wired and parts else 0,
+        size=model.size,
+    )
+
+
+def _skeleton(parts: Sequence[Weights]) -> int:
+    """Of inputs, outputs, and the weights of each pair of units in all matrices."""
+    said = parts[0].shape[1], parts[-1].shape[0], [one.shape[2] for one in parts]
+    return zlib.crc32(repr(said).encode()) or 1
 
 
 def _by_source(weight: Weight, values: Matrix) -> Weights:
@@ -97,7 +113,24 @@ def candidates(prints: Sequence[Fingerprint], *, neighbours: int = NEIGHBOURS) -
     found: set[tuple[int, int]] = set()
     for owners, sketches in _by_size(prints).values():
         found.update(_nearest(owners, sketches, neighbours))
+    found.update(_of_other_sizes(prints, neighbours))
     return found
+
+
+def _of_other_sizes(prints: Sequence[Fingerprint], neighbours: int) -> Iterator[tuple[int, int]]:
+    """Models and the next larger ones of their skeleton: no sketch stays as it is where units are cut out."""
+    alike: defaultdict[int, list[int]] = defaultdict(list)
+    for number, one in enumerate(prints):
+        if one.skeleton:
+            alike[one.skeleton].append(number)
+    for members in alike.values():
+        ordered = sorted(members, key=lambda number: prints[number].size)
+        sizes = [prints[number].size for number in ordered]
+        for number in ordered:
+            first = bisect_right(sizes, prints[number].size)
+            yield from (
+                (min(number, other), max(number, other)) for other in ordered[first : first + neighbours]
+            )
 
 
 def _by_size(prints: Sequence[Fingerprint]) -> Mapping[Key, tuple[NDArray[np.int64], Floats]]:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from emergraph.analysis.comparison.aligned import Alignment
 from emergraph.analysis.comparison.unitmatching import Link, in_turn, unit_products
-from emergraph.analysis.lineage.aligned import Alignment
 from emergraph.analysis.statistics.orders import (
     bonferroni_log_p,
     fisher_log_p,

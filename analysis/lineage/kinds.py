@@ -5,9 +5,9 @@ from enum import StrEnum
 
 import numpy as np
 
+from emergraph.analysis.comparison.aligned import Alignment
+from emergraph.analysis.comparison.model import Model
 from emergraph.analysis.comparison.unitmatching import UnitMatching, permuted
-from emergraph.analysis.lineage.aligned import Alignment
-from emergraph.analysis.lineage.model import Model
 
 ROUNDING = 2e-6
 """1 - cosine of balanced weights that another type of number explains: half precision leaves 1e-7 to 1e-6."""
@@ -93,7 +93,9 @@ class Judged:
     evidence: str
 
 
-def kind_of(a: Model, b: Model, pair: Alignment, alike: Likeness, *, renumbered: int) -> Judged:
+def kind_of(
+    a: Model, b: Model, pair: Alignment, alike: Likeness, *, renumbered: int, cut: tuple[str, str] = ("", "")
+) -> Judged:
     """Say what kind of relation two related models have.
 
     Args:
@@ -102,8 +104,12 @@ def kind_of(a: Model, b: Model, pair: Alignment, alike: Likeness, *, renumbered:
         pair: Their weights side by side.
         alike: How alike those are.
         renumbered: Units that have another number in B.
+        cut: Which of the two was the larger one before units were left out that the other lacks, and how
+            many those are.
     """
     moved = f"; {renumbered} units have other numbers" if renumbered else ""
+    larger, left_out = cut
+    moved += f"; {left_out}" if left_out else ""
     left = [weight.name for weight in (*pair.only_a, *pair.only_b)]
     if a.graph["sha256"] == b.graph["sha256"]:
         return Judged(kind=Kind.SAME, origin="", evidence="one file, bit by bit")
@@ -112,13 +118,12 @@ def kind_of(a: Model, b: Model, pair: Alignment, alike: Likeness, *, renumbered:
         moved = (
             f"; {len(pair.only_a)} matrices are only in A and {len(pair.only_b)} only in B: {listed}{moved}"
         )
-    elif alike.equal:
+    elif alike.equal and not larger:
         return Judged(kind=Kind.RE_ENCODED, origin="", evidence=f"the same numbers in another file{moved}")
     if (found := _rounded(a, b, alike, moved) or _sparser(alike, moved)) is not None:
         return found
-    if left:
-        how = f"{len(pair.names)} matrices have a counterpart (cosine {alike.matched:.4g}){moved}"
-        return Judged(kind=Kind.LAYERS, origin="a" if a.size > b.size else "b", evidence=how)
+    if larger or left:
+        return _of_other_shape(a, b, pair, alike, cut, moved)
     if 1 - alike.matched <= ROUNDING:
         how = f"equal up to the scale of units and rounding (1 - cosine {1 - alike.matched:.1e}){moved}"
         return Judged(kind=Kind.RE_ENCODED, origin="", evidence=how)
@@ -127,6 +132,17 @@ def kind_of(a: Model, b: Model, pair: Alignment, alike: Likeness, *, renumbered:
         origin="",
         evidence=f"cosine of weights {alike.matched:.4g}, other numbers in all matrices{moved}",
     )
+
+
+def _of_other_shape(
+    a: Model, b: Model, pair: Alignment, alike: Likeness, cut: tuple[str, str], moved: str
+) -> Judged:
+    larger, left_out = cut
+    if larger:
+        how = f"{left_out}; cosine of the weights of the others {alike.matched:.4g}"
+        return Judged(kind=Kind.PRUNED, origin=larger, evidence=how)
+    how = f"{len(pair.names)} matrices have a counterpart (cosine {alike.matched:.4g}){moved}"
+    return Judged(kind=Kind.LAYERS, origin="a" if a.size > b.size else "b", evidence=how)
 
 
 def _rounded(a: Model, b: Model, alike: Likeness, moved: str) -> Judged | None:

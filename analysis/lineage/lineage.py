@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.comparison.model import Model, read_model
 from emergraph.analysis.lineage.fingerprint import Fingerprint, candidates, fingerprint_of
 from emergraph.analysis.lineage.kinds import Judged, Kind
-from emergraph.analysis.lineage.model import Model, read_model
 from emergraph.analysis.lineage.options import LineageOptions
 from emergraph.analysis.lineage.pairs import Relation, compared, decided
 from emergraph.analysis.statistics.permutation import share_as_extreme

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from math import exp, log
 
+from emergraph.analysis.comparison.aligned import align
+from emergraph.analysis.comparison.cutting import on_common_units
+from emergraph.analysis.comparison.model import Model
 from emergraph.analysis.comparison.unitmatching import match_units
-from emergraph.analysis.lineage.aligned import align
 from emergraph.analysis.lineage.independence import OrderTest, agreement, stored_order_test
 from emergraph.analysis.lineage.kinds import Judged, Kind, Likeness, kind_of, likeness
-from emergraph.analysis.lineage.model import Model
 from emergraph.analysis.statistics.permutation import SIGNIFICANT
 
 SETTLED = 0.9
@@ -50,6 +51,8 @@ class Relation:
     """Logarithm of the corrected p value of the exact test."""
     match_p: float | None = None
     """Share of independent pairs of the architecture whose score is as high; None: too few of them."""
+    cut: bool = False
+    """Whether units of one were left out that the other may lack."""
     test_says: str = ""
     """decided, undecidable at the level, refused, or none."""
 
@@ -77,6 +80,7 @@ def compared(numbers: tuple[int, int], a: Model, b: Model, *, seed: int) -> Rela
         b: The second.
         seed: Of the searches.
     """
+    a, b, cut = on_common_units(a, b, seed=seed)
     pair = align(a, b)
     if pair.share < COVERED:
         nothing = Judged(
@@ -99,7 +103,8 @@ def compared(numbers: tuple[int, int], a: Model, b: Model, *, seed: int) -> Rela
         alike=alike,
         share=pair.share,
         score=agreement(pair, seed=seed) if searched else None,
-        judged=kind_of(a, b, pair, alike, renumbered=matching.n_moved),
+        judged=kind_of(a, b, pair, alike, renumbered=matching.n_moved, cut=cut),
+        cut=bool(cut[0]),
     )
 
 
@@ -125,9 +130,11 @@ def decided(found: Relation, *, n_pairs: int, level: float) -> Relation:
         by = "equal numbers"
     elif log_p is not None and log_p < log(level):
         by = "exact test"
-    elif says != "decided" and alike.cosine >= ALIKE:
+    elif says != "decided" and alike.cosine >= ALIKE and not found.cut:
         by = "likeness"
-    elif alike.matched >= RENUMBERED or ((found.score or 0.0) >= AGREES and alike.matched >= MATCHED):
+    elif alike.matched >= RENUMBERED or (
+        (found.score or 0.0) >= AGREES and alike.matched >= MATCHED and not found.cut
+    ):  # units that were chosen for their likeness are alike and agree
         by = "match score"
     judged = found.judged if by else _unrelated(found, log_p, says)
     return replace(

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from emergraph.analysis.comparison.model import read_model
 from emergraph.analysis.lineage.fingerprint import fingerprint_of
-from emergraph.analysis.lineage.model import read_model
 from emergraph.graphstore.reader import GraphReader
 
 MOST_SKETCHED = 50_000_000

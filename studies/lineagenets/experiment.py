@@ -14,10 +14,10 @@ import onnx
 import polars as pl
 import torch
 
+from emergraph.analysis.comparison.model import Model, read_model
 from emergraph.analysis.lineage.fingerprint import Fingerprint, candidates, sketch_of
 from emergraph.analysis.lineage.kinds import Kind
 from emergraph.analysis.lineage.lineage import judge
-from emergraph.analysis.lineage.model import Model, read_model
 from emergraph.analysis.lineage.pairs import Relation, compared
 from emergraph.analysis.statistics.permutation import share_as_extreme
 from emergraph.exporters.export import ExportOptions

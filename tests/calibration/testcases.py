@@ -9,9 +9,9 @@ from casetypes import ChanceTest, Rng
 from scipy import signal
 
 from emergraph.analysis.audit.suspicious import discoveries, p_values, robust_z
+from emergraph.analysis.comparison.aligned import Alignment
 from emergraph.analysis.comparison.unitmatching import Link
 from emergraph.analysis.emergence.nulls import compare
-from emergraph.analysis.lineage.aligned import Alignment
 from emergraph.analysis.lineage.independence import agreement, stored_order_test
 from emergraph.analysis.paths.options import Interior
 from emergraph.analysis.paths.scaled import Scaled

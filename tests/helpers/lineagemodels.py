@@ -6,9 +6,9 @@ from itertools import count, pairwise
 
 import numpy as np
 
+from emergraph.analysis.comparison.groups import FIXED, Groups, Segment
+from emergraph.analysis.comparison.model import Model
 from emergraph.analysis.comparison.weights import Weight
-from emergraph.analysis.lineage.groups import FIXED, Groups, Segment
-from emergraph.analysis.lineage.model import Model
 
 SIZES = (20, 24, 24, 24, 8)
 _FILES = count()
@@ -93,6 +93,16 @@ def tuned(weights: Sequence[np.ndarray], size: float, seed: int = 0) -> list[np.
     """Trained on: noise of a size relative to the weights."""
     rng = np.random.default_rng([seed, 97])
     return [one + size * one.std() * rng.standard_normal(one.shape) for one in weights]
+
+
+def without_units(weights: Sequence[np.ndarray], kept: Sequence[int]) -> list[np.ndarray]:
+    """The same net with so many units of each hidden layer, those whose weights are the largest."""
+    orders = [np.arange(weights[0].shape[1])]
+    orders += [
+        np.sort(np.argsort(-np.linalg.norm(one, axis=1))[:n]) for one, n in zip(weights, kept, strict=False)
+    ]
+    orders.append(np.arange(len(weights[-1])))
+    return [one[after][:, before] for one, before, after in zip(weights, orders, orders[1:], strict=False)]
 
 
 def with_wiring(model: Model, wiring: str) -> Model:

@@ -149,6 +149,15 @@ def warm_children() -> Iterator[None]:
             server.wait()
 
 
+_kept = contextlib.ExitStack()
+
+
+def warm_from_now_on() -> None:
+    """The same until this process ends: for workers that others have started."""
+    if subprocess.Popen.__name__ != "Warm":
+        _kept.enter_context(warm_children())
+
+
 def _serve(line: socket.socket) -> None:
     """Fork for whoever asks; returns in each child alone, when it has done what was asked for."""
     while True:
@@ -298,4 +307,4 @@ if __name__ == "__main__":
     asked = socket.socket(fileno=int(sys.argv[2]))
     _end_with(lambda: _serve(asked))
 
-__all__ = ["warm_children"]
+__all__ = ["warm_children", "warm_from_now_on"]

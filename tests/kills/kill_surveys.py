@@ -1,15 +1,18 @@
 """Kill surveys at random moments: in the end, no row is lost or doubled, and nothing is left behind.
 
-    PYTHONPATH=tests/helpers python tests/kills/kill_surveys.py --kills 50 --files 30
+    PYTHONPATH=tests/helpers python tests/kills/kill_surveys.py --kills 50 --files 30 [--state FILE]
 
 A survey is started on a fresh lake and killed with SIGKILL, without its children, after a random time; then
 started again. When it has come to its end, its rows are compared with those of a survey that was let alone,
-and the next lake begins. Every third kill is of one of its children instead, after which it goes on.
+and the next lake begins. Besides, children that look at files are killed, after which it goes on. With a file
+for the state, which has a line for each lake, it goes on where it was stopped.
 """
 
 import argparse
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,10 +21,13 @@ from pathlib import Path
 
 import psutil
 from populations import population
+from warmchildren import warm_children
 
 from emergraph.analysis.survey.tables import TIMES, read_paths, read_tables
 
 HIDDEN = ".emergraph-"
+CHILDREN = 0.3
+"""Share of kills that are of a child."""
 
 
 def rows(lake: Path) -> list[str]:
@@ -50,52 +56,81 @@ def kill_one(process: "subprocess.Popen[bytes]", rng: random.Random, *, child: b
     """Kill the survey, or one of its children that look at files; say which."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)
-        workers = [one for one in family if "offlineworker" in " ".join(one.cmdline())]
+        workers = [one for one in family if os.getsid(one.pid) == one.pid]  # as children with limits are
         if child and workers:
             rng.choice(workers).kill()
             return "child"
         for one in (psutil.Process(process.pid), *family[:1]):  # the parent that watches, and the command
             one.kill()
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ProcessLookupError):
         return "done"
     return "survey"
 
 
-def kills(n: int, n_files: int, seed: int = 0) -> list[str]:
-    """Kill so many times; return what was wrong."""
-    rng, faults, killed = random.Random(seed), [], 0
-    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        temporary = Path(folder, "tmp")
-        temporary.mkdir()
-        models = population(Path(folder, "models"), n_files)
-        begin = time.monotonic()
-        with start(models, Path(folder, "alone"), temporary) as alone:
-            said = alone.communicate()[1]
-        assert alone.returncode == 0, said
-        seconds, expected, lakes = time.monotonic() - begin, rows(Path(folder, "alone")), 0
-        while killed < n:
-            lake, lakes = Path(folder, f"lake{lakes}"), lakes + 1
-            while True:
-                process = start(models, lake, temporary)
-                what = "done"
-                if killed < n:
-                    try:
-                        process.wait(rng.uniform(0.2, 0.5) * seconds)
-                    except subprocess.TimeoutExpired:
-                        what = kill_one(process, rng, child=killed % 3 == 2)
-                        killed += what != "done"
-                talk = process.communicate()[1].decode()
-                if process.returncode == 0:
-                    break
-                if what != "survey":
-                    faults.append(f"lake {lakes}: {process.returncode}: {talk[-300:]}")
-                    break
-            print(f"lake {lakes}: {killed} kills", flush=True)
-            if rows(lake) != expected:
-                faults.append(f"lake {lakes}: other rows")
-            left = [str(path) for path in lake.rglob(f"{HIDDEN}*")]
-            faults += [f"lake {lakes}: left {name}" for name in left]
-    return faults
+def one_lake(
+    models: Path, lake: Path, rng: random.Random, *, seconds: float, most: int
+) -> tuple[int, list[str]]:
+    """Survey into a lake, killed again and again, until it comes to its end; return kills and faults.
+
+    Kills of the survey count, those of its children come on top.
+    """
+    faults, killed = [], 0
+    while True:
+        process, what = start(models, lake, lake.parent / "tmp"), "done"
+        while killed < most and what != "survey":
+            try:
+                process.wait(rng.uniform(0.1, 0.4) * seconds)
+                break
+            except subprocess.TimeoutExpired:
+                # one child of a run: a file whose child is killed twice is not looked at again
+                what = kill_one(process, rng, child=what == "done" and rng.random() < CHILDREN)
+                killed += what == "survey"
+        talk = process.communicate()[1].decode()
+        if process.returncode == 0:
+            break
+        if what != "survey":
+            faults.append(f"{process.returncode}: {talk[-300:]}")
+            break
+    faults += [f"left {path.name}" for path in lake.rglob(f"{HIDDEN}*")]
+    return killed, faults
+
+
+def kills(n: int, n_files: int, *, seed: int = 0, state: Path | None = None) -> list[str]:
+    """Kill so many times; return what was wrong.
+
+    Args:
+        n: Kills.
+        n_files: Model files of the survey.
+        seed: Of the moments.
+        state: File with a line for each lake that is done; None keeps nothing.
+    """
+    known = state.read_text().splitlines() if state is not None and state.exists() else []
+    lakes = [json.loads(line) for line in known]
+    with tempfile.TemporaryDirectory(prefix="kills-") as name, warm_children():
+        folder = Path(name)
+        (folder / "tmp").mkdir()
+        models = population(folder / "models", n_files)
+        for place in ("warm", "alone"):  # the first one starts what the others are forked from
+            begin = time.monotonic()
+            with start(models, folder / place, folder / "tmp") as alone:
+                said = alone.communicate()[1]
+            assert alone.returncode == 0, said
+            seconds = time.monotonic() - begin
+        expected = rows(folder / "alone")
+        while (left := n - sum(lake["kills"] for lake in lakes)) > 0:
+            lake = folder / f"lake{len(lakes)}"
+            killed, faults = one_lake(
+                models, lake, random.Random(f"{seed} {len(lakes)}"), seconds=seconds, most=left
+            )
+            if not faults and rows(lake) != expected:
+                faults.append("other rows")
+            lakes.append({"kills": killed, "faults": faults})
+            print(f"lake {len(lakes)}: {killed} kills, {faults or 'nothing wrong'}", flush=True)
+            if state is not None:
+                with state.open("a") as file:
+                    file.write(json.dumps(lakes[-1]) + "\n")
+            shutil.rmtree(lake)
+    return [f"lake {place}: {fault}" for place, lake in enumerate(lakes, 1) for fault in lake["faults"]]
 
 
 def main() -> int:
@@ -103,8 +138,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--files", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--state", type=Path, help="file that is added to")
     given = parser.parse_args()
-    faults = kills(given.kills, given.files, given.seed)
+    faults = kills(given.kills, given.files, seed=given.seed, state=given.state)
     print(*faults, sep="\n")
     print(f"{given.kills} kills, {len(faults)} faults")
     return bool(faults)

@@ -10,12 +10,14 @@ import onnx
 import polars as pl
 import pytest
 from clifiles import DEMO
+from inplacemodels import dense_onnx
+from lineagemodels import matrices, without_units
 from onnx import helper, numpy_helper
 
 from emergraph import api
 from emergraph.analysis.comparison.deltas import delta, unit_deltas
 from emergraph.analysis.comparison.difference import Verdict, compare
-from emergraph.analysis.comparison.summary import difference_notes
+from emergraph.analysis.comparison.summary import difference_notes, finding
 from emergraph.analysis.comparison.unitmatching import Link, match_units, permuted
 from emergraph.graphstore.store import open_store
 
@@ -311,3 +313,19 @@ def test_what_is_finite_beside_nan_is_compared(tmp_path):
     assert row["max_change"] == 0.5
     assert row["rms_change"] == pytest.approx(0.5 / np.sqrt(3072))
     assert (found.verdict, found.not_finite) == (Verdict.CHANGED, (FIRST,))
+
+
+@pytest.mark.parametrize(
+    ("seed", "said"), [(0, "One is derived from the other: 12 of 48"), (9, "Different networks")]
+)
+def test_a_model_and_its_smaller_pruned_form(tmp_path, seed, said):
+    large, small = matrices(0, (20, 24, 24, 8)), without_units(matrices(seed, (20, 24, 24, 8)), (18, 18))
+    for name, weights in (("large", large), ("small", small)):
+        dense_onnx(tmp_path / f"{name}.onnx", [one.T.astype("float32") for one in weights])
+        api.export(tmp_path / f"{name}.onnx", tmp_path / "nets.duckdb", name=name)
+    with open_store(tmp_path / "nets.duckdb") as store:
+        for a, b in (("large", "small"), ("small", "large")):
+            found = compare(store.graph(a), store.graph(b))
+            assert finding(found).startswith(said)
+            assert found.to_dict()["cut_out"].startswith("12 of 48 hidden units, in 2 of 2 groups")
+        assert compare(store.graph("large"), store.graph("large")).cut_cosine is None

@@ -64,6 +64,13 @@ def test_renumbered_units_are_a_relation_only_where_nearly_all_fits(after: float
     assert relation(_difference(0.0, matching=matching)) is expected
 
 
+@pytest.mark.parametrize(("cosine", "expected"), [(0.81, Relation.DERIVED), (0.79, Relation.OTHER)])
+def test_a_net_without_some_of_its_units_is_derived(cosine: float, expected: Relation) -> None:
+    found = _difference(None, removed=900, cut_out="3 of 9 hidden units are cut out", cut_cosine=cosine)
+    assert relation(found) is expected
+    assert ("3 of 9" in finding(found)) == (expected is Relation.DERIVED)
+
+
 def test_equal_weights_are_the_same_whatever_else_differs() -> None:
     for verdict in (Verdict.EQUAL, Verdict.REORDERED, Verdict.SAME_WEIGHTS):
         assert relation(_difference(None, verdict=verdict)) is Relation.SAME

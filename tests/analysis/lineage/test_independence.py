@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from lineagemodels import SIZES, dense_model, matrices, renumbered, rescaled, tuned
 
+from emergraph.analysis.comparison.aligned import align
 from emergraph.analysis.lineage import independence
-from emergraph.analysis.lineage.aligned import align
 from emergraph.analysis.lineage.independence import FEWEST_UNITS, agreement, stored_order_test
 
 
@@ -96,7 +96,7 @@ def test_without_the_refusal_sorted_units_would_reject(monkeypatch):
     nets = [[np.abs(one) for one in matrices(i)] for i in range(20)]
     ordered = [sorted_by(one, lambda into, out: np.linalg.norm(into, axis=1)) for one in nets]
     monkeypatch.setattr(independence, "FOLLOWS", 0.0)
-    monkeypatch.setattr("emergraph.analysis.lineage.aligned.balanced", lambda weights: weights)
+    monkeypatch.setattr("emergraph.analysis.comparison.aligned.balanced", lambda weights: weights)
     p = [exact_test(ordered[2 * i], ordered[2 * i + 1]).log_p for i in range(10)]
     assert np.mean([one < log(0.05) for one in p]) > 0.5
 

@@ -4,18 +4,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from lineagemodels import dense_model, matrices, renumbered, rescaled, tuned, with_wiring
+from lineagemodels import (
+    dense_model,
+    matrices,
+    renumbered,
+    rescaled,
+    tuned,
+    with_wiring,
+    without_units,
+)
 
+from emergraph.analysis.comparison.aligned import cut
+from emergraph.analysis.comparison.cutting import without_cut_units
+from emergraph.analysis.comparison.groups import Groups, Segment, fixed_axis
+from emergraph.analysis.comparison.model import balanced, is_rounded
 from emergraph.analysis.lineage import lineage, pairs
-from emergraph.analysis.lineage.aligned import cut
 from emergraph.analysis.lineage.fingerprint import candidates, fingerprint_of, sketch_of
-from emergraph.analysis.lineage.groups import Groups, Segment, fixed_axis
 from emergraph.analysis.lineage.kinds import MORE_ZEROS, Kind
 from emergraph.analysis.lineage.lineage import families_of, judge
-from emergraph.analysis.lineage.model import balanced, is_rounded
 from emergraph.analysis.lineage.pairs import compared, decided
 
 BASE = matrices(0)
+CUT = without_units(BASE, (18, 16, 14))
 
 
 def pruned(weights, share):
@@ -54,7 +64,16 @@ def judged(*nets, level=1e-6, n_pairs=None):
         (dense_model(tuned([BASE[0], *BASE[2:]], 0.1)), Kind.LAYERS, "a"),
         (dense_model(rounded([BASE[0], *BASE[2:]])), Kind.QUANTIZED, "a"),
         (dense_model(pruned([BASE[0], *BASE[2:]], 0.5)), Kind.PRUNED, "a"),
+        (dense_model(CUT), Kind.PRUNED, "a"),
+        (dense_model(without_units(BASE, (24, 12, 24))), Kind.PRUNED, "a"),
+        (dense_model(tuned(CUT, 0.1)), Kind.PRUNED, "a"),
+        (dense_model(tuned(CUT, 0.5)), Kind.PRUNED, "a"),
+        (dense_model(rescaled(CUT)), Kind.PRUNED, "a"),
+        (dense_model(renumbered(CUT)), Kind.PRUNED, "a"),
+        (dense_model(rounded(CUT)), Kind.QUANTIZED, "a"),
+        (dense_model(pruned(CUT, 0.3)), Kind.PRUNED, "a"),
         (dense_model(matrices(1)), Kind.INDEPENDENT, ""),
+        (dense_model(matrices(1, (20, 18, 16, 14, 8))), Kind.INDEPENDENT, ""),
         (dense_model(matrices(1, (20, 40, 40, 8))), Kind.INDEPENDENT, ""),
     ],
 )
@@ -65,6 +84,53 @@ def test_kinds(other, kind, origin):
     (turned,) = judged(other, BASE)
     assert turned.judged.kind is kind
     assert turned.judged.origin == {"a": "b", "": ""}[origin]
+
+
+def test_which_units_were_cut_out_is_said():
+    (found,) = judged(BASE, CUT)
+    assert found.by == "exact test"
+    assert "24 of 72 hidden units, in 3 of 3 groups, are cut out" in found.judged.evidence
+    assert found.alike.equal
+    (found,) = judged(rounded(CUT), BASE)
+    assert "are cut out" in found.judged.evidence
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dense_model(CUT, wiring="none"),
+        dense_model([np.vstack([CUT[0]] * 2), *CUT[1:-1], CUT[-1]][:2]),
+        dense_model(matrices(0, (20, 18, 16, 14, 5))),
+        dense_model(matrices(0, (20, 30, 16, 14, 8))),
+    ],
+)
+def test_no_units_are_sought_where_none_can_have_been_cut_out(other):
+    """Wiring that is not known, other layers, other outputs, and layers that are larger."""
+    assert without_cut_units(dense_model(BASE), other, seed=0) is None
+    assert without_cut_units(dense_model(BASE), dense_model(BASE), seed=0) is None
+
+
+def test_choosing_units_for_their_likeness_makes_no_relation():
+    """The exact test holds for units that were chosen, and likeness says nothing about them."""
+    large = [matrices(seed, (12, 24, 24, 4)) for seed in range(40)]
+    small = [matrices(100 + seed, (12, 12, 11, 4)) for seed in range(40)]
+    found = [judged(a, b)[0] for a, b in zip(large, small, strict=True)]
+    assert not any(one.related for one in found)
+    p = np.array([one.p for one in found])
+    assert (p <= 0.05).sum() <= 6
+    assert (p <= 0.5).sum() <= 28
+    few = [judged(matrices(seed, (2, 6, 2)), matrices(100 + seed, (2, 3, 2)))[0] for seed in range(20)]
+    assert max(one.alike.cosine for one in few) > pairs.ALIKE
+    assert not any(one.related for one in few)
+
+
+def test_models_of_which_units_were_cut_out_are_candidates():
+    models = [dense_model(one) for one in (BASE, CUT, matrices(1, (20, 30, 8)), matrices(2))]
+    found = candidates([fingerprint_of(model) for model in models])
+    assert {(0, 1), (1, 3), (0, 3)} <= found
+    assert not any(2 in pair for pair in found)
+    blind = [fingerprint_of(with_wiring(model, "none")) for model in models[:2]]
+    assert candidates(blind) == set()
 
 
 def test_one_file_twice_is_the_same():

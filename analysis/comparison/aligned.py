@@ -7,11 +7,11 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from emergraph.analysis.comparison.deltas import oriented
+from emergraph.analysis.comparison.groups import FIXED, Axis, Groups, Ints, fixed_axis
 from emergraph.analysis.comparison.matching import Pair, match_weights
+from emergraph.analysis.comparison.model import Model, balanced
 from emergraph.analysis.comparison.unitmatching import Link
 from emergraph.analysis.comparison.weights import Matrix, Weight
-from emergraph.analysis.lineage.groups import FIXED, Axis, Groups, Ints, fixed_axis
-from emergraph.analysis.lineage.model import Model, balanced
 
 MEMBERS = 8
 """Units of a target whose order is looked at: a cell has three or four gates."""
@@ -100,22 +100,40 @@ def cut(groups: Groups, weight: Weight, a: Matrix, b: Matrix) -> list[Link]:
         rows, columns = groups.axes[weight.name]
     else:  # some of its units may be renumbered, and it is not known which
         return []
-    n_columns = _length(columns)
-    if _length(rows) != len(a) or not n_columns or a.shape[1] % n_columns:
+    return links_between((rows, columns), (rows, columns), a, b)
+
+
+def links_between(axes_a: tuple[Axis, Axis], axes_b: tuple[Axis, Axis], a: Matrix, b: Matrix) -> list[Link]:
+    """Return matrices of two models as links between the segments of their axes, named by those of B.
+
+    Args:
+        axes_a: Rows and columns of A, as many segments as there are of B.
+        axes_b: Those of B; their groups may have fewer orbits.
+        a: (targets, rest).
+        b: The same of B.
+    """
+    shaped = by_sources(a, axes_a), by_sources(b, axes_b)
+    if shaped[0] is None or shaped[1] is None:
         return []
-    shaped = [one.reshape(len(a), n_columns, -1) for one in (a, b)]
     links = []
-    for row in rows:
-        for column in columns:
-            ours, theirs = (_between(one, row.places, column.places) for one in shaped)
-            ours, theirs = (_flat(one) for one in (ours, _in_one_order(ours, theirs)))
+    for row_a, row_b in zip(axes_a[0], axes_b[0], strict=True):
+        for column_a, column_b in zip(axes_a[1], axes_b[1], strict=True):
+            ours = _between(shaped[0], row_a.places, column_a.places)
+            theirs = _between(shaped[1], row_b.places, column_b.places)
+            if ours.shape == theirs.shape:
+                theirs = _in_one_order(ours, theirs)
+            ours, theirs = _flat(ours), _flat(theirs)
             if np.any(ours) and np.any(theirs):
-                links.append(Link(src=column.group, dst=row.group, a=ours, b=theirs))
+                links.append(Link(src=column_b.group, dst=row_b.group, a=ours, b=theirs))
     return links
 
 
-def _length(axis: Axis) -> int:
-    return sum(segment.places.size for segment in axis)
+def by_sources(values: Matrix, axes: tuple[Axis, Axis]) -> Matrix | None:
+    """Return a matrix as (targets, sources, taps); None where its axes are not of its size."""
+    rows, columns = (sum(segment.places.size for segment in axis) for axis in axes)
+    if rows != len(values) or not columns or values.shape[1] % columns:
+        return None
+    return values.reshape(rows, columns, -1)
 
 
 def _between(weights: Matrix, rows: Ints, columns: Ints) -> Matrix:

@@ -5,7 +5,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from plantednets import recurrent
 
-from emergraph.analysis.lineage.model import read_model
+from emergraph.analysis.comparison.model import read_model
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.graphstore.store import open_store
 

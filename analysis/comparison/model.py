@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.comparison.deltas import finite_values
+from emergraph.analysis.comparison.groups import Groups, groups_of
 from emergraph.analysis.comparison.weights import Matrix, Weight, values_of, weights_of
-from emergraph.analysis.lineage.groups import Groups, groups_of
 from emergraph.graphstore.reader import GraphReader
 
 Weights = NDArray[np.float64]
