@@ -9,7 +9,7 @@ from emergraph.analysis.audit.activity import Activity
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.network import Mask, Network
 from emergraph.analysis.audit.subject import OnnxSubject, Subject
-from emergraph.analysis.audit.words import bytes_text, count, names_text, share
+from emergraph.analysis.audit.words import bytes_text, count, names_text, share, units_text
 from emergraph.analysis.unitgraph import ROLES, UnitLayer
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.records import LayerKind, Role
@@ -242,10 +242,8 @@ def _silent_by_chance(
     """What random inputs leave silent may well respond to inputs that mean something."""
     if groups:
         n = sum(len(positions) for _, positions in groups)
-        sentence = (
-            f"{count(n, 'unit')} in {count(len(groups), 'layer')} had one and the same value on "
-            f"{activity.n} random inputs."
-        )
+        found = {layer.name: (len(positions), layer.n_units) for layer, positions in groups}
+        sentence = f"{units_text(found)} had one and the same value on {activity.n} random inputs."
         yield AuditFinding(
             id="DEAD-SILENT-RANDOM",
             sentence=sentence,

@@ -23,11 +23,12 @@ def save_audit(
         Id of the run.
     """
     sha256 = None if result.identity is None else result.identity.sha256
+    about |= {"left_out": dict(result.left_out), "notes": list(result.notes)}
     with open_store(path, mode="create", any_name=any_name) as store:
         return store.record_run(
             None if sha256 is None else store.find_graph(sha256),
             AUDIT.name,
-            {**about, "model": Path(result.path).name, "sha256": sha256, "notes": list(result.notes)},
+            {**about, "model": Path(result.path).name, "sha256": sha256},
             seed=seed,
             duration=result.seconds,
             result_tables=audit_rows(result),

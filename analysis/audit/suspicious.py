@@ -11,7 +11,7 @@ from emergraph.analysis.audit.hidden import hidden
 from emergraph.analysis.audit.network import LayerWeights, Network
 from emergraph.analysis.audit.redundant import rank_at
 from emergraph.analysis.audit.subject import Subject
-from emergraph.analysis.audit.words import count
+from emergraph.analysis.audit.words import count, units_text
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.records import LayerKind
 
@@ -94,11 +94,13 @@ def faint_units(network: Network, weights: Mapping[int, LayerWeights]) -> Iterat
             found[held.layer.name] = (network.keys[held.layer.id], positions.tolist())
     n = sum(len(positions) for _, positions in found.values())
     if n:
+        n_units = {held.layer.name: held.layer.n_units for held in weights.values()}
+        sizes = {name: (len(positions), n_units[name]) for name, (_, positions) in found.items()}
         verb = "has" if n == 1 else "have"
         yield AuditFinding(
             id="FAINT-UNIT",
-            sentence=f"{count(n, 'unit')} in {count(len(found), 'layer')} {verb} weights of less than "
-            f"{100 * FAINT:g} % of the median norm of their layer.",
+            sentence=f"{units_text(sizes)} {verb} weights of less than {100 * FAINT:g} % of the median norm "
+            "of their layer.",
             key=(sorted(str(entry) for entry in found.values()),),
             units={name: positions for name, (_, positions) in found.items()},
             evidence={"units": n, "share_of_median": FAINT},

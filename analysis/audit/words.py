@@ -63,6 +63,22 @@ def names_text(names: Sequence[str]) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
+def units_text(found: Mapping[str, tuple[int, int]]) -> str:
+    """Return how many units of which layers, by the name of a layer: those found, and those that it has.
+
+    Example:
+        >>> units_text({"a": (2, 9)})
+        "2 of the 9 units of layer 'a'"
+        >>> units_text({"a": (2, 9), "b": (1, 4)})
+        "3 units in 2 layers ('a', 'b')"
+    """
+    if len(found) == 1:
+        ((name, (n, of)),) = found.items()
+        return f"{n:,} of the {count(of, 'unit')} of layer {quoted(name)}"
+    n = sum(one for one, _ in found.values())
+    return f"{count(n, 'unit')} in {count(len(found), 'layer')} ({names_text(list(found))})"
+
+
 def spelled_out(
     action: str,
     *,
@@ -85,7 +101,8 @@ def spelled_out(
         "Fold: `emergraph audit 'a b' --seed 3 --write S.onnx`."
     """
     inputs = shlex.join(repeated(InputWords, parameters))
-    asked = shlex.join([*repeated(InputOptions, parameters), *repeated(AuditOptions, parameters)])
+    lasting = {key: value for key, value in parameters.items() if key != "budget"}
+    asked = shlex.join([*repeated(InputOptions, lasting), *repeated(AuditOptions, lasting)])
     name = shlex.quote(model)
     there = shlex.quote(store or _STORE) + (f" --graph {shlex.quote(graph)}" if graph else "")
 

@@ -68,12 +68,12 @@ def summary_section(
         "branches taken": about["branches"],
         "training step": about["step"],
     }
-    found = _points(reader)
+    audited, found = _points(reader)
     return Section(
         id="summary",
         title="Summary",
         lead=lead,
-        finding=_health(found),
+        finding=_health(audited, found),
         points=tuple(found[:POINTS]),
         facts={name: value for name, value in facts.items() if value not in (None, "", [])},
         tables=tables,
@@ -92,12 +92,12 @@ def _zeros(reader: GraphReader) -> str | None:
     return None if not params else f"{int(zeros):,} ({percent(int(zeros), int(params))})"
 
 
-def _points(reader: GraphReader) -> list[Point]:
-    """The findings of the newest audit, the worst first; none where there was none."""
+def _points(reader: GraphReader) -> tuple[Run | None, list[Point]]:
+    """The newest audit, if there was one, and its findings, the worst first."""
     query = Query(name="points", table="audit_findings", sql=_POINTS)
     run = newest_run(reader, query)
     if run is None:
-        return []
+        return None, []
     rows = reader.connection.execute(question(query, reader.id, run.id)).fetchall()
     several = reader.connection.execute("SELECT count(*) > 1 FROM graphs").fetchall()[0][0]
 
@@ -110,23 +110,29 @@ def _points(reader: GraphReader) -> list[Point]:
             graph=reader.name if several else None,
         )
 
-    return [Point(severity=s, grade=g, sentence=said, action=filled(action)) for s, g, said, action in rows]
+    points = [Point(severity=s, grade=g, sentence=said, action=filled(action)) for s, g, said, action in rows]
+    return run, points
 
 
-def _health(points: Sequence[Point]) -> str:
-    """Whether anything is wrong, in a sentence."""
-    if not points:
+def _health(audited: Run | None, points: Sequence[Point]) -> str:
+    """Whether anything is wrong, and what was not looked at to the end, in two sentences."""
+    if audited is None:
         return "It was not audited: nothing here says whether something is wrong with it, or what may go."
+    left_out = audited.parameters.get("left_out")
+    missing = ", ".join(left_out) if isinstance(left_out, dict) else ""
+    rest = f" Not looked at to the end, for want of time: {missing}." if missing else ""
+    if not points:
+        return f"The audit found nothing that it looks for.{rest}"
     counts = Counter(point.severity for point in points)
     serious = ", ".join(
         f"{counts[severity]} {severity}{'s' * (counts[severity] > 1)}"
         for severity in ("error", "warning")
         if counts[severity]
     )
-    rest = counts["info"]
+    infos = counts["info"]
     told = f"The audit has {serious}" if serious else "The audit found nothing wrong that it looks for"
-    told += f", and {rest} thing{'s' * (rest > 1)} worth knowing" if rest else ""
-    return f"{told}. The worst first:"
+    told += f", and {infos} thing{'s' * (infos > 1)} worth knowing" if infos else ""
+    return f"{told}.{rest} The worst first:"
 
 
 def section_finding(reader: GraphReader, analyses: Sequence[Analysis]) -> str:
@@ -163,7 +169,7 @@ def _notes(reader: GraphReader, attempts: Sequence[Attempt], budget: float | Non
             notes.append(f"{note[0].upper()}{note[1:]}.")
     unfinished = [attempt for attempt in attempts if attempt.state != "done"]
     if unfinished and budget is not None:
-        names = ", ".join(attempt.command.split(" ")[1] for attempt in unfinished)
+        names = ", ".join(dict.fromkeys(attempt.command.split(" ")[1] for attempt in unfinished))
         notes.append(f"Not finished in the budget of {budget:g} s, or failed: {names}.")
     return notes
 

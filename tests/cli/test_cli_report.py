@@ -96,9 +96,11 @@ def test_a_report_begins_with_what_an_audit_found(run, store, tmp_path):
     assert [table["name"] for table in summary["tables"]] == ["graphs"]  # two: the pictures' and this one
     page = tmp_path / "r.html"
     assert run("report", store, "--out", page).code == 0
-    assert page.read_text(encoding="utf-8").index("hidden1") < page.read_text(encoding="utf-8").index(
-        "SHA-256"
-    )
+    text = page.read_text(encoding="utf-8")
+    assert text.index("hidden1") < text.index("SHA-256")
+    assert "for want of time" not in summary["finding"]
+    run("audit", DEMO / "digits_dense.onnx", "--store", store, "--budget", "0.01s", "--quiet")
+    assert "Not looked at to the end, for want of time: dead" in asked()[0]["finding"]
 
 
 @pytest.mark.parametrize(
