@@ -38,6 +38,17 @@ class Look:
     root: str | None = None
 
     @property
+    def limits(self) -> RunLimits:
+        """Of the child that looks at the file, and of the model's runs inside of it."""
+        return RunLimits(
+            wall_seconds=self.seconds,
+            memory_bytes=self.memory,
+            threads=1,
+            time_option="--file-time",
+            memory_option="--file-memory",
+        )
+
+    @property
     def settings(self) -> dict[str, object]:
         """What the answer depends on, besides the file."""
         return {"analyses": sorted(self.analyses), "seed": self.seed}
@@ -69,7 +80,7 @@ def look_at(look: Look) -> dict[str, Any]:
                 store=store,
                 seed=look.seed,
                 root=None if look.root is None else Path(look.root),
-                limits=RunLimits(wall_seconds=look.seconds, memory_bytes=look.memory, threads=1),
+                limits=look.limits,
             ),
             seconds=_BUDGET_SHARE * look.seconds,
         )

@@ -25,7 +25,6 @@ from emergraph.analysis.survey.options import PopulationOptions
 from emergraph.analysis.survey.search import ModelFile, Population, find_models
 from emergraph.analysis.survey.tables import read_paths, read_row, read_tables, write_found, write_paths
 from emergraph.errors import EmergraphError, ExitCode, LimitError, UsageError
-from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.offline import Task, call_offline
 from emergraph.graphstore.text import printable
 from emergraph.optionforms import parse_bytes, parse_seconds
@@ -266,7 +265,7 @@ def _found(model: ModelFile, look: Look) -> tuple[dict[str, Any], list[dict[str,
             answer = call_offline(
                 look_at,
                 look,
-                limits=RunLimits(wall_seconds=look.seconds, memory_bytes=look.memory),
+                limits=look.limits,
                 task=Task(doing="looking at the file", advice="it is left out"),
             )
         except EmergraphError as raised:

@@ -21,20 +21,31 @@ class RunLimits:
     """Memory of the child that no file backs, bytes: mapped weights do not count."""
     threads: int = 0
     """Threads that an operation may use; 0 leaves it to onnxruntime (one per core)."""
+    time_option: str = "--time-limit"
+    """What raises `wall_seconds` on the command line."""
+    memory_option: str = "--memory-limit"
 
 
-def too_large(what: str, memory_bytes: int, held: int = 0) -> LimitError:
+def too_slow(what: str, limits: RunLimits) -> LimitError:
+    """The error for work in a child that takes longer than it may."""
+    return LimitError(
+        f"{what} took longer than {limits.wall_seconds:g} s; "
+        f"raise the limit with {limits.time_option}, or use smaller inputs"
+    )
+
+
+def too_large(what: str, limits: RunLimits, held: int = 0) -> LimitError:
     """The error for work in a child that needs more memory than it may take.
 
     Args:
         what: The work.
-        memory_bytes: The limit.
+        limits: Of the child.
         held: What was taken, if that is known.
     """
     if not held and (outside := outside_limit()):
         return LimitError(f"{what} needs more memory than the limit from outside ({outside}); raise that")
     taken = f" ({mebibytes(held)} were taken)" if held else ""
     return LimitError(
-        f"{what} needs more than {memory_bytes / (1 << 30):.3g} GiB of memory{taken}; "
-        "raise the limit with --memory-limit, or use smaller inputs"
+        f"{what} needs more than {limits.memory_bytes / (1 << 30):.3g} GiB of memory{taken}; "
+        f"raise the limit with {limits.memory_option}, or use smaller inputs"
     )

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import IO, Any, TypeVar
 
 from emergraph import errors
-from emergraph.errors import EmergraphError, InvalidInputError, LimitError
+from emergraph.errors import EmergraphError, InvalidInputError
 from emergraph.exporters.runtime.frames import FrameError, exact_reader, receive
-from emergraph.exporters.runtime.limits import RunLimits, too_large
+from emergraph.exporters.runtime.limits import RunLimits, too_large, too_slow
 from emergraph.exporters.runtime.refusals import one_line
 from emergraph.leftovers import Scratch
 from emergraph.memory import OUT_OF_MEMORY
@@ -73,7 +73,7 @@ def call_offline(
     request = pickle.dumps((function, arguments, progress is not None))
     with Scratch() as scratch, tempfile.TemporaryFile(dir=scratch.path) as talk:
         about = {
-            "memory_bytes": limits.memory_bytes,
+            "limits": asdict(limits),
             "parent": os.getpid(),
             **asdict(task),
         }
@@ -109,7 +109,7 @@ def call_offline(
                 child.wait(_LAST_SECONDS)
             _kill(child)
             if taken:
-                raise too_large(task.doing, limits.memory_bytes, max(taken)) from error
+                raise too_large(task.doing, limits, max(taken)) from error
             raise _death(child.wait(), talk, task, limits, late=late.is_set()) from error
         else:
             return value
@@ -154,13 +154,11 @@ def _raised(reply: dict[str, Any]) -> EmergraphError:
 def _death(code: int, talk: IO[bytes], task: Task, limits: RunLimits, *, late: bool) -> EmergraphError:
     """The error for a child that ended without an answer."""
     if late:
-        return LimitError(
-            f"{task.doing} took longer than {limits.wall_seconds:g} s; raise the limit with --time-limit"
-        )
+        return too_slow(task.doing, limits)
     talk.seek(0)
     said = talk.read()[-2000:].decode("utf-8", "replace").strip().splitlines()
     if OUT_OF_MEMORY.search("\n".join(said)):
-        return too_large(task.doing, limits.memory_bytes)
+        return too_large(task.doing, limits)
     if code < 0:
         return InvalidInputError(f"{task.doing} crashed ({signal.Signals(-code).name}); nothing was changed")
     return InvalidInputError(f"{task.doing} ended: {one_line(said[-1]) if said else f'exit code {code}'}")

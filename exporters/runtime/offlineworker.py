@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from emergraph.errors import EmergraphError, InvalidInputError, UnsafeInputError
 from emergraph.exporters.runtime.frames import pack
-from emergraph.exporters.runtime.limits import too_large
+from emergraph.exporters.runtime.limits import RunLimits, too_large
 from emergraph.exporters.runtime.offline import Task
 from emergraph.exporters.runtime.refusals import one_line
 from emergraph.exporters.runtime.worker import leave_with_parent
@@ -60,7 +60,7 @@ def close_network() -> list[str]:
     return asked
 
 
-def answer(request: bytes, asked: list[str], sink: BinaryIO, memory_bytes: int, task: Task) -> None:
+def answer(request: bytes, asked: list[str], sink: BinaryIO, limits: RunLimits, task: Task) -> None:
     """Call what a request asks for, and write progress and the result, or what went wrong."""
 
     def send(header: dict[str, object], buffers: list[bytes] | None = None) -> None:
@@ -85,12 +85,12 @@ def answer(request: bytes, asked: list[str], sink: BinaryIO, memory_bytes: int, 
         if asked:
             error = UnsafeInputError(_reached(asked, task))
         elif ran_out_of_memory(found):
-            error = too_large(task.doing, memory_bytes)
+            error = too_large(task.doing, limits)
         else:
             told = one_line(f"{type(found).__name__}: {found}")
             error = InvalidInputError(f"{task.doing} failed: {told}")
     if not asked and ran_out_of_memory(error):
-        error = too_large(task.doing, memory_bytes)
+        error = too_large(task.doing, limits)
     send({"ok": False, "kind": type(error).__name__, "message": str(error)})
 
 
@@ -107,14 +107,14 @@ def _reached(asked: list[str], task: Task) -> str:
 def main() -> None:
     """Set the limits from the command line, close the network, and answer."""
     about = json.loads(sys.argv[1])
-    memory_bytes, parent = int(about.pop("memory_bytes")), int(about.pop("parent"))
-    bound(memory_bytes)
+    limits, parent = RunLimits(**about.pop("limits")), int(about.pop("parent"))
+    bound(limits.memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     leave_with_parent(parent)
     # whatever a library prints must not land in the protocol
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    answer(sys.stdin.buffer.read(), close_network(), sink, memory_bytes, Task(**about))
+    answer(sys.stdin.buffer.read(), close_network(), sink, limits, Task(**about))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from emergraph.exporters.onnxfile.decoding import elements_from_codes, unpack_bi
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES, PLAIN, element_type_of, numpy_dtype
 from emergraph.exporters.runtime.assembly import PLACEHOLDER, Assembly, weight_messages
 from emergraph.exporters.runtime.frames import Buffer, FrameError, pack, receive
-from emergraph.exporters.runtime.limits import RunLimits, too_large
+from emergraph.exporters.runtime.limits import RunLimits, too_large, too_slow
 from emergraph.exporters.runtime.pooling import Codes, Pooled, SampleAxis
 from emergraph.exporters.runtime.refusals import (
     LACKS_KERNEL,
@@ -318,10 +318,7 @@ class ModelProcess:
                 if self._process is not None:
                     self._look(self._process, doing)
         self.restart()
-        raise LimitError(
-            f"{doing} the model took longer than {self._limits.wall_seconds:g} s; "
-            "raise the limit with --time-limit, or use smaller inputs"
-        )
+        raise too_slow(f"{doing} the model", self._limits)
 
     def _look(self, process: subprocess.Popen[bytes], doing: str) -> None:
         held = held_memory(process.pid)
@@ -353,7 +350,7 @@ class ModelProcess:
         return InvalidInputError(f"the process for {doing} the model ended: {reason}")
 
     def _memory(self, doing: str, held: int = 0) -> LimitError:
-        return too_large(f"{doing} the model", self._limits.memory_bytes, held)
+        return too_large(f"{doing} the model", self._limits, held)
 
     def _refusal(self, reply: dict[str, object], doing: str) -> InvalidInputError | LimitError:
         if reply["memory"]:

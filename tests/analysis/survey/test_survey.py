@@ -1,26 +1,34 @@
 """Surveys: every model is one row, nothing is looked at twice, and it does not matter where."""
 
 import json
+import os
 import shutil
+import signal
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from inplacemodels import dense_onnx, sparse_weights, write_safetensors
 from lockedsql import ask
 from populations import population, tiny_weights
 from storegraphs import random_chain, write_chain
 
 from emergraph.analysis.engines.options import Backend, EngineOptions
+from emergraph.analysis.engines.spread import WorkerDiedError
+from emergraph.analysis.survey import onefile
 from emergraph.analysis.survey import survey as module
 from emergraph.analysis.survey.fingerprints import fingerprints
 from emergraph.analysis.survey.options import PopulationOptions
 from emergraph.analysis.survey.search import find_models
 from emergraph.analysis.survey.summary import copies_of_weights, finding, outliers, survey_page
 from emergraph.analysis.survey.survey import survey
-from emergraph.analysis.survey.tables import MODELS, TIMES, read_tables
+from emergraph.analysis.survey.tables import MODELS, TIMES, read_tables, write_found
 from emergraph.cli.main import main
 from emergraph.errors import InvalidInputError, LimitError, UsageError
+from emergraph.exporters import placements
 from emergraph.graphstore.store import open_store
 
 N = 7
@@ -158,6 +166,92 @@ def test_a_file_whose_child_somebody_kills_is_looked_at_again(folder, tmp_path, 
     found = survey(folder, tmp_path / "lake", engine=EngineOptions(jobs=1))
     assert found.models.filter(pl.col("status") == "done").height == N - 2
     assert len(tries) == 2 * (N - 2)
+
+
+def test_a_worker_that_dies_in_the_middle_costs_the_files_it_looked_at(folder, tmp_path, monkeypatch):
+    """What others have written stays, and all of the rest is given out again, to other workers."""
+    rounds, looked = [], []
+
+    def look(function, look, **_):
+        looked.append(Path(look.path).name)
+        return {"row": {"status": "done"}, "findings": []}
+
+    def dying(function, calls, plan):
+        rounds.append(len(calls))
+        for place, call in enumerate(calls):
+            if function is module.survey_one and place == len(rounds) - 2 and len(rounds) < 4:
+                raise WorkerDiedError("killed")
+            yield function(*call)
+
+    monkeypatch.setattr(module, "call_offline", look)
+    monkeypatch.setattr(module, "spread", dying)
+    found = survey(folder, tmp_path / "lake")
+    assert rounds == [
+        N,
+        N - 1,
+        N - 1,
+        N - 2,
+    ]  # checksums; a death before the first and after it
+    assert found.models.height == found.models["file"].n_unique() == N - 1
+    assert sorted(looked) == sorted(set(looked))
+    monkeypatch.setattr(module, "_ROUNDS", 0)
+    with pytest.raises(LimitError, match="fewer jobs"):
+        survey(folder, tmp_path / "other")
+
+
+def test_a_worker_process_that_is_killed_loses_and_doubles_nothing(folder, tmp_path, surveyed, monkeypatch):
+    monkeypatch.setattr(module, "survey_one", killed_once)
+    monkeypatch.setenv("KILLED_ONCE", str(tmp_path / "killed"))
+    found = survey(folder, tmp_path / "lake", engine=EngineOptions(backend=Backend.PROCESSES, jobs=2))
+    assert (tmp_path / "killed").exists()
+    assert sorted(found.models["file"]) == sorted(surveyed.models["file"])
+    assert set(found.models["status"]) == {"done"}
+    assert not list((tmp_path / "lake").rglob(".emergraph-*"))
+
+
+def killed_once(model, key, look):
+    """Write a row as a worker does; the first that comes to the third file ends in the middle of it."""
+    mark = Path(os.environ["KILLED_ONCE"])
+    if Path(model.path).name == "net1.safetensors" and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_found(Path(look.lake), key, {**module._about(model, look), "status": "done"}, [], again=False)
+    return key
+
+
+def test_a_file_that_needs_more_than_its_memory_is_a_row_and_others_go_on(tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    tiny_weights(models / "tiny.safetensors", 1)
+    large = {"fc.weight": np.random.default_rng(0).standard_normal((3000, 3000), dtype=np.float32)}
+    write_safetensors(models / "large.safetensors", large)
+    found = survey(models, tmp_path / "lake", PopulationOptions(file_memory="700MiB"))
+    rows = {
+        name: (status, reason) for name, status, reason in found.models["name", "status", "reason"].rows()
+    }
+    assert rows["tiny.safetensors"] == ("done", None)
+    assert rows["large.safetensors"][0] == "limit"
+    assert "more than 0.684 GiB of memory" in rows["large.safetensors"][1]
+    assert "--file-memory" in rows["large.safetensors"][1]
+
+
+def test_weights_that_stay_in_the_file_are_handed_to_analyses(tmp_path, monkeypatch):
+    """The store of a large model has no edges: what is analysed finds them in the model."""
+    models = tmp_path / "models"
+    models.mkdir()
+    dense_onnx(models / "net.onnx", [sparse_weights((30, 40), seed=1), sparse_weights((40, 20), seed=2)])
+    monkeypatch.setattr(module, "call_offline", lambda function, look, **_: function(look))
+    monkeypatch.setattr(placements, "IN_PLACE_EDGES", 100)
+    engine, options = EngineOptions(backend=Backend.SERIAL), PopulationOptions(analyses=("topology",))
+    found = survey(models, tmp_path / "lake", options, engine)
+    assert found.models.select("status", "notes").rows() == [("done", [])]
+    (kept,) = ask(tmp_path / "lake", "SELECT command FROM runs").rows()
+    assert kept == ("topology",)
+    assert pl.read_parquet(tmp_path / "lake" / "graph=*" / "connections" / "*.parquet").height == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(onefile, "_weights", lambda *_: nullcontext())
+        lacking = survey(models, tmp_path / "other", options, engine)
+    assert "--model" in lacking.models["notes"].to_list()[0][0]
 
 
 def test_an_interruption_keeps_what_is_done(folder, tmp_path, monkeypatch):
