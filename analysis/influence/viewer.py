@@ -12,6 +12,8 @@ from emergraph.graphstore.reader import GraphReader
 from emergraph.safetext import escape_controls
 
 FORMAT = "attribution-graph"
+FEWEST_TOKENS = 2
+"""The viewer deletes what is at more than two thirds of the tokens: of one token, everything."""
 _UNITS = """
 WITH ends AS (
     SELECT unit FROM circuit_units WHERE run = $run
@@ -90,7 +92,7 @@ def attribution_graph(
             "slug": f"{plain}-circuit-{run}",
             "scan": "emergraph",
             "transcoder_list": [],
-            "prompt_tokens": [_label(row) for row in inputs],
+            "prompt_tokens": [*map(_label, inputs), *[""] * (FEWEST_TOKENS - len(inputs))],
             "prompt": f"{escape_controls(name)}: circuit of {target}",
             "node_threshold": None,
             "schema_version": 1,

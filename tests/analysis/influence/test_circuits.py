@@ -19,6 +19,7 @@ from emergraph.analysis.figures.rendering import inline_svg
 from emergraph.analysis.influence.circuits import kept_share
 from emergraph.analysis.influence.figures import CIRCUIT
 from emergraph.analysis.influence.options import Baseline, CircuitOptions, ModelRunOptions
+from emergraph.analysis.influence.viewer import attribution_graph
 from emergraph.analysis.influence.views import circuit_view
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import open_store
@@ -459,6 +460,19 @@ def check_viewer(graph, store):
     ids = {node["node_id"] for node in found["nodes"]}
     assert len(ids) == len(found["nodes"]) == len({node["jsNodeId"] for node in found["nodes"]})
     assert all(link["source"] in ids and link["target"] in ids for link in found["links"])
+
+
+@pytest.mark.parametrize(("n_inputs", "n_tokens"), [(0, 2), (1, 2), (2, 2), (3, 3)])
+def test_the_viewer_has_more_tokens_than_it_deletes_units_for(n_inputs, n_tokens):
+    """It leaves out what is at more than two thirds of the tokens: each unit is at one."""
+    units = [(k, "input", "x", k, 1, None, None) for k in range(n_inputs)]
+    units += [(7, "hidden", "h", 0, 2, 0.1, 0.2), (8, "output", "y", 0, 3, None, 0.5)]
+    found = attribution_graph("net", 1, {}, units, [(7, 8, 0.5)])
+    jsonschema.validate(found, VIEWER)
+    tokens = found["metadata"]["prompt_tokens"]
+    assert len(tokens) == n_tokens
+    assert not len(tokens) * 2 / 3 < 1
+    assert all(node["ctx_idx"] < n_tokens for node in found["nodes"])
 
 
 def test_a_behaviour_that_nothing_changes_has_no_circuit(find):
