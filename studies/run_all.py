@@ -19,6 +19,7 @@ STUDIES: tuple[str, ...] = (
     "ruggedness_study.py",
     "information_study.py",
     "skills_study.py",
+    "functional_study.py",
 )
 """The scripts beside this file, in the order in which they run."""
 

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from emergraph.analysis.influence.layerrun import Model
 from emergraph.errors import InvalidInputError, MissingExtraError
 from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.exporters.runtime.assembly import Assembly, assemble
+from emergraph.exporters.runtime.flat_model import FlatModel, names_used
 from emergraph.exporters.runtime.replacing import adding
 from emergraph.graphstore.text import first_line
 
@@ -49,7 +51,8 @@ class Attributed(NamedTuple):
 
     values: Floats
     gap: float
-    """How far their sum is from the change of that number between baseline and activation."""
+    """How far their sum is from the change of that number between baseline and activation; of gradients, as a
+    share of the output's largest value."""
 
 
 class Gradients:
@@ -89,11 +92,29 @@ class Gradients:
             for name in chosen
         }
         self._module: Any = None
-        self.converter = self._convert(assemble(changed, [output], model.source))
+        self._largest = max(float(np.abs(one).max(initial=0.0)) for one in clean)
+        assembly = assemble(changed, [output], model.source)
+        self.converter = self._convert(_with_weights(assembly, self._constants(changed)))
 
-    def _convert(self, assembly: Assembly) -> str:
+    def _constants(self, flat: FlatModel) -> dict[str, Array]:
+        """What the model makes of its weights alone, by name: converters ask for constants."""
+        known, used = set(flat.initializers), set()
+        for node in flat.nodes:
+            reads = names_used([node]) - {""}
+            if reads <= known and not node.op_type.startswith(("Random", "Multinomial", "Bernoulli")):
+                known.update(node.output)
+            else:
+                used |= reads
+        wanted = sorted(used & known - set(flat.initializers) - {""})
+        if not wanted:
+            return {}
+        self._model.load(assemble(flat, wanted, self._model.source))
+        still = {name: zeros for name, zeros in self._still.items() if name in self._inputs}
+        return self._model.fetch({**self._model.feeds(0), **still}, wanted)
+
+    def _convert(self, proto: onnx.ModelProto) -> str:
         """Find a converter that computes the same, and keep its module."""
-        proto, reasons, missing = _with_weights(assembly), [], []
+        reasons, missing = [], []
         for name, convert in CONVERTERS.items():
             try:
                 with warnings.catch_warnings():
@@ -123,8 +144,7 @@ class Gradients:
         found, clean = self._own(self._output(sample, {}).detach().numpy()), self._clean[sample]
         if found.shape != clean.shape:
             return float("inf")
-        scale = float(np.abs(clean).max(initial=0.0))
-        return float(np.abs(found - clean).max(initial=0.0)) / (scale or 1.0)
+        return float(np.abs(found - clean).max(initial=0.0)) / (self._largest or 1.0)
 
     def _output(self, sample: int, moved: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a tensor of torch
         """The output of one sample with some activations moved."""
@@ -168,11 +188,8 @@ class Gradients:
             return self.slope(tensor, sample, (share - 1) * away)
 
         most = int(np.clip(PATH_BYTES // (8 * max(1, away.size)), FEWEST_SLOPES, MOST_SLOPES))
-        return along_path(at, away, ADDS_UP * self.scale(sample), most)
-
-    def scale(self, sample: int) -> float:
-        """The largest value of a sample's output."""
-        return float(np.abs(self._clean[sample]).max(initial=0.0))
+        found = along_path(at, away, ADDS_UP * self._largest, most)
+        return found._replace(gap=found.gap / (self._largest or 1.0))
 
 
 def along_path(
@@ -216,8 +233,8 @@ def _simpson(known: Mapping[float, tuple[float, Floats]], low: float, high: floa
     return np.asarray((high - low) * (ends + 4 * known[(low + high) / 2][1]) / 6)
 
 
-def _with_weights(assembly: Assembly) -> onnx.ModelProto:
-    """A model that holds the values of all its tensors."""
+def _with_weights(assembly: Assembly, constants: Mapping[str, Array]) -> onnx.ModelProto:
+    """A model that holds the values of all its tensors, with some that nodes make as constants."""
     model = onnx.ModelProto()
     model.ParseFromString(assembly.model)
     weights = {one.slot: one for one in assembly.weights}
@@ -226,4 +243,18 @@ def _with_weights(assembly: Assembly) -> onnx.ModelProto:
             del tensor.external_data[:]
             tensor.ClearField("data_location")
             tensor.raw_data = bytes(weights[tensor.name].run_bytes())
+    made = {assembly.slots[name]: array for name, array in constants.items()}
+    needed = {value.name for value in model.graph.output}
+    nodes = []
+    for node in reversed(model.graph.node):
+        if needed & set(node.output) - set(made):
+            nodes.append(node)
+            needed |= names_used([node])
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in made.items())
+    unread = [one for one in model.graph.initializer if one.name not in needed]
+    for tensor in unread:
+        model.graph.initializer.remove(tensor)
     return model

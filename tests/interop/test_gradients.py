@@ -122,6 +122,22 @@ def test_integrated_gradients_add_up_to_the_knockout_of_the_layer(asked, made, a
     assert result.gap <= gradients.ADDS_UP
 
 
+def test_what_is_before_and_inside_of_a_recurrent_operation(asked):
+    """Its weights are made of other constants, as in some files; what is inside has no gradient."""
+    net, (first, w, r, head) = Net(), matrices((3, 6), (16, 6), (16, 4), (4, 2))
+    x = net.input("n", 5, 3)
+    one = net.op("Tanh", net.op("MatMul", x, net.value(first), name="one"))
+    made = [net.op("Unsqueeze", net.value(part), net.ints(0)) for part in (w, r)]
+    _, last = net.ops("LSTM", 2, net.op("Transpose", one, perm=[1, 0, 2]), *made, hidden_size=4, name="rnn")
+    net.output(net.op("MatMul", net.op("Squeeze", last, net.ints(0)), net.value(head), name="head"))
+    _, result = asked(net, {x: matrices((6, 5, 3))[0]}, method=Method.INTEGRATED)
+    inside = {name for name, why in result.left_out.items() if "inside of an operation" in why}
+    assert len(inside) == 3
+    (layer,) = result.attributions["layer"].unique()
+    whole = result.frame.filter(what="layer", layer=layer)["target_change"].item()
+    assert result.attributions["attribution"].sum() == pytest.approx(-whole, abs=1e-3)
+
+
 def test_the_agreement_with_knockouts_is_kept_and_shown(asked):
     net, arrays, _ = two_layers()
     graph, result = asked(net, arrays, method=Method.GRADIENT)

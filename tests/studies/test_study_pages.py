@@ -1,11 +1,13 @@
 """The headline numbers of each study's page, computed again from its stored results."""
 
+import json
 import shutil
 from pathlib import Path
 
 import polars as pl
 import pytest
 from blockinformation.page import write_page as write_information
+from functional.page import page_text as functional_page
 from lineagenets.experiment import auroc
 from lineagenets.page import write_page as write_lineage
 from pathcounts.claims import CLAIMS, VERDICTS, judged, training_effects
@@ -26,6 +28,18 @@ def test_the_page_of_skills_is_what_its_results_say(tmp_path):
     analyse(FULL, SEEDS, tmp_path)
     write_skills(tmp_path, tmp_path / "skills-study.md")
     assert (tmp_path / "skills-study.md").read_text() == (DOCS / "skills-study.md").read_text()
+
+
+def test_the_page_of_structure_and_function_is_what_its_results_say():
+    rows = [json.loads(row) for row in (RESULTS / "functional" / "files.jsonl").read_text().splitlines()]
+    text = (DOCS / "functional-study.md").read_text()
+    assert functional_page(rows) == text
+    done = [row for row in rows if "refused" not in row]
+    assert f"{len(done)} of which were measured" in text
+    assert sum(row["units"] for row in done) > 100
+    for row in done:
+        shares = [1.0, *(row[f"share_{share}"] for share in ("0.001", "0.01", "0.1"))]
+        assert shares == sorted(shares, reverse=True), "fewer paths along stronger edges"
 
 
 def test_the_page_of_lineage_is_what_its_results_say(tmp_path):
