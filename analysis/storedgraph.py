@@ -99,9 +99,9 @@ class StoredEdges:
         """Return degrees and strengths of a block in place, without its weights."""
         return self.reader.side_sums(block.id)
 
-    def matrix(self, block: UnitBlock) -> Matrix:
-        """Return the matrix of a block in place."""
-        return self.reader.matrix(block.id)
+    def matrix(self, block: UnitBlock, *, counted: bool = False) -> Matrix:
+        """Return the matrix of a block in place; `counted`: after a look at how many edges it has."""
+        return self.reader.matrix(block.id, counted=counted)
 
     def mask_times(self, block: UnitBlock, vectors: Floats) -> Floats:
         """Return for every source of a block in place the sum of its targets' values."""

@@ -97,8 +97,8 @@ class HasMatrices(Protocol):
         """Return degrees and strengths of a block in place, without its weights."""
         ...
 
-    def matrix(self, block: UnitBlock) -> "Matrix":
-        """Return the matrix of a block in place."""
+    def matrix(self, block: UnitBlock, *, counted: bool = False) -> "Matrix":
+        """Return the matrix of a block in place; `counted`: after a look at how many edges it has."""
         ...
 
     def mask_times(self, block: UnitBlock, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -225,15 +225,29 @@ class UnitGraph:
         left = any(block.in_place and block.n_edges for block in blocks)
         return left and isinstance(self.edges, HasMatrices) and not self.edges.has_weights
 
-    def matrix(self, block: UnitBlock) -> "Matrix":
+    def matrix(self, block: UnitBlock, *, counted: bool = False) -> "Matrix":
         """Return the matrix of a block in place.
+
+        Args:
+            block: The block.
+            counted: Count its edges first.
 
         Raises:
             UsageError: The block is not in place, or no model was given.
+            StoreError: It has other edges than the store says.
         """
         if not isinstance(self.edges, HasMatrices):
             raise UsageError(f"block {block.id} is not in place")
-        return self.edges.matrix(block)
+        return self.edges.matrix(block, counted=counted)
+
+
+def matrix_units(block: UnitBlock) -> tuple[IntArray, IntArray]:
+    """Source and target units of a block that was written as a matrix."""
+    if block.src_units is None or block.dst_units is None:
+        raise InvalidInputError(
+            f"Block {block.id} is not a matrix: it has no list of source and target units"
+        )
+    return block.src_units, block.dst_units
 
     def mask_times(self, block: UnitBlock, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return for every source of a block in place the sum of its targets' values over the edges.

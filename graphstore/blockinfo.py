@@ -15,7 +15,7 @@ from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import database_path, translated_errors
 from emergraph.graphstore.frames import fetch_arrays, fetch_frame
-from emergraph.graphstore.inplace import Matrix, edge_pieces
+from emergraph.graphstore.inplace import Matrix, edge_pieces, n_edges
 from emergraph.graphstore.modelfiles import Coding, TensorFiles, WantedTensor, coding_of, required
 from emergraph.graphstore.records import EdgeKind, Place
 from emergraph.graphstore.sql import compose
@@ -263,13 +263,17 @@ class BlockEdges:
                     self._check(block, found[block.id])
                 yield block, found.pop(block.id) if block.n_edges else _no_edges(columns)
 
-    def matrix(self, block: BlockInfo) -> Matrix:
+    def matrix(self, block: BlockInfo, *, counted: bool = False) -> Matrix:
         """Return the matrix of a block in place, as a view of the model file.
+
+        Args:
+            block: The block.
+            counted: Count its edges first.
 
         Raises:
             UsageError: No model was given.
             InvalidInputError: The model has no such tensor, or one with other values.
-            StoreError: The block is not a matrix of its tensor.
+            StoreError: The block is not a matrix of its tensor, or of other edges.
         """
         shown = printable(str(self._path))
         place = block.place
@@ -284,12 +288,22 @@ class BlockEdges:
         coding = self.left.codings.get(block.id, tensor.made)
         origin = partial(matrix_in, self._model, tensor, coding, place, (block.n_src, block.n_dst))
         try:
-            return replace(origin(), origin=origin)
+            matrix = replace(origin(), origin=origin)
         except ValueError as error:
             raise StoreError(
                 f"{shown}: damaged, block {block.id} names {printable(str(error))}; "
                 "restore it from a copy or export the model again"
             ) from error
+        if counted:
+            self._check_count(block, n_edges(matrix))
+        return matrix
+
+    def _check_count(self, block: BlockInfo, found: int) -> None:
+        if found != block.n_edges:
+            raise StoreError(
+                f"{printable(str(self._path))}: damaged, {block.n_edges} edges in block {block.id}, but its "
+                f"matrix has {found}; restore it from a copy or export the model again"
+            )
 
     def pieces(
         self, blocks: Sequence[BlockInfo], columns: Sequence[str]
@@ -320,11 +334,7 @@ class BlockEdges:
                 for name in columns:
                     result[name][end : end + size] = piece[name]
             end += size
-        if end != block.n_edges:
-            raise StoreError(
-                f"{printable(str(self._path))}: damaged, {block.n_edges} edges in block {block.id}, but its "
-                f"matrix has {end}; restore it from a copy or export the model again"
-            )
+        self._check_count(block, end)
         return result
 
     @cached_property

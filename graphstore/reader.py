@@ -240,14 +240,19 @@ class GraphReader:
         with translated_errors(self.path):
             return fetch_frame(self.connection, asked, [self._block(block).id])
 
-    def matrix(self, block: "BlockInfo | int") -> "Matrix":
+    def matrix(self, block: "BlockInfo | int", *, counted: bool = False) -> "Matrix":
         """Return the matrix of a block in place, as a view of the model file.
+
+        Args:
+            block: A block or its store-wide id.
+            counted: Count its edges first, for callers that rely on their number.
 
         Raises:
             UsageError: No model was given.
             InvalidInputError: The model has no such tensor, or one with other values.
+            StoreError: It has other edges than the store says.
         """
-        return self._edge_source.matrix(self._block(block))
+        return self._edge_source.matrix(self._block(block), counted=counted)
 
     @cached_property
     def _blocks(self) -> "list[BlockInfo]":

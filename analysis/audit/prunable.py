@@ -1,7 +1,7 @@
 """Prunable: how far by magnitude, in which scope, before the outputs change; and which layers are fragile."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from emergraph.analysis.pruning.criteria import scores
 from emergraph.analysis.pruning.items import Items, prunable_items
 from emergraph.analysis.pruning.modelruns import PrunableModel, PrunedRuns, parameter_places
 from emergraph.analysis.pruning.options import Criterion, PruningUnit
-from emergraph.analysis.pruning.removal import Removal, prune_by_scores
+from emergraph.analysis.pruning.removal import Removal, nested_removal, prune_by_scores
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.restore import restore_tensor
@@ -136,7 +136,7 @@ class _Trial:
         removal = self.removal["layer"]
         level = LEVELS.index(FRAGILE_LEVEL)
         gone = np.where((self.layer == layer) & (removal.gone <= level), 0, 1).astype(np.uint8)
-        return self.change(replace(removal, levels=(FRAGILE_LEVEL,), gone=gone), 0)  # of parameters alone
+        return self.change(nested_removal(self.items, gone, (FRAGILE_LEVEL,)), 0)
 
     def change(self, removal: Removal, level: int) -> float:
         """Difference of the outputs of a pruned model, over their norm."""

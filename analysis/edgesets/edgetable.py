@@ -1,10 +1,11 @@
-"""All edges of a graph in memory, block by block, with the sums and reaches that masked graphs need.
+"""All edges of a graph, block by block, with the sums and reaches that masked graphs need.
 
 A what-if sweep asks for many masks of the same edges. Masks of one sweep are nested, so an edge has one
-number, the first level at which it is gone; a pass over the edges then answers every level at once.
+number, the first level at which it is gone; a pass over the edges then answers every level at once. Blocks
+that are matrices are looked at in pieces, those whose weights stayed in a model file without holding them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeVar
@@ -12,17 +13,72 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph
+from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph, matrix_units
 from emergraph.graphstore.arrays import IntArray
-from emergraph.graphstore.records import EdgeKind
+from emergraph.graphstore.inplace import Matrix, Piece, in_order
 
 Floats = NDArray[np.float64]
 Levels = NDArray[np.uint8]
 Side = Literal["src", "dst"]
 Scalar = TypeVar("Scalar", bound=np.generic)
+Result = TypeVar("Result")
 
 WELL_FILLED = 0.25
 """Share of pairs that are edges from which on a block is laid out as a matrix."""
+TOGETHER = 16
+"""Pieces whose results are added up before they are handed over."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A block as a matrix (rows, columns): the entries that are there are its edges, row by row."""
+
+    rows: IntArray
+    """Distinct sources."""
+    columns: IntArray
+    """Distinct targets."""
+    values: Matrix | NDArray[np.floating]
+    """Weights, held or in a model file."""
+    present: NDArray[np.bool_] | None
+    """Which entries are there; None where that is said by `full`, or by the weights that are not zero."""
+    full: bool
+    """Whether all entries are there, also those of weight zero."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @cached_property
+    def by_rows(self) -> bool:
+        """Whether rows are read fastest."""
+        return self.values.by_rows if isinstance(self.values, Matrix) else True
+
+    def pieces(self) -> list[Piece]:
+        """Return where the pieces of a pass are, in the order in which the weights are held."""
+        held = self.values if isinstance(self.values, Matrix) else Matrix.over(self.values)
+        return held.pieces(rows=self.by_rows)
+
+    def weights(self, piece: Piece) -> NDArray[np.floating]:
+        """Return the weights of a piece; 0 where there is no edge."""
+        return self.values.weights(piece) if isinstance(self.values, Matrix) else self.values[piece]
+
+    def there(self, piece: Piece) -> NDArray[np.bool_] | None:
+        """Return which entries of a piece are edges; None for all."""
+        if self.full:
+            return None
+        if self.present is not None:
+            return self.present[piece]
+        return self.values.mask(piece) if isinstance(self.values, Matrix) else self.values[piece] != 0
+
+    def empty(self) -> Levels:
+        """Return a zero for each entry, laid out as the weights are."""
+        return np.zeros(self.shape, dtype=np.uint8, order="C" if self.by_rows else "F")
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Which of all entries are edges; None for all."""
+        return self.there((slice(0, self.shape[0]), slice(0, self.shape[1])))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,29 +90,39 @@ class BlockTable:
     """Position of the target layer."""
     first: int
     """Number of the block's first edge within the table."""
-    weight: NDArray[np.floating]
-    """(n_edges,), NaN for NULL."""
+    n_edges: int
+    cells: Cells | None
+    """The matrix that the edges are; None where they are listed."""
+    listed: tuple[NDArray[np.int32], NDArray[np.int32]] | None
+    """Both ends of every edge; None where they follow from the matrix."""
+    weights: NDArray[np.floating] | None
+    """(n_edges,) of listed edges."""
     n_params: NDArray[np.int32] | None
     """(n_edges,) parameters behind each edge; None: one each."""
-    listed: tuple[NDArray[np.int32], NDArray[np.int32]] | None
-    """Both ends of every edge; None where the edges are the full matrix of the block, row by row, with units
-    that ascend on both sides."""
     kernels: tuple[Floats, Floats] | None
     """`l1` and `l2`, where they are more than the weight."""
+
+    @property
+    def weight(self) -> NDArray[np.floating]:
+        """(n_edges,) weights, NaN for NULL."""
+        if self.weights is not None:
+            return self.weights
+        cells = self._matrix
+        return self.flat(cells.weights((slice(0, cells.shape[0]), slice(0, cells.shape[1]))))
 
     @property
     def src(self) -> NDArray[np.int32]:
         """(n_edges,) sources."""
         if self.listed is not None:
             return self.listed[0]
-        return np.repeat(self.rows.astype(np.int32), len(self.columns))
+        return self.flat(np.broadcast_to(self.rows.astype(np.int32)[:, None], self._matrix.shape))
 
     @property
     def dst(self) -> NDArray[np.int32]:
         """(n_edges,) targets."""
         if self.listed is not None:
             return self.listed[1]
-        return np.tile(self.columns.astype(np.int32), len(self.rows))
+        return self.flat(np.broadcast_to(self.columns.astype(np.int32), self._matrix.shape))
 
     @property
     def l1(self) -> Floats:
@@ -69,60 +135,87 @@ class BlockTable:
         return self._size(1)
 
     def _size(self, which: int) -> Floats:
-        own = np.abs(self.weight, dtype=np.float64) if self.kernels is None else self.kernels[which]
-        return own if self.block.tensor is not None else np.where(np.isnan(self.weight), 1.0, own)
+        weight = self.weight
+        own = np.abs(weight, dtype=np.float64) if self.kernels is None else self.kernels[which]
+        return own if self.block.tensor is not None else np.where(np.isnan(weight), 1.0, own)
+
+    def sizes(self, piece: Piece) -> tuple[Floats, Floats]:
+        """Return `l1` and the square of `l2` of a piece of the matrix, 0 where there is no edge."""
+        weights = self._matrix.weights(piece)
+        if self._kernel_grids is None:
+            l1 = l2 = np.abs(weights, dtype=np.float64)
+        else:
+            l1, l2 = (grid[piece] for grid in self._kernel_grids)
+        if self.block.tensor is None:
+            unweighted = np.isnan(weights)
+            l1, l2 = np.where(unweighted, 1.0, l1), np.where(unweighted, 1.0, l2)
+        return l1, l2**2
+
+    @cached_property
+    def _kernel_grids(self) -> tuple[Floats, Floats] | None:
+        return None if self.kernels is None else (self.grid(self.kernels[0]), self.grid(self.kernels[1]))
 
     @property
     def edges(self) -> slice:
         """Where the block's edges stand within the table."""
-        return slice(self.first, self.first + len(self.weight))
+        return slice(self.first, self.first + self.n_edges)
 
     @property
     def parameters(self) -> NDArray[np.int64]:
         """(n_edges,) non-zero parameters behind each edge."""
         if self.n_params is None:
-            return np.broadcast_to(np.int64(1), len(self.weight))
+            return np.broadcast_to(np.int64(1), self.n_edges)
         return self.n_params.astype(np.int64)
 
     @cached_property
     def rows(self) -> IntArray:
-        """Distinct sources, increasing."""
-        if self.listed is None and self.block.src_units is not None:
-            return np.asarray(self.block.src_units, dtype=np.int64)
-        return np.unique(self.src).astype(np.int64)
+        """Distinct sources: those of the matrix in its order, or increasing."""
+        return np.unique(self._ends[0]).astype(np.int64) if self.cells is None else self.cells.rows
 
     @cached_property
     def columns(self) -> IntArray:
-        """Distinct targets, increasing."""
-        if self.listed is None and self.block.dst_units is not None:
-            return np.asarray(self.block.dst_units, dtype=np.int64)
-        return np.unique(self.dst).astype(np.int64)
+        """Distinct targets, likewise."""
+        return np.unique(self._ends[1]).astype(np.int64) if self.cells is None else self.cells.columns
 
-    @cached_property
-    def is_filled(self) -> bool:
-        """Whether the block fills its matrix so well that it is laid out as one."""
-        return len(self.weight) >= WELL_FILLED * len(self.rows) * len(self.columns)
-
-    @cached_property
-    def _cells(self) -> NDArray[np.int64] | None:
-        """(n_edges,) place of each edge in the matrix (rows, columns); None: the edges are it, row by row."""
+    @property
+    def _ends(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         if self.listed is None:
-            return None
-        cells = np.searchsorted(self.rows, self.src) * len(self.columns)
-        cells += np.searchsorted(self.columns, self.dst)
-        is_whole = len(cells) == len(self.rows) * len(self.columns) and bool((np.diff(cells) == 1).all())
-        return None if is_whole else cells
+            raise ValueError("the edges are not listed")
+        return self.listed
+
+    @property
+    def _matrix(self) -> Cells:
+        if self.cells is None:
+            raise ValueError("the edges are not a matrix")
+        return self.cells
+
+    @cached_property
+    def is_weighted(self) -> bool:
+        """Whether an edge has a weight."""
+        if self.cells is None:
+            return not bool(np.isnan(self.weight).all())
+        return any(not np.isnan(self.cells.weights(piece)).all() for piece in self.cells.pieces())
 
     def grid(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """Values of edges as a matrix (rows, columns), 0 where there is no edge."""
-        shape = (len(self.rows), len(self.columns))
-        if not self.is_filled:
-            raise ValueError("the block is too sparse for a matrix")
-        if self._cells is None:
-            return values.reshape(shape)
-        grid = np.zeros(shape[0] * shape[1], dtype=values.dtype)
-        grid[self._cells] = values
-        return grid.reshape(shape)
+        cells = self._matrix
+        mask = cells.mask
+        if mask is None:
+            return values.reshape(cells.shape)
+        grid = np.zeros(cells.shape, dtype=values.dtype)
+        grid[mask] = values
+        return grid
+
+    def flat(self, grid: NDArray[Scalar]) -> NDArray[Scalar]:
+        """(n_edges,) entries of a matrix (rows, columns) that are edges."""
+        mask = self._matrix.mask
+        return grid.reshape(-1) if mask is None else grid[mask]
+
+    def passed(self, do: Callable[[list[Piece]], Result]) -> Iterator[Result]:
+        """Yield what a function gives for pieces of the matrix, some together, in order, on several cores."""
+        pieces = self._matrix.pieces()
+        runs = [pieces[first : first + TOGETHER] for first in range(0, len(pieces), TOGETHER)]
+        return in_order(do, runs)
 
     def units(self, side: Side) -> IntArray:
         """Distinct units on one side."""
@@ -131,33 +224,45 @@ class BlockTable:
     @cached_property
     def _grouped(self) -> dict[str, tuple[NDArray[np.intp], NDArray[np.intp]]]:
         grouped = {}
-        for side, ends, units in (("src", self.src, self.rows), ("dst", self.dst, self.columns)):
+        src, dst = self._ends
+        for side, ends, units in (("src", src, self.rows), ("dst", dst, self.columns)):
             order = np.argsort(ends, kind="stable")
             grouped[side] = order, np.searchsorted(ends[order], units)
         return grouped
 
-    def widest(self, gone: Levels, values: Levels, to: Side) -> Levels:
+    def widest(self, gone: Callable[[Piece | None], Levels], values: Levels, to: Side) -> Levels:
         """For each unit on one side, the largest over its edges of min(value of the other end, gone).
 
         Args:
-            gone: (n_edges,) level at which each edge is gone.
+            gone: Gives the level at which each edge is gone: of a piece of the matrix (0 where there is no
+                edge), or of all edges that are listed.
             values: (n_units,) of the graph.
             to: The side that receives.
 
         Returns:
             One entry per unit of `units(to)`.
         """
-        if self.is_filled:
-            other = self.rows if to == "dst" else self.columns
-            ends = values[other]
-            grid = self.grid(gone)
-            narrow = np.minimum(grid, ends[:, None] if to == "dst" else ends[None, :])
-            widest: Levels = narrow.max(axis=0 if to == "dst" else 1)
-            return widest
-        other_end = self.src if to == "dst" else self.dst
-        order, starts = self._grouped[to]
-        result: Levels = np.maximum.reduceat(np.minimum(gone, values[other_end])[order], starts)
-        return result
+        if self.cells is None:
+            other_end = self._ends[0 if to == "dst" else 1]
+            order, starts = self._grouped[to]
+            reached: Levels = np.maximum.reduceat(np.minimum(gone(None), values[other_end])[order], starts)
+            return reached
+        ends = values[self.rows if to == "dst" else self.columns]
+        axis = 0 if to == "dst" else 1
+
+        def part(run: list[Piece]) -> list[tuple[slice, Levels]]:
+            found = []
+            for piece in run:
+                own = ends[piece[axis]]
+                narrow = np.minimum(gone(piece), own[:, None] if to == "dst" else own)
+                found.append((piece[1 - axis], narrow.max(axis=axis)))
+            return found
+
+        widest = np.zeros(len(self.units(to)), dtype=np.uint8)
+        for run in self.passed(part):
+            for where, found in run:
+                np.maximum(widest[where], found, out=widest[where])
+        return widest
 
     def sums(self, strength: Floats, values: Floats, to: Side) -> Floats:
         """For each unit on one side, the sum over its edges of strength times the other end's value.
@@ -170,15 +275,12 @@ class BlockTable:
         Returns:
             (len(units(to)), K).
         """
-        if self.is_filled:
+        if self.cells is not None:
             grid = self.grid(strength)
-            if to == "dst":
-                total: Floats = grid.T @ values[self.rows]
-            else:
-                total = grid @ values[self.columns]
+            total: Floats = grid.T @ values[self.rows] if to == "dst" else grid @ values[self.columns]
             return total
         order, starts = self._grouped[to]
-        other_end = (self.src if to == "dst" else self.dst)[order]
+        other_end = self._ends[0 if to == "dst" else 1][order]
         summed: Floats = np.add.reduceat(strength[order, None] * values[other_end], starts, axis=0)
         return summed
 
@@ -193,7 +295,7 @@ class EdgeTable:
     @property
     def n_edges(self) -> int:
         """Edges of all blocks in the table."""
-        return sum(len(block.weight) for block in self.blocks)
+        return sum(block.n_edges for block in self.blocks)
 
     @cached_property
     def by_layer(self) -> tuple[tuple[BlockTable, ...], ...]:
@@ -203,13 +305,18 @@ class EdgeTable:
             found[block.target].append(block)
         return tuple(map(tuple, found))
 
-    def of_kinds(self, kinds: Sequence[EdgeKind]) -> "EdgeTable":
+    @cached_property
+    def by_id(self) -> dict[int, BlockTable]:
+        """Blocks by their ids."""
+        return {block.block.id: block for block in self.blocks}
+
+    def of_kinds(self, kinds: Sequence[str]) -> "EdgeTable":
         """The same table with the blocks of some kinds only; edges keep their numbers."""
         return EdgeTable(self.graph, tuple(b for b in self.blocks if b.block.kind in kinds))
 
 
 def read_edge_table(graph: UnitGraph) -> EdgeTable:
-    """Read all edges of a graph into memory: 4 bytes each in full matrices, 12 in others, 32 in kernels.
+    """Read the edges of a graph: 4 bytes each in matrices, 12 in others, 20 in kernels, none in place.
 
     Args:
         graph: From a store or from arrays.
@@ -218,11 +325,18 @@ def read_edge_table(graph: UnitGraph) -> EdgeTable:
         (block for block in graph.blocks if block.n_edges),
         key=lambda block: (graph.layer_position(block.layer), block.id),
     )
-    blocks, first = [], 0
-    for block, edges in graph.iter_edges(ordered, columns=TABLE_COLUMNS):
-        blocks.append(block_table(graph, block, edges, first=first))
-        first += block.n_edges
-    return EdgeTable(graph, tuple(blocks))
+    starts = dict(zip((b.id for b in ordered), np.cumsum([0, *(b.n_edges for b in ordered)]), strict=False))
+    found: dict[int, BlockTable] = {}
+    for has_kernels, wanted in ((False, TABLE_COLUMNS[:3]), (True, TABLE_COLUMNS)):
+        chosen = [block for block in ordered if not block.in_place and block.has_kernels == has_kernels]
+        for block, edges in graph.iter_edges(chosen, columns=wanted):
+            found[block.id] = block_table(graph, block, edges, first=int(starts[block.id]))
+    for block in ordered:
+        if block.in_place:
+            matrix, (rows, columns) = graph.matrix(block, counted=True), matrix_units(block)
+            cells = Cells(rows, columns, matrix, None, full=block.dense)
+            found[block.id] = _table(graph, block, int(starts[block.id]), cells)
+    return EdgeTable(graph, tuple(found[block.id] for block in ordered))
 
 
 TABLE_COLUMNS = ("src", "dst", "weight", "l1", "l2", "n_params")
@@ -235,32 +349,107 @@ def block_table(graph: UnitGraph, block: UnitBlock, edges: EdgeColumns, *, first
     Args:
         graph: The graph.
         block: The block.
-        edges: Its `TABLE_COLUMNS`.
+        edges: Its `TABLE_COLUMNS`; the last three where it has kernels.
         first: Number of its first edge within a table.
     """
-    ends = np.array(edges["src"], dtype=np.int32), np.array(edges["dst"], dtype=np.int32)
-    has_kernels = block.has_kernels
-    kernels = None
-    if has_kernels:
+    ends = np.asarray(edges["src"], dtype=np.int32), np.asarray(edges["dst"], dtype=np.int32)
+    weights = np.array(edges["weight"])
+    cells = _cells(block, *ends, weights)
+    kernels = n_params = None
+    if block.has_kernels:
         kernels = np.array(edges["l1"], dtype=np.float64), np.array(edges["l2"], dtype=np.float64)
+        n_params = np.array(edges["n_params"], dtype=np.int32)
+    if cells is not None:
+        return _table(graph, block, first, cells, n_params=n_params, kernels=kernels)
     return BlockTable(
         block=block,
         target=graph.layer_position(block.layer),
         first=first,
-        weight=np.array(edges["weight"]),
-        n_params=np.array(edges["n_params"], dtype=np.int32) if has_kernels else None,
-        listed=None if _is_full(block, *ends) else ends,
+        n_edges=len(weights),
+        cells=None,
+        listed=(ends[0].copy(), ends[1].copy()),
+        weights=weights,
+        n_params=n_params,
         kernels=kernels,
     )
 
 
-def _is_full(block: UnitBlock, src: NDArray[np.int32], dst: NDArray[np.int32]) -> bool:
-    """Whether edges are all entries of the block's matrix row by row, with ascending units on both sides."""
-    rows, columns = block.src_units, block.dst_units
-    if rows is None or columns is None or not block.dense or len(src) != len(rows) * len(columns):
-        return False
-    if (np.diff(rows) <= 0).any() or (np.diff(columns) <= 0).any():
-        return False
+def _table(
+    graph: UnitGraph,
+    block: UnitBlock,
+    first: int,
+    cells: Cells,
+    *,
+    n_params: NDArray[np.int32] | None = None,
+    kernels: tuple[Floats, Floats] | None = None,
+) -> BlockTable:
+    return BlockTable(
+        block=block,
+        target=graph.layer_position(block.layer),
+        first=first,
+        n_edges=block.n_edges,
+        cells=cells,
+        listed=None,
+        weights=None,
+        n_params=n_params,
+        kernels=kernels,
+    )
+
+
+def _cells(
+    block: UnitBlock, src: NDArray[np.int32], dst: NDArray[np.int32], weights: NDArray[np.floating]
+) -> Cells | None:
+    """The matrix that edges are row by row; None where they come in another order, or are too few."""
+    if block.src_units is not None and block.dst_units is not None:
+        units = np.asarray(block.src_units, np.int64), np.asarray(block.dst_units, np.int64)
+        found = _cells_of(*units, src, dst, weights, told=not block.has_kernels)
+        if found is not None:
+            return found
+    units = np.unique(src).astype(np.int64), np.unique(dst).astype(np.int64)
+    return _cells_of(*units, src, dst, weights, told=not block.has_kernels)
+
+
+def _cells_of(
+    rows: IntArray,
+    columns: IntArray,
+    src: NDArray[np.int32],
+    dst: NDArray[np.int32],
+    weights: NDArray[np.floating],
+    *,
+    told: bool,
+) -> Cells | None:
     shape = (len(rows), len(columns))
-    rows_fit = (src.reshape(shape) == rows[:, None]).all()
-    return bool(rows_fit and (dst.reshape(shape) == columns[None, :]).all())
+    n = shape[0] * shape[1]
+    if not WELL_FILLED * n <= len(src) <= n:
+        return None
+    unweighted = np.broadcast_to(np.float32(np.nan), shape) if np.isnan(weights).all() else None
+    if len(src) == n:
+        fits = (src.reshape(shape) == rows[:, None]).all() and (dst.reshape(shape) == columns).all()
+        held = weights.reshape(shape) if unweighted is None else unweighted
+        return Cells(rows, columns, held, None, full=True) if fits else None
+    down, across = _in_list(rows, src), _in_list(columns, dst)
+    if down is None or across is None:
+        return None
+    cells = down * shape[1] + across
+    if (np.diff(cells) <= 0).any():
+        return None
+    if unweighted is not None or not told or not (weights != 0).all():
+        present = _spread(cells, np.ones(len(cells), np.bool_), shape)
+    else:
+        present = None
+    held = _spread(cells, weights, shape) if unweighted is None else unweighted
+    return Cells(rows, columns, held, present, full=False)
+
+
+def _spread(cells: IntArray, values: NDArray[Scalar], shape: tuple[int, int]) -> NDArray[Scalar]:
+    grid = np.zeros(shape[0] * shape[1], dtype=values.dtype)
+    grid[cells] = values
+    return grid.reshape(shape)
+
+
+def _in_list(units: IntArray, wanted: NDArray[np.int32]) -> IntArray | None:
+    """Where units are in a list of distinct units; None where one is not."""
+    order = np.argsort(units, kind="stable")
+    at = np.minimum(np.searchsorted(units[order], wanted), len(order) - 1)
+    found = order[at]
+    return found if np.array_equal(units[found], wanted) else None

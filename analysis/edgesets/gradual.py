@@ -4,7 +4,6 @@ Components stop joining after the first few per cent of the edges of a network, 
 an order. Each class here is a sequence of edges: `len`, slices and arrays of positions.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -70,43 +69,25 @@ class GradualSequence:
 
 
 class GradualOrder(GradualSequence):
-    """Edges by descending or ascending key, NaN last, equal keys by number: `descending` for very many.
+    """Edges by descending key, NaN last, equal keys by number: `descending` for very many.
 
     The highest 16 bits of the keys say which edges come together, a part of some million at a time.
     """
 
-    def __init__(self, keys: NDArray[np.floating], *, first: int = 0, ascending: bool = False) -> None:
+    def __init__(self, keys: NDArray[np.floating], *, first: int = 0) -> None:
         super().__init__(len(keys), first=first)
-        self._keys, self._ascending = keys, ascending
+        self._keys = keys
         shift = 8 * ordered_bits(keys[:1]).itemsize - 16
         counts = np.zeros(1 << 16, dtype=np.int64)
         high = np.empty(len(keys), dtype=np.uint16)
         for at in range(0, len(keys), _SCAN):
             part = slice(at, at + _SCAN)
-            high[part] = ordered_bits(self._signed(keys[part])) >> shift
+            high[part] = ordered_bits(keys[part]) >> shift
             counts += np.bincount(high[part], minlength=1 << 16)
         self._part = ((np.cumsum(counts) - counts) // _PART).astype(np.uint16)[high]
         self._next = 0
         self._group_ends: list[Order] = []
         self._n_groups = 0
-
-    def _signed(self, keys: NDArray[np.floating]) -> NDArray[np.floating]:
-        return -keys if self._ascending else keys
-
-    def parts(self, n: int) -> Iterator[tuple[Order, Order]]:
-        """Yield the edges of at least the first n positions part by part, with where their ties end.
-
-        They are not kept, so that the sequence itself stays as it is.
-        """
-        done = 0
-        for number in range(int(self._part.max(initial=0)) + 1):
-            own = np.flatnonzero(self._part == number)
-            if done >= n:
-                return
-            if own.size:
-                order = descending(self._signed(self._keys[own]))
-                yield own[order.edges] + self._first, order.group_end
-                done += own.size
 
     @property
     def edges(self) -> "GradualOrder":
@@ -147,7 +128,7 @@ class GradualOrder(GradualSequence):
         while not own.size:
             own = np.flatnonzero(self._part == self._next)
             self._next += 1
-        order = descending(self._signed(self._keys[own]))
+        order = descending(self._keys[own])
         self._group_ends.append(order.group_end + self.n_made)
         self._n_groups += len(order.group_end)
         return own[order.edges]

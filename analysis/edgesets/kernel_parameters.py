@@ -6,7 +6,8 @@ when the taps that it gives each edge have the norms that the graph recorded for
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, permutations
 from typing import Any, TypeVar
 
@@ -27,20 +28,53 @@ Arrange = Callable[[NDArray[Any]], NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Taps:
-    """The non-zero parameters of a block's kernels, in the order of the block's edges."""
+    """The non-zero parameters of a block's kernels, in the order of the block's edges.
 
-    edge: NDArray[np.int64]
-    """(n,) edge within the block."""
-    value: Floats
-    """(n,) the parameter."""
-    element: NDArray[np.int64]
-    """(n,) its place in the tensor, raveled in C order."""
-    tap: NDArray[np.int64]
-    """(n,) its place in its kernel."""
-    starts: NDArray[np.int64]
-    """(n_edges,) where each edge's parameters begin."""
-    kernel_size: int
-    """Parameters of one kernel, zeros included."""
+    Only the kernels are held; the rest follows from them, and is made when it is asked for.
+    """
+
+    kernels: NDArray[np.floating]
+    """(n_edges, kernel size) parameters, zeros included."""
+    places: Callable[[], NDArray[np.int64]] = field(repr=False)
+    """Gives the places of these in the tensor, raveled in C order."""
+
+    @property
+    def n(self) -> int:
+        """Parameters that are not zero."""
+        return int(np.count_nonzero(self.kernels))
+
+    @property
+    def edge(self) -> NDArray[np.int64]:
+        """(n,) edge within the block."""
+        return np.nonzero(self.kernels)[0]
+
+    @property
+    def tap(self) -> NDArray[np.int64]:
+        """(n,) its place in its kernel."""
+        return np.nonzero(self.kernels)[1]
+
+    @property
+    def value(self) -> Floats:
+        """(n,) the parameter."""
+        found: Floats = self.kernels[self.kernels != 0].astype(np.float64)
+        return found
+
+    @property
+    def element(self) -> NDArray[np.int64]:
+        """(n,) its place in the tensor, raveled in C order."""
+        found: NDArray[np.int64] = self.places()[self.kernels != 0]
+        return found
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """(n_edges,) where each edge's parameters begin."""
+        counts = np.count_nonzero(self.kernels, axis=1)
+        return np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
+
+    @property
+    def kernel_size(self) -> int:
+        """Parameters of one kernel, zeros included."""
+        return int(self.kernels.shape[1])
 
     @property
     def magnitude(self) -> Floats:
@@ -80,22 +114,39 @@ def parameters_behind(
             input channel of a convolution carries at different positions.
     """
     wide = values.astype(np.float64)
-    places = np.arange(wide.size).reshape(wide.shape)
     for part in _planes(wide.shape):
-        plane, place_plane = wide[part], places[part]
+        plane = wide[part]
         if plane.ndim < 2:
             continue
         layouts = _layouts(block, graph, plane.shape)
         if shared and plane.shape[1] == 1:
             layouts = chain(layouts, _one_source(block, graph, plane.shape))
         for arrange, first, second in layouts:
-            flat, place = arrange(plane), arrange(place_plane)
+            flat = arrange(plane)
             if first.max() >= flat.shape[0] or second.max() >= flat.shape[1]:
                 continue
             kernels = flat[first, second]
             if _agrees(block, kernels) or (values.dtype.kind in "iu" and _proportional(block, kernels)):
-                return _taps(kernels, place[first, second])
+                narrow = kernels.astype(np.float32) if _is_narrow(values.dtype) else kernels
+                return Taps(narrow, partial(_places, wide.shape, part, arrange, first, second))
     return None
+
+
+def _is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Whether float32 holds every number of a type."""
+    return dtype.kind in "fV" and dtype.itemsize <= np.dtype(np.float32).itemsize
+
+
+def _places(
+    shape: tuple[int, ...],
+    part: int | slice,
+    arrange: Arrange,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """(n_edges, kernel size) places in a tensor of the kernels that a layout finds."""
+    found: NDArray[np.int64] = arrange(np.arange(math.prod(shape)).reshape(shape)[part])[first, second]
+    return found
 
 
 def kernel_elements(
@@ -128,19 +179,6 @@ def kernel_elements(
                 place = arrange(place_plane)
                 return place[first, second], place[other_first, other_second]
     return None
-
-
-def _taps(kernels: Floats, place: NDArray[np.int64]) -> Taps:
-    edge, tap = np.nonzero(kernels)
-    counts = np.count_nonzero(kernels, axis=1)
-    return Taps(
-        edge=edge.astype(np.int64),
-        value=kernels[edge, tap],
-        element=place[edge, tap],
-        tap=tap.astype(np.int64),
-        starts=np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64),
-        kernel_size=kernels.shape[1],
-    )
 
 
 def _planes(shape: tuple[int, ...]) -> list[int | slice]:
@@ -189,11 +227,10 @@ def _layouts(
     def kernels(array: NDArray[Element]) -> NDArray[Element]:
         return array.reshape(rows, columns, taps)
 
-    for first, second in (
-        *((target, source), (source, target)),
-        *((target, _rank_within(block.dst, block.src)), (source, _rank_within(block.src, block.dst))),
-    ):
-        yield kernels, first, second
+    yield kernels, target, source
+    yield kernels, source, target
+    yield kernels, target, _rank_within(block.dst, block.src)
+    yield kernels, source, _rank_within(block.src, block.dst)
     if len(shape) == 2 and graph.layer_of(about.layer).kind == LayerKind.RNN_GATE:
         # Gates in another order than the operation's: PyTorch has i, f, g, o and ONNX i, o, f, c.
         for gates in (4, 3):

@@ -136,7 +136,7 @@ class MovedWeights:
         if np.array_equal(edges["src"], block.src) and np.array_equal(edges["dst"], block.dst):
             return self._places[block.block.id]
         src, dst = (np.asarray(edges[name], dtype=np.int32) for name in ("src", "dst"))
-        found = kernel_elements(block, self._graph, base, replace(block, listed=(src, dst)))
+        found = kernel_elements(block, self._graph, base, replace(block, cells=None, listed=(src, dst)))
         if found is None:
             raise UsageError(
                 f"the weights of {printable(block.block.name, limit=60)!r} cannot be put elsewhere"

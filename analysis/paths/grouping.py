@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.paths.reversepass import closed, matrix_units
-from emergraph.analysis.unitgraph import ArrayEdges, UnitBlock, UnitGraph
+from emergraph.analysis.paths.reversepass import closed
+from emergraph.analysis.unitgraph import ArrayEdges, UnitBlock, UnitGraph, matrix_units
 from emergraph.graphstore.arrays import IntArray
 
 

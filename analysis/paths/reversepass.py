@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.paths.edgesums import EdgeSums, group_edges
 from emergraph.analysis.paths.scaled import Scaled, add, times
-from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph, UnitLayer
+from emergraph.analysis.unitgraph import EdgeColumns, UnitBlock, UnitGraph, UnitLayer, matrix_units
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.arrays import IntArray
 from emergraph.graphstore.records import EdgeKind
@@ -231,15 +231,6 @@ class _Running:
 def closed(block: UnitBlock, *, multiplicity: bool) -> bool:
     """Whether a block's sums follow without its edges: all pairs, each counted once."""
     return block.dense and block.src_units is not None and not (multiplicity and block.has_kernels)
-
-
-def matrix_units(block: UnitBlock) -> tuple[IntArray, IntArray]:
-    """Source and target units of a block that was written as a matrix."""
-    if block.src_units is None or block.dst_units is None:
-        raise InvalidInputError(
-            f"Block {block.id} is not a matrix: it has no list of source and target units"
-        )
-    return block.src_units, block.dst_units
 
 
 def _by_band(edges: EdgeSums, values: Scaled) -> Iterator[Scaled]:

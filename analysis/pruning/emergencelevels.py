@@ -16,6 +16,7 @@ from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.edgesets.edgetable import BlockTable, Floats
 from emergraph.analysis.paths.options import EmergenceOptions, Interior, PathUnit
 from emergraph.analysis.paths.states import classify
+from emergraph.analysis.pruning.levelsums import successor_sums
 from emergraph.analysis.pruning.removal import Removal
 from emergraph.errors import UsageError
 
@@ -99,24 +100,28 @@ class _Pass:
         )
 
     def _add(self, block: BlockTable, first_unit: int, values: Floats) -> None:
+        if block.cells is None:
+            self._add_listed(block, first_unit, values)
+            return
+        own = np.ascontiguousarray(values[block.columns - first_unit].T)
+        sums, removed = successor_sums(self.removal, block, block.cells, own)
+        self.below[block.rows] += sums.T
+        if removed is not None:
+            repeated = np.tile(removed, (len(self.options.interiors), 1))
+            self.edge_form += np.einsum("ij,ij->i", repeated, own)
+
+    def _add_listed(self, block: BlockTable, first_unit: int, values: Floats) -> None:
         n_levels, n_interiors = self.removal.n_levels, len(self.options.interiors)
-        gone = self.removal.edges[block.edges]
+        gone = self.removal.of(block, None)
         targets = block.dst - first_unit
         full = np.bincount(targets, minlength=len(values))
-        grid = block.grid(gone) if block.is_filled else None
         for level in range(n_levels):
             columns = level + n_levels * np.arange(n_interiors)
             mine = values[:, columns]
-            if grid is not None:
-                present = (grid > level).astype(np.float64)
-                sums = present @ mine[block.columns - first_unit]
-                left = np.zeros(len(values))
-                left[block.columns - first_unit] = present.sum(axis=0)
-            else:
-                self.wide[first_unit : first_unit + len(values)] = mine
-                alive = gone > level
-                sums = block.sums(alive.astype(np.float64), self.wide, "src")
-                left = np.bincount(targets[alive], minlength=len(values)).astype(np.float64)
+            self.wide[first_unit : first_unit + len(values)] = mine
+            alive = gone > level
+            sums = block.sums(alive.astype(np.float64), self.wide, "src")
+            left = np.bincount(targets[alive], minlength=len(values)).astype(np.float64)
             self.below[np.ix_(block.rows, columns)] += sums
             self.edge_form[columns] += (full - left) @ mine
 

@@ -15,6 +15,9 @@ from emergraph.graphstore.records import PATH_KINDS, LayerKind, Role
 
 Strength = Callable[[BlockTable], Floats]
 """Gives a block's (n_edges,) factors, 0 where an edge is gone."""
+Products = Callable[[BlockTable, Floats], Floats]
+"""Gives for a block and values of all units (n_units, K) the sums of factor times value over the edges into
+each of the block's targets, (n_targets, K)."""
 
 LN10 = float(np.log(10.0))
 
@@ -41,29 +44,51 @@ def forward_flow(table: EdgeTable, strength: Strength) -> Flow:
         table: The edges.
         strength: Factors of a block's edges, non-negative.
     """
+
+    def products(block: BlockTable, values: Floats) -> Floats:
+        return block.sums(finite(strength(block)), values, "dst")
+
+    value, scale = _forward(table, products, 1)
+    return Flow(value=value[:, 0], log_scale=scale[:, 0], log10_total=_total(table, value[:, 0], scale[:, 0]))
+
+
+def log_totals(table: EdgeTable, products: Products, n: int) -> Floats:
+    """(n,) decimal logarithms of the sums over all input-output paths, for n sorts of factors in one pass.
+
+    Args:
+        table: The edges; those of path kinds are followed.
+        products: Of values with n columns.
+        n: How many.
+    """
+    value, scale = _forward(table, products, n)
+    return np.array([_total(table, value[:, k], scale[:, k]) for k in range(n)])
+
+
+def _forward(table: EdgeTable, products: Products, n: int) -> tuple[Floats, Floats]:
+    """Values (n_units, n) and the logarithms of their scales (n_layers, n)."""
     graph = table.graph
-    value = starting_units(table).astype(np.float64)
-    scale = np.full(len(graph.layers), -np.inf)
+    value = np.repeat(starting_units(table).astype(np.float64)[:, None], n, axis=1)
+    scale = np.full((len(graph.layers), n), -np.inf)
     blocks = table.of_kinds(PATH_KINDS).by_layer
-    weighted = np.zeros((graph.n_units, 1))  # a block reads what was written for it
+    weighted = np.zeros((graph.n_units, n))  # a block reads what was written for it
     for position, layer in enumerate(graph.layers):
         into = blocks[position]
         sources = [graph.unit_layer[block.rows] for block in into]
-        own = 0.0 if value[layer.units].any() else -np.inf
-        top = max([own, *(float(scale[rows].max()) for rows in sources)])
-        if top == -np.inf:
+        own = np.where(value[layer.units].any(axis=0), 0.0, -np.inf)
+        top = np.max([own, *(scale[np.unique(rows)].max(axis=0) for rows in sources)], axis=0)
+        if (top == -np.inf).all():
             continue
-        total = value[layer.units] * np.exp(own - top)
+        base = np.where(top == -np.inf, 0.0, top)
+        total = value[layer.units] * np.exp(own - base)
         for block, rows in zip(into, sources, strict=True):
-            weighted[block.rows, 0] = value[block.rows] * np.exp(scale[rows] - top)
-            total[block.columns - layer.first_unit] += block.sums(_finite(strength(block)), weighted, "dst")[
-                :, 0
-            ]
-        largest = total.max(initial=0.0)
-        if largest > 0:
-            value[layer.units] = total / largest
-            scale[position] = top + np.log(largest)
-    return Flow(value=value, log_scale=scale, log10_total=_total(table, value, scale))
+            known, which = np.unique(rows, return_inverse=True)
+            weighted[block.rows] = value[block.rows] * np.exp(scale[known] - base)[which]
+            total[block.columns - layer.first_unit] += products(block, weighted)
+        largest = total.max(axis=0, initial=0.0)
+        found = largest > 0
+        value[layer.units, found] = total[:, found] / largest[found]
+        scale[position, found] = base[found] + np.log(largest[found])
+    return value, scale
 
 
 def backward_flow(table: EdgeTable, strength: Strength, flow: Flow) -> Floats:
@@ -75,21 +100,21 @@ def backward_flow(table: EdgeTable, strength: Strength, flow: Flow) -> Floats:
     """
     graph = table.graph
     outputs = graph.role == ROLES.index(Role.OUTPUT)
-    finite = np.isfinite(flow.log_scale)
+    known = np.isfinite(flow.log_scale)
     top = max(
-        (float(flow.log_scale[p]) for p in set(graph.unit_layer[outputs].tolist()) if finite[p]), default=0.0
+        (float(flow.log_scale[p]) for p in set(graph.unit_layer[outputs].tolist()) if known[p]), default=0.0
     )
-    scale = np.where(finite, flow.log_scale, -np.inf)
+    scale = np.where(known, flow.log_scale, -np.inf)
     with np.errstate(over="ignore"):
         back = np.where(outputs, np.exp(scale[graph.unit_layer] - top), 0.0)[:, None]
     blocks = table.of_kinds(PATH_KINDS).by_layer
     for position in reversed(range(len(graph.layers))):
-        if not finite[position]:
+        if not known[position]:
             continue
         for block in blocks[position]:
             rows = graph.unit_layer[block.rows]
             factor = np.exp(scale[rows] - scale[position])
-            back[block.rows, 0] += factor * block.sums(_finite(strength(block)), back, "src")[:, 0]
+            back[block.rows, 0] += factor * block.sums(finite(strength(block)), back, "src")[:, 0]
     return np.asarray(back[:, 0])
 
 
@@ -100,10 +125,11 @@ def edge_shares(
     with np.errstate(invalid="ignore"):
         factor = np.exp(flow.log_scale[layer_of[block.src]] - flow.log_scale[block.target])
     factor = np.nan_to_num(factor, nan=0.0, posinf=0.0)
-    return np.asarray(flow.value[block.src] * _finite(strength) * factor * back[block.dst])
+    return np.asarray(flow.value[block.src] * finite(strength) * factor * back[block.dst])
 
 
-def _finite(strength: Floats) -> Floats:
+def finite(strength: Floats) -> Floats:
+    """Factors without those that are NaN or infinite."""
     if np.isfinite(strength).all():
         return strength
     return np.nan_to_num(strength, nan=0.0, posinf=0.0)

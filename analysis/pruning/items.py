@@ -5,17 +5,19 @@ tensor, embedding tables left out. A weight that is exactly zero is not an edge 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.blockmatrix import positions_in
-from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats, Levels
+from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats
 from emergraph.analysis.edgesets.kernel_parameters import Taps, kernel_taps
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.errors import UsageError
+from emergraph.graphstore.inplace import Piece
 from emergraph.graphstore.records import EdgeKind, LayerKind, Role
 from emergraph.graphstore.text import listed
 from emergraph.options import member
@@ -28,7 +30,10 @@ LeftAlone = Callable[[Iterable[BlockTable]], Mapping[int, str]]
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The things that can be removed, in the order that breaks ties."""
+    """The things that can be removed, in the order that breaks ties.
+
+    Arrays of one entry per item are made when they are asked for: sweeps of very many items do without.
+    """
 
     table: EdgeTable
     unit: PruningUnit
@@ -36,56 +41,109 @@ class Items:
     """Prunable blocks that hold weights of their own."""
     copies: Mapping[int, tuple[BlockTable, NDArray[np.intp]]]
     """Block id of a further use of a tensor -> (block of the first use, which of its edges each edge is)."""
-    edge: NDArray[np.signedinteger]
-    """(n_items,) edge of each item; the unit itself where units are removed."""
-    magnitude: NDArray[np.floating]
-    """(n_items,) absolute value of the parameter, or l1 of the edge; for units l1 of the incoming edges."""
-    parameters: NDArray[np.int64]
-    """(n_items,) non-zero parameters that go with the item."""
-    group: Mapping[str, NDArray[np.int64]]
-    """Scope of comparison -> (n_items,) number of the group that each item is in."""
     n_params: int
     """Parameters of the prunable tensors, exact zeros included."""
     taps: Mapping[int, Taps]
     """Block id -> parameters of its kernels, where single parameters are removed."""
+    units: "UnitItems | None" = None
+    """Where units are removed."""
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Items of each of the blocks; not of units."""
+        return tuple(map(self.size_of, self.blocks))
+
+    def size_of(self, block: BlockTable) -> int:
+        """Items of one block."""
+        taps = self.taps.get(block.block.id)
+        return block.n_edges if taps is None else taps.n
 
     @property
     def n(self) -> int:
         """Number of items."""
-        return len(self.edge)
+        return sum(self.sizes) if self.units is None else len(self.units.unit)
+
+    @cached_property
+    def edge(self) -> NDArray[np.signedinteger]:
+        """(n_items,) edge of each item; the unit itself where units are removed."""
+        if self.units is not None:
+            return self.units.unit
+        return np.concatenate([self._edges_of(block) for block in self.blocks])
+
+    def _edges_of(self, block: BlockTable) -> NDArray[np.signedinteger]:
+        taps = self.taps.get(block.block.id)
+        if taps is None:
+            return np.arange(block.edges.start, block.edges.stop, dtype=np.int32)
+        return taps.edge + block.first
+
+    @cached_property
+    def magnitude(self) -> NDArray[np.floating]:
+        """(n_items,) absolute value of the parameter, or l1 of the edge; for units l1 of incoming edges."""
+        if self.units is not None:
+            return self.units.l1
+        return np.concatenate([self.magnitudes(block) for block in self.blocks])
+
+    def magnitudes(self, block: BlockTable) -> NDArray[np.floating]:
+        """The same of the items of one block."""
+        taps = self.taps.get(block.block.id)
+        if taps is not None:
+            return taps.magnitude
+        return np.abs(block.weight) if is_plain(block) else block.l1
+
+    @cached_property
+    def parameters(self) -> NDArray[np.int64]:
+        """(n_items,) non-zero parameters that go with the item."""
+        if self.units is not None:
+            return self.units.parameters
+        if all(block.n_params is None or block.block.id in self.taps for block in self.blocks):
+            return np.broadcast_to(np.int64(1), self.n)
+        return np.concatenate(
+            [
+                np.ones(size, np.int64) if block.block.id in self.taps else block.parameters
+                for block, size in zip(self.blocks, self.sizes, strict=True)
+            ]
+        )
+
+    @property
+    def group(self) -> Mapping[str, NDArray[np.int64]]:
+        """Scope of comparison -> (n_items,) number of the group that each item is in."""
+        return _Groups(self)
+
+    def n_nonfinite(self, block: BlockTable) -> int:
+        """Items of a block whose weights are NaN or infinite."""
+        if block.cells is None or block.block.id in self.taps or not is_plain(block):
+            return int((~np.isfinite(self.magnitudes(block))).sum())
+        cells = block.cells
+
+        def count(run: list[Piece]) -> int:
+            return sum(int((~np.isfinite(cells.weights(piece))).sum()) for piece in run)
+
+        return sum(block.passed(count))
 
     @property
     def n_nonzero(self) -> int:
         """Non-zero parameters of the prunable blocks, shared ones once."""
         return int(sum(int(block.parameters.sum()) for block in self.blocks))
 
-    def spread(self, gone: Levels, *, n_levels: int) -> tuple[Levels, Levels]:
-        """From items to edges and units.
 
-        Args:
-            gone: (n_items,) first level index at which each item is gone; n_levels for never.
-            n_levels: Number of levels.
+@dataclass(frozen=True, eq=False)
+class UnitItems:
+    """Hidden neurons that can be removed."""
 
-        Returns:
-            (n_edges,) and (n_units,) the same for edges and units.
-        """
-        units = np.full(self.table.graph.n_units, n_levels, dtype=np.uint8)
-        edges = np.full(self.table.n_edges, n_levels, dtype=np.uint8)
-        if self.unit is PruningUnit.UNIT:
-            units[self.edge] = gone
-            for block in self.table.blocks:
-                edges[block.edges] = np.minimum(units[block.src], units[block.dst])
-            return edges, units
-        edges[self.edge] = 0
-        if self.taps:
-            np.maximum.at(edges, self.edge, gone)
-        else:
-            edges[self.edge] = gone
-        for number, (leader, order) in self.copies.items():
-            own = next(b for b in self.table.blocks if b.block.id == number)
-            edges[own.edges] = edges[leader.edges][order]
-        return edges, units
+    unit: NDArray[np.int64]
+    """(n,)."""
+    layer: NDArray[np.int64]
+    """(n,) position of its layer."""
+    l1: Floats
+    """(n,) of its incoming edges."""
+    parameters: NDArray[np.int64]
+    """(n,) non-zero parameters of its incoming edges."""
+
+
+def is_plain(block: BlockTable) -> bool:
+    """Whether the size of an edge is that of its weight."""
+    return block.kernels is None and block.block.tensor is not None
 
 
 def prunable_items(
@@ -120,56 +178,44 @@ def prunable_items(
     n_params = sum(_size(block, tensor_sizes) for block in leaders)
     if unit is PruningUnit.UNIT:
         return _unit_items(table, everything, leaders, copies, n_params, notes, stay)
-    parts, taps, whole = [], {}, []
+    taps, whole = {}, []
     for block in leaders:
-        found = None
         if unit is PruningUnit.PARAMETER and block.n_params is not None:
             found = kernel_taps(block, table.graph, tensor_values)
             if found is None:
                 whole.append(str(block.block.name or block.block.id))
             else:
                 taps[block.block.id] = found
-        parts.append(_Part.of(block, found))
     if whole:
         notes.append(
             f"kernels of {listed(whole)} are removed as wholes: the layout of a kernel's tensor is not known "
             "from the graph"
         )
-    if not parts:
+    if not leaders:
         raise UsageError("; ".join(["the graph has no weights that could be pruned", *notes]))
-    magnitude = np.concatenate([part.magnitude for part in parts])
-    sizes = [len(part.edge) for part in parts]
-    return Items(
-        table=table,
-        unit=unit,
-        blocks=tuple(leaders),
-        copies=copies,
-        edge=np.concatenate([part.edge for part in parts]),
-        magnitude=magnitude,
-        parameters=_joined_parameters(parts),
-        group=_Groups(leaders, taps, sizes),
-        n_params=n_params,
-        taps=taps,
-        notes=(*notes, *_not_finite(magnitude)),
-    )
+    items = Items(table, unit, tuple(leaders), copies, n_params, taps)
+    return replace(items, notes=(*notes, *_not_finite(sum(map(items.n_nonfinite, leaders)), items.n)))
 
 
 class _Groups(Mapping[str, NDArray[np.int64]]):
     """The groups of each scope, put together when a scope is asked for."""
 
-    def __init__(self, blocks: Sequence[BlockTable], taps: Mapping[int, Taps], sizes: Sequence[int]) -> None:
-        self._blocks, self._taps, self._sizes = blocks, taps, sizes
+    def __init__(self, items: Items) -> None:
+        self._items = items
 
     def __getitem__(self, scope: str) -> NDArray[np.int64]:
+        items = self._items
         if scope == "global":
-            return np.broadcast_to(np.int64(0), sum(self._sizes))
+            return np.broadcast_to(np.int64(0), items.n)
+        if items.units is not None:
+            return items.units.unit if scope == "unit" else items.units.layer
         if scope == "unit":
-            return np.concatenate([self._targets(block) for block in self._blocks]).astype(np.int64)
+            return np.concatenate([self._targets(block) for block in items.blocks]).astype(np.int64)
         numbers = {
-            "layer": [block.target for block in self._blocks],
-            "block": [block.block.id for block in self._blocks],
+            "layer": [block.target for block in items.blocks],
+            "block": [block.block.id for block in items.blocks],
         }
-        return np.repeat(numbers[scope], self._sizes)
+        return np.repeat(numbers[scope], items.sizes)
 
     def __iter__(self) -> Iterator[str]:
         return iter(("global", "layer", "block", "unit"))
@@ -178,39 +224,15 @@ class _Groups(Mapping[str, NDArray[np.int64]]):
         return len(tuple(self))
 
     def _targets(self, block: BlockTable) -> NDArray[np.int32]:
-        taps = self._taps.get(block.block.id)
+        taps = self._items.taps.get(block.block.id)
         return block.dst if taps is None else block.dst[taps.edge]
 
 
-def _joined_parameters(parts: Sequence["_Part"]) -> NDArray[np.int64]:
-    if all(part.parameters.strides == (0,) for part in parts):  # one each
-        return np.broadcast_to(np.int64(1), sum(len(part.edge) for part in parts))
-    return np.concatenate([part.parameters for part in parts])
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Items of one block."""
-
-    edge: NDArray[np.signedinteger]
-    magnitude: NDArray[np.floating]
-    parameters: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, block: BlockTable, taps: Taps | None) -> "_Part":
-        if taps is None:
-            edges = np.arange(block.edges.start, block.edges.stop, dtype=np.int32)
-            plain = block.kernels is None and block.block.tensor is not None
-            return cls(edges, np.abs(block.weight) if plain else block.l1, block.parameters)
-        return cls(taps.edge + block.first, taps.magnitude, np.ones(len(taps.edge), np.int64))
-
-
-def _not_finite(magnitude: Floats) -> list[str]:
+def _not_finite(count: int, n: int) -> list[str]:
     """A note on items with weights that are NaN or infinite."""
-    count = int((~np.isfinite(magnitude)).sum())
     if not count:
         return []
-    what = f"{count} of {len(magnitude)} items have weights that are NaN or infinite"
+    what = f"{count} of {n} items have weights that are NaN or infinite"
     return [f"{what}: path norms and flows leave those weights out"]
 
 
@@ -224,18 +246,19 @@ def _said(blocks: Sequence[BlockTable], why: Mapping[int, str]) -> list[str]:
 
 def _is_prunable(table: EdgeTable, block: BlockTable) -> bool:
     about = block.block
-    if about.kind not in (EdgeKind.WEIGHT, EdgeKind.RECURRENT) or np.isnan(block.weight).all():
+    if about.kind not in (EdgeKind.WEIGHT, EdgeKind.RECURRENT) or not block.is_weighted:
         return False
     if about.kind is EdgeKind.RECURRENT and about.tensor is None:
         return False
-    first_layer = table.graph.layers[int(table.graph.unit_layer[block.src[0]])]
+    first = block.rows[0] if block.cells is not None else block.src[0]
+    first_layer = table.graph.layers[int(table.graph.unit_layer[first])]
     return first_layer.kind != LayerKind.EMBEDDING
 
 
 def _size(block: BlockTable, sizes: Mapping[str, int] | None) -> int:
     """Parameters of the block, exact zeros included where they are known."""
     about = block.block
-    held = int(block.parameters.sum())
+    held = block.n_edges if block.n_params is None else int(block.parameters.sum())
     if sizes is not None and about.tensor is not None and about.tensor in sizes and about.has_kernels:
         return max(held, sizes[about.tensor])
     if about.src_units is not None and about.dst_units is not None and not about.has_kernels:
@@ -268,7 +291,7 @@ def _shared(
 
 def _matched(block: BlockTable, leader: BlockTable) -> NDArray[np.intp] | None:
     """Which edge of the first use each edge is, as the matrices say; None where the weights disagree."""
-    if len(block.src) != len(leader.src):
+    if block.n_edges != leader.n_edges:
         return None
     own, theirs = _positions(block), _positions(leader)
     if own is None or theirs is None:
@@ -319,21 +342,15 @@ def _unit_items(
         notes.append("units of recurrent cells are kept: their gates can only be removed together")
     if not len(units):
         raise UsageError("; ".join(["the graph has no hidden neurons that could be pruned", *notes]))
+    own = UnitItems(units, graph.unit_layer[units].astype(np.int64), l1[units], count[units])
+    unknown = int((~np.isfinite(own.l1)).sum())
     return Items(
-        table=table,
-        unit=PruningUnit.UNIT,
-        blocks=tuple(leaders),
-        copies=copies,
-        edge=units,
-        magnitude=l1[units],
-        parameters=count[units],
-        group={
-            "global": np.zeros(len(units), dtype=np.int64),
-            "layer": graph.unit_layer[units].astype(np.int64),
-            "block": graph.unit_layer[units].astype(np.int64),
-            "unit": units,
-        },
-        n_params=n_params,
-        taps={},
-        notes=(*notes, *_not_finite(l1[units])),
+        table,
+        PruningUnit.UNIT,
+        tuple(leaders),
+        copies,
+        n_params,
+        {},
+        own,
+        (*notes, *_not_finite(unknown, len(units))),
     )

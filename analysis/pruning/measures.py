@@ -1,6 +1,6 @@
 """What the graph alone says about each level of a sweep; definitions in docs/pruning.md."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,24 +8,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats, Levels, Side
-from emergraph.analysis.edgesets.forest import spanning_forest
+from emergraph.analysis.edgesets.edgetable import BlockTable, Cells, EdgeTable, Levels, Side
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.pruning.analysis import COST_COLUMNS, REMEASURED, RUN_COLUMNS
+from emergraph.analysis.pruning.components import REACH_KINDS, giant_shares
 from emergraph.analysis.pruning.emergencelevels import EmergenceLevels
-from emergraph.analysis.pruning.flow import forward_flow
-from emergraph.analysis.pruning.items import Items
+from emergraph.analysis.pruning.flow import log_totals
+from emergraph.analysis.pruning.levelsums import POWERS, path_products
 from emergraph.analysis.pruning.options import PruningUnit
-from emergraph.analysis.pruning.removal import Removal
+from emergraph.analysis.pruning.removal import Removal, histogram, unremoved
 from emergraph.analysis.unitgraph import ROLES
-from emergraph.graphstore.records import PATH_KINDS, EdgeKind, LayerKind, Role
+from emergraph.graphstore.inplace import Piece
+from emergraph.graphstore.records import EdgeKind, LayerKind, Role
 
 Counts = NDArray[np.int64]
 
 # Which edges and units lie on a path from an input to an output, at every level of a nested removal.
-
-REACH_KINDS = (*PATH_KINDS, EdgeKind.RECURRENT, EdgeKind.OPAQUE)
-"""Kinds that carry influence from unit to unit; `norm` would keep every unit of a group alive."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +44,18 @@ class Reach:
         """(n_edges,) levels below which the block's edges lie on an input-output path."""
         return np.minimum(np.minimum(self.forward[block.src], gone), self.backward[block.dst])
 
+    def piece(self, block: BlockTable, gone: Levels, piece: Piece) -> Levels:
+        """The same of a piece of the block's matrix."""
+        ends = self.forward[block.rows[piece[0]]], self.backward[block.columns[piece[1]]]
+        found: Levels = np.minimum(np.minimum(gone, ends[0][:, None]), ends[1])
+        return found
 
-def reach(table: EdgeTable, gone: Levels, *, n_levels: int, gone_units: Levels | None = None) -> Reach:
+
+Gone = Callable[[BlockTable, Piece | None], Levels]
+"""Gives the levels at which edges are gone, see `Removal.of`."""
+
+
+def reach(table: EdgeTable, gone: Gone, *, n_levels: int, gone_units: Levels | None = None) -> Reach:
     """Forward and backward reach of all units at all levels.
 
     Paths start at input units and embeddings and end at output units, and run over all kinds of edges but
@@ -55,7 +63,7 @@ def reach(table: EdgeTable, gone: Levels, *, n_levels: int, gone_units: Levels |
 
     Args:
         table: The edges.
-        gone: (n_edges,) first level index at which an edge is gone; n_levels for never.
+        gone: First level index at which an edge is gone; n_levels for never.
         n_levels: Number of levels, at most 254.
         gone_units: (n_units,) the same for units; None: none is removed.
     """
@@ -71,14 +79,14 @@ def reach(table: EdgeTable, gone: Levels, *, n_levels: int, gone_units: Levels |
     )
 
 
-def _settle(table: EdgeTable, gone: Levels, cap: Levels, values: Levels, to: Side) -> Levels:
+def _settle(table: EdgeTable, gone: Gone, cap: Levels, values: Levels, to: Side) -> Levels:
     blocks = table.blocks if to == "dst" else table.blocks[::-1]
     cyclic = any(block.block.kind is EdgeKind.RECURRENT for block in blocks)
     while True:
         changed = False
         for block in blocks:
             units = block.units(to)
-            wide = np.minimum(block.widest(gone[block.edges], values, to), cap[units])
+            wide = np.minimum(block.widest(partial(gone, block), values, to), cap[units])
             if cyclic and not changed:
                 changed = bool((wide > values[units]).any())
             values[units] = np.maximum(values[units], wide)
@@ -86,10 +94,15 @@ def _settle(table: EdgeTable, gone: Levels, cap: Levels, values: Levels, to: Sid
             return values
 
 
+def reach_of(removal: Removal) -> Reach:
+    """Forward and backward reach at every level of a sweep."""
+    return reach(removal.items.table, removal.of, n_levels=removal.n_levels, gone_units=removal.units)
+
+
 def whole_levels(removal: Removal) -> int:
     """Count the levels, from the first one on, at which an input reaches every output."""
     graph = removal.items.table.graph
-    reached = reach(removal.items.table, removal.edges, n_levels=removal.n_levels, gone_units=removal.units)
+    reached = reach_of(removal)
     outputs = reached.forward[graph.role == ROLES.index(Role.OUTPUT)]
     return int(outputs.min(initial=removal.n_levels))
 
@@ -129,49 +142,6 @@ def _pull(block: BlockTable, joins: np.ndarray, needed: Levels) -> None:
     np.maximum.at(needed, block.src[into], needed[block.dst[into]])
 
 
-# The largest connected piece of the graph at every level of a sweep.
-
-
-def giant_shares(removal: Removal) -> Floats:
-    """Share of units in the largest weakly connected component, at every level.
-
-    Edges of the kinds that reachability follows, without direction. From the highest level down, each level
-    adds its edges between the components of the level before, so every edge is looked at once. Removed units
-    count as units, each alone.
-
-    Returns:
-        (n_levels,) in (0, 1].
-    """
-    table = removal.items.table
-    n_units = table.graph.n_units
-    blocks = table.of_kinds(REACH_KINDS).blocks
-    labels = np.arange(n_units)
-    sizes = np.ones(n_units, dtype=np.int64)
-    shares = np.empty(removal.n_levels)
-    stop = removal.n_levels
-    for level in reversed(range(removal.n_levels)):
-        ends = [_added(removal, block, level, stop, labels) for block in blocks if len(sizes) > 1]
-        stop = level
-        a, b = (np.concatenate([np.empty(0, np.int64), *(pair[side] for pair in ends)]) for side in (0, 1))
-        if len(a):
-            _, merged, n_parts = spanning_forest(a, b, len(sizes))
-            sizes = np.bincount(merged, weights=sizes, minlength=n_parts).astype(np.int64)
-            labels = merged[labels]
-        shares[level] = sizes.max() / n_units
-    return shares
-
-
-def _added(
-    removal: Removal, block: BlockTable, level: int, stop: int, labels: Counts
-) -> tuple[Counts, Counts]:
-    """Ends of a block's edges that are there at a level, not from `stop` on, and lie in two components."""
-    gone = removal.edges[block.edges]
-    here = np.flatnonzero((gone > level) & (gone <= stop))
-    a, b = labels[block.src[here]], labels[block.dst[here]]
-    apart = a != b
-    return a[apart], b[apart]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ParameterCosts:
     """What is known about parameters beside the edges."""
@@ -186,18 +156,22 @@ class ParameterCosts:
 
 @dataclass(frozen=True, eq=False)
 class _Atoms:
-    """Prunable parameters, or edges where units are removed."""
+    """Prunable parameters, or edges where units are removed, counted by the level at which they are gone."""
 
-    gone: Levels
-    effective: Levels
-    parameters: Counts
-    starts: Counts
-    """(n_blocks + 1,) first of each prunable block."""
+    n_levels: int
+    gone: Mapping[int, Counts]
+    """By block id, (n_levels + 1,) parameters that are gone from each level on."""
+    effective: Mapping[int, Counts]
+    """The same, counting what lies on no input-output path as gone."""
 
-    def by_block(self, items: Items) -> Iterator[tuple[BlockTable, slice]]:
-        """Where the parameters of each prunable block are."""
-        spans = zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True)
-        return zip(items.blocks, (slice(*span) for span in spans), strict=True)
+    def left(self, counts: Mapping[int, Counts]) -> Counts:
+        """(n_levels,) parameters of all blocks that are left at each level."""
+        return _still(sum(counts.values(), np.zeros(self.n_levels + 1, np.int64)))
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return int(sum(int(counts.sum()) for counts in self.gone.values()))
 
 
 def measure(
@@ -211,7 +185,7 @@ def measure(
         emergence: E at every level; None leaves its columns empty.
     """
     costs = costs or ParameterCosts()
-    reached = reach(removal.items.table, removal.edges, n_levels=removal.n_levels, gone_units=removal.units)
+    reached = reach_of(removal)
     atoms = _atoms(removal, reached)
     columns: dict[str, object] = {
         "level": list(removal.levels),
@@ -232,44 +206,83 @@ def measure(
 
 def _atoms(removal: Removal, reached: Reach) -> _Atoms:
     items = removal.items
-    cap = np.zeros(items.table.n_edges, dtype=np.uint8)
-    for block in items.table.blocks:
-        cap[block.edges] = reached.edges(block, np.full(len(block.weight), 255, dtype=np.uint8))
-    for number, (leader, order) in items.copies.items():
-        own = next(b for b in items.table.blocks if b.block.id == number)
-        np.maximum.at(cap, order + leader.first, cap[own.edges])
-    if items.unit is not PruningUnit.UNIT:
-        gone, count, edge = removal.gone, items.parameters, items.edge
-        taps = items.taps
-        sizes = [len(taps[b.block.id].edge) if b.block.id in taps else len(b.weight) for b in items.blocks]
-    else:
-        edge = np.concatenate([np.arange(b.edges.start, b.edges.stop, dtype=np.int32) for b in items.blocks])
-        gone = removal.edges[edge]
-        count = np.concatenate([block.parameters for block in items.blocks])
-        sizes = [len(block.weight) for block in items.blocks]
-    return _Atoms(gone, np.minimum(gone, cap[edge]), count, np.cumsum([0, *sizes]))
+    caps = _caps_of_shared(removal, reached)
+    gone, effective = {}, {}
+    for block in items.blocks:
+        number = block.block.id
+        if block.cells is None or number in caps or block.n_params is not None:
+            gone[number], effective[number] = _listed_atoms(removal, block, reached, caps.get(number))
+        else:
+            gone[number], effective[number] = _matrix_atoms(removal, block, block.cells, reached)
+    return _Atoms(removal.n_levels, gone, effective)
 
 
-def _left(levels: Levels, n: int, weights: NDArray[np.generic] | None = None) -> Counts:
+def _caps_of_shared(removal: Removal, reached: Reach) -> dict[int, Levels]:
+    """By id of a block whose tensor has further uses, (n_edges,) levels up to which one is on a path."""
+    caps: dict[int, Levels] = {}
+    for number, (leader, order) in removal.items.copies.items():
+        own = removal.items.table.by_id[number]
+        cap = caps.get(leader.block.id)
+        if cap is None:
+            cap = caps[leader.block.id] = reached.edges(leader, np.full(leader.n_edges, 255, np.uint8))
+        np.maximum.at(cap, order, reached.edges(own, np.full(own.n_edges, 255, np.uint8)))
+    return caps
+
+
+def _listed_atoms(
+    removal: Removal, block: BlockTable, reached: Reach, cap: Levels | None
+) -> tuple[Counts, Counts]:
+    n = removal.n_levels
+    cap = reached.edges(block, np.full(block.n_edges, 255, np.uint8)) if cap is None else cap
+    taps = removal.items.taps.get(block.block.id)
+    if taps is None:
+        gone = removal.edges_of(block)
+        weights = block.parameters
+        return _counted(gone, n, weights), _counted(np.minimum(gone, cap), n, weights)
+    held = removal.taps[block.block.id]
+    found = [histogram(levels, n) for levels in (held, np.minimum(held, cap[:, None]))]
+    for counts in found:
+        counts[0] -= held.size - taps.n
+    return found[0], found[1]
+
+
+def _matrix_atoms(removal: Removal, block: BlockTable, cells: Cells, reached: Reach) -> tuple[Counts, Counts]:
+    n = removal.n_levels
+
+    def count(run: list[Piece]) -> Counts:
+        found = np.zeros((2, n + 1), np.int64)
+        for piece in run:
+            gone = removal.of(block, piece)
+            found[0] += histogram(gone, n)
+            found[1] += histogram(reached.piece(block, gone, piece), n)
+        return found
+
+    counts = np.sum([*block.passed(count)], axis=0)
+    counts[:, 0] -= cells.shape[0] * cells.shape[1] - block.n_edges
+    return counts[0], counts[1]
+
+
+def _counted(levels: Levels, n: int, weights: Counts) -> Counts:
+    """(n + 1,) sums of weights by level."""
+    if weights.strides == (0,):  # one each
+        return histogram(levels, n)
+    return np.rint(np.bincount(levels, weights=weights, minlength=n + 1)).astype(np.int64)
+
+
+def _still(counts: Counts) -> Counts:
+    """(n_levels,) what is still there at each level, of (n_levels + 1,) what goes from each on."""
+    return np.asarray(counts[::-1].cumsum()[::-1][1:], dtype=np.int64)
+
+
+def _left(levels: Levels, n: int, weights: Counts | None = None) -> Counts:
     """(n,) sum over entries that are still there at each level."""
-    total = np.zeros(n + 1)
-    for first in range(0, len(levels), _PIECE):
-        part = slice(first, first + _PIECE)
-        own = None if weights is None else weights[part]
-        total += np.bincount(levels[part], weights=own, minlength=n + 1)
-    kept = total[::-1].cumsum()[::-1][1 : n + 1]
-    return np.asarray(np.rint(kept), dtype=np.int64)
-
-
-_PIECE = 1 << 22
-"""Entries that are counted together."""
+    return _still(histogram(levels, n) if weights is None else _counted(levels, n, weights))
 
 
 def _sparsity(removal: Removal, atoms: _Atoms, costs: ParameterCosts) -> dict[str, object]:
     n, items, graph = removal.n_levels, removal.items, removal.items.table.graph
-    kept = _left(atoms.gone, n, atoms.parameters)
-    effective = _left(atoms.effective, n, atoms.parameters)
-    removed = int(atoms.parameters.sum()) - kept
+    kept, effective = atoms.left(atoms.gone), atoms.left(atoms.effective)
+    removed = atoms.total - kept
     if items.unit is PruningUnit.UNIT and costs.n_per_unit is not None:
         removed = removed + int(costs.n_per_unit.sum()) - _left(removal.units, n, costs.n_per_unit)
     remaining = graph.n_nonzero - removed
@@ -293,7 +306,7 @@ def _kept_edges(removal: Removal) -> Counts:
     kept = np.zeros(removal.n_levels, dtype=np.int64)
     for block in items.table.blocks:
         if block.block.id in prunable:
-            kept += _left(removal.edges[block.edges], removal.n_levels)
+            kept += _still(removal.edge_counts(block))
     return kept
 
 
@@ -302,25 +315,23 @@ def _bytes(removal: Removal, atoms: _Atoms, costs: ParameterCosts) -> object:
         return pl.Series([None] * removal.n_levels, dtype=pl.Float64)
     left = np.zeros(removal.n_levels)
     everything = 0.0
-    for block, span in atoms.by_block(removal.items):
+    for block in removal.items.blocks:
         each = costs.bytes_of_tensor.get(block.block.tensor or "", 0.0)
-        left += each * _left(atoms.gone[span], removal.n_levels, atoms.parameters[span])
-        everything += each * float(atoms.parameters[span].sum())
+        counts = atoms.gone[block.block.id]
+        left += each * _still(counts)
+        everything += each * float(counts.sum())
     return costs.bytes_total - (everything - left)
 
 
 def _structure(removal: Removal, atoms: _Atoms, reached: Reach) -> dict[str, object]:
     graph, n = removal.items.table.graph, removal.n_levels
-    spans = atoms.by_block(removal.items)
-    layers = np.unique([block.target for block, span in spans if span.stop > span.start])
+    layers = np.unique([block.target for block in removal.items.blocks])
     whole, effective = np.zeros(len(graph.layers), np.uint8), np.zeros(len(graph.layers), np.uint8)
-    for block, span in atoms.by_block(removal.items):
-        whole[block.target] = max(whole[block.target], atoms.gone[span].max(initial=0))
-        effective[block.target] = max(effective[block.target], atoms.effective[span].max(initial=0))
+    for block in removal.items.blocks:
+        for found, counts in ((whole, atoms.gone), (effective, atoms.effective)):
+            found[block.target] = max(found[block.target], _highest(counts[block.block.id]))
     outputs = graph.role == ROLES.index(Role.OUTPUT)
-    base = reach(
-        removal.items.table, np.ones(removal.items.table.n_edges, dtype=np.uint8), n_levels=1
-    ).units.astype(bool)
+    base = reach(removal.items.table, partial(unremoved, level=1), n_levels=1).units.astype(bool)
     hidden = graph.neuron & (graph.role == ROLES.index(Role.HIDDEN))
     live = reached.units
     steps = np.arange(n)
@@ -331,12 +342,17 @@ def _structure(removal: Removal, atoms: _Atoms, reached: Reach) -> dict[str, obj
         "collapsed_layers": [int((whole[layers] <= level).sum()) for level in steps],
         "effectively_collapsed_layers": [int((effective[layers] <= level).sum()) for level in steps],
         "disconnected_outputs": int(outputs.sum()) - alive_outputs,
-        "disconnected": _left(atoms.effective, n) == 0,
+        "disconnected": atoms.left(atoms.effective) == 0,
         "bottleneck_width": widths[narrowest, steps],
         "bottleneck_layer": [graph.layers[int(layers[i])].name for i in narrowest],
         "dead_units": int(hidden.sum()) - _left(live[hidden], n),
         "new_dead_units": int((hidden & base).sum()) - _left(live[hidden & base], n),
     }
+
+
+def _highest(counts: Counts) -> int:
+    """The last level at which something goes, or that of what stays."""
+    return int(np.flatnonzero(counts).max(initial=0))
 
 
 def _coupled(removal: Removal) -> Counts:
@@ -350,14 +366,14 @@ def _coupled(removal: Removal) -> Counts:
 
 def _norms(removal: Removal) -> dict[str, object]:
     """Path norms; that of power 1 is SynFlow's R."""
-    table = removal.items.table
-    found: dict[str, list[float | None]] = {"log10_path_norm_l1": [], "log10_path_norm_l2": []}
-    for level in range(removal.n_levels):
-        for power, name in ((1, "log10_path_norm_l1"), (2, "log10_path_norm_l2")):
-            flow = forward_flow(table, partial(removal.strength, level=level, power=power))
-            total = flow.log10_total / power
-            found[name].append(finite_or_none(total))
-    return {name: pl.Series(values, dtype=pl.Float64) for name, values in found.items()}
+    products = partial(path_products, removal)
+    totals = log_totals(removal.items.table, products, len(POWERS) * removal.n_levels)
+    names = ("log10_path_norm_l1", "log10_path_norm_l2")
+    parts = zip(POWERS, names, np.split(totals, len(POWERS)), strict=True)
+    return {
+        name: pl.Series([finite_or_none(float(total) / power) for total in part], dtype=pl.Float64)
+        for power, name, part in parts
+    }
 
 
 def _emergence(removal: Removal, emergence: EmergenceLevels | None, kept: Counts) -> dict[str, object]:

@@ -16,6 +16,7 @@ from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.pruning.criteria import UnitActivations, check_criterion, scores
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.items import Items, LeftAlone, TensorValues, prunable_items
+from emergraph.analysis.pruning.magnitudes import prune_by_magnitude
 from emergraph.analysis.pruning.measures import ParameterCosts, measure, whole_levels
 from emergraph.analysis.pruning.options import (
     NEEDS_GRADIENTS,
@@ -189,6 +190,9 @@ def _removals(items: Items, options: PruningOptions, around: Surroundings) -> li
             prune_by_scores(items, scores(kind, items, seed=seed), levels, scope=scope, seed=seed)
             for seed in steps(range(options.seeds), "random orders")
         ]
+    very_many = items.n > GRADUAL_EDGES and items.units is None
+    if kind is Criterion.MAGNITUDE and very_many and scope != ComparisonScope.UNIT:
+        return [prune_by_magnitude(items, levels, scope=scope)]
     scored = item_scores(kind, items, around)
     return [prune_by_scores(items, scored, levels, scope=scope)]
 

@@ -51,7 +51,16 @@ def test_analyses_answer_alike_for_edges_in_place(files, stores, words):
     stored, in_place = stores
     ours = answer([command, str(stored), *options, "--no-save"], folder)
     theirs = answer([command, str(in_place), *options, "--no-save", "--model", str(model)], folder)
-    assert ours == theirs
+    assert rounded(ours) == rounded(theirs)
+
+
+def rounded(found):
+    """Sums in another order have another last digit."""
+    if isinstance(found, dict):
+        return {key: rounded(one) for key, one in found.items()}
+    if isinstance(found, list):
+        return list(map(rounded, found))
+    return float(f"{found:.13g}") if isinstance(found, float) else found
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,9 @@ def dense_onnx(path: Path, weights: Sequence[Array]) -> Path:
     return path
 
 
-def residual_onnx(path: Path, *, width: int = 24, external: bool = False) -> Path:
+def residual_onnx(
+    path: Path, *, width: int = 24, external: bool = False, decimals: int | None = None
+) -> Path:
     """A net with a Gemm, a transposed MatMul, a residual sum, a packed weight that is split, and a Conv."""
     rng_weights = {
         "w0": sparse_weights((width, width), seed=1),
@@ -97,6 +99,8 @@ def residual_onnx(path: Path, *, width: int = 24, external: bool = False) -> Pat
         "w2": sparse_weights((width, 3 * width), seed=3),
         "k": sparse_weights((4, 1, 3), seed=4, zeros=0.1),
     }
+    if decimals is not None:
+        rng_weights = {name: np.round(values, decimals) for name, values in rng_weights.items()}
     nodes = [
         helper.make_node("Gemm", ["x", "w0"], ["a"], transB=1, name="fc0"),
         helper.make_node("Relu", ["a"], ["b"]),
@@ -125,6 +129,7 @@ def residual_onnx(path: Path, *, width: int = 24, external: bool = False) -> Pat
 
 def export_twice(model: Path, folder: Path) -> tuple[Path, Path]:
     """Return two stores of a model: with its edges stored, and in place."""
+    folder.mkdir(exist_ok=True)
     found = []
     for placement in (EdgePlacement.STORED, EdgePlacement.IN_PLACE):
         path = folder / f"{placement.value}.duckdb"

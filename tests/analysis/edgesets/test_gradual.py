@@ -7,7 +7,7 @@ from emergraph.analysis.edgesets import gradual
 from emergraph.analysis.edgesets.ends import Ends
 from emergraph.analysis.edgesets.gradual import DrawnOrder, GradualOrder, ShuffledOrder
 from emergraph.analysis.edgesets.ordering import descending
-from emergraph.analysis.pruning.selection import removal_levels
+from emergraph.analysis.pruning.selection import CodedPart, magnitude_codes, mark_levels, removal_levels
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +102,27 @@ def test_levels_of_very_many_items_are_those_of_all_at_once(monkeypatch, kind):
     monkeypatch.setattr("emergraph.analysis.pruning.selection.GRADUAL_EDGES", 999)
     assert np.array_equal(removal_levels(scores, one_group, levels), whole)
     assert np.array_equal(removal_levels(scores, one_group, [0.0]), np.ones(len(scores)))
+
+
+def test_ties_at_the_end_of_a_level_go_by_position_whatever_the_parts():
+    """Parts may come in any order within an owner, and hold what is no item."""
+    random = np.random.default_rng(0)
+    grid = np.round(random.standard_normal((40, 30)), 1).astype(np.float32)
+    gone = np.full(grid.shape, 9, np.uint8, order="F")
+
+    def parts(owners=None):
+        for first in range(0, 30, 7):
+            columns = slice(first, first + 7)
+            yield CodedPart(
+                0,
+                magnitude_codes(grid[:, columns].T.reshape(-1), full=False),
+                lambda at, first=first: at % 40 * 30 + first + at // 40,
+                gone[:, columns].T.reshape(-1),
+            )
+
+    there = grid != 0
+    levels = [0.0, 0.2, 0.21, 0.8]
+    mark_levels(parts, levels, n_items=int(there.sum()), n_codes=grid.size)
+    expected = removal_levels(np.abs(grid[there]), np.zeros(there.sum(), np.int64), levels)
+    assert np.array_equal(gone[there], expected)
+    assert not gone[~there].any()

@@ -8,7 +8,7 @@ import pytest
 from edgesink import EdgeSink
 
 from emergraph.analysis.edgesets.edgetable import EdgeTable, read_edge_table
-from emergraph.analysis.pruning.measures import REACH_KINDS
+from emergraph.analysis.pruning.components import REACH_KINDS
 from emergraph.analysis.unitgraph import ROLES, UnitBlock, UnitGraph, UnitLayer, from_arrays
 from emergraph.graphstore.records import LayerKind, Role
 

@@ -8,24 +8,31 @@ import pytest
 from clifiles import DEMO
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inplacemodels import export_twice, residual_onnx
+from polars.testing import assert_frame_equal
 from randomnets import image_nets, token_nets
 from tracedmodel import trace_model
 
 import emergraph
 from emergraph.analysis.activity.scores import Activity
 from emergraph.analysis.edgesets.edgetable import read_edge_table
+from emergraph.analysis.edgesets.gradual import GRADUAL_EDGES
 from emergraph.analysis.emergence.edgeform import removed_in_degree
 from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.layerednets import layered_net
+from emergraph.analysis.pruning.components import giant_shares
 from emergraph.analysis.pruning.emergencelevels import emergence_levels
 from emergraph.analysis.pruning.flow import forward_flow
 from emergraph.analysis.pruning.items import prunable_items
-from emergraph.analysis.pruning.measures import giant_shares, measure, reach
-from emergraph.analysis.pruning.options import PruningUnit
+from emergraph.analysis.pruning.measures import measure, reach_of
+from emergraph.analysis.pruning.options import PruningOptions, PruningUnit
 from emergraph.analysis.pruning.removal import nested_removal, prune_by_scores
+from emergraph.analysis.pruning.storedwhatif import prune_stored
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.analysis.unitgraph import from_arrays
 from emergraph.errors import UsageError
+from emergraph.exporters.modeltensors import open_model
+from emergraph.graphstore.modelfiles import model_given
 from emergraph.graphstore.store import open_store
 
 LEVELS = (0.0, 0.3, 0.6, 0.9)
@@ -53,7 +60,7 @@ def masked_graph(removal, level):
 
 def check_reach(graph, naive, unit, seed):
     removal = random_removal(graph, unit, seed)
-    reached = reach(removal.items.table, removal.edges, n_levels=len(LEVELS), gone_units=removal.units)
+    reached = reach_of(removal)
     twin = naive(graph)
     for level in range(len(LEVELS)):
         expected = twin.on_paths(removal.edges > level, removal.units > level)
@@ -184,3 +191,19 @@ def test_kernels_removed_as_wholes_share_a_note(tmp_path):
         items = prunable_items(read_edge_table(read_unit_graph(store.graph())), "parameter")
     (note,) = items.notes
     assert note.startswith("kernels of stem/conv2d, block/conv2d_1, wide/conv2d_2 and 1 more are removed as")
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "block"])
+def test_sweeps_of_very_many_weights_are_those_of_few(scope, tmp_path, monkeypatch):
+    """Matrices with zeros and kernels, as rows and in the model file, with many equal magnitudes."""
+    model = residual_onnx(tmp_path / "model.onnx", width=30, decimals=1)
+    options = PruningOptions(levels=(0.0, 0.3, 0.31, 0.9), scope=scope)
+    sweeps = []
+    for limit in (GRADUAL_EDGES, 10):
+        monkeypatch.setattr("emergraph.analysis.pruning.whatif.GRADUAL_EDGES", limit)
+        for path in export_twice(model, tmp_path / str(limit)):
+            with model_given(open_model(model)), open_store(path) as store:
+                sweeps.append(prune_stored(store.graph(), options))
+    for sweep in sweeps:
+        assert np.array_equal(sweep.removals[0].gone, sweeps[0].removals[0].gone)
+        assert_frame_equal(sweep.frame, sweeps[0].frame, rel_tol=1e-12)
