@@ -103,6 +103,7 @@ def _part_of(codes: Codes, gone: Levels, piece: Piece, cells: Cells) -> tuple[Co
         return codes.reshape(-1), partial(np.add, rows.start * width), gone.reshape(-1)
 
     def down(at: NDArray[np.int64]) -> NDArray[np.int64]:
-        return at % height * width + columns.start + at // height
+        found: NDArray[np.int64] = at % height * width + columns.start + at // height
+        return found
 
     return codes.T.reshape(-1), down, gone.T.reshape(-1)

@@ -114,10 +114,11 @@ def magnitude_codes(weights: NDArray[np.floating], *, full: bool) -> Codes:
         weights: float32 or float64.
         full: Whether a zero is an item, too, and not `ABSENT`.
     """
-    kind, infinite = (np.uint32, 0x7F800000) if weights.dtype == np.float32 else (np.uint64, 0x7FF << 52)
-    codes = weights.view(kind) << kind(1)  # without the sign
-    np.minimum(codes, kind(2 * infinite + 2), out=codes)  # all NaN are one
-    return np.maximum(codes, kind(1), out=codes) if full else codes
+    narrow = weights.dtype == np.float32
+    codes: Codes = np.left_shift(weights.view(np.uint32 if narrow else np.uint64), 1)  # without the sign
+    infinite = 0x7F800000 if narrow else 0x7FF << 52
+    np.minimum(codes, codes.dtype.type(2 * infinite + 2), out=codes)  # all NaN are one
+    return np.maximum(codes, codes.dtype.type(1), out=codes) if full else codes
 
 
 def mark_levels(parts: Parts, levels: Sequence[float], *, n_items: int, n_codes: int) -> None:
