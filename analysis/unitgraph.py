@@ -240,15 +240,6 @@ class UnitGraph:
             raise UsageError(f"block {block.id} is not in place")
         return self.edges.matrix(block, counted=counted)
 
-
-def matrix_units(block: UnitBlock) -> tuple[IntArray, IntArray]:
-    """Source and target units of a block that was written as a matrix."""
-    if block.src_units is None or block.dst_units is None:
-        raise InvalidInputError(
-            f"Block {block.id} is not a matrix: it has no list of source and target units"
-        )
-    return block.src_units, block.dst_units
-
     def mask_times(self, block: UnitBlock, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return for every source of a block in place the sum of its targets' values over the edges.
 
@@ -262,6 +253,15 @@ def matrix_units(block: UnitBlock) -> tuple[IntArray, IntArray]:
         if not isinstance(self.edges, HasMatrices):
             raise UsageError(f"block {block.id} is not in place")
         return self.edges.mask_times(block, vectors)
+
+
+def matrix_units(block: UnitBlock) -> tuple[IntArray, IntArray]:
+    """Source and target units of a block that was written as a matrix."""
+    if block.src_units is None or block.dst_units is None:
+        raise InvalidInputError(
+            f"Block {block.id} is not a matrix: it has no list of source and target units"
+        )
+    return block.src_units, block.dst_units
 
 
 def from_arrays(
