@@ -292,7 +292,7 @@ def spoil_parquet(path: Path, rng: random.Random) -> None:
     column = pl.col(name)
     changes: list[Callable[[], pl.DataFrame]] = [
         lambda: frame.drop(name),
-        lambda: frame.rename({name: rng.choice(("x", "", "é", "a" * 300))}),
+        lambda: frame.rename({name: rng.choice((f"{name}x", "", "é", "a" * 300))}),
         lambda: frame.with_columns(pl.lit(None).alias(name)),
         lambda: frame.with_columns(pl.lit(rng.choice((-1, 0, 2**62, 1e308))).alias(name)),
         lambda: frame.with_columns(pl.lit(float("nan")).alias(name)),
