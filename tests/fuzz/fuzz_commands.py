@@ -47,7 +47,8 @@ DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5, 6})
 JUDGING = ("audit", "check")
 """Commands that end with 1 where they find something."""
 TALK = re.compile(
-    r"Note: |Wrote |\d+ evaluations, about |[a-z ]+( in [\d.]+ s)?: emergraph |.*: read as separated by "
+    r"Note: |Wrote |\d+ evaluations, about |\d+ model files, |[a-z ]+( in [\d.]+ s)?: emergraph |"
+    r".*: read as separated by "
 )
 """How lines on stderr begin that are no errors."""
 FORBIDDEN = re.compile(
