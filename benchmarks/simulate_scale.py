@@ -56,7 +56,7 @@ def measured(cases: int) -> dict[str, float]:
             found = survey(models, Path(folder, f"{name}-lake"), engine=EngineOptions(jobs=1))
             assert set(found.models["status"]) == {"done"}, found.models["reason"].to_list()
             seconds[name] = (_cpu() - before) / n
-    matrix, vectors = Matrix(rng.standard_normal((2048, 2048), dtype=np.float32)), np.ones((2048, cases))
+    matrix, vectors = Matrix.over(rng.standard_normal((2048, 2048), dtype=np.float32)), np.ones((2048, cases))
     return {
         "seconds per file": seconds["tiny"],
         "parameters audited per second": 2048**2 / max(seconds["large"] - seconds["tiny"], 1e-9),

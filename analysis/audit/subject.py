@@ -21,6 +21,7 @@ from emergraph.atomic import together
 from emergraph.errors import EmergraphError, InvalidInputError
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.export import ExportOptions
+from emergraph.exporters.modeltensors import open_model
 from emergraph.exporters.nodes import made_of_constants
 from emergraph.exporters.onnxfile import Finding, OnnxFile, Severity, read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun
@@ -33,6 +34,7 @@ from emergraph.exporters.sources import SourceKind, SourceOptions, export_any, s
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.samples import RandomInputs
+from emergraph.graphstore.modelfiles import model_given
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.store import open_store
 from emergraph.leftovers import Scratch
@@ -283,7 +285,14 @@ def _graph(subject: Subject, given: Given, folder: Path, closing: contextlib.Exi
     except InvalidInputError as error:
         subject.notes.append(f"no graph: {error}")
         return None
-    return closing.enter_context(open_store(subject.store)).graph()
+    opened = closing.enter_context(open_store(subject.store))
+    graph = opened.graph()
+    if graph.lacks_weights:
+        model = subject.model if subject.model.is_file() else Path(subject.path)
+        root = given.root if model == Path(subject.path) else None
+        with model_given(open_model(model, root=root)):
+            graph = opened.graph()
+    return graph
 
 
 def _look_inside(subject: Subject, given: Given) -> None:

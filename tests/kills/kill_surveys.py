@@ -67,8 +67,22 @@ def kill_one(process: "subprocess.Popen[bytes]", rng: random.Random, *, child: b
     return "survey"
 
 
+def still_runs(process: "subprocess.Popen[bytes]", lake: Path, rng: random.Random, pace: float) -> bool:
+    """Wait until up to three more files are done, and then up to twice as long as a file takes."""
+    enough = len(list(lake.glob("file=*"))) + rng.randint(0, 3)
+    while len(list(lake.glob("file=*"))) < enough:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.02)
+    try:
+        process.wait(rng.uniform(0, 2 * pace))
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
 def one_lake(
-    models: Path, lake: Path, rng: random.Random, *, seconds: float, most: int
+    models: Path, lake: Path, rng: random.Random, *, pace: float, most: int
 ) -> tuple[int, list[str]]:
     """Survey into a lake, killed again and again, until it comes to its end; return kills and faults.
 
@@ -78,13 +92,11 @@ def one_lake(
     while True:
         process, what = start(models, lake, lake.parent / "tmp"), "done"
         while killed < most and what != "survey":
-            try:
-                process.wait(rng.uniform(0.1, 0.4) * seconds)
+            if not still_runs(process, lake, rng, pace):
                 break
-            except subprocess.TimeoutExpired:
-                # one child of a run: a file whose child is killed twice is not looked at again
-                what = kill_one(process, rng, child=what == "done" and rng.random() < CHILDREN)
-                killed += what == "survey"
+            # one child of a run: a file whose child is killed twice is not looked at again
+            what = kill_one(process, rng, child=what == "done" and rng.random() < CHILDREN)
+            killed += what == "survey"
         talk = process.communicate()[1].decode()
         if process.returncode == 0:
             break
@@ -115,12 +127,12 @@ def kills(n: int, n_files: int, *, seed: int = 0, state: Path | None = None) -> 
             with start(models, folder / place, folder / "tmp") as alone:
                 said = alone.communicate()[1]
             assert alone.returncode == 0, said
-            seconds = time.monotonic() - begin
+            pace = (time.monotonic() - begin) / n_files
         expected = rows(folder / "alone")
         while (left := n - sum(lake["kills"] for lake in lakes)) > 0:
             lake = folder / f"lake{len(lakes)}"
             killed, faults = one_lake(
-                models, lake, random.Random(f"{seed} {len(lakes)}"), seconds=seconds, most=left
+                models, lake, random.Random(f"{seed} {len(lakes)}"), pace=pace, most=left
             )
             if not faults and rows(lake) != expected:
                 faults.append("other rows")

@@ -28,7 +28,7 @@ from emergraph.analysis.survey.survey import survey
 from emergraph.analysis.survey.tables import MODELS, TIMES, read_tables, write_found
 from emergraph.cli.main import main
 from emergraph.errors import InvalidInputError, LimitError, UsageError
-from emergraph.exporters import placements
+from emergraph.exporters import filetensors
 from emergraph.graphstore.store import open_store
 
 N = 7
@@ -241,13 +241,14 @@ def test_weights_that_stay_in_the_file_are_handed_to_analyses(tmp_path, monkeypa
     models.mkdir()
     dense_onnx(models / "net.onnx", [sparse_weights((30, 40), seed=1), sparse_weights((40, 20), seed=2)])
     monkeypatch.setattr(module, "call_offline", lambda function, look, **_: function(look))
-    monkeypatch.setattr(placements, "IN_PLACE_EDGES", 100)
+    monkeypatch.setattr(filetensors, "IN_PLACE_EDGES", 100)
     engine, options = EngineOptions(backend=Backend.SERIAL), PopulationOptions(analyses=("topology",))
     found = survey(models, tmp_path / "lake", options, engine)
     assert found.models.select("status", "notes").rows() == [("done", [])]
     (kept,) = ask(tmp_path / "lake", "SELECT command FROM runs").rows()
     assert kept == ("topology",)
-    assert pl.read_parquet(tmp_path / "lake" / "graph=*" / "connections" / "*.parquet").height == 0
+    (edges,) = (tmp_path / "lake").glob("graph=*/connections/*")
+    assert pl.read_parquet(edges).height == 0
     with monkeypatch.context() as patch:
         patch.setattr(onefile, "_weights", lambda *_: nullcontext())
         lacking = survey(models, tmp_path / "other", options, engine)
