@@ -44,6 +44,7 @@ class _Components:
     def __init__(self, n_units: int) -> None:
         self._labels = np.arange(n_units)
         self._sizes = np.ones(n_units, dtype=np.int64)
+        self._giant = 0
         self._pending: list[tuple[NDArray[np.integer], NDArray[np.integer]]] = []
         self._n_pending = 0
 
@@ -55,8 +56,7 @@ class _Components:
     def join_block(self, removal: Removal, block: BlockTable, level: int, stop: int) -> None:
         """Add the edges of a block that are there at a level, not from `stop` on."""
         # most units are in the largest component: only edges of the others can join anything
-        giant = int(self._sizes.argmax())
-        down, across = self._labels[block.rows] != giant, self._labels[block.columns] != giant
+        down, across = (self._labels[units] != self._giant for units in (block.rows, block.columns))
         if not down.any() and not across.any():
             return
         if block.cells is None:
@@ -90,6 +90,7 @@ class _Components:
             _, merged, n_parts = spanning_forest(a[apart], b[apart], len(self._sizes))
             self._sizes = np.bincount(merged, weights=self._sizes, minlength=n_parts).astype(np.int64)
             self._labels = merged[self._labels]
+            self._giant = int(self._sizes.argmax())
         self._pending, self._n_pending = [], 0
 
 

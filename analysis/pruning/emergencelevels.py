@@ -70,6 +70,8 @@ class _Pass:
         n = removal.n_levels * len(options.interiors)
         self.below = np.zeros((self.graph.n_units, n))
         self.started, self.edge_form = np.zeros(n), np.zeros(n)
+        self.top = np.zeros(n)
+        """(n,) no value below is larger."""
         self.exponent = np.zeros(n, dtype=np.int64)
         self.wide = np.zeros((self.graph.n_units, len(options.interiors)))
         """Values by unit: a block reads what was written for it."""
@@ -106,6 +108,7 @@ class _Pass:
         own = np.ascontiguousarray(values[block.columns - first_unit].T)
         sums, removed = successor_sums(self.removal, block, block.cells, own)
         self.below[block.rows] += sums.T
+        self.top = np.maximum(self.top, self.below[block.rows].max(axis=0))
         if removed is not None:
             repeated = np.tile(removed, (len(self.options.interiors), 1))
             self.edge_form += np.einsum("ij,ij->i", repeated, own)
@@ -124,14 +127,14 @@ class _Pass:
             left = np.bincount(targets[alive], minlength=len(values)).astype(np.float64)
             self.below[np.ix_(block.rows, columns)] += sums
             self.edge_form[columns] += (full - left) @ mine
+        self.top = np.maximum(self.top, self.below[block.rows].max(axis=0))
 
     def _rescale(self) -> None:
-        large = (
-            np.maximum(self.below.max(axis=0, initial=0.0), np.maximum(self.started, self.edge_form)) > LIMIT
-        )
+        large = np.maximum(self.top, np.maximum(self.started, self.edge_form)) > LIMIT
         if large.any():
             factor = np.where(large, 2.0**-STEP, 1.0)
             self.below *= factor
+            self.top *= factor
             self.started *= factor
             self.edge_form *= factor
             self.exponent += np.where(large, STEP, 0)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
-from emergraph.exporters.tracing.labels import Labels, compress, joint_core, spread, unit_axes
+from emergraph.exporters.tracing.labels import Labels, compress, core, joint_core, spread, unit_axes
 from emergraph.exporters.tracing.values import PerUnit, Track
 from emergraph.graphstore.records import LayerKind
 
@@ -25,16 +25,23 @@ def per_unit(labels: Labels, factor: NDArray[np.generic], layer: LayerDraft) -> 
     Returns:
         (layer.count,) float64; NaN for units over which the constant varies or that do not occur.
     """
-    everywhere = spread(np.asarray(factor, dtype=np.float64), labels.shape)
-    packed, values = joint_core([compress(labels), everywhere])
+    if 0 in labels.shape:
+        return np.full(layer.count, np.nan)
+    packed = compress(labels)
+    fixed = tuple(k for k in range(packed.ndim) if packed.strides[k] == 0 or packed.shape[k] <= 1)
+    # along axes where the unit does not change, what matters of a constant are its ends
+    values = core(spread(np.asarray(factor), labels.shape))
+    with np.errstate(invalid="ignore"):  # a NaN stays one
+        ends = [find(values, axis=fixed, keepdims=True).astype(np.float64) for find in (np.min, np.max)]
+    packed, least, most = joint_core([packed, *(spread(end, packed.shape) for end in ends)])
     index = packed.ravel().astype(np.int64) - layer.first
     inside = (index >= 0) & (index < layer.count)
-    index, flat = index[inside], values.ravel()[inside].astype(np.float64)
+    index = index[inside]
     low = np.full(layer.count, np.inf)
     high = np.full(layer.count, -np.inf)
-    with np.errstate(invalid="ignore"):  # a NaN stays one
-        np.minimum.at(low, index, flat)
-        np.maximum.at(high, index, flat)
+    with np.errstate(invalid="ignore"):
+        np.minimum.at(low, index, least.ravel()[inside].astype(np.float64))
+        np.maximum.at(high, index, most.ravel()[inside].astype(np.float64))
     return np.where(low == high, low, np.nan)
 
 
