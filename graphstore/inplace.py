@@ -260,7 +260,7 @@ def in_order(do: Callable[[Item], Result], pieces: Sequence[Item], *, at_once: i
         pieces: What it is called with.
         at_once: Pieces that a core takes together; handing one over takes a tenth of the work on a small one.
     """
-    n_threads = min(os.cpu_count() or 1, MAX_THREADS, len(pieces))
+    n_threads = 1 if len(pieces) < 2 else min(os.cpu_count() or 1, MAX_THREADS, len(pieces))
     if n_threads <= 1:
         yield from map(do, pieces)
         return

@@ -54,8 +54,9 @@ class Cells:
         """Whether rows are read fastest."""
         return self.values.by_rows if isinstance(self.values, Matrix) else True
 
+    @cached_property
     def pieces(self) -> list[Piece]:
-        """Return where the pieces of a pass are, in the order in which the weights are held."""
+        """Where the pieces of a pass are, in the order in which the weights are held."""
         held = self.values if isinstance(self.values, Matrix) else Matrix.over(self.values)
         return held.pieces(rows=self.by_rows)
 
@@ -194,7 +195,7 @@ class BlockTable:
         """Whether an edge has a weight."""
         if self.cells is None:
             return not bool(np.isnan(self.weight).all())
-        return any(not np.isnan(self.cells.weights(piece)).all() for piece in self.cells.pieces())
+        return any(not np.isnan(self.cells.weights(piece)).all() for piece in self.cells.pieces)
 
     def grid(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """Values of edges as a matrix (rows, columns), 0 where there is no edge."""
@@ -213,7 +214,7 @@ class BlockTable:
 
     def passed(self, do: Callable[[list[Piece]], Result]) -> Iterator[Result]:
         """Yield what a function gives for pieces of the matrix, some together, in order, on several cores."""
-        pieces = self._matrix.pieces()
+        pieces = self._matrix.pieces
         runs = [pieces[first : first + TOGETHER] for first in range(0, len(pieces), TOGETHER)]
         return in_order(do, runs)
 

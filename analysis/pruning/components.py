@@ -56,6 +56,8 @@ class _Components:
     def join_block(self, removal: Removal, block: BlockTable, level: int, stop: int) -> None:
         """Add the edges of a block that are there at a level, not from `stop` on."""
         # most units are in the largest component: only edges of the others can join anything
+        if len(self._sizes) == 1:
+            return
         down, across = (self._labels[units] != self._giant for units in (block.rows, block.columns))
         if not down.any() and not across.any():
             return
@@ -64,7 +66,7 @@ class _Components:
             here = np.flatnonzero((gone > level) & (gone <= stop))
             self._join(block.src[here], block.dst[here])
             return
-        for piece in block.cells.pieces():
+        for piece in block.cells.pieces:
             rows, columns = piece
             if not (down[rows].any() or across[columns].any()):
                 continue

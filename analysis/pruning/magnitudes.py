@@ -83,7 +83,7 @@ def _coded(
         kernels = taps.kernels.reshape(-1).astype(dtype, copy=False)
         yield magnitude_codes(kernels, full=False), _as_it_is, gone.reshape(-1)
     elif cells is not None and cells.present is None and is_plain(block):
-        for piece in cells.pieces():
+        for piece in cells.pieces:
             codes = magnitude_codes(cells.weights(piece).astype(dtype, copy=False), full=cells.full)
             yield _part_of(codes, gone[piece], piece, cells)
     else:
