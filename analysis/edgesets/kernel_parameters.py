@@ -128,7 +128,8 @@ def parameters_behind(
             kernels = flat[first, second]
             if _agrees(block, kernels) or (values.dtype.kind in "iu" and _proportional(block, kernels)):
                 narrow = kernels.astype(np.float32) if _is_narrow(values.dtype) else kernels
-                return Taps(narrow, partial(_places, wide.shape, part, arrange, first, second))
+                found = first.astype(np.int32), second.astype(np.int32)
+                return Taps(narrow, partial(_places, wide.shape, part, arrange, *found))
     return None
 
 
@@ -141,8 +142,8 @@ def _places(
     shape: tuple[int, ...],
     part: int | slice,
     arrange: Arrange,
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
+    first: NDArray[np.int32],
+    second: NDArray[np.int32],
 ) -> NDArray[np.int64]:
     """(n_edges, kernel size) places in a tensor of the kernels that a layout finds."""
     found: NDArray[np.int64] = arrange(np.arange(math.prod(shape)).reshape(shape)[part])[first, second]

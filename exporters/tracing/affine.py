@@ -33,8 +33,8 @@ def per_unit(labels: Labels, factor: NDArray[np.generic], layer: LayerDraft) -> 
     values = core(spread(np.asarray(factor), labels.shape))
     with np.errstate(invalid="ignore"):  # a NaN stays one
         ends = [find(values, axis=fixed, keepdims=True).astype(np.float64) for find in (np.min, np.max)]
-    packed, least, most = joint_core([packed, *(spread(end, packed.shape) for end in ends)])
-    index = packed.ravel().astype(np.int64) - layer.first
+    units, least, most = joint_core([packed, *(spread(end, packed.shape) for end in ends)])
+    index = units.ravel().astype(np.int64) - layer.first
     inside = (index >= 0) & (index < layer.count)
     index = index[inside]
     low = np.full(layer.count, np.inf)
