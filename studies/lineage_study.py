@@ -29,11 +29,18 @@ UNRELATED = 120
 CALIBRATED = ("mlp", "lstm")
 
 
-def relations(folder: Path, store: Path, *, unrelated: int = UNRELATED) -> pl.DataFrame:
-    """Compare all nets of a folder with their derivations, and a sample of those of other seeds."""
+def relations(
+    folder: Path, store: Path, *, unrelated: int = UNRELATED, known: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """Compare all nets of a folder with their derivations, and a sample of those of other seeds.
+
+    Pairs that are known are not compared again, but for those that tell an average from others.
+    """
     models = read_all(folder, store)
-    chosen = list(pairs(sorted(models), unrelated=unrelated, siblings=False))
-    return measured(models, chosen, n_pairs=len(models) * (len(models) - 1) // 2)
+    done = set() if known is None else set(known.select("a", "b").rows())
+    chosen = [pair for pair in pairs(sorted(models), unrelated=unrelated, siblings=False) if pair not in done]
+    found = measured(models, chosen, n_pairs=len(models) * (len(models) - 1) // 2) if chosen else None
+    return pl.concat([one for one in (known, found) if one is not None], how="vertical_relaxed")
 
 
 def quick() -> str:
@@ -50,6 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two nets, nothing kept")
     parser.add_argument("--page", action="store_true", help="only write again what was measured")
+    parser.add_argument("--again", action="store_true", help="compare all pairs again")
     arguments = parser.parse_args()
     if arguments.quick:
         print(quick())
@@ -57,7 +65,9 @@ def main() -> int:
     if not arguments.page:
         RESULTS.mkdir(parents=True, exist_ok=True)
         make(CACHE / "nets")
-        relations(CACHE / "nets", CACHE / "nets.duckdb").write_parquet(RESULTS / "pairs.parquet")
+        place = RESULTS / "pairs.parquet"
+        known = pl.read_parquet(place) if place.exists() and not arguments.again else None
+        relations(CACHE / "nets", CACHE / "nets.duckdb", known=known).write_parquet(place)
         scores = []
         for kind in (one for one in ARCHITECTURES if one.name in CALIBRATED):
             make_bases(kind, CACHE / f"bases-{kind.name}")

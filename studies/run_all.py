@@ -20,6 +20,7 @@ STUDIES: tuple[str, ...] = (
     "information_study.py",
     "skills_study.py",
     "functional_study.py",
+    "lineage_study.py",
 )
 """The scripts beside this file, in the order in which they run."""
 

@@ -184,6 +184,39 @@ def shortened(net: nn.Module, kind: Architecture) -> nn.Module:
     return copied.eval()
 
 
+CUT = {
+    "mlp": ("hidden",),
+    "cnn": ("blocks.",),
+    "lstm": ("second",),
+    "encoder": ("inner",),
+    "decoder": ("inner",),
+    "unet": ("down", "middle", "join"),
+}
+"""Groups that a quarter of the units is cut out of: those whose numbers nothing else in the net says."""
+
+
+def smaller(net: nn.Module, kind: Architecture) -> nn.Module:
+    """Cut those units out of groups whose incoming weights are smallest: structured pruning."""
+    copied = copy.deepcopy(net)
+    state = copied.state_dict()
+    for group, places in symmetries(kind.name, net).items():
+        if not any(part in group for part in CUT[kind.name]):
+            continue
+        name, axis, _ = places[0]
+        first = state[name].movedim(axis, 0).flatten(1)
+        kept = torch.sort(torch.argsort(first.norm(dim=1))[len(first) // 4 :]).values
+        for name, axis, _ in places:
+            state[name] = state[name].index_select(axis, kept)
+    for name, values in state.items():
+        owner, _, last = name.rpartition(".")
+        part = copied.get_submodule(owner)
+        if last in dict(part.named_buffers(recurse=False)):
+            part.register_buffer(last, values)
+        else:
+            setattr(part, last, nn.Parameter(values))
+    return copied.eval()
+
+
 def tuned(net: nn.Module, kind: Architecture, seed: int, *, much: bool) -> nn.Module:
     """Train on with half of the data: 20 small steps, or as long as the net was trained."""
     steps, rate = (kind.steps, kind.rate) if much else (20, 3e-4)
@@ -207,13 +240,31 @@ KINDS = {
     "re-exported": "re-encoded",
     "averaged": "averaged",
     "layer-removed": "layers added or cut",
+    "units-cut": "pruned",
     "copied": "same",
 }
 """Each derivation, and the kind of its relation to the net that it was made of."""
 
 
+def loaded(kind: Architecture, path: Path) -> nn.Module:
+    """Return the net that `save` has written."""
+    net = kind.make()
+    numbers = {one.name: onnx.numpy_helper.to_array(one).copy() for one in onnx.load(path).graph.initializer}
+    state = {name: torch.from_numpy(numbers[name]) for name in net.state_dict() if name in numbers}
+    net.load_state_dict(state, strict=False)
+    return net.eval()
+
+
 def write_all(net: nn.Module, kind: Architecture, seed: int, folder: Path) -> None:
-    """Write a net and everything that is made of it, as ONNX files."""
+    """Write a net and everything that is made of it, as ONNX files; what is there stays."""
+    stem = f"{kind.name}-{seed}"
+    if not (folder / f"{stem}-quantized.onnx").exists():
+        _write_first(net, kind, seed, folder)
+    if not (folder / f"{stem}-units-cut.onnx").exists():
+        save(smaller(net, kind), kind, folder / f"{stem}-units-cut.onnx")
+
+
+def _write_first(net: nn.Module, kind: Architecture, seed: int, folder: Path) -> None:
     stem = f"{kind.name}-{seed}"
     much = tuned(net, kind, seed, much=True)
     made: dict[str, Callable[[], nn.Module]] = {

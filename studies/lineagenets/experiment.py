@@ -23,7 +23,7 @@ from emergraph.analysis.statistics.permutation import share_as_extreme
 from emergraph.exporters.export import ExportOptions
 from emergraph.exporters.sources import export_any
 from emergraph.graphstore.store import open_store
-from lineagenets.derive import KINDS, write_all
+from lineagenets.derive import KINDS, loaded, write_all
 from lineagenets.nets import ARCHITECTURES, Architecture, save, trained
 
 SEEDS = 5
@@ -40,9 +40,10 @@ def make(folder: Path, seeds: int = SEEDS, only: Sequence[str] = ()) -> None:
     torch.set_num_threads(1)
     for kind in ARCHITECTURES:
         for seed in range(seeds):
-            if (only and kind.name not in only) or (folder / f"{kind.name}-{seed}-quantized.onnx").exists():
+            base = folder / f"{kind.name}-{seed}-base.onnx"
+            if only and kind.name not in only:
                 continue
-            write_all(trained(kind, seed), kind, seed, folder)
+            write_all(loaded(kind, base) if base.exists() else trained(kind, seed), kind, seed, folder)
 
 
 def make_bases(kind: Architecture, folder: Path, seeds: int = CALIBRATION_SEEDS) -> None:
@@ -55,7 +56,7 @@ def make_bases(kind: Architecture, folder: Path, seeds: int = CALIBRATION_SEEDS)
             save(trained(kind, seed), kind, path)
 
 
-ALIKE = {"re-exported": "re-exported", "layer-removed": "layer-removed", "quantized": "quantized"}
+ALIKE = {one: one for one in ("re-exported", "layer-removed", "quantized", "units-cut")}
 """Derivations with a graph of their own; the others have that of the net that they were made of."""
 
 
@@ -137,17 +138,21 @@ def pairs(
 
     Args:
         names: All files.
-        unrelated: Pairs of different seeds for each architecture.
+        unrelated: Pairs of different seeds for each architecture; a third as many with a net that units were
+            cut out of.
         siblings: Whether pairs of two derivations of one net are among them; else those that tell an average.
         seed: Of the sample.
     """
-    rng = random.Random(seed)
+    rngs = random.Random(seed), random.Random(seed + 1)
     for kind in ARCHITECTURES:
         own = list(combinations([n for n in names if n.startswith(f"{kind.name}-")], 2))
         related = [pair for pair in own if truth(*pair) != "independent"]
         yield from [pair for pair in related if siblings or truth(*pair) or _parents(*pair)]
         others = [pair for pair in own if truth(*pair) == "independent"]
-        yield from rng.sample(others, min(unrelated, len(others)))
+        cut = [pair for pair in others if any(name.endswith("-units-cut") for name in pair)]
+        rest = [pair for pair in others if pair not in cut]
+        for rng, some, most in zip(rngs, (rest, cut), (unrelated, unrelated // 3), strict=True):
+            yield from rng.sample(some, min(most, len(some)))
 
 
 def _parents(a: str, b: str) -> bool:

@@ -245,7 +245,7 @@ def trained(kind: Architecture, seed: int) -> nn.Module:
 def save(net: nn.Module, kind: Architecture, path: Path) -> None:
     """Write a net as ONNX, with the names of its parameters and nothing folded."""
     state = {name: values.detach().numpy() for name, values in net.state_dict().items()}
-    key = (kind.name, tuple(state))
+    key = (kind.name, tuple((name, values.shape) for name, values in state.items()))
     if key not in _WRITTEN:
         _WRITTEN[key] = _exported(net, kind, folded=False)
     model = onnx.ModelProto()
@@ -273,5 +273,5 @@ def _exported(net: nn.Module, kind: Architecture, *, folded: bool) -> onnx.Model
     return onnx.load_model_from_string(into.getvalue())
 
 
-_WRITTEN: dict[tuple[str, tuple[str, ...]], onnx.ModelProto] = {}
+_WRITTEN: dict[tuple[str, tuple[tuple[str, tuple[int, ...]], ...]], onnx.ModelProto] = {}
 """One file of each architecture, into which weights are put."""
