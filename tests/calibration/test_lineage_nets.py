@@ -1,4 +1,4 @@
-"""A sample of the study of lineage: trained nets, everything that is made of them, and what they are called."""
+"""A sample of the study of lineage: trained nets, what is made of them, and what they are called."""
 
 import polars as pl
 import pytest
