@@ -73,9 +73,10 @@ test-twins: $(TWINS_VENV)/.installed ## Compare numbers with those of gudhi, pow
 test-lake: $(LAKE_VENV)/.installed ## Ask a lake in DuckDB, Polars, DataFusion and Spark (Java): one checksum
 	$(LAKE_VENV)/bin/python -m pytest -rs tests/cli/test_cli_lake.py -k engine
 
-test-survey: $(LAKE_VENV)/.installed ## Survey 60 files one by one, in threads, processes, on dask and ray; kill 50 surveys
+test-survey: $(LAKE_VENV)/.installed ## Survey 60 files and count 100 M edges in threads, processes, on dask and ray; kill 50 surveys (goes on where it was stopped)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers:tests/kills $(LAKE_VENV)/bin/python tests/kills/survey_everywhere.py --files 60 --state build/survey-everywhere
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/helpers $(LAKE_VENV)/bin/python tests/kills/kill_surveys.py --kills 50 --files 30 --state build/kill-surveys.jsonl
+	$(LAKE_VENV)/bin/python benchmarks/bench_engines.py
 
 test-interop: $(INTEROP_VENV)/.installed ## Load what is written in the packages it is for; build, check and run the wheel
 	$(INTEROP_VENV)/bin/python -m pytest -m interop tests/interop

@@ -19,15 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from emergraph.analysis.engines.options import EngineOptions
+from emergraph.analysis.survey.options import PopulationOptions
 from emergraph.analysis.survey.search import find_models
 from emergraph.analysis.survey.survey import survey
 from emergraph.optionforms import parse_bytes
+from emergraph.quiet import offline_environment
 
 MODELS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emergraph" / "models"
 SCRIPT = """
 import sys
 from emergraph.analysis.survey.onefile import Look, look_at
-look_at(Look(path=sys.argv[1], lake=sys.argv[2], seconds=600, memory=8 << 30))
+look_at(Look(path=sys.argv[1], lake=sys.argv[2], seconds=600, memory=8 << 30))  # as `options` say it
 """
 
 
@@ -36,9 +38,10 @@ def by_hand(paths: list[Path], lake: Path, jobs: int) -> None:
     lake.mkdir()
 
     def one(path: Path) -> None:
-        subprocess.run(
-            [sys.executable, "-P", "-c", SCRIPT, str(path), str(lake)], stderr=subprocess.DEVNULL, check=False
-        )
+        command = [sys.executable, "-P", "-c", SCRIPT, str(path), str(lake)]
+        with tempfile.TemporaryDirectory() as folder:
+            environment = offline_environment(folder)  # as a survey's child has it
+            subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=False)
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(one, paths))
@@ -72,11 +75,12 @@ def main() -> None:
         print(
             f"{len(paths)} files, {sum(sizes[str(path)] for path in paths) / 1e6:.0f} MB, {given.jobs} jobs"
         )
+        options = PopulationOptions(file_time="10m", file_memory="8GiB")
         engine, found = EngineOptions(jobs=given.jobs), {"by hand": (0.0, 0.0), "survey": (0.0, 0.0)}
         for repeat in range(given.repeats):
             ways: dict[str, Callable[[], object]] = {
                 "by hand": lambda at=repeat: by_hand(paths, folder / f"hand{at}", given.jobs),
-                "survey": lambda at=repeat: survey(listed, folder / f"lake{at}", engine=engine),
+                "survey": lambda at=repeat: survey(listed, folder / f"lake{at}", options, engine),
             }
             for way in sorted(ways, reverse=bool(repeat % 2)):
                 wall, cpu = taken(ways[way])

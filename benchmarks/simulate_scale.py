@@ -5,7 +5,7 @@
 Measured in a minute, in CPU seconds: what a survey takes for a tiny file and for one of four million
 parameters, how fast tensors are hashed and passed over, and what edges take in a lake. Sizes of models are
 drawn (lognormal, median and spread as given), files are handed to workers one by one, and a path count goes
-shard by shard with one vector sent to all workers per layer. Nothing else is modelled: no network that is
+tile by tile, each with its part of a vector of all cases, or with a part of the sums. Nothing else is modelled: no network that is
 slower than the disks, no queue of a cluster.
 """
 
@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from emergraph.graphstore.inplace import TILES
 
 sys.path[:0] = [os.fspath(Path(__file__).resolve().parents[1] / "tests" / "helpers")]
 
@@ -126,12 +128,12 @@ def main() -> None:
     *_, counted = rates.values()
     hours = given.edges / counted / 3600
     width = np.sqrt(given.edges / given.layers)
-    sent = given.layers * width * given.cases * 8 * given.workers
+    sent = given.layers * width * given.cases * 8 * (TILES + 1)
     print(f"path count over {given.edges:.3g} edges in place, {given.cases} cases:")
     _say("bytes read", f"{BYTES * given.edges / 1e12:,.2f} TB, once for all cases")
     _say("CPU minutes", f"{60 * hours:,.1f}; reading at 1 GB per second: {BYTES * given.edges / 6e10:,.1f}")
     _say("wall", f"{hours / given.workers * 3600:,.0f} s on {given.workers} cores")
-    _say("vectors sent", f"{sent / 1e9:,.1f} GB in all, as much back")
+    _say("vectors", f"{sent / 1e9:,.1f} GB sent and returned: at most {TILES} tiles of a matrix")
     _say("money", f"{hours * given.price:,.3f}")
 
 

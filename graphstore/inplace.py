@@ -23,8 +23,8 @@ PIECE_CELLS = 1 << 16
 """Entries that are looked at together: they fit a core's cache, and are too few for BLAS to start threads."""
 AT_ONCE = 16
 """Pieces that a core takes together; fewer of wide matrices, of which every piece gives a long result."""
-TILE_CELLS = 1 << 21
-"""Entries whose products are added up together, in one order, wherever that is done."""
+TILE_CELLS, TILES = 1 << 21, 64
+"""Fewest entries whose products are added up together, wherever that is; most such tiles of a matrix."""
 MAX_THREADS = 8
 
 Item = TypeVar("Item")
@@ -315,7 +315,7 @@ def mask_times(matrix: Matrix, vectors: Floats, *, mapped: Mapped | None = None)
         computed: they are fixed, and added in their order.
     """
     sums = np.zeros((matrix.shape[0], vectors.shape[1]))
-    tiles = matrix.pieces(cells=TILE_CELLS)
+    tiles = matrix.pieces(cells=max(TILE_CELLS, matrix.size // TILES))
     calls = [(matrix, tile, vectors[tile[1]]) for tile in tiles]
     parts = in_order(lambda call: tile_times(*call), calls) if mapped is None else mapped(tile_times, calls)
     for tile, part in zip(tiles, parts, strict=True):

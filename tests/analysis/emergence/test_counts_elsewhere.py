@@ -127,6 +127,23 @@ def test_a_worker_that_dies_is_said(graph):
         assert np.array_equal(mask_times(matrix, vectors, mapped=mapped), mask_times(matrix, vectors))
 
 
+def test_tiles_depend_on_nothing_but_the_matrix(monkeypatch):
+    """Each sends a result for all rows: large matrices have no more of them than small ones."""
+    seen = []
+
+    def mapped(do, calls):
+        seen.append(len(calls))
+        return (do(*call) for call in calls)
+
+    monkeypatch.setattr(inplace, "TILE_CELLS", 100)
+    for side in (10, 20, 200):
+        values = np.random.default_rng(0).random((side, side)) < 0.5
+        vectors = np.ones((side, 1))
+        found = mask_times(inplace.Matrix.over(values.astype(np.float32)), vectors, mapped=mapped)
+        assert np.array_equal(found[:, 0], values.sum(axis=1))
+    assert seen == [1, 4, 67]  # whole rows: three of 200 are 600 entries, and 625 are asked for
+
+
 def test_a_tile_is_what_its_part_of_the_matrix_adds(graph):
     matrix = graph.matrix(block(graph))
     vectors = np.random.default_rng(1).integers(0, 9, (matrix.shape[1], 2)).astype(float)
