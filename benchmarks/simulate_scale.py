@@ -5,7 +5,7 @@
 Measured in a minute, in CPU seconds: what a survey takes for a tiny file and for one of four million
 parameters, how fast tensors are hashed and passed over, and what edges take in a lake. Sizes of models are
 drawn (lognormal, median and spread as given), files are handed to workers one by one, and a path count goes
-tile by tile, each with its part of a vector of all cases, or with a part of the sums. Nothing else is modelled: no network that is
+tile by tile, each with its part of the vectors of all cases. Nothing else is modelled: no network that is
 slower than the disks, no queue of a cluster.
 """
 
