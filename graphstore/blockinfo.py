@@ -191,7 +191,7 @@ EDGE_COLUMNS = ("src", "dst", "weight", "l1", "l2", "max_abs", "n_params")
 """Columns that can be asked for."""
 
 _MAGNITUDES = ("l1", "l2", "max_abs")
-_BATCH_EDGES = 1 << 22
+_BATCH_EDGES = 1 << 20
 _GAP_EDGES = 1 << 16
 """Edges between two wanted blocks that are cheaper to fetch and drop than to query around."""
 

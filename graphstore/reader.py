@@ -199,7 +199,7 @@ class GraphReader:
     ) -> "Iterator[tuple[BlockInfo, EdgeArrays]]":
         """Yield blocks, in the given order, with columns of their edges; see `block_edges`.
 
-        Small blocks are fetched together. Memory is bounded by the largest block or about 4 M edges.
+        Small blocks are fetched together. Memory is bounded by the largest block or about 1 M edges.
 
         Args:
             blocks: Blocks or their store-wide ids; all by default.
