@@ -6,6 +6,7 @@ components so far, its own forest is found, and the components are updated. Edge
 by one comparison of arrays.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +86,8 @@ def find_merges(
     order: Order | GradualSequence,
     components: NDArray[np.int64],
     sizes: NDArray[np.int64],
+    *,
+    n_final: int = 1,
 ) -> Merges:
     """Find the edges that join components when edges are added in an order.
 
@@ -94,6 +97,7 @@ def find_merges(
         order: (n,) edges in the order in which they are added.
         components: (n_units,) component of each unit before the first edge.
         sizes: (n_components,) units of each.
+        n_final: How many components are left in the end, see `n_components`; where they are, the rest is left.
 
     Example:
         >>> src, dst = np.array([0, 0, 1]), np.array([1, 1, 2])
@@ -105,7 +109,7 @@ def find_merges(
     current = np.arange(n)
     found: list[Order] = []
     n_current, position = n, 0
-    while position < len(order) and n_current > 1:
+    while position < len(order) and n_current > n_final:
         size = min(max(2 * n_current, _SMALLEST_CHUNK, position // 4), _LARGEST_CHUNK)
         chunk = order[position : position + size]
         a, b = current[components[src[chunk]]], current[components[dst[chunk]]]
@@ -117,6 +121,28 @@ def find_merges(
         position += size
     at = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
     return Merges(at, components[src[order[at]]], components[dst[order[at]]], sizes)
+
+
+def n_components(
+    ends: Iterable[tuple[NDArray[np.integer], NDArray[np.integer]]], components: NDArray[np.int64], n: int
+) -> int:
+    """Count the components that are left when all edges are there.
+
+    Args:
+        ends: Both ends of edges, some at a time.
+        components: (n_units,) component of each unit before the first edge.
+        n: How many those are.
+    """
+    current, n_current = np.arange(n), n
+    for src, dst in ends:
+        if n_current == 1:
+            break
+        a, b = current[components[src]], current[components[dst]]
+        apart = np.flatnonzero(a != b)
+        if len(apart):
+            _, labels, n_current = spanning_forest(a[apart], b[apart], n_current)
+            current = labels[current]
+    return n_current
 
 
 def spanning_forest(

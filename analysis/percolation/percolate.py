@@ -1,7 +1,8 @@
 """Percolation of a unit graph: its edges added one by one, its threshold, nulls and predictions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.activity.unittrace import UnitTrace
-from emergraph.analysis.edgesets.forest import find_merges, starting_components
+from emergraph.analysis.edgesets.forest import find_merges, n_components, starting_components
 from emergraph.analysis.edgesets.gradual import (
     GRADUAL_EDGES,
     DrawnOrder,
@@ -168,8 +169,9 @@ def edge_keys(
     raise UsageError(f"order {order} has no keys without a trace; `emergraph trace` makes one")
 
 
-def _parts(edges: PercolationEdges) -> Iterator[slice]:
-    return (part for block in range(len(edges.blocks)) for part in edges.pieces(block))
+def _parts(edges: PercolationEdges, blocks: Iterable[int] | None = None) -> Iterator[slice]:
+    chosen = range(len(edges.blocks)) if blocks is None else blocks
+    return (part for block in chosen for part in edges.pieces(block))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +181,19 @@ class _Start:
     edges: PercolationEdges
     components: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    blocks: tuple[int, ...] | None = None
+    """Positions of the blocks that are added; None for all."""
+
+    @cached_property
+    def n_final(self) -> int:
+        """How many components are left in the end."""
+        src, dst = self.edges.src, self.edges.dst
+        ends = ((src[part], dst[part]) for part in _parts(self.edges, self.blocks))
+        return n_components(ends, self.components, len(self.sizes))
 
     def curve(self, order: Order | GradualSequence) -> MergeCurve:
-        return merge_curve(find_merges(self.edges.src, self.edges.dst, order, self.components, self.sizes))
+        src, dst = self.edges.src, self.edges.dst
+        return merge_curve(find_merges(src, dst, order, self.components, self.sizes, n_final=self.n_final))
 
 
 def percolate(
@@ -385,7 +397,7 @@ def _blocks_alone(
         out_degree, in_degree = (side.counts for side in sides)
         units = np.union1d(*(side.first + np.flatnonzero(side.counts) for side in sides))
         local[units] = np.arange(len(units))
-        start = _Start(edges, local, np.ones(len(units), dtype=np.int64))
+        start = _Start(edges, local, np.ones(len(units), dtype=np.int64), (number,))
         curve = _tied_curves(start, order, [rng])[0]
         n_src, n_dst = int(np.count_nonzero(out_degree)), int(np.count_nonzero(in_degree))
         rows.append(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emergraph.analysis.edgesets.forest import spanning_forest
+from emergraph.analysis.edgesets.forest import find_merges, n_components, spanning_forest
 
 
 def one_by_one(a, b, n):
@@ -45,3 +45,28 @@ def test_a_long_chain_takes_few_rounds(order):
     assert len(positions) == n - 1
     assert count == 1
     assert not labels.any()
+
+
+def test_no_edge_is_looked_at_beyond_the_last_that_joins_where_units_stay_alone():
+    class Watched:
+        furthest = 0
+
+        def __len__(self):
+            return len(edges)
+
+        def __getitem__(self, at):
+            if isinstance(at, slice):
+                self.furthest = max(self.furthest, min(at.stop, len(edges)))
+            return edges[at]
+
+    random = np.random.default_rng(0)
+    edges, alone = random.permutation(200_000), 3
+    src, dst = random.integers(0, 50, (2, len(edges)))
+    components, sizes = np.arange(50 + alone), np.ones(50 + alone, dtype=np.int64)
+    n_final = n_components([(src[:9], dst[:9]), (src[9:], dst[9:])], components, len(sizes))
+    assert n_final == 1 + alone
+    order = Watched()
+    found = find_merges(src, dst, order, components, sizes, n_final=n_final)
+    assert found.position.tolist() == find_merges(src, dst, edges, components, sizes).position.tolist()
+    assert len(found.position) == 49
+    assert order.furthest < len(edges) / 2
