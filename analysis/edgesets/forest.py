@@ -97,7 +97,7 @@ def find_merges(
         order: (n,) edges in the order in which they are added.
         components: (n_units,) component of each unit before the first edge.
         sizes: (n_components,) units of each.
-        n_final: How many components are left in the end, see `n_components`; where they are, the rest is left.
+        n_final: How many components are left in the end, see `n_components`; then no edge is looked at.
 
     Example:
         >>> src, dst = np.array([0, 0, 1]), np.array([1, 1, 2])
