@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 from plantednets import Net, audited_fast, cnn, node, quantized, recurrent, transformer
 
 from emergraph.analysis.audit.kinds import Grade
@@ -128,6 +129,56 @@ def test_faults_of_values_are_found_in_their_tensor(tmp_path, family, strength):
     for id_, tensor in planted.items():
         assert tensor in by_id[id_].tensors, id_
     assert by_id["NUM-NONFINITE"].evidence["values"] == strength
+
+
+def plant_encoding(net: Net, place: Place, n: int) -> dict[str, object]:
+    """Plant faults of the file, of inputs, of chance and of what is hidden; return what names them."""
+    rng = np.random.default_rng(n)
+    net.inputs += [(f"spare{k}", ["N", 3], TensorProto.FLOAT) for k in range(n)]
+    net.nodes += [node("Neg", [place.relu], f"idle{k}") for k in range(n)]
+    for k in range(n):
+        net.put_after(place.relu, node("Add", [f"noise{k}"], f"noisy{k}"))
+        noise = node("RandomNormalLike", [place.relu], f"noise{k}")
+        net.nodes.insert(net.nodes.index(net.node(f"noisy{k}")), noise)
+        net.weights |= {f"ratio{k}": np.array(0.2 * (k + 1), np.float32), f"on{k}": np.array(True)}
+        net.put_after(place.relu, node("Dropout", [f"ratio{k}", f"on{k}"], f"drop{k}"))
+    payload = rng.standard_normal(600).astype(np.float32).view(np.uint8).copy()
+    for k in range(n):
+        payload[500 * k + 1 : 500 * k + 9] = np.frombuffer(b"\x7fELF\x02\x01\x01\x00", np.uint8)
+    net.weights["bulk"] = rng.standard_normal(16_384 * n).astype(np.float32)
+    net.weights["payload"] = payload.view(np.float32)
+    net.nodes.append(node("Neg", ["payload"], "carried"))
+    net.outputs.append(("carried", [600], TensorProto.FLOAT))
+    return {
+        "DEAD-INPUT": {f"spare{k}" for k in range(n)},
+        "DEAD-OPERATION": {f"idle{k}" for k in range(n)},
+        "NUM-TRAINING": {f"drop{k}" for k in range(n)},
+        "NUM-RANDOM": {f"noise{k}" for k in range(n)},
+        "HIDDEN-FILE": {"payload"},
+        "UNUSED-BULK": {"bulk"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "strength"),
+    [  # one strength of each family; the others take their time in `make test-models`
+        pytest.param(family, n, marks=() if n == place % 3 + 1 else pytest.mark.families)
+        for place, family in enumerate(FAMILIES)
+        for n in STRENGTHS
+    ],
+)
+def test_faults_of_the_file_are_found_where_they_are(tmp_path, family, strength):
+    make, place = FAMILIES[family]
+    net = make()
+    planted = plant_encoding(net, place, strength)
+    result = audited_fast(net.save(tmp_path / "net.onnx"))
+    for id_, names in planted.items():
+        found = [one for one in result.findings if one.id == id_]
+        said = {
+            name for one in found for name in (*one.operations, *one.tensors, *one.evidence.get("inputs", ()))
+        }
+        told = " ".join(one.sentence for one in found)
+        assert all(name in said or f"'{name}'" in told for name in names), (id_, names, said, told)
 
 
 def _share_found(units: int, deviations: float, draws: int = 200) -> float:
