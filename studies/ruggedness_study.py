@@ -6,9 +6,10 @@ statistic of each, and correlates them. Architectures that were measured before 
 """
 
 import argparse
-import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -16,19 +17,22 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
+from parts import part, seconds_of, write
 from ruggedness.correlate import correlations
-from ruggedness.measure import measure
+from ruggedness.measure import measure, measure_planned
 from ruggedness.nets import Digits, digits, train_group
 from ruggedness.page import SHOWN, page, tables
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "ruggedness"
 PAGE = HERE.parent / "docs" / "ruggedness-study.md"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emergraph" / "studies"
 
 HIDDEN = ((8,), (16,), (32,), (12, 12))
 LEVELS = (0.0, 0.5, 0.8, 0.9)
 SEEDS = 5
+NEW_SEEDS, DESCENDED = 20, 5
+"""More seeds of each cell, of which only what the plan tests is measured, and the first of them from whose
+weights descents start."""
 
 
 def measured(
@@ -40,6 +44,18 @@ def measured(
     group = train_group((64, *hidden, 10), own, levels, data, steps=steps)
     rows = [measure(group, net, data, n=n, quick=quick) for net in range(len(levels))]
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def new_seeds(number: int, hidden: tuple[int, ...], data: Digits) -> pl.DataFrame:
+    """One row per net of an architecture: new seeds."""
+    levels = [level for level in LEVELS for _ in range(NEW_SEEDS)]
+    own = [100_000 + 1000 * number + i for i in range(len(levels))]
+    group = train_group((64, *hidden, 10), own, levels, data, steps=300)
+    rows = [
+        measure_planned(group, net, data, n=400, optima=net % NEW_SEEDS < DESCENDED)
+        for net in range(len(levels))
+    ]
+    return pl.DataFrame(rows, schema_overrides={"lon_n_optima": pl.Float64})
 
 
 def quick_tables(data: Digits) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -63,33 +79,45 @@ def publish(nets: pl.DataFrame) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a dozen barely trained nets, nothing kept")
+    parser.add_argument("--train-only", action="store_true", help="do not correlate, and write no page")
     parser.add_argument(
-        "--page", action="store_true", help="only correlate and write again what was measured"
+        "--page-only", action="store_true", help="only correlate and write again what was measured"
     )
     arguments = parser.parse_args()
-    if arguments.page:
-        publish(pl.read_parquet(RESULTS / "networks.parquet"))
-        return 0
     torch.set_num_threads(1)  # products of this size gain nothing from more, and the order of sums stays
     data, started = digits(), time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - started:7.1f} s  {line}", flush=True)
+
     if arguments.quick:
         nets, found = quick_tables(data)
         print(page(nets, found))
         return 0
-    CACHE.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for number, hidden in enumerate(HIDDEN):
-        kept = CACHE / f"ruggedness-{'-'.join(map(str, hidden))}.parquet"
-        if not kept.exists():
-            measured(number, hidden, data, seeds=SEEDS, steps=300, n=400, quick=False).write_parquet(kept)
-        parts.append(pl.read_parquet(kept))
-        print(f"{time.monotonic() - started:7.1f} s  hidden layers {hidden}", flush=True)
-    nets = pl.concat(parts)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    nets.write_parquet(RESULTS / "networks.parquet")
-    publish(nets)
-    print(f"{time.monotonic() - started:7.1f} s  wrote {PAGE}")
+    if not arguments.page_only:
+        train(data, say)
+    if not arguments.train_only:
+        publish(pl.read_parquet(RESULTS / "networks.parquet"))
+        say(f"wrote {PAGE}")
     return 0
+
+
+def train(data: Digits, say: Callable[[str], None]) -> None:
+    """Measure the architectures that are not there yet, and write both tables of networks."""
+    tables = {
+        "networks": partial(measured, seeds=SEEDS, steps=300, n=400, quick=False),
+        "seeds": new_seeds,
+    }
+    for table, make in tables.items():
+        done = RESULTS / f"{table}.parquet"
+        if done.exists():
+            continue
+        files = [RESULTS / "parts" / f"{table}-{'-'.join(map(str, hidden))}.parquet" for hidden in HIDDEN]
+        frames = [
+            part(file, partial(make, number, hidden, data), say)
+            for file, (number, hidden) in zip(files, enumerate(HIDDEN), strict=True)
+        ]
+        write(pl.concat(frames), done, seconds=seconds_of(files))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ QUICK = SimulationOptions(
     rate=0.3,
     snapshots=3,
 )
-SEEDS = 3
+SEEDS = 8
+TABLES = ("curves", "snapshots")
 MEASURES = ("log10_active", "log10_any", "log10_abs", "percolation")
 
 
@@ -52,6 +53,7 @@ def main() -> int:
     parser.add_argument(
         "--page-only", action="store_true", help="fit again, and write the page, from what was trained"
     )
+    parser.add_argument("--train-only", action="store_true", help="do not write the page")
     parser.add_argument("--jobs", type=int, default=-1, help="stop after so many new seeds")
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -70,7 +72,8 @@ def main() -> int:
             return 0
     else:
         analyse(FULL, SEEDS, RESULTS)
-    write_page(RESULTS, PAGE)
+    if not arguments.train_only:
+        write_page(RESULTS, PAGE)
     return 0
 
 
@@ -81,11 +84,19 @@ def run(options: SimulationOptions, seeds: int, results: Path, cache: Path, say,
     """
     curves, snapshots = [], []
     cache.mkdir(parents=True, exist_ok=True)
+    found = results / "found.json"
+    before = json.loads(found.read_text(encoding="utf-8"))["options"] if found.exists() else {}
+    measured_before = {name: value for name, value in before.items() if name != "seed"}
     for seed in range(seeds):
         chosen = replace(options, seed=seed)
         sizes = {name: value for name, value in chosen.to_dict().items() if name != "seed"}
         key = hashlib.sha256(json.dumps([sizes, seed, MEASURES]).encode()).hexdigest()[:12]
-        tables = [cache / f"{key}-{kind}.parquet" for kind in ("curves", "snapshots")]
+        tables = [cache / f"{key}-{kind}.parquet" for kind in TABLES]
+        if not tables[1].exists() and sizes == measured_before:
+            for name, table in zip(TABLES, tables, strict=True):
+                kept = pl.read_parquet(results / f"{name}.parquet").filter(run=seed)
+                if kept.height:
+                    kept.write_parquet(table)
         if not tables[1].exists():
             if jobs == 0:
                 return False

@@ -1,5 +1,6 @@
 """Train one transformer on one language, and keep what it can do step by step."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 import emergraph
 from emergraph.analysis.paths.options import EmergenceOptions
@@ -15,6 +17,7 @@ from emergraph.analysis.percolation.result import PercolationResult
 from emergraph.exporters.pytorch.recorder import RecorderOptions
 from grammar.language import PAD, Language, Speaker, make_language, read
 from grammar.model import Decoder, Exam, sentence_loss
+from parts import write
 
 WARM_UP = 30
 """Steps over which the learning rate rises to its value."""
@@ -37,11 +40,16 @@ class Run:
     """Sentences that the model makes up at each examination."""
     checks: int = 40
     """Steps at which the model is examined, evenly spaced in the logarithm from step 5 on."""
+    release: float = 0.0
+    """New pairs per step, of which sentences are made; 0: of all pairs from the first step on."""
+    blind: bool = False
+    """Classes show in pairs alone, see `Speaker`."""
 
     @property
     def name(self) -> str:
         """The name of the run's files."""
-        return f"k{self.n_properties}-b{self.batch}-s{self.seed}"
+        scarce = f"-r{self.release:g}" if self.release else ""
+        return f"k{self.n_properties}-b{self.batch}-s{self.seed}{scarce}{'-blind' if self.blind else ''}"
 
     def check_steps(self) -> list[int]:
         """The steps after which the model is examined, ascending."""
@@ -66,6 +74,8 @@ class _Learner:
         for step in range(1, run.steps + 1):
             for group in optimiser.param_groups:
                 group["lr"] = run.learning_rate * min(1.0, step / WARM_UP)
+            if run.release:
+                self.speaker.release(int(run.release * step) - int(run.release * (step - 1)))
             rows = torch.from_numpy(self.speaker.sentences(run.batch))
             longest = int((rows != PAD).sum(dim=1).max())
             loss = sentence_loss(self.model, rows[:, :longest])
@@ -73,12 +83,21 @@ class _Learner:
             loss.backward()
             optimiser.step()
             if step in checks:
-                yield step, self.exam.answers(self.model)
+                found = self.exam.answers(self.model)
+                if run.release:
+                    found |= self.exam.inferred(self.model, self._stated())
+                yield step, found
+
+    def _stated(self) -> NDArray[np.bool_]:
+        stated = np.zeros_like(self.language.allowed)
+        for pair in self.speaker.first_seen:
+            stated[pair] = True
+        return stated
 
 
 def _learner(run: Run) -> _Learner:
     language = make_language(run.n_entities, run.n_properties, seed=run.seed)
-    held_out = Speaker(language, 10_000 + run.seed).sentences(128)
+    held_out = Speaker(language, 10_000 + run.seed, blind=run.blind).sentences(128)
     torch.manual_seed(run.seed)
     exam = Exam(
         language=language,
@@ -88,7 +107,10 @@ def _learner(run: Run) -> _Learner:
         n_free=run.n_free,
     )
     model = Decoder(language.n_words, width=run.width)
-    return _Learner(run, language, Speaker(language, run.seed), model, exam)
+    speaker = Speaker(language, run.seed, blind=run.blind)
+    if run.release:
+        speaker.withhold()
+    return _Learner(run, language, speaker, model, exam)
 
 
 def train(run: Run, folder: Path) -> None:
@@ -100,12 +122,14 @@ def train(run: Run, folder: Path) -> None:
     done = folder / f"{run.name}.parquet"
     if done.exists():
         return
+    started = time.process_time()
     learner = _learner(run)
     rows = [{"step": step, **found} for step, found in learner.checkpoints()]
     folder.mkdir(parents=True, exist_ok=True)
-    _write(_pairs(learner), folder / f"{run.name}-pairs.parquet")
+    write(_pairs(learner), folder / f"{run.name}-pairs.parquet", seconds=0.0)
     about = {name: getattr(run, name) for name in ("n_entities", "n_properties", "batch", "seed")}
-    _write(pl.DataFrame(rows).select(*(pl.lit(v).alias(k) for k, v in about.items()), pl.all()), done)
+    frame = pl.DataFrame(rows).select(*(pl.lit(v).alias(k) for k, v in about.items()), pl.all())
+    write(frame, done, seconds=time.process_time() - started)
 
 
 def _pairs(learner: _Learner) -> pl.DataFrame:
@@ -147,6 +171,7 @@ def record(run: Run, folder: Path) -> None:
     store = folder / f"{run.name}.duckdb"
     for old in (store, store.with_name(f"{store.name}.wal")):
         old.unlink(missing_ok=True)
+    started = time.process_time()
     learner = _learner(run)
     probe = learner.exam.rows[:64]
     with emergraph.record(
@@ -157,7 +182,8 @@ def record(run: Run, folder: Path) -> None:
         for step, found in learner.checkpoints():
             rows.append({"step": step, **found})
             recorder.step(step, **{name: value for name, value in found.items() if np.isfinite(value)})
-    _write(pl.DataFrame(rows).join(_snapshots(store), on="step", how="left"), done)
+    found = pl.DataFrame(rows).join(_snapshots(store), on="step", how="left")
+    write(found, done, seconds=time.process_time() - started)
     store.unlink()
 
 
@@ -195,10 +221,3 @@ def _thresholds(found: PercolationResult, name: str) -> dict[str, float]:
         f"{name}_shuffled": shuffled.threshold,
         f"{name}_random": random.threshold,
     }
-
-
-def _write(frame: pl.DataFrame, path: Path) -> None:
-    """Write a table at once or not at all."""
-    partial = path.with_name(f"{path.name}.part")
-    frame.write_parquet(partial)
-    partial.replace(path)

@@ -105,20 +105,37 @@ def make_language(
 
 
 class Speaker:
-    """Draws sentences of a language."""
+    """Draws sentences of a language.
 
-    def __init__(self, language: Language, seed: int) -> None:
-        self._language = language
+    With `blind`, every noun is of a class drawn anew and verbs go with all classes: what goes with what shows
+    in the pairs of entities and properties alone.
+    """
+
+    def __init__(self, language: Language, seed: int, *, blind: bool = False) -> None:
+        self._language, self._blind = language, blind
         self._rng = np.random.default_rng(seed)
         self._uniform: list[float] = []
         classes = range(language.n_classes)
         self._entities = [np.flatnonzero(language.entity_class == c).tolist() for c in classes]
         self._verbs = [np.flatnonzero(language.verb_subject == c).tolist() for c in classes]
         self._properties = [np.flatnonzero(row).tolist() for row in language.allowed]
+        self._waiting: list[tuple[int, int]] = []
         self.drawn = 0
         """Sentences so far."""
         self.first_seen: dict[tuple[int, int], int] = {}
         """Number of the sentence, from 0, that first stated a pair (entity, property)."""
+
+    def withhold(self) -> None:
+        """Use no pair from now on; entities without pairs take no adjective, and no descriptor."""
+        self._waiting = [(e, int(k)) for e, kinds in enumerate(self._properties) for k in kinds]
+        self._rng.shuffle(self._waiting)
+        self._properties = [[] for _ in self._properties]
+
+    def release(self, n: int) -> None:
+        """Use so many of the pairs that were withheld, in a random order that stays the same."""
+        for _ in range(min(n, len(self._waiting))):
+            entity, kind = self._waiting.pop()
+            self._properties[entity].append(kind)
 
     def sentences(self, n: int) -> NDArray[np.int64]:
         """(n, MAX_TOKENS) words, filled up with PAD."""
@@ -155,8 +172,10 @@ class Speaker:
 
     def _noun(self, words: list[int], of_class: int) -> int:
         """Add an entity of a class, perhaps after an adjective."""
+        if self._blind:
+            of_class = int(self._chance() * self._language.n_classes)
         entity = self._one_of(self._entities[of_class])
-        if self._chance() < 0.8:
+        if self._chance() < 0.8 and self._properties[entity]:
             words.append(self._property_of(entity))
         words.append(N_SPECIAL + entity)
         return entity
@@ -174,10 +193,13 @@ class Speaker:
             self._predicate(words, subject)
             words.append(CONJ)
             self._predicate(words, subject)
-        elif kind < 0.6:
+        elif kind < 0.6 and self._properties[subject]:
             words += [LINK, self._property_of(subject)]
         else:
-            verb = self._one_of(self._verbs[language.entity_class[subject]])
+            of_class = (
+                int(self._chance() * language.n_classes) if self._blind else language.entity_class[subject]
+            )
+            verb = self._one_of(self._verbs[of_class])
             words += [language.first_verb + verb, PREP]
             self._noun(words, int(language.verb_object[verb]))
             while self._chance() < 0.3:

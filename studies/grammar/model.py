@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from grammar.language import END, LINK, MAX_TOKENS, N_SPECIAL, PAD, PREP, START, Language, Reading, read
@@ -122,11 +124,7 @@ class Exam:
         """Which properties follow "entity linkVerb", for every entity."""
         language = self.language
         same = (language.entity_class[:, None] == language.property_class) & language.used
-        odds = self._after(
-            [[START, N_SPECIAL + entity, LINK] for entity in range(language.n_entities)], model
-        )
-        odds = odds[:, language.first_property : language.first_verb]
-        odds = odds / odds.sum(axis=1, keepdims=True)
+        odds = self._properties(model)
         best = odds.argmax(axis=1)
         unseen, foreign = same & ~language.allowed, ~same & language.used
         return {
@@ -134,6 +132,51 @@ class Exam:
             "descriptive_mass": float((odds * same).sum(axis=1).mean()),
             "allowed_mass": float((odds * language.allowed).sum(axis=1).mean()),
             "unseen_lift": float(np.log10(odds[unseen].mean() / odds[foreign].mean())),
+        }
+
+    def _properties(self, model: Decoder) -> NDArray[np.float64]:
+        """(n_entities, n_properties) probability of each after "entity linkVerb", among properties."""
+        language = self.language
+        odds = self._after(
+            [[START, N_SPECIAL + entity, LINK] for entity in range(language.n_entities)], model
+        )
+        odds = odds[:, language.first_property : language.first_verb]
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    def inferred(self, model: Decoder, stated: NDArray[np.bool_]) -> dict[str, float]:
+        """What the model thinks of pairs that no sentence stated, by whether the stated ones connect them.
+
+        log10 odds over pairs of different classes, of pairs of one class in one component of the graph of
+        stated pairs, and in two; entities and properties that no pair states take no part. By percolation the
+        latter cannot be inferred.
+
+        Args:
+            model: The model.
+            stated: (n_entities, n_properties) pairs that the training sentences stated so far.
+        """
+        language, n = self.language, stated.shape[0]
+        known = stated.any(axis=1)[:, None] & stated.any(axis=0)
+        graph = csr_array(
+            np.block([[np.zeros((n, n)), stated], [stated.T, np.zeros((stated.shape[1],) * 2)]])
+        )
+        _, part = connected_components(graph, directed=False)
+        joined = part[:n, None] == part[n:]
+        same = language.entity_class[:, None] == language.property_class
+        model.eval()
+        with torch.no_grad():
+            odds = self._properties(model)
+        model.train()
+        groups = {"connected": known & same & joined & ~stated, "apart": known & same & ~joined}
+        foreign = known & ~same
+        return {
+            "stated": float(stated.sum()),
+            **{f"n_{name}": float(pairs.sum()) for name, pairs in groups.items()},
+            **{
+                f"{name}_lift": float(np.log10(odds[pairs].mean() / odds[foreign].mean()))
+                if pairs.any() and foreign.any()
+                else float("nan")
+                for name, pairs in groups.items()
+            },
         }
 
     def _relative(self, model: Decoder) -> dict[str, float]:

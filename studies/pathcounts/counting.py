@@ -24,6 +24,9 @@ class Counts:
     """(networks,) float64, interior `active`."""
     any: torch.Tensor
     """(networks,) float64, interior `any`."""
+    printed: torch.Tensor
+    """(networks,) float64, the formula as the paper prints it: as if all layers were fully connected. NaN
+    where units are positions, or a layer's activity is unknown."""
     n_active: torch.Tensor
     """(networks,) float64, active units."""
     n_units: int
@@ -107,6 +110,7 @@ def _count(active: Sequence[torch.Tensor | None], back: Back, dtype: torch.dtype
     ends = last.flatten(2).sum(dim=2).double()
     n_active, n_units = ends, last[0, 0].numel()
     totals = [torch.zeros_like(ends), torch.zeros_like(ends)]
+    printed = _printed(active)
     for layer in range(len(active) - 2, -1, -1):
         from_active, from_any = back(layer, p_active), back(layer, q_any)
         h = active[layer]
@@ -123,6 +127,23 @@ def _count(active: Sequence[torch.Tensor | None], back: Back, dtype: torch.dtype
     return Counts(
         active=totals[0].mean(dim=1),
         any=totals[1].mean(dim=1),
+        printed=printed.mean(dim=1),
         n_active=n_active.mean(dim=1),
         n_units=n_units,
     )
+
+
+def _printed(active: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """(networks, samples) `sum over i < j of (n_i - a_i) a_j prod over i < k < j of n_k`; NaN where there is none.
+
+    From the last layer to the first: `r_i = a_(i+1) + n_(i+1) r_(i+1)` paths start at each unit of layer i.
+    """
+    known = [h for h in active if h is not None]
+    total = torch.zeros(1, 1, dtype=torch.float64)
+    if len(known) < len(active) or any(h.ndim != 3 for h in known):
+        return total + torch.nan
+    starting = total
+    for here, behind in zip(known[-2::-1], known[:0:-1], strict=True):
+        starting = behind.sum(dim=2).double() + behind.shape[2] * starting
+        total = total + (here.shape[2] - here.sum(dim=2).double()) * starting
+    return total

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,12 +13,13 @@ import polars as pl
 import torch
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from parts import CPU, seconds_of
 from pathcounts.convnets import ConvNets, he_kernels
 from pathcounts.counting import Counts, channel_masks, dense_counts, position_counts
 from pathcounts.densenets import DenseNets, he_weights
 from pathcounts.images import Images, digits, mnist
 from pathcounts.masks import global_masks
-from pathcounts.plans import ARMS, LEVELS, Plan
+from pathcounts.plans import LEVELS, Plan
 from pathcounts.rules import (
     POOLING_RULES,
     SETTINGS,
@@ -26,6 +28,9 @@ from pathcounts.rules import (
     contribution_scores,
     relative_change,
 )
+
+JUDGED_IN_TRAINING = 5000
+"""Images of the training set that its accuracy is taken on, at most."""
 
 Tensors = list[torch.Tensor]
 Nets = DenseNets | ConvNets
@@ -53,7 +58,7 @@ def run_plan(plan: Plan, folder: Path, cache: Path, say: Say, *, parts: int | No
     torch.set_num_threads(1)  # products of this size gain nothing from more, and the order of sums stays
     images = mnist() if plan.data == "mnist" else digits()
     done: list[dict[str, pl.DataFrame]] = []
-    trained = 0
+    trained, spent = 0, 0.0
     firsts = range(0, plan.n_seeds, plan.seeds_at_once)
     for first in firsts:
         seeds = list(range(first, min(first + plan.seeds_at_once, plan.n_seeds)))
@@ -61,14 +66,17 @@ def run_plan(plan: Plan, folder: Path, cache: Path, say: Say, *, parts: int | No
         with _claimed(cache / f"{part.name}.lock") as ours:
             if ours and not finished(part, cache) and trained != parts:
                 trained += 1
+                started = time.process_time()
                 recorder = Recorder(part, images, seeds)
                 nets = _train(part, seeds, images, recorder, say)
-                _write(part, recorder.frames(), cache)
+                _write(part, recorder.frames(), cache, seconds=time.process_time() - started)
                 _write_nets(nets, cache / f"{part.name}.npz")
         if finished(part, cache):
             done.append({name: pl.read_parquet(path) for name, path in _paths(part, cache).items()})
+            spent += seconds_of(list(_paths(part, cache).values())[:1])
     if len(done) == len(firsts):
-        _write(plan, {name: pl.concat([part[name] for part in done]) for name in TABLES}, folder)
+        frames = {name: pl.concat([part[name] for part in done]) for name in TABLES}
+        _write(plan, frames, folder, seconds=spent)
     return trained
 
 
@@ -94,20 +102,21 @@ def _paths(plan: Plan, folder: Path) -> dict[str, Path]:
 
 def finished(plan: Plan, folder: Path) -> bool:
     """Whether both tables are there and come from this very plan."""
-    wanted = json.loads(json.dumps(plan.to_dict()))
-    return all(
-        path.exists() and json.loads(pl.read_parquet_metadata(path)["plan"]) == wanted
-        for path in _paths(plan, folder).values()
-    )
+    return all(path.exists() and stored_plan(path) == plan for path in _paths(plan, folder).values())
 
 
-def _write(plan: Plan, frames: Mapping[str, pl.DataFrame], folder: Path) -> None:
+def stored_plan(path: Path) -> Plan:
+    """The plan that a table comes from; what was not there to choose then has its default."""
+    values = json.loads(pl.read_parquet_metadata(path)["plan"])
+    return Plan(**values | {"sizes": tuple(values["sizes"])})
+
+
+def _write(plan: Plan, frames: Mapping[str, pl.DataFrame], folder: Path, *, seconds: float) -> None:
+    about = {"plan": json.dumps(plan.to_dict()), CPU: json.dumps(seconds)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in _paths(plan, folder).items():
         unfinished = path.with_suffix(".tmp")
-        frames[name].write_parquet(
-            unfinished, compression="zstd", metadata={"plan": json.dumps(plan.to_dict())}
-        )
+        frames[name].write_parquet(unfinished, compression="zstd", metadata=about)
         unfinished.replace(path)
 
 
@@ -124,7 +133,7 @@ def _train(plan: Plan, seeds: list[int], images: Images, recorder: "Recorder", s
     part = images.train if plan.n_train is None else images.train.first(plan.n_train)
     draws = [torch.Generator().manual_seed(1_000_000 + seed) for seed in seeds]
     nets = _start(plan, seeds)
-    names = list(ARMS) if plan.arms else ["0"]
+    names = list(plan.initialisations) if plan.arms else ["0"]
     recorder.record(nets, names, epoch=0, before=None, loss=None)
     for epoch in range(1, plan.epochs + 1):
         before = nets.weights
@@ -149,20 +158,27 @@ def _start(plan: Plan, seeds: list[int]) -> Nets:
         return DenseNets(weights, biases, [torch.ones_like(w) for w in weights], n_variants=1)
     layers = []
     for layer, he in enumerate(weights):
-        of_arm = [_initialised(arm, layer, he) for arm in ARMS]
+        of_arm = [_initialised(scheme, layer, he) for scheme in plan.initialisations.values()]
         layers.append(torch.stack(of_arm, dim=1).flatten(0, 1))
-    biases = [b.repeat_interleave(len(ARMS), dim=0) for b in biases]
-    return DenseNets(layers, biases, [torch.ones_like(w) for w in layers], n_variants=len(ARMS))
+    n_arms = len(plan.initialisations)
+    biases = [b.repeat_interleave(n_arms, dim=0) for b in biases]
+    return DenseNets(layers, biases, [torch.ones_like(w) for w in layers], n_variants=n_arms)
 
 
-def _initialised(arm: str, layer: int, he: torch.Tensor) -> torch.Tensor:
-    scheme = ARMS[arm]
+def _initialised(scheme: tuple[float, float, float] | str, layer: int, he: torch.Tensor) -> torch.Tensor:
+    """(seeds, n_in, n_out) weights of a layer, from He's normal draw of them."""
     if not isinstance(scheme, str):
         return he * scheme[layer]
-    standard = he / (2 / he.shape[1]) ** 0.5
-    if scheme == "normal":
-        return 0.01 * standard
-    return 0.01 * (2 * torch.special.ndtr(standard) - 1)  # the same draw, made uniform in [-0.01, 0.01]
+    size = (2 / he.shape[1]) ** 0.5
+    standard = he / size
+    if scheme == "orthogonal":
+        left, _, right = torch.linalg.svd(standard, full_matrices=False)
+        return 2**0.5 * left @ right
+    kind, _, width = scheme.partition(" ")
+    if kind == "normal":
+        return float(width) * standard
+    uniform = 2 * torch.special.ndtr(standard) - 1  # the same draw, made uniform in [-1, 1]
+    return uniform * (3**0.5 * size if scheme == "he uniform" else float(width))
 
 
 def _repeated(layers: Tensors) -> Tensors:
@@ -225,6 +241,8 @@ class Recorder:
         )
         self._metrics.append(metrics.filter(keep))
         self.last_accuracy = float(metrics["test_accuracy"].mean())  # type: ignore[arg-type]
+        if self._plan.many and epoch not in (0, self._plan.epochs):
+            return
         for form, setting, counts in self._counted(nets, before):
             frame = index.with_columns(
                 pl.lit(form).alias("form"),
@@ -232,14 +250,20 @@ class Recorder:
                 pl.lit(setting.threshold).alias("threshold"),
                 pl.Series("active", _each(counts.active, nets.n_networks)),
                 pl.Series("any", _each(counts.any, nets.n_networks)),
+                pl.Series("printed", _each(counts.printed, nets.n_networks)),
                 pl.Series("share_active", _each(counts.n_active / counts.n_units, nets.n_networks)),
             )
             self._counts.append(frame.filter(keep))
 
     def _measured(self, nets: Nets, loss: torch.Tensor | None) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        for name, whole in (("validation", self._images.validation), ("test", self._images.test)):
-            part = whole if self._plan.n_judged is None else whole.first(self._plan.n_judged)
+        for name, whole in (
+            ("validation", self._images.validation),
+            ("test", self._images.test),
+            ("train", self._images.train.first(self._plan.n_train or JUDGED_IN_TRAINING)),
+        ):
+            n_most = JUDGED_IN_TRAINING if name == "train" else len(whole)
+            part = whole.first(self._plan.n_judged or n_most)
             losses, right = torch.zeros(nets.n_networks), torch.zeros(nets.n_networks)
             for x, y in zip(part.x.split(1000), part.y.split(1000), strict=True):
                 logits = nets.activations(x)[-1]
@@ -250,6 +274,7 @@ class Recorder:
             found[f"{name}_loss"] = (losses / len(part)).double().numpy()
             found[f"{name}_accuracy"] = (right / len(part)).double().numpy()
         nan = torch.full((nets.n_networks,), torch.nan)
+        # that of the epoch while it learns, beside the accuracy after it
         found["train_loss"] = (nan if loss is None else loss).double().numpy()
         weights, masks = nets.weights, nets.masks
         n_all = sum(w[0].numel() for w in weights)

@@ -9,7 +9,7 @@ from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.landscape.curvature import curvature
 from emergraph.analysis.landscape.engine_torch import TorchEvaluator
 from emergraph.analysis.landscape.extras import Extras
-from emergraph.analysis.landscape.optima import optima_network
+from emergraph.analysis.landscape.optima import Optima, optima_network
 from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.layerednets import layered_net
@@ -38,10 +38,12 @@ AT_THE_POINT = (
 
 
 def emergence_of(group: Group, net: int, x: torch.Tensor) -> dict[str, float]:
-    """E of one net, both interiors, its relative variants, and what could explain them."""
+    """E of one net, both interiors, its relative variants, and what could explain them.
+
+    The outputs are the logits, as in every study and as networks are exported.
+    """
     weights, biases = [w[net : net + 1] for w in group.weights], [b[net : net + 1] for b in group.biases]
     layers = activations(weights, biases, x)
-    layers[-1] = torch.softmax(layers[-1], dim=-1)
     means = torch.cat([x.mean(dim=0), *(layer[0].mean(dim=0) for layer in layers)]).numpy()
     active = means > THRESHOLD
     graph = layered_net(group.matrices(net))
@@ -89,31 +91,53 @@ def ruggedness_of(
         if norm is Norm.FILTER:
             extras = Extras(
                 curvature=curvature(evaluator, chosen, probes=6 if quick else 10, restarts=1 if quick else 3),
-                optima=optima_network(
-                    evaluator,
-                    chosen,
-                    floor=survey.noise_floor,
-                    gradient=evaluator,
-                    patience=3,
-                    max_steps=5 if quick else 60,
-                ),
+                optima=_optima(evaluator, chosen, survey.noise_floor, steps=5 if quick else 60),
             )
             single = estimates | extras.estimates()
             row |= {name: single[name].mean if name in single else float("nan") for name in AT_THE_POINT}
     return row
 
 
+PLANNED = ("rise", "excess_ruggedness", "plane_n_minima")
+
+
+def measure_planned(group: Group, net: int, data: Digits, *, n: int, optima: bool) -> dict[str, object]:
+    """One row, as `measure`, with the statistics that the plan tests, and no others.
+
+    Args:
+        group: Nets.
+        net: Which one.
+        data: The digits.
+        n: Images of the landscape.
+        optima: Descend from kicked weights as well, which takes ten times as long as all else.
+    """
+    x, y = data.evaluation_set(n)
+    evaluator = TorchEvaluator(group.module(net), x, y)
+    chosen = replace(options(Norm.FILTER, quick=False), masks=0)
+    survey = run_survey(evaluator, chosen)
+    estimates = survey.estimates()
+    found: dict[str, object] = {f"filter_{name}": estimates[name].mean for name in PLANNED}
+    found["base_loss"] = evaluator.loss(evaluator.base)
+    found["lon_n_optima"] = None
+    if optima:
+        extras = Extras(optima=_optima(evaluator, chosen, survey.noise_floor))
+        found["lon_n_optima"] = extras.estimates()["lon_n_optima"].mean
+    return _about(group, net, data) | emergence_of(group, net, x) | found
+
+
+def _optima(evaluator: TorchEvaluator, chosen: SurveyOptions, floor: float, *, steps: int = 60) -> Optima:
+    return optima_network(evaluator, chosen, floor=floor, gradient=evaluator, patience=3, max_steps=steps)
+
+
 def measure(group: Group, net: int, data: Digits, *, n: int, quick: bool) -> dict[str, object]:
     """One row: what the net is, its emergence, its ruggedness."""
     x, y = data.evaluation_set(n)
-    module = group.module(net)
+    found = emergence_of(group, net, x) | ruggedness_of(group.module(net), x, y, quick=quick)
+    return _about(group, net, data) | found
+
+
+def _about(group: Group, net: int, data: Digits) -> dict[str, object]:
     with torch.no_grad():
-        accuracy = float((module(data.test_x).argmax(dim=1) == data.test_y).float().mean())
-    return {
-        "sizes": "-".join(map(str, group.sizes)),
-        "seed": group.seeds[net],
-        "level": group.levels[net],
-        "accuracy": accuracy,
-        **emergence_of(group, net, x),
-        **ruggedness_of(module, x, y, quick=quick),
-    }
+        accuracy = float((group.module(net)(data.test_x).argmax(dim=1) == data.test_y).float().mean())
+    sizes = "-".join(map(str, group.sizes))
+    return {"sizes": sizes, "seed": group.seeds[net], "level": group.levels[net], "accuracy": accuracy}
