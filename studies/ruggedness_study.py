@@ -30,7 +30,7 @@ PAGE = HERE.parent / "docs" / "ruggedness-study.md"
 HIDDEN = ((8,), (16,), (32,), (12, 12))
 LEVELS = (0.0, 0.5, 0.8, 0.9)
 SEEDS = 5
-NEW_SEEDS, DESCENDED = 20, 5
+NEW_SEEDS, DESCENDED = 12, 3
 """More seeds of each cell, of which only what the plan tests is measured, and the first of them from whose
 weights descents start."""
 
