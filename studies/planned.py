@@ -43,7 +43,9 @@ def over_replicates(values: ArrayLike, *, unit: str) -> Row:
     return row
 
 
-def among(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, *, cells: Sequence[object] | None = None) -> Row:
+def among(
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, *, cells: Sequence[object] | None = None
+) -> Row:
     """Rank correlation over replicates, within cells where there are some, with interval and p by permuting."""
     found = rank_correlation(x, y, within=cells)
     return {"n": found.n, "mean": found.rho, "low": found.low, "high": found.high, "p": found.p}
@@ -58,7 +60,9 @@ def judge(rows: Iterable[Row], *, level: float) -> pl.DataFrame:
         level: Of the corrected p.
     """
     names = ("mean", "low", "high", "p", "margin")
-    frame = pl.DataFrame(list(rows), infer_schema_length=None, schema_overrides=dict.fromkeys(names, pl.Float64))
+    frame = pl.DataFrame(
+        list(rows), infer_schema_length=None, schema_overrides=dict.fromkeys(names, pl.Float64)
+    )
     corrected = pl.Series("p_holm", holm(frame["p"].to_list()), dtype=pl.Float64)
     return frame.with_columns(corrected).with_columns(verdict(level))
 

@@ -42,7 +42,7 @@ QUICK = SimulationOptions(
     rate=0.3,
     snapshots=3,
 )
-SEEDS = 8
+SEEDS = 6
 TABLES = ("curves", "snapshots")
 MEASURES = ("log10_active", "log10_any", "log10_abs", "percolation")
 

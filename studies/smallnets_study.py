@@ -18,6 +18,7 @@ from parts import part, seconds_of, write
 from ruggedness.nets import digits
 from smallnets.design import FAMILIES
 from smallnets.measure import family_rows
+from smallnets.page import write_page
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "smallnets"
@@ -46,6 +47,9 @@ def main() -> int:
             for file, family in zip(files, FAMILIES, strict=True)
         ]
         write(pl.concat(frames), RESULTS / "networks.parquet", seconds=seconds_of(files))
+    if not arguments.train_only:
+        write_page(RESULTS, PAGE)
+        say(f"wrote {PAGE.name}")
     return 0
 
 

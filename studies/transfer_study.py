@@ -15,13 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import polars as pl
 from parts import part, seconds_of, write
 from transfer.experiment import run_setting
+from transfer.page import write_page
 from transfer.tasks import SETTINGS
 from transfer.vgg import run_seed
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "transfer"
 PAGE = HERE.parent / "docs" / "transfer-study.md"
-SEEDS, VGG_SEEDS = 20, 5
+SEEDS, VGG_SEEDS = 10, 5
 AT_ONCE = 10
 """Seeds of a setting that are trained together; changes nothing but the time."""
 
@@ -44,6 +45,9 @@ def main() -> int:
         return 0
     if not arguments.page_only:
         _train(say)
+    if not arguments.train_only:
+        write_page(RESULTS, HERE / "results" / "pathcounts", PAGE)
+        say(f"wrote {PAGE.name}")
     return 0
 
 

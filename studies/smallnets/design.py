@@ -5,7 +5,7 @@ from itertools import product
 
 DEPTHS, WIDTHS = (1, 2, 3), (8, 16, 32)
 LEVELS = (0.0, 0.5, 0.8)
-IMAGES = (250, 1000)
+IMAGES = (125, 500)
 SEEDS = 8
 STEPS = 200
 """Full-batch steps of Adam before pruning, and after."""

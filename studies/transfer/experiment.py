@@ -14,7 +14,7 @@ from transfer.tasks import SETTINGS, Setting, tasks
 MEAN = RuleSetting("mean", 0.05)
 """The paper's rule."""
 N_PROBE = 250
-N_JUDGED = 2000
+N_JUDGED = 1000
 ARMS = ("transferred", "fresh")
 """Networks of the second task: those that learned the first, with a new last layer; and new ones."""
 

@@ -25,9 +25,9 @@ class Setting:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "digits halves": Setting(sizes=(64, 32, 16, 5), n_train=1197, batch=9, rate=0.02, epochs=15),
-    "MNIST halves": Setting(sizes=(784, 32, 16, 5), n_train=10_000, batch=50, rate=0.025, epochs=15),
-    "digits, then MNIST": Setting(sizes=(64, 32, 16, 10), n_train=10_000, batch=50, rate=0.05, epochs=15),
+    "digits halves": Setting(sizes=(64, 32, 16, 5), n_train=1197, batch=9, rate=0.02, epochs=10),
+    "MNIST halves": Setting(sizes=(784, 32, 16, 5), n_train=4000, batch=50, rate=0.05, epochs=10),
+    "digits, then MNIST": Setting(sizes=(64, 32, 16, 10), n_train=4000, batch=50, rate=0.05, epochs=10),
 }
 
 

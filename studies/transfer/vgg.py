@@ -20,7 +20,7 @@ SCALINGS: Mapping[str, tuple[float, float, float]] = {
 }
 """Factors of the classifier's matrices W1, W2, W3, by the paper's names for them."""
 CHANNELS, HIDDEN = (16, 16, 32, 32), 64
-N_TRAIN, EPOCHS, BATCH, RATE, MOMENTUM = 1500, 3, 50, 0.02, 0.9
+N_TRAIN, EPOCHS, BATCH, RATE, MOMENTUM = 1000, 3, 50, 0.02, 0.9
 SIDE = 16
 
 
