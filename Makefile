@@ -34,7 +34,7 @@ bench: $(VENV)/.installed-dev ## Measure speed and memory, beside what a user wo
 bench-quick: $(VENV)/.installed-dev ## Compare speed with the committed ratios, in minutes
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_quick.py
 
-study: $(VENV)/.installed-dev ## Run the studies again (at most three hours; QUICK=1 for a minute)
+study: $(VENV)/.installed-dev ## Run the studies again, part by part; goes on where it was stopped (hours; QUICK=1 for a minute)
 	$(BIN)/python studies/run_all.py $(if $(QUICK),--quick)
 
 models: $(VENV)/.installed-dev ## Fetch the third-party model files that some tests need

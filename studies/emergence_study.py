@@ -26,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny networks, nothing kept")
     parser.add_argument("--only", nargs="+", choices=[plan.name for plan in PLANS], help="these groups only")
+    parser.add_argument("--page-only", action="store_true", help="write the page from what was trained")
     parser.add_argument("--train-only", action="store_true", help="do not write the page")
     parser.add_argument("--parts", type=int, help="train at most so many parts, some seeds of a group each")
     arguments = parser.parse_args()
@@ -40,7 +41,7 @@ def main() -> int:
                 run_plan(plan, Path(folder), Path(folder), say)
         return 0
     trained = 0
-    for plan in PLANS:
+    for plan in () if arguments.page_only else PLANS:
         if arguments.only is None or plan.name in arguments.only:
             left = None if arguments.parts is None else arguments.parts - trained
             trained += run_plan(plan, RESULTS, CACHE, say, parts=left)

@@ -1,7 +1,7 @@
 """Plan files (`plans/NAME.toml`): what a study tests, and the words for what comes out.
 
-A plan is committed before its analysis, which reads margins, levels and settings from it. Each of its tests is one
-row: an effect that is positive where the claim holds, with an interval and a p value.
+A plan is committed before its analysis, which reads margins, levels and settings from it. Each of its tests
+is one row: an effect that is positive where the claim holds, with an interval and a p value.
 """
 
 import tomllib
@@ -20,6 +20,9 @@ from emergraph.analysis.statistics.permutation import holm, rank_correlation, st
 PLANS = Path(__file__).resolve().parent / "plans"
 VERDICTS = ("confirmed", "refuted", "no effect", "undecided")
 Row = dict[str, Any]
+NUMBERS = ("mean", "low", "high", "p", "margin", "predicted")
+ROW: Row = {"claim": "", "setting": "", "count": "", "unit": "", "n": 0, **dict.fromkeys(NUMBERS)}
+"""What a test has, at least."""
 
 
 @cache
@@ -28,6 +31,13 @@ def read_plan(study: str) -> Mapping[str, Any]:
     with (PLANS / f"{study}.toml").open("rb") as file:
         plan = tomllib.load(file)
     return plan | {"claims": {claim["name"]: claim for claim in plan["claim"]}}
+
+
+def named(study: str, claim: str, *, setting: str = "", count: str = "") -> Row:
+    """What a plan says of a claim, for a row of `judge`."""
+    said = read_plan(study)["claims"][claim]
+    row = {"claim": claim, "setting": setting, "count": count, "unit": said["unit"]}
+    return row | {"margin": said.get("margin", 0.0), "predicted": said.get("predicted")}
 
 
 def over_replicates(values: ArrayLike, *, unit: str) -> Row:
@@ -46,7 +56,7 @@ def over_replicates(values: ArrayLike, *, unit: str) -> Row:
 def among(
     x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, *, cells: Sequence[object] | None = None
 ) -> Row:
-    """Rank correlation over replicates, within cells where there are some, with interval and p by permuting."""
+    """Rank correlation over replicates, within cells if there are some, with interval and p by permuting."""
     found = rank_correlation(x, y, within=cells)
     return {"n": found.n, "mean": found.rho, "low": found.low, "high": found.high, "p": found.p}
 
@@ -55,16 +65,20 @@ def judge(rows: Iterable[Row], *, level: float) -> pl.DataFrame:
     """The primary tests of a plan: p corrected over all of them, and verdicts.
 
     Args:
-        rows: claim, count, setting, unit, margin (0 where no effect cannot be shown), and what `over_replicates` or
-            `among` found.
+        rows: claim, setting, count, unit, margin (0 where no effect cannot be shown), what
+            `over_replicates` or `among` found, and `predicted` for claims that a figure has a value.
         level: Of the corrected p.
     """
-    names = ("mean", "low", "high", "p", "margin")
+    found = [ROW | row for row in rows]
     frame = pl.DataFrame(
-        list(rows), infer_schema_length=None, schema_overrides=dict.fromkeys(names, pl.Float64)
+        found or [ROW], infer_schema_length=None, schema_overrides=dict.fromkeys(NUMBERS, pl.Float64)
     )
-    corrected = pl.Series("p_holm", holm(frame["p"].to_list()), dtype=pl.Float64)
-    return frame.with_columns(corrected).with_columns(verdict(level))
+    frame = frame.head(len(found))
+    tested = [None if row["predicted"] is not None else row["p"] for row in frame.iter_rows(named=True)]
+    corrected = pl.Series("p_holm", holm(tested), dtype=pl.Float64)
+    frame = frame.with_columns(corrected)
+    valued = pl.when(pl.col("predicted").is_null()).then(verdict(level)).otherwise(_of_value())
+    return frame.with_columns(valued.alias("verdict"))
 
 
 def verdict(level: float) -> pl.Expr:
@@ -85,35 +99,39 @@ def verdict(level: float) -> pl.Expr:
     )
 
 
-def against(low: float, high: float, *, predicted: float, margin: float) -> str:
+def _of_value() -> pl.Expr:
     """Of a claim that a figure has a value: confirmed within the margin of it, refuted outside of that."""
-    if predicted - margin <= low and high <= predicted + margin:
-        return "confirmed"
-    return "refuted" if low > predicted + margin or high < predicted - margin else "undecided"
+    near, far = (pl.col("predicted") + sign * pl.col("margin") for sign in (-1, 1))
+    return (
+        pl.when((pl.col("low") >= near) & (pl.col("high") <= far))
+        .then(pl.lit("confirmed"))
+        .when((pl.col("low") > far) | (pl.col("high") < near))
+        .then(pl.lit("refuted"))
+        .otherwise(pl.lit("undecided"))
+    )
 
 
 def cell(row: Row) -> str:
     """Verdict, effect and interval of a row of `judge`, as a page says it."""
     if row["mean"] is None:
         return f"**undecided**, {row['n']} of the three replicates that a test needs"
-    digits = 2 if row["unit"] in ("rho", "exponent") else 3
-    ends = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
-    p = row.get("p_holm")
+    form = ".2f" if row["unit"] == "exponent" else "+.2f" if row["unit"] == "rho" else "+.3f"
+    ends = "" if row["low"] is None else f" [{row['low']:{form}}, {row['high']:{form}}]"
+    p = row["p_holm"]
     chance = "" if p is None else ", p < 0.0001" if p < 1e-4 else f", p {p:.4f}"
-    return f"**{row['verdict']}** {row['mean']:+.{digits}f}{ends}{chance}, n {row['n']}"
+    return f"**{row['verdict']}** {row['mean']:{form}}{ends}{chance}, n {row['n']}"
 
 
 def answers(study: str, found: pl.DataFrame) -> str:
-    """One item for each claim of a plan: its words, unit, and what was found in each setting under each count."""
+    """One item for each claim of a plan: words, unit, what was found in each setting under each count."""
     said = []
     for name, claim in read_plan(study)["claims"].items():
-        rows = found.filter(pl.col("claim") == name).to_dicts()
-        parts = [f"{_where(row)}{cell(row)}" for row in rows]
+        parts = [f"{_where(row)}{cell(row)}" for row in found.filter(claim=name).to_dicts()]
         if parts:
             said.append(f"- *{claim['says']}* ({claim['unit']}): {'; '.join(parts)}.")
     return "\n".join(said)
 
 
 def _where(row: Row) -> str:
-    names = [row[name] for name in ("setting", "count") if row.get(name)]
+    names = [row[name] for name in ("setting", "count") if row[name]]
     return f"{', '.join(names)}: " if names else ""

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 from parts import part, seconds_of, write
 from ruggedness.correlate import correlations
+from ruggedness.findings import primary
 from ruggedness.measure import measure, measure_planned
 from ruggedness.nets import Digits, digits, train_group
 from ruggedness.page import SHOWN, page, tables
@@ -63,11 +64,19 @@ def quick_tables(data: Digits) -> tuple[pl.DataFrame, pl.DataFrame]:
     return nets, correlations(nets, only=SHOWN[:8], permutations=99)
 
 
-def publish(nets: pl.DataFrame) -> None:
-    """Correlate, and write the page of findings and the long tables beside the results."""
-    found = correlations(nets)
-    found.write_parquet(RESULTS / "correlations.parquet")
-    PAGE.write_text(page(nets, found), encoding="utf-8")
+def publish(*, again: bool = True) -> None:
+    """Correlate, test what the plan says, and write the page and the long tables beside the results.
+
+    Args:
+        again: Correlate, which takes a minute; else take what was correlated before.
+    """
+    nets, seeds = (pl.read_parquet(RESULTS / f"{name}.parquet") for name in ("networks", "seeds"))
+    if again:
+        correlations(nets).write_parquet(RESULTS / "correlations.parquet")
+    found = pl.read_parquet(RESULTS / "correlations.parquet")
+    tested = primary({"networks": nets, "seeds": seeds})
+    tested.write_parquet(RESULTS / "primary.parquet")
+    PAGE.write_text(page(nets, seeds, found, tested), encoding="utf-8")
     (RESULTS / "tables.md").write_text(tables(found), encoding="utf-8")
 
 
@@ -87,12 +96,12 @@ def main() -> int:
 
     if arguments.quick:
         nets, found = quick_tables(data)
-        print(page(nets, found))
+        say(f"{nets.height} nets, {found.height} correlations")
         return 0
     if not arguments.page_only:
         train(data, say)
     if not arguments.train_only:
-        publish(pl.read_parquet(RESULTS / "networks.parquet"))
+        publish()
         say(f"wrote {PAGE}")
     return 0
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import polars as pl
 from skillsmodel.experiment import change_effect, emergence_steps, run_seed
+from skillsmodel.findings import per_seed, primary
 from skillsmodel.page import write_page
 
 from emergraph.analysis.skills.fit import FitOptions, SkillCurves, fit_skills
@@ -121,11 +122,14 @@ def analyse(options: SimulationOptions, seeds: int, results: Path) -> None:
     fit = fit_skills(SkillCurves.from_frame(table), FitOptions(target=options.target))
     emergence = emergence_steps(table, options.target)
     changes = [change_effect(measured, emergence, name, draws=2000, seed=0) for name in MEASURES]
+    seeds_alone = per_seed(table, options.target)
     found = {
         "options": options.to_dict(),
         "seeds": seeds,
         "skills": fit.emergence.to_dicts(),
         "families": fit.comparison().to_dicts(),
+        "per_seed": seeds_alone.to_dicts(),
+        "primary": primary(seeds_alone).to_dicts(),
         "parameters": list(fit.families[0].parameters),
         "emergence_steps": {str(run): steps for run, steps in emergence.items()},
         "changes": changes,

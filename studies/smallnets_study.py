@@ -17,6 +17,7 @@ import torch
 from parts import part, seconds_of, write
 from ruggedness.nets import digits
 from smallnets.design import FAMILIES
+from smallnets.findings import noise_gains
 from smallnets.measure import family_rows
 from smallnets.page import write_page
 
@@ -47,6 +48,7 @@ def main() -> int:
             for file, family in zip(files, FAMILIES, strict=True)
         ]
         write(pl.concat(frames), RESULTS / "networks.parquet", seconds=seconds_of(files))
+        part(RESULTS / "noise.parquet", lambda: noise_gains(pl.concat(frames)), say)
     if not arguments.train_only:
         write_page(RESULTS, PAGE)
         say(f"wrote {PAGE.name}")

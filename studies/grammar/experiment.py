@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from parts import write
 
 import emergraph
 from emergraph.analysis.paths.options import EmergenceOptions
@@ -17,7 +18,6 @@ from emergraph.analysis.percolation.result import PercolationResult
 from emergraph.exporters.pytorch.recorder import RecorderOptions
 from grammar.language import PAD, Language, Speaker, make_language, read
 from grammar.model import Decoder, Exam, sentence_loss
-from parts import write
 
 WARM_UP = 30
 """Steps over which the learning rate rises to its value."""

@@ -10,15 +10,14 @@ corrected among themselves: `primary`. All others are exploratory.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import isfinite
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from planned import among, judge, named, over_replicates, read_plan, verdict
 
 from emergraph.analysis.statistics.permutation import FEWEST_MORE, holm, partial_spearman, sign_flip_p
 from emergraph.analysis.statistics.series import pair_correlations, paired_runs_p
-from planned import among, judge, over_replicates, read_plan, verdict
 
 Floats = NDArray[np.float64]
 
@@ -263,7 +262,7 @@ def _row(effect: Effect) -> dict[str, object]:
 
 
 def primary(claims: pl.DataFrame) -> pl.DataFrame:
-    """The plan's tests among all that were judged, corrected over themselves; every claim under each count."""
+    """The plan's tests among all that were judged, corrected over themselves: each claim under each count."""
     rows = []
     for name, claim in PLAN["claims"].items():
         own = claims.filter(claim=name, group=claim["group"], rule=PLAN["rule"])
@@ -272,7 +271,7 @@ def primary(claims: pl.DataFrame) -> pl.DataFrame:
             own = own.filter(pl.col("detail").str.contains("that learn"))
         for count in PLAN["counts"]:
             rows += [
-                {"claim": name, "count": count, "unit": claim["unit"], "margin": claim.get("margin", 0.0)}
+                named("pathcounts", name, count=count)
                 | {key: row[key] for key in ("n", "mean", "low", "high", "p", "detail")}
                 for row in own.filter(interior=count).to_dicts()
             ]

@@ -134,7 +134,7 @@ def _count(active: Sequence[torch.Tensor | None], back: Back, dtype: torch.dtype
 
 
 def _printed(active: Sequence[torch.Tensor | None]) -> torch.Tensor:
-    """(networks, samples) `sum over i < j of (n_i - a_i) a_j prod over i < k < j of n_k`; NaN where there is none.
+    """(networks, samples) `sum over i < j of (n_i - a_i) a_j prod over i < k < j of n_k`, or NaN.
 
     From the last layer to the first: `r_i = a_(i+1) + n_(i+1) r_(i+1)` paths start at each unit of layer i.
     """

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from parts import CPU, seconds_of
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from parts import CPU, seconds_of
 from pathcounts.convnets import ConvNets, he_kernels
 from pathcounts.counting import Counts, channel_masks, dense_counts, position_counts
 from pathcounts.densenets import DenseNets, he_weights

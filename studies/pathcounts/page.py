@@ -8,6 +8,7 @@ from pathlib import Path
 import altair as alt
 import polars as pl
 from markdown import table
+from planned import VERDICTS, answers
 
 from emergraph.analysis.statistics.intervals import student
 from pathcounts.claims import (
@@ -24,7 +25,6 @@ from pathcounts.claims import (
 from pathcounts.experiment import stored_plan
 from pathcounts.plans import ARMS, PLANS, SCHEMES, Plan
 from pathcounts.stopping import PATIENCE, stopping_rows
-from planned import VERDICTS, answers
 
 Tables = Mapping[str, tuple[Plan, pl.DataFrame, pl.DataFrame]]
 """By name of the group: its plan, counts and metrics."""

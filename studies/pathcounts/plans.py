@@ -37,9 +37,9 @@ SCHEMES: Mapping[str, tuple[float, float, float] | str] = {
     "he uniform": "he uniform",
     "orthogonal": "orthogonal",
 }
-"""Many initialisations, so that they can be the replicates: He's weights times a factor per layer; the paper's
-four (uniform in +-0.01 and normal with deviation 0.01 for small networks, 0.075 and 0.048 for large ones);
-uniform weights of He's variance; and matrices of orthonormal columns or rows times sqrt 2."""
+"""Many initialisations, so that they can be the replicates: He's weights times a factor per layer; the
+paper's four (uniform in +-0.01 and normal with deviation 0.01 for small networks, 0.075 and 0.048 for
+large ones); uniform weights of He's variance; and matrices of orthonormal columns or rows times sqrt 2."""
 
 
 @dataclass(frozen=True, kw_only=True)

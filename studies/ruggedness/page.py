@@ -2,8 +2,10 @@
 
 import polars as pl
 from markdown import table
+from planned import Row, among, answers
 
 from ruggedness.correlate import CONTROLS, EMERGENCE
+from ruggedness.findings import CELL, PLAN, between, share_between, together, two_stages
 
 SHOWN = (
     *("filter_rise", "filter_excess_ruggedness", "filter_convexity", "filter_m_0", "filter_plane_n_minima"),
@@ -29,28 +31,32 @@ QUESTIONS = {
 """What the answer says besides counts, and the statistics that it looks at."""
 
 
-HYPOTHESIS = {
-    "more minima": "filter_plane_n_minima",
-    "more rugged walks": "filter_excess_ruggedness",
-    "a steeper rise": "filter_rise",
-}
-"""The paper's words, and the statistic of each that is quoted."""
-MARGIN = 0.1
-"""Correlations within it, on both sides of 0, are none."""
+def page(nets: pl.DataFrame, seeds: pl.DataFrame, found: pl.DataFrame, tested: pl.DataFrame) -> str:
+    """Markdown of the page of findings.
 
-
-def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
-    """Markdown of the page of findings."""
+    Args:
+        nets: The networks with all statistics.
+        seeds: More seeds of each cell, with those that the plan tests.
+        found: All correlations of the former.
+        tested: What the plan tests.
+    """
     parts = [
         HEAD.format(
             n=nets.height,
+            more=seeds.height,
+            cells=nets.select(CELL).n_unique(),
+            per_cell=seeds.height // nets.select(CELL).n_unique(),
             architectures=nets["sizes"].n_unique(),
             levels=", ".join(f"{100 * level:.0f} %" for level in sorted(nets["level"].unique())),
             low=100 * float(nets["accuracy"].min() or 0),
             high=100 * float(nets["accuracy"].max() or 0),
             tests=found.drop_nulls("p").height,
-            hypothesis=_hypothesis(found),
+            between=100 * share_between(seeds),
+            between_before=100 * share_between(nets),
+            sentence=_sentence(tested),
+            answers=answers("ruggedness", tested),
         ),
+        _design_and_seed(nets, seeds),
         _summary(found),
         _levels(nets),
         LIMITS,
@@ -58,24 +64,54 @@ def page(nets: pl.DataFrame, found: pl.DataFrame) -> str:
     return "\n".join(parts)
 
 
-def _hypothesis(found: pl.DataFrame) -> str:
-    """What is left of the hypothesis among nets of one level and architecture, which differ by their seed."""
-    said = []
-    for words, statistic in HYPOTHESIS.items():
-        rows = found.filter(measure="E_active", statistic=statistic, control="given sparsity, size")
-        for row in rows.drop_nulls("low").iter_rows(named=True):
-            low, high = row["low"], row["high"]
-            verdict = (
-                "no effect"
-                if low >= -MARGIN and high <= MARGIN
-                else "undecided"
-                if low <= 0 <= high or (row["p_holm"] or 0.0) >= 0.05
-                else "yes"
-                if low > 0
-                else "the other way round"
-            )
-            said.append(f"{words}: {verdict}, rho {row['rho']:+.2f} [{low:+.2f}, {high:+.2f}]")
-    return "; ".join(said)
+def _sentence(tested: pl.DataFrame) -> str:
+    """The paper's hypothesis, in one sentence."""
+    rows = {row["claim"]: row for row in tested.to_dicts()}
+    verdicts = {row["verdict"] for row in rows.values()}
+    what = {
+        "minima": "the number of minima",
+        "walks": "the ruggedness of walks",
+        "rise": "the rise of the loss",
+    }
+    told = ", ".join(
+        f"{words} by rho {rows[name]['mean']:+.2f} [{rows[name]['low']:+.2f}, {rows[name]['high']:+.2f}]"
+        for name, words in what.items()
+    )
+    ending = f"which leaves the hypothesis {verdicts.pop()}" if len(verdicts) == 1 else "each judged below"
+    return f"Where the design is the same and the seed differs, emergence goes with {told}, {ending}."
+
+
+def _design_and_seed(nets: pl.DataFrame, seeds: pl.DataFrame) -> str:
+    rows = []
+    for claim in PLAN["claims"].values():
+        column = claim["column"]
+        both = together((nets, seeds), column)
+        within = among(
+            both[PLAN["count"]].to_numpy(), both[column].to_numpy(), cells=both.select(CELL).rows()
+        )
+        rows.append(
+            [
+                column,
+                both.height,
+                *(_plain(row) for row in (between(both, column), within, two_stages(both, column))),
+            ]
+        )
+    head = ["statistic", "networks", "between cells", "within cells", "within, mean of the cells' own"]
+    return f"""
+## Design and seed (exploratory)
+
+Rank correlation of E with each statistic, old and new networks together: of the means of the cells; of networks within their
+cells; and the mean of the correlations in each cell, with Student's interval over cells, for which cells are the replicates and may
+differ (a mixed model in two stages).
+
+{table(head, rows, words=1)}"""
+
+
+def _plain(row: Row) -> str:
+    if row["mean"] is None:
+        return "-"
+    ends = "" if row["low"] is None else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return f"{row['mean']:+.2f}{ends}"
 
 
 def tables(found: pl.DataFrame) -> str:
@@ -150,17 +186,20 @@ HEAD = """# Does a network of higher emergence lie in a more rugged landscape?
 **Question.** Has a network of higher emergence more minima and a more rugged landscape, as arXiv 2409.01568
 supposes?
 
-**Design.** {n} small networks that differ by architecture, level of pruning and seed; E, and statistics of
-the loss around them. Networks are the replicates. What differs between the cells of the design is held
-constant by permuting within them. No plan was committed before: all {tests} correlations are counted, and
-corrected together.
+**Design.** {cells} cells of small networks: {architectures} architectures, {levels} of the weights removed. {n} networks, 5 seeds in each
+cell, with all statistics of the loss around them; {more} more, {per_cell} new seeds in each cell, with those that the
+[plan](../studies/plans/ruggedness.toml) tests on them. {between:.1f} % of the variance of log10(1 + E) lies between cells
+({between_before:.1f} % in the older networks), so networks are compared within their cell, by permuting there.
 
-**Answer.** Among networks of one architecture and level, which differ by their seed: {hypothesis}.
-What correlates without such a control is the design: sparser and smaller networks have fewer paths, and other
-landscapes.
+**Answer.** {sentence} Rank correlations within cells with their 95 % interval, p corrected over the three tests, n networks:
 
-**What would change it.** More seeds in each cell, of which five leave these intervals. Larger networks, other
-data.
+{answers}
+
+Between cells, E goes with everything that the design moves: sparser and smaller networks have fewer paths, and other
+landscapes. That is no evidence for or against the hypothesis.
+
+**What would change it.** More seeds in each cell; larger networks, other data; minima that are counted in some way that
+is cheap enough for hundreds of networks.
 
 Written by `studies/ruggedness_study.py` (`make study`) from `studies/results/ruggedness/`; do not edit. All
 correlations are in the tables [beside the results](../studies/results/ruggedness/tables.md).
@@ -168,7 +207,7 @@ correlations are in the tables [beside the results](../studies/results/ruggednes
 {n} dense ReLU nets ({architectures} architectures; {levels} of the weights removed; every net with a seed of
 its own) were trained on the 8 x 8 digits, pruned by magnitude, and trained on; they reach {low:.1f} % to
 {high:.1f} % on 500 test images. Emergence is the path count of arXiv 2409.01568 on the real (pruned) graph:
-a unit is active when its mean activation over the evaluation set is above 0.05. The landscape is the
+a unit is active when its mean activation over the evaluation set is above 0.05; outputs are logits. The landscape is the
 cross-entropy of 400 training images. Ruggedness is measured with 10 directions, 10 planes, 10 walks of 60
 steps, 20 pairs; `filter` directions also move the removed weights, `element` directions leave them at 0.
 Hessians are over all parameters. `lon_n_optima` counts optima of different functions that L-BFGS descents

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 from markdown import markdown
+from planned import VERDICTS, answers
 
 TEMPLATE = Path(__file__).with_name("page.md")
 
@@ -40,8 +41,13 @@ def write_page(results: Path, page: Path) -> None:
                 },
             ),
             skill_sentence=_skill_sentence(found),
+            answers=answers("skills", pl.DataFrame(found["primary"], infer_schema_length=None)),
+            singled=_singled(found),
+            errors=markdown(
+                pl.DataFrame(found["per_seed"], infer_schema_length=None).drop("late"),
+                dict.fromkeys(found["per_seed"][0], ".3f"),
+            ),
             factor=_factor(found),
-            ranking=_ranking(found),
             families=markdown(
                 pl.DataFrame(found["families"]), {"held_out_error": ".3f", "calibration_error": ".3f"}
             ),
@@ -92,16 +98,18 @@ def _skill_sentence(found: dict) -> str:
     )
 
 
-def _ranking(found: dict) -> str:
-    """Which place the model has among the curves, and what that says: the order of one set of runs."""
-    errors = {one["family"]: one["held_out_error"] for one in found["families"]}
-    place = 1 + sorted(errors, key=errors.__getitem__).index("multilinear")
-    others = ", ".join(f"{name} {errors[name]:.3f}" for name in sorted(errors, key=errors.__getitem__)[:2])
-    return (
-        f"By its error on the skills held out the model is number {place} of {len(errors)} curves "
-        f"({errors['multilinear']:.3f}; first are {others}): the data exclude that all skills follow one "
-        f"curve in time ({errors['same for all']:.3f}), and do not tell the steep smooth shapes apart"
-    )
+def _singled(found: dict) -> str:
+    """What the data single out: the families that are worse than the model beyond doubt, and those that are not."""
+    rows = {row["setting"]: row["verdict"] for row in found["primary"] if row["claim"] == "single_out"}
+    by_verdict = {verdict: [name for name, got in rows.items() if got == verdict] for verdict in VERDICTS}
+    worse, better, same, open_ = (", ".join(by_verdict[verdict]) for verdict in VERDICTS)
+    said = [
+        f"worse than the model: {worse}" if worse else "none is worse than the model beyond doubt",
+        f"better: {better}" if better else "",
+        f"as good within the margin: {same}" if same else "",
+        f"not told apart: {open_}" if open_ else "",
+    ]
+    return "; ".join(filter(None, said))
 
 
 def _factor(found: dict) -> str:

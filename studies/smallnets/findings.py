@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from planned import Row, among, judge, named, over_replicates, read_plan
 
-from planned import Row, among, judge, over_replicates, read_plan
 from smallnets.design import DEPTHS, LEVELS, WIDTHS
 from smallnets.measure import design_cells
 
@@ -26,13 +26,11 @@ def prepared(nets: pl.DataFrame) -> pl.DataFrame:
 def primary(nets: pl.DataFrame) -> pl.DataFrame:
     """All tests of the plan."""
     frame = prepared(nets)
-    rows = []
-    for claim, setting, row in (*_law(frame), *_chance(frame), *_across(frame), *_within(frame)):
-        said = PLAN["claims"][claim]
-        rows.append(
-            {"claim": claim, "setting": setting, "unit": said["unit"], "margin": said["margin"]} | row
-        )
-    return judge(rows, level=PLAN["level"])
+    found = (*_law(frame), *_chance(frame), *_across(frame), *_within(frame))
+    return judge(
+        (named("smallnets", claim, setting=setting) | row for claim, setting, row in found),
+        level=PLAN["level"],
+    )
 
 
 Found = Iterator[tuple[str, str, Row]]
@@ -41,7 +39,7 @@ Found = Iterator[tuple[str, str, Row]]
 def exponents(frame: pl.DataFrame, column: str) -> dict[tuple[int, float], Floats]:
     """By depth and level: for each seed the slope of log10 E on log10 of the width, mean over images."""
     numbered = frame.with_columns(number=pl.col("seed").rank("ordinal").over("cell"))
-    mean = numbered.group_by("depth", "level", "number", "width").agg((1 + pl.col(column)).log(10).mean())
+    mean = numbered.group_by("depth", "level", "number", "width").agg((pl.col(column) + 1).log(10).mean())
     found = {}
     for depth, level in product(DEPTHS, LEVELS):
         wide = mean.filter(depth=depth, level=level).sort("number", "width")
@@ -110,6 +108,31 @@ def gains(frame: pl.DataFrame, baselines: Sequence[str], target: str) -> Floats:
     )
     sums = errors.group_by("cell").agg(pl.col("without", "with").sum()).sort("cell")
     return np.log10(sums["without"].to_numpy() / sums["with"].to_numpy())
+
+
+DESIGN = ("depth", "log_width", "level", "log_images")
+
+
+def gains_given_design(frame: pl.DataFrame, target: str) -> Row:
+    """As `across`, with the design itself among the predictors: E can then add nothing that size tells."""
+    logs = [pl.col(name).log(10).alias(f"log_{name}") for name in ("width", "images")]
+    baselines = (*PLAN["baselines"], *DESIGN)
+    return over_replicates(gains(frame.with_columns(*logs), baselines, target), unit="decades")
+
+
+def noise_gains(nets: pl.DataFrame, *, draws: int = 600) -> pl.DataFrame:
+    """Mean and p of `across` with noise in the place of E: a value per cell, a fifth of it per network."""
+    frame = prepared(nets)
+    cells, members = np.unique(frame["cell"].to_numpy(), return_inverse=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for draw in range(draws):
+        noise = rng.normal(size=(len(cells), 2))[members] + rng.normal(size=(len(members), 2)) / 5
+        drawn = frame.with_columns(pl.Series(name, noise[:, k]) for k, name in enumerate(OURS))
+        target = PLAN["targets"][draw % len(PLAN["targets"])]
+        found = over_replicates(gains(drawn, PLAN["baselines"], target), unit="decades")
+        rows.append({"target": target, "mean": found["mean"], "p": found["p"]})
+    return pl.DataFrame(rows)
 
 
 def explained(frame: pl.DataFrame, predictors: Sequence[str], target: str) -> float:

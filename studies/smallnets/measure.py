@@ -6,16 +6,14 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F  # noqa: N812 - its usual name
-
-from emergraph.analysis.topology.topology import neural_persistence
-from emergraph.analysis.topology.weightspectra import squared_singular_values
 from pathcounts.counting import dense_counts
 from pathcounts.masks import global_masks
 from pathcounts.rules import RuleSetting, active_by_samples
-from ruggedness.nets import Digits, Group, Tensors, activations
+from ruggedness.nets import Digits, Group, Tensors, activations, train_group
+
+from emergraph.analysis.topology.topology import neural_persistence
+from emergraph.analysis.topology.weightspectra import squared_singular_values
 from smallnets.design import LEVELS, SEEDS, STEPS, Family
-from ruggedness.nets import train_group
 
 Floats = NDArray[np.float64]
 
@@ -72,13 +70,14 @@ def counts(group: Group, x: torch.Tensor) -> dict[str, Floats]:
         "half_expected_active": at_half[0],
         "half_expected_any": at_half[1],
         "share_active": (found.n_active / found.n_units).numpy(),
-        **{f"active_{k}": on[:, k].astype(np.float64) for k in (0, len(group.sizes) - 1)},
+        "active_inputs": on[:, 0].astype(np.float64),
+        "active_outputs": on[:, -1].astype(np.float64),
         "active_hidden": on[:, 1:-1].sum(axis=1) / sum(group.sizes[1:-1]),
     }
 
 
 def _strongest(means: torch.Tensor) -> torch.Tensor:
-    """(networks, 1, units): the half of the units with the highest means, the first ones where they are equal."""
+    """(networks, 1, units): half of the units, with the highest means; the first where they are equal."""
     order = means.argsort(dim=1, descending=True, stable=True)[:, : means.shape[1] // 2]
     return torch.zeros_like(means, dtype=torch.bool).scatter(1, order, value=True)[:, None]
 
@@ -122,7 +121,7 @@ def weights_say(group: Group) -> dict[str, list[float]]:
 
 
 def _effective_rank(matrix: Floats) -> float:
-    """exp of the entropy of the singular values, as a share of the smaller side."""
+    """Exp of the entropy of the singular values, as a share of the smaller side."""
     values = np.sqrt(squared_singular_values(matrix))
     shares = values[values > 0] / values.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()) / min(matrix.shape))
@@ -165,7 +164,7 @@ def _losses(
 
 
 def _prunability(group: Group, data: Digits, accuracy: torch.Tensor) -> torch.Tensor:
-    """The largest share of what is left, on a grid, up to which the smallest may go for 2 points of accuracy."""
+    """The largest share of what is left up to which the smallest may go for 2 points of accuracy."""
     found = torch.zeros_like(accuracy)
     going = torch.ones_like(accuracy, dtype=torch.bool)
     levels = torch.tensor(group.levels)

@@ -2,22 +2,29 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from markdown import markdown, table
 from parts import seconds_of
+from planned import answers, over_replicates
 
-from planned import answers
 from smallnets.design import DEPTHS, IMAGES, LEVELS, SEEDS, STEPS, WIDTHS
-from smallnets.findings import OURS, PLAN, explained, exponents, prepared, primary
+from smallnets.findings import OURS, PLAN, explained, exponents, gains_given_design, prepared, primary
 
 
 def write_page(results: Path, page: Path) -> None:
     """Test what the plan says, keep it in `primary.parquet`, and write the page and `tables.md`."""
     file = results / "networks.parquet"
-    nets = pl.read_parquet(file)
+    nets, noise = pl.read_parquet(file), pl.read_parquet(results / "noise.parquet")
     tested, frame = primary(nets), prepared(nets)
     tested.write_parquet(results / "primary.parquet", compression="zstd")
-    parts = [_head(tested, frame, seconds_of([file])), _law(frame), _chance(frame), _foretold(frame), LIMITS]
+    parts = [
+        _head(tested, frame, seconds_of([file])),
+        _law(frame),
+        _chance(frame),
+        _foretold(frame, noise),
+        LIMITS,
+    ]
     page.write_text("\n".join(parts), encoding="utf-8")
     (results / "tables.md").write_text(_cells(frame), encoding="utf-8")
 
@@ -46,7 +53,8 @@ Within cells, what such a regression leaves. Tests as the [plan](../studies/plan
 {answers("smallnets", tested)}
 
 By arithmetic: without pruning every layer is fully connected, and E is a function of the sizes and of how many units of each
-layer are active, to the last path. It cannot know more than activity does. {100 * between_cells(frame, "log_E_active"):.1f} % of the variance of log10(1 + E) lies
+layer are active, to the last path. It cannot know more than activity does. E is mostly size: where the regression is told the design as well, E takes away
+{_given(frame)} (exploratory, below). {100 * between_cells(frame, "log_E_active"):.1f} % of the variance of log10(1 + E) lies
 between the cells.
 
 **What would change it.** Targets that are harder to foretell than those of small networks on digits; networks whose wiring is not a
@@ -56,17 +64,25 @@ few dense layers; other measures of what E would have to add to.
 """
 
 
+def _given(frame: pl.DataFrame) -> str:
+    rows = {target: gains_given_design(frame, target) for target in PLAN["targets"]}
+    return "; ".join(
+        f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] decades of the error of {target}"
+        for target, row in rows.items()
+    )
+
+
 def _law(frame: pl.DataFrame) -> str:
     seen, expected, share = (
         exponents(frame, name) for name in ("half_active", "half_expected_active", "half_any")
     )
     rows = [
-        [depth, f"{level:.0%}", *(f"{found[depth, level].mean():.2f}" for found in (seen, expected, share))]
+        [depth, f"{level:.0%}", *(_ends(found[depth, level]) for found in (seen, expected, share))]
         for depth, level in seen
     ]
     factors = (
         frame.group_by("width", "level", "depth")
-        .agg((1 + pl.col("half_active")).log(10).mean())
+        .agg((pl.col("half_active") + 1).log(10).mean())
         .pivot("depth", index=["width", "level"], values="half_active")
         .sort("level", "width")
         .select("width", "level", *map(str, DEPTHS))
@@ -84,6 +100,14 @@ log10(1 + E) at half activity, by number of hidden layers:
 
 {markdown(factors)}
 """
+
+
+def _ends(slopes: np.ndarray) -> str:
+    """Mean over seeds with its interval, if they differ."""
+    found = over_replicates(slopes, unit="exponent")
+    return f"{found['mean']:.2f}" + (
+        "" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]"
+    )
 
 
 def _chance(frame: pl.DataFrame) -> str:
@@ -107,7 +131,9 @@ layer. Decades.
 """
 
 
-def _foretold(frame: pl.DataFrame) -> str:
+def _foretold(frame: pl.DataFrame, noise: pl.DataFrame) -> str:
+    sure = noise.filter(pl.col("p") < PLAN["level"])
+    better, worse = sure.filter(pl.col("mean") > 0).height, sure.filter(pl.col("mean") < 0).height
     baselines = PLAN["baselines"]
     sets = {
         "baselines": baselines,
@@ -120,13 +146,24 @@ def _foretold(frame: pl.DataFrame) -> str:
         [name, *(f"{explained(frame, chosen, target):.3f}" for target in PLAN["targets"])]
         for name, chosen in sets.items()
     ]
+    given = [
+        [target, f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]", f"{row['p']:.4f}"]
+        for target, row in ((target, gains_given_design(frame, target)) for target in PLAN["targets"])
+    ]
     return f"""## What is foretold
 
 Share of the variance between all networks that is explained in cells that were left out (exploratory, but for the first two
 rows' difference; below 0: worse than the mean). `gap`: test less training loss. `prunability`: share of the weights left that may go,
 the smallest first and without training on, for 2 points of test accuracy.
 
-{table(["predictors", *PLAN["targets"]], rows, words=1)}"""
+{table(["predictors", *PLAN["targets"]], rows, words=1)}
+E is mostly size, and path norm and its like are not told the size. What E takes away of the squared error of cells that were left
+out once the design itself is told (depth, log10 of width and of images, level; decades, exploratory, p uncorrected):
+
+{table(["target", "decades of squared error", "p"], given, words=1)}
+Predictors that are noise, one value per cell and a fifth of it per network, were tried {noise.height} times in the place of E: they made
+predictions better beyond p = 0.05 {better} times, and worse {worse} times. A loss is no finding.
+"""
 
 
 LIMITS = f"""## What this does not show

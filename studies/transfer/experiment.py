@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import polars as pl
 import torch
-
 from pathcounts.counting import dense_counts
 from pathcounts.densenets import DenseNets, he_weights
 from pathcounts.images import Images
 from pathcounts.rules import RuleSetting, active_by_samples
+
 from transfer.tasks import SETTINGS, Setting, tasks
 
 MEAN = RuleSetting("mean", 0.05)

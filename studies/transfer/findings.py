@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
-
 from pathcounts.claims import initialisation_effects
-from planned import Row, among, judge, over_replicates, read_plan
+from planned import Row, among, judge, named, over_replicates, read_plan
 
 PLAN = read_plan("transfer")
 
@@ -22,7 +21,7 @@ def primary(
         schemes: Counts and metrics of the groups of initialisations, by name.
     """
     rows = [
-        _named(row, claim, setting, count)
+        named("transfer", claim, setting=setting, count=count) | row
         for claim, setting, count, row in (*_of_tasks(tasks), *_of_vgg(vgg), *_of_schemes(schemes))
     ]
     return judge(rows, level=PLAN["level"])
@@ -30,17 +29,6 @@ def primary(
 
 Found = Iterator[tuple[str, str, str, Row]]
 """Claim, setting, count, and what was found."""
-
-
-def _named(row: Row, claim: str, setting: str, count: str) -> Row:
-    said = PLAN["claims"][claim]
-    return {
-        "claim": claim,
-        "setting": setting,
-        "count": count,
-        "unit": said["unit"],
-        "margin": said["margin"],
-    } | row
 
 
 def _log(frame: pl.DataFrame, count: str) -> np.ndarray:

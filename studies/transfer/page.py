@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 from markdown import table
 from parts import seconds_of
-
-from emergraph.analysis.statistics.intervals import student
 from pathcounts.page import read_tables
 from planned import answers
+
+from emergraph.analysis.statistics.intervals import student
 from transfer.experiment import ARMS
 from transfer.findings import primary
 from transfer.tasks import SETTINGS

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch.nn import functional as F  # noqa: N812 - its usual name
-
 from pathcounts.images import Images, Part, digits, mnist
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 FIRST_HALF, SECOND_HALF = range(5), range(5, 10)
 

@@ -1,15 +1,16 @@
-"""A small VGG on MNIST, whose classifier's three matrices are scaled at the start, as arXiv 2409.01568 does it."""
+"""A small VGG on MNIST whose classifier's three matrices are scaled at the start, as in arXiv 2409.01568."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import polars as pl
 import torch
-from torch import nn
-from torch.nn import functional as F  # noqa: N812 - its usual name
-
 from pathcounts.counting import Counts, dense_counts
 from pathcounts.images import Images, Part, mnist
 from pathcounts.rules import active_by_samples
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
 from transfer.experiment import MEAN, N_JUDGED, N_PROBE
 from transfer.tasks import pooled
 
@@ -34,7 +35,7 @@ class SmallVgg(nn.Module):
             nn.Conv2d(n_in, n_out, 3, padding=1) for n_in, n_out in zip((1, *c[:-1]), c, strict=True)
         )
         widths = (c[-1] * (SIDE // 4) ** 2, HIDDEN, HIDDEN, 10)
-        self.classifier = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.classifier = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         for layer in (*self.convolutions, *self.classifier):
             nn.init.kaiming_normal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)

@@ -15,8 +15,6 @@ from pathcounts.claims import (
     _changes,
     initialisation_effects,
     judged,
-    sign_flip_p,
-    student_p,
 )
 from pathcounts.convnets import ConvNets, he_kernels
 from pathcounts.counting import channel_masks, dense_counts, position_counts
@@ -36,6 +34,7 @@ from emergraph.analysis.emergence.pathcount import path_count_emergence
 from emergraph.analysis.emergence.positionops import Tensors
 from emergraph.analysis.emergence.positionrun import neuron_tensors, position_count
 from emergraph.analysis.layerednets import layered_net
+from emergraph.analysis.statistics.permutation import sign_flip_p, student_p
 
 SIZES = (20, 12, 8, 5)
 SEEDS = (3, 4)
@@ -58,6 +57,13 @@ def test_counts_are_those_of_the_library_for_every_rule(nets: DenseNets) -> None
     masks = [(w != 0).float() for w in weights]
     for setting, active in dense_activity(found, weights, before):
         counts = dense_counts(active, masks)
+        dense = dense_counts(active, [torch.ones_like(m) for m in masks])
+        if None in active:
+            assert counts.printed.isnan().all()
+        else:
+            # the printed formula is what `any` counts where every layer is fully connected
+            assert counts.printed.expand(2).tolist() == pytest.approx(dense.any.expand(2).tolist())
+            assert (counts.printed > counts.any).all()
         for network in range(len(SEEDS)):
             graph = layered_net([w[network].numpy() for w in weights])
             samples = torch.cat([found[0][0], *(a[network] for a in found[1:])], dim=1).numpy()
@@ -256,7 +262,7 @@ def test_quick_groups_run_and_are_not_run_again(tmp_path) -> None:
     (tmp_path / "docs").mkdir()
     write_page(tmp_path, tmp_path / "docs" / "study.md")
     page = (tmp_path / "docs" / "study.md").read_text()
-    for words in ("what becomes of the claims", "near zero", "../tables.md", "64-32-16-10"):
+    for words in ("every group, rule, count and level", "near zero", "../tables.md", "64-32-16-10"):
         assert words in page
     tables = (tmp_path / "tables.md").read_text()
     for words in ("high_turn_2", "near zero", "weight_change 0.05", "Claim: E falls during training"):

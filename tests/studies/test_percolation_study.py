@@ -189,4 +189,49 @@ def test_the_quick_study_writes_its_page(capsys):
         assert percolation_study.main(["--quick"]) == 0
     finally:
         torch.set_num_threads(threads)
-    assert "The exponent of descriptive types, 0.5 by the theory, is" in capsys.readouterr().out
+    assert "**Answer**" in capsys.readouterr().out
+
+
+def test_pairs_that_are_withheld_are_used_once_they_are_released():
+    speaker = Speaker(LANGUAGE, seed=2)
+    speaker.withhold()
+    speaker.sentences(20)
+    assert not speaker.first_seen
+    speaker.release(7)
+    speaker.sentences(300)
+    assert 1 < len(speaker.first_seen) <= 7
+    speaker.release(10_000)
+    speaker.sentences(300)
+    assert len(speaker.first_seen) > 50
+    assert all(LANGUAGE.allowed[pair] for pair in speaker.first_seen)
+
+
+def test_blind_sentences_tell_classes_by_pairs_alone():
+    rows = Speaker(LANGUAGE, seed=2, blind=True).sentences(300)
+    found = [read(LANGUAGE, row[row != PAD].tolist()) for row in rows]
+    assert all(reading.grammatical for reading in found)
+    assert all(LANGUAGE.allowed[pair] for reading in found for pair in reading.descriptive)
+    verbs = [LANGUAGE.entity_class[s] == LANGUAGE.verb_subject[v] for r in found for v, s in r.subjects]
+    assert np.mean(verbs) == pytest.approx(0.1, abs=0.05)  # ten classes
+
+
+def test_pairs_are_told_apart_by_what_connects_them(rows, readings):
+    """A model that knows the classes thinks alike of pairs in one component and in two."""
+
+    class Classes(Knowing):
+        @staticmethod
+        def follows(words):
+            subject = next((w - E0 for w in reversed(words) if LANGUAGE.part[w] == ENTITY), None)
+            same = LANGUAGE.property_class == LANGUAGE.entity_class[subject]
+            return K0 + np.flatnonzero(same)
+
+    exam = Exam(language=LANGUAGE, rows=torch.from_numpy(rows[:2]), readings=(), generator=None, n_free=0)
+    stated = np.zeros_like(LANGUAGE.allowed)
+    # of class 0: entities 0 and 10 share property 10; entity 20 has property 20, and nothing joins it to them
+    for entity, kind in ((0, 0), (0, 10), (10, 10), (20, 20), (1, 1)):
+        stated[entity, kind] = True
+    found = exam.inferred(Classes(), stated)
+    assert (found["stated"], found["n_connected"], found["n_apart"]) == (5, 1, 4)  # 10-0; 20 with 0, 10, back
+    assert found["connected_lift"] == found["apart_lift"] > 5
+    torch.manual_seed(0)
+    assert abs(exam.inferred(Decoder(LANGUAGE.n_words), stated)["apart_lift"]) < 0.5

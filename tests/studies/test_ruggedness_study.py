@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from ruggedness.findings import between, primary, share_between, two_stages
 from ruggedness.measure import emergence_of
 from ruggedness.nets import activations, digits, train_group
-from ruggedness.page import page, tables
+from ruggedness.page import tables
 from ruggedness_study import quick_tables
 
 LEVELS = (0.0, 0.5, 0.9)
@@ -47,7 +49,6 @@ def test_emergence_counts_paths_of_the_pruned_graph(data, group):
     for net in range(3):
         row = emergence_of(group, net, x)
         hidden = [layer[net].mean(dim=0) for layer in activations(group.weights, group.biases, x)]
-        hidden[-1] = torch.softmax(activations(group.weights, group.biases, x)[-1][net], dim=-1).mean(dim=0)
         on = [np.asarray(h > 0.05, dtype=float) for h in (x.mean(dim=0), *hidden)]
         masks = [(m != 0).astype(float) for m in group.matrices(net)]
         # p(v): paths from v that end at an active unit and stay within active units.
@@ -67,6 +68,24 @@ def test_the_quick_study_runs_from_end_to_end(data):
     assert found["n"].max() == 12
     assert found.filter(measure="E_active", control="raw")["rho"].is_not_null().any()
     assert found["p"].drop_nulls().min() >= 0.01
-    text = page(nets, found)
-    assert "**Answer.** Among networks" in text
     assert "| filter_rise |" in tables(found)
+
+
+def test_design_apart_from_seed():
+    """Cells differ in both, and networks of a cell do not: it shows between cells and nowhere else."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"sizes": f"a{k}", "level": level, "seed": s, "E_active": 10 ** (k + level + rng.normal() / 50),
+         "filter_rise": k + level + rng.normal() / 50}
+        for k in range(4) for level in (0.0, 0.5) for s in range(8)
+    ]  # fmt: skip
+    nets = pl.DataFrame(rows)
+    assert share_between(nets) > 0.99
+    assert between(nets, "filter_rise")["mean"] > 0.99
+    own = two_stages(nets, "filter_rise")
+    assert own["n"] == 8
+    assert own["low"] < 0 < own["high"]
+    both = nets.with_columns(filter_excess_ruggedness="filter_rise", lon_n_optima="filter_rise")
+    tested = primary({"networks": both, "seeds": both})
+    assert tested["n"].to_list() == [64] * 3
+    assert tested["mean"].abs().max() < 0.4

@@ -10,12 +10,18 @@ from blockinformation.page import write_page as write_information
 from functional.page import page_text as functional_page
 from lineagenets.experiment import auroc
 from lineagenets.page import write_page as write_lineage
-from pathcounts.claims import CLAIMS, VERDICTS, judged, training_effects
+from pathcounts.claims import CLAIMS, initialisation_effects, judged, primary, training_effects
 from pathcounts.page import read_tables
+from percolation_study import PLANS, RECORDED
+from percolation_study import write_page as write_percolation
+from planned import VERDICTS, answers, read_plan
 from ruggedness.correlate import correlations
+from ruggedness.findings import primary as ruggedness_primary
 from ruggedness.page import page as ruggedness_page
 from skills_study import FULL, SEEDS, analyse
 from skillsmodel.page import write_page as write_skills
+from smallnets.page import write_page as write_smallnets
+from transfer.page import write_page as write_transfer
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "studies" / "results"
@@ -56,17 +62,39 @@ def test_the_page_of_lineage_is_what_its_results_say(tmp_path):
         assert (known["truth"] == known["kind"]).mean() >= 0.9
 
 
-def test_the_counts_of_path_count_claims_are_those_of_the_stored_nets():
-    """Of one group: what it adds to the page is in the stored table of claims, which the page counts."""
-    plan, counts, metrics = read_tables(RESULTS / "pathcounts")["digits"]
-    again = judged(list(training_effects(plan.name, counts, metrics)))
-    stored = pl.read_parquet(RESULTS / "pathcounts" / "claims.parquet").filter(group="digits")
-    keys = ["claim", "form", "rule", "interior", "detail"]
-    both = again.join(stored, on=keys, suffix="_stored")
-    assert both.height == again.height > 100
-    for name in ("mean", "low", "high", "p"):
+def same_rows(again, stored, keys, names):
+    """The same tests, and the same figures to rounding."""
+    both = again.join(stored, on=keys, suffix="_stored", nulls_equal=True)
+    assert both.height == again.height > 0
+    for name in names:
         left, right = (both[column].cast(pl.Float64).to_numpy() for column in (name, f"{name}_stored"))
-        assert left == pytest.approx(right, rel=1e-6, nan_ok=True)
+        assert left == pytest.approx(right, rel=1e-6, nan_ok=True), name
+
+
+KEYS, FOUND = ["claim", "setting", "count"], ("n", "mean", "low", "high", "p", "p_holm")
+
+
+def test_the_answers_about_path_counts_are_those_of_the_stored_nets():
+    """The plan's tests again, from the networks that they are about; and each stands on the page."""
+    groups = read_tables(RESULTS / "pathcounts")
+    paper = (pl.col("rule") == "mean") & (pl.col("threshold") == 0.05)
+    effects = []
+    for name in {claim["group"] for claim in read_plan("pathcounts")["claims"].values()}:
+        plan, counts, metrics = groups[name]
+        found = initialisation_effects if plan.arms else training_effects
+        effects += found(name, counts.filter(paper), metrics)
+    again, stored = primary(judged(effects)), pl.read_parquet(RESULTS / "pathcounts" / "primary.parquet")
+    same_rows(again, stored, KEYS, FOUND)
+    assert stored.height == 3 * len(read_plan("pathcounts")["claims"])
+    assert answers("pathcounts", again) in (DOCS / "study.md").read_text()
+
+
+def test_the_exploratory_claims_are_those_of_the_stored_nets():
+    """Of one group and rule; the page counts the stored table of claims."""
+    plan, counts, metrics = read_tables(RESULTS / "pathcounts")["digits"]
+    again = judged(list(training_effects(plan.name, counts.filter(rule="any"), metrics)))
+    stored = pl.read_parquet(RESULTS / "pathcounts" / "claims.parquet").filter(group="digits")
+    same_rows(again, stored, ["claim", "form", "rule", "interior", "detail"], ("mean", "low", "high", "p"))
 
 
 def test_the_page_of_path_counts_counts_its_claims():
@@ -78,27 +106,44 @@ def test_the_page_of_path_counts_counts_its_claims():
         assert f"| {words} | {own.height} | {' | '.join(found)} |" in text
 
 
-def test_the_page_of_ruggedness_is_what_its_correlations_say():
-    nets = pl.read_parquet(RESULTS / "ruggedness" / "networks.parquet")
-    stored = pl.read_parquet(RESULTS / "ruggedness" / "correlations.parquet")
-    assert ruggedness_page(nets, stored) == (DOCS / "ruggedness-study.md").read_text()
-    again = correlations(nets, only=("filter_rise", "hessian_trace"), permutations=99)
-    keys = ["measure", "statistic", "control"]
-    both = again.join(stored, on=keys, suffix="_stored")
-    assert both.height == again.height == 2 * (3 * 4 + 1)
-    for name in ("rho", "low", "high"):
-        left, right = (both[column].cast(pl.Float64).to_numpy() for column in (name, f"{name}_stored"))
-        assert left == pytest.approx(right, nan_ok=True)
+def test_the_page_of_ruggedness_is_what_its_results_say():
+    tables = {
+        name: pl.read_parquet(RESULTS / "ruggedness" / f"{name}.parquet") for name in ("networks", "seeds")
+    }
+    stored = pl.read_parquet(folder / "correlations.parquet")
+    tested = ruggedness_primary(tables)
+    assert tested["claim"].to_list() == list(read_plan("ruggedness")["claims"])
+    assert ruggedness_page(*tables.values(), stored, tested) == (DOCS / "ruggedness-study.md").read_text()
+    again = correlations(tables["networks"], only=("filter_rise", "hessian_trace"), permutations=99)
+    assert again.height == 2 * (3 * 4 + 1)
+    same_rows(again, stored, ["measure", "statistic", "control"], ("rho", "low", "high"))
 
 
-def test_the_page_of_percolation_has_its_exponents():
-    exponents = pl.read_parquet(RESULTS / "grammar" / "exponents.parquet").filter(method="collapse")
-    text = (DOCS / "percolation-study.md").read_text()
-    shown = exponents.filter(pl.col("capability").is_in(["descriptive types", "unseen pairs"]))
-    assert shown.height >= 8
-    for row in shown.iter_rows(named=True):
-        cells = f"| {row['exponent']:.2f} | {row['low']:.2f} to {row['high']:.2f} | {row['verdict']} |"
-        assert cells in text, row
+def test_the_page_of_percolation_is_what_its_results_say(tmp_path):
+    for file in (RESULTS / "grammar").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "tables.md").unlink()
+    write_percolation(PLANS, RECORDED, tmp_path, tmp_path)
+    for written, kept in (
+        ("percolation-study.md", DOCS / "percolation-study.md"),
+        ("tables.md", RESULTS / "grammar" / "tables.md"),
+    ):
+        assert (tmp_path / written).read_text() == kept.read_text()
+
+
+def test_the_page_of_small_networks_is_what_its_results_say(tmp_path):
+    for name in ("networks", "noise"):
+        (tmp_path / f"{name}.parquet").symlink_to(RESULTS / "smallnets" / f"{name}.parquet")
+    write_smallnets(tmp_path, tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == (DOCS / "smallnets-study.md").read_text()
+    assert (tmp_path / "tables.md").read_text() == (RESULTS / "smallnets" / "tables.md").read_text()
+
+
+def test_the_page_of_transfer_is_what_its_results_say(tmp_path):
+    for name in ("tasks", "vgg"):
+        (tmp_path / f"{name}.parquet").symlink_to(RESULTS / "transfer" / f"{name}.parquet")
+    write_transfer(tmp_path, RESULTS / "pathcounts", tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == (DOCS / "transfer-study.md").read_text()
 
 
 def test_the_page_of_information_is_what_its_results_say(tmp_path):
