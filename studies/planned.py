@@ -114,7 +114,7 @@ def _of_value() -> pl.Expr:
 def cell(row: Row) -> str:
     """Verdict, effect and interval of a row of `judge`, as a page says it."""
     if row["mean"] is None:
-        return f"**undecided**, {row['n']} of the three replicates that a test needs"
+        return f"**undecided**, as {row['n'] or 'no'} replicates have the figure and a test needs three"
     form = ".2f" if row["unit"] == "exponent" else "+.2f" if row["unit"] == "rho" else "+.3f"
     ends = "" if row["low"] is None else f" [{row['low']:{form}}, {row['high']:{form}}]"
     p = row["p_holm"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from planned import among, judge, named, over_replicates, read_plan, verdict
+from planned import Row, among, judge, named, over_replicates, read_plan, verdict
 
 from emergraph.analysis.statistics.permutation import FEWEST_MORE, holm, partial_spearman, sign_flip_p
 from emergraph.analysis.statistics.series import pair_correlations, paired_runs_p
@@ -61,10 +61,8 @@ class Effect:
     unit: str
     values: Floats
     """(n_seeds,)."""
-    p: float | None = None
-    """Of a test of its own, for values that are not independent of each other."""
-    ends: tuple[float, float] | None = None
-    """The interval of that test, if it has one."""
+    found: Row | None = None
+    """What a test of its own has found, for values that are not independent of each other."""
 
 
 def _per_seed(frame: pl.DataFrame, figure: Callable[[pl.DataFrame], float]) -> Floats:
@@ -171,8 +169,10 @@ def _changes(frame: pl.DataFrame, effect: Callable[..., Effect], interior: str) 
     rho = np.array([partial_spearman(one, other) for one, other in zip(x, y, strict=True)])
     yield effect("goes_with_change", rho, detail, RHO)
     table, test = pair_correlations(x, y), paired_runs_p(x, y)
-    beyond = np.diag(table) - table.mean(axis=1) if test.p is not None else np.full(len(x), np.nan)
-    yield replace(effect("beyond_time", beyond, detail, f"{RHO} beyond that with other seeds"), p=test.p)
+    beyond = np.diag(table) - table.mean(axis=1)
+    found = None if test.p is None else {"n": len(x), "mean": float(beyond.mean()), "p": test.p}
+    unit = f"{RHO} beyond that with other seeds"
+    yield replace(effect("beyond_time", np.full(len(x), np.nan), detail, unit), found=found)
 
 
 LEARNS = 0.2
@@ -199,27 +199,20 @@ def initialisation_effects(name: str, counts: pl.DataFrame, metrics: pl.DataFram
                 both = mean.join(chosen, on="variant").sort("variant")
                 found = over_initialisations(both[interior].to_numpy(), both["final"].to_numpy())
                 detail = f"{both.height} initialisations, {what}; accuracy at epoch {last}"
-                label = f"{rule} {threshold:g}"
-                yield Effect("initialisation", name, str(form), label, interior, detail, OVER_SCHEMES, *found)
+                about = ("initialisation", name, str(form), f"{rule} {threshold:g}", interior, detail)
+                yield Effect(*about, OVER_SCHEMES, np.empty(0), found)
 
 
 FEWEST_WITH_ENDS = 10
 """Initialisations from which on their correlation has an interval."""
 
 
-def over_initialisations(
-    emergence: Floats, final: Floats
-) -> tuple[Floats, float | None, tuple[float, float] | None]:
-    """(1,) their rank correlation, its p by permuting, and its interval; NaN and none where there is none."""
+def over_initialisations(emergence: Floats, final: Floats) -> Row:
+    """Their rank correlation, with p by permuting, and an interval where they are many."""
     if len(final) < FEWEST_MORE:
-        return np.full(1, np.nan), None, None
+        return {"n": len(final)}
     found = among(emergence, final)
-    if found["mean"] is None:
-        return np.full(1, np.nan), None, None
-    ends = (
-        (found["low"], found["high"]) if len(final) >= FEWEST_WITH_ENDS and found["low"] is not None else None
-    )
-    return np.array([found["mean"]]), found["p"], ends
+    return found if len(final) >= FEWEST_WITH_ENDS else found | {"low": None, "high": None}
 
 
 FIGURES = ("mean", "low", "high", "d", "p", "p_flip")
@@ -249,9 +242,8 @@ def _row(effect: Effect) -> dict[str, object]:
         "n": len(values),
         **dict.fromkeys(FIGURES),
     }
-    if effect.p is not None:
-        row |= {"mean": float(values.mean()), "p": effect.p}
-        row |= dict(zip(("low", "high"), effect.ends, strict=True)) if effect.ends else {}
+    if effect.found is not None:
+        row |= effect.found
     elif len(values) >= 3:
         row |= over_replicates(values, unit="rho" if effect.unit == RHO else "")
         # seeds that are all equal have no interval, and the p value of their signs

@@ -8,6 +8,7 @@ from pathlib import Path
 import altair as alt
 import polars as pl
 from markdown import table
+from parts import seconds_of
 from planned import VERDICTS, answers
 
 from emergraph.analysis.statistics.intervals import student
@@ -69,12 +70,12 @@ def write_page(folder: Path, page: Path) -> None:
     plots.mkdir(exist_ok=True)
     long = folder / "tables.md"
     parts = [
-        _opening(tested, os.path.relpath(long, page.parent)),
+        _opening(tested, claims, os.path.relpath(long, page.parent)),
         _verdicts(claims),
         _stopping_summary(stopping),
         _accuracies(tables),
         _curves(tables, plots),
-        _setting(tables),
+        _setting(tables, folder),
     ]
     page.write_text("\n".join(parts))
     parts = [
@@ -101,7 +102,7 @@ The findings and the setting are in `docs/study.md`; the data of these tables in
 """
 
 
-def _opening(tested: pl.DataFrame, long: str) -> str:
+def _opening(tested: pl.DataFrame, claims: pl.DataFrame, long: str) -> str:
     return f"""# The study of path-count emergence
 
 <!-- Written by studies/emergence_study.py from studies/results/pathcounts; do not edit. -->
@@ -120,6 +121,8 @@ Six older groups, of MNIST, digits and a convolutional network, and eight more r
 
 {answers("pathcounts", tested)}
 
+{_near_zero(claims)}
+
 {_arithmetic()}
 
 **What would change it.** Larger networks, other data, and the paper's VGG19, none of which were trained here; runs
@@ -127,6 +130,18 @@ whose E does fall to zero. [Transfer, scale and a VGG's classifier](transfer-stu
 
 Tables for each group, rule and interior are beside the results: [tables.md]({long}).
 """
+
+
+def _near_zero(claims: pl.DataFrame) -> str:
+    """How many networks of the plan have an E that falls to zero, and what is known of others."""
+    claim = PLAN["claims"]["near_zero"]
+    planned = claims.filter(claim="near_zero", group=claim["group"], rule=PLAN["rule"], interior="active")["detail"][0]
+    known = claims.filter(pl.col("claim") == "near_zero").drop_nulls("mean")
+    verdicts = ", ".join(f"{known.filter(verdict=name).height} {name}" for name in VERDICTS)
+    gained = known.select(0.005 - pl.col("mean")).to_series()
+    return f"""Of E near zero, by the paper's rule: {planned} (interior `active`, with pruned copies). Exploratory:
+of {known.height} tests under other rules or of other groups in which at least three seeds get there, {verdicts}; what validation accuracy
+gains after E is near zero has the median {100 * gained.median():.1f} points and the most {100 * gained.max():.1f}."""
 
 
 def _arithmetic() -> str:
@@ -137,7 +152,7 @@ networks is activity alone. On the masked graph paths are lost, and more than th
 ([three counts](emergence.md#three-counts-and-which-claim-holds-under-which))."""
 
 
-def _setting(tables: Tables) -> str:
+def _setting(tables: Tables, folder: Path) -> str:
     missing = [plan.name for plan in PLANS if plan.name not in tables]
     rows = []
     for name, (plan, _, _) in tables.items():
@@ -150,9 +165,20 @@ def _setting(tables: Tables) -> str:
         )
         rows.append(
             [name, plan.data, shape, f"{images}", f"{plan.n_seeds}", what, f"{plan.epochs}", f"{plan.rate:g}",
-             f"{plan.batch}"]
+             f"{plan.batch}", f"{spent:.0f}" if (spent := seconds_of([folder / f"{name}-metrics.parquet"])) else "-"]
         )  # fmt: skip
-    header = ["group", "data", "network", "images", "seeds", "what varies", "epochs", "rate", "batch"]
+    header = [
+        "group",
+        "data",
+        "network",
+        "images",
+        "seeds",
+        "what varies",
+        "epochs",
+        "rate",
+        "batch",
+        "CPU s",
+    ]
     note = f"\nNot trained yet: {', '.join(missing)}.\n" if missing else ""
     return f"""## Setting
 
@@ -163,7 +189,7 @@ of an accuracy.
 {table(header, rows)}{note}
 - All networks: ReLU, He initialisation, zero biases, plain gradient descent on the cross entropy, no
   regularisation. The paper gives a learning rate of 0.005 and neither optimiser, width, depth nor batch;
-  rate and batch of the dense MNIST networks here move as far per image as 0.005 does with batches of 50.
+  rate and batch of mnist-small and mnist-large move as far per image as 0.005 does with batches of 50.
 - Relative E is E / density; the variant per non-zero parameter differs from it by a constant factor, the
   one per parameter before pruning from E itself.
 - Outputs are logits, in the activity of all studies, as networks are exported.

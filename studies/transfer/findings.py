@@ -64,8 +64,4 @@ def _of_schemes(schemes: dict[str, tuple[pl.DataFrame, pl.DataFrame]]) -> Found:
         chosen = counts.filter(pl.col("rule") == "mean", threshold=0.05)
         for effect in initialisation_effects(name, chosen, metrics):
             if "that learn" in effect.detail and effect.interior in PLAN["counts"]:
-                low, high = effect.ends or (None, None)
-                n = int(effect.detail.split()[0])
-                mean = float(effect.values[0]) if np.isfinite(effect.values[0]) else None
-                row = {"n": n, "mean": mean, "low": low, "high": high, "p": effect.p}
-                yield "scale", name, effect.interior, row
+                yield "scale", name, effect.interior, effect.found or {}

@@ -25,11 +25,14 @@ def write_page(results: Path, pathcounts: Path, page: Path) -> None:
     tested = primary(tasks, vgg, schemes)
     tested.write_parquet(results / "primary.parquet", compression="zstd")
     seconds = seconds_of([results / "tasks.parquet", results / "vgg.parquet"])
-    parts = [_head(tested, tasks, vgg, seconds), _of_tasks(tasks), _of_vgg(vgg), _settings()]
+    missing = [name for name in SCHEMES if name not in groups]
+    parts = [_head(tested, tasks, vgg, seconds, missing), _of_tasks(tasks), _of_vgg(vgg), _settings()]
     page.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _head(tested: pl.DataFrame, tasks: pl.DataFrame, vgg: pl.DataFrame, seconds: float) -> str:
+def _head(
+    tested: pl.DataFrame, tasks: pl.DataFrame, vgg: pl.DataFrame, seconds: float, missing: list[str]
+) -> str:
     return f"""# Emergence when the task changes, and in a classifier
 
 <!-- Written by studies/transfer_study.py from studies/results/transfer; do not edit. -->
@@ -47,7 +50,7 @@ three matrices of its classifier scaled in {len(SCALINGS)} ways. Initialisations
 
 {answers("transfer", tested)}
 
-No weight is removed here, so the printed formula is the interior `any`, by arithmetic. The three scalings of the classifier
+{f"Not trained yet: {', '.join(missing)} (`make study` does). " if missing else ""}No weight is removed here, so the printed formula is the interior `any`, by arithmetic. The three scalings of the classifier
 compute the same function at the start: 1/2 x 1 x 2 is 1, there are no biases yet, and ReLU passes factors on.
 What differs is which units are above a threshold, and how fast each layer learns.
 

@@ -107,9 +107,8 @@ def test_the_page_of_path_counts_counts_its_claims():
 
 
 def test_the_page_of_ruggedness_is_what_its_results_say():
-    tables = {
-        name: pl.read_parquet(RESULTS / "ruggedness" / f"{name}.parquet") for name in ("networks", "seeds")
-    }
+    folder = RESULTS / "ruggedness"
+    tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("networks", "seeds")}
     stored = pl.read_parquet(folder / "correlations.parquet")
     tested = ruggedness_primary(tables)
     assert tested["claim"].to_list() == list(read_plan("ruggedness")["claims"])
