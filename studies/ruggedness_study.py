@@ -31,7 +31,7 @@ PAGE = HERE.parent / "docs" / "ruggedness-study.md"
 HIDDEN = ((8,), (16,), (32,), (12, 12))
 LEVELS = (0.0, 0.5, 0.8, 0.9)
 SEEDS = 5
-NEW_SEEDS = 10
+NEW_SEEDS = 5
 """More seeds of each cell, of which what the plan tests on them is measured, and no more."""
 
 

@@ -13,9 +13,11 @@ FEWEST = 4
 
 
 def primary(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """Every claim of the plan, on the table that it names."""
+    """Every claim of the plan, on the table that it names, if that is there."""
     rows = []
     for name, claim in PLAN["claims"].items():
+        if claim["table"] not in tables:
+            continue
         nets = finite(tables[claim["table"]], claim["column"])
         found = among(
             nets[PLAN["count"]].to_numpy(), nets[claim["column"]].to_numpy(), cells=nets.select(CELL).rows()

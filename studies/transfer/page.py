@@ -26,8 +26,18 @@ def write_page(results: Path, pathcounts: Path, page: Path) -> None:
     tested.write_parquet(results / "primary.parquet", compression="zstd")
     seconds = seconds_of([results / "tasks.parquet", results / "vgg.parquet"])
     missing = [name for name in SCHEMES if name not in groups]
-    parts = [_head(tested, tasks, vgg, seconds, missing), _of_tasks(tasks), _of_vgg(vgg), _settings()]
+    parts = [_head(tested, tasks, vgg, seconds, missing), _settings()]
     page.write_text("\n".join(parts), encoding="utf-8")
+    parts = [TABLES, _of_tasks(tasks), _of_vgg(vgg)]
+    (results / "tables.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+TABLES = """# Tables of the study of transfer, scale and a classifier
+
+<!-- Written by studies/transfer_study.py; do not edit. -->
+
+The findings and the setting are in `docs/transfer-study.md`.
+"""
 
 
 def _head(
@@ -54,7 +64,9 @@ three matrices of its classifier scaled in {len(SCALINGS)} ways. Initialisations
 compute the same function at the start: 1/2 x 1 x 2 is 1, there are no biases yet, and ReLU passes factors on.
 What differs is which units are above a threshold, and how fast each layer learns.
 
-**What would change it.** A network of the paper's size; more scalings than {len(SCALINGS)}, which are three points and no replicates; other pairs of
+Accuracy and E along the way are in [tables.md](../studies/results/transfer/tables.md).
+
+**What would change it.** More seeds: the intervals of ten are far wider than the margins. A network of the paper's size; more scalings than {len(SCALINGS)}, which are three points and no replicates; other pairs of
 tasks.
 
 `python studies/transfer_study.py` trains what is missing and writes this page; the networks took {seconds / 60:.1f} minutes of CPU time.
@@ -122,7 +134,7 @@ def _settings() -> str:
   second task's last layer is new in both arms; all arms of a seed see the same batches.
 - "digits, then MNIST": all ten classes of both; MNIST is framed to 32 x 32 and averaged to 8 x 8.
 - The VGG: 3 x 3 convolutions of {channels} channels, pooled after every second one, three dense layers with {HIDDEN} hidden
-  units each; {N_TRAIN} images of MNIST at 16 x 16, {EPOCHS} epochs, momentum 0.9, batches of 50. The paper's VGG19 is 2,000 times as large.
+  units each; {N_TRAIN} images of MNIST at 16 x 16, {EPOCHS} epochs, momentum 0.9, batches of 50. The paper's VGG19 is far larger.
 - Initialisations: groups `mnist-schemes` (784-32-16-10) and `mnist-schemes-large` (784-128-64-10) of
   [the study of path counts](study.md), those that leave chance.
 """
