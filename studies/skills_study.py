@@ -72,7 +72,7 @@ def main() -> int:
         if not run(FULL, SEEDS, RESULTS, CACHE, say, jobs):
             return 0
     else:
-        analyse(FULL, SEEDS, RESULTS)
+        analyse(FULL, RESULTS)
     if not arguments.train_only:
         write_page(RESULTS, PAGE)
     return 0
@@ -111,12 +111,12 @@ def run(options: SimulationOptions, seeds: int, results: Path, cache: Path, say,
         snapshots.append(pl.read_parquet(tables[1]))
     pl.concat(curves).write_parquet(results / "curves.parquet")
     pl.concat(snapshots).write_parquet(results / "snapshots.parquet")
-    analyse(options, seeds, results)
+    analyse(options, results)
     say("done")
     return True
 
 
-def analyse(options: SimulationOptions, seeds: int, results: Path) -> None:
+def analyse(options: SimulationOptions, results: Path) -> None:
     """Write `found.json` from the curves and snapshots."""
     table, measured = (pl.read_parquet(results / f"{name}.parquet") for name in ("curves", "snapshots"))
     fit = fit_skills(SkillCurves.from_frame(table), FitOptions(target=options.target))
@@ -125,7 +125,7 @@ def analyse(options: SimulationOptions, seeds: int, results: Path) -> None:
     seeds_alone = per_seed(table, options.target)
     found = {
         "options": options.to_dict(),
-        "seeds": seeds,
+        "seeds": table["run"].n_unique(),
         "skills": fit.emergence.to_dicts(),
         "families": fit.comparison().to_dicts(),
         "per_seed": seeds_alone.to_dicts(),

@@ -23,6 +23,8 @@ def per_run(logs: pl.DataFrame, settings: Mapping[str, tuple[Run, ...]]) -> pl.D
     for setting, runs in settings.items():
         for run in runs:
             own = logs.filter(setting=setting, n_properties=run.n_properties, seed=run.seed).sort("step")
+            if own.is_empty():
+                continue  # not trained yet
             used = make_language(run.n_entities, run.n_properties, seed=run.seed).used.sum()
             step = float(np.sqrt(run.n_entities * used) / run.release)
             about = {

@@ -135,13 +135,18 @@ Tables for each group, rule and interior are beside the results: [tables.md]({lo
 def _near_zero(claims: pl.DataFrame) -> str:
     """How many networks of the plan have an E that falls to zero, and what is known of others."""
     claim = PLAN["claims"]["near_zero"]
-    planned = claims.filter(claim="near_zero", group=claim["group"], rule=PLAN["rule"], interior="active")["detail"][0]
+    own = claims.filter(claim="near_zero", group=claim["group"], rule=PLAN["rule"], interior="active")
+    planned = own["detail"][0] if own.height else "not trained yet"
     known = claims.filter(pl.col("claim") == "near_zero").drop_nulls("mean")
     verdicts = ", ".join(f"{known.filter(verdict=name).height} {name}" for name in VERDICTS)
     gained = known.select(0.005 - pl.col("mean")).to_series()
     return f"""Of E near zero, by the paper's rule: {planned} (interior `active`, with pruned copies). Exploratory:
 of {known.height} tests under other rules or of other groups in which at least three seeds get there, {verdicts}; what validation accuracy
-gains after E is near zero has the median {100 * gained.median():.1f} points and the most {100 * gained.max():.1f}."""
+gains after E is near zero has the median {_points(gained.median())} points and the most {_points(gained.max())}."""
+
+
+def _points(share: object) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"  # type: ignore[operator]
 
 
 def _arithmetic() -> str:

@@ -120,7 +120,7 @@ def gains_given_design(frame: pl.DataFrame, target: str) -> Row:
     return over_replicates(gains(frame.with_columns(*logs), baselines, target), unit="decades")
 
 
-def noise_gains(nets: pl.DataFrame, *, draws: int = 600) -> pl.DataFrame:
+def noise_gains(nets: pl.DataFrame, *, draws: int = 120) -> pl.DataFrame:
     """Mean and p of `across` with noise in the place of E: a value per cell, a fifth of it per network."""
     frame = prepared(nets)
     cells, members = np.unique(frame["cell"].to_numpy(), return_inverse=True)

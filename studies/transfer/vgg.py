@@ -26,7 +26,7 @@ SIDE = 16
 
 
 class SmallVgg(nn.Module):
-    """Two blocks of two 3 x 3 convolutions with max pooling, then three dense layers; 55,000 parameters."""
+    """Two blocks of two 3 x 3 convolutions with max pooling, then three dense layers; 54,000 parameters."""
 
     def __init__(self, generator: torch.Generator, scaling: Sequence[float]) -> None:
         super().__init__()

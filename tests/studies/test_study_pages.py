@@ -18,7 +18,7 @@ from planned import VERDICTS, answers, read_plan
 from ruggedness.correlate import correlations
 from ruggedness.findings import primary as ruggedness_primary
 from ruggedness.page import page as ruggedness_page
-from skills_study import FULL, SEEDS, analyse
+from skills_study import FULL, analyse
 from skillsmodel.page import write_page as write_skills
 from smallnets.page import write_page as write_smallnets
 from transfer.page import write_page as write_transfer
@@ -31,7 +31,7 @@ DOCS = ROOT / "docs"
 def test_the_page_of_skills_is_what_its_results_say(tmp_path):
     for name in ("curves", "snapshots"):
         (tmp_path / f"{name}.parquet").symlink_to(RESULTS / "skills" / f"{name}.parquet")
-    analyse(FULL, SEEDS, tmp_path)
+    analyse(FULL, tmp_path)
     write_skills(tmp_path, tmp_path / "skills-study.md")
     assert (tmp_path / "skills-study.md").read_text() == (DOCS / "skills-study.md").read_text()
 
