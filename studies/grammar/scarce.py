@@ -35,7 +35,8 @@ def per_run(logs: pl.DataFrame, settings: Mapping[str, tuple[Run, ...]]) -> pl.D
             }
             rows.append(about | _learned(own) | {"late": None} | _which(own))
     found = pl.DataFrame(rows, infer_schema_length=None)
-    return found.with_columns((pl.col("half") / pl.col("percolates")).log(10).alias("late"))
+    late = (pl.col("half").cast(pl.Float64) / pl.col("percolates")).log(10)
+    return found.with_columns(late.alias("late"))
 
 
 def _learned(own: pl.DataFrame) -> dict[str, float | None]:
