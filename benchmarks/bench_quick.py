@@ -30,7 +30,7 @@ from emergraph.analysis.topology.topology import topology
 from emergraph.exporters.codings import decoded
 from emergraph.graphstore.inplace import Matrix, mask_times, sum_up
 from emergraph.graphstore.modelfiles import Coding, WantedTensor
-from emergraph.graphstore.probes import write_rate
+from emergraph.graphstore.probes import measured_write_rate
 
 COMMITTED = Path(__file__).with_name("quick.json")
 ALLOWED = 1.25
@@ -100,7 +100,7 @@ def rows() -> Iterator[tuple[str, float]]:
                 connection.sql("CREATE TABLE edges AS SELECT * FROM rows")
 
         unit = least(copy)
-        yield "edges into a store / copy by DuckDB", least(lambda: write_rate(place)) / unit
+        yield "edges into a store / copy by DuckDB", least(lambda: measured_write_rate(place)) / unit
 
 
 def analyses() -> Iterator[tuple[str, float]]:

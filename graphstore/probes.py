@@ -60,14 +60,15 @@ def write_rate(folder: Path) -> float:
     """
     disk = folder.stat().st_dev
     if disk not in _WRITE_RATES:
-        _WRITE_RATES[disk] = _measured_write_rate(folder)
+        _WRITE_RATES[disk] = measured_write_rate(folder)
     return _WRITE_RATES[disk]
 
 
 _WRITE_RATES: dict[int, float] = {}
 
 
-def _measured_write_rate(folder: Path) -> float:
+def measured_write_rate(folder: Path) -> float:
+    """Measure it; see `write_rate`."""
     n = 2 * _SIDE
     weights = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
     layers = [

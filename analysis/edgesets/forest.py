@@ -135,13 +135,15 @@ def n_components(
     """
     current, n_current = np.arange(n), n
     for src, dst in ends:
-        if n_current == 1:
-            break
-        a, b = current[components[src]], current[components[dst]]
-        apart = np.flatnonzero(a != b)
-        if len(apart):
-            _, labels, n_current = spanning_forest(a[apart], b[apart], n_current)
-            current = labels[current]
+        position = 0
+        while position < len(src) and n_current > 1:
+            part = slice(position, position + max(2 * n_current, _SMALLEST_CHUNK))
+            position = part.stop
+            a, b = current[components[src[part]]], current[components[dst[part]]]
+            apart = np.flatnonzero(a != b)
+            if len(apart):
+                _, labels, n_current = spanning_forest(a[apart], b[apart], n_current)
+                current = labels[current]
     return n_current
 
 
