@@ -48,6 +48,14 @@ agree where pairs are plentiful (batch64): the data percolate at step {steps.min
 {middles["middle"].min():.0f} to {middles["middle"].max():.0f}."""
 
 
+def _missing(tables: Tables) -> str:
+    """Settings of the plan that no run is there of."""
+    wanted = dict.fromkeys(claim["setting"] for claim in PLAN["claims"].values())
+    there = {PRIMARY_GROUP} | (set() if tables.scarce is None else set(tables.scarce["setting"]))
+    names = [name for name in wanted if name not in there]
+    return f"Not trained yet, so that its claims have no answer: {'; '.join(names)}. " if names else ""
+
+
 def _scarce(tables: Tables) -> str:
     """When unseen pairs are learned where pairs are scarce, and which."""
     if tables.scarce is None:
@@ -86,6 +94,7 @@ def page(tables: Tables, runs: dict[str, Sequence[Run]], paper: Run) -> str:
         else "none: a quick run.",
         control=_control(tables),
         scarce=_scarce(tables),
+        missing=_missing(tables),
         n_entities=first.n_entities,
         width=first.width,
         settings=f"Settings: {settings}",
