@@ -6,6 +6,7 @@ import polars as pl
 
 from emergraph.analysis.declaration import Query
 from emergraph.analysis.figures.figure import Figure, Frames
+from emergraph.analysis.figures.names import telling_names
 from emergraph.analysis.figures.picture import Picture
 from emergraph.analysis.figures.theme import FONT, INK, MUTED, PAPER, SERIES
 from emergraph.safetext import escape_xml
@@ -25,8 +26,9 @@ def draw_tree(frames: Frames) -> Picture:
     lines: list[tuple[int, str, str]] = []
     for root in _roots(rows):
         lines += _below(root, "", 0, kinds, set())
+    names = telling_names(list(dict.fromkeys(name for _, name, _ in lines)), LETTERS)
     height = ROW * max(1, len(lines)) + 2 * MARGIN
-    drawn = [_line(place, *line) for place, line in enumerate(lines)]
+    drawn = [_line(place, depth, names[name], kind) for place, (depth, name, kind) in enumerate(lines)]
     return Picture(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" font-family="{FONT}" font-size="13">'
@@ -52,11 +54,10 @@ def _below(
 
 def _line(place: int, depth: int, name: str, kind: str) -> str:
     x, y = MARGIN + STEP * depth, MARGIN + ROW * place + ROW // 2
-    short = name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
     dot = f'<circle cx="{x}" cy="{y}" r="5" fill="{SERIES[0] if depth else SERIES[1]}"/>'
     up = f'<path d="M{x - STEP} {y - ROW + 6}V{y}H{x - 6}" fill="none" stroke="{MUTED}"/>' if depth else ""
     what = f'<tspan fill="{MUTED}" dx="10">{escape_xml(kind)}</tspan>' if kind else ""
-    text = f'<text x="{x + 12}" y="{y + 4}" fill="{INK}">{escape_xml(short)}{what}</text>'
+    text = f'<text x="{x + 12}" y="{y + 4}" fill="{INK}">{escape_xml(name)}{what}</text>'
     return f"{up}{dot}{text}"
 
 

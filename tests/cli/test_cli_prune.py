@@ -179,7 +179,7 @@ def test_runs_and_writes_the_pruned_model(run, traced, tmp_path):
     size, before = out.stat().st_size, model.stat().st_size
     assert size > 0.99 * before
     (said,) = [line for line in ran.err.splitlines() if line.startswith("Masked: ")]
-    assert re.search(r"\d+ parameters are zero, which take as much room as others; ", said.replace(",", ""))
+    assert re.match(r"Masked: [\d,]+ parameters are zero, which take as much room as others; ", said)
     assert f"; {size:,} of {before:,} bytes are left. To make the file smaller" in said
     assert said.endswith("cut out channels: --unit unit --smaller")
 

@@ -243,7 +243,7 @@ def test_of_two_copies_one_is_found_and_the_other_is_named(find):
     said = "the units outside of the circuit keep the share, too: another circuit suffices"
     view = circuit_view(result)
     assert said in view.notes
-    assert view.finding.startswith("1 of 8 units keep ")
+    assert view.finding.startswith("1 of 9 units keep ")
     assert (
         f"on 20 samples, and none of them can be left out; the others alone keep {result.without.mean:.2g}."
         in view.finding

@@ -215,7 +215,7 @@ def test_what_never_moves_the_output_is_structure_only(asked):
     whole = rows_of(result, "layer")["effect"].item()
     assert said == (
         f"head.out changes most without layer hidden: {whole:.3g} squared on average over 5 samples, "
-        "replaced by mean; 1 of 4 units never moved it."
+        "replaced by each unit's mean over the 5 samples and their positions; 1 of 4 units never moved it."
     )
 
 
