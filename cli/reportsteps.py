@@ -150,7 +150,7 @@ def run_plan(plan: ReportPlan, *, say: Callable[[str], None]) -> Outcome:
 
 
 def _later(plan: ReportPlan, graph: int, options: Sequence[str], *, in_place: bool) -> list[list[str]]:
-    """The commands after the export, in the order of what readers need: none waits for a slow trace.
+    """The commands after the export, in the order of what readers need: none waits for slow ones.
 
     Where edges stayed in the model, commands on the store ask for it; null models of weights would run it,
     and are left out.
@@ -168,8 +168,8 @@ def _later(plan: ReportPlan, graph: int, options: Sequence[str], *, in_place: bo
         ["topology", store, *of, *weights, *draws],
         ["trace", store, *samples, "--model", model, *of, *options],
         ["emergence", store, *of, *weights],
-        ["landscape", model, "--store", store, *given, *options, *draws],
         *full,
+        ["landscape", model, "--store", store, *given, *options, *draws],
     ]
     return [words for words in every if plan.only is None or words[0] in plan.only]
 
