@@ -30,7 +30,9 @@ EXACT = 1e-5
 """Of the output's largest value: how far a converted model may be from what onnxruntime gives."""
 ADDS_UP = 1e-4
 """Of the output's largest value: how far attributions along a path may be from the change at its ends."""
-MOST_SLOPES = 513
+PARTS_ADD_UP = 10.0
+"""How many times as much the absolute distances of parts of a path may sum to: most of them cancel."""
+MOST_SLOPES = 2049
 """Gradients along the path of one layer in one sample."""
 FEWEST_SLOPES = 9
 PATH_BYTES = 1 << 28
@@ -202,20 +204,25 @@ def along_path(
     Args:
         at: The number and its gradient at a share of the way.
         away: The whole way.
-        least: Parts are halved until their distances sum to this.
+        least: Parts are halved until their distances sum to this, and their absolute values to ten times.
         most: Gradients that may be computed.
     """
     far = np.asarray(away, np.float64)
     order = count()
     known = {share: at(share) for share in (0.0, 0.5, 1.0)}
     parts: list[tuple[float, int, float, float]] = []
+    gaps: dict[float, float] = {}
 
     def add(low: float, high: float) -> None:
-        gap = known[high][0] - known[low][0] - float((far * _simpson(known, low, high)).sum())
-        heapq.heappush(parts, (-abs(gap), next(order), low, high))
+        gaps[low] = known[high][0] - known[low][0] - float((far * _simpson(known, low, high)).sum())
+        heapq.heappush(parts, (-abs(gaps[low]), next(order), low, high))
+
+    def is_close() -> bool:
+        found = np.fromiter(gaps.values(), np.float64)
+        return abs(found.sum()) <= least and np.abs(found).sum() <= PARTS_ADD_UP * least
 
     add(0.0, 1.0)
-    while -sum(part[0] for part in parts) > least and len(known) + 2 <= most:
+    while not is_close() and len(known) + 2 <= most:
         _, _, low, high = heapq.heappop(parts)
         middle = (low + high) / 2
         for share in ((low + middle) / 2, (middle + high) / 2):

@@ -56,7 +56,7 @@ def page_text(rows: Sequence[dict[str, Any]]) -> str:
             [_row(row) for row in done],
             words=1,
         ),
-        refused="\n".join(f"- {row['file']}: {row['refused']}" for row in refused) or "None.",
+        refused="; ".join(f"{row['file']} ({row['refused']})" for row in refused) or "none.",
     )
 
 
