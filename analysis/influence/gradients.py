@@ -219,7 +219,7 @@ def along_path(
 
     def is_close() -> bool:
         found = np.fromiter(gaps.values(), np.float64)
-        return abs(found.sum()) <= least and np.abs(found).sum() <= PARTS_ADD_UP * least
+        return bool(abs(found.sum()) <= least and np.abs(found).sum() <= PARTS_ADD_UP * least)
 
     add(0.0, 1.0)
     while not is_close() and len(known) + 2 <= most:
