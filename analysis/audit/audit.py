@@ -20,9 +20,12 @@ from emergraph.analysis.audit.size import Size, size_of
 from emergraph.analysis.audit.subject import BudgetSpentError, Given, Subject, opened, run_subject
 from emergraph.analysis.audit.suspicious import suspicious
 from emergraph.analysis.audit.words import count
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.onnxfile import Finding, Severity
 from emergraph.exporters.onnxfile.findings import refusal
+from emergraph.exporters.runtime.quoting import quoted
+from emergraph.exporters.sources import SourceKind, source_kind
 
 if TYPE_CHECKING:
     from emergraph.analysis.audit.writing import Smaller
@@ -36,7 +39,7 @@ Step = Callable[[Subject], Iterator[AuditFinding]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditResult:
+class AuditResult(ShownInNotebooks):
     """What an audit found."""
 
     path: str
@@ -111,6 +114,7 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
     store: Path | None = None,
     write: Path | None = None,
     also_tested: bool = False,
+    annotate: Path | None = None,
 ) -> AuditResult:
     """Audit a model.
 
@@ -124,15 +128,16 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
         store: Where graphs are looked for that have the same weights.
         write: Where to write a model without what is proved to be dispensable.
         also_tested: Leave out, too, what was silent on all inputs given.
+        annotate: Where to write the ONNX file as it is, with the findings in its metadata.
 
     Raises:
         InvalidInputError: There is no such file.
-        UsageError: No smaller model can be written, or it does not agree with the original.
+        UsageError: No smaller model can be written, or it does not agree with the original; or what is to
+            be annotated is no ONNX file.
         LimitError: A limit of memory or time was hit.
     """
     given = given or Given()
-    if also_tested and not (given.inputs and write):
-        raise UsageError("--also tested goes with --inputs FILE.npz and --write SMALLER.onnx")
+    _check_use(model, given, write, annotate, also_tested=also_tested)
     begin = time.monotonic()
     budget = math.inf if seconds is None else seconds
     with opened(model, given) as subject, _reference(reference, given) as other:
@@ -158,7 +163,7 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
         if write is not None:
             smaller = _written(subject, given, found, write, also_tested=also_tested)
     kept = [finding for finding in found if finding.fingerprint not in baseline]
-    return AuditResult(
+    result = AuditResult(
         path=str(model),
         findings=sorted(kept, key=_order),
         identity=identity,
@@ -172,6 +177,34 @@ def audit_model(  # noqa: PLR0913 - the options of one call, all but two by keyw
         accepted=len(found) - len(kept),
         smaller=smaller,
     )
+    if annotate is not None:
+        _annotate(subject, result, annotate, given.root)
+    return result
+
+
+def _check_use(
+    model: str | Path, given: Given, write: Path | None, annotate: Path | None, *, also_tested: bool
+) -> None:
+    """Refuse, before any work, to write what cannot be.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    if also_tested and not (given.inputs and write):
+        raise UsageError("--also tested goes with --inputs FILE.npz and --write SMALLER.onnx")
+    if annotate is not None and source_kind(model) is not SourceKind.ONNX:
+        name = quoted(Path(model).name)
+        raise UsageError(
+            f"{name}: --annotate writes metadata of an ONNX file; keep findings with --format json"
+        )
+
+
+def _annotate(subject: Subject, result: AuditResult, out: Path, root: Path | None) -> None:
+    from emergraph.analysis.audit.annotating import write_annotated
+
+    if subject.refused:
+        raise _refusal(subject, "nothing was written")
+    write_annotated(result, out, root=root)
 
 
 def _looked_at(

@@ -52,6 +52,12 @@ class AuditUse(Options):
         metavar="SMALLER.onnx",
         role=FileRole.WRITES,
     )
+    annotate: Path | None = option(
+        default=None,
+        help="Write the ONNX file as it is, with the findings in its metadata.",
+        metavar="ANNOTATED.onnx",
+        role=FileRole.WRITES,
+    )
     also: Also | None = option(
         default=None,
         help="Leave out what is tested, too: units that were silent on all of --inputs.",

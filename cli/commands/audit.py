@@ -44,6 +44,7 @@ class AuditOutput(Output):
     emergraph audit model.onnx --out model.html
     emergraph audit model.onnx --write smaller.onnx
     emergraph audit model.onnx --inputs samples.npz --write smaller.onnx --also tested
+    emergraph audit model.onnx --annotate annotated.onnx
     """,
     limits=LONG,
 )
@@ -79,6 +80,7 @@ def audit(
         store=keeping.store if keeping.store is not None and keeping.store.exists() else None,
         write=use.write,
         also_tested=use.also is not None,
+        annotate=use.annotate,
     )
     if keeping.store is not None:
         from emergraph.analysis.audit.saving import save_audit

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from plantednets import audited_fast, cnn, transformer
 
+from emergraph.analysis.audit import annotating
+from emergraph.analysis.audit.annotating import PREFIX, write_annotated
 from emergraph.analysis.audit.audit import STEPS, audit_model
 from emergraph.analysis.audit.cyclonedx import cyclonedx_document
 from emergraph.analysis.audit.finding import AuditFinding
@@ -15,7 +19,7 @@ from emergraph.analysis.audit.sarif import FINGERPRINT, sarif_document
 from emergraph.analysis.audit.subject import Given
 from emergraph.analysis.report.auditpage import audit_page
 from emergraph.analysis.report.html import page_html
-from emergraph.errors import InvalidInputError
+from emergraph.errors import EmergraphError, InvalidInputError, LimitError, UsageError
 
 FOLDER = Path(__file__).parents[3] / "third_party" / "sarif"
 SCHEMA = FOLDER / "sarif-schema-2.1.0.json"
@@ -115,3 +119,85 @@ def test_what_check_finds_in_many_places_is_one_finding(tmp_path):
     assert len(found) == 1
     assert found[0].sentence.endswith(", and 2 more.")
     assert len(found[0].evidence["places"]) == 3
+
+
+def annotations(path):
+    """The model of a file, and its metadata by key: the model is read by the onnx package."""
+    model = onnx.load(path, load_external_data=False)
+    onnx.checker.check_model(model)  # no key twice
+    return model, {entry.key: entry.value for entry in model.metadata_props}
+
+
+def test_an_annotated_model_is_the_model_with_its_findings(result, tmp_path):
+    out = tmp_path / "annotated.onnx"
+    original = Path(result.path).read_bytes()
+    write_annotated(result, out)
+    content = out.read_bytes()
+    assert content.startswith(original)  # and so is its graph, byte by byte
+    model, metadata = annotations(out)
+    assert metadata["license"] == "MIT"
+    told = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
+    assert told["sha256"] == hashlib.sha256(original).hexdigest()
+    lines = [value for key, value in told.items() if key.startswith("finding.")]
+    assert [line.rpartition("[")[2].rstrip("]") for line in lines] == [f.id for f in result.findings]
+    kept = json.loads(told["json"])["findings"]
+    assert [one["fingerprint"] for one in kept] == [f.fingerprint for f in result.findings]
+    del model.metadata_props[:]
+    plain = onnx.load(result.path)
+    del plain.metadata_props[:]
+    assert model == plain
+
+
+def test_annotating_again_replaces_what_was_there(result, tmp_path):
+    """Entries of a file that call themselves ours, too: a model cannot bring its own audit."""
+    model = onnx.load(result.path)
+    model.metadata_props.add(key=f"{PREFIX}finding.9", value="nothing found")
+    onnx.save(model, tmp_path / "forged.onnx")
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    audit_model(tmp_path / "forged.onnx", only=(), annotate=first)
+    audit_model(first, only=(), annotate=second)
+    assert first.read_bytes() == second.read_bytes()
+    _, metadata = annotations(second)
+    assert f"{PREFIX}finding.9" not in metadata
+    assert metadata["license"] == "MIT"
+
+
+def test_a_model_with_values_elsewhere_keeps_its_references(tmp_path):
+    net = cnn()
+    path = net.save(tmp_path / "net.onnx")
+    folder = tmp_path / "apart"
+    folder.mkdir()
+    onnx.save(onnx.load(path), folder / "net.onnx", save_as_external_data=True, size_threshold=0)
+    result = audit_model(folder / "net.onnx", only=())
+    with pytest.raises(UsageError, match="name a file in the folder of"):
+        write_annotated(result, tmp_path / "elsewhere.onnx")
+    write_annotated(result, folder / "annotated.onnx")
+    inputs = {"x": net.samples["x"][:2]}
+    sessions = [ort.InferenceSession(file) for file in (path, folder / "annotated.onnx")]
+    for before, after in zip(*(session.run(None, inputs) for session in sessions), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_only_onnx_files_that_may_be_loaded_are_annotated(tmp_path):
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UsageError, match="metadata of an ONNX file"):
+        audit_model(weights, annotate=tmp_path / "out.onnx")
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(cnn().save(tmp_path / "net.onnx").read_bytes()[:-40])
+    with pytest.raises(EmergraphError, match="nothing was written"):
+        audit_model(damaged, annotate=tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(("room", "code"), [(0, 0), (-1, 6)])
+def test_what_would_be_larger_than_a_file_can_be_is_refused(result, tmp_path, monkeypatch, room, code):
+    write_annotated(result, tmp_path / "whole.onnx")
+    size = (tmp_path / "whole.onnx").stat().st_size
+    monkeypatch.setattr(annotating, "MAX_BYTES", size + room)
+    if code == 0:
+        write_annotated(result, tmp_path / "again.onnx")
+        return
+    with pytest.raises(LimitError, match="2 GiB"):
+        write_annotated(result, tmp_path / "again.onnx")
+    assert not (tmp_path / "again.onnx").exists()
