@@ -1,7 +1,9 @@
 """Topology and conversions of a stored graph."""
 
 import json
+import shutil
 
+import duckdb
 import igraph
 import networkx as nx
 import numpy as np
@@ -157,6 +159,18 @@ def test_graphs_for_other_tools_are_the_same_graph(path, tmp_path):
     assert pl.read_parquet(tmp_path / "g" / "units.parquet").height == 9
 
 
+def test_words_of_a_store_are_text_in_graphml(path, tmp_path):
+    other = shutil.copy(path, tmp_path / "other.duckdb")
+    words = '</data><data key="x">&amp;\x01'
+    with duckdb.connect(str(other)) as connection:
+        connection.execute("UPDATE units SET role = ? WHERE id = 0", [words])
+    emergraph.open(other).graph().convert(tmp_path / "g.graphml", "graphml")
+    read = nx.read_graphml(tmp_path / "g.graphml")
+    assert read.nodes["n0"]["role"] == words.replace("\x01", "\\x01")
+    assert read.nodes["n0"]["neuron"] is True
+    assert igraph.Graph.Read_GraphML(str(tmp_path / "g.graphml")).vs["role"][0] == read.nodes["n0"]["role"]
+
+
 def test_limits_and_what_is_there_already(path, tmp_path):
     graph = emergraph.open(path).graph()
     with pytest.raises(LimitError, match="20 edges exceed the limit of 19"):
@@ -166,6 +180,7 @@ def test_limits_and_what_is_there_already(path, tmp_path):
     with pytest.raises(LimitError, match="graphml"):
         graph.convert(tmp_path / "g.graphml", "graphml", max_edges=19)
     assert not list(tmp_path.glob("g.graphml*"))
+    assert graph.convert(tmp_path / "g.graphml", "graphml", max_edges=20) == 20
     (tmp_path / "there").touch()
     with pytest.raises(UsageError, match="exists"):
         graph.convert(tmp_path / "there", "edgelist")
