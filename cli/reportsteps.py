@@ -21,10 +21,9 @@ import typer
 
 from emergraph.cli.links import Links, told_by_this_command
 from emergraph.cli.storeargs import AnyName
-from emergraph.errors import EmergraphError, ExitCode, InvalidInputError, LimitError
+from emergraph.errors import EmergraphError, ExitCode, LimitError
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole, command_line
-from emergraph.outputs import holds_database
 from emergraph.safetext import escape_controls
 from emergraph.steps import steps
 
@@ -246,16 +245,3 @@ def _line(attempt: "Attempt") -> str:
     told = f": {attempt.message}" if attempt.message else ""
     command = " ".join(filter(None, (attempt.command, attempt.held_to)))
     return f"{attempt.state}{took}: {command}{told}"
-
-
-def is_store(path: Path) -> bool:
-    """Return whether a file is a DuckDB file.
-
-    Raises:
-        InvalidInputError: There is no such file or folder.
-    """
-    if path.is_dir():
-        return False
-    if not path.exists():
-        raise InvalidInputError(f"{escape_controls(str(path))}: no such file; give a model file or a store")
-    return holds_database(path)

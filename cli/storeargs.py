@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -66,15 +66,10 @@ def weights_of(
     Raises:
         UsageError: The weights of no model are to be checked.
     """
-    models = [model] if isinstance(model, Path) else list(model or ())
-    if not models:
-        if verify:
-            raise UsageError("--verify checks the tensors of a model: give its file or folder with --model")
-        return nullcontext()
-    from emergraph.exporters.modeltensors import open_model
-    from emergraph.graphstore.modelfiles import model_given
+    from emergraph.api.handle import weights_of as found_in
 
-    return model_given(open_model(*models, root=links.root, verify=verify))
+    models = [model] if isinstance(model, Path) else list(model or ())
+    return found_in(*models, root=links.root, verify=verify)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +84,6 @@ class ResultStore:
         FileRole.STORES,
     ] = None
     any_name: AnyName = False
-
-
-def name_or_id(text: str | None) -> str | int | None:
-    """Return what a user gave for a trace: a number is an id."""
-    return int(text) if text is not None and text.isdecimal() else text
 
 
 def refuse_store(model: str | Path, command: str) -> None:

@@ -131,6 +131,31 @@ def test_every_page_is_in_the_site_once():
     )
 
 
+def test_what_pages_show_is_imported_from_emergraph_itself():
+    shown = [
+        *PAGES,
+        *(ROOT / "docs" / "tutorials").glob("*.md"),
+        *(ROOT / "docs" / "notebooks").glob("*.ipynb"),
+    ]
+    imports = re.compile(r"(?:from|import) +(emergraph\.[\w.]+)(?: +import|\b)")
+    deeper = {
+        page.name: found for page in shown if (found := imports.findall(page.read_text(encoding="utf-8")))
+    }
+    assert deeper == {}
+
+
+def test_names_of_python_that_pages_show_are_there():
+    import emergraph
+
+    uses = re.compile(r"\bemergraph\.(\w+)(?:\.(\w+))?\(")
+    for page in [*PAGES, *(ROOT / "docs" / "tutorials").glob("*.md")]:
+        for name, inner in uses.findall(page.read_text(encoding="utf-8")):
+            found = getattr(emergraph, name)
+            assert not inner or hasattr(found, inner) or name == "open", (
+                f"{page.name}: emergraph.{name}.{inner}"
+            )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

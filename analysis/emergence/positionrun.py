@@ -19,6 +19,7 @@ from emergraph.analysis.emergence.positionops import PASSING, WEIGHTED, Tensors,
 from emergraph.analysis.emergence.remeasure import trace_row, trace_samples
 from emergraph.analysis.emergence.result import EmergenceResult, Magnitude
 from emergraph.analysis.modelruns.files import ModelFiles, model_of
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import Interior
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.errors import InvalidInputError, LimitError, UsageError
@@ -228,7 +229,7 @@ POSITION_RULES = (ActivityRule.MEAN, ActivityRule.MEAN_ABS, ActivityRule.ANY, Ac
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PositionReport:
+class PositionReport(ShownInNotebooks):
     """E between positions, beside E between channels and the form that the paper prints."""
 
     positions: PositionCount

@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.emergence.options import TrajectoryOptions
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.analysis.statistics.intervals import Support, student
@@ -96,7 +97,7 @@ class Stopping:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trajectory:
+class Trajectory(ShownInNotebooks):
     """Emergence and metrics over the steps of one or several training runs."""
 
     frame: pl.DataFrame

@@ -8,3 +8,7 @@ class Picture:
     """A complete SVG document, in the colours of the theme."""
 
     svg: str
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        return self.svg

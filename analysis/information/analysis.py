@@ -90,7 +90,7 @@ def shown(found: "ModelInformation", run: int | None = None) -> View:
         columns=_COLUMNS,
         brief=[short],
         facts=facts,
-        document={"model": found.source, "sha256": found.sha256, **result.to_dict()},
+        document=found.to_dict(),
         notes=list(result.notes),
     )
 

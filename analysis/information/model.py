@@ -17,6 +17,7 @@ from emergraph.analysis.information.onnxstates import StateOptions, onnx_states
 from emergraph.analysis.information.options import EstimatorOptions, Micro
 from emergraph.analysis.information.sequences import Sequences
 from emergraph.analysis.information.states import Array, BlockStates, Progress, collect_states, token_numbers
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile import read_onnx
@@ -203,7 +204,7 @@ RECORDED = frozenset({".npz", ".safetensors"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelInformation:
+class ModelInformation(ShownInNotebooks):
     """Information emergence of a model, and what model it was."""
 
     result: InformationResult
@@ -211,6 +212,10 @@ class ModelInformation:
     """File name, or the name of the factory."""
     sha256: str | None
     seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return {"model": self.source, "sha256": self.sha256, **self.result.to_dict()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from emergraph.analysis.lineage.fingerprint import Fingerprint, candidates, fing
 from emergraph.analysis.lineage.kinds import Judged, Kind
 from emergraph.analysis.lineage.options import LineageOptions
 from emergraph.analysis.lineage.pairs import Relation, compared, decided
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.statistics.permutation import share_as_extreme
 from emergraph.errors import UsageError
 from emergraph.graphstore.reader import GraphReader
@@ -50,7 +51,7 @@ class Family:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Lineage:
+class Lineage(ShownInNotebooks):
     """The relations between models."""
 
     names: Sequence[str]
@@ -64,6 +65,12 @@ class Lineage:
     level: float
     fingerprint_bytes: int
     """Of the largest fingerprint."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        from emergraph.analysis.lineage.views import to_dict
+
+        return to_dict(self)
 
 
 class _Shelf:

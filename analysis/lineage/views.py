@@ -121,7 +121,7 @@ def lineage_view(found: Lineage, run: int | None = None, *, notes: Sequence[str]
         details=trees if trees.height else None,
         brief=[short.head(BRIEF_ROWS), trees.head(5 * BRIEF_ROWS)],
         facts=facts,
-        document={"finding": finding(found, len(notes)), **to_dict(found)},
+        document={"finding": finding(found, len(notes)), **found.to_dict()},
         notes=tuple(notes),
         columns=COLUMNS,
     )

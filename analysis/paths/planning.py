@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.paths.reversepass import closed
 from emergraph.analysis.paths.states import plan
@@ -20,7 +21,7 @@ _PIECES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class CountPlan:
+class CountPlan(ShownInNotebooks):
     """What a count will take."""
 
     edges: int

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.percolation.conceptcurve import (
     ClassPairs,
@@ -165,7 +166,7 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ConceptResult:
+class ConceptResult(ShownInNotebooks):
     """Where data of entity-property pairs are relative to their percolation threshold."""
 
     options: ConceptOptions

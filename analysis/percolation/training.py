@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.nulls_for_json import finite_or_none
 from emergraph.analysis.percolation.options import LogColumns
 from emergraph.analysis.percolation.transitions import TransitionFit, fit_transition
@@ -252,7 +253,7 @@ IDS = ("run", "seed")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingResult:
+class TrainingResult(ShownInNotebooks):
     """The transitions of several runs, and how they move with the size of the data."""
 
     metric: str

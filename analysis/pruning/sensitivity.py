@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.edgesets.edgetable import Floats, Levels
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.pruning.criteria import scores, synflow_scores
 from emergraph.analysis.pruning.flow import backward_flow, forward_flow
 from emergraph.analysis.pruning.items import Items
@@ -31,7 +32,7 @@ MEASURES = ("accuracy_lost", "divergence_kl", "relative_mse", "flow_lost")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SensitivityResult:
+class SensitivityResult(ShownInNotebooks):
     """A row per layer and level; all other layers are whole."""
 
     graph: str

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from scipy.optimize import least_squares
 
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.skills.closedforms import Floats, linear_strength, multilinear_strength
 from emergraph.analysis.skills.options import Axis, FitOptions
 from emergraph.analysis.skills.shots import data_by_definition, data_from_loss, parameter_strength
@@ -225,7 +226,7 @@ class FamilyFit:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SkillFit:
+class SkillFit(ShownInNotebooks):
     """Predictions of one family for all skills, and how the others do."""
 
     options: FitOptions

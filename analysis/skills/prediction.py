@@ -11,6 +11,7 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.special import zeta
 
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.skills.closedforms import (
     Floats,
     emergence_duration,
@@ -194,7 +195,7 @@ def _undone(alpha: float, odds: float, lowest: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Prediction:
+class Prediction(ShownInNotebooks):
     """Skills, their times, and scaling laws."""
 
     model: ModelParameters

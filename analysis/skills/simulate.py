@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.skills.closedforms import Floats, skill_frequencies
 from emergraph.analysis.skills.options import SimulationOptions
 from emergraph.errors import UsageError
@@ -78,7 +79,7 @@ PROBES = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Simulation:
+class Simulation(ShownInNotebooks):
     """What was recorded."""
 
     options: SimulationOptions

@@ -83,14 +83,7 @@ def survey_view(result: SurveyResult, page: str) -> View:
             "links are followed where they lead inside the folder of --root FOLDER, as in a download cache"
         )
     rows = models.select("name", "format", "status", "n_parameters", "n_errors", "n_warnings", "reason")
-    document = {
-        "finding": finding(result),
-        "files": result.paths.height,
-        "models": models.sort("name", "file").to_dicts(),
-        "others": result.others,
-        "looked_at": result.looked_at,
-        "seconds": result.seconds,
-    }
+    document = {"finding": finding(result), **result.to_dict()}
     return View(finding=finding(result), facts=facts, rows=rows.sort("name"), document=document, notes=notes)
 
 

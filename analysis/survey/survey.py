@@ -19,6 +19,7 @@ import polars as pl
 from emergraph.analysis.engines.cluster import connected
 from emergraph.analysis.engines.options import Backend, EngineOptions
 from emergraph.analysis.engines.spread import Parallelism, WorkerDiedError, spread
+from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.registry import analysis_named
 from emergraph.analysis.survey.onefile import Look, failure, look_at
 from emergraph.analysis.survey.options import PopulationOptions
@@ -42,7 +43,7 @@ Progress = Callable[[int, int, float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurveyResult:
+class SurveyResult(ShownInNotebooks):
     """What a survey found."""
 
     lake: Path
@@ -55,6 +56,16 @@ class SurveyResult:
     looked_at: int
     """Files that were looked at in this run."""
     seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return {
+            "files": self.paths.height,
+            "models": self.models.sort("name", "file").to_dicts(),
+            "others": self.others,
+            "looked_at": self.looked_at,
+            "seconds": self.seconds,
+        }
 
 
 def survey(

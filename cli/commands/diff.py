@@ -11,7 +11,6 @@ from emergraph.analysis.comparison.options import MatchOptions
 from emergraph.analysis.view import BRIEF_ROWS, View
 from emergraph.choices import unknown
 from emergraph.cli.app import command
-from emergraph.cli.graphs import opened_graph, parts_of
 from emergraph.cli.links import Links
 from emergraph.cli.output import TABLES, Output, OutputFormat, emit
 from emergraph.cli.storeargs import weights_of
@@ -83,11 +82,12 @@ def diff(
     if showing.view not in VIEWS:
         raise UsageError(unknown("view", showing.view, VIEWS))
     from emergraph.analysis.comparison.difference import compare
+    from emergraph.api.sources import opened_graph
 
     with (
         weights_of(model, links),
-        opened_graph(a, inputs, links) as ours,
-        opened_graph(b, inputs, links) as theirs,
+        opened_graph(a, inputs, links.root) as ours,
+        opened_graph(b, inputs, links.root) as theirs,
     ):
         found = compare(ours, theirs, match=matching.match_units, seed=matching.seed)
         summaries = (ours.summary, theirs.summary)
@@ -118,6 +118,8 @@ def _command(a: str, b: str, matching: MatchOptions, inputs: InputWords, links: 
 
 def _shared_name(text: str) -> str:
     """What one side was given as, without folders: a page may be passed on."""
+    from emergraph.api.sources import parts_of
+
     path, graph = parts_of(text)
     return path.name if graph is None else f"{path.name}:{graph}"
 

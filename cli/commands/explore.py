@@ -11,7 +11,7 @@ from emergraph.cli.app import command
 from emergraph.cli.limits import LONG, Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import OutputFormat, Writing, emit_text, say
-from emergraph.cli.reportsteps import Making, is_store, run_plan
+from emergraph.cli.reportsteps import Making, run_plan
 from emergraph.cli.storeargs import GraphChoice, ModelChoice, weights_of
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole
@@ -64,6 +64,7 @@ def explore(  # noqa: PLR0913 - a parameter for each group of options
     the model file need --model.
     """
     from emergraph.analysis.explorer.page import explorer_page
+    from emergraph.api.sources import is_store
     from emergraph.graphstore.store import open_store
 
     store, chosen, given = source, graph, model.given(links)

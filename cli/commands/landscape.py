@@ -6,76 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emergraph.analysis.engines.options import Backend
 from emergraph.analysis.landscape.options import (
-    LossKind,
     ModelOptions,
     ParallelOptions,
     SurveyOptions,
     TargetOptions,
 )
-from emergraph.choices import unknown
 from emergraph.cli.app import command
 from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit, say
 from emergraph.cli.progress import progress_bar
-from emergraph.cli.storeargs import ResultStore, name_or_id, refuse_store
+from emergraph.cli.storeargs import ResultStore, refuse_store
 from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputOptions
+from emergraph.optionforms import name_or_id
 from emergraph.options import FileRole
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from emergraph.analysis.landscape.sweep import Progress
-
-
-# What `emergraph landscape` evaluates on and where, from its options.
-
-
-def evaluation(
-    how: ModelOptions,
-    inputs: InputOptions,
-    target: TargetOptions,
-    parallel: ParallelOptions,
-    *,
-    limits: Limits,
-    links: Links,
-) -> ModelOptions:
-    """The options of an evaluation with what files hold.
-
-    Raises:
-        UsageError: The target is not among the inputs.
-        InvalidInputError: The file of inputs cannot be read.
-    """
-    from emergraph.analysis.engines.spread import Parallelism
-    from emergraph.exporters.runtime.limits import RunLimits
-
-    arrays = inputs.arrays()
-    backend = parallel.backend
-    labelled = how.loss is LossKind.AUTO and target.target is not None
-    return replace(
-        how,
-        inputs={name: array for name, array in arrays.items() if name != target.target},
-        input_shapes=inputs.shapes(),
-        samples=how.samples if inputs.inputs is None else None,
-        targets=_target(target.target, arrays),
-        loss=LossKind.CROSS_ENTROPY if labelled else how.loss,
-        root=links.root,
-        limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
-        parallelism=None if backend is Backend.LOCAL else Parallelism(backend=backend, n_jobs=parallel.jobs),
-        source=inputs.kept() | target.kept(),
-    )
-
-
-def _target(name: str | None, arrays: "dict[str, NDArray[np.generic]]") -> "NDArray[np.generic] | None":
-    if name is None:
-        return None
-    if name not in arrays:
-        raise UsageError(unknown("--target", name, sorted(arrays)))
-    return arrays[name]
 
 
 @command(
@@ -113,41 +62,46 @@ def landscape(  # noqa: PLR0913 - a parameter for each group of options
     output: Output,
 ) -> None:
     """Measure how rugged the loss landscape is around a model's own weights; no labels needed."""
-    from emergraph.analysis.engines.cluster import connected
-    from emergraph.analysis.landscape.modelsurvey import survey_model
+    from emergraph import api
     from emergraph.analysis.landscape.saving import check_store, has_graph, save_model_survey
     from emergraph.analysis.landscape.views import survey_view
+    from emergraph.exporters.runtime.limits import RunLimits
 
     store = keeping.store
+    named = None if graph is None else name_or_id(graph)
     refuse_store(model, "landscape")
     if graph is not None and store is None:
         raise UsageError("--graph names a graph of --store; give that, too")
     if store is not None:
-        check_store(store, name_or_id(graph))
-    with (
-        connected(parallel),
-        progress_bar(f"evaluating {Path(model).name}", output) as update,
-    ):
+        check_store(store, named)
+    how = replace(
+        how,
+        input_shapes=inputs.shapes(),
+        samples=how.samples if inputs.inputs is None else None,
+        root=links.root,
+        limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
+        source=inputs.kept() | target.kept(),
+    )
+    with progress_bar(f"evaluating {Path(model).name}", output) as update:
 
         def moved(progress: "Progress") -> None:
             if progress.done == 0 or progress.seconds == 0:
                 say(f"{progress.total} evaluations, about {progress.seconds_left:.0f} s", output)
             update(progress.done, progress.total)
 
-        result = survey_model(
+        result = api.landscape(
             model,
-            options,
-            evaluation(how, inputs, target, parallel, limits=limits, links=links),
-            checkpoint=parallel.resume,
+            *(options, how, parallel, target),
+            inputs=inputs.arrays(),
             progress=moved,
         )
-        run = None
-        if store is not None:
-            run = save_model_survey(store, result, graph=name_or_id(graph), any_name=keeping.any_name)
-            if not has_graph(store, run):
-                say(
-                    f"Note: {store.name} has no graph of this model, so a report shows the run with none; "
-                    "export the model into it, or give --graph NAME, and run again",
-                    output,
-                )
+    run = None
+    if store is not None:
+        run = save_model_survey(store, result, graph=named, any_name=keeping.any_name)
+        if not has_graph(store, run):
+            say(
+                f"Note: {store.name} has no graph of this model, so a report shows the run with none; "
+                "export the model into it, or give --graph NAME, and run again",
+                output,
+            )
     emit(survey_view(result, run), output)

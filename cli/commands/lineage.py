@@ -10,7 +10,6 @@ import typer
 
 from emergraph.analysis.lineage.options import LineageOptions
 from emergraph.cli.app import command
-from emergraph.cli.graphs import graph_sources
 from emergraph.cli.limits import LONG, doing
 from emergraph.cli.links import Links
 from emergraph.cli.output import TABLES, Output, OutputFormat, emit
@@ -56,10 +55,11 @@ def lineage(
     from emergraph.analysis.lineage.analysis import save_lineage
     from emergraph.analysis.lineage.lineage import relate
     from emergraph.analysis.lineage.views import lineage_view
+    from emergraph.api.sources import graph_sources
 
     begin = perf_counter()
     with ExitStack() as stack:
-        sources, notes = graph_sources(models, links, stack)
+        sources, notes = graph_sources(models, links.root, stack)
         with doing("comparing models"):
             found = relate(sources, options)
     run = None

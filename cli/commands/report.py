@@ -10,7 +10,7 @@ from emergraph.cli.app import command
 from emergraph.cli.limits import LONG, Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import OutputFormat, Writing, emit_text, say
-from emergraph.cli.reportsteps import Making, is_store, run_plan
+from emergraph.cli.reportsteps import Making, run_plan
 from emergraph.cli.storeargs import GraphChoice
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.options import FileRole
@@ -86,6 +86,7 @@ def _made(
 ) -> "Report":
     """The report, after running what a model needs."""
     from emergraph.analysis.report.collect import collect_report
+    from emergraph.api.sources import is_store
     from emergraph.graphstore.store import open_store
 
     if is_store(source):

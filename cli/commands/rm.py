@@ -28,5 +28,5 @@ def rm(
     """
     from emergraph import api
 
-    name = api.open_store(store).remove(graph)
+    name = api.open_store(store).rm(graph)
     emit(View(facts={"removed": name}, document={"removed": name}), output)

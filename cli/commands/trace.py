@@ -8,12 +8,11 @@ import typer
 
 from emergraph.analysis.view import View
 from emergraph.cli.app import command
-from emergraph.cli.limits import Limits, doing
+from emergraph.cli.limits import Limits
 from emergraph.cli.links import Links
 from emergraph.cli.output import Output, emit
 from emergraph.cli.progress import progress_bar
 from emergraph.cli.storeargs import GraphChoice, StorePath
-from emergraph.errors import UsageError
 from emergraph.exporters.runtime.inputwords import InputWords
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.traces.options import SampleOptions, TraceOptions
@@ -59,25 +58,16 @@ def trace(  # noqa: PLR0913 - a parameter for each group of options
     from emergraph import api
 
     chosen = api.open_graph(store, graph)
-    if samples.recorded is not None:
-        if inputs is not None or samples.random is not None or model is not None:
-            raise UsageError("--import takes recorded activations: leave out INPUTS, --random and --model")
-        with doing(f"reading {samples.recorded.name}"):
-            summary = chosen.import_trace(samples.recorded, name=options.name, keep=options.n_values)
-    else:
-        given = samples.chosen(inputs)
-        if model is None:
-            raise UsageError("--model FILE is needed: the model file that the graph was exported from")
-        with progress_bar(f"running {model.name}", output) as progress:
-            asked = replace(
-                options,
-                sample_axes=samples.axes,
-                inputs=words.values(),
-                input_shapes=words.shapes(),
-                root=links.root,
-                run_limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
-            )
-            summary = chosen.trace(given, model=model, options=asked, progress=progress)
+    doing_what = "tracing" if model is None else f"running {model.name}"
+    with progress_bar(doing_what, output) as progress:
+        asked = replace(
+            options,
+            inputs=words.values(),
+            input_shapes=words.shapes(),
+            root=links.root,
+            run_limits=RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes),
+        )
+        summary = chosen.trace(inputs, samples, asked, model=model, progress=progress)
     emit(_view(summary), output)
 
 

@@ -19,25 +19,17 @@ NOTEBOOKS = {
     "third-party-file": [
         "# A third-party model\n\nsilero-vad finds speech in audio. From its ONNX file to a graph, "
         "its emergence, and a question in SQL. The path is where `make models` puts the file.",
-        SETUP
-        + "\nfrom pathlib import Path\nimport numpy as np\nimport emergraph\nfrom emergraph.exporters.traces.samples "
-        "import RandomInputs\n\nfolder = Path(os.environ.get('EMERGRAPH_MODELS') or Path.home() / '.cache/emergraph/models')\n"
+        SETUP + "\nfrom pathlib import Path\nimport numpy as np\nimport emergraph\n\n"
+        "folder = Path(os.environ.get('EMERGRAPH_MODELS') or Path.home() / '.cache/emergraph/models')\n"
         "model = folder / 'silero-vad/silero_vad/data/silero_vad.onnx'\n"
         "graph = emergraph.export(model, 'vad.duckdb', inputs={'sr': np.asarray(16000)})\ngraph",
         "The file holds two networks, for 8 and 16 kHz; `sr` decided which one was traced. Activity needs inputs: "
         "random ones will do to look around, but say little about speech.",
-        "from emergraph.exporters.traces.options import TraceOptions\n"
-        "graph.trace(RandomInputs(64, 0), model=model, options=TraceOptions(inputs={'sr': np.asarray(16000)}))\n"
+        "graph.trace(random=64, model=model, inputs={'sr': np.asarray(16000)})\n"
         "graph.emergence(threshold=0.05)",
         "One threshold says little; the sweep says where the number comes from.",
-        "sweep = graph.emergence_sweep(40)\nsweep.frame.gather_every(8)",
-        "from IPython.display import SVG\nfrom emergraph.analysis.registry import figure_named\n"
-        "from emergraph.analysis.figures.reading import require_figure\n"
-        "from emergraph.analysis.figures.rendering import ImageFormat, render\n"
-        "from emergraph.graphstore.store import open_store\n\n"
-        "def draw(path, name):\n    with open_store(path) as store:\n"
-        "        data = require_figure(store.graph(), figure_named(name))\n"
-        "    return SVG(render(data.chart(), ImageFormat.SVG))\n\ndraw('vad.duckdb', 'emergence-sweep')",
+        "sweep = graph.emergence(thresholds=40)\nsweep.frame.gather_every(8)",
+        "from IPython.display import SVG\n_ = graph.plot('emergence-sweep', out='sweep.svg')\nSVG('sweep.svg')",
         "Everything is in one DuckDB file. Which layers hold the parameters?",
         "emergraph.open('vad.duckdb').sql('''\nSELECT name, kind, n_units, n_params FROM layers WHERE n_params > 0\n"
         "ORDER BY n_params DESC\n''')",
@@ -64,31 +56,24 @@ NOTEBOOKS = {
         "FROM graphs AS g JOIN metrics AS m ON m.graph = g.id AND m.name = 'loss'\n"
         "JOIN runs AS r ON r.graph = g.id JOIN emergence AS e ON e.run = r.id AND e.interior = 'any'\nORDER BY g.step\n''')",
         "What changed between the first and the last snapshot, unit by unit?",
-        "from emergraph.analysis.comparison.difference import compare\nfrom emergraph.graphstore.store import open_store\n"
-        "with open_store('run.duckdb') as opened:\n"
-        "    difference = compare(opened.graph(rec.graphs[0]), opened.graph(rec.graphs[-1]))\n"
+        "difference = store.graph(rec.graphs[0]).diff(store.graph(rec.graphs[-1]))\n"
         "difference.tensors.select('tensor_a', 'relative_change', 'sign_flips', 'cosine')",
         "difference.units.head(5)",
     ],
     "pruning-decision": [
         "# How far can a network be pruned?\n\nThe demo's convolutional network reads digits. First the graph alone, then the "
         "pruned models themselves on images that they were not trained on.",
-        SETUP
-        + "\nimport emergraph\nfrom importlib.resources import files\nfrom emergraph.analysis.pruning.options import "
-        "PruningOptions\n\ndemo = files('emergraph.cli') / 'demo-data'\nmodel = str(demo / 'digits_conv.onnx')\n"
+        SETUP + "\nimport emergraph\nfrom importlib.resources import files\n\n"
+        "demo = files('emergraph.cli') / 'demo-data'\nmodel = str(demo / 'digits_conv.onnx')\n"
         "graph = emergraph.export(model, 'net.duckdb')\n_ = graph.trace(str(demo / 'digits.npz'), model=model)",
-        "levels = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)\nasked = graph.prune(PruningOptions(levels=levels))\n"
+        "levels = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)\nasked = graph.prune(levels=levels)\n"
         "asked.frame.select('level', 'density', 'effective_sparsity', 'new_dead_units', 'log10_emergence_any')",
         "The graph alone does not know what the network is for. With the model, inputs and labels, the pruned models run.",
-        "import numpy as np\nfrom emergraph.analysis.pruning.modelruns import ModelFiles\n"
+        "import numpy as np\n"
         "inputs = dict(np.load(str(demo / 'digits.npz')))\nlabels = next(iter(np.load(str(demo / 'labels.npz')).values()))\n"
-        "ran = graph.prune(PruningOptions(levels=levels), files=ModelFiles(model=model, inputs=inputs, labels=labels))\n"
+        "ran = graph.prune(levels=levels, files=emergraph.ModelFiles(model=model, inputs=inputs, labels=labels))\n"
         "ran.frame.select('level', 'density', 'accuracy', 'argmax_agreement')",
-        "from IPython.display import SVG\nfrom emergraph.analysis.registry import figure_named\n"
-        "from emergraph.analysis.figures.reading import require_figure\n"
-        "from emergraph.analysis.figures.rendering import ImageFormat, render\n"
-        "from emergraph.graphstore.store import open_store\n\nwith open_store('net.duckdb') as store:\n"
-        "    data = require_figure(store.graph(), figure_named('pruning'))\nSVG(render(data.chart(), ImageFormat.SVG))",
+        "from IPython.display import SVG\n_ = graph.plot('pruning', out='pruning.svg')\nSVG('pruning.svg')",
         "The decision: the largest level that loses at most two percentage points.",
         "kept = ran.frame.filter(ran.frame['accuracy'] >= ran.frame['base_accuracy'] - 0.02)\n"
         "f\"prune {kept['level'].max():.0%} of the weights\"",

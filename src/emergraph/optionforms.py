@@ -56,11 +56,12 @@ def parse_numbers(text: str, option: str) -> tuple[float, ...]:
     return numbers
 
 
-def _name_or_id(text: str) -> str | int:
+def name_or_id(text: str) -> str | int:
+    """Return what a user gave for a thing of the store: a number is an id."""
     return int(text) if text.isdecimal() else text
 
 
-NAME_OR_ID = Form(_name_or_id)
+NAME_OR_ID = Form(name_or_id)
 """A thing of the store; a number is its id."""
 
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from parts import write
 
 import emergraph
-from emergraph.analysis.paths.options import EmergenceOptions
-from emergraph.analysis.percolation.options import PercolationOptions
 from emergraph.analysis.percolation.result import PercolationResult
 from emergraph.exporters.pytorch.recorder import RecorderOptions
 from grammar.language import PAD, Language, Speaker, make_language, read
@@ -193,11 +191,9 @@ def _snapshots(store: Path) -> pl.DataFrame:
     opened = emergraph.open(store)
     for graph_id, step in opened.graphs.select("id", "step").iter_rows():
         graph = opened.graph(graph_id)
-        counted = graph.emergence(rule="mean_abs", options=EmergenceOptions(), save=False)
-        wired = graph.percolation(options=PercolationOptions(seeds=1, nulls=3), save=False)
-        alone = graph.percolation(
-            options=PercolationOptions(seeds=1, nulls=3, structure="absent"), save=False
-        )
+        counted = graph.emergence(rule="mean_abs", save=False)
+        wired = graph.percolate(seeds=1, nulls=3, save=False)
+        alone = graph.percolate(seeds=1, nulls=3, structure="absent", save=False)
         rows.append(
             {
                 "step": step,

@@ -51,7 +51,7 @@ def test_an_analysis_runs_by_its_name(graph):
     found = graph.analyse("topology", TopologyOptions(nulls=0, spectra=False, motifs=False), save=False)
     assert found.spectra is None
     kept = graph.analyse("percolate", PercolationOptions(seeds=1, nulls=0))
-    assert kept.observed.threshold == graph.percolation(options=kept.options, save=False).observed.threshold
+    assert kept.observed.threshold == graph.percolate(kept.options, save=False).observed.threshold
     runs = api.open_store(graph.path).runs
     assert runs["command"].to_list() == ["percolate"]
     assert runs["duration"][0] > 0

@@ -20,7 +20,6 @@ from emergraph.cli.main import main
 from emergraph.errors import UnsafeInputError
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.onnxfile.links import root_for
-from emergraph.exporters.traces.options import TraceOptions
 
 SNAPSHOT = "hub/models--org--net/snapshots/abc"
 READERS = {
@@ -180,7 +179,7 @@ def test_the_same_from_python(cached):
     graph = emergraph.export(cached.model, "new.duckdb", root="hub")
     with pytest.raises(UnsafeInputError, match="--root"):
         graph.trace("digits.npz", model=cached.model)
-    summary = graph.trace("digits.npz", model=cached.model, options=TraceOptions(root=Path("hub")))
+    summary = graph.trace("digits.npz", model=cached.model, root=Path("hub"))
     assert summary.n_samples == 300
     assert [finding.id for finding in check_any(cached.model, root=Path("hub"))] == ["ONNX-EXT-USED"]
 

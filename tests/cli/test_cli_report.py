@@ -51,7 +51,7 @@ def test_a_report_for_a_terminal_is_plain_and_narrow_when_piped(run, tmp_path):
     model = hostile_model(tmp_path / "h.onnx")
     graph = api.export(model, path, name="\x1b[31mred")
     graph.trace(RandomInputs(4, 0), model=model)
-    graph.emergence_report()
+    graph.emergence(full=True)
     told = run("report", path, "--terminal")
     assert told.code == 0
     assert "random inputs" in told.out

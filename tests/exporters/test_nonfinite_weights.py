@@ -46,7 +46,7 @@ def test_every_measure_names_them(tmp_path, value):
         assert not [one for one in result.notes if one.startswith("left alone")]
         assert result.frame["kept_parameters"].to_list() == [125]
         assert np.isfinite(result.frame["log10_path_norm_l1"][0])
-    assert note in graph.prune_sensitivity(PruningOptions(levels=(0.5,)), save=False).notes
+    assert note in graph.prune(PruningOptions(levels=(0.5,)), save=False, sensitivity=True).notes
     graph.trace(RandomInputs(n=4), model=path)
     notes = graph.emergence(save=False).notes()
     assert "1 parameters are NaN or infinite; their edges count as all do." in notes

@@ -35,9 +35,9 @@ def analysed(path: Path, model: Path, *, name: str, survey: bool = True) -> api.
     """A graph of a model with a small run of every analysis that reports show."""
     graph = api.export(model, path, name=name)
     graph.trace(RandomInputs(12, 3), model=model)
-    graph.emergence_report(report=ReportOptions(thresholds=12, draws=10, null_draws=10, seed=1))
+    graph.emergence(ReportOptions(thresholds=12, draws=10, null_draws=10, seed=1), full=True)
     graph.prune(PruningOptions(levels=(0.0, 0.5, 0.99)))
-    graph.percolation(options=PercolationOptions(seeds=2, nulls=2, points=20))
+    graph.percolate(PercolationOptions(seeds=2, nulls=2, points=20))
     graph.topology()
     if survey:
         save_model_survey(path, survey_model(model, SURVEY, ModelOptions(samples=4, budget=None)))

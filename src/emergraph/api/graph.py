@@ -1,18 +1,22 @@
 """A graph of a store, with everything that can be asked of it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from emergraph.api.emergence import GraphEmergence
-from emergraph.api.handle import GraphHandle, Progress
+from emergraph.analysis.comparison.options import MatchOptions
+from emergraph.analysis.explorer.options import ExplorerOptions
+from emergraph.api.analyses import GraphAnalyses, GraphEmergence
+from emergraph.api.handle import GraphHandle, Progress, weights_of
+from emergraph.api.keywords import with_options
 from emergraph.api.whatifs import GraphWhatIfs
 from emergraph.atomic import write_atomically
 from emergraph.choices import unknown
 from emergraph.errors import UsageError
+from emergraph.exporters.traces.options import SampleOptions, TraceOptions
 from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
@@ -23,12 +27,9 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data, HeteroData
 
     from emergraph.analysis.comparison.difference import Difference
-    from emergraph.analysis.explorer.options import ExplorerOptions
     from emergraph.analysis.report.document import Report
-    from emergraph.analysis.topology.options import TopologyOptions
-    from emergraph.analysis.topology.topology import TopologyResult
     from emergraph.exporters.export import ExportSummary
-    from emergraph.exporters.traces.options import TraceOptions
+    from emergraph.exporters.runtime.inputfile import InputFile
     from emergraph.exporters.traces.record import TraceSummary
     from emergraph.exporters.traces.samples import RandomInputs
     from emergraph.graphstore.records import EdgeKind
@@ -62,12 +63,23 @@ class GraphViews(GraphHandle):
             write_atomically(Path(out), found.to_html().encode())
         return found
 
-    def explore(self, out: str | Path, *, options: "ExplorerOptions | None" = None) -> None:
+    @with_options(ExplorerOptions)
+    def explore(
+        self,
+        out: str | Path = "explorer.html",
+        *,
+        options: tuple[ExplorerOptions],
+        model: str | Path | None = None,
+        verify: bool = False,
+        root: str | Path | None = None,
+    ) -> None:
         """Write a page to walk through the graph, layer by layer and edge by edge; it loads nothing.
 
         Args:
             out: The HTML file.
-            options: How many edges are kept on each side of a unit.
+            model: What the graph was exported from; needed where edges stayed there.
+            verify: Check all tensors of the model first, not each when it is read.
+            root: Folder inside which files of the model may be symbolic links.
 
         Raises:
             UsageError: The file cannot be written.
@@ -78,17 +90,45 @@ class GraphViews(GraphHandle):
         """
         from emergraph.analysis.explorer.page import explorer_page
 
-        with self._reader() as reader:
-            page = explorer_page(reader, options)
+        models = [] if model is None else [model]
+        with weights_of(*models, root=root, verify=verify), self._reader() as reader:
+            page = explorer_page(reader, options[0])
         write_atomically(Path(out), page.encode())
 
-    def diff(self, other: GraphHandle, *, match_units: bool = True, seed: int = 0) -> "Difference":
+    def plot(self, figure: str | None = None, *, out: str | Path | None = None) -> Any:  # noqa: ANN401
+        """Return a figure of what the store holds, which a notebook shows; without a name, a table of all.
+
+        Args:
+            figure: Its name, such as "emergence-sweep"; `plot()` lists them.
+            out: Also write it to this file, whose name ends in .svg, .png or .html.
+
+        Returns:
+            An altair chart, to be changed or saved like any other; for the map of layers, which altair does
+            not draw, a picture with its `svg`. Without a name a frame: figure, shows, state.
+
+        Raises:
+            UsageError: There is no such figure, or the store has nothing to draw; the message says what
+                would make it.
+
+        Example:
+            >>> graph.plot("emergence-sweep").properties(width=300)  # doctest: +SKIP
+        """
+        from emergraph.api.figures import figure_bytes, figure_chart, figure_list
+
+        with self._reader() as reader:
+            if figure is None:
+                return figure_list(reader)[0]
+            chart, _ = figure_chart(reader, figure)
+        if out is not None:
+            write_atomically(Path(out), figure_bytes(chart, Path(out)))
+        return chart
+
+    @with_options(MatchOptions)
+    def diff(self, other: GraphHandle, *, options: tuple[MatchOptions]) -> "Difference":
         """Return what differs between this graph and another one, of this or another store.
 
         Args:
             other: The graph that this one, A, is compared with, B.
-            match_units: Seek which hidden unit of A stands for which of B (arXiv 2209.04836).
-            seed: Seed of that search.
 
         Example:
             >>> first.diff(last).verdict  # doctest: +SKIP
@@ -96,31 +136,15 @@ class GraphViews(GraphHandle):
         from emergraph.analysis.comparison.difference import compare
 
         with self._reader() as ours, other._reader() as theirs:  # noqa: SLF001 - of the same class
-            return compare(ours, theirs, match=match_units, seed=seed)
+            return compare(ours, theirs, match=options[0].match_units, seed=options[0].seed)
 
 
-# A graph as a network: its measures, and as an object or file of other tools.
+# A graph for other tools: as an object, or as a file.
 
 
 @dataclass(frozen=True)
 class GraphNetwork(GraphHandle):
-    """A graph as a network: its measures, and as an object or file of other tools."""
-
-    def topology(self, *, options: "TopologyOptions | None" = None, save: bool = True) -> "TopologyResult":
-        """Measure strengths, communities, cores, centralities, backbone, motifs and spectra.
-
-        Args:
-            options: Kinds of edges, level of the backbone, limits.
-            save: Keep the result in the store; the table `topology_units` joins with `units`.
-
-        Raises:
-            UsageError: An option makes no sense.
-            LimitError: More edges than memory is meant for.
-        """
-        from emergraph.analysis.topology.options import TopologyOptions
-
-        found: TopologyResult = self.analyse("topology", options or TopologyOptions(), save=save)
-        return found
+    """A graph for other tools: as an object, or as a file."""
 
     def to_igraph(self, *, max_edges: int = 20_000_000) -> "igraph.Graph":
         """Return the unit graph for igraph, with vertex and edge attributes.
@@ -175,7 +199,7 @@ class GraphNetwork(GraphHandle):
         Args:
             target: File to write; for parquet, model-explorer and attribution-graph a folder. It must not
                 exist.
-            to: A format of `emergraph.api.conversions.FORMATS`, such as graphml, parquet or pyg.
+            to: graphml, parquet, edgelist, model-explorer, pyg, pyg-weights or attribution-graph.
             max_edges: Most edges; by default that of the format: 5 M for graphml, 50 M for pyg, mostly none.
 
         Returns:
@@ -267,52 +291,62 @@ class GraphContents(GraphHandle):
         with self._reader() as reader:
             return reader.edges(kinds, layers)
 
+    @with_options(SampleOptions, TraceOptions)
     def trace(
         self,
-        samples: "str | Path | RandomInputs | Mapping[str, NDArray[np.generic]]",
+        samples: "str | Path | RandomInputs | Mapping[str, NDArray[np.generic]] | None" = None,
         *,
-        model: str | Path,
-        options: "TraceOptions | None" = None,
+        options: tuple[SampleOptions, TraceOptions],
+        model: str | Path | None = None,
         progress: Progress | None = None,
     ) -> "TraceSummary":
         """Run the model on samples and keep, for each unit, statistics and the first values.
 
         Args:
-            samples: A file with one array per input name (.npz), such arrays, or `RandomInputs(n, seed)`.
+            samples: A file with one array per input name (.npz), or such arrays; none with `random` or
+                `recorded`.
             model: The file or folder that the graph was exported from; its sha256 must be the graph's.
-            options: Name, batches, axes, limits; see `TraceOptions`.
             progress: Called with (samples done, samples in all).
 
         Raises:
             InvalidInputError: The file is not the graph's model, or the samples do not fit it.
+            UsageError: There are no samples, or several kinds of them.
             LimitError: A limit of time or memory was hit; the store is as it was.
         """
         from emergraph.exporters.runtime.inputfile import read_input_file
         from emergraph.exporters.traces.record import record_trace
 
-        given = read_input_file(samples) if isinstance(samples, str | Path) else samples
+        asked, how = options
+        given: InputFile | RandomInputs | Mapping[str, NDArray[np.generic]]
+        if asked.recorded is not None:
+            return self._imported(asked, how, samples, model)
+        if samples is None or isinstance(samples, str | Path):
+            source = asked.chosen(None if samples is None else Path(samples))
+            given = read_input_file(source) if isinstance(source, Path) else source
+        elif asked.random is not None:
+            raise UsageError("give one of INPUTS, --random N and --import FILE")
+        else:
+            given = samples
+        if model is None:
+            raise UsageError("--model FILE is needed: the model file that the graph was exported from")
+        how = replace(how, sample_axes={**asked.axes, **how.sample_axes})
         with open_file(self.path, mode="write") as opened:
-            return record_trace(opened, self.id, model, given, options=options, progress=progress)
+            return record_trace(opened, self.id, model, given, options=how, progress=progress)
 
-    def import_trace(self, path: str | Path, *, name: str | None = None, keep: int = 1024) -> "TraceSummary":
-        """Keep activations that were recorded elsewhere.
-
-        Args:
-            path: An .npz, .safetensors or Parquet file, one array per layer or tensor name, samples first.
-            name: Name of the trace; the file's stem by default.
-            keep: Most samples whose values are kept, the first ones.
-
-        Raises:
-            InvalidInputError: A name matches no layer, a shape does not fit, or arrays differ in samples.
-        """
+    def _imported(
+        self, asked: SampleOptions, how: TraceOptions, samples: object, model: str | Path | None
+    ) -> "TraceSummary":
+        """Keep activations that were recorded elsewhere."""
         from emergraph.exporters.traces.recorded import import_trace
 
+        if asked.recorded is None or asked.random is not None or samples is not None or model is not None:
+            raise UsageError("--import takes recorded activations: leave out INPUTS, --random and --model")
         with open_file(self.path, mode="write") as opened:
-            return import_trace(opened, self.id, path, name=name, n_values=keep)
+            return import_trace(opened, self.id, asked.recorded, name=how.name, n_values=how.n_values)
 
 
 @dataclass(frozen=True)
-class Graph(GraphContents, GraphEmergence, GraphWhatIfs, GraphNetwork, GraphViews):
+class Graph(GraphContents, GraphEmergence, GraphAnalyses, GraphWhatIfs, GraphNetwork, GraphViews):
     """One graph of a store on disk. Every call opens the file and closes it again."""
 
     export_summary: "ExportSummary | None" = None

@@ -1,11 +1,12 @@
 """A graph by its file and its id."""
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emergraph.errors import UsageError
 from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
+
+
+def weights_of(
+    *models: str | Path, root: str | Path | None = None, verify: bool = False
+) -> AbstractContextManager[None]:
+    """Let graphs that are read in the block find the weights that stayed in models, if any are given.
+
+    Raises:
+        UsageError: The weights of no model are to be checked.
+    """
+    if not models:
+        if verify:
+            raise UsageError("--verify checks the tensors of a model: give its file or folder with --model")
+        return nullcontext()
+    from emergraph.exporters.modeltensors import open_model
+    from emergraph.graphstore.modelfiles import model_given
+
+    return model_given(open_model(*models, root=None if root is None else Path(root), verify=verify))
 
 
 @dataclass(frozen=True)

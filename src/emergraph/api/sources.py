@@ -1,14 +1,15 @@
-"""Graphs that are named on the command line: of stores, and of files that are exported for the moment."""
+"""Graphs that are named by words: of stores and lakes, and of files that are exported for the moment."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from emergraph.cli.links import Links
-from emergraph.cli.storeargs import name_or_id, weights_of
-from emergraph.errors import EmergraphError
+from emergraph.api.handle import weights_of
+from emergraph.errors import EmergraphError, InvalidInputError
 from emergraph.exporters.runtime.inputwords import InputWords
+from emergraph.optionforms import name_or_id
+from emergraph.outputs import holds_database
 from emergraph.safetext import escape_controls
 
 if TYPE_CHECKING:
@@ -26,14 +27,13 @@ def parts_of(text: str) -> tuple[Path, str | None]:
 
 
 @contextmanager
-def opened_graph(text: str, inputs: InputWords, links: Links) -> "Iterator[GraphReader]":
+def opened_graph(text: str, inputs: InputWords, root: Path | None) -> "Iterator[GraphReader]":
     """Open a graph of a store, or a model file that is exported into a store for the moment.
 
     Raises:
         InvalidInputError: There is no such file, or it is not a model.
         UsageError: The store has no such graph.
     """
-    from emergraph.cli.reportsteps import is_store
     from emergraph.graphstore.store import open_store
     from emergraph.leftovers import Scratch
 
@@ -44,11 +44,11 @@ def opened_graph(text: str, inputs: InputWords, links: Links) -> "Iterator[Graph
             yield stack.enter_context(open_store(path)).graph(chosen)
             return
         folder = stack.enter_context(Scratch()).path
-        yield stack.enter_context(exported(path, folder / "model.duckdb", inputs, links)())
+        yield stack.enter_context(exported(path, folder / "model.duckdb", inputs, root)())
 
 
 def exported(
-    path: Path, store: Path, inputs: InputWords, links: Links
+    path: Path, store: Path, inputs: InputWords, root: Path | None
 ) -> "Callable[[], AbstractContextManager[GraphReader]]":
     """Export a model file into a store of its own; return what opens its graph, each time it is called."""
     from emergraph.exporters.export import ExportOptions
@@ -57,26 +57,28 @@ def exported(
 
     with open_store(store, mode="create", in_place=True) as opened:
         options = ExportOptions(
-            inputs=_of(path, links, inputs.values()),
-            input_shapes=_of(path, links, inputs.shapes()),
-            root=links.root,
+            inputs=_of(path, root, inputs.values()),
+            input_shapes=_of(path, root, inputs.shapes()),
+            root=root,
         )
         summary = export_any(path, opened, options=options)
 
     @contextmanager
     def graph() -> "Iterator[GraphReader]":
-        with weights_of(path if summary.in_place else None, links), open_store(store) as opened:
+        with weights_of(*([path] if summary.in_place else []), root=root), open_store(store) as opened:
             yield opened.graph()
 
     return graph
 
 
-def graph_sources(texts: Sequence[str], links: Links, stack: ExitStack) -> "tuple[list[Source], list[str]]":
+def graph_sources(
+    texts: Sequence[str], root: Path | None, stack: ExitStack
+) -> "tuple[list[Source], list[str]]":
     """Return all graphs that are named, and a line for each file that is left out since it cannot be read.
 
     Args:
         texts: Model files, stores and lakes (all of their graphs), or `FILE.duckdb:graph`.
-        links: Where links may lead.
+        root: Folder inside which files of a model may be links.
         stack: Closes what is kept for the moment.
 
     Raises:
@@ -84,7 +86,6 @@ def graph_sources(texts: Sequence[str], links: Links, stack: ExitStack) -> "tupl
         InvalidInputError: There is no such file.
     """
     from emergraph.analysis.lineage.lineage import Source
-    from emergraph.cli.reportsteps import is_store
     from emergraph.graphstore.lake.layout import is_lake
     from emergraph.leftovers import Scratch
 
@@ -97,7 +98,7 @@ def graph_sources(texts: Sequence[str], links: Links, stack: ExitStack) -> "tupl
             continue
         folder = stack.enter_context(Scratch()).path
         try:
-            opened = exported(path, folder / "model.duckdb", InputWords(), links)
+            opened = exported(path, folder / "model.duckdb", InputWords(), root)
         except EmergraphError as error:
             if not path.exists():  # a name that was mistyped
                 raise
@@ -140,11 +141,24 @@ def _unique(path: Path, others: "Sequence[Source]") -> str:
     return escape_controls(free)
 
 
-def _of(path: Path, links: Links, given: Mapping[str, T]) -> dict[str, T]:
+def _of(path: Path, root: Path | None, given: Mapping[str, T]) -> dict[str, T]:
     """What is given for inputs that the model has: the two sides may have different ones."""
     if not given:
         return {}
     from emergraph.exporters.onnxfile import read_onnx
 
-    names = {value.name for value in read_onnx(path, root=links.root).model.graph.input}
+    names = {value.name for value in read_onnx(path, root=root).model.graph.input}
     return {name: value for name, value in given.items() if name in names}
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a file is a DuckDB file.
+
+    Raises:
+        InvalidInputError: There is no such file or folder.
+    """
+    if path.is_dir():
+        return False
+    if not path.exists():
+        raise InvalidInputError(f"{escape_controls(str(path))}: no such file; give a model file or a store")
+    return holds_database(path)

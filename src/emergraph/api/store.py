@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from emergraph.analysis.activity.options import RuleOptions
+from emergraph.analysis.emergence.options import SnapshotOptions, TrajectoryOptions
+from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.api.graph import Graph
-from emergraph.errors import LimitError
+from emergraph.api.handle import weights_of
+from emergraph.api.keywords import with_options
+from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.store import open_store as open_file
-from emergraph.options import member
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from emergraph.analysis.activity.options import ActivityRule
-    from emergraph.analysis.emergence.options import TrajectoryOptions
     from emergraph.analysis.emergence.trajectory import Trajectory
-    from emergraph.analysis.paths.options import EmergenceOptions
     from emergraph.graphstore.maintain import Compacted
     from emergraph.graphstore.query import QueryLimits
 
@@ -43,58 +42,70 @@ class Store:
         with open_file(self.path) as opened:
             return Graph(self.path, opened.graph(name_or_id).id)
 
-    def sql(self, query: str, *, limits: "QueryLimits | None" = None) -> pl.DataFrame:
+    def sql(
+        self,
+        query: str | None = None,
+        *,
+        recipe: str | None = None,
+        rows: int = 10_000,
+        edge_limit: int = 20_000_000,
+        limits: "QueryLimits | None" = None,
+    ) -> pl.DataFrame:
         """Return the rows of one SELECT statement; it cannot write, and stops at its limits.
+
+        Args:
+            query: The statement.
+            recipe: A question that has a name, instead: see `docs/recipes.md`.
+            rows: Most rows; where there are more, none is returned.
+            edge_limit: Most edges that are read from a model file (see `emergraph.with_model`).
+            limits: Of time and memory; its limits of rows and edges hold instead of the others.
 
         Raises:
             UsageError: The SQL is wrong, or asks for what is not allowed.
             LimitError: A limit of time, memory or rows was hit.
         """
         from emergraph.graphstore.query import QueryLimits, run_query
+        from emergraph.graphstore.recipes import recipe as recipe_named
 
-        limits = limits or QueryLimits()
-        result = run_query(self.path, query, limits=limits)
+        if (query is None) == (recipe is None):
+            raise UsageError("give a query, or recipe=NAME")
+        text = recipe_named(recipe).sql if recipe is not None else str(query)
+        limits = limits or QueryLimits(rows=rows, edges=edge_limit)
+        result = run_query(self.path, text, limits=limits)
         if result.truncated:
             raise LimitError(f"more than {limits.rows} rows: raise the limit, or aggregate in SQL")
         return result.frame
 
+    @with_options(SnapshotOptions, RuleOptions, TrajectoryOptions, EmergenceOptions)
     def trajectory(
         self,
-        graphs: "Sequence[str]" = ("*",),
         *,
-        rule: "ActivityRule | str" = "mean",
-        threshold: float | None = None,
-        options: "EmergenceOptions | None" = None,
-        trajectory: "TrajectoryOptions | None" = None,
+        options: tuple[SnapshotOptions, RuleOptions, TrajectoryOptions, EmergenceOptions],
+        model: str | Path | None = None,
+        verify: bool = False,
+        root: str | Path | None = None,
         save: bool = True,
     ) -> "Trajectory":
-        """Follow emergence over the snapshots of a training run.
+        """Follow emergence over the snapshots of a training run, put in order of their step.
 
         Args:
-            graphs: Names, ids or patterns (`mlp-*`) of snapshots; they are put in order of their step.
-            rule: Any activity rule but per_sample; weight_change compares each snapshot with the one before.
-            threshold: Default: the rule's own.
-            options: Conventions of the count.
-            trajectory: Metric, lags, permutations, patience.
+            model: What the snapshots were exported from; needed where edges stayed there.
+            verify: Check all tensors of the model first, not each when it is read.
+            root: Folder inside which files of the model may be symbolic links.
             save: Keep the result in the store.
 
         Raises:
             UsageError: The graphs make no trajectory, lack a trace, or none has the metric.
         """
         from emergraph.analysis.access import carry_out
-        from emergraph.analysis.activity.options import ActivityRule, RuleOptions
-        from emergraph.analysis.emergence.options import SnapshotOptions
         from emergraph.analysis.registry import analysis_named
 
-        chosen = [
-            SnapshotOptions(graphs=tuple(graphs)),
-            RuleOptions(rule=member(ActivityRule, rule, "rule"), threshold=threshold),
-            *(one for one in (trajectory, options) if one is not None),
-        ]
-        found: Trajectory = carry_out(analysis_named("trajectory"), self.path, None, *chosen, save=save)
+        models = [] if model is None else [model]
+        with weights_of(*models, root=root, verify=verify):
+            found: Trajectory = carry_out(analysis_named("trajectory"), self.path, None, *options, save=save)
         return found
 
-    def remove(self, name_or_id: str | int) -> str:
+    def rm(self, graph: str | int) -> str:
         """Remove a graph with its traces and runs from the store; return its name.
 
         Raises:
@@ -103,7 +114,7 @@ class Store:
         from emergraph.graphstore.maintain import remove_graph
 
         with open_file(self.path, mode="write") as opened:
-            return remove_graph(opened, name_or_id)
+            return remove_graph(opened, graph)
 
     def merge(self, other: str | Path) -> dict[int, int]:
         """Copy all graphs of another store into this one; return their new ids by the old ones."""

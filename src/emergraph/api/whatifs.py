@@ -1,68 +1,81 @@
-"""What would happen to a graph: pruning, and edges added one by one."""
+"""What would happen to a graph if it were pruned."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emergraph.api.handle import GraphHandle
+from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions, RunOptions
+from emergraph.api.handle import GraphHandle, weights_of
+from emergraph.api.keywords import with_options
 from emergraph.commandfiles import one_command
+from emergraph.errors import UsageError
 from emergraph.graphstore.store import Mode
 from emergraph.graphstore.store import open_store as open_file
-from emergraph.options import member
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emergraph.analysis.activity.options import ActivityRule
     from emergraph.analysis.modelruns.files import ModelFiles
-    from emergraph.analysis.percolation.options import PercolationOptions
-    from emergraph.analysis.percolation.result import PercolationResult
     from emergraph.analysis.pruning.gradients import ModuleData
-    from emergraph.analysis.pruning.options import Keeping, PruningOptions
     from emergraph.analysis.pruning.sensitivity import SensitivityResult
     from emergraph.analysis.pruning.whatif import PruningResult
 
 
 @dataclass(frozen=True)
 class GraphWhatIfs(GraphHandle):
-    """What would happen to a graph: pruning, and edges added one by one."""
+    """What would happen to a graph if it were pruned."""
 
+    @with_options(PruningOptions, ActivityChoice, RunOptions, Keeping)
     def prune(
         self,
-        options: "PruningOptions | None" = None,
         *,
-        trace: str | int | None = None,
-        rule: "ActivityRule | str" = "mean",
-        threshold: float | None = None,
-        save: bool = True,
+        options: tuple[PruningOptions, ActivityChoice, RunOptions, Keeping],
         files: "ModelFiles | ModuleData | None" = None,
-        write: "str | Path | Keeping | None" = None,
+        verify: bool = False,
+        root: str | Path | None = None,
+        save: bool = True,
         before_commit: "Callable[[PruningResult], None] | None" = None,
-    ) -> "PruningResult":
+    ) -> Any:  # noqa: ANN401 - one of two results
         """Say what pruning the model would do, at many levels; the graph stays as it is.
 
         Args:
-            options: Criterion, levels, scope and unit, or a predicate in SQL; see `PruningOptions`.
-            trace: Name or id of the activation trace for E and for criteria that need one; default: the
-                newest, if there is one.
-            rule: Activity rule of E, as in `emergence`, but for per_sample.
-            threshold: As in `emergence`.
+            files: The model and inputs to run the pruned models on, with labels, where arrays are at hand; or
+                a `gradients.ModuleData` for criteria snip, taylor and gate, which then is not run.
+            verify: Check all tensors of the model first, not each when it is read.
+            root: Folder inside which files of the model may be symbolic links.
             save: Keep the table in the store.
-            files: The model and inputs to run the pruned models on, with labels; or a `gradients.ModuleData`
-                for criteria snip, taylor and gate, which then is not run.
-            write: Write the pruned model of the one level there; needs `files`. An `options.Keeping` says
-                more: a smaller or a masked model, and a name to store its graph under.
             before_commit: Called with the result before the store is changed; what it raises takes everything
                 back, so that results written there come together with the others.
+
+        Returns:
+            A PruningResult; with `sensitivity`, a SensitivityResult.
 
         Raises:
             UsageError: An option does not make sense for the graph, a trace is missing, or a predicate is
                 wrong or matches nothing.
             InvalidInputError: The model is not the graph's, or the inputs do not fit it.
         """
-        from emergraph.analysis.activity.options import ActivityRule
-        from emergraph.analysis.pruning.options import ActivityChoice, Keeping, PruningOptions
+        asked, choice, runs, keeping = options
+        place = None if root is None else Path(root)
+        if files is None:
+            _check_together(runs, keeping)
+            files = _given_files(runs, place)
+        with weights_of(*filter(None, [runs.model]), root=root, verify=verify):
+            if runs.sensitivity:
+                return self._sensitivity(asked.for_layers(), choice.trace, files, save=save)
+            return self._pruned(asked, choice, keeping, files, save=save, before_commit=before_commit)
+
+    def _pruned(
+        self,
+        options: PruningOptions,
+        choice: ActivityChoice,
+        keeping: Keeping,
+        given: "ModelFiles | ModuleData | None",
+        *,
+        save: bool,
+        before_commit: "Callable[[PruningResult], None] | None",
+    ) -> "PruningResult":
         from emergraph.analysis.pruning.saving import save_pruning
         from emergraph.analysis.pruning.storedwhatif import (
             check_keeping,
@@ -73,16 +86,13 @@ class GraphWhatIfs(GraphHandle):
         )
         from emergraph.atomic import joined
 
-        options = options or PruningOptions()
-        keeping = write if isinstance(write, Keeping) else Keeping(write=Path(write) if write else None)
-        ran = {} if files is None else files.kept()
-        files, gradients = _told_apart(files)
+        ran = {} if given is None else given.kept()
+        files, gradients = _told_apart(given)
         check_keeping(keeping, options, files)
-        choice = ActivityChoice(trace=trace, rule=member(ActivityRule, rule, "rule"), threshold=threshold)
         picked = None
         if options.where is not None:
             with self._reader() as reader:
-                number = trace_id(reader, trace)
+                number = trace_id(reader, choice.trace)
             picked = pick(self.path, self.id, options, number)
         mode: Mode = "write" if save or keeping.graph else "read"
         # The file, the graph and the table come together, or none of them does.
@@ -102,41 +112,27 @@ class GraphWhatIfs(GraphHandle):
                     result = keep_variant(opened, self.id, result, keeping, files)
                 if save:
                     about: dict[str, Any] = choice.to_dict() | ran
-                    about["trace"] = trace_name(opened.graph(self.id), trace)
+                    about["trace"] = trace_name(opened.graph(self.id), choice.trace)
                     save_pruning(opened, self.id, result, **about)
                 if before_commit is not None:
                     before_commit(result)
                 outputs.sync()
         return result
 
-    def prune_sensitivity(
+    def _sensitivity(
         self,
-        options: "PruningOptions | None" = None,
+        options: PruningOptions,
+        trace: str | int | None,
+        given: "ModelFiles | ModuleData | None",
         *,
-        trace: str | int | None = None,
-        save: bool = True,
-        files: "ModelFiles | ModuleData | None" = None,
+        save: bool,
     ) -> "SensitivityResult":
-        """Prune each layer alone, at every level; the graph stays as it is.
-
-        Args:
-            options: Criterion, levels and unit; default: magnitude at 10, 30, 50, 70 and 90 %.
-            trace: Name or id of the activation trace for criteria that need one; default: the newest.
-            save: Keep the table in the store.
-            files: The model and inputs to run every pruned model on, with labels; or a `gradients.ModuleData`
-                for criteria snip, taylor and gate.
-
-        Raises:
-            UsageError: The criterion does not rank what is in a layer, or its trace is missing.
-            InvalidInputError: The model is not the graph's, or the inputs do not fit it.
-        """
-        from emergraph.analysis.pruning.options import PruningOptions
+        """Prune each layer alone, at every level."""
         from emergraph.analysis.pruning.saving import save_sensitivity
         from emergraph.analysis.pruning.storedwhatif import sensitivity_stored, trace_name
 
-        options = options or PruningOptions().for_layers()
-        ran = {} if files is None else files.kept()
-        files, gradients = _told_apart(files)
+        ran = {} if given is None else given.kept()
+        files, gradients = _told_apart(given)
         with open_file(self.path, mode="write" if save else "read") as opened:
             result = sensitivity_stored(
                 opened.graph(self.id), options, trace=trace, files=files, gradients=gradients
@@ -147,34 +143,47 @@ class GraphWhatIfs(GraphHandle):
                 )
         return result
 
-    def percolation(
-        self,
-        order: str = "weight",
-        *,
-        trace: str | int | None = None,
-        options: "PercolationOptions | None" = None,
-        save: bool = True,
-    ) -> "PercolationResult":
-        """Add the edges one by one and follow the components (percolation, arXiv 2408.12578).
 
-        Args:
-            order: weight, random, degree or activity; or an SQL expression over the columns of `edges`,
-                whose largest value comes first, such as "l2".
-            trace: For activity: name or id of the activation trace; default: the newest.
-            options: Kinds of edges, seeds, null models.
-            save: Keep the result in the store.
+# What pruned models are run on, from the options.
 
-        Raises:
-            UsageError: The expression is wrong, the trace is missing, or no edge has parameters.
-            LimitError: A limit of time or memory was hit.
-        """
-        from emergraph.analysis.percolation.options import OrderOptions, PercolationOptions
 
-        asked = OrderOptions(order=order, trace=trace)
-        found: PercolationResult = self.analyse(
-            "percolate", asked, options or PercolationOptions(), save=save
-        )
-        return found
+def _check_together(runs: RunOptions, keeping: Keeping) -> None:
+    """Refuse to keep a model where none can be made.
+
+    Raises:
+        UsageError: One is to be kept.
+    """
+    kept = "--write" if keeping.write is not None else "--save-graph"
+    if not keeping.keeps:
+        return
+    if runs.sensitivity:
+        raise UsageError("--sensitivity prunes each layer alone: leave out --write and --save-graph")
+    if runs.module is not None:
+        raise UsageError(f"--module gives scores only: leave out {kept}, or run once for each")
+    if runs.model is None:
+        raise UsageError(f"{kept} needs --model FILE, the file that the graph was exported from")
+
+
+def _runs_onnx(runs: RunOptions) -> bool:
+    """Whether the model can be run: an ONNX file. Others are for weights that stayed in them."""
+    from emergraph.exporters.sources import SourceKind, source_kind
+
+    return runs.inputs is not None or (runs.model is not None and source_kind(runs.model) is SourceKind.ONNX)
+
+
+def _given_files(runs: RunOptions, root: Path | None) -> "ModelFiles | ModuleData | None":
+    """What is run; None without a model."""
+    samples: dict[str, Any] = {"inputs": runs.inputs, "labels": runs.labels, "root": root}
+    samples["ignore_label"] = runs.ignore_label
+    if runs.module is not None:
+        from emergraph.analysis.pruning.gradients import ModuleData
+
+        return ModuleData(module=runs.module, weights=runs.weights, **samples)
+    if runs.model is None or not _runs_onnx(runs):
+        return None
+    from emergraph.analysis.modelruns.files import ModelFiles
+
+    return ModelFiles(model=runs.model, **samples)
 
 
 def _told_apart(files: "ModelFiles | ModuleData | None") -> "tuple[ModelFiles | None, ModuleData | None]":

@@ -219,7 +219,7 @@ def test_measures_are_paired(tmp_path):
         graph = api.export(DENSE, path, name=name, force=True)
         graph.trace(DEMO / "digits.npz", model=DENSE)
         graph.emergence(threshold=0.05 if name == "a" else 0.1)
-        graph.emergence_interval(rule="per_sample")
+        graph.emergence(rule="per_sample")
     with open_store(path) as store:
         measures = compare(store.graph("a"), store.graph("b")).measures
     assert measures.filter(measure="edges")["change"].to_list() == [0.0]

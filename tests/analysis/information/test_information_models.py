@@ -8,9 +8,7 @@ import pytest
 
 import emergraph
 from emergraph.analysis.information.emergence import TOTAL
-from emergraph.analysis.information.model import InformationOptions
 from emergraph.analysis.information.onnxstates import onnx_chain
-from emergraph.analysis.information.options import EstimatorOptions
 from emergraph.analysis.information.sequences import entity_sequences
 from emergraph.errors import InvalidInputError
 from emergraph.graphstore.store import open_store
@@ -31,8 +29,7 @@ def test_minilm_is_a_chain_of_six_blocks(tmp_path):
     chain = onnx_chain(path)
     assert (chain.n_blocks, chain.width) == (6, 384)
     sequences = entity_sequences(range(1000, 1025), 999, shots=4, n=200)
-    options = InformationOptions(estimator=EstimatorOptions(dimensions=2, repeats=6))
-    found = emergraph.information(path, sequences, options=options, store=tmp_path / "net.duckdb")
+    found = emergraph.information(path, sequences, dimensions=2, repeats=6, store=tmp_path / "net.duckdb")
     blocks = found.result.blocks
     assert len(blocks) == 6
     assert found.result.ceiling == pytest.approx(np.log2(303600))

@@ -25,7 +25,7 @@ def test_an_expression_orders_like_the_same_numbers(path):
     expected = np.concatenate([np.abs(matrix).ravel() for matrix in random_chain([3, 4, 2])])
     assert keys == pytest.approx(expected)
     graph = emergraph.open(path).graph()
-    by_sql, by_name = graph.percolation("abs(weight)"), graph.percolation()
+    by_sql, by_name = graph.percolate(order="abs(weight)"), graph.percolate()
     assert by_sql.order == "abs(weight)"
     assert by_sql.summary().equals(by_name.summary())
 
@@ -42,7 +42,7 @@ def test_what_is_no_number_per_edge_is_refused(path, expression):
 
 def test_results_are_kept(path):
     graph = emergraph.open(path).graph()
-    result = graph.percolation(options=PercolationOptions(seeds=2, nulls=2))
+    result = graph.percolate(PercolationOptions(seeds=2, nulls=2))
     with open_store(path) as store:
         stored = store.results("percolation")
         assert stored["threshold"].to_list() == result.summary()["threshold"].to_list()
@@ -51,7 +51,7 @@ def test_results_are_kept(path):
         assert store.runs("percolate").height == 1
         in_memory = percolate(read_unit_graph(store.graph()))
     assert in_memory.observed.threshold == result.observed.threshold
-    graph.percolation(save=False)
+    graph.percolate(save=False)
     assert emergraph.open(path).runs.height == 1
 
 

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.modelruns import compare
-from emergraph.analysis.pruning.options import Keeping, PruningOptions
+from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.errors import UsageError
 
 X = np.random.default_rng(0).standard_normal((3, 3, 6, 6)).astype(np.float32)
@@ -81,7 +81,7 @@ def test_other_layers_are_pruned_and_this_one_is_named(tmp_path, move, unit, sma
     graph, files = exported(tmp_path, decoder(move, last=True))
     out = tmp_path / "pruned.onnx"
     options = PruningOptions(criterion="magnitude" if unit != "unit" else "l2", unit=unit, levels=(0.5,))
-    result = graph.prune(options, files=files, write=Keeping(write=out, smaller=smaller))
+    result = graph.prune(options, files=files, write=out, smaller=smaller)
     assert said(result) == [f"left alone: {second(files)} ({REASON})"]
     row = result.frame.row(0, named=True)
     found = compare(outputs(files.model), outputs(out))
@@ -103,7 +103,7 @@ def test_other_layers_are_pruned_and_this_one_is_named(tmp_path, move, unit, sma
 @pytest.mark.parametrize("move", [shuffled, reshaped])
 def test_the_sensitivity_of_the_other_layers(tmp_path, move):
     graph, files = exported(tmp_path, decoder(move, last=True))
-    result = graph.prune_sensitivity(PruningOptions(levels=(0.5,)), files=files, save=False)
+    result = graph.prune(PruningOptions(levels=(0.5,)), files=files, save=False, sensitivity=True)
     assert result.frame["items"].to_list() == [16 * 27, 15 * 9]
     assert result.frame["relative_mse"].min() > 0
     assert said(result) == [f"left alone: {second(files)} ({REASON})"]
@@ -145,7 +145,7 @@ def test_weights_stored_in_another_form_are_pruned_as_well(tmp_path):
     onnx.save(model, path)
     graph = emergraph.export(path, tmp_path / "s.duckdb")
     result = graph.prune(
-        PruningOptions(levels=(0.5,)), files=ModelFiles(model=path), write=Keeping(write=out, smaller=False)
+        PruningOptions(levels=(0.5,)), files=ModelFiles(model=path), write=out, smaller=False
     )
     tensors = held(out)
     kept = np.count_nonzero(tensors["sparse"]) + np.count_nonzero(tensors["plain"])

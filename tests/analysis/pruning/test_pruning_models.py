@@ -9,7 +9,7 @@ import pytest
 
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.options import Keeping, PruningOptions
+from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.smaller import largest_difference
 from emergraph.errors import UsageError
 from emergraph.exporters.onnxfile import read_onnx
@@ -70,9 +70,7 @@ def test_smaller_models_say_what_the_masked_ones_say(tmp_path, name):
     found = {}
     for smaller in (True, False):
         out = tmp_path / f"{smaller}.onnx"
-        result = graph.prune(
-            options, files=ModelFiles(model=model), write=Keeping(write=out, smaller=smaller), save=False
-        )
+        result = graph.prune(options, files=ModelFiles(model=model), write=out, smaller=smaller, save=False)
         session = ort.InferenceSession(out)
         wanted = {value.name for value in session.get_inputs()}
         found[smaller] = session.run(None, {n: np.asarray(a) for n, a in run.inputs.items() if n in wanted})

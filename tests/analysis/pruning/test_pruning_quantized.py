@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.options import Keeping, PruningOptions
+from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.exporters.runtime.assembly import stored_array
 from emergraph.exporters.runtime.quantization import dequantize
 
@@ -96,7 +96,7 @@ def test_removed_weights_are_codes_at_the_zero_point(tmp_path, kind):
     for level, error in list(zip(rows["level"], rows["relative_mse"], strict=True))[1::2]:
         out = tmp_path / f"{level}.onnx"
         files = ModelFiles(model=path)
-        graph.prune(PruningOptions(levels=(level,)), files=files, write=Keeping(write=out, smaller=False))
+        graph.prune(PruningOptions(levels=(level,)), files=files, write=out, smaller=False)
         after = weights_in(out, coding)
         left = sum(int((w != 0).sum()) for w in after)
         assert abs(left - present * (1 - level)) <= 1
@@ -136,7 +136,8 @@ def test_removed_units_of_quantized_layers_lose_their_bias(tmp_path):
     result = stored.prune(
         PruningOptions(criterion="l2", levels=(0.5,)),
         files=ModelFiles(model=path),
-        write=Keeping(write=out, smaller=False),
+        write=out,
+        smaller=False,
     )
     removal, level = result.mask(0)
     after = {t.name: numpy_helper.to_array(t) for t in onnx.load(out).graph.initializer}

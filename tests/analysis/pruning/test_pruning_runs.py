@@ -11,7 +11,7 @@ import emergraph
 from emergraph.analysis.labels import class_labels
 from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.modelruns import compare
-from emergraph.analysis.pruning.options import Keeping, PruningOptions
+from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.errors import InvalidInputError, UsageError
 
 PIXELS = {"pixels": np.load(DEMO / "digits.npz")["pixels"][:40]}
@@ -76,7 +76,8 @@ def test_removed_units_are_silent_with_their_bias(tmp_path):
     result = graph.prune(
         PruningOptions(criterion="l2", levels=(0.5,)),
         files=ModelFiles(model=model),
-        write=Keeping(write=out, smaller=False),
+        write=out,
+        smaller=False,
     )
     removal, level = result.mask(0)
     tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load(out).graph.initializer}

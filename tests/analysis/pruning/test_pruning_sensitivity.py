@@ -54,7 +54,7 @@ def test_runs_say_which_layer_is_fragile(tmp_path):
     pixels = np.load(DEMO / "digits.npz")["pixels"][:60]
     labels = np.load(DEMO / "labels.npz")["labels"][:60].astype(np.int64)
     files = ModelFiles(model=DEMO / "digits_dense.onnx", inputs={"pixels": pixels}, labels=labels)
-    result = graph.prune_sensitivity(PruningOptions(levels=(0.0, 0.9)), files=files)
+    result = graph.prune(PruningOptions(levels=(0.0, 0.9)), files=files, sensitivity=True)
     assert result.measure == "accuracy_lost"
     assert set(result.frame.filter(level=0.0)["relative_mse"]) == {0.0}
     worst = result.frame.filter(level=0.9).sort("accuracy_lost", descending=True)["accuracy_lost"][0]
@@ -67,7 +67,7 @@ def test_runs_say_which_layer_is_fragile(tmp_path):
 
 def test_heat_map_has_a_column_per_level(tmp_path):
     graph = emergraph.export(DEMO / "digits_conv.onnx", tmp_path / "net.duckdb")
-    result = graph.prune_sensitivity(save=False)
+    result = graph.prune(save=False, sensitivity=True)
     assert result.measure == "flow_lost"
     assert result.heat_map.columns == ["layer", "items", "10%", "30%", "50%", "70%", "90%"]
     assert (np.diff(result.heat_map.select("10%", "50%", "90%").to_numpy()) >= 0).all()
@@ -79,4 +79,4 @@ def test_heat_map_has_a_column_per_level(tmp_path):
 def test_criteria_that_do_not_rank_a_layer_are_refused(tmp_path, criterion):
     graph = emergraph.export(DEMO / "digits_dense.onnx", tmp_path / "net.duckdb")
     with pytest.raises(UsageError, match="ranks what is in a layer"):
-        graph.prune_sensitivity(PruningOptions(criterion=criterion))
+        graph.prune(PruningOptions(criterion=criterion), sensitivity=True)

@@ -13,7 +13,7 @@ from randomnets import image_nets, sum_nets, token_nets
 
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.options import Keeping, PruningOptions
+from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.smaller import Shrinker, largest_difference
 from emergraph.errors import LimitError, UsageError
 from emergraph.exporters.runtime import wholemodel
@@ -238,7 +238,7 @@ def test_a_smaller_model_says_what_the_masked_one_says(tmp_path, name):
     for smaller in (True, False):
         out = tmp_path / f"{smaller}.onnx"
         options = PruningOptions(criterion="l2", levels=(0.5,), scope="layer")
-        result = graph.prune(options, files=files, write=Keeping(write=out, smaller=smaller))
+        result = graph.prune(options, files=files, write=out, smaller=smaller)
         found[smaller] = ort.InferenceSession(out).run(None, pixels)
     assert largest_difference(found[False], found[True]) < 1e-6
     assert result.written.report is None
@@ -254,7 +254,7 @@ def test_models_that_do_not_fit_one_file(tmp_path, monkeypatch, smaller):
     def write():
         out.unlink(missing_ok=True)
         options = PruningOptions(criterion="l2", levels=(0.5,), scope="layer")
-        graph.prune(options, files=files, write=Keeping(write=out, smaller=smaller))
+        graph.prune(options, files=files, write=out, smaller=smaller)
 
     write()
     need = out.stat().st_size
@@ -272,7 +272,7 @@ def test_activity_is_measured_again(tmp_path):
     pixels = {"pixels": np.load(DEMO / "digits.npz")["pixels"][:30]}
     graph.trace(pixels, model=DEMO / "digits_dense.onnx")
     files = ModelFiles(model=DEMO / "digits_dense.onnx", inputs=pixels)
-    result = graph.prune(PruningOptions(levels=(0.0, 0.6)), files=files, write=Keeping())
+    result = graph.prune(PruningOptions(levels=(0.0, 0.6)), files=files)
     frame = result.frame
     assert frame["emergence_active_remeasured"][0] == pytest.approx(frame["emergence_active"][0], rel=1e-9)
     out = tmp_path / "pruned.onnx"
@@ -288,10 +288,10 @@ def test_keeping_needs_something_to_keep(tmp_path):
     files = ModelFiles(model=DEMO / "digits_dense.onnx")
     one = PruningOptions(levels=(0.5,))
     with pytest.raises(UsageError, match="--write"):
-        graph.prune(one, files=files, write=Keeping(smaller=True))
+        graph.prune(one, files=files, smaller=True)
     with pytest.raises(UsageError, match="its file"):
-        graph.prune(one, write=Keeping(graph="x"))
+        graph.prune(one, graph="x")
     with pytest.raises(UsageError, match="no such folder"):
         graph.prune(one, files=files, write=tmp_path / "nowhere" / "x.onnx")
     with pytest.raises(UsageError, match="no such folder"):
-        graph.prune(one, files=files, write=Keeping(write=tmp_path / "nowhere" / "x.onnx", smaller=True))
+        graph.prune(one, files=files, write=tmp_path / "nowhere" / "x.onnx", smaller=True)

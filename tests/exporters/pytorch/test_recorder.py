@@ -21,7 +21,7 @@ from torchnets import make_net
 
 import emergraph
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.options import Keeping, PruningOptions
+from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.errors import InvalidInputError, MissingExtraError, StoreError, UsageError
 from emergraph.exporters.export import ExportOptions, export_onnx
 from emergraph.exporters.pytorch import callbacks, recorder, structure
@@ -134,7 +134,7 @@ def test_snapshots_can_be_kept_as_models_that_prune_writes(mlp, tmp_path):
     (found,) = session.run(None, {session.get_inputs()[0].name: np.ones((1, 4), np.float32)})
     assert np.allclose(found, expected, atol=1e-6)
     graph = emergraph.open(store).graph("../net-1")
-    graph.prune(PruningOptions(levels=(0.5,)), files=ModelFiles(model=files[1]), write=Keeping(write=out))
+    graph.prune(PruningOptions(levels=(0.5,)), files=ModelFiles(model=files[1]), write=out)
     assert out.is_file()
 
 

@@ -17,8 +17,6 @@ from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.sources import SourceOptions
 from emergraph.exporters.traces import blocks
-from emergraph.exporters.traces.options import TraceOptions
-from emergraph.exporters.traces.samples import RandomInputs
 
 SIZES = {
     "hidden_size": 32,
@@ -123,8 +121,7 @@ def test_weights_alone_cannot_be_run(folder, graph, tmp_path, ids):
 
 def test_random_tokens(folder, graph, tmp_path):
     """Ids of the vocabulary, every position counted, in sequences of the length that is asked for."""
-    options = TraceOptions(input_shapes={"input_ids": (1, 9)})
-    summary = graph.trace(RandomInputs(4, 1), model=folder, options=options)
+    summary = graph.trace(random=4, seed=1, model=folder, input_shapes={"input_ids": (1, 9)})
     assert summary.n_samples == 4
     traces = emergraph.open(tmp_path / "a.duckdb").sql("SELECT settings FROM traces").row(0)[0]
     assert '"input_ids": [1, 9]' in traces
@@ -159,7 +156,7 @@ def test_what_is_kept_of_all_samples_has_a_limit(folder, graph, tmp_path, ids, m
     monkeypatch.setattr(blocks.BlockRunner.record, "__kwdefaults__", {"most": 24_000})
     monkeypatch.setattr(blocks, "KEPT_SHARE", 1 << 30)
     with pytest.raises(LimitError, match="what has to be kept of 3 samples between two blocks"):
-        graph.trace({"input_ids": ids}, model=folder, options=TraceOptions(run_limits=RunLimits()))
+        graph.trace({"input_ids": ids}, model=folder, run_limits=RunLimits())
 
 
 @pytest.fixture
