@@ -1,12 +1,14 @@
 """The documentation site: `make site` builds it offline from these pages, with a search of its own."""
 
+from typing import Any
+
 from emergraph.version import __version__
 
 project = "emergraph"
 copyright = "the emergraph authors"  # noqa: A001 - the name that Sphinx reads
 release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["notebooks/*.py", "study/**"]
+exclude_patterns = ["notebooks/*.py", "pictures/*.py", "gallery/*", "study/**"]
 html_theme = "furo"
 html_title = f"emergraph {release}"
 html_copy_source = False
@@ -19,3 +21,18 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 pygments_style = "friendly"
+
+
+def _plain_text(
+    _app: object, _what: str, _name: str, documented: Any, _options: object, lines: list[str]
+) -> None:
+    """Help texts of options are plain: their bars and stars are no markup."""
+    lines: list[str] = rest[-1]
+    if hasattr(documented, "options"):
+        own = [line for line in lines if line.startswith("    *objects")]
+        lines[:] = [line if line in own else line.replace("|", "\\|").replace("*", "\\*") for line in lines]
+
+
+def setup(app: Any) -> None:  # noqa: ANN401 - Sphinx, which type checks need not have
+    """Register what this site adds to Sphinx."""
+    app.connect("autodoc-process-docstring", _plain_text, priority=400)
