@@ -10,7 +10,7 @@ SITE_VENV ?= .venv-site
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-quick study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins test-lake test-survey test-interop dist calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators site test-site
+.PHONY: help demo test lint bench bench-quick study models test-models test-browser test-strace test-fuzz test-kills test-calibration test-twins test-lake test-survey test-interop dist calibrate kills fuzz fuzz-commands golden house zoo test-zoo docs clean operators site test-site gallery
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,8 +84,11 @@ test-interop: $(INTEROP_VENV)/.installed ## Load what is written in the packages
 site: $(SITE_VENV)/.installed ## Build the documentation site into build/site, offline
 	$(SITE_VENV)/bin/python -m sphinx --fail-on-warning --quiet -b html docs build/site
 
-test-site: site $(VENV)/.installed-dev ## Build the site and run the tutorials from top to bottom
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m site tests/test_tutorials.py --numprocesses auto
+test-site: site $(VENV)/.installed-dev ## Build the site, open every page in Chromium, and run the tutorials
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m site tests/test_tutorials.py tests/browser --numprocesses auto
+
+gallery: models ## Make the gallery of third-party files again: pictures, numbers and page
+	$(BIN)/python docs/gallery/make_gallery.py
 
 # tar of setuptools has the time of the build; the same files in the same order with the commit's time have not
 dist: EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)

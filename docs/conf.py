@@ -23,14 +23,13 @@ autodoc_typehints_format = "short"
 pygments_style = "friendly"
 
 
-def _plain_text(
-    _app: object, _what: str, _name: str, documented: Any, _options: object, lines: list[str]
-) -> None:
+def _plain_text(_app: object, _what: str, _name: str, documented: object, *rest: Any) -> None:  # noqa: ANN401
     """Help texts of options are plain: their bars and stars are no markup."""
     lines: list[str] = rest[-1]
     if hasattr(documented, "options"):
-        own = [line for line in lines if line.startswith("    *objects")]
-        lines[:] = [line if line in own else line.replace("|", "\\|").replace("*", "\\*") for line in lines]
+        for place, line in enumerate(lines):
+            if not line.startswith("    *objects"):
+                lines[place] = line.replace("|", "\\|").replace("*", "\\*")
 
 
 def setup(app: Any) -> None:  # noqa: ANN401 - Sphinx, which type checks need not have

@@ -10,7 +10,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 import emergraph
 from emergraph.exporters import export
-from emergraph.exporters.sources import SourceOptions
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def encoder(tmp_path):
         layer.eval(),
         tmp_path / "e.duckdb",
         args=(torch.zeros(2, 5, 16),),
-        source=SourceOptions(onnx_path=tmp_path / "encoder.onnx"),
+        keep_onnx=tmp_path / "encoder.onnx",
     )
     return tmp_path / "encoder.onnx"
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emergraph.analysis.access import carry_out
-from emergraph.analysis.activity.options import ActivityOptions
 from emergraph.analysis.declaration import Analysis
-from emergraph.analysis.emergence.options import ExtentOptions, ReportOptions
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.registry import analysis_named
 from emergraph.api.handle import GraphHandle, weights_of
@@ -102,11 +100,11 @@ class GraphAnalyses(GraphHandle):
 class GraphEmergence(GraphHandle):
     """Path-count emergence of a graph."""
 
-    @with_options(ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions)
+    @with_options(*analysis_named("emergence").options)
     def emergence(
         self,
         *,
-        options: tuple[ActivityOptions, ReportOptions, ExtentOptions, EmergenceOptions],
+        options: Sequence[Options],
         files: "ModelFiles | None" = None,
         verify: bool = False,
         root: str | Path | None = None,

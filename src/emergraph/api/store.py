@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from emergraph.analysis.activity.options import RuleOptions
-from emergraph.analysis.emergence.options import SnapshotOptions, TrajectoryOptions
-from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.analysis.registry import analysis_named
 from emergraph.api.graph import Graph
 from emergraph.api.handle import weights_of
 from emergraph.api.keywords import with_options
@@ -16,9 +14,12 @@ from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.store import open_store as open_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from emergraph.analysis.emergence.trajectory import Trajectory
     from emergraph.graphstore.maintain import Compacted
     from emergraph.graphstore.query import QueryLimits
+    from emergraph.options import Options
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ class Store:
             raise LimitError(f"more than {limits.rows} rows: raise the limit, or aggregate in SQL")
         return result.frame
 
-    @with_options(SnapshotOptions, RuleOptions, TrajectoryOptions, EmergenceOptions)
+    @with_options(*analysis_named("trajectory").options)
     def trajectory(
         self,
         *,
-        options: tuple[SnapshotOptions, RuleOptions, TrajectoryOptions, EmergenceOptions],
+        options: "Sequence[Options]",
         model: str | Path | None = None,
         verify: bool = False,
         root: str | Path | None = None,
@@ -98,7 +99,6 @@ class Store:
             UsageError: The graphs make no trajectory, lack a trace, or none has the metric.
         """
         from emergraph.analysis.access import carry_out
-        from emergraph.analysis.registry import analysis_named
 
         models = [] if model is None else [model]
         with weights_of(*models, root=root, verify=verify):

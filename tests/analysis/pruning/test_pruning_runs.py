@@ -117,7 +117,7 @@ def test_what_cannot_be_run_or_written_is_refused(tmp_path):
         graph.prune(
             PruningOptions(levels=(0.1, 0.5)), files=ModelFiles(model=model), write=tmp_path / "x.onnx"
         )
-    with pytest.raises(UsageError, match="give its file"):
+    with pytest.raises(UsageError, match="needs --model FILE"):
         graph.prune(one, write=tmp_path / "x.onnx")
     with pytest.raises(InvalidInputError, match="SHA-256"):
         graph.prune(one, files=ModelFiles(model=DEMO / "digits_conv.onnx", inputs=PIXELS))

@@ -289,7 +289,7 @@ def test_keeping_needs_something_to_keep(tmp_path):
     one = PruningOptions(levels=(0.5,))
     with pytest.raises(UsageError, match="--write"):
         graph.prune(one, files=files, smaller=True)
-    with pytest.raises(UsageError, match="its file"):
+    with pytest.raises(UsageError, match="needs --model FILE"):
         graph.prune(one, graph="x")
     with pytest.raises(UsageError, match="no such folder"):
         graph.prune(one, files=files, write=tmp_path / "nowhere" / "x.onnx")

@@ -15,7 +15,6 @@ from emergraph.exporters.pytorch import wiredfolders
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.exporters.sources import SourceOptions
 from emergraph.exporters.traces import blocks
 
 SIZES = {
@@ -82,7 +81,7 @@ def test_a_folder_gives_what_its_onnx_file_gives(folder, graph, tmp_path, ids, m
         full,
         tmp_path / "b.duckdb",
         kwargs={"input_ids": row, "attention_mask": torch.ones_like(row)},
-        source=SourceOptions(onnx_path=tmp_path / "model.onnx"),
+        keep_onnx=tmp_path / "model.onnx",
     )
     other = emergraph.open(tmp_path / "b.duckdb").graph()
     other.trace({"input_ids": ids, "attention_mask": np.ones_like(ids)}, model=tmp_path / "model.onnx")
@@ -167,7 +166,7 @@ def chain(tmp_path):
         torch.nn.Sequential(*layers),
         tmp_path / "c.duckdb",
         args=(torch.zeros(1, 10),),
-        source=SourceOptions(onnx_path=tmp_path / "c.onnx"),
+        keep_onnx=tmp_path / "c.onnx",
     )
     return concrete_run(as_source(read_onnx(tmp_path / "c.onnx")))
 

@@ -8,14 +8,12 @@ import pytest
 
 import emergraph
 from emergraph.errors import MissingExtraError
-from emergraph.exporters.sources import SourceOptions, Wiring
 from emergraph.exporters.weightfiles import read_weights
 from emergraph.exporters.weightfiles.gguf.elements import BLOCKS, PLAIN
 from emergraph.exporters.weightfiles.gguf.header import Several
 from emergraph.exporters.weightfiles.reader import check_weights
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
 
-ALONE = SourceOptions(wire=Wiring.NONE)
 TYPES = {kind.value: kind for kind in gguf.GGMLQuantizationType}
 
 
@@ -139,8 +137,8 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch
     plain = write(tmp_path / "p.gguf", {"w.weight": np.ones((2, 2), np.float32)})
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(MissingExtraError, match=r'unpacking Q4_K needs the gguf package: pip install "emer'):
-        emergraph.export(path, tmp_path / "a.duckdb", source=ALONE)
-    assert emergraph.export(plain, tmp_path / "b.duckdb", source=ALONE).layers["n_units"].sum() == 4
+        emergraph.export(path, tmp_path / "a.duckdb", wire="none")
+    assert emergraph.export(plain, tmp_path / "b.duckdb", wire="none").layers["n_units"].sum() == 4
 
 
 def test_check_looks_at_what_the_blocks_stand_for(tmp_path):
@@ -162,7 +160,7 @@ def test_weights_alone_restore_to_the_bytes_of_the_file(tmp_path):
     data, shape = packed(gguf.GGMLQuantizationType.Q5_K, rows=8, blocks=1, seed=3)
     data[:, :4] = np.tile(np.array([0.5, 0.25], np.float16).view(np.uint8), (8, 1))
     path = write(tmp_path / "m.gguf", {"blk.0.fc.weight": (data, gguf.GGMLQuantizationType.Q5_K)})
-    graph = emergraph.export(path, tmp_path / "a.duckdb", source=ALONE)
+    graph = emergraph.export(path, tmp_path / "a.duckdb", wire="none")
     assert graph.layers["n_units"].sum() == sum(shape)
     stored = emergraph.open(tmp_path / "a.duckdb").sql(
         "SELECT dtype, shape, n_params, understood FROM tensors"
