@@ -81,7 +81,7 @@ def measured(name: str, path: Path, folder: Path) -> dict[str, Any]:
     axes = {key: axis for key, axis in axes.items() if key in arrays}
     told = tuple(f"{key}={'none' if axis is None else axis}" for key, axis in axes.items())
     run = ModelRunOptions(model=path, inputs=folder / "inputs.npz", sample_axis=told)
-    graph.trace(arrays, model=path, options=TraceOptions(sample_axes=axes))
+    graph.trace(arrays, model=path, sample_axes=axes)
     flows = graph.analyse("contributions", run, ContributionOptions(top=0))
     has_source = pl.col("src").is_not_null()
     row: dict[str, Any] = {"file": name, "edges": flows.frame.filter(has_source).height}

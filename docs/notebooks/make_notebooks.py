@@ -80,7 +80,7 @@ NOTEBOOKS = {
     ],
 }
 """Cells by notebook: the first and every cell that does not read like code is text."""
-_CODE = re.compile(r"(^|\n)(import |from |[\w.]+ ?= |with |for |emergraph\.|difference\.|f\"|draw\()")
+_CODE = re.compile(r"(^|\n)(import |from |[\w.]+ ?= |with |for |emergraph\.|graph\.|difference\.|f\")")
 
 
 def notebook(name: str) -> nbformat.NotebookNode:

@@ -16,7 +16,7 @@ from emergraph.options import FileRole, Options, declared_options, option
 if TYPE_CHECKING:
     from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.contributions import ContributionResult
-    from emergraph.analysis.influence.knockouts import InfluenceResult
+    from emergraph.analysis.influence.influences import InfluenceResult
     from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.paths.planning import CountPlan
     from emergraph.analysis.percolation.result import PercolationResult
