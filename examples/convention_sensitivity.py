@@ -74,9 +74,9 @@ def rules(weights: Matrices) -> Iterator[str]:
     active, anyway = each.range("active"), each.range("any")
     yield f"{'per_sample':<14}{n_active:>13}{active.observed.value:>10.0f}{anyway.observed.value:>10.0f}"
     yield (
-        f"per_sample, 95 % interval of the mean over {each.n_samples} samples: "
-        f"active {active.low.value:.0f} to {active.high.value:.0f}, "
-        f"any {anyway.low.value:.0f} to {anyway.high.value:.0f}"
+        f"per_sample, median over {each.n_samples} samples with its 95 % interval: "
+        f"active {active.median.value:.0f} ({active.low.value:.0f} to {active.high.value:.0f}), "
+        f"any {anyway.median.value:.0f} ({anyway.low.value:.0f} to {anyway.high.value:.0f})"
     )
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 MICROSOFT = "com.microsoft"
 LSTM, GRU, RNN = "LSTM", "GRU", "RNN"
 """The recurrent operations, for code that says what each of them does."""
-ADD = "Add"
-"""The operation of two summands, for code that writes nodes."""
+ADD, SUB, MUL, IDENTITY, GATHER = "Add", "Sub", "Mul", "Identity", "Gather"
+RELU, SIGMOID, TANH = "Relu", "Sigmoid", "Tanh"
+"""Operations for code that writes nodes."""
 
 
 class Kind(StrEnum):

@@ -16,14 +16,26 @@ from onnx import numpy_helper
 
 from emergraph.exporters.nodes import attributes, input_name
 from emergraph.exporters.onnxfile.dtypes import element_type_of
-from emergraph.exporters.operations import ADD, GRU, LSTM, RNN
+from emergraph.exporters.operations import (
+    ADD,
+    GATHER,
+    GRU,
+    IDENTITY,
+    LSTM,
+    MUL,
+    RELU,
+    RNN,
+    SIGMOID,
+    SUB,
+    TANH,
+)
 from emergraph.exporters.runtime.concrete import TensorValue
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.replacing import inputs_of
 
-USUAL = {LSTM: ("Sigmoid", "Tanh", "Tanh"), GRU: ("Sigmoid", "Tanh"), RNN: ("Tanh",)}
+USUAL = {LSTM: (SIGMOID, TANH, TANH), GRU: (SIGMOID, TANH), RNN: (TANH,)}
 """Nonlinearities where an operation names none."""
-_CURVES = {name.lower(): name for name in ("Sigmoid", "Tanh", "Relu", "HardSigmoid", "Softsign")}
+_CURVES = {name.lower(): name for name in (SIGMOID, TANH, RELU, "HardSigmoid", "Softsign")}
 
 
 class NotOpened(Exception):  # noqa: N818 - a reason that is told, not an error
@@ -174,7 +186,7 @@ class _Loop:
         return self._constant(np.asarray(value, self._dtype))
 
     def _columns(self, name: str, start: int, n: int, axis: int = 1) -> str:
-        return self._op("Gather", name, self._constant(np.arange(start, start + n)), axis=axis)
+        return self._op(GATHER, name, self._constant(np.arange(start, start + n)), axis=axis)
 
     def _unsqueezed(self, name: str, axis: int) -> str:
         if self._opset >= 13:
@@ -186,8 +198,8 @@ class _Loop:
         x = self._node.input[0]
         x = self._op("Transpose", x, perm=[1, 0, 2]) if self._batch_first else x
         shape = self._op("Shape", x)
-        self._batch_size = self._op("Gather", shape, self._constant([1]), axis=0)
-        steps = self._op("Gather", shape, self._constant([0]), axis=0)
+        self._batch_size = self._op(GATHER, shape, self._constant([1]), axis=0)
+        steps = self._op(GATHER, shape, self._constant([0]), axis=0)
         spread = self._op("Concat", steps, self._constant([1, 1]), axis=0)
         masks = {name: self._masks(name, spread) for name, _ in self.parts}
         found = [self._one_direction(d, x, masks) for d in range(self._directions)]
@@ -220,12 +232,12 @@ class _Loop:
 
     def _picked(self, position: int, direction: int) -> str:
         """What an input of the operation gives to a direction."""
-        return self._op("Gather", self._node.input[position], self._constant(direction), axis=0)
+        return self._op(GATHER, self._node.input[position], self._constant(direction), axis=0)
 
     def _initial(self, position: int, direction: int) -> str:
         if name := input_name(self._node, position):
             axis = 1 if self._batch_first else 0
-            return self._op("Gather", name, self._constant(direction), axis=axis)
+            return self._op(GATHER, name, self._constant(direction), axis=axis)
         shape = self._op("Concat", self._batch_size, self._constant([self._hidden]), axis=0)
         zero = oh.make_tensor("zero", self._type, [1], [0.0])
         return self._op("ConstantOfShape", shape, value=zero)
@@ -277,8 +289,8 @@ class _Loop:
         masks = {name: (self._name(), self._name()) for name, _ in self.parts}
         step = {LSTM: self._lstm, GRU: self._gru, RNN: self._rnn}[self._node.op_type]
         given, after = step(x, states, masks)
-        after = [self._op("Identity", one) for one in after]
-        given = [self._op("Identity", one) for one in (*given, after[0])]
+        after = [self._op(IDENTITY, one) for one in after]
+        given = [self._op(IDENTITY, one) for one in (*given, after[0])]
         self._into = self._top
         inputs = [oh.make_tensor_value_info(name, self._type, None) for name in (*states, x)]
         for mask, value in masks.values():
@@ -327,15 +339,15 @@ class _Loop:
             z = self._summed(x, h, k * n, n)
             if cell is not None and self._peep is not None:
                 own = self._columns(self._peep, k * n, n, axis=0)
-                z = self._op(ADD, z, self._op("Mul", own, cell))
+                z = self._op(ADD, z, self._op(MUL, own, cell))
             own = self._bent(z, curve)
             return own, self._kept(own, masks["gates"], k * n)
 
         (i, i_read), (f, f_read), (g, g_read) = gate(0, 0, c), gate(2, 0, c), gate(3, 1, None)
-        memory = self._op(ADD, self._op("Mul", f_read, c), self._op("Mul", i_read, g_read))
+        memory = self._op(ADD, self._op(MUL, f_read, c), self._op(MUL, i_read, g_read))
         cell = self._kept(memory, masks["cell"])
         o, o_read = gate(1, 0, cell)
-        state = self._op("Mul", o_read, self._op(self._own_curves[2], cell))
+        state = self._op(MUL, o_read, self._op(self._own_curves[2], cell))
         gates = self._op("Concat", i, o, f, g, axis=1)
         return [gates, memory, state], [self._kept(state, masks["state"]), cell]
 
@@ -350,17 +362,17 @@ class _Loop:
         w, weights, input_bias, state_bias = self._weights(2 * n, n)
         if self._after:
             product = self._op(ADD, self._op("MatMul", h, weights), state_bias)
-            inner = self._op("Mul", r_read, product)
+            inner = self._op(MUL, r_read, product)
         else:
-            reset = self._op("Mul", r_read, h)
+            reset = self._op(MUL, r_read, h)
             given.append(reset)
             read = self._kept(reset, masks["reset"])
             inner = self._op(ADD, self._op("MatMul", read, weights), state_bias)
         own = self._op(ADD, self._op("MatMul", x, w), input_bias)
         new = self._bent(self._op(ADD, own, inner), 1)
         new_read = self._kept(new, masks["candidate"])
-        fresh = self._op("Mul", self._op("Sub", self._scalar(1.0), z_read), new_read)
-        state = self._op(ADD, fresh, self._op("Mul", z_read, h))
+        fresh = self._op(MUL, self._op(SUB, self._scalar(1.0), z_read), new_read)
+        state = self._op(ADD, fresh, self._op(MUL, z_read, h))
         return [*given, new, state], [self._kept(state, masks["state"])]
 
     def _rnn(
