@@ -14,7 +14,7 @@ from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import fetch_frame
 from emergraph.graphstore.modelfiles import given_model
-from emergraph.graphstore.records import EdgeKind
+from emergraph.graphstore.records import EdgeKind, Role
 from emergraph.graphstore.text import printable
 
 if TYPE_CHECKING:  # tables are shown without numpy
@@ -66,12 +66,14 @@ class GraphReader:
         """Return the units by id.
 
         Raises:
-            StoreError: There are other units than the layers have.
+            StoreError: There are other units than the layers have, or a role is none.
         """
         units = self._frame("SELECT * EXCLUDE (graph) FROM units WHERE graph = ? ORDER BY id")
         expected = int(self.layers()["n_units"].sum())
         if not units["id"].equals(pl.int_range(expected, eager=True).cast(units["id"].dtype)):
             raise self._damaged(f"the layers have units 0 to {expected - 1}, and the table units has others")
+        if strange := set(units["role"]).difference(Role):
+            raise self._damaged(f"units.role holds {printable(str(strange.pop()), limit=60)!r}")
         return units
 
     def blocks(self) -> pl.DataFrame:

@@ -64,7 +64,7 @@ class FigureData:
         """
         try:
             return self.figure.draw({name: drawable(frame) for name, frame in self.frames.items()})
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, pl.exceptions.PolarsError) as error:
             raise StoreError(
                 f"damaged, the rows of figure '{self.figure.name}' do not fit one another; "
                 "run the analysis again, or restore the store from a copy"

@@ -172,6 +172,8 @@ class SkillCurves:
                 "leave them out"
             )
         x = np.sort(frame["x"].unique().cast(pl.Float64).to_numpy())
+        if x[0] < 0:
+            raise InvalidInputError(f"recorded skills: an x is {x[0]:g}, expected at least 0")
         skills, runs = frame["skill"].unique().sort(), frame["run"].unique().sort()
         if len(runs) * len(skills) * len(x) > MAX_CELLS:
             raise LimitError(
@@ -415,18 +417,23 @@ def _calibrate(family: Family, x: Floats, values: Floats, target: float | None) 
     return parameters, full(family.curve(x, 1.0, 1, parameters))
 
 
+def _root_mean_square(errors: Floats) -> float:
+    """Over what is finite; NaN where nothing is, as of a skill without a strength."""
+    there = errors[np.isfinite(errors)]
+    return float(np.sqrt(np.mean(there**2))) if there.size else float("nan")
+
+
 def _family_fit(
     family: Family, x: Floats, observed: Floats, shares: Floats, target: float | None
 ) -> FamilyFit:
     parameters, scale = _calibrate(family, x, observed[0], target)
-    errors = (scale * _all_skills(family, x, shares, parameters) - observed) ** 2
-    others = errors[1:][np.isfinite(errors[1:])]
+    errors = scale * _all_skills(family, x, shares, parameters) - observed
     return FamilyFit(
         name=family.name,
         parameters=tuple(parameters.tolist()),
         scale=scale,
-        calibration_error=float(np.sqrt(np.nanmean(errors[0]))),
-        held_out_error=float(np.sqrt(others.mean())) if others.size else float("nan"),
+        calibration_error=_root_mean_square(errors[0]),
+        held_out_error=_root_mean_square(errors[1:]),
     )
 
 
@@ -461,7 +468,7 @@ def _emergence(
                 "high": high,
                 "observed": seen,
                 "ratio": seen / at,
-                "error": float(np.sqrt(np.nanmean(error**2))),
+                "error": _root_mean_square(error),
             }
         )
     return pl.DataFrame(rows).with_columns(pl.col(pl.Float64).fill_nan(None))

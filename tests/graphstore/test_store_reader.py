@@ -315,3 +315,11 @@ def test_a_list_of_numbers_with_a_gap_is_damage(tmp_path, table, column, read):
     said = f"damaged, {column} holds a list with nothing in the place of a number"
     with open_store(path) as store, pytest.raises(StoreError, match=said):
         read(store.graph())
+
+
+def test_a_role_that_is_none_is_damage(tmp_path):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute("UPDATE units SET role = 'x' WHERE id = 1")
+    with open_store(path) as store, pytest.raises(StoreError, match=r"damaged, units\.role holds 'x'"):
+        store.graph().units()

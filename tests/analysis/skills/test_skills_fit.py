@@ -12,6 +12,7 @@ from emergraph.analysis.skills.fit import (
     Axis,
     FitOptions,
     SkillCurves,
+    _root_mean_square,
     crossing,
     fit_skills,
     read_curves,
@@ -213,6 +214,18 @@ def test_snapshots_and_results_are_stored(tmp_path, simulation):
         assert set(metrics["name"]) == {"loss", "skill_1", "skill_2"}
         assert opened.results("skills", run).height == 2
         assert opened.results("skills_recorded").height == 6
+
+
+def test_an_x_below_zero_is_refused_and_zero_is_not():
+    frame = pl.DataFrame({"skill": [1, 1], "x": [0.0, 2.0], "strength": [0.1, 0.2]})
+    assert read_curves(frame).x.tolist() == [0, 2]
+    with pytest.raises(InvalidInputError, match="an x is -1, expected at least 0"):
+        read_curves(frame.with_columns(x=pl.col("x") - 1))
+
+
+def test_a_skill_without_a_strength_has_no_error():
+    assert np.isnan(_root_mean_square(np.array([np.nan, np.nan])))
+    assert _root_mean_square(np.array([3.0, np.nan, -3.0])) == 3
 
 
 @pytest.mark.parametrize("column", ["skill", "x", "run"])
