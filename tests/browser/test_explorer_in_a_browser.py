@@ -9,7 +9,6 @@ from reportstores import HOSTILE, dense_demo, hostile_model
 from webdriver import Browser
 
 from emergraph import api
-from emergraph.analysis.explorer.options import ExplorerOptions
 from emergraph.analysis.routes.options import PathOptions
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.graphstore.store import open_store
@@ -180,7 +179,7 @@ def test_the_edges_shown_are_what_its_sql_gives(browser, pages):
 
 def test_paths_of_the_page_are_those_of_the_library_where_all_edges_are_kept(browser, tmp_path, pages):
     graph = api.open_graph(pages / "plain.duckdb")
-    graph.explore(tmp_path / "all.html", options=ExplorerOptions(strongest=500))
+    graph.explore(tmp_path / "all.html", strongest=500)
     found = graph.analyse("paths", PathOptions(start="unit = 3", end="unit = 150", k=5), save=False)
     expected = (
         found.paths.filter(path="strongest").group_by("rank", maintain_order=True).agg("unit", "strength")
