@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
-from emergraph.graphstore.connection import database_path, translated_errors
-from emergraph.graphstore.frames import fetch_arrays, fetch_frame
+from emergraph.graphstore.connection import translated_errors
+from emergraph.graphstore.frames import damaged, fetch_arrays, fetch_frame
 from emergraph.graphstore.inplace import Matrix, edge_pieces, n_edges
 from emergraph.graphstore.modelfiles import Coding, TensorFiles, WantedTensor, coding_of, required
 from emergraph.graphstore.records import EdgeKind, Place
@@ -81,20 +81,20 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
     rows = frame.select(*_COLUMNS, *_PLACE).iter_rows(named=True)
     for row, src, dst in zip(rows, src_units, dst_units, strict=True):
         if row["kind"] not in _KINDS:
-            raise _damaged(connection, f"blocks.kind holds {printable(row['kind'], limit=60)!r}")
+            raise damaged(connection, f"blocks.kind holds {printable(row['kind'], limit=60)!r}")
         if row["layer"] not in units or row["src_layer"] not in {None, *units}:
-            raise _damaged(connection, f"block {row['id']} is of a layer that the graph does not have")
+            raise damaged(connection, f"block {row['id']} is of a layer that the graph does not have")
         if infos and infos[-1].id == row["id"]:
-            raise _damaged(connection, f"block {row['id']} is there twice")
+            raise damaged(connection, f"block {row['id']} is there twice")
         sources = range(n_units) if row["src_layer"] is None else units[row["src_layer"]]
         for name, found, known in (("src_units", src, sources), ("dst_units", dst, units[row["layer"]])):
             if found is not None and not within(found, known):
-                raise _damaged(connection, f"blocks.{name} holds units that are not those of the layer")
+                raise damaged(connection, f"blocks.{name} holds units that are not those of the layer")
         row["kind"] = EdgeKind(row["kind"])
         offset, steps = (row.pop(name) for name in _PLACE)
         if offset is not None:
             if row["tensor"] is None or steps is None or len(steps) != 2 or src is None or dst is None:
-                raise _damaged(connection, f"block {row['id']} does not say where its matrix is")
+                raise damaged(connection, f"block {row['id']} does not say where its matrix is")
             row["place"] = Place(tensor=row["tensor"], offset=offset, row_step=steps[0], column_step=steps[1])
         infos.append(BlockInfo(**row, src_units=src, dst_units=dst))
     return infos
@@ -131,7 +131,7 @@ def left_tensors(connection: duckdb.DuckDBPyConnection, graph: int) -> LeftTenso
     known, left = {}, []
     for name, dtype, shape, sha256, stays in fetch_frame(connection, sql, [graph]).iter_rows():
         if stays and sha256 is None:
-            raise _damaged(connection, f"tensor {printable(name, limit=60)!r} has no checksum")
+            raise damaged(connection, f"tensor {printable(name, limit=60)!r} has no checksum")
         if sha256 is not None:
             known[name] = WantedTensor(name=name, dtype=dtype, shape=tuple(shape), sha256=sha256)
             left += [name] if stays else []
@@ -141,7 +141,7 @@ def left_tensors(connection: duckdb.DuckDBPyConnection, graph: int) -> LeftTenso
         try:
             coding = coding_of(text, known)
         except ValueError as error:
-            raise _damaged(connection, f"codings.coding holds {printable(str(error))}") from error
+            raise damaged(connection, f"codings.coding holds {printable(str(error))}") from error
         if block is None:
             made[name] = coding
         else:
@@ -161,9 +161,9 @@ def layer_units(connection: duckdb.DuckDBPyConnection, graph: int) -> dict[int, 
     sql = "SELECT id, first_unit, n_units FROM layers WHERE graph = ? ORDER BY id"
     for layer, first, n_units in connection.execute(sql, [graph]).fetchall():
         if first != end or n_units < 0:
-            raise _damaged(connection, f"the units of layer {layer} do not follow those before")
+            raise damaged(connection, f"the units of layer {layer} do not follow those before")
         if layer in units:
-            raise _damaged(connection, f"layer {layer} is there twice")
+            raise damaged(connection, f"layer {layer} is there twice")
         end = first + n_units
         units[layer] = range(first, end)
     return units
@@ -172,11 +172,6 @@ def layer_units(connection: duckdb.DuckDBPyConnection, graph: int) -> dict[int, 
 def within(units: NDArray[np.generic], known: range) -> bool:
     """Whether all units are among those of a layer."""
     return not units.size or bool(known.start <= units.min() <= units.max() < known.stop)
-
-
-def _damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:
-    shown = printable(str(database_path(connection)))
-    return StoreError(f"{shown}: damaged, {what}; restore it from a copy or export the model again")
 
 
 def _unit_arrays(column: pl.Series) -> list[NDArray[np.int64] | None]:

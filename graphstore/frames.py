@@ -53,14 +53,15 @@ def fetch_frame(
     for column in frame.select(pl.selectors.datetime()):
         ticks = column.cast(pl.Datetime("us")).to_physical()
         if not ticks.is_between(*_TIMES).all():
-            raise _damaged(connection, f"{column.name} holds a time outside the years 1 to 9999")
+            raise damaged(connection, f"{column.name} holds a time outside the years 1 to 9999")
     for column in frame.select(pl.selectors.list(pl.selectors.integer())):
         if column.list.eval(pl.element().is_null()).list.any().any():
-            raise _damaged(connection, f"{column.name} holds a list with nothing in the place of a number")
+            raise damaged(connection, f"{column.name} holds a list with nothing in the place of a number")
     return frame
 
 
-def _damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:
+def damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:
+    """Return the error that says what of an open store no program of this project has written."""
     shown = printable(str(database_path(connection)))
     return StoreError(f"{shown}: damaged, {what}; restore it from a copy or export the model again")
 

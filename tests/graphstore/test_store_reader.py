@@ -306,6 +306,7 @@ def test_a_block_or_layer_that_is_there_twice_is_damage(tmp_path, table, row):
     [
         ("layers", "activation_axes", lambda graph: graph.layers()),
         ("blocks", "src_units", lambda graph: graph.blocks_info()),
+        ("blocks", "dst_units", lambda graph: graph.blocks_info()),
     ],
 )
 def test_a_list_of_numbers_with_a_gap_is_damage(tmp_path, table, column, read):

@@ -254,7 +254,9 @@ def test_weights_that_stay_in_the_file_are_handed_to_analyses(tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(onefile, "_weights", lambda *_: nullcontext())
         lacking = survey(models, tmp_path / "other", options, engine)
-    assert "--model" in str(lacking.models.to_dicts())
+    ((status, reason),) = lacking.models.select("status", "reason").rows()
+    assert status == "failed"
+    assert "add --model FILE" in reason
 
 
 def test_an_interruption_keeps_what_is_done(folder, tmp_path, monkeypatch):
