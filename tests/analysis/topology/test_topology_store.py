@@ -1,9 +1,7 @@
 """Topology and conversions of a stored graph."""
 
 import json
-import shutil
 
-import duckdb
 import igraph
 import networkx as nx
 import numpy as np
@@ -161,7 +159,7 @@ def test_graphs_for_other_tools_are_the_same_graph(path, tmp_path):
 
 
 def test_words_of_a_unit_are_text_in_graphml(path, tmp_path, monkeypatch):
-    # A store with such a role is refused when it is read: this is the second wall, so the first is taken away.
+    # A store with such a role is refused when read: this is the second wall, so that one is taken away.
     words = '</data><data key="x">&amp;\x01'
     units = GraphReader.units
     monkeypatch.setattr(GraphReader, "units", lambda self: units(self).with_columns(role=pl.lit(words)))
