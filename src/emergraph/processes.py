@@ -16,10 +16,11 @@ _HELD = re.compile(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 def family(process: int) -> Iterator[int]:
     """The ids of a process and of all that descend from it."""
     yield process
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it may have ended
-            for child in children.read_text().split():
-                yield from family(int(child))
+    with contextlib.suppress(OSError):  # the process may end while the system's folder of it is listed
+        for children in list(Path(f"/proc/{process}/task").glob("*/children")):
+            with contextlib.suppress(OSError):  # a thread of it may end
+                for child in children.read_text().split():
+                    yield from family(int(child))
 
 
 def read_status(process: int, name: str = "status") -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from clifiles import DEMO
 
+from emergraph.processes import family
+
 BESIDE = """
 import os, sys, time, warnings
 from emergraph.cli import supervision
@@ -229,3 +231,12 @@ def test_a_small_limit_of_memory_is_6_and_one_line(store, tmp_path, command):
     assert len(ran.stderr.splitlines()) == 1
     assert "--memory-limit" in ran.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {store.name, "demo"}
+
+
+def test_a_process_that_ends_while_it_is_looked_at_has_no_family(monkeypatch):
+    def gone(self, pattern):
+        yield Path("/proc/none/task/0/children")  # a thread that has ended, then the process itself
+        raise FileNotFoundError(2, "No such file or directory", str(self))
+
+    monkeypatch.setattr(Path, "glob", gone)
+    assert list(family(7)) == [7]
