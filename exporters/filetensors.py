@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.placements import IN_PLACE_EDGES, EdgePlacement
-from emergraph.graphstore.inplace import place_in
+from emergraph.graphstore.arrays import FloatArray
 from emergraph.graphstore.records import FilePlace, Place
 
 if TYPE_CHECKING:  # made of parameters, which look at their tensors here
@@ -91,3 +91,22 @@ def as_held(values: Array | None) -> NDArray[np.floating] | None:
 
 def _address(values: Array) -> int:
     return int(values.__array_interface__["data"][0])
+
+
+def place_in(tensor: NDArray[np.generic], name: str, matrix: FloatArray) -> Place | None:
+    """Return which entries of a tensor a matrix is a view of; None where it is a view of none.
+
+    Args:
+        tensor: In C order.
+        name: Of the tensor.
+        matrix: (n_src, n_dst) of any strides.
+    """
+    size = tensor.dtype.itemsize
+    if matrix.dtype != tensor.dtype or not matrix.size or not tensor.flags.c_contiguous:
+        return None
+    address = matrix.__array_interface__["data"][0] - tensor.__array_interface__["data"][0]
+    steps = [stride if n > 1 else size for n, stride in zip(matrix.shape, matrix.strides, strict=True)]
+    last = address + sum((n - 1) * step for n, step in zip(matrix.shape, steps, strict=True))
+    if address < 0 or min(steps) < size or last + size > tensor.nbytes or any(step % size for step in steps):
+        return None
+    return Place(tensor=name, offset=address // size, row_step=steps[0] // size, column_step=steps[1] // size)

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.graphstore.arrays import FloatArray, as_float32
+from emergraph.graphstore.arrays import as_float32
 from emergraph.graphstore.records import Place
 
 PIECE_CELLS = 1 << 16
@@ -25,6 +25,8 @@ AT_ONCE = 16
 """Pieces that a core takes together; fewer of wide matrices, of which every piece gives a long result."""
 TILE_CELLS, TILES = 1 << 21, 64
 """Fewest entries whose products are added up together, wherever that is; most such tiles of a matrix."""
+FEW_VECTORS = 3
+"""Most vectors that a matrix is multiplied with one by one, which takes BLAS less than all together."""
 MAX_THREADS = 8
 
 Item = TypeVar("Item")
@@ -290,11 +292,18 @@ def tile_times(matrix: Matrix, tile: Piece, vectors: Floats) -> Floats:
     """
     down, right = tile
     sums = np.zeros((down.stop - down.start, vectors.shape[1]))
+    laid_out = np.asfortranarray(vectors)
     for rows, columns in matrix.pieces(within=tile):
-        own = vectors[columns.start - right.start : columns.stop - right.start]
-        found = matrix.mask((rows, columns)).astype(np.float64) @ own
+        own = laid_out[columns.start - right.start : columns.stop - right.start]
+        found = _times(matrix.mask((rows, columns)).astype(np.float64), own)
         sums[rows.start - down.start : rows.stop - down.start] += found
     return sums
+
+
+def _times(ones: Floats, vectors: Floats) -> Floats:
+    if vectors.shape[1] > FEW_VECTORS:
+        return ones @ vectors
+    return np.stack([ones @ vector for vector in vectors.T], axis=1)
 
 
 TileCall = tuple[Matrix, Piece, Floats]
@@ -479,22 +488,3 @@ def edge_pieces(
         return {name: result[name] for name in columns}
 
     yield from in_order(edges, matrix.pieces(rows=True, cells=cells))
-
-
-def place_in(tensor: NDArray[np.generic], name: str, matrix: FloatArray) -> Place | None:
-    """Return which entries of a tensor a matrix is a view of; None where it is a view of none.
-
-    Args:
-        tensor: In C order.
-        name: Of the tensor.
-        matrix: (n_src, n_dst) of any strides.
-    """
-    size = tensor.dtype.itemsize
-    if matrix.dtype != tensor.dtype or not matrix.size or not tensor.flags.c_contiguous:
-        return None
-    address = matrix.__array_interface__["data"][0] - tensor.__array_interface__["data"][0]
-    steps = [stride if n > 1 else size for n, stride in zip(matrix.shape, matrix.strides, strict=True)]
-    last = address + sum((n - 1) * step for n, step in zip(matrix.shape, steps, strict=True))
-    if address < 0 or min(steps) < size or last + size > tensor.nbytes or any(step % size for step in steps):
-        return None
-    return Place(tensor=name, offset=address // size, row_step=steps[0] // size, column_step=steps[1] // size)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from emergraph.exporters.codings import DEQUANTIZE, TURN, decoded
+from emergraph.exporters.filetensors import place_in
 from emergraph.exporters.runtime.quantization import dequantize
 from emergraph.exporters.weightfiles.gguf.elements import BLOCKS, GGML, Blocks
 from emergraph.exporters.weightfiles.recipes import Recipe, values_of
-from emergraph.graphstore.inplace import Matrix, mask_times, place_in
+from emergraph.graphstore.inplace import Matrix, mask_times
 from emergraph.graphstore.modelfiles import Coding, WantedTensor, coding_of
 
 TYPES = [kind for kind in BLOCKS.values() if kind.decoded]

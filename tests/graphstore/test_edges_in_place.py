@@ -9,11 +9,11 @@ from inplacemodels import export_twice, mlp, residual_onnx, sparse_weights, writ
 
 from emergraph.errors import InvalidInputError, LimitError, StoreError, UsageError
 from emergraph.exporters.export import ExportOptions
-from emergraph.exporters.filetensors import leaves_edges
+from emergraph.exporters.filetensors import leaves_edges, place_in
 from emergraph.exporters.modeltensors import open_model
 from emergraph.exporters.placements import IN_PLACE_EDGES, EdgePlacement
 from emergraph.exporters.sources import export_any
-from emergraph.graphstore.inplace import Matrix, edge_pieces, mask_times, place_in, sum_up
+from emergraph.graphstore.inplace import FEW_VECTORS, Matrix, edge_pieces, mask_times, sum_up
 from emergraph.graphstore.maintain import compact, merge
 from emergraph.graphstore.modelfiles import model_given
 from emergraph.graphstore.query import QueryLimits, run_query
@@ -288,8 +288,9 @@ def test_passes_agree_with_the_matrix_as_a_whole(dtype, turned):
         values = tensor.T if turned else tensor
         matrix = Matrix.over(values)
         dense = values.astype(np.float64)
-        vectors = rng.integers(0, 1000, size=(values.shape[1], 3)).astype(np.float64)
-        assert np.array_equal(mask_times(matrix, vectors), (dense != 0) @ vectors)
+        for n in (FEW_VECTORS, FEW_VECTORS + 1):
+            vectors = rng.integers(0, 1000, size=(values.shape[1], n)).astype(np.float64)
+            assert np.array_equal(mask_times(matrix, vectors), (dense != 0) @ vectors)
         kept = dense.astype(np.float32).astype(np.float64)  # as edges are
         finite = np.where(np.isfinite(kept), kept, 0)
         found = sum_up(matrix)
