@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.codings import DEQUANTIZE, SCALE, ZERO, Decoded, decoded
-from emergraph.exporters.filetensors import CODE_TYPES
+from emergraph.exporters.filetensors import CODE_TYPES, place_in
 from emergraph.exporters.tracing.constants import Constant
-from emergraph.graphstore.inplace import Matrix, place_in
+from emergraph.graphstore.inplace import Matrix
 from emergraph.graphstore.modelfiles import Coding, WantedTensor
 from emergraph.graphstore.records import Place
 
