@@ -54,7 +54,8 @@ def execute(words):
         shutil.copy(*words[1:])
         return ""
     with contextlib.redirect_stdout(output):
-        assert main(words[1:]) == 0
+        code = main(words[1:])
+    assert code == 0 or (code == 1 and words[1] == "audit"), words  # which found something
     return output.getvalue()
 
 
