@@ -133,11 +133,11 @@ def _raw_values(reader: GraphReader, stored: _Stored, dtype: np.dtype[np.generic
 
 def _joined(pieces: pa.Array) -> NDArray[np.uint8]:
     """Return all bytes of an array of pieces, one after the other, without a copy."""
-    plain = pieces.cast(pa.large_binary())
-    if not len(plain):
+    if not len(pieces):
         return np.empty(0, dtype=np.uint8)
-    _, offsets, data = plain.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int64)[plain.offset : plain.offset + len(plain) + 1]
+    _, offsets, data = pieces.buffers()  # no cast to large ones, for which Arrow loads all its functions
+    wide = np.int64 if pa.types.is_large_binary(pieces.type) else np.int32
+    ends = np.frombuffer(offsets, dtype=wide)[pieces.offset : pieces.offset + len(pieces) + 1]
     return np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]] if data else np.empty(0, dtype=np.uint8)
 
 

@@ -8,7 +8,7 @@ only say how a tensor is stored are not roots of the weights: they are its encod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import onnx
@@ -61,7 +61,7 @@ class Constant:
         """All parameter tensors behind it: its roots and its coding."""
         return self.roots | self.coding
 
-    def changed(self, load: Callable[[], Array], **others: Any) -> "Constant":  # noqa: ANN401 - fields
+    def changed(self, load: Callable[[], Array], **others: Any) -> Self:  # noqa: ANN401 - fields
         """The constant with other values, which are no longer those of a tensor; further fields by name."""
         return replace(self, load=load, permutation=None, codes=None, **others)
 

@@ -11,7 +11,17 @@ from benchmarks import bench_start
 from benchmarks.bench_start import COMMANDS, training_store
 from emergraph.cli.main import main
 
-FOREIGN = {"onnx", "onnxruntime", "torch", "scipy", "igraph", "altair", "jinja2", "pydantic"}
+FOREIGN = {
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "scipy",
+    "igraph",
+    "altair",
+    "jinja2",
+    "pydantic",
+    "pyarrow.compute",
+}
 PROGRAM = """
 import json, sys
 from emergraph.cli.main import main
