@@ -1,5 +1,8 @@
 """Measures of a whole graph that are one number or one small table."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import igraph
@@ -7,12 +10,9 @@ import numpy as np
 import polars as pl
 
 from emergraph.analysis.nulls_for_json import finite_or_none
-from emergraph.analysis.topology.seeding import seeded
 from emergraph.analysis.topology.weightededges import Floats, Ints, WeightedEdges, igraph_of
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.steps import steps
-
-# Communities by Leiden, and how far their modularity is from chance (arXiv 1810.08473).
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,3 +161,13 @@ def layer_graph(graph: UnitGraph, links: WeightedEdges) -> pl.DataFrame:
             "pagerank": np.array(network.pagerank(weights=links.weight.tolist()), dtype=np.float64),
         }
     )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Make what igraph draws in the body depend on the seed alone; then give it back its default source."""
+    igraph.set_random_number_generator(random.Random(seed))  # noqa: S311 - random walks, no secret
+    try:
+        yield
+    finally:
+        igraph.set_random_number_generator(random)

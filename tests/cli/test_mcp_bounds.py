@@ -2,7 +2,7 @@
 
 import pytest
 
-from emergraph.cli.mcpserver import NOTE, Bounds, _within, answer
+from emergraph.cli.commands.mcp import NOTE, Bounds, _within, answer
 from emergraph.errors import EmergraphError, UsageError
 
 

@@ -16,8 +16,8 @@ from reportstores import HOSTILE, hostile_model
 
 from emergraph import api
 from emergraph.analysis.explorer import collect, unitcolumns
+from emergraph.analysis.explorer.collect import rounded
 from emergraph.analysis.explorer.options import ExplorerOptions
-from emergraph.analysis.explorer.packing import rounded
 from emergraph.analysis.explorer.page import explorer_page
 from emergraph.errors import LimitError, StoreError
 from emergraph.exporters.modeltensors import open_model

@@ -3,7 +3,7 @@
 import numpy as np
 from explorerdata import unpacked
 
-from emergraph.analysis.explorer.packing import packed, rounded
+from emergraph.analysis.explorer.collect import packed, rounded
 
 
 def test_a_header_and_arrays_come_back():

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from emergraph.analysis.explorer import strongest
-from emergraph.analysis.explorer.strongest import strongest_edges
+from emergraph.analysis.explorer import collect
+from emergraph.analysis.explorer.collect import strongest_edges
 from emergraph.analysis.unitgraph import UnitBlock, UnitLayer, from_arrays
 from emergraph.graphstore.records import EdgeKind
 
@@ -63,7 +63,7 @@ def expected(graph, k):
 @pytest.mark.parametrize("most_held", [5, 10**6])
 @pytest.mark.parametrize("k", [1, 3, 100])
 def test_the_strongest_of_each_side_are_kept(monkeypatch, k, most_held):
-    monkeypatch.setattr(strongest, "MOST_HELD", most_held)
+    monkeypatch.setattr(collect, "MOST_HELD", most_held)
     for seed in range(12):
         graph = random_graph(seed)
         kept = strongest_edges(graph, k)

@@ -14,7 +14,7 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.pytorch import wiredfolders
 from emergraph.exporters.pytorch.emptymodel import empty_model
 from emergraph.exporters.pytorch.huggingface import named_model
-from emergraph.exporters.pytorch.namesoftensors import fitting
+from emergraph.exporters.pytorch.wiredfolders import fitting
 from emergraph.exporters.weightfiles import read_weights
 from emergraph.exporters.weightfiles.gguf.architectures import ARCHITECTURES, described
 from emergraph.exporters.weightfiles.recipes import values_of

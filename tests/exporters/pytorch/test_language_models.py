@@ -12,7 +12,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from emergraph.exporters.pytorch.emptymodel import empty_model
 from emergraph.exporters.pytorch.huggingface import named_model
-from emergraph.exporters.pytorch.namesoftensors import fitting
+from emergraph.exporters.pytorch.wiredfolders import fitting
 from emergraph.exporters.weightfiles import read_weights
 from emergraph.exporters.weightfiles.gguf.architectures import described
 from emergraph.exporters.weightfiles.recipes import Recipe, stored_names, values_of

@@ -15,7 +15,7 @@ from emergraph.exporters.pytorch import wiredfolders
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.exporters.traces import blocks
+from emergraph.exporters.traces import record
 
 SIZES = {
     "hidden_size": 32,
@@ -69,7 +69,7 @@ def ids():
 
 def test_a_folder_gives_what_its_onnx_file_gives(folder, graph, tmp_path, ids, monkeypatch):
     """In as many blocks as there are layers, and sequences of another length than the graph was made with."""
-    monkeypatch.setattr(blocks.BlockRunner.record, "__kwdefaults__", {"most": 24_000})
+    monkeypatch.setattr(record.BlockRunner.record, "__kwdefaults__", {"most": 24_000})
     summary = graph.trace({"input_ids": ids}, model=folder)
     assert summary.n_samples == 3
     n_blocks = int(summary.batching.split()[-2])
@@ -152,8 +152,8 @@ def test_inputs_that_do_not_fit(folder, graph, tmp_path, inputs, message):
 
 
 def test_what_is_kept_of_all_samples_has_a_limit(folder, graph, tmp_path, ids, monkeypatch):
-    monkeypatch.setattr(blocks.BlockRunner.record, "__kwdefaults__", {"most": 24_000})
-    monkeypatch.setattr(blocks, "KEPT_SHARE", 1 << 30)
+    monkeypatch.setattr(record.BlockRunner.record, "__kwdefaults__", {"most": 24_000})
+    monkeypatch.setattr(record, "KEPT_SHARE", 1 << 30)
     with pytest.raises(LimitError, match="what has to be kept of 3 samples between two blocks"):
         graph.trace({"input_ids": ids}, model=folder, run_limits=RunLimits())
 
@@ -174,6 +174,6 @@ def chain(tmp_path):
 @pytest.mark.parametrize(("most", "blocks_"), [(399, 6), (400, 6), (800, 3), (1200, 2), (2399, 2), (2400, 1)])
 def test_blocks_hold_at_most_so_many_bytes(chain, most, blocks_):
     """A layer alone may be larger."""
-    starts = blocks.block_starts(chain, most)
+    starts = record.block_starts(chain, most)
     assert len(starts) == blocks_
     assert starts == sorted(set(starts))

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from emergraph.exporters.tracing.builder import Lineage
 from emergraph.exporters.tracing.labels import compress, core
-from emergraph.exporters.tracing.lineage import Lineage
 from emergraph.exporters.tracing.positionaxes import (
     close_gaps,
     contends,
