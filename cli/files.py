@@ -102,7 +102,7 @@ def _look_into(models: Iterable[Path], outputs: Iterable[Path], root: Path | Non
         folders = [Path(os.path.realpath(model if model.is_dir() else model.parent))]
         folders += [] if root is None else [Path(os.path.realpath(root))]
         if any(path.is_relative_to(folder) for path in there for folder in folders):
-            from emergraph.exporters.sources import note_files
+            from emergraph.exporters.sourcekinds import note_files
 
             note_files(model, root=root)
 

@@ -1,6 +1,6 @@
 """Exporting an ONNX file: read it safely, run it once, trace its units, write one graph into a store."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.counting import CountingSink
 from emergraph.exporters.filetensors import is_weight, leaves_edges
 from emergraph.exporters.onnxfile import OnnxFile, ReadLimits, read_onnx
+from emergraph.exporters.onnxfile.names import listed
 from emergraph.exporters.placements import EdgePlacement
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.folding import folder_of
@@ -354,15 +355,6 @@ def _nothing_understood(name: str, summary: GraphSummary) -> str:
     if summary.n_parameters:
         return f"{name}: all weights of its operations are zero, so no weighted graph can be created"
     return f"{name}: no operation of this model has weights, so no weighted graph can be created"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-_SHOWN = 3
 
 
 def _producer(model: onnx.ModelProto) -> str:

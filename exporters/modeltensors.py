@@ -24,7 +24,7 @@ from emergraph.exporters.onnxfile import OnnxFile, read_onnx
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
-from emergraph.exporters.sources import SourceKind, source_kind
+from emergraph.exporters.sourcekinds import SourceKind, source_kind
 from emergraph.exporters.weightfiles import WeightFile, read_weights
 from emergraph.graphstore.inplace import Entries
 from emergraph.graphstore.modelfiles import Coding, WantedTensor

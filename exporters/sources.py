@@ -1,6 +1,5 @@
 """Any model that a user has: an ONNX file, a weight file, a folder, or the name of a factory of a module."""
 
-import contextlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from emergraph.choices import unknown
-from emergraph.commandfiles import note_input
-from emergraph.errors import EmergraphError, UsageError
+from emergraph.errors import UsageError
 from emergraph.exporters.export import (
     ExportOptions,
     ExportSummary,
@@ -19,12 +17,12 @@ from emergraph.exporters.export import (
     dry_run,
     export_file,
     export_onnx,
-    listed,
     to_write,
 )
 from emergraph.exporters.filetensors import leaves_edges
-from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.onnxfile.names import listed
 from emergraph.exporters.placements import EdgePlacement
+from emergraph.exporters.sourcekinds import SourceKind, note_files, source_kind
 
 if TYPE_CHECKING:
     from emergraph.exporters.weightfiles import WeightFile
@@ -41,18 +39,6 @@ class Wiring(StrEnum):
     SEQUENTIAL = "sequential"
 
 
-class SourceKind(StrEnum):
-    """What a user has named."""
-
-    ONNX = "onnx"
-    WEIGHTS = "weights"
-    FOLDER = "folder"
-    """With a config.json."""
-    GGUF = "gguf"
-    """A file of weights whose metadata says what network they are of."""
-    FACTORY = "factory"
-
-
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
     """Choices that only some kinds of models have."""
@@ -64,47 +50,6 @@ class SourceOptions:
     """Where to keep the ONNX file that a module is traced through."""
     allow_missing_classes: bool = False
     """Read the tensors of a pickle that also holds objects of other classes."""
-
-
-def source_kind(model: str | Path) -> SourceKind:
-    """What a user has named: files are told by their content, everything else by its form."""
-    from emergraph.exporters.formats import Reader, format_of
-    from emergraph.exporters.pytorch.folderconfig import CONFIG
-    from emergraph.exporters.weightfiles.files import map_file
-    from emergraph.exporters.weightfiles.plugged import format_plugins
-
-    path = Path(model)
-    if has_config(path):
-        note_input((path / CONFIG).stat(), path / CONFIG)
-        return SourceKind.FOLDER
-    if path.is_dir():
-        return SourceKind.WEIGHTS
-    if path.is_file():
-        mapped = map_file(path, printable(path.name))
-        found = format_of(path.name, mapped.content)
-        if found.name == "gguf":
-            return SourceKind.GGUF
-        reader = found.reader
-        weights = reader is Reader.WEIGHTS or (reader is Reader.NONE and format_plugins().found)
-        return SourceKind.WEIGHTS if weights else SourceKind.ONNX
-    return SourceKind.FACTORY if not path.exists() and _names_factory(str(model)) else SourceKind.ONNX
-
-
-def has_config(path: Path) -> bool:
-    """Whether a path is a folder that says what model is in it."""
-    from emergraph.exporters.pytorch.folderconfig import CONFIG
-
-    return path.is_dir() and (path / CONFIG).is_file()
-
-
-def _names_factory(model: str) -> bool:
-    """Whether it is of the form package.module:callable, or FILE.py:callable with a file that is there."""
-    target, separator, attribute = model.rpartition(":")
-    if not separator or not attribute.replace(".", "").isidentifier():
-        return False
-    if target.endswith(".py"):
-        return Path(target).is_file()
-    return target.replace(".", "").isidentifier()
 
 
 def export_any(
@@ -148,23 +93,6 @@ def export_any(
 
     weights = read_weights(model, allow_missing_classes=source.allow_missing_classes, root=options.root)
     return _export_weights(weights, store, options, source)
-
-
-def note_files(model: Path, *, root: Path | None = None) -> None:
-    """Note as inputs of the command all files that a model lies in, those that it names included.
-
-    For commands whose children open them. What is wrong with a model is theirs to say. Links lead to
-    somewhere below `root`, as for the command.
-    """
-    from emergraph.exporters.onnxfile import read_onnx
-    from emergraph.exporters.weightfiles import read_weights
-
-    with contextlib.suppress(EmergraphError):
-        kind = source_kind(model)
-        if kind is SourceKind.ONNX:
-            read_onnx(model, root=root)
-        elif kind is not SourceKind.FACTORY:
-            read_weights(model, root=root)
 
 
 def _check_choices(kind: SourceKind, source: SourceOptions) -> None:
@@ -277,8 +205,7 @@ def _export_folder(
     source: SourceOptions,
     progress: Progress | None,
 ) -> ExportSummary:
-    from emergraph.exporters.pytorch.folders import capture_folder
-    from emergraph.exporters.pytorch.modules import OnnxPlace, export_captured
+    from emergraph.exporters.pytorch.modules import OnnxPlace, capture_folder, export_captured
 
     note_files(folder, root=options.root)
     with OnnxPlace.of(source.onnx_path) as place:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from emergraph.exporters.export import listed
 from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.names import listed
 from emergraph.exporters.pytorch.checking import compare
 from emergraph.exporters.pytorch.folderconfig import CONFIG
 from emergraph.exporters.pytorch.tensors import Array

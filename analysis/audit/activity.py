@@ -15,8 +15,7 @@ from emergraph.exporters.runtime.concrete import made
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, Fetched, ModelProcess
 from emergraph.exporters.traces.prepare import Prepared
-from emergraph.exporters.traces.record import recordable
-from emergraph.exporters.traces.targets import Target, targets_of
+from emergraph.exporters.traces.targets import Target, recordable, targets_of
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]

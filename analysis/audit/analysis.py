@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from emergraph.analysis.audit.audit import AuditResult
+    from emergraph.analysis.audit.result import AuditResult
 
 FINDINGS = ResultTable(
     "audit_findings",

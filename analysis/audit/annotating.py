@@ -19,7 +19,7 @@ from emergraph.graphstore.catalog import to_json
 from emergraph.version import __version__
 
 if TYPE_CHECKING:
-    from emergraph.analysis.audit.audit import AuditResult
+    from emergraph.analysis.audit.result import AuditResult
 
 PREFIX = "emergraph.audit."
 """Of all keys that are written; entries of a file that begin with it are replaced."""

@@ -3,93 +3,38 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emergraph.analysis.audit.dead import dead
 from emergraph.analysis.audit.finding import AuditFinding
-from emergraph.analysis.audit.identity import Identity, identity_of, same_networks
-from emergraph.analysis.audit.kinds import SUPERSEDED, About, Grade, Section, kind_of
+from emergraph.analysis.audit.identity import identity_of, same_networks
+from emergraph.analysis.audit.kinds import SUPERSEDED, Grade, Section, kind_of
 from emergraph.analysis.audit.numbers import numbers
 from emergraph.analysis.audit.prunable import prunable
 from emergraph.analysis.audit.quantization import quantization
 from emergraph.analysis.audit.redundant import redundant
-from emergraph.analysis.audit.size import Size, size_of
+from emergraph.analysis.audit.result import AuditResult
+from emergraph.analysis.audit.size import size_of
 from emergraph.analysis.audit.subject import BudgetSpentError, Given, Subject, opened, run_subject
 from emergraph.analysis.audit.suspicious import suspicious
 from emergraph.analysis.audit.words import count
-from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.onnxfile import Finding, Severity
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.runtime.quoting import quoted
-from emergraph.exporters.sources import SourceKind, source_kind
+from emergraph.exporters.sourcekinds import SourceKind, source_kind
 
 if TYPE_CHECKING:
-    from emergraph.analysis.audit.writing import Smaller
+    from emergraph.analysis.audit.result import Smaller
 
 SHARE_OF_RUNS = 0.25
 """Part of the budget that running the samples may take."""
-SCHEMA = "emergraph-audit-1"
 
 Step = Callable[[Subject], Iterator[AuditFinding]]
 """Finds the kinds of one section, until the budget of the subject is spent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditResult(ShownInNotebooks):
-    """What an audit found."""
-
-    path: str
-    findings: Sequence[AuditFinding]
-    """The worst first; among equals, what is proved before what is suspected."""
-    identity: Identity | None
-    size: Size | None
-    n_inputs: int
-    """Samples that the model ran on."""
-    inputs_given: bool
-    left_out: Mapping[str, str]
-    """Sections that were not looked at to the end, and why."""
-    notes: Sequence[str]
-    seconds: float
-    refused: bool = False
-    """Whether the file was not loaded, for what `check` found."""
-    accepted: int = 0
-    """Findings that the baseline left out."""
-    smaller: "Smaller | None" = None
-    """What was left out of a model that was written."""
-
-    def at_least(self, severity: Severity) -> list[AuditFinding]:
-        """Return the findings that matter at least so much."""
-        order = list(Severity)
-        return [f for f in self.findings if order.index(f.severity) >= order.index(severity)]
-
-    @property
-    def fingerprints(self) -> frozenset[str]:
-        """Of all findings: a baseline for the next audit."""
-        return frozenset(finding.fingerprint for finding in self.findings)
-
-    def about(self, about: About | str) -> list[AuditFinding]:
-        """Return the findings about the network, or about its encoding."""
-        return [finding for finding in self.findings if finding.about == about]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "schema": SCHEMA,
-            "file": Path(self.path).name,
-            "identity": None if self.identity is None else self.identity.to_dict(),
-            "size": None if self.size is None else self.size.to_dict(),
-            "inputs": {"n": self.n_inputs, "given": self.inputs_given},
-            "findings": [finding.to_dict() for finding in self.findings],
-            "accepted": self.accepted,
-            "left_out": dict(self.left_out),
-            "written": None if self.smaller is None else self.smaller.to_dict(),
-            "notes": list(self.notes),
-            "seconds": round(self.seconds, 2),
-        }
 
 
 STEPS: dict[Section, Step] = {

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from emergraph.analysis.audit.audit import AuditResult
-from emergraph.analysis.audit.identity import Identity
+from emergraph.analysis.audit.result import AuditResult, Identity
 from emergraph.errors import InvalidInputError, MissingExtraError
 from emergraph.version import __version__
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.audit.activity import Activity
 from emergraph.analysis.audit.finding import AuditFinding
-from emergraph.analysis.audit.network import Mask, Network
+from emergraph.analysis.audit.network import Mask, Network, by_layer
 from emergraph.analysis.audit.subject import OnnxSubject, Subject
 from emergraph.analysis.audit.words import bytes_text, count, names_text, share, units_text
 from emergraph.analysis.unitgraph import ROLES, UnitLayer
@@ -56,14 +56,6 @@ def unconnected(network: Network) -> Iterator[AuditFinding]:
     for chain in chains_of(network, unread_units):
         sentence = f"{_some(chain)} read by nothing that an output depends on."
         yield _units("DEAD-UNREAD", network, chain, sentence)
-
-
-def by_layer(network: Network, mask: Mask) -> Iterator[tuple[UnitLayer, list[int]]]:
-    """Yield the layers of chosen units with the positions of the units."""
-    for layer in network.graph.layers:
-        positions = np.flatnonzero(mask[layer.units])
-        if len(positions):
-            yield layer, positions.tolist()
 
 
 def chains_of(network: Network, mask: Mask) -> list[Chain]:

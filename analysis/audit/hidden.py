@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.audit.finding import AuditFinding
-from emergraph.analysis.audit.numbers import stored_tensors
-from emergraph.analysis.audit.subject import Subject
+from emergraph.analysis.audit.subject import Subject, stored_tensors
 from emergraph.analysis.audit.words import count
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.weightfiles.encodings.bitsandbytes import is_settings

@@ -1,15 +1,14 @@
 """What a file is: its declared facts, and a guess at task and family with its grounds."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from emergraph.analysis.audit.network import Network
 from emergraph.analysis.audit.numbers import SATURATED
+from emergraph.analysis.audit.result import Guess, Identity
 from emergraph.analysis.audit.subject import OnnxSubject, Subject
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
 from emergraph.exporters.operations import CONVOLUTIONS, DENSE, Kind, kind_of
@@ -19,40 +18,6 @@ from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.store import open_store
 
 _LICENCE_KEYS = ("license", "licence", "spdx", "license_name")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guess:
-    """What a model seems to be."""
-
-    family: str
-    task: str
-    grounds: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What a file is."""
-
-    name: str
-    format: str
-    sha256: str
-    bytes: int
-    producer: str
-    opsets: Mapping[str, int]
-    inputs: Mapping[str, str]
-    """Name -> element type and declared shape."""
-    outputs: Sequence[str]
-    licence: str
-    """As the file's metadata says; empty where it says nothing."""
-    metadata: Mapping[str, str]
-    guess: Guess | None
-    same_as: Mapping[str, float] = field(default_factory=dict)
-    """Graphs of a store that have weights of this network, by name: which share of its weights."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def same_networks(network: Network, store: Path) -> dict[str, float]:

@@ -230,3 +230,11 @@ def _sources(frame: pl.DataFrame) -> Iterator[tuple[str, list[int], int]]:
     columns = frame.select("kind", "src_layer", "src_layers", "n_src")
     for kind, one, several, n_src in columns.iter_rows():
         yield str(kind), [int(one)] if one is not None else [int(s) for s in several or ()], int(n_src or 0)
+
+
+def by_layer(network: Network, mask: Mask) -> Iterator[tuple[UnitLayer, list[int]]]:
+    """Yield the layers of chosen units with the positions of the units."""
+    for layer in network.graph.layers:
+        positions = np.flatnonzero(mask[layer.units])
+        if len(positions):
+            yield layer, positions.tolist()

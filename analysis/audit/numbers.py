@@ -8,10 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.audit.activity import Activity
-from emergraph.analysis.audit.dead import by_layer
 from emergraph.analysis.audit.finding import AuditFinding
-from emergraph.analysis.audit.network import Network
-from emergraph.analysis.audit.subject import OnnxSubject, Subject
+from emergraph.analysis.audit.network import Network, by_layer
+from emergraph.analysis.audit.subject import OnnxSubject, Subject, stored_tensors
 from emergraph.analysis.audit.words import count, names_text, share
 from emergraph.exporters.nodes import attributes, input_name
 from emergraph.exporters.operations import Kind, kind_of, spec_of
@@ -109,20 +108,6 @@ def _parameters(network: Network) -> frozenset[str]:
 
 
 _PARAMETERS = ("weight", "bias", "scale", "shift", "embedding", "quantization", "buffer")
-
-
-def stored_tensors(subject: Subject) -> Iterator[tuple[str, str, Array]]:
-    """Yield the tensors of numbers of a file with their types and values, one at a time."""
-    if subject.onnx is not None:
-        flat = subject.onnx.run.flat
-        for name, proto in flat.initializers.items():
-            tensor = subject.onnx.file.tensor_of(proto)
-            if not tensor.dtype.startswith(("string", "complex")):
-                yield name, tensor.dtype, tensor.array()
-    elif subject.weights is not None:
-        for name, lazy in subject.weights.tensors.items():
-            if lazy.alias_of is None and not lazy.dtype.startswith("complex"):
-                yield name, lazy.dtype, lazy.array()
 
 
 def of_tensors(facts: list[TensorFacts], network: Network | None) -> Iterator[AuditFinding]:

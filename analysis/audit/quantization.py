@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from emergraph.analysis.audit.agreement import SAMPLES
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.network import LayerWeights
-from emergraph.analysis.audit.subject import OnnxSubject, Subject
-from emergraph.analysis.audit.suspicious import matched
+from emergraph.analysis.audit.subject import OnnxSubject, Subject, matched
 from emergraph.analysis.audit.words import count, share
 from emergraph.analysis.modelruns.running import ModelRuns
 from emergraph.analysis.pruning.modelruns import compare

@@ -14,8 +14,7 @@ from emergraph.analysis.audit.agreement import AGREEMENT, SAMPLES, elementwise, 
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.network import LayerWeights, Network
-from emergraph.analysis.audit.numbers import stored_tensors
-from emergraph.analysis.audit.subject import OnnxSubject, Subject
+from emergraph.analysis.audit.subject import OnnxSubject, Subject, stored_tensors
 from emergraph.analysis.audit.twins import twin_layers, twin_units
 from emergraph.analysis.audit.words import bytes_text, count, names_text
 from emergraph.analysis.modelruns.running import ModelRuns

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from emergraph.analysis.audit.audit import AuditResult
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.kinds import Grade, kind_of
+from emergraph.analysis.audit.result import AuditResult
 from emergraph.exporters.onnxfile import Severity
 from emergraph.version import __version__
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from emergraph.analysis.audit.analysis import AUDIT, audit_rows
-from emergraph.analysis.audit.audit import AuditResult
+from emergraph.analysis.audit.result import AuditResult
 from emergraph.graphstore.store import open_store
 
 

@@ -1,42 +1,14 @@
 """What a model takes: parameters, bytes by type, multiplications and memory of activations."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
-from emergraph.analysis.audit.numbers import stored_tensors
-from emergraph.analysis.audit.subject import Subject
+from emergraph.analysis.audit.result import Size
+from emergraph.analysis.audit.subject import Subject, stored_tensors
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
 
 _SHOWN = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What a model takes."""
-
-    parameters: int | None
-    """Of weights, biases, scales and shifts; None without a graph."""
-    zeros: int | None
-    """Exact zeros among them."""
-    values: int
-    """Elements of all stored tensors, scales, shapes and indices included."""
-    bytes_by_dtype: Mapping[str, int]
-    """Bytes of stored tensors by element type."""
-    flops: float | None
-    """Two for every multiply-add with a weight that is not zero, for one sample; contractions only."""
-    activation_bytes: int | None
-    """Bytes of all tensors that one sample's run makes; a runtime that frees them early holds less."""
-    largest_activation_bytes: int | None
-    layers: Mapping[str, int]
-    """Parameters of the layers with most of them."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def size_of(subject: Subject) -> Size:

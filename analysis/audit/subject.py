@@ -30,7 +30,8 @@ from emergraph.exporters.runtime.folding import Folder, folder_of
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sizes import open_shapes_note
 from emergraph.exporters.runtime.sources import FileSource
-from emergraph.exporters.sources import SourceKind, SourceOptions, export_any, source_kind
+from emergraph.exporters.sourcekinds import SourceKind, source_kind
+from emergraph.exporters.sources import SourceOptions, export_any
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.samples import RandomInputs
@@ -345,3 +346,28 @@ def run_subject(subject: Subject, given: Given, *, seconds: float) -> None:
         measured=found.measured,
         tensors=found.tensors,
     )
+
+
+def matched(subject: Subject, reference: Subject) -> Iterator[tuple[LayerWeights, LayerWeights]]:
+    """Yield layers that stand at the same place of both networks and have the same shape."""
+    if subject.network is None or reference.network is None:
+        return
+    others = {reference.network.keys[layer]: held for layer, held in reference.weights_by_layer.items()}
+    for layer, held in subject.weights_by_layer.items():
+        other = others.get(subject.network.keys[layer])
+        if other is not None and other.rows.shape == held.rows.shape and other.widths == held.widths:
+            yield held, other
+
+
+def stored_tensors(subject: Subject) -> Iterator[tuple[str, str, Array]]:
+    """Yield the tensors of numbers of a file with their types and values, one at a time."""
+    if subject.onnx is not None:
+        flat = subject.onnx.run.flat
+        for name, proto in flat.initializers.items():
+            tensor = subject.onnx.file.tensor_of(proto)
+            if not tensor.dtype.startswith(("string", "complex")):
+                yield name, tensor.dtype, tensor.array()
+    elif subject.weights is not None:
+        for name, lazy in subject.weights.tensors.items():
+            if lazy.alias_of is None and not lazy.dtype.startswith("complex"):
+                yield name, lazy.dtype, lazy.array()

@@ -10,7 +10,7 @@ from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.hidden import hidden
 from emergraph.analysis.audit.network import LayerWeights, Network
 from emergraph.analysis.audit.redundant import rank_at
-from emergraph.analysis.audit.subject import Subject
+from emergraph.analysis.audit.subject import Subject, matched
 from emergraph.analysis.audit.words import count, units_text
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.records import LayerKind
@@ -179,14 +179,3 @@ def edits(subject: Subject, reference: Subject) -> Iterator[AuditFinding]:
                 units={layer.name: np.flatnonzero(gap.any(axis=1)).tolist()},
                 evidence={"rank": rank, "relative_norm": size},
             )
-
-
-def matched(subject: Subject, reference: Subject) -> Iterator[tuple[LayerWeights, LayerWeights]]:
-    """Yield layers that stand at the same place of both networks and have the same shape."""
-    if subject.network is None or reference.network is None:
-        return
-    others = {reference.network.keys[layer]: held for layer, held in reference.weights_by_layer.items()}
-    for layer, held in subject.weights_by_layer.items():
-        other = others.get(subject.network.keys[layer])
-        if other is not None and other.rows.shape == held.rows.shape and other.widths == held.widths:
-            yield held, other

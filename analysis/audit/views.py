@@ -6,7 +6,7 @@ from collections import Counter
 
 import polars as pl
 
-from emergraph.analysis.audit.audit import AuditResult
+from emergraph.analysis.audit.result import AuditResult
 from emergraph.analysis.audit.words import bytes_text, count, share
 from emergraph.analysis.view import View
 from emergraph.exporters.onnxfile import Severity

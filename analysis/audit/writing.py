@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.merging import Merger, merges_of
 from emergraph.analysis.audit.redundant import chains, is_foldable_norm, is_identity
+from emergraph.analysis.audit.result import Smaller
 from emergraph.analysis.audit.simplify import Simplifier, n_elements
 from emergraph.analysis.audit.subject import Given, OnnxSubject, Subject
 from emergraph.analysis.modelruns.files import ReplacedSource
@@ -30,30 +30,6 @@ Array = NDArray[np.generic]
 
 METADATA = "emergraph.audit"
 """Key of the model's metadata that says what was left out because it was tested."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Smaller:
-    """What a smaller model that was written lacks."""
-
-    applied: dict[str, int]
-    """By id of the finding, how many units, operations or tensors went."""
-    values_before: int
-    """Elements of all constants of the model as it runs, those that nothing reads included."""
-    values_after: int
-    bytes_before: int
-    bytes_after: int
-    n_inputs: int
-    """Samples on which it agreed with the original."""
-    difference: float
-    """Largest difference of an output element, over the largest of its output (at least 1)."""
-    bitwise: bool
-    branches: Sequence[str]
-    """Branches of If operations that it holds alone."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def write_smaller(

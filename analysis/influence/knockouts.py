@@ -30,10 +30,9 @@ from emergraph.exporters.runtime.replacing import WHERE_SINCE
 from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import given_samples
-from emergraph.exporters.traces.record import recordable
 from emergraph.exporters.traces.running import activation_codes
 from emergraph.exporters.traces.targets import Target as Layer
-from emergraph.exporters.traces.targets import targets_of
+from emergraph.exporters.traces.targets import recordable, targets_of
 from emergraph.steps import steps
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.pytorch.tensors import array_of, evaluating, require_torch
 from emergraph.exporters.runtime.inputfile import read_input_file
 from emergraph.exporters.runtime.offline import call_offline
-from emergraph.exporters.sources import SourceKind, note_files, source_kind
+from emergraph.exporters.sourcekinds import SourceKind, note_files, source_kind
 from emergraph.graphstore.store import StoreFile, open_store
 from emergraph.graphstore.text import first_line
 

@@ -35,7 +35,7 @@ from emergraph.analysis.landscape.trajectories import trajectory_plane
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.errors import UsageError
 from emergraph.exporters.onnxfile import read_onnx
-from emergraph.exporters.sources import SourceKind, source_kind
+from emergraph.exporters.sourcekinds import SourceKind, source_kind
 from emergraph.exporters.weightfiles import read_weights
 
 # What walks would show on the quadratic bowl that the model's own curvature makes.

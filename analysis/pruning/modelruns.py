@@ -35,11 +35,10 @@ from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
-from emergraph.exporters.traces.record import recordable
 from emergraph.exporters.traces.running import Batching, SampleRunner
 from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
-from emergraph.exporters.traces.targets import targets_of
+from emergraph.exporters.traces.targets import recordable, targets_of
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
 

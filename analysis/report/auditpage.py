@@ -5,8 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from emergraph.analysis.audit.audit import AuditResult
 from emergraph.analysis.audit.kinds import Grade, Section
+from emergraph.analysis.audit.result import AuditResult
 from emergraph.analysis.audit.views import audit_facts, audit_notes, verdict
 from emergraph.analysis.declaration import Caption
 from emergraph.analysis.report.document import Page, Table

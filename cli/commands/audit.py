@@ -23,8 +23,8 @@ from emergraph.safetext import escape_controls
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emergraph.analysis.audit.audit import AuditResult
     from emergraph.analysis.audit.finding import AuditFinding
+    from emergraph.analysis.audit.result import AuditResult
     from emergraph.analysis.audit.subject import Given
 
 

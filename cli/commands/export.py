@@ -132,7 +132,8 @@ def export(
     """Trace the units of a model and write its graph into a store."""
     from emergraph.exporters.export import ExportOptions
     from emergraph.exporters.runtime.limits import RunLimits
-    from emergraph.exporters.sources import SourceKind, SourceOptions, Wiring, export_any, source_kind
+    from emergraph.exporters.sourcekinds import SourceKind, source_kind
+    from emergraph.exporters.sources import SourceOptions, Wiring, export_any
     from emergraph.graphstore.store import open_store
 
     run_limits = RunLimits(wall_seconds=limits.seconds, memory_bytes=limits.memory_bytes)

@@ -1,6 +1,10 @@
 """Names from files are data: how messages show them."""
 
+from collections.abc import Sequence
+
 from emergraph.safetext import escape_controls
+
+_SHOWN = 3
 
 
 def printable(name: str | bytes, limit: int = 80) -> str:
@@ -27,3 +31,9 @@ def printable(name: str | bytes, limit: int = 80) -> str:
 def has_hidden_characters(name: str) -> bool:
     """Tell whether a name holds characters that `printable` shows as codes."""
     return not name.isprintable()
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emergraph.atomic import Outputs, joined
-from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx, listed
+from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
 from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.names import listed
 from emergraph.exporters.pytorch.checking import compare, feeds_of
+from emergraph.exporters.pytorch.huggingface import load_folder
 from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import Array, evaluating, outputs_of, require_torch
 from emergraph.exporters.pytorch.usedparameters import parameters_in
 from emergraph.exporters.pytorch.written_out import written_out
+from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.exporters.runtime.offline import call_offline
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.weightfiles import read_weights
 from emergraph.graphstore.store import StoreFile
 from emergraph.leftovers import Scratch
 from emergraph.outputs import check_output
@@ -196,3 +201,46 @@ def export_captured(
     else:
         summary = export_onnx(path, store, options=chosen, progress=progress)
     return replace(summary, source=chosen.source or label)
+
+
+@dataclass(frozen=True)
+class CapturedFolder:
+    """A folder's model in an ONNX file."""
+
+    module: Captured
+    weights: str
+    """Name of the weight file."""
+    unused: tuple[str, ...]
+    """Tensors of the weight file that the model does not have."""
+
+
+def capture_folder(
+    folder: Path,
+    path: Path,
+    *,
+    allow_missing_classes: bool = False,
+    root: Path | None = None,
+    limits: RunLimits | None = None,
+) -> CapturedFolder:
+    """Build the model of a folder in a child process, and write it to an ONNX file.
+
+    Args:
+        folder: With `config.json`.
+        path: The ONNX file.
+        allow_missing_classes: As for `read_weights`.
+        root: As for `read_weights`.
+        limits: Of the child.
+
+    Raises:
+        UnsafeInputError: The folder asks for code, or for something that would have to be fetched.
+        InvalidInputError: It cannot be read, or torch cannot export its model.
+        LimitError: A limit was hit.
+        MissingExtraError: A library that it needs is not installed.
+    """
+    return call_offline(_captured, folder, path, allow_missing_classes, root, limits=limits)
+
+
+def _captured(folder: Path, path: Path, allow_missing_classes: bool, root: Path | None) -> CapturedFolder:
+    weights = read_weights(folder, allow_missing_classes=allow_missing_classes, root=root)
+    module, kwargs, unused = load_folder(folder, weights, root=root)
+    return CapturedFolder(capture(module, (), path, kwargs=kwargs), weights.source, unused)

@@ -31,13 +31,13 @@ from emergraph.exporters.runtime.pooling import pooled
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.exporters.sources import SourceKind, has_config, note_files, source_kind
+from emergraph.exporters.sourcekinds import SourceKind, has_config, note_files, source_kind
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.running import Batching, Progress, SampleRunner, activation_codes
 from emergraph.exporters.traces.samples import RandomInputs, Samples
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
-from emergraph.exporters.traces.targets import Target, check_units, targets_of
+from emergraph.exporters.traces.targets import Target, recordable, targets_of
 from emergraph.exporters.wiredmodel import MASK, WiredModel
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import TraceHeader
@@ -223,35 +223,6 @@ def _check_branches(reader: GraphReader, run: ConcreteRun) -> None:
             f"the samples take branch {', '.join(map(quoted, taken[:3]))}, but graph {quoted(reader.name)} "
             f"has {', '.join(map(quoted, expected[:3]))}; export the model with inputs like these"
         )
-
-
-def recordable(targets: Sequence[Target], run: ConcreteRun) -> tuple[list[Target], dict[str, str]]:
-    """Layers of neurons whose tensor a run gives, and by name why the others are left out.
-
-    Raises:
-        InvalidInputError: There are none, or a tensor has another number of units than its layer.
-    """
-    found: list[Target] = []
-    left_out: dict[str, str] = {}
-    for target in targets:
-        value = run.values.get(target.tensor) if target.tensor is not None else None
-        if not target.neurons:
-            continue
-        if target.tensor is None:
-            left_out[target.name] = "no tensor of the model holds them"
-        elif value is None or value.shape is None:
-            left_out[target.name] = (
-                f"tensor {quoted(target.tensor)} is not computed at the top level of the model"
-            )
-        elif value.kind != "tensor" or value.dtype is None:
-            left_out[target.name] = f"tensor {quoted(target.tensor)} cannot be computed here"
-        else:
-            hint = "give samples of the size that the graph was exported with"
-            check_units(target, value.shape, hint=hint)
-            found.append(target)
-    if not found:
-        raise InvalidInputError("no layer of the graph has a tensor that holds its activations")
-    return found, left_out
 
 
 def _header(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from emergraph.errors import InvalidInputError
+from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.graphstore.records import NEURON_LAYER_KINDS
 
@@ -63,3 +64,32 @@ def check_units(target: Target, shape: Sequence[int], *, hint: str) -> None:
             f"{quoted(target.tensor or '')} has shape {list(shape)}, {count} positions along axes "
             f"{list(target.axes)}; {hint}"
         )
+
+
+def recordable(targets: Sequence[Target], run: ConcreteRun) -> tuple[list[Target], dict[str, str]]:
+    """Layers of neurons whose tensor a run gives, and by name why the others are left out.
+
+    Raises:
+        InvalidInputError: There are none, or a tensor has another number of units than its layer.
+    """
+    found: list[Target] = []
+    left_out: dict[str, str] = {}
+    for target in targets:
+        value = run.values.get(target.tensor) if target.tensor is not None else None
+        if not target.neurons:
+            continue
+        if target.tensor is None:
+            left_out[target.name] = "no tensor of the model holds them"
+        elif value is None or value.shape is None:
+            left_out[target.name] = (
+                f"tensor {quoted(target.tensor)} is not computed at the top level of the model"
+            )
+        elif value.kind != "tensor" or value.dtype is None:
+            left_out[target.name] = f"tensor {quoted(target.tensor)} cannot be computed here"
+        else:
+            hint = "give samples of the size that the graph was exported with"
+            check_units(target, value.shape, hint=hint)
+            found.append(target)
+    if not found:
+        raise InvalidInputError("no layer of the graph has a tensor that holds its activations")
+    return found, left_out

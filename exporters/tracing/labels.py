@@ -230,3 +230,16 @@ def distinct_tuples(arrays: Sequence[Labels]) -> tuple[NDArray[np.int64], Labels
     found = distinct_rows(np.ascontiguousarray(stacked))
     which = found.which.reshape(inner[0].shape)
     return found.rows, np.broadcast_to(which, shape)
+
+
+def channel_labels(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct (channel, label) pairs of a tensor (N, C, ...), as two arrays sorted by channel."""
+    packed = core(compress(labels))
+    n_channels = labels.shape[1]
+    flat = np.moveaxis(packed, 1, 0).reshape(packed.shape[1], -1)
+    if packed.shape[1] == 1 and n_channels > 1:
+        flat = np.broadcast_to(flat, (n_channels, flat.shape[1]))
+    channel = np.broadcast_to(np.arange(n_channels)[:, None], flat.shape)
+    pairs = np.unique(np.stack([channel.ravel(), flat.ravel()], axis=1), axis=0)
+    pairs = pairs[pairs[:, 1] >= 0]
+    return pairs[:, 0], pairs[:, 1]

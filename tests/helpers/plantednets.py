@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from emergraph.analysis.audit.audit import AuditResult, audit_model
+from emergraph.analysis.audit.audit import audit_model
 from emergraph.analysis.audit.kinds import Section
+from emergraph.analysis.audit.result import AuditResult
 
 Info = tuple[str, list[int | str], int]
 

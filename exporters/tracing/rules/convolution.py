@@ -9,7 +9,7 @@ from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.labels import Labels, compress, core, units_in
+from emergraph.exporters.tracing.labels import channel_labels, compress, units_in
 from emergraph.exporters.tracing.positionaxes import contends
 from emergraph.exporters.tracing.rules.attention import write_attention
 from emergraph.exporters.tracing.rules.contraction import add_bias, contract_constant
@@ -25,19 +25,6 @@ from emergraph.exporters.tracing.weights import (
     write_pairs,
 )
 from emergraph.graphstore.records import LayerKind, MatrixKernels, TracedAs
-
-
-def channel_labels(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The distinct (channel, label) pairs of a tensor (N, C, ...), as two arrays sorted by channel."""
-    packed = core(compress(labels))
-    n_channels = labels.shape[1]
-    flat = np.moveaxis(packed, 1, 0).reshape(packed.shape[1], -1)
-    if packed.shape[1] == 1 and n_channels > 1:
-        flat = np.broadcast_to(flat, (n_channels, flat.shape[1]))
-    channel = np.broadcast_to(np.arange(n_channels)[:, None], flat.shape)
-    pairs = np.unique(np.stack([channel.ravel(), flat.ravel()], axis=1), axis=0)
-    pairs = pairs[pairs[:, 1] >= 0]
-    return pairs[:, 0], pairs[:, 1]
 
 
 def new_channels(

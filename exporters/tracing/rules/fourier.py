@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from emergraph.exporters.tracing.constants import literal
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.contraction_axes import transformed_axis
+from emergraph.exporters.tracing.labels import channel_labels
 from emergraph.exporters.tracing.rules.contraction import contract_constant
-from emergraph.exporters.tracing.rules.convolution import channel_labels, write_kernels
+from emergraph.exporters.tracing.rules.convolution import write_kernels
 from emergraph.exporters.tracing.weights import kernel_matrix, main_root
 from emergraph.graphstore.records import LayerKind, TracedAs
 

@@ -10,7 +10,7 @@ from emergraph.exporters.tracing.constants import literal
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.indexing import Array, indexed_axes, move_labels
 from emergraph.exporters.tracing.labels import Labels, compress, units_in
-from emergraph.exporters.tracing.rules.pooling import mix_positions, mixed_labels
+from emergraph.exporters.tracing.mixing import mix_positions, mixed_labels
 from emergraph.exporters.tracing.values import Track, Value, merged_tracks
 from emergraph.graphstore.records import TracedAs
 

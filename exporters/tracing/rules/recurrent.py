@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
-from emergraph.exporters.tracing.rules.convolution import channel_labels
+from emergraph.exporters.tracing.labels import channel_labels
 from emergraph.exporters.tracing.values import Track, Value
 from emergraph.exporters.tracing.weights import KernelMatrix, main_root, write_block
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs

@@ -6,7 +6,7 @@ from emergraph.exporters.operations import Kind, spec_of
 from emergraph.exporters.tracing.affine import advanced, scaled
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels, compress, core, reduced_rows
-from emergraph.exporters.tracing.rules.pooling import weighted_sets
+from emergraph.exporters.tracing.mixing import weighted_sets
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import TracedAs
 

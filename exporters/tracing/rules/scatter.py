@@ -13,13 +13,13 @@ from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.indexing import move_labels, values_into_places
 from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import NO_UNIT, Labels
+from emergraph.exporters.tracing.mixing import mixed_labels
 from emergraph.exporters.tracing.rules.movement import (
     index_axes,
     indices_are_constant,
     label_array,
     set_moved,
 )
-from emergraph.exporters.tracing.rules.pooling import mixed_labels
 from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, TracedAs
 

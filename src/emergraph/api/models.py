@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from emergraph.analysis.audit.audit import AuditResult
+    from emergraph.analysis.audit.result import AuditResult
     from emergraph.analysis.information.model import ModelInformation
     from emergraph.analysis.information.sequences import Sequences
     from emergraph.analysis.landscape.modelsurvey import ModelSurvey
@@ -201,8 +201,9 @@ def audit(  # noqa: PLR0913 - the options of one call, all but one by keyword
     Example:
         >>> [found.sentence for found in audit("model.onnx").findings]  # doctest: +SKIP
     """
-    from emergraph.analysis.audit.audit import AuditResult, audit_model
+    from emergraph.analysis.audit.audit import audit_model
     from emergraph.analysis.audit.baseline import read_baseline
+    from emergraph.analysis.audit.result import AuditResult
     from emergraph.analysis.audit.saving import save_audit
     from emergraph.analysis.audit.subject import Given
     from emergraph.exporters.runtime.limits import RunLimits

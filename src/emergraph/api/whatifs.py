@@ -166,7 +166,7 @@ def _check_together(runs: RunOptions, keeping: Keeping) -> None:
 
 def _runs_onnx(runs: RunOptions) -> bool:
     """Whether the model can be run: an ONNX file. Others are for weights that stayed in them."""
-    from emergraph.exporters.sources import SourceKind, source_kind
+    from emergraph.exporters.sourcekinds import SourceKind, source_kind
 
     return runs.inputs is not None or (runs.model is not None and source_kind(runs.model) is SourceKind.ONNX)
 

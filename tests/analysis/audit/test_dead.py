@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from plantednets import Net, audited_fast, cnn, node, quantized, recurrent, transformer
 
-from emergraph.analysis.audit.audit import AuditResult
 from emergraph.analysis.audit.dead import BULK_BYTES, is_bulk
 from emergraph.analysis.audit.kinds import Grade
+from emergraph.analysis.audit.result import AuditResult
 from emergraph.analysis.audit.subject import Given
 
 

@@ -18,9 +18,8 @@ from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import FileSource
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import random_samples
-from emergraph.exporters.traces.record import recordable
 from emergraph.exporters.traces.samples import RandomInputs
-from emergraph.exporters.traces.targets import targets_of
+from emergraph.exporters.traces.targets import recordable, targets_of
 from emergraph.graphstore.store import open_store
 
 FOLDER = Path(os.environ.get("EMERGRAPH_MODELS", "~/.cache/emergraph/models")).expanduser()

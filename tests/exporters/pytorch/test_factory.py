@@ -6,7 +6,7 @@ import pytest
 
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.pytorch.factory import load_factory
-from emergraph.exporters.sources import SourceKind, source_kind
+from emergraph.exporters.sourcekinds import SourceKind, source_kind
 
 NET = """
 from dataclasses import dataclass

@@ -5,8 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from emergraph.exporters.pytorch.folders import capture_folder
-from emergraph.exporters.pytorch.modules import capture, export_module
+from emergraph.exporters.pytorch.modules import capture, capture_folder, export_module
 from emergraph.exporters.pytorch.written_out import written_out
 from emergraph.graphstore.store import open_store
 

@@ -11,7 +11,7 @@ from toyplugin import ToyPlugin
 from emergraph.errors import InvalidInputError, LimitError, UnsafeInputError, UsageError
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.sources import SourceKind, source_kind
+from emergraph.exporters.sourcekinds import SourceKind, source_kind
 from emergraph.exporters.weightfiles import plugged, read_weights
 from emergraph.exporters.weightfiles.checkpoint import Contents
 from emergraph.exporters.weightfiles.files import map_file
