@@ -34,7 +34,7 @@ def perturbed(path: Path, units: int) -> dict[str, object]:
     from zoomodels.oracle import judge
     from zoomodels.tracing import traced_file
 
-    from emergraph.exporters.onnxfile import read_onnx
+    from emergraph.exporters.onnxfile.reader import read_onnx
 
     found = judge(traced_file(read_onnx(path)), units=units, explain=False)
     return {

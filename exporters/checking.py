@@ -8,15 +8,16 @@ from pathlib import Path
 
 from emergraph.errors import EmergraphError, UsageError
 from emergraph.exporters.formats import Format, Reader, format_of
-from emergraph.exporters.onnxfile import Finding, Severity, check_onnx
+from emergraph.exporters.mappedfile import MappedFile
+from emergraph.exporters.onnxfile.check import check_onnx
+from emergraph.exporters.onnxfile.findings import Finding, Severity
 from emergraph.exporters.onnxfile.links import is_below, link_message, root_for
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.globals import NOT_NEEDED, Policy, Verdict
 from emergraph.exporters.weightfiles.inside import CODE, code_inside
 from emergraph.exporters.weightfiles.reader import check_weights
-from emergraph.exporters.weightfiles.refuse import finding_of
+from emergraph.exporters.weightfiles.registry import finding_of
 from emergraph.exporters.weightfiles.sharded import checkpoint_in_parts, parts_of
 from emergraph.exporters.weightfiles.wrongformat import format_message
 

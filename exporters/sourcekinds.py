@@ -68,8 +68,8 @@ def note_files(model: Path, *, root: Path | None = None) -> None:
     For commands whose children open them. What is wrong with a model is theirs to say. Links lead to
     somewhere below `root`, as for the command.
     """
-    from emergraph.exporters.onnxfile import read_onnx
-    from emergraph.exporters.weightfiles import read_weights
+    from emergraph.exporters.onnxfile.reader import read_onnx
+    from emergraph.exporters.weightfiles.reader import read_weights
 
     with contextlib.suppress(EmergraphError):
         kind = source_kind(model)

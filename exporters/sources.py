@@ -25,7 +25,7 @@ from emergraph.exporters.placements import EdgePlacement
 from emergraph.exporters.sourcekinds import SourceKind, note_files, source_kind
 
 if TYPE_CHECKING:
-    from emergraph.exporters.weightfiles import WeightFile
+    from emergraph.exporters.weightfiles.weightfile import WeightFile
     from emergraph.exporters.weightfiles.wiring import WiringSummary
     from emergraph.graphstore.store import StoreFile
 
@@ -89,7 +89,7 @@ def export_any(
         if source.onnx_path is None:
             return _export_wired(Path(model), kind, store, options, source, progress)
         return _export_folder(Path(model), store, options, source, progress)
-    from emergraph.exporters.weightfiles import read_weights
+    from emergraph.exporters.weightfiles.reader import read_weights
 
     weights = read_weights(model, allow_missing_classes=source.allow_missing_classes, root=options.root)
     return _export_weights(weights, store, options, source)
@@ -120,7 +120,7 @@ def _export_factory(
     from emergraph.exporters.pytorch.factory import load_module
     from emergraph.exporters.pytorch.modules import export_module
     from emergraph.exporters.pytorch.weights import load_weights
-    from emergraph.exporters.weightfiles import read_weights
+    from emergraph.exporters.weightfiles.reader import read_weights
 
     module, args = load_module(spec, programs=True)
     if source.weights is not None:

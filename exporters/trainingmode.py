@@ -5,7 +5,6 @@ which is what it does on average: what one random mask hides would look like uni
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import attributes, input_name
 from emergraph.exporters.operations import normal_domain
+from emergraph.exporters.runtime.flat_model import Training
 
 Constant = Callable[[str], NDArray[np.generic] | None]
 """Gives the values of a small constant by name; None for what is none."""
@@ -47,14 +47,6 @@ def trains(node: onnx.NodeProto, version: int, constant: Constant) -> bool:
         return bool(given.get("training_mode", 0)) if by_attribute else any(node.output[1:])
     mode = constant(input_name(node, _MODE)) if version >= _DROPOUT_MODE_SINCE else None
     return mode is not None and mode.size == 1 and bool(mode.reshape(-1)[0])
-
-
-@dataclass(frozen=True)
-class Training:
-    """An operation that the file runs in training mode."""
-
-    name: str
-    op: str
 
 
 def settle(node: onnx.NodeProto, version: int, claim: Callable[[str], str]) -> Training:

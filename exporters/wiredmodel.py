@@ -11,15 +11,15 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.codings import CodedTensor, coded_tensor
-from emergraph.exporters.onnxfile import OnnxFile
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
+from emergraph.exporters.onnxfile.reader import OnnxFile
 from emergraph.exporters.onnxfile.tensors import OnnxTensor
 from emergraph.exporters.runtime.assembly import StoredTensor, stored_array
 from emergraph.exporters.runtime.sources import FileSource
-from emergraph.exporters.weightfiles import WeightFile
-from emergraph.exporters.weightfiles.encodings import Parameter
+from emergraph.exporters.weightfiles.encodings.parameter import Parameter
 from emergraph.exporters.weightfiles.recipes import Made, stored_names, values_of
 from emergraph.exporters.weightfiles.tensors import LazyTensor
+from emergraph.exporters.weightfiles.weightfile import WeightFile
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
 from emergraph.graphstore.modelfiles import Coding, WantedTensor
 from emergraph.paths import open_file

@@ -5,15 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.onnxfile.names import listed
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.pytorch.checking import compare
 from emergraph.exporters.pytorch.folderconfig import CONFIG
 from emergraph.exporters.pytorch.tensors import Array
 from emergraph.exporters.pytorch.wiredfolders import capture_wired, refuse_lacking
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
-from emergraph.exporters.weightfiles import read_weights
+from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.exporters.wiredmodel import WiredModel, identity, settings_digest
 from emergraph.leftovers import Scratch
 

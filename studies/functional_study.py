@@ -24,7 +24,7 @@ from functional.page import write_page
 import emergraph
 from emergraph.analysis.emergence.options import ExtentOptions
 from emergraph.analysis.influence.options import ContributionOptions, InfluenceOptions, ModelRunOptions
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import random_samples
 from emergraph.exporters.traces.samples import RandomInputs

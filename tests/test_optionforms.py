@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from emergraph.errors import UsageError
-from emergraph.exporters.runtime.inputwords import parse_axes, parse_shapes, parse_values
-from emergraph.optionforms import parse_bytes, parse_numbers, parse_seconds
+from emergraph.exporters.runtime.inputwords import parse_shapes, parse_values
+from emergraph.optionforms import parse_axes, parse_bytes, parse_numbers, parse_seconds
 
 
 @pytest.mark.parametrize(

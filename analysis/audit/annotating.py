@@ -11,7 +11,8 @@ from onnx import StringStringEntryProto
 from emergraph.analysis.audit.words import count
 from emergraph.atomic import write_atomically
 from emergraph.errors import LimitError, UsageError
-from emergraph.exporters.onnxfile import Severity, read_onnx
+from emergraph.exporters.onnxfile.findings import Severity
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.onnxfile.weightless_model import BYTES, encode_bytes, scan_fields
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.wholemodel import MAX_BYTES, TOO_LARGE

@@ -22,8 +22,7 @@ from emergraph.analysis.audit.subject import BudgetSpentError, Given, Subject, o
 from emergraph.analysis.audit.suspicious import suspicious
 from emergraph.analysis.audit.words import count
 from emergraph.errors import EmergraphError, UsageError
-from emergraph.exporters.onnxfile import Finding, Severity
-from emergraph.exporters.onnxfile.findings import refusal
+from emergraph.exporters.onnxfile.findings import Finding, Severity, refusal
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.sourcekinds import SourceKind, source_kind
 

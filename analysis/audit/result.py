@@ -8,7 +8,7 @@ from typing import Any
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.kinds import About
 from emergraph.analysis.notebook import ShownInNotebooks
-from emergraph.exporters.onnxfile import Severity
+from emergraph.exporters.onnxfile.findings import Severity
 
 SCHEMA = "emergraph-audit-1"
 

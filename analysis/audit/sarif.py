@@ -6,7 +6,7 @@ from typing import Any
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.kinds import Grade, kind_of
 from emergraph.analysis.audit.result import AuditResult
-from emergraph.exporters.onnxfile import Severity
+from emergraph.exporters.onnxfile.findings import Severity
 from emergraph.version import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -23,7 +23,8 @@ from emergraph.exporters.checking import check_any
 from emergraph.exporters.export import ExportOptions
 from emergraph.exporters.modeltensors import open_model
 from emergraph.exporters.nodes import made_of_constants
-from emergraph.exporters.onnxfile import Finding, OnnxFile, Severity, read_onnx
+from emergraph.exporters.onnxfile.findings import Finding, Severity
+from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import names_used
 from emergraph.exporters.runtime.folding import Folder, folder_of
@@ -41,7 +42,7 @@ from emergraph.graphstore.store import open_store
 from emergraph.leftovers import Scratch
 
 if TYPE_CHECKING:
-    from emergraph.exporters.weightfiles import WeightFile
+    from emergraph.exporters.weightfiles.weightfile import WeightFile
 
 Array = NDArray[np.generic]
 T = TypeVar("T")
@@ -298,7 +299,7 @@ def _graph(subject: Subject, given: Given, folder: Path, closing: contextlib.Exi
 
 def _look_inside(subject: Subject, given: Given) -> None:
     if subject.kind in (SourceKind.WEIGHTS, SourceKind.GGUF):
-        from emergraph.exporters.weightfiles import read_weights
+        from emergraph.exporters.weightfiles.reader import read_weights
 
         subject.weights = read_weights(subject.path, root=given.root)
         return

@@ -9,7 +9,7 @@ import polars as pl
 from emergraph.analysis.audit.result import AuditResult
 from emergraph.analysis.audit.words import bytes_text, count, share
 from emergraph.analysis.view import View
-from emergraph.exporters.onnxfile import Severity
+from emergraph.exporters.onnxfile.findings import Severity
 from emergraph.exporters.runtime.quoting import quoted
 
 _SHOWN = 10

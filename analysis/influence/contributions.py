@@ -22,7 +22,6 @@ from emergraph.analysis.pickedunits import picked_units
 from emergraph.exporters.nodes import input_name
 from emergraph.exporters.operations import Kind, kind_of, spec_of
 from emergraph.exporters.runtime.assembly import assemble
-from emergraph.exporters.runtime.inputwords import parse_axes
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.quantization import dequantize, laid_out
@@ -32,6 +31,7 @@ from emergraph.exporters.traces.prepare import given_samples
 from emergraph.exporters.tracing.labels import NO_UNIT, compress, core
 from emergraph.exporters.tracing.sums import Operand, Sum, Sums
 from emergraph.graphstore.records import LayerKind
+from emergraph.optionforms import parse_axes
 from emergraph.steps import steps
 
 if TYPE_CHECKING:

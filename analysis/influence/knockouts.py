@@ -21,7 +21,6 @@ from emergraph.analysis.statistics.intervals import Support, student
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.operations import Kind, kind_of
 from emergraph.exporters.runtime.assembly import assemble
-from emergraph.exporters.runtime.inputwords import parse_axes
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.opened import Opened, opened
 from emergraph.exporters.runtime.process import ModelProcess
@@ -33,13 +32,14 @@ from emergraph.exporters.traces.prepare import given_samples
 from emergraph.exporters.traces.running import activation_codes
 from emergraph.exporters.traces.targets import Target as Layer
 from emergraph.exporters.traces.targets import recordable, targets_of
+from emergraph.optionforms import parse_axes
 from emergraph.steps import steps
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from emergraph.analysis.access import GraphAccess
-    from emergraph.exporters.onnxfile import OnnxFile
+    from emergraph.exporters.onnxfile.reader import OnnxFile
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -20,7 +20,7 @@ from emergraph.analysis.information.states import Array, BlockStates, Progress, 
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.pytorch.tensors import array_of, evaluating, require_torch
 from emergraph.exporters.runtime.inputfile import read_input_file
 from emergraph.exporters.runtime.offline import call_offline

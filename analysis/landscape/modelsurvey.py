@@ -34,9 +34,9 @@ from emergraph.analysis.landscape.tasks import LineTask, Task
 from emergraph.analysis.landscape.trajectories import trajectory_plane
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.errors import UsageError
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.sourcekinds import SourceKind, source_kind
-from emergraph.exporters.weightfiles import read_weights
+from emergraph.exporters.weightfiles.reader import read_weights
 
 # What walks would show on the quadratic bowl that the model's own curvature makes.
 #

@@ -92,7 +92,7 @@ def _alternatives(
 def _load(module: "torch.nn.Module", path: Path, root: Path | None) -> str:
     """Put the weights of a file into a module without running anything; return the file's checksum."""
     from emergraph.exporters.pytorch.weights import load_weights
-    from emergraph.exporters.weightfiles import read_weights
+    from emergraph.exporters.weightfiles.reader import read_weights
 
     weights = read_weights(path, root=root)
     load_weights(module, weights)

@@ -109,7 +109,7 @@ def _module(data: ModuleData) -> "torch.nn.Module":
         raise UsageError(f"module: expected a torch.nn.Module or its factory, got {type(module).__name__}")
     if data.weights is not None:
         from emergraph.exporters.pytorch.weights import load_weights
-        from emergraph.exporters.weightfiles import read_weights
+        from emergraph.exporters.weightfiles.reader import read_weights
 
         load_weights(module, read_weights(data.weights, root=data.root))
     return module

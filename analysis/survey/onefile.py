@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emergraph.errors import EmergraphError, LimitError, UnsafeInputError
-from emergraph.exporters.onnxfile import Severity
-from emergraph.exporters.onnxfile.findings import KINDS
+from emergraph.exporters.onnxfile.findings import KINDS, Severity
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.leftovers import Scratch
 

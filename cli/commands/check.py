@@ -46,7 +46,7 @@ def check(
     import polars as pl
 
     from emergraph.exporters.checking import check_any
-    from emergraph.exporters.onnxfile import Severity
+    from emergraph.exporters.onnxfile.findings import Severity
 
     found = check_any(file, root=links.root, plugin=plugin)
     findings = [

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emergraph.errors import EmergraphError
+from emergraph.exporters.mappedfile import OUT_OF_RESOURCES, MappedFile, map_descriptor
 from emergraph.exporters.onnxfile.findings import refusal
 from emergraph.exporters.onnxfile.links import refuse_link
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.opening import OUT_OF_RESOURCES, MappedFile, map_descriptor
 from emergraph.paths import NotRegularError, open_descriptor
 
 KNOWN_KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})

@@ -14,13 +14,14 @@ from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto
 
 from emergraph.errors import EmergraphError
+from emergraph.exporters.mappedfile import MappedFile
 from emergraph.exporters.onnxfile.dtypes import RAW_DATA
 from emergraph.exporters.onnxfile.external import KNOWN_KEYS, ExternalFiles
 from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
 from emergraph.exporters.onnxfile.functions import function_findings
 from emergraph.exporters.onnxfile.limits import DEFAULT_LIMITS, ReadLimits
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.opening import MappedFile, map_model
+from emergraph.exporters.onnxfile.opening import map_model
 from emergraph.exporters.onnxfile.report import FindingLog
 from emergraph.exporters.onnxfile.scopes import run_order, scope_findings, scopes
 from emergraph.exporters.onnxfile.sparse import SparseTensor, checked_sparse

@@ -15,7 +15,7 @@ from emergraph.exporters.pytorch.tensors import require_torch
 from emergraph.exporters.pytorch.weights import decoded_tensors, load_weights
 from emergraph.exporters.pytorch.written_out import ATTENTION, EXPERTS
 from emergraph.exporters.runtime.feeds import MAX_MADE
-from emergraph.exporters.weightfiles import WeightFile
+from emergraph.exporters.weightfiles.weightfile import WeightFile
 from emergraph.graphstore.text import first_line
 from emergraph.memory import ran_out_of_memory
 

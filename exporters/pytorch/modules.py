@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from emergraph.atomic import Outputs, joined
 from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
-from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.onnxfile.names import listed
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.huggingface import load_folder
 from emergraph.exporters.pytorch.onnxexport import save_onnx
@@ -20,7 +20,7 @@ from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.offline import call_offline
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.exporters.weightfiles import read_weights
+from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.graphstore.store import StoreFile
 from emergraph.leftovers import Scratch
 from emergraph.outputs import check_output

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.counting import CountingSink
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.pytorch.checking import compare, feeds_of
 from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import array_of, evaluating, outputs_of

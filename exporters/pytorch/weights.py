@@ -8,7 +8,7 @@ import numpy as np
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.pytorch.tensors import require_torch
-from emergraph.exporters.weightfiles import WeightFile
+from emergraph.exporters.weightfiles.weightfile import WeightFile
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
 from emergraph.graphstore.text import first_line
 

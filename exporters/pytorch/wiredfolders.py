@@ -14,8 +14,8 @@ import numpy as np
 
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.onnxfile import read_onnx
 from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.pytorch.checking import feeds_of
 from emergraph.exporters.pytorch.emptymodel import empty_model
 from emergraph.exporters.pytorch.folderconfig import closed_settings, read_config
@@ -26,10 +26,10 @@ from emergraph.exporters.pytorch.written_out import written_out
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.offline import call_offline
 from emergraph.exporters.runtime.sources import as_source
-from emergraph.exporters.weightfiles import read_weights
 from emergraph.exporters.weightfiles.dtypes import FLOATING
-from emergraph.exporters.weightfiles.encodings import Parameter
+from emergraph.exporters.weightfiles.encodings.parameter import Parameter
 from emergraph.exporters.weightfiles.gguf.architectures import described
+from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.exporters.weightfiles.recipes import Made, Recipe, Shape, shape_of, stored_names, values_of
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
 from emergraph.exporters.wiredmodel import MASK

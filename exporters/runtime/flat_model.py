@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import onnx
 
 from emergraph.exporters.nodes import subgraphs
-from emergraph.exporters.trainingmode import Training
 
 Dimension = int | str | None
 """A declared size, the name of a dynamic one, or None where the file says nothing."""
@@ -21,6 +20,14 @@ class FlatInput:
     """ONNX element type (`onnx.TensorProto.DataType`); 0 where the file gives none."""
     shape: tuple[Dimension, ...] | None
     """Declared sizes; None when not even the rank is declared. Declarations may lie."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """An operation that the file runs in training mode."""
+
+    name: str
+    op: str
 
 
 @dataclass(frozen=True)

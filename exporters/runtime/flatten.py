@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.runtime.constant_nodes import constant_tensor, dense_of_sparse
-from emergraph.exporters.runtime.flat_model import FlatModel, flat_input
+from emergraph.exporters.runtime.flat_model import FlatModel, Training, flat_input
 from emergraph.exporters.runtime.oldversions import FIRST_VERSION, modernised
 from emergraph.exporters.runtime.ordering import in_data_order
 from emergraph.exporters.runtime.quoting import plain, quoted
-from emergraph.exporters.trainingmode import Training, settle, trains
+from emergraph.exporters.trainingmode import settle, trains
 
 # Names while a model is flattened: lexical scopes, and names that are unique over all of them.
 

@@ -15,42 +15,18 @@ from typing import Self
 import ml_dtypes  # noqa: F401 - registers the array types that constants may have
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from emergraph.exporters.nodes import operation_type
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.operations import normal_domain
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, assemble, stored_array
+from emergraph.exporters.runtime.derivations import Array, Made, Read, Source, Step
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
 from emergraph.exporters.runtime.quantization import NODE_RULES
 from emergraph.exporters.runtime.reference import EvaluationError, run_node
 from emergraph.exporters.runtime.refusals import ModelRefusedError
-
-Array = NDArray[np.generic]
-Read = Callable[[], Array]
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One operation on constants."""
-
-    node: onnx.NodeProto
-    inputs: tuple["Source | None", ...]
-    """None where an optional input is left out."""
-
-
-@dataclass(frozen=True, eq=False)
-class Made:
-    """One output of a step."""
-
-    step: Step
-    position: int
-
-
-Source = Made | Read
-"""A constant that a step makes, or a function that gives the values of one that is there."""
 
 
 class Folder:

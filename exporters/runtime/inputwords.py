@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from emergraph.errors import UsageError
+from emergraph.optionforms import name_and_value
 from emergraph.options import Options, option
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def parse_shapes(entries: Sequence[str]) -> "dict[str, tuple[int, ...]]":
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for entry in entries:
-        name, text = _name_and_value(entry, "--input-shape NAME=1,3,64,64", shapes)
+        name, text = name_and_value(entry, "--input-shape NAME=1,3,64,64", shapes)
         sizes = text.split(",") if text else []
         if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
             raise UsageError(f"--input-shape {entry}: expected sizes of at least 1, such as {name}=1,3,64,64")
@@ -87,7 +88,7 @@ def parse_values(entries: Sequence[str]) -> "dict[str, NDArray[np.generic]]":
 
     arrays: dict[str, NDArray[np.generic]] = {}
     for entry in entries:
-        name, text = _name_and_value(entry, "--input NAME=VALUE", arrays)
+        name, text = name_and_value(entry, "--input NAME=VALUE", arrays)
         try:
             value = json.loads(f"[{text}]" if "," in text and not text.startswith("[") else text)
             array = np.asarray(value)
@@ -97,27 +98,3 @@ def parse_values(entries: Sequence[str]) -> "dict[str, NDArray[np.generic]]":
             raise UsageError(f"--input {entry}: expected numbers or true/false, such as {name}=16000")
         arrays[name] = array
     return arrays
-
-
-def parse_axes(entries: Sequence[str]) -> dict[str, int | None]:
-    """Return axes by input name from entries such as "state=1" or "sr=none".
-
-    Raises:
-        UsageError: An entry has another form, or a name comes twice.
-    """
-    axes: dict[str, int | None] = {}
-    for entry in entries:
-        name, text = _name_and_value(entry, "--sample-axis NAME=AXIS", axes)
-        if text != "none" and not text.removeprefix("-").isdecimal():
-            raise UsageError(f"--sample-axis {entry}: expected a whole number or none, such as {name}=1")
-        axes[name] = None if text == "none" else int(text)
-    return axes
-
-
-def _name_and_value(entry: str, form: str, seen: object) -> tuple[str, str]:
-    name, separator, text = entry.rpartition("=")  # names from files may hold "=", values never do
-    if not separator or not name:
-        raise UsageError(f"'{entry}': expected {form}")
-    if isinstance(seen, dict) and name in seen:
-        raise UsageError(f"'{entry}': {name} is given twice")
-    return name, text.strip()

@@ -356,9 +356,11 @@ class ModelProcess:
         if reply["memory"]:
             return self._memory(doing)
         text = str(reply["error"])
-        named = with_names(text, self._assembly) if self._assembly is not None else text
+        nodes = self._assembly.nodes if self._assembly is not None else {}
+        slots = self._assembly.slots if self._assembly is not None else {}
+        named = with_names(text, {slot: name for name, slot in slots.items()} | dict(nodes))
         error = ModelRefusedError(f"{doing} the model failed in onnxruntime: {one_line(named)}")
-        error.unsupported = unsupported_in(text, self._assembly)
+        error.unsupported = unsupported_in(text, nodes)
         return error
 
 

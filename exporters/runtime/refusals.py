@@ -1,11 +1,11 @@
 """What onnxruntime says when it refuses a model, made readable."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.operations import normal_domain
-from emergraph.exporters.runtime.assembly import Assembly
 
 _MESSAGE_CHARACTERS = 300
 LACKS_KERNEL = re.compile(r"Could not find an implementation|does not support double")
@@ -29,14 +29,14 @@ class ModelRefusedError(InvalidInputError):
     """The operation that onnxruntime does not have, where that is the reason."""
 
 
-def unsupported_in(text: str, assembly: Assembly | None) -> Unsupported | None:
-    """Read from onnxruntime's message which operation it lacks."""
+def unsupported_in(text: str, nodes: Mapping[str, str]) -> Unsupported | None:
+    """Read from onnxruntime's message which operation it lacks; nodes by their neutral names."""
     if found := re.search(r"Fatal error: (\S*):(\w+)\(-?\d+\) is not a registered", text):
         return Unsupported(operation=(normal_domain(found[1]), found[2]))
     if "No Op registered for" in text and (found := re.search(r'\("emn\d+", (\w+), "([^"]*)"', text)):
         return Unsupported(operation=(found[2], found[1]))
     if "Could not find an implementation" in text and (found := re.search(r"'(emn\d+)'", text)):
-        return Unsupported(node=assembly.nodes.get(found[1]) if assembly is not None else None)
+        return Unsupported(node=nodes.get(found[1]))
     return None
 
 
@@ -49,12 +49,10 @@ def one_line(text: str) -> str:
     return flat if len(flat) <= _MESSAGE_CHARACTERS else flat[: _MESSAGE_CHARACTERS - 1] + "…"
 
 
-def with_names(text: str, assembly: Assembly) -> str:
+def with_names(text: str, names: Mapping[str, str]) -> str:
     """Put the file's names back where onnxruntime's message has neutral ones."""
-    tensors = {slot: name for name, slot in assembly.slots.items()}
 
     def real(match: re.Match[str]) -> str:
-        found = match.group(0)
-        return tensors.get(found) or assembly.nodes.get(found) or found
+        return names.get(match.group(0)) or match.group(0)
 
     return re.sub(r"\bem[tn]\d+\b", real, text)

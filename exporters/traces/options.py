@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from emergraph.errors import UsageError
-from emergraph.exporters.runtime.inputwords import parse_axes
 from emergraph.exporters.runtime.limits import RunLimits
+from emergraph.optionforms import parse_axes
 from emergraph.options import Options, option
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from emergraph.exporters.onnxfile import ReadLimits
+    from emergraph.exporters.onnxfile.limits import ReadLimits
     from emergraph.exporters.traces.samples import RandomInputs
 
 

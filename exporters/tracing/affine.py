@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.tracing.labels import Labels, compress, core, joint_core, spread, unit_axes
-from emergraph.exporters.tracing.values import PerUnit, Track
+from emergraph.exporters.tracing.tracks import PerUnit, Track
 from emergraph.graphstore.records import LayerKind
 
 _WITH_BIAS = frozenset({LayerKind.DENSE, LayerKind.CONV})

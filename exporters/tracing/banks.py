@@ -19,7 +19,8 @@ from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext
 from emergraph.exporters.tracing.contraction_axes import Letters
 from emergraph.exporters.tracing.labels import compress, look_up, unit_axes
-from emergraph.exporters.tracing.values import Bank, Track, Value
+from emergraph.exporters.tracing.tracks import Track
+from emergraph.exporters.tracing.values import Bank, Value
 from emergraph.exporters.tracing.weights import kernel_matrix, main_root, write_block
 from emergraph.graphstore.records import LayerKind
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.filetensors import NO_FILES, FileTensors
-from emergraph.exporters.tracing.values import Track
+from emergraph.exporters.tracing.tracks import Track
 from emergraph.graphstore.inplace import Matrix
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emergraph.exporters.nodes import attributes
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.operations import KEEPING, Kind, kind_of
-from emergraph.exporters.runtime.folding import Folder, Made, Source
+from emergraph.exporters.runtime.derivations import Made, Source
 
 if TYPE_CHECKING:  # made of constants
     from emergraph.exporters.tracing.codes import CodedWeights
@@ -94,12 +94,12 @@ def parameter(name: str, shape: tuple[int, ...], dtype: str, read: Callable[[], 
 class FoldedLoad:
     """The values of a constant that operations make; the next operation can go on from them."""
 
-    folder: Folder
+    values: Callable[[Made], Array]
     made: Made
 
     def __call__(self) -> Array:
         """Compute the values."""
-        return self.folder.values(self.made)
+        return self.values(self.made)
 
 
 def source_of(constant: Constant) -> Source:

@@ -14,7 +14,8 @@ from emergraph.exporters.codings import CodedTensor
 from emergraph.exporters.filetensors import as_held
 from emergraph.exporters.nodes import operation_type
 from emergraph.exporters.operations import OPERATIONS, Kind, kind_of, normal_domain, operations, spec_of
-from emergraph.exporters.runtime.folding import Folder, Made, Step
+from emergraph.exporters.runtime.derivations import Made, Step
+from emergraph.exporters.runtime.folding import Folder
 from emergraph.exporters.runtime.quantization import laid_out
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.tracing.codes import (
@@ -40,7 +41,8 @@ from emergraph.exporters.tracing.featureaxis import feature_axis
 from emergraph.exporters.tracing.labels import Labels, compress, unit_axes, units_in
 from emergraph.exporters.tracing.names import operation_name, weight_layer_name
 from emergraph.exporters.tracing.sums import Operand, Sum, Sums
-from emergraph.exporters.tracing.values import PerUnit, Track, Value
+from emergraph.exporters.tracing.tracks import PerUnit, Track
+from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import EdgeKind, LayerKind, Operation, TracedAs
 
 Array = NDArray[np.generic]
@@ -382,7 +384,11 @@ class TraceContext:
                     f"{self.name} ({self.op}): the concrete run did not reach this operation"
                 )
             known = None if neutral else facts.value
-            load = FoldedLoad(self.model.folder, Made(step, position)) if known is None else _giving(known)
+            load = (
+                FoldedLoad(self.model.folder.values, Made(step, position))
+                if known is None
+                else _giving(known)
+            )
             constant = Constant(
                 facts.shape,
                 load,

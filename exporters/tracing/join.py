@@ -19,7 +19,8 @@ from emergraph.exporters.tracing.labels import (
     units_in,
 )
 from emergraph.exporters.tracing.positionaxes import JoinedTuples, join_tuples, shared_positions
-from emergraph.exporters.tracing.values import Track, Value, merged_tracks
+from emergraph.exporters.tracing.tracks import Track
+from emergraph.exporters.tracing.values import Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
 _SELF_GATED = {

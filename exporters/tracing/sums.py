@@ -8,7 +8,7 @@ import onnx
 
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.labels import Labels
-from emergraph.exporters.tracing.values import Track
+from emergraph.exporters.tracing.tracks import Track
 
 if TYPE_CHECKING:
     from emergraph.exporters.tracing.contraction_axes import Letters

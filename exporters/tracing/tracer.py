@@ -8,7 +8,6 @@ from itertools import islice
 import numpy as np
 import onnx
 
-import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.codings import CodedTensor
 from emergraph.exporters.counts import bytes_of, count
@@ -23,8 +22,29 @@ from emergraph.exporters.tracing.context import ParameterTensor, ParameterUse, T
 from emergraph.exporters.tracing.dispatch import dispatch
 from emergraph.exporters.tracing.inputs import input_units
 from emergraph.exporters.tracing.labels import compress, unit_axes, units_in
+from emergraph.exporters.tracing.rules import (  # noqa: F401 - importing them registers the rules
+    attention,
+    contraction,
+    controlflow,
+    convolution,
+    einsum,
+    elementwise,
+    embedding,
+    fourier,
+    fused,
+    heads,
+    movement,
+    normalisation,
+    pooling,
+    quantized,
+    recurrent,
+    reduction,
+    scatter,
+    sequences,
+)
 from emergraph.exporters.tracing.sums import Sums
-from emergraph.exporters.tracing.values import Track, Value
+from emergraph.exporters.tracing.tracks import Track
+from emergraph.exporters.tracing.values import Value
 from emergraph.graphstore.records import (
     NEURON_LAYER_KINDS,
     GraphSink,

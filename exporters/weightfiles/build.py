@@ -20,7 +20,7 @@ from emergraph.exporters.weightfiles.numpyobjects import (
     TensorRef,
     wrong_value,
 )
-from emergraph.exporters.weightfiles.refuse import Finding, refusal
+from emergraph.exporters.weightfiles.registry import Finding, refusal
 from emergraph.exporters.weightfiles.tensors import (
     Array,
     LazyTensor,

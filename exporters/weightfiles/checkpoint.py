@@ -1,46 +1,18 @@
 """From an unpickled checkpoint to named tensors, with what was left out and why."""
 
 import math
-from dataclasses import dataclass, field
 
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.build import Builder
 from emergraph.exporters.weightfiles.collect import Collected, Leaf, Path, collect, strip_wrappers
 from emergraph.exporters.weightfiles.globals import refuse_foreign
-from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.numpyobjects import NoData, SparseRef, TensorRef
-from emergraph.exporters.weightfiles.refuse import Finding, refusal
-from emergraph.exporters.weightfiles.tensors import LazyTensor
+from emergraph.exporters.weightfiles.registry import Finding, refusal
 from emergraph.exporters.weightfiles.unpickle import Unpickled
-from emergraph.exporters.weightfiles.weightfile import Skipped
+from emergraph.exporters.weightfiles.weightfile import Contents, Skipped
 
 _SHARING = 4
 """Times that an object of a checkpoint is met on average, at most: the same dict can stand in two places."""
-
-
-@dataclass
-class Contents:
-    """What a reader has gathered from a file so far."""
-
-    limits: WeightLimits
-    tensors: dict[str, LazyTensor] = field(default_factory=dict)
-    metadata: dict[str, object] = field(default_factory=dict)
-    programs: dict[str, object] = field(default_factory=dict)
-    skipped: list[Skipped] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def add_tensor(self, tensor: LazyTensor) -> None:
-        """Add a tensor under a name that is still free."""
-        if tensor.name in self.tensors:
-            raise refusal("WEIGHTS-NAME-TWICE", "two tensors would have this name", printable(tensor.name))
-        if len(self.tensors) >= self.limits.tensors:
-            raise refusal("WEIGHTS-LIMIT", f"the file has more than {self.limits.tensors} tensors")
-        self.tensors[tensor.name] = tensor
-
-    def skip(self, name: str, reason: str, finding: str) -> None:
-        """Note a tensor that is left out."""
-        self.skipped.append(Skipped(name=name, reason=reason, n_tensors=1))
-        self.findings.append(Finding(finding, reason, printable(name)))
 
 
 def add_checkpoint(

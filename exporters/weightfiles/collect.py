@@ -16,7 +16,7 @@ from emergraph.exporters.weightfiles.numpyobjects import (
     StorageRef,
     TensorRef,
 )
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 
 Leaf = TensorRef | SparseRef | NoData | NumpyArray
 Path = tuple[str, ...]

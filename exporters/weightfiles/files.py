@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from emergraph.exporters.onnxfile.opening import MappedFile, map_descriptor
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.mappedfile import MappedFile, map_descriptor
+from emergraph.exporters.weightfiles.registry import refusal
 from emergraph.paths import NotRegularError, open_descriptor
 
 

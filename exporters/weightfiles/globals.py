@@ -6,7 +6,7 @@ from enum import Enum
 
 from emergraph.exporters.weightfiles.numpyobjects import shown_name
 from emergraph.exporters.weightfiles.rebuild import ALLOWED
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 
 
 class Verdict(Enum):

@@ -22,7 +22,7 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.globals import Policy
 from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
 from emergraph.exporters.weightfiles.picklescan import scan_pickle
-from emergraph.exporters.weightfiles.refuse import Finding, finding_of
+from emergraph.exporters.weightfiles.registry import Finding, finding_of
 from emergraph.exporters.weightfiles.zipstrict import ZipRecord, open_zip
 
 # The members of archives of any kind, also of damaged ones, as far as they can be found.

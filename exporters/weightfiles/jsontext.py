@@ -4,7 +4,7 @@ import json
 from typing import NoReturn
 
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 from emergraph.graphstore.text import first_line
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.weightfiles.checkpoint import Contents
 from emergraph.exporters.weightfiles.dtypes import DECODED
-from emergraph.exporters.weightfiles.refuse import Finding, refusal
+from emergraph.exporters.weightfiles.registry import Finding, refusal
 from emergraph.exporters.weightfiles.tensors import Array, LazyTensor, check_shape
+from emergraph.exporters.weightfiles.weightfile import Contents
 from emergraph.exporters.weightfiles.zipstrict import StrictZip, ZipRecord
 
 _MAGIC = b"\x93NUMPY"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 
 # What the unpickler builds instead of the real thing: descriptions of tensors, and idle placeholders.
 

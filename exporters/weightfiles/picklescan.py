@@ -14,7 +14,7 @@ from emergraph.exporters.formats.pickles import Window, instructions
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.globals import DEFAULT_POLICY, Policy, Verdict, judge, refuse_foreign
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 from emergraph.graphstore.text import first_line
 
 # The unpickler's stack and memo as a sketch, moved on by one instruction after the other.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from emergraph.exporters.weightfiles.dtypes import FLOATING
-from emergraph.exporters.weightfiles.encodings import Parameter
+from emergraph.exporters.weightfiles.encodings.parameter import Parameter
 
 ORIENTATION = "plain matrices are taken as (outputs, inputs), unless their biases fit the columns alone"
 

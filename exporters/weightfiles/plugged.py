@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.formats import FORMATS, Format, Sample
-from emergraph.exporters.onnxfile.opening import MappedFile
+from emergraph.exporters.mappedfile import MappedFile
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.offline import Task, call_offline
-from emergraph.exporters.weightfiles.checkpoint import Contents
 from emergraph.exporters.weightfiles.dtypes import SAFETENSORS_DTYPES
 from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.safetensorsfile import read_safetensors
+from emergraph.exporters.weightfiles.weightfile import Contents
 from emergraph.leftovers import Scratch
 from emergraph.plugins import FORMATS as GROUP
 from emergraph.plugins import Plugin, Plugins, plugins

@@ -11,11 +11,11 @@ import numpy as np
 
 from emergraph.errors import EmergraphError, InvalidInputError
 from emergraph.exporters.formats import Format, Inside, Reader, format_of
+from emergraph.exporters.mappedfile import MappedFile
 from emergraph.exporters.onnxfile.links import is_below
 from emergraph.exporters.onnxfile.names import has_hidden_characters, printable
-from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.build import Builder
-from emergraph.exporters.weightfiles.checkpoint import Contents, add_built, add_checkpoint
+from emergraph.exporters.weightfiles.checkpoint import add_built, add_checkpoint
 from emergraph.exporters.weightfiles.dtypes import PT2_DTYPES
 from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.gguf.reader import read_gguf, read_split, split_parts
@@ -26,7 +26,7 @@ from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
 from emergraph.exporters.weightfiles.npzfile import read_npz
 from emergraph.exporters.weightfiles.numpyobjects import StorageRef, TensorRef
 from emergraph.exporters.weightfiles.plugged import ANY_PLUGIN, read_plugged
-from emergraph.exporters.weightfiles.refuse import Finding, finding_of, refusal
+from emergraph.exporters.weightfiles.registry import Finding, finding_of, refusal
 from emergraph.exporters.weightfiles.safetensorsfile import read_safetensors
 from emergraph.exporters.weightfiles.sharded import find_in_folder, read_sharded
 from emergraph.exporters.weightfiles.tensors import LazyTensor
@@ -38,7 +38,7 @@ from emergraph.exporters.weightfiles.torchfiles import (
     refuse_compressed,
 )
 from emergraph.exporters.weightfiles.unpickle import unpickle
-from emergraph.exporters.weightfiles.weightfile import WeightFile
+from emergraph.exporters.weightfiles.weightfile import Contents, WeightFile
 from emergraph.exporters.weightfiles.wrongformat import refuse_code, wrong_format
 from emergraph.exporters.weightfiles.zipstrict import StrictZip, open_zip
 from emergraph.paths import open_file

@@ -1,7 +1,9 @@
 """The registry of everything that can be found in a weight file; `docs/findings.md` is generated from it."""
 
 from emergraph.errors import EmergraphError, InvalidInputError, LimitError, UnsafeInputError
-from emergraph.exporters.onnxfile.findings import KINDS, FindingKind, Severity
+from emergraph.exporters.onnxfile.findings import KINDS, Finding, FindingKind, Severity, finding_of, refusal
+
+__all__ = ["WEIGHT_KINDS", "Finding", "Severity", "finding_of", "refusal"]
 
 _INVALID = {
     "WEIGHTS-FILE-MISSING": "The path leads to nothing, or to something that is not a regular file.",

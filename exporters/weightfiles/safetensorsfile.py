@@ -3,11 +3,11 @@
 import math
 
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.weightfiles.checkpoint import Contents
 from emergraph.exporters.weightfiles.dtypes import DECODED, SAFETENSORS_DTYPES, stored_bytes
 from emergraph.exporters.weightfiles.jsontext import parse_json
-from emergraph.exporters.weightfiles.refuse import Finding, refusal
+from emergraph.exporters.weightfiles.registry import Finding, refusal
 from emergraph.exporters.weightfiles.tensors import LazyTensor, check_shape, packed_reader
+from emergraph.exporters.weightfiles.weightfile import Contents
 
 _METADATA = "__metadata__"
 _MAX_METADATA = 1_000

@@ -9,12 +9,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from emergraph.exporters.mappedfile import MappedFile
 from emergraph.exporters.onnxfile.links import is_below, refuse_link
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.jsontext import parse_json
 from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS, WeightLimits
-from emergraph.exporters.weightfiles.refuse import Finding, refusal
+from emergraph.exporters.weightfiles.registry import Finding, refusal
 from emergraph.exporters.weightfiles.weightfile import Skipped, WeightFile
 
 _IN_FOLDER = (

@@ -13,7 +13,7 @@ from emergraph.exporters.onnxfile.decoding import elements_from_codes, pack_bits
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.dtypes import DECODED, stored_bytes
 from emergraph.exporters.weightfiles.gguf.elements import Blocks
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 
 Array = NDArray[np.generic]
 

@@ -5,13 +5,14 @@ from collections import Counter
 
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.build import Builder
-from emergraph.exporters.weightfiles.checkpoint import Contents, add_checkpoint
+from emergraph.exporters.weightfiles.checkpoint import add_checkpoint
 from emergraph.exporters.weightfiles.dtypes import stored_bytes
 from emergraph.exporters.weightfiles.globals import NOT_NEEDED, Policy
 from emergraph.exporters.weightfiles.limits import WeightLimits
 from emergraph.exporters.weightfiles.numpyobjects import StorageRef
-from emergraph.exporters.weightfiles.refuse import Finding, refusal
+from emergraph.exporters.weightfiles.registry import Finding, refusal
 from emergraph.exporters.weightfiles.unpickle import Unpickled, unpickle
+from emergraph.exporters.weightfiles.weightfile import Contents
 from emergraph.exporters.weightfiles.zipstrict import StrictZip
 
 MAGIC = 0x1950A86A20F9469CFC6C

@@ -17,7 +17,7 @@ from emergraph.exporters.weightfiles.numpyobjects import (
 )
 from emergraph.exporters.weightfiles.picklescan import scan_pickle
 from emergraph.exporters.weightfiles.rebuild import ALLOWED
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 
 _MALFORMED = (
     pickle.UnpicklingError,

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from emergraph.exporters.weightfiles.refuse import Finding
+from emergraph.exporters.onnxfile.names import printable
+from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.registry import Finding, refusal
 from emergraph.exporters.weightfiles.tensors import LazyTensor
 
 
@@ -57,3 +59,28 @@ class WeightFile:
     def n_parameters(self) -> int:
         """Elements of all tensors, tied ones counted once."""
         return sum(tensor.n_elements for tensor in self.tensors.values() if tensor.alias_of is None)
+
+
+@dataclass
+class Contents:
+    """What a reader has gathered from a file so far."""
+
+    limits: WeightLimits
+    tensors: dict[str, LazyTensor] = field(default_factory=dict)
+    metadata: dict[str, object] = field(default_factory=dict)
+    programs: dict[str, object] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add_tensor(self, tensor: LazyTensor) -> None:
+        """Add a tensor under a name that is still free."""
+        if tensor.name in self.tensors:
+            raise refusal("WEIGHTS-NAME-TWICE", "two tensors would have this name", printable(tensor.name))
+        if len(self.tensors) >= self.limits.tensors:
+            raise refusal("WEIGHTS-LIMIT", f"the file has more than {self.limits.tensors} tensors")
+        self.tensors[tensor.name] = tensor
+
+    def skip(self, name: str, reason: str, finding: str) -> None:
+        """Note a tensor that is left out."""
+        self.skipped.append(Skipped(name=name, reason=reason, n_tensors=1))
+        self.findings.append(Finding(finding, reason, printable(name)))

@@ -16,11 +16,10 @@ from emergraph.exporters.filetensors import FileTensors, is_weight
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.summary import GraphSummary, nonfinite_warnings
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
-from emergraph.exporters.tracing.values import Track
+from emergraph.exporters.tracing.tracks import Track
 from emergraph.exporters.tracing.weights import KernelMatrix
 from emergraph.exporters.weightfiles.dtypes import FLOATING
-from emergraph.exporters.weightfiles.encodings import Parameter, Part
-from emergraph.exporters.weightfiles.encodings.parameter import COUNTED, count_values
+from emergraph.exporters.weightfiles.encodings.parameter import COUNTED, Parameter, Part, count_values
 from emergraph.exporters.weightfiles.plainarrays import ORIENTATION
 from emergraph.exporters.weightfiles.tensors import LazyTensor
 from emergraph.exporters.weightfiles.weightfile import WeightFile

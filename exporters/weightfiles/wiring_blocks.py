@@ -9,10 +9,15 @@ from emergraph.exporters.codings import coded_tensor
 from emergraph.exporters.counts import Counts
 from emergraph.exporters.tracing.builder import GraphBuilder, LayerDraft
 from emergraph.exporters.tracing.codes import CodedWeights
-from emergraph.exporters.tracing.values import Track
+from emergraph.exporters.tracing.tracks import Track
 from emergraph.exporters.tracing.weights import KernelMatrix, kernel_matrix, left_in_file
-from emergraph.exporters.weightfiles.encodings import Parameter, Part
-from emergraph.exporters.weightfiles.encodings.parameter import COUNTED, count_parameter, count_values
+from emergraph.exporters.weightfiles.encodings.parameter import (
+    COUNTED,
+    Parameter,
+    Part,
+    count_parameter,
+    count_values,
+)
 from emergraph.exporters.weightfiles.wiring_modules import Module, ModuleKind
 from emergraph.exporters.weightfiles.wiring_parameters import column_kernels
 from emergraph.graphstore.modelfiles import Coding

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from emergraph.exporters.weightfiles.dtypes import FLOATING
-from emergraph.exporters.weightfiles.encodings import Parameter
+from emergraph.exporters.weightfiles.encodings.parameter import Parameter
 from emergraph.exporters.weightfiles.plainarrays import plain_groups
 
 

@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.weightfiles.encodings import (
-    Parameter,
     adapters,
     bitsandbytes,
     ggml,
@@ -14,6 +13,7 @@ from emergraph.exporters.weightfiles.encodings import (
     scales,
     unknown,
 )
+from emergraph.exporters.weightfiles.encodings.parameter import Parameter
 from emergraph.exporters.weightfiles.encodings.stored import Stored
 from emergraph.exporters.weightfiles.weightfile import WeightFile
 from emergraph.graphstore.records import MatrixKernels

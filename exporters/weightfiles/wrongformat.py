@@ -2,12 +2,12 @@
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.formats import Format
+from emergraph.exporters.mappedfile import MappedFile
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.opening import MappedFile
 from emergraph.exporters.weightfiles.globals import Policy, Verdict
 from emergraph.exporters.weightfiles.inside import CODE, Known, code_inside
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 
 _CHECKPOINTS = frozenset({"torch_zip", "legacy_torch"})
 """Formats whose further classes are read around by their reader, which the message points to."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 
 # The fixed-size structures of a zip archive, parsed from bytes (PKWARE APPNOTE 4.3, 4.5).
 

@@ -1,6 +1,7 @@
 """Values of options that are more than a number or a word, as they stand on the command line."""
 
 import re
+from collections.abc import Sequence
 
 from emergraph.errors import UsageError
 from emergraph.options import Form, Options, option, text_of
@@ -102,3 +103,34 @@ class TableForm(Options):
         metavar="NAME",
         default_text="guessed",
     )
+
+
+def parse_axes(entries: Sequence[str]) -> dict[str, int | None]:
+    """Return axes by input name from entries such as "state=1" or "sr=none".
+
+    Raises:
+        UsageError: An entry has another form, or a name comes twice.
+    """
+    axes: dict[str, int | None] = {}
+    for entry in entries:
+        name, text = name_and_value(entry, "--sample-axis NAME=AXIS", axes)
+        if text != "none" and not text.removeprefix("-").isdecimal():
+            raise UsageError(f"--sample-axis {entry}: expected a whole number or none, such as {name}=1")
+        axes[name] = None if text == "none" else int(text)
+    return axes
+
+
+def name_and_value(entry: str, form: str, seen: object) -> tuple[str, str]:
+    """Split NAME=VALUE.
+
+    Args:
+        entry: What was given.
+        form: What is expected, for the message.
+        seen: The names so far, where each may come once.
+    """
+    name, separator, text = entry.rpartition("=")  # names from files may hold "=", values never do
+    if not separator or not name:
+        raise UsageError(f"'{entry}': expected {form}")
+    if isinstance(seen, dict) and name in seen:
+        raise UsageError(f"'{entry}': {name} is given twice")
+    return name, text.strip()

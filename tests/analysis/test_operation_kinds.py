@@ -1,6 +1,6 @@
 """A kind of operations is decided in every room: followed, or left out on purpose."""
 
-import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
+import emergraph.exporters.tracing.tracer  # noqa: F401 - importing it registers the rules
 from emergraph.analysis.emergence import positionops
 from emergraph.analysis.pruning.channels.rules import RULES
 from emergraph.exporters.operations import OPERATIONS, Kind

@@ -13,7 +13,7 @@ from emergraph.exporters.pytorch.factory import load_factory, load_module
 from emergraph.exporters.pytorch.weights import load_weights
 from emergraph.exporters.sourcekinds import SourceKind, source_kind
 from emergraph.exporters.sources import SourceOptions, Wiring, export_any
-from emergraph.exporters.weightfiles import read_weights
+from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.store import open_store
 

@@ -14,8 +14,10 @@ from emergraph.errors import EmergraphError, ExitCode
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.formats.pickles import SNIFFED
 from emergraph.exporters.sources import export_any
-from emergraph.exporters.weightfiles import WeightLimits, inside, read_weights
+from emergraph.exporters.weightfiles import inside
 from emergraph.exporters.weightfiles.inside import CODE, code_inside
+from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.reader import read_weights
 
 EVIL = {
     "0, REDUCE": CALLS["REDUCE"],

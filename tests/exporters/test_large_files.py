@@ -72,7 +72,7 @@ def test_a_file_whose_shapes_do_not_follow_is_run_with_its_weights(tmp_path, mon
 
 @pytest.mark.parametrize(("above", "n"), [(-1, 1), (0, 0)])
 def test_a_file_is_large_above_a_bound(monkeypatch, above, n):
-    from emergraph.exporters.onnxfile import read_onnx
+    from emergraph.exporters.onnxfile.reader import read_onnx
 
     file = read_onnx(DEMO / "digits_dense.onnx")
     total = sum(tensor.n_bytes for tensor in file.tensors.values())

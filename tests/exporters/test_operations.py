@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import defs, helper
 
-import emergraph.exporters.tracing.rules  # noqa: F401 - importing it registers the rules
+import emergraph.exporters.tracing.tracer  # noqa: F401 - importing it registers the rules
 from emergraph.exporters.operations import (
     COPYING,
     DENSE,

@@ -40,7 +40,7 @@ from emergraph.safetext import escape_controls
 
 def read(path: Path) -> None:
     """Read the file."""
-    from emergraph.exporters.onnxfile import read_onnx
+    from emergraph.exporters.onnxfile.reader import read_onnx
 
     assert read_onnx(path).sha256
 
@@ -49,7 +49,7 @@ def values(path: Path) -> None:
     """Decode every tensor."""
     from onnx import SparseTensorProto
 
-    from emergraph.exporters.onnxfile import read_onnx
+    from emergraph.exporters.onnxfile.reader import read_onnx
     from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
 
     file = read_onnx(path)
@@ -67,7 +67,7 @@ def values(path: Path) -> None:
 
 def check(path: Path) -> None:
     """List the findings."""
-    from emergraph.exporters.onnxfile import check_onnx
+    from emergraph.exporters.onnxfile.check import check_onnx
 
     assert all(escape_controls(finding.line()) == finding.line() for finding in check_onnx(path))
 

@@ -156,7 +156,7 @@ def outcome(folder):
     """The exit code of the error that a folder ends in, and its message."""
     from emergraph.errors import EmergraphError
     from emergraph.exporters.pytorch import huggingface
-    from emergraph.exporters.weightfiles import read_weights
+    from emergraph.exporters.weightfiles.reader import read_weights
 
     made = []
 

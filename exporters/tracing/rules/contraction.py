@@ -23,7 +23,8 @@ from emergraph.exporters.tracing.labels import Labels, units_in
 from emergraph.exporters.tracing.mixing import mixed_labels
 from emergraph.exporters.tracing.positionaxes import Uses, contends, uses_of
 from emergraph.exporters.tracing.rules.attention import contract_activations
-from emergraph.exporters.tracing.values import Track, Value
+from emergraph.exporters.tracing.tracks import Track
+from emergraph.exporters.tracing.values import Value
 from emergraph.exporters.tracing.weights import (
     left_in_file,
     main_root,

@@ -13,7 +13,8 @@ from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.join import join
 from emergraph.exporters.tracing.labels import Labels, compress, distinct_tuples, look_up, spread
-from emergraph.exporters.tracing.values import Track, Value, merged_tracks
+from emergraph.exporters.tracing.tracks import Track
+from emergraph.exporters.tracing.values import Value, merged_tracks
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 
 

@@ -11,7 +11,8 @@ from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.indexing import Array, indexed_axes, move_labels
 from emergraph.exporters.tracing.labels import Labels, compress, units_in
 from emergraph.exporters.tracing.mixing import mix_positions, mixed_labels
-from emergraph.exporters.tracing.values import Track, Value, merged_tracks
+from emergraph.exporters.tracing.tracks import Track
+from emergraph.exporters.tracing.values import Value, merged_tracks
 from emergraph.graphstore.records import TracedAs
 
 

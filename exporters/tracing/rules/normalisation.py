@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +12,12 @@ from emergraph.exporters.tracing.affine import advanced, scaled, shifted
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import Labels, compress, core, distinct_sets, reduced_rows, units_in
 from emergraph.exporters.tracing.positionaxes import close_gaps, is_steady
-from emergraph.exporters.tracing.values import Track, Value
+from emergraph.exporters.tracing.values import Value
 from emergraph.exporters.trainingmode import trains
 from emergraph.graphstore.records import LayerKind, TracedAs
+
+if TYPE_CHECKING:
+    from emergraph.exporters.tracing.tracks import Track
 
 
 def add_hubs(ctx: TraceContext, labels: Labels, axes: Sequence[int]) -> None:

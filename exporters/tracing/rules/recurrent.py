@@ -14,7 +14,8 @@ from emergraph.exporters.tracing.builder import LayerDraft
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.exporters.tracing.context import TraceContext, rule
 from emergraph.exporters.tracing.labels import channel_labels
-from emergraph.exporters.tracing.values import Track, Value
+from emergraph.exporters.tracing.tracks import Track
+from emergraph.exporters.tracing.values import Value
 from emergraph.exporters.tracing.weights import KernelMatrix, main_root, write_block
 from emergraph.graphstore.records import EdgeKind, LayerKind, TracedAs
 

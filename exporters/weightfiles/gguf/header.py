@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.refuse import refusal
+from emergraph.exporters.weightfiles.registry import refusal
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

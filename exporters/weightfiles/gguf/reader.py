@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.weightfiles.checkpoint import Contents
 from emergraph.exporters.weightfiles.dtypes import stored_bytes
 from emergraph.exporters.weightfiles.gguf.elements import BLOCKS, PLAIN, Blocks
 from emergraph.exporters.weightfiles.gguf.header import Header, TensorInfo, read_header
 from emergraph.exporters.weightfiles.limits import WeightLimits
-from emergraph.exporters.weightfiles.refuse import Finding, refusal
+from emergraph.exporters.weightfiles.registry import Finding, refusal
 from emergraph.exporters.weightfiles.sharded import resolve_part
 from emergraph.exporters.weightfiles.tensors import LazyTensor, check_shape, packed_reader
-from emergraph.exporters.weightfiles.weightfile import WeightFile
+from emergraph.exporters.weightfiles.weightfile import Contents, WeightFile
 
 SPLIT_COUNT, SPLIT_NUMBER, SPLIT_TENSORS = "split.count", "split.no", "split.tensors.count"
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\.gguf)", re.DOTALL)

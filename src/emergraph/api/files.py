@@ -14,7 +14,7 @@ from emergraph.api.keywords import with_options
 if TYPE_CHECKING:
     from emergraph.analysis.lineage.lineage import Lineage
     from emergraph.analysis.survey.survey import SurveyResult
-    from emergraph.exporters.onnxfile import Finding
+    from emergraph.exporters.onnxfile.findings import Finding
 
 
 def check(model: str | Path, *, plugin: str | None = None, root: str | Path | None = None) -> "list[Finding]":

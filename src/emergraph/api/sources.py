@@ -145,7 +145,7 @@ def _of(path: Path, root: Path | None, given: Mapping[str, T]) -> dict[str, T]:
     """What is given for inputs that the model has: the two sides may have different ones."""
     if not given:
         return {}
-    from emergraph.exporters.onnxfile import read_onnx
+    from emergraph.exporters.onnxfile.reader import read_onnx
 
     names = {value.name for value in read_onnx(path, root=root).model.graph.input}
     return {name: value for name, value in given.items() if name in names}

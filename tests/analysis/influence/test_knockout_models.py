@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from emergraph.analysis.influence.layerrun import Job, LayerRun, Model, spread
 from emergraph.exporters.export import ExportOptions, export_onnx
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import FileSource

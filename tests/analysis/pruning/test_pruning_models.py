@@ -12,7 +12,7 @@ from emergraph.analysis.modelruns.files import ModelFiles
 from emergraph.analysis.pruning.options import PruningOptions
 from emergraph.analysis.pruning.smaller import largest_difference
 from emergraph.errors import UsageError
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime.concrete import concrete_run
 
 MODELS = Path(os.environ.get("EMERGRAPH_MODELS", "~/.cache/emergraph/models")).expanduser()

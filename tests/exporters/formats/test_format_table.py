@@ -23,10 +23,9 @@ from picklecases import safetensors, zipped
 from emergraph.errors import EmergraphError, InvalidInputError
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.formats import FORMATS, Reader, format_of
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.sources import export_any
-from emergraph.exporters.weightfiles import read_weights
-from emergraph.exporters.weightfiles.reader import READERS
+from emergraph.exporters.weightfiles.reader import READERS, read_weights
 
 
 def saved(write, *arguments, **options):

@@ -10,8 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.onnxfile import check_onnx, read_onnx
+from emergraph.exporters.onnxfile.check import check_onnx
 from emergraph.exporters.onnxfile.findings import KINDS
+from emergraph.exporters.onnxfile.reader import read_onnx
 
 
 def dense(weight=None, **changes):

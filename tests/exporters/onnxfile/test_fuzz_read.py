@@ -8,7 +8,8 @@ import pytest
 from onnxmutations import fields, mutate
 from onnxseeds import own_seeds
 
-from emergraph.exporters.onnxfile import check_onnx, read_onnx
+from emergraph.exporters.onnxfile.check import check_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "fuzz"))
 import fuzz_onnx

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from emergraph.errors import LimitError
-from emergraph.exporters.onnxfile import check_onnx, read_onnx
 from emergraph.exporters.onnxfile import external as external_module
+from emergraph.exporters.onnxfile.check import check_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 
 VALUES = np.arange(1200, dtype=np.float32).reshape(30, 40)
 

@@ -12,7 +12,9 @@ import onnx
 import pytest
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.onnxfile import ReadLimits, check_onnx, read_onnx
+from emergraph.exporters.onnxfile.check import check_onnx
+from emergraph.exporters.onnxfile.limits import ReadLimits
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.onnxfile.weightless_model import encode_bytes, encode_bytes_header
 
 

@@ -3,7 +3,7 @@
 import pytest
 from onnx import helper
 
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 
 node = helper.make_node
 

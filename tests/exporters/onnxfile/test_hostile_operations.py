@@ -5,7 +5,9 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 
 from emergraph.errors import UnsafeInputError
-from emergraph.exporters.onnxfile import ReadLimits, check_onnx, read_onnx
+from emergraph.exporters.onnxfile.check import check_onnx
+from emergraph.exporters.onnxfile.limits import ReadLimits
+from emergraph.exporters.onnxfile.reader import read_onnx
 
 node = helper.make_node
 

@@ -9,7 +9,8 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.onnxfile import check_onnx, read_onnx
+from emergraph.exporters.onnxfile.check import check_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 
 node = helper.make_node
 

@@ -9,8 +9,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.onnxfile import ReadLimits, check_onnx, read_onnx
+from emergraph.exporters.onnxfile.check import check_onnx
 from emergraph.exporters.onnxfile.dtypes import BY_NAME, ELEMENT_TYPES
+from emergraph.exporters.onnxfile.limits import ReadLimits
+from emergraph.exporters.onnxfile.reader import read_onnx
 
 RNG = np.random.default_rng(7)
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from emergraph.exporters.onnxfile import ReadLimits
 from emergraph.exporters.onnxfile.dtypes import DATA_FIELDS
+from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
 from emergraph.exporters.onnxfile.weightless_model import KINDS, MAX_DEPTH, lighten
 

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from emergraph.exporters.onnxfile import ReadLimits, read_onnx
+from emergraph.exporters.onnxfile.limits import ReadLimits
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
 
 MODELS = Path(os.environ.get("EMERGRAPH_MODELS", Path.home() / ".cache/emergraph/models"))

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, prune  # noqa: E402
 
 from emergraph.errors import InvalidInputError  # noqa: E402
 from emergraph.exporters.pytorch.weights import load_weights  # noqa: E402
-from emergraph.exporters.weightfiles import read_weights  # noqa: E402
+from emergraph.exporters.weightfiles.reader import read_weights  # noqa: E402
 
 VECTORS = Path(__file__).parents[1] / "weightfiles" / "encodings" / "vectors"
 

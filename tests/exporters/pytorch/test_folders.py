@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from emergraph.errors import InvalidInputError, UnsafeInputError
 from emergraph.exporters.pytorch.huggingface import load_folder
 from emergraph.exporters.pytorch.modules import capture_folder
-from emergraph.exporters.weightfiles import read_weights
+from emergraph.exporters.weightfiles.reader import read_weights
 
 transformers = pytest.importorskip("transformers")
 

@@ -15,8 +15,8 @@ from emergraph.exporters.pytorch import wiredfolders
 from emergraph.exporters.pytorch.emptymodel import empty_model
 from emergraph.exporters.pytorch.huggingface import named_model
 from emergraph.exporters.pytorch.wiredfolders import fitting
-from emergraph.exporters.weightfiles import read_weights
 from emergraph.exporters.weightfiles.gguf.architectures import ARCHITECTURES, described
+from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.exporters.weightfiles.recipes import values_of
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
 

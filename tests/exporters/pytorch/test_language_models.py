@@ -13,8 +13,8 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from emergraph.exporters.pytorch.emptymodel import empty_model
 from emergraph.exporters.pytorch.huggingface import named_model
 from emergraph.exporters.pytorch.wiredfolders import fitting
-from emergraph.exporters.weightfiles import read_weights
 from emergraph.exporters.weightfiles.gguf.architectures import described
+from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.exporters.weightfiles.recipes import Recipe, stored_names, values_of
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
 

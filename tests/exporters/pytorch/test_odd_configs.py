@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from emergraph.errors import EmergraphError
 from emergraph.exporters.pytorch.huggingface import load_folder
-from emergraph.exporters.weightfiles import read_weights
+from emergraph.exporters.weightfiles.reader import read_weights
 
 transformers = pytest.importorskip("transformers")
 

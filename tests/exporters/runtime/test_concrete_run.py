@@ -14,7 +14,7 @@ from onnx import helper as oh
 from onnx.reference import ReferenceEvaluator
 
 from emergraph.errors import InvalidInputError, LimitError
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime import concrete
 from emergraph.exporters.runtime.concrete import concrete_run, made
 from emergraph.exporters.runtime.flatten import flatten

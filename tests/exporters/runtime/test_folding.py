@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from emergraph.errors import LimitError
 from emergraph.exporters.export import dry_run
 from emergraph.exporters.runtime.assembly import stored_array
-from emergraph.exporters.runtime.folding import Folder, Made, Step
+from emergraph.exporters.runtime.derivations import Made, Step
+from emergraph.exporters.runtime.folding import Folder
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import SMALL_ELEMENTS
 from emergraph.exporters.runtime.quantization import dequantize_node, quantize_node

@@ -10,7 +10,7 @@ from ggufmodels import tiny, write_gguf
 
 import emergraph
 from emergraph.errors import InvalidInputError, LimitError
-from emergraph.exporters.onnxfile import read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.pytorch import wiredfolders
 from emergraph.exporters.runtime.concrete import concrete_run
 from emergraph.exporters.runtime.limits import RunLimits

@@ -8,8 +8,8 @@ import ggufbytes as g
 import pytest
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.weightfiles import WeightLimits, read_weights
-from emergraph.exporters.weightfiles.reader import check_weights
+from emergraph.exporters.weightfiles.limits import WeightLimits
+from emergraph.exporters.weightfiles.reader import check_weights, read_weights
 
 HUGE = 2**60
 ONE = struct.pack("<4f", 1, 2, 3, 4)

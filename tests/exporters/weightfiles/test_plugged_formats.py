@@ -12,10 +12,11 @@ from emergraph.errors import InvalidInputError, LimitError, UnsafeInputError, Us
 from emergraph.exporters.checking import check_any
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.sourcekinds import SourceKind, source_kind
-from emergraph.exporters.weightfiles import plugged, read_weights
-from emergraph.exporters.weightfiles.checkpoint import Contents
+from emergraph.exporters.weightfiles import plugged
 from emergraph.exporters.weightfiles.files import map_file
 from emergraph.exporters.weightfiles.limits import DEFAULT_LIMITS
+from emergraph.exporters.weightfiles.reader import read_weights
+from emergraph.exporters.weightfiles.weightfile import Contents
 from emergraph.plugins import Plugins
 
 pytestmark = pytest.mark.cold  # plug-ins are looked for where the process finds its packages

@@ -8,10 +8,9 @@ import pytest
 
 import emergraph
 from emergraph.errors import MissingExtraError
-from emergraph.exporters.weightfiles import read_weights
 from emergraph.exporters.weightfiles.gguf.elements import BLOCKS, PLAIN
 from emergraph.exporters.weightfiles.gguf.header import Several
-from emergraph.exporters.weightfiles.reader import check_weights
+from emergraph.exporters.weightfiles.reader import check_weights, read_weights
 from emergraph.exporters.weightfiles.wiring_parameters import parameters
 
 TYPES = {kind.value: kind for kind in gguf.GGMLQuantizationType}
