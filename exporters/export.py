@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.counting import CountingSink
 from emergraph.exporters.filetensors import is_weight, leaves_edges
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.limits import ReadLimits
 from emergraph.exporters.onnxfile.names import listed
-from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.placements import EdgePlacement
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.folding import folder_of

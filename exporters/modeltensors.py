@@ -21,8 +21,9 @@ from emergraph.errors import InvalidInputError
 from emergraph.exporters.codings import decoded
 from emergraph.exporters.counts import bytes_of
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.onnxfile.traverse import bodies, body_tensors
 from emergraph.exporters.sourcekinds import SourceKind, source_kind
 from emergraph.exporters.weightfiles.reader import read_weights

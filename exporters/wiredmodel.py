@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emergraph.exporters.codings import CodedTensor, coded_tensor
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES
-from emergraph.exporters.onnxfile.reader import OnnxFile
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.tensors import OnnxTensor
 from emergraph.exporters.runtime.assembly import StoredTensor, stored_array
 from emergraph.exporters.runtime.sources import FileSource

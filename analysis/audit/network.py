@@ -27,6 +27,10 @@ MAX_ROWS = 1 << 25
 _BACKWARD = (EdgeKind.RECURRENT, EdgeKind.NORM)
 """Edges that may lead to earlier layers."""
 _COUNTED = (EdgeKind.WEIGHT, EdgeKind.RECURRENT)
+ENERGY = 1 - 1e-6
+"""Share of a matrix's squares that its leading singular values have to hold."""
+MAX_SIDE = 2048
+"""Matrices with a longer shorter side are not decomposed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,3 +242,15 @@ def by_layer(network: Network, mask: Mask) -> Iterator[tuple[UnitLayer, list[int
         positions = np.flatnonzero(mask[layer.units])
         if len(positions):
             yield layer, positions.tolist()
+
+
+def rank_at(matrix: Floats) -> int | None:
+    """Return how many singular values hold `ENERGY` of the squares; None where that is not computed."""
+    if min(matrix.shape) < 4 or min(matrix.shape) > MAX_SIDE or not np.isfinite(matrix).all():
+        return None
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    squares = np.maximum(np.linalg.eigvalsh(wide @ wide.T)[::-1], 0)
+    total = squares.sum()
+    if total == 0:
+        return None
+    return int(np.searchsorted(np.cumsum(squares), ENERGY * total) + 1)

@@ -23,8 +23,9 @@ from emergraph.exporters.checking import check_any
 from emergraph.exporters.export import ExportOptions
 from emergraph.exporters.modeltensors import open_model
 from emergraph.exporters.nodes import made_of_constants
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.findings import Finding, Severity
-from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import names_used
 from emergraph.exporters.runtime.folding import Folder, folder_of

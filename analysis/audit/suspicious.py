@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.hidden import hidden
-from emergraph.analysis.audit.network import LayerWeights, Network
-from emergraph.analysis.audit.redundant import rank_at
+from emergraph.analysis.audit.network import LayerWeights, Network, rank_at
 from emergraph.analysis.audit.subject import Subject, matched
 from emergraph.analysis.audit.words import count, units_text
 from emergraph.exporters.runtime.quoting import quoted

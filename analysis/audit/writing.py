@@ -10,10 +10,10 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.audit.agreement import AGREEMENT, agreement
+from emergraph.analysis.audit.dispensable import chains, is_foldable_norm, is_identity
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.merging import Merger, merges_of
-from emergraph.analysis.audit.redundant import chains, is_foldable_norm, is_identity
 from emergraph.analysis.audit.result import Smaller
 from emergraph.analysis.audit.simplify import Simplifier, n_elements
 from emergraph.analysis.audit.subject import Given, OnnxSubject, Subject

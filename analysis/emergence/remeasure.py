@@ -24,7 +24,7 @@ from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model
 from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.unitgraph import EdgeColumns, UnitGraph
 from emergraph.errors import InvalidInputError, UsageError
-from emergraph.exporters.onnxfile.reader import OnnxFile
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.traces.options import TraceOptions

@@ -27,7 +27,7 @@ from emergraph.exporters.tracing.tracer import trace
 
 if TYPE_CHECKING:
     from emergraph.analysis.access import GraphAccess
-    from emergraph.exporters.onnxfile.reader import OnnxFile
+    from emergraph.exporters.onnxfile.file import OnnxFile
 
 Array = NDArray[np.generic]
 Bools = NDArray[np.bool_]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from emergraph.analysis.access import GraphAccess
-    from emergraph.exporters.onnxfile.reader import OnnxFile
+    from emergraph.exporters.onnxfile.file import OnnxFile
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -15,7 +15,8 @@ from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.counting import CountingSink
 from emergraph.exporters.export import ExportOptions, dry_run
-from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.file import OnnxFile
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime.assembly import assemble
 from emergraph.exporters.runtime.concrete import concrete_run, made
 from emergraph.exporters.runtime.feeds import input_hints, is_steering

@@ -18,7 +18,8 @@ from emergraph.analysis.landscape.options import LossKind, Norm, SurveyOptions
 from emergraph.analysis.landscape.prepared import Between, Checkpoint, PreparedModel
 from emergraph.analysis.landscape.reweight import ReweightableModel, reweightable
 from emergraph.errors import InvalidInputError, LimitError, UsageError
-from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.file import OnnxFile
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run
 from emergraph.exporters.runtime.feeds import input_hints

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.modelruns.samples import LabelledSamples, kept_name
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.file import OnnxFile
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, stored_array
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.graphstore.reader import GraphReader

@@ -28,7 +28,7 @@ from emergraph.analysis.pruning.removal import Removal
 from emergraph.analysis.pruning.smaller import Shrinker
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import UsageError
-from emergraph.exporters.onnxfile.reader import OnnxFile
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits

@@ -14,7 +14,8 @@ from tracedmodel import Array, Feeds, Runner, remembering
 from zoomodels.spec import Built
 
 from emergraph.exporters.counting import CountingSink
-from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.file import OnnxFile
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.pytorch.checking import compare
 from emergraph.exporters.pytorch.modules import capture
 from emergraph.exporters.runtime.concrete import ConcreteRun, concrete_run

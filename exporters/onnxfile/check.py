@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 
 from emergraph.errors import EmergraphError
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.findings import Finding
 from emergraph.exporters.onnxfile.functions import call_key, function_key
 from emergraph.exporters.onnxfile.limits import DEFAULT_LIMITS, ReadLimits
 from emergraph.exporters.onnxfile.names import has_hidden_characters, printable
-from emergraph.exporters.onnxfile.reader import OnnxFile, load
+from emergraph.exporters.onnxfile.reader import load
 from emergraph.exporters.onnxfile.report import FindingLog
 from emergraph.exporters.onnxfile.tensors import OnnxTensor
 from emergraph.exporters.onnxfile.traverse import Body, bodies, body_tensors

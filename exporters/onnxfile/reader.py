@@ -1,10 +1,7 @@
 """`read_onnx`: a checked ONNX file, its weightless model, and its tensors on demand."""
 
-import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -14,9 +11,8 @@ from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto
 
 from emergraph.errors import EmergraphError
-from emergraph.exporters.mappedfile import MappedFile
-from emergraph.exporters.onnxfile.dtypes import RAW_DATA
 from emergraph.exporters.onnxfile.external import KNOWN_KEYS, ExternalFiles
+from emergraph.exporters.onnxfile.file import OnnxFile, TensorSource
 from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
 from emergraph.exporters.onnxfile.functions import function_findings
 from emergraph.exporters.onnxfile.limits import DEFAULT_LIMITS, ReadLimits
@@ -24,59 +20,10 @@ from emergraph.exporters.onnxfile.names import printable
 from emergraph.exporters.onnxfile.opening import map_model
 from emergraph.exporters.onnxfile.report import FindingLog
 from emergraph.exporters.onnxfile.scopes import run_order, scope_findings, scopes
-from emergraph.exporters.onnxfile.sparse import SparseTensor, checked_sparse
-from emergraph.exporters.onnxfile.stored import Stored, in_file, inline_values
-from emergraph.exporters.onnxfile.tensors import OnnxTensor, check_declared, checked_tensor
+from emergraph.exporters.onnxfile.tensors import OnnxTensor
 from emergraph.exporters.onnxfile.traverse import Body, bodies, body_tensors
-from emergraph.exporters.onnxfile.weightless_model import MAPPED_LOCATION, LightModel, MappedValues, lighten
+from emergraph.exporters.onnxfile.weightless_model import LightModel, lighten
 from emergraph.exporters.operations import normal_domain
-
-# From a TensorProto of the weightless model to its values, wherever they are.
-
-
-@dataclass(frozen=True)
-class TensorSource:
-    """Where the tensors of a weightless model find their values."""
-
-    content: memoryview
-    """The model file."""
-    mapped: Mapping[int, MappedValues]
-    """Values that were left in it, by offset."""
-    external: ExternalFiles
-
-    def tensor_of(self, proto: TensorProto) -> OnnxTensor:
-        """Return the tensor behind a proto of the weightless model, checked.
-
-        Raises:
-            InvalidInputError: Type, shape and values do not fit each other.
-            UnsafeInputError: External data that leads outside, absurd sizes.
-        """
-        where = f"tensor {printable(proto.name)!r}"
-        if proto.HasField("segment"):
-            raise refusal("ONNX-TENSOR-SEGMENT", "is stored in segments, which no reader supports", where)
-        if proto.data_location == TensorProto.EXTERNAL:
-            stored = self._outside(proto, where)
-        else:
-            stored = inline_values(proto, where)
-        return checked_tensor(proto.name, proto.data_type, tuple(proto.dims), stored)
-
-    def sparse_tensor_of(self, proto: SparseTensorProto) -> SparseTensor:
-        """Return the sparse tensor behind a proto of the weightless model, its indices checked."""
-        return checked_sparse(self.tensor_of(proto.values), self.tensor_of(proto.indices), tuple(proto.dims))
-
-    def _outside(self, proto: TensorProto, where: str) -> Stored:
-        entries = {entry.key: entry.value for entry in proto.external_data}
-        if len(entries) < len(proto.external_data):
-            raise refusal("ONNX-WIRE-DUPLICATE", "external data has a key twice; readers disagree", where)
-        if entries.get("location") == MAPPED_LOCATION:
-            values = self.mapped[int(entries["offset"])]
-            return in_file(self.content[values.start : values.end], values.field)
-        element = check_declared(proto.data_type, tuple(proto.dims), where)
-        if element.name == "string":
-            raise refusal("ONNX-TENSOR-DATA", "text outside the file, which cannot hold it", where)
-        n_bytes = element.n_bytes(math.prod(proto.dims))
-        return in_file(self.external.values(entries, n_bytes, where), RAW_DATA)
-
 
 # Operations and their attributes: each with a type, each attribute once and with one kind of value.
 
@@ -200,82 +147,6 @@ def text_findings(message: Message) -> Iterator[Finding]:
 
 
 _MANY_ELEMENTS = 1 << 31
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """A checked ONNX file.
-
-    Reading took no memory for the values of its tensors: they stay in the memory-mapped file until asked for.
-    Other programs may replace the file meanwhile, but must not cut it short: the system ends processes that
-    read a mapping beyond the end of its file.
-    """
-
-    path: Path
-    """As given."""
-    name: str
-    """File name without folders."""
-    size: int
-    """Bytes of the model file."""
-    model: ModelProto = field(repr=False, compare=False)
-    """The weightless model: values above `ReadLimits.inline_bytes` are left out, operations are sorted."""
-    warnings: tuple[Finding, ...]
-    """What did not stop reading, e.g. operations that were not sorted."""
-    _file: MappedFile = field(repr=False, compare=False)
-    _source: TensorSource = field(repr=False, compare=False)
-
-    @cached_property
-    def sha256(self) -> str:
-        """What identifies the model and its values, as hexadecimal digits; computed on first use.
-
-        SHA-256 of the model file; if values are in other files, SHA-256 of the lines `digest  name` of the
-        model file (without a name) and of these files in the order of their names.
-        """
-        outside = self.external_files
-        if not outside:
-            return self._file.sha256
-        lines = [
-            f"{self._file.sha256}  \n",
-            *(f"{outside[name].sha256}  {name}\n" for name in sorted(outside)),
-        ]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    @property
-    def content(self) -> memoryview:
-        """The bytes of the model file, read-only, memory-mapped."""
-        return self._file.content
-
-    @property
-    def external_files(self) -> Mapping[str, MappedFile]:
-        """Files outside the model file that hold values, by their location."""
-        return self._source.external.opened
-
-    @property
-    def tensors(self) -> dict[str, OnnxTensor]:
-        """Dense initializers of the main graph by name."""
-        return {proto.name: self.tensor_of(proto) for proto in self.model.graph.initializer}
-
-    @property
-    def sparse_tensors(self) -> dict[str, SparseTensor]:
-        """Sparse initializers of the main graph by name."""
-        return {
-            proto.values.name: self.sparse_tensor_of(proto) for proto in self.model.graph.sparse_initializer
-        }
-
-    def tensor_of(self, proto: TensorProto) -> OnnxTensor:
-        """Return the tensor behind any TensorProto of the weightless model, wherever it is.
-
-        Works for copies of the proto too, also after operations were moved to other graphs.
-
-        Raises:
-            InvalidInputError: Type, shape and values do not fit each other (only protos from elsewhere).
-            UnsafeInputError: External data that leads outside (only protos from elsewhere).
-        """
-        return self._source.tensor_of(proto)
-
-    def sparse_tensor_of(self, proto: SparseTensorProto) -> SparseTensor:
-        """Return the sparse tensor behind any SparseTensorProto of the weightless model."""
-        return self._source.sparse_tensor_of(proto)
 
 
 def read_onnx(

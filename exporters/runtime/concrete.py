@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.onnxfile.dtypes import element_type_of, numpy_dtype
-from emergraph.exporters.onnxfile.reader import OnnxFile
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.branches import literal_conditions, take_branches
 from emergraph.exporters.runtime.feeds import MAX_MADE

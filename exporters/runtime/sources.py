@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.exporters.onnxfile.reader import OnnxFile
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource, Place, StoredTensor
 
 

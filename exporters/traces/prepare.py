@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from emergraph.choices import unknown
 from emergraph.errors import InvalidInputError, UsageError
-from emergraph.exporters.onnxfile.reader import OnnxFile
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.runtime.concrete import ConcreteRun, checked_input, concrete_run
 from emergraph.exporters.runtime.feeds import input_hints, is_steering
 from emergraph.exporters.runtime.flat_model import FlatInput

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from emergraph.errors import InvalidInputError, LimitError
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES, element_type_of
+from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.limits import ReadLimits
-from emergraph.exporters.onnxfile.reader import OnnxFile, read_onnx
+from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.concrete import ConcreteRun, TensorValue
 from emergraph.exporters.runtime.flat_model import FlatModel
