@@ -43,16 +43,28 @@ def kernel_matrix(values: NDArray[Any], *, taps: int) -> KernelMatrix:
     size = int(np.prod([values.shape[a] for a in axes], dtype=np.int64))
     if size == 1:
         return KernelMatrix(values.reshape(values.shape[: values.ndim - taps]))
+    along = int(values.shape[1] > values.shape[0])
+    # two at least: numpy adds the taps of a single pair in another order than those of several
+    n_pieces = max(1, min(-(-values.size // _CHUNK_ELEMENTS), values.shape[along] // 2))
+    pieces = [_summed(piece, axes) for piece in np.array_split(values, n_pieces, axis=along)]
+    total, l1, l2, max_abs, n_params = (
+        np.concatenate(parts, axis=along) for parts in zip(*pieces, strict=True)
+    )
+    return KernelMatrix(total, MatrixKernels(l1=l1, l2=l2, max_abs=max_abs, n_params=n_params))
+
+
+def _summed(values: NDArray[Any], axes: tuple[int, ...]) -> tuple[NDArray[Any], ...]:
+    """Sum, l1, l2, the largest absolute value and the number of non-zero weights of every kernel."""
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are counted and told elsewhere
         wide = values.astype(np.float64)
         magnitude = np.abs(wide)
-        kernels = MatrixKernels(
-            l1=magnitude.sum(axis=axes),
-            l2=np.sqrt((wide * wide).sum(axis=axes)),
-            max_abs=magnitude.max(axis=axes),
-            n_params=np.count_nonzero(values, axis=axes).astype(np.int32),
+        return (
+            wide.sum(axis=axes),
+            magnitude.sum(axis=axes),
+            np.sqrt((wide * wide).sum(axis=axes)),
+            magnitude.max(axis=axes),
+            np.count_nonzero(values, axis=axes).astype(np.int32),
         )
-        return KernelMatrix(wide.sum(axis=axes), kernels)
 
 
 def write_block(

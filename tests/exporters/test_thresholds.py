@@ -177,6 +177,21 @@ def test_weights_that_are_summed_a_slice_of_columns_at_a_time(monkeypatch, chunk
     assert edges() == expected
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4), (1, 9, 40), (9, 1, 40), (5, 7, 3, 3)])
+def test_kernels_that_are_summed_a_few_pairs_at_a_time(monkeypatch, shape):
+    """To the last bit, also of a table, whose rows are the taps of its columns and far apart in memory."""
+    values = np.random.default_rng(0).standard_normal(shape[::-1]).astype(np.float32).T
+    kinds = ("l1", "l2", "max_abs", "n_params")
+
+    def summed(chunk):
+        monkeypatch.setattr(weights, "_CHUNK_ELEMENTS", chunk)
+        found = weights.kernel_matrix(values, taps=values.ndim - 2)
+        return [found.weights.tolist(), *(getattr(found.kernels, kind).tolist() for kind in kinds)]
+
+    expected = summed(values.size + 1)
+    assert all(summed(chunk) == expected for chunk in (1, 40, 80, values.size or 1))
+
+
 @pytest.mark.parametrize("chunk", [10, 11, 12, 1 << 22])
 def test_integers_that_are_decoded_a_piece_at_a_time(monkeypatch, chunk):
     numbers = [0, 127, 128, 300, (1 << 64) - 1, 5]
