@@ -63,7 +63,7 @@ def read_unit_trace(reader: GraphReader, trace: str | int | None = None) -> Unit
     frame = reader.activations(trace)
     traces = reader.traces().to_dicts()
     chosen = next((row for row in reversed(traces) if trace in (None, row["id"], row["name"])), traces[-1])
-    found = UnitTrace.from_frame(frame, reader.units().height, name=str(chosen["name"]))
+    found = UnitTrace.from_frame(frame, reader.n_units, name=str(chosen["name"]))
     return replace(found, random=chosen["kind"] == "random")
 
 

@@ -69,12 +69,27 @@ class GraphReader:
             StoreError: There are other units than the layers have, or a role is none.
         """
         units = self._frame("SELECT * EXCLUDE (graph) FROM units WHERE graph = ? ORDER BY id")
-        expected = int(self.layers()["n_units"].sum())
-        if not units["id"].equals(pl.int_range(expected, eager=True).cast(units["id"].dtype)):
-            raise self._damaged(f"the layers have units 0 to {expected - 1}, and the table units has others")
-        if strange := set(units["role"]).difference(Role):
+        if not units["id"].equals(pl.int_range(self.n_units, eager=True).cast(units["id"].dtype)):
+            raise self._other_units()
+        if strange := set(units["role"].unique()).difference(Role):
             raise self._damaged(f"units.role holds {printable(str(strange.pop()), limit=60)!r}")
         return units
+
+    @cached_property
+    def n_units(self) -> int:
+        """How many units there are.
+
+        Raises:
+            StoreError: The layers have more or fewer.
+        """
+        found = int(self._frame("SELECT count(*) FROM units WHERE graph = ?").item())
+        if found != int(self.layers()["n_units"].sum()):
+            raise self._other_units()
+        return found
+
+    def _other_units(self) -> StoreError:
+        last = int(self.layers()["n_units"].sum()) - 1
+        return self._damaged(f"the layers have units 0 to {last}, and the table units has others")
 
     def blocks(self) -> pl.DataFrame:
         """Return the blocks by id."""

@@ -244,7 +244,7 @@ class PrunedRuns:
             process=self._runs.process,
         )
         frame = pl.concat([statistics[target.layer].frame(target.first_unit) for target in targets])
-        return UnitTrace.from_frame(frame, self._reader.units().height, name="measured again")
+        return UnitTrace.from_frame(frame, self._reader.n_units, name="measured again")
 
     def _pruned(self, removal: Removal, level: int) -> ReplacedSource:
         return pruned_source(self._source, self._flat, self.zeroed(removal, level))
