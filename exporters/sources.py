@@ -1,7 +1,7 @@
 """Any model that a user has: an ONNX file, a weight file, a folder, or the name of a factory of a module."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,9 @@ from emergraph.exporters.placements import EdgePlacement
 from emergraph.exporters.sourcekinds import SourceKind, note_files, source_kind
 
 if TYPE_CHECKING:
+    import torch
+
+    from emergraph.exporters.pytorch.modules import Captured, OnnxPlace
     from emergraph.exporters.weightfiles.weightfile import WeightFile
     from emergraph.exporters.weightfiles.wiring import WiringSummary
     from emergraph.graphstore.store import StoreFile
@@ -118,7 +121,6 @@ def _export_factory(
     progress: Progress | None,
 ) -> ExportSummary:
     from emergraph.exporters.pytorch.factory import load_module
-    from emergraph.exporters.pytorch.modules import export_module
     from emergraph.exporters.pytorch.weights import load_weights
     from emergraph.exporters.weightfiles.reader import read_weights
 
@@ -205,7 +207,7 @@ def _export_folder(
     source: SourceOptions,
     progress: Progress | None,
 ) -> ExportSummary:
-    from emergraph.exporters.pytorch.modules import OnnxPlace, capture_folder, export_captured
+    from emergraph.exporters.pytorch.modules import OnnxPlace, capture_folder
 
     note_files(folder, root=options.root)
     with OnnxPlace.of(source.onnx_path) as place:
@@ -280,3 +282,96 @@ def _weights_summary(
         seconds=perf_counter() - start,
         estimated_bytes=size,
     )
+
+
+def export_module(
+    module: "torch.nn.Module | torch.export.ExportedProgram",
+    args: Sequence[Any],
+    store: "StoreFile | None",
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,  # noqa: ANN401 - as torch.export takes it
+    onnx_path: str | Path | None = None,
+    options: ExportOptions | None = None,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Trace the units of a PyTorch module and write its graph into a store.
+
+    The module is exported to ONNX as it is (nothing folded or renamed, so that parameters keep their names),
+    the export is run on the same inputs as the module, and refused when their outputs differ. The module is
+    exported in evaluation mode and left as it was.
+
+    Args:
+        module: A module, or a program from `torch.export.export`.
+        args: Example inputs, positional.
+        store: Open for writing; None to write nothing and only say what would be written.
+        kwargs: Example inputs by name.
+        dynamic_shapes: Which axes may vary, as for `torch.export.export`.
+        onnx_path: Where to keep the ONNX file (traces of activations need it); nowhere by default.
+        options: As for `export_onnx`; `inputs` and `input_shapes` are not used.
+        progress: Called with (operations done, operations in all).
+
+    Returns:
+        What the export did; `sha256` is that of the ONNX file.
+
+    Raises:
+        InvalidInputError: torch cannot export the module, or the export computes something else.
+        MissingExtraError: torch or onnxscript is not installed.
+
+    Example:
+        >>> import torch
+        >>> from emergraph.graphstore.store import open_store
+        >>> with open_store("net.duckdb", mode="create") as store:  # doctest: +SKIP
+        ...     export_module(torch.nn.Linear(3, 2), (torch.zeros(1, 3),), store).graph
+        0
+    """
+    from emergraph.exporters.pytorch.modules import OnnxPlace, capture
+
+    with OnnxPlace.of(onnx_path) as place:
+        captured = capture(module, args, place.path, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
+        return export_captured(captured, place, store, options=options, progress=progress)
+
+
+def export_captured(
+    captured: "Captured",
+    place: "OnnxPlace",
+    store: "StoreFile | None",
+    *,
+    options: ExportOptions | None = None,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Trace the ONNX file of a module, if it computes what the module computed; as for `export_module`.
+
+    Raises:
+        InvalidInputError: The export computes something else.
+    """
+    from emergraph.exporters.onnxfile.reader import read_onnx
+    from emergraph.exporters.pytorch.checking import compare
+    from emergraph.exporters.runtime.process import ModelProcess
+    from emergraph.exporters.runtime.sources import as_source
+
+    options = options or ExportOptions()
+    label, path = captured.label, place.path
+    place.keep_weights()
+    source = as_source(read_onnx(path, limits=options.read_limits))
+    with ModelProcess(options.run_limits) as process:
+        compare(source, captured.feeds, captured.expected, label, process)
+    chosen = replace(
+        options,
+        name=options.name or label,
+        source=options.source or label,
+        format=captured.format,
+        inputs=captured.feeds,
+        input_shapes={},
+        parameters=captured.used,
+        kept_as=place.kept_as,
+        notes=(
+            *options.notes,
+            *([f"{label} does not use {listed(captured.unused)} of its own"] if captured.unused else []),
+        ),
+    )
+    if store is None:
+        summary = dry_run(path, options=chosen, progress=progress)
+    else:
+        summary = export_onnx(path, store, options=chosen, progress=progress)
+    return replace(summary, source=chosen.source or label)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from emergraph.analysis.audit.network import Network
-from emergraph.analysis.audit.numbers import SATURATED
+from emergraph.analysis.audit.network import SATURATED, Network
 from emergraph.analysis.audit.result import Guess, Identity
 from emergraph.analysis.audit.subject import OnnxSubject, Subject
 from emergraph.exporters.onnxfile.dtypes import ELEMENT_TYPES

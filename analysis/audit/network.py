@@ -31,6 +31,8 @@ ENERGY = 1 - 1e-6
 """Share of a matrix's squares that its leading singular values have to hold."""
 MAX_SIDE = 2048
 """Matrices with a longer shorter side are not decomposed."""
+SATURATED = {"Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0), "HardSigmoid": (0.0, 1.0)}
+"""Ends of the range of activations."""
 
 
 @dataclass(frozen=True, eq=False)

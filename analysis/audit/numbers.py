@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.audit.activity import Activity
 from emergraph.analysis.audit.finding import AuditFinding
-from emergraph.analysis.audit.network import Network, by_layer
+from emergraph.analysis.audit.network import SATURATED, Network, by_layer
 from emergraph.analysis.audit.subject import OnnxSubject, Subject, stored_tensors
 from emergraph.analysis.audit.words import count, names_text, share
 from emergraph.exporters.nodes import attributes, input_name
@@ -26,8 +26,6 @@ _LARGEST = {
     "float64": float(np.finfo(np.float64).max),
 }
 _SMALLEST_NORMAL = {"float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
-SATURATED = {"Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0), "HardSigmoid": (0.0, 1.0)}
-"""Ends of the range of activations."""
 NEAR_END = 1e-3
 """So near an end an activation is saturated: its slope is at most that."""
 VARIANCE_SHARE = 1e-2

@@ -7,10 +7,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.audit.agreement import SAMPLES
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.network import Network
-from emergraph.analysis.audit.subject import OnnxSubject, Subject
+from emergraph.analysis.audit.subject import SAMPLES, OnnxSubject, Subject
 from emergraph.analysis.audit.words import count
 from emergraph.analysis.edgesets.edgetable import EdgeTable, read_edge_table
 from emergraph.analysis.modelruns.files import ModelFiles

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.audit.agreement import SAMPLES
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.network import LayerWeights
-from emergraph.analysis.audit.subject import OnnxSubject, Subject, matched
+from emergraph.analysis.audit.subject import SAMPLES, OnnxSubject, Subject, matched
 from emergraph.analysis.audit.words import count, share
 from emergraph.analysis.modelruns.running import ModelRuns
 from emergraph.analysis.pruning.modelruns import compare

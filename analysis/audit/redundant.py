@@ -9,12 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.audit.agreement import AGREEMENT, SAMPLES, elementwise, runs_of
 from emergraph.analysis.audit.dispensable import chains, is_foldable_norm, is_identity
 from emergraph.analysis.audit.finding import AuditFinding
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.network import ENERGY, LayerWeights, Network, rank_at
-from emergraph.analysis.audit.subject import OnnxSubject, Subject, stored_tensors
+from emergraph.analysis.audit.subject import (
+    AGREEMENT,
+    SAMPLES,
+    OnnxSubject,
+    Subject,
+    elementwise,
+    runs_of,
+    stored_tensors,
+)
 from emergraph.analysis.audit.twins import twin_layers, twin_units
 from emergraph.analysis.audit.words import bytes_text, count, names_text
 from emergraph.analysis.modelruns.running import ModelRuns

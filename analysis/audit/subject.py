@@ -13,34 +13,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from emergraph.analysis.audit.activity import Activity, run_samples
-from emergraph.analysis.audit.control import note_decisions
+from emergraph.analysis.audit.activity import Activity
 from emergraph.analysis.audit.network import LayerWeights, Network
+from emergraph.analysis.modelruns.running import ModelRuns
 from emergraph.analysis.modelruns.storedcodes import StoredCodes
-from emergraph.atomic import together
-from emergraph.errors import EmergraphError, InvalidInputError
-from emergraph.exporters.checking import check_any
-from emergraph.exporters.export import ExportOptions
-from emergraph.exporters.modeltensors import open_model
+from emergraph.errors import EmergraphError
 from emergraph.exporters.nodes import made_of_constants
 from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.findings import Finding, Severity
-from emergraph.exporters.onnxfile.reader import read_onnx
 from emergraph.exporters.runtime.concrete import ConcreteRun
 from emergraph.exporters.runtime.flat_model import names_used
 from emergraph.exporters.runtime.folding import Folder, folder_of
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.sizes import open_shapes_note
 from emergraph.exporters.runtime.sources import FileSource
-from emergraph.exporters.sourcekinds import SourceKind, source_kind
-from emergraph.exporters.sources import SourceOptions, export_any
-from emergraph.exporters.traces.options import TraceOptions
-from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
-from emergraph.exporters.traces.samples import RandomInputs
-from emergraph.graphstore.modelfiles import model_given
-from emergraph.graphstore.reader import GraphReader
-from emergraph.graphstore.store import open_store
-from emergraph.leftovers import Scratch
+from emergraph.exporters.sourcekinds import SourceKind
+from emergraph.exporters.traces.prepare import Prepared
 
 if TYPE_CHECKING:
     from emergraph.exporters.weightfiles.weightfile import WeightFile
@@ -52,6 +39,10 @@ RANDOM_SAMPLES = 8
 """Samples that are made up where none are given."""
 MOST_SAMPLES = 256
 """Samples of a file that an audit looks at; each is a run of the model."""
+AGREEMENT = 1e-4
+"""Outputs agree where |a - b| <= AGREEMENT * max(1, max |a|), element by element."""
+SAMPLES = 4
+"""Samples on which variants of a model are tried."""
 
 
 class BudgetSpentError(Exception):
@@ -237,119 +228,6 @@ class Subject:
         return any(finding.severity is Severity.ERROR for finding in self.checks)
 
 
-@contextlib.contextmanager
-def opened(model: str | Path, given: Given) -> Iterator[Subject]:
-    """Check a file and, where nothing speaks against it, read, run and trace it.
-
-    What cannot be had (a format without operations, an operation that is not understood) is left out with a
-    note.
-    """
-    kind = source_kind(model)
-    checks = [] if kind is SourceKind.FACTORY else check_any(model, root=given.root)
-    subject = Subject(
-        path=str(model), kind=kind, checks=checks, given=bool(given.inputs), limits=given.limits
-    )
-    if subject.refused:
-        yield subject
-        return
-    with Scratch() as scratch, contextlib.ExitStack() as closing:
-        reader = _graph(subject, given, scratch.path, closing)
-        if reader is not None:
-            subject.network = Network(reader)
-        _look_inside(subject, given)
-        if subject.onnx is not None:
-            closing.callback(subject.onnx.folder.close)
-            if subject.network is not None:
-                note_decisions(subject.network, subject.onnx.run.flat)
-        yield subject
-
-
-def _graph(subject: Subject, given: Given, folder: Path, closing: contextlib.ExitStack) -> GraphReader | None:
-    """The model's graph in a store of the moment; None, and a note, where there is none."""
-    subject.store = given.store or folder / "audit.duckdb"
-    subject.model = Path(subject.path)
-    source = SourceOptions()
-    if subject.kind in (SourceKind.FACTORY, SourceKind.FOLDER):
-        subject.model = folder / "model.onnx"
-        source = SourceOptions(onnx_path=subject.model)
-    scalars = {name: array for name, array in given.inputs.items() if np.asarray(array).size == 1}
-    options = ExportOptions(
-        name=Path(subject.path).stem,
-        inputs={**scalars, **given.values},
-        input_shapes=given.shapes,
-        root=given.root,
-        run_limits=given.limits,
-        seed=given.seed,
-    )
-    try:
-        # what is made here is there at once, and not only when the command ends
-        with together(), open_store(subject.store, mode="create", in_place=True) as store:
-            export_any(subject.path, store, options=options, source=source)
-    except InvalidInputError as error:
-        subject.notes.append(f"no graph: {error}")
-        return None
-    opened = closing.enter_context(open_store(subject.store))
-    graph = opened.graph()
-    if graph.lacks_weights:
-        model = subject.model if subject.model.is_file() else Path(subject.path)
-        root = given.root if model == Path(subject.path) else None
-        with model_given(open_model(model, root=root)):
-            graph = opened.graph()
-    return graph
-
-
-def _look_inside(subject: Subject, given: Given) -> None:
-    if subject.kind in (SourceKind.WEIGHTS, SourceKind.GGUF):
-        from emergraph.exporters.weightfiles.reader import read_weights
-
-        subject.weights = read_weights(subject.path, root=given.root)
-        return
-    if subject.model is None or not subject.model.is_file():
-        return
-    root = given.root if subject.model == Path(subject.path) else None
-    file = read_onnx(subject.model, root=root)
-    options = TraceOptions(
-        run_limits=given.limits, inputs=given.values, input_shapes=given.shapes, root=given.root
-    )
-    if given.inputs:
-        prepared = given_samples(file, given.inputs, options)
-    else:
-        prepared = random_samples(file, RandomInputs(n=RANDOM_SAMPLES, seed=given.seed), options)
-    if prepared.open_shapes:
-        subject.notes.append(open_shapes_note(prepared.open_shapes))
-    subject.onnx = OnnxSubject(file, prepared.run, prepared)
-
-
-def run_subject(subject: Subject, given: Given, *, seconds: float) -> None:
-    """Run the model on its samples, as many as the time allows, and keep outputs and what units did."""
-    if subject.onnx is None:
-        return
-    layers = None if subject.network is None else subject.network.layers
-    n_units = 0 if subject.network is None else subject.network.graph.n_units
-    try:
-        found = run_samples(
-            subject.onnx.prepared,
-            subject.onnx.source,
-            layers,
-            n_units,
-            limits=given.limits,
-            seconds=seconds,
-            most=MOST_SAMPLES,
-        )
-    except InvalidInputError as error:
-        subject.notes.append(f"not run: {error}")
-        return
-    subject.outputs, subject.n_samples = found.outputs, found.n
-    subject.activity = Activity(
-        n=found.n,
-        given=subject.given,
-        low=found.low,
-        high=found.high,
-        measured=found.measured,
-        tensors=found.tensors,
-    )
-
-
 def matched(subject: Subject, reference: Subject) -> Iterator[tuple[LayerWeights, LayerWeights]]:
     """Yield layers that stand at the same place of both networks and have the same shape."""
     if subject.network is None or reference.network is None:
@@ -373,3 +251,26 @@ def stored_tensors(subject: Subject) -> Iterator[tuple[str, str, Array]]:
         for name, lazy in subject.weights.tensors.items():
             if lazy.alias_of is None and not lazy.dtype.startswith("complex"):
                 yield name, lazy.dtype, lazy.array()
+
+
+def runs_of(subject: Subject, onnx_subject: OnnxSubject) -> ModelRuns:
+    """Runs of a model and of variants of it on its first samples."""
+    few = onnx_subject.prepared.first(SAMPLES)
+    return ModelRuns(onnx_subject.run.flat, onnx_subject.source, few, limits=subject.limits)
+
+
+def elementwise(a: Array, b: Array) -> float:
+    """The largest |a - b| over max(1, max |a|); infinite where shapes, types, integers or NaNs differ."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    if a.dtype.kind != "f":
+        return 0.0 if np.array_equal(a, b) else float("inf")
+    if not a.size:
+        return 0.0
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0.0, np.abs(x - y))
+    finite = np.abs(x[np.isfinite(x)])
+    scale = max(1.0, float(finite.max(initial=0.0)))
+    return float(np.nan_to_num(gap, nan=np.inf).max()) / scale

@@ -20,13 +20,13 @@ from emergraph.analysis.edgesets.kernel_parameters import kernel_elements
 from emergraph.analysis.emergence.nulls import WeightDraw
 from emergraph.analysis.emergence.options import MOVING_NULLS, NullKind
 from emergraph.analysis.emergence.rewiring import WeightNull, is_randomised
-from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
+from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.unitgraph import EdgeColumns, UnitGraph
 from emergraph.errors import InvalidInputError, UsageError
 from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.runtime.process import ModelProcess
-from emergraph.exporters.runtime.sources import as_source
+from emergraph.exporters.runtime.sources import ReplacedSource, as_source
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.running import Batching, SampleRunner

@@ -1,18 +1,15 @@
 """A model file and what to run it on; the file with some of its tensors replaced."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from emergraph.analysis.modelruns.samples import LabelledSamples, kept_name
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.reader import read_onnx
-from emergraph.exporters.runtime.assembly import ModelSource, StoredTensor, stored_array
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.text import printable
@@ -32,31 +29,6 @@ class ModelFiles(LabelledSamples):
     def kept(self) -> dict[str, object]:
         """Return what a run keeps of them."""
         return {"model": kept_name(self.model), **super().kept()}
-
-
-@dataclass(frozen=True, eq=False)
-class ReplacedSource:
-    """A model file with some tensors replaced."""
-
-    base: ModelSource
-    replaced: Mapping[int, Array]
-    """By the identity of the tensor's proto."""
-
-    @property
-    def model(self) -> onnx.ModelProto:
-        """The weightless model of the file."""
-        return self.base.model
-
-    def stored(self, tensor: onnx.TensorProto) -> StoredTensor:
-        """The values of a tensor."""
-        if id(tensor) not in self.replaced:
-            return self.base.stored(tensor)
-        return stored_array(self.replaced[id(tensor)], tensor.data_type)
-
-    def array(self, tensor: onnx.TensorProto) -> Array:
-        """The same as an array."""
-        found = self.replaced.get(id(tensor))
-        return self.base.array(tensor) if found is None else found
 
 
 def model_of(reader: GraphReader, path: Path, *, root: Path | None = None) -> OnnxFile:

@@ -7,12 +7,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.modelruns.files import ReplacedSource
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.runtime.assembly import ModelSource, assemble
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, ModelProcess
+from emergraph.exporters.runtime.sources import ReplacedSource
 from emergraph.exporters.traces.prepare import Prepared
 from emergraph.graphstore.text import printable
 

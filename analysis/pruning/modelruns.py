@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emergraph.analysis.activity.unittrace import UnitTrace
 from emergraph.analysis.labels import ClassLabels, class_labels
-from emergraph.analysis.modelruns.files import ModelFiles, ReplacedSource, model_of
+from emergraph.analysis.modelruns.files import ModelFiles, model_of
 from emergraph.analysis.modelruns.running import ModelRuns
 from emergraph.analysis.modelruns.storedcodes import StoredCodes
 from emergraph.analysis.pruning.analysis import COST_COLUMNS, REMEASURED, RUN_COLUMNS
@@ -32,7 +32,7 @@ from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.runtime.assembly import ModelSource
 from emergraph.exporters.runtime.flat_model import FlatModel
 from emergraph.exporters.runtime.limits import RunLimits
-from emergraph.exporters.runtime.sources import FileSource
+from emergraph.exporters.runtime.sources import FileSource, ReplacedSource
 from emergraph.exporters.traces.options import TraceOptions
 from emergraph.exporters.traces.prepare import Prepared, given_samples, random_samples
 from emergraph.exporters.traces.running import Batching, SampleRunner

@@ -2,15 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emergraph.atomic import Outputs, joined
-from emergraph.exporters.export import ExportOptions, ExportSummary, Progress, dry_run, export_onnx
-from emergraph.exporters.onnxfile.names import listed
 from emergraph.exporters.onnxfile.reader import read_onnx
-from emergraph.exporters.pytorch.checking import compare, feeds_of
+from emergraph.exporters.pytorch.checking import feeds_of
 from emergraph.exporters.pytorch.huggingface import load_folder
 from emergraph.exporters.pytorch.onnxexport import save_onnx
 from emergraph.exporters.pytorch.tensors import Array, evaluating, outputs_of, require_torch
@@ -18,61 +16,13 @@ from emergraph.exporters.pytorch.usedparameters import parameters_in
 from emergraph.exporters.pytorch.written_out import written_out
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.offline import call_offline
-from emergraph.exporters.runtime.process import ModelProcess
 from emergraph.exporters.runtime.sources import as_source
 from emergraph.exporters.weightfiles.reader import read_weights
-from emergraph.graphstore.store import StoreFile
 from emergraph.leftovers import Scratch
 from emergraph.outputs import check_output
 
 if TYPE_CHECKING:
     import torch
-
-
-def export_module(
-    module: "torch.nn.Module | torch.export.ExportedProgram",
-    args: Sequence[Any],
-    store: StoreFile | None,
-    *,
-    kwargs: Mapping[str, Any] | None = None,
-    dynamic_shapes: Any = None,  # noqa: ANN401 - as torch.export takes it
-    onnx_path: str | Path | None = None,
-    options: ExportOptions | None = None,
-    progress: Progress | None = None,
-) -> ExportSummary:
-    """Trace the units of a PyTorch module and write its graph into a store.
-
-    The module is exported to ONNX as it is (nothing folded or renamed, so that parameters keep their names),
-    the export is run on the same inputs as the module, and refused when their outputs differ. The module is
-    exported in evaluation mode and left as it was.
-
-    Args:
-        module: A module, or a program from `torch.export.export`.
-        args: Example inputs, positional.
-        store: Open for writing; None to write nothing and only say what would be written.
-        kwargs: Example inputs by name.
-        dynamic_shapes: Which axes may vary, as for `torch.export.export`.
-        onnx_path: Where to keep the ONNX file (traces of activations need it); nowhere by default.
-        options: As for `export_onnx`; `inputs` and `input_shapes` are not used.
-        progress: Called with (operations done, operations in all).
-
-    Returns:
-        What the export did; `sha256` is that of the ONNX file.
-
-    Raises:
-        InvalidInputError: torch cannot export the module, or the export computes something else.
-        MissingExtraError: torch or onnxscript is not installed.
-
-    Example:
-        >>> import torch
-        >>> from emergraph.graphstore.store import open_store
-        >>> with open_store("net.duckdb", mode="create") as store:  # doctest: +SKIP
-        ...     export_module(torch.nn.Linear(3, 2), (torch.zeros(1, 3),), store).graph
-        0
-    """
-    with OnnxPlace.of(onnx_path) as place:
-        captured = capture(module, args, place.path, kwargs=kwargs, dynamic_shapes=dynamic_shapes)
-        return export_captured(captured, place, store, options=options, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -161,46 +111,6 @@ def capture(
         used=used,
         unused=unused,
     )
-
-
-def export_captured(
-    captured: Captured,
-    place: OnnxPlace,
-    store: StoreFile | None,
-    *,
-    options: ExportOptions | None = None,
-    progress: Progress | None = None,
-) -> ExportSummary:
-    """Trace the ONNX file of a module, if it computes what the module computed; as for `export_module`.
-
-    Raises:
-        InvalidInputError: The export computes something else.
-    """
-    options = options or ExportOptions()
-    label, path = captured.label, place.path
-    place.keep_weights()
-    source = as_source(read_onnx(path, limits=options.read_limits))
-    with ModelProcess(options.run_limits) as process:
-        compare(source, captured.feeds, captured.expected, label, process)
-    chosen = replace(
-        options,
-        name=options.name or label,
-        source=options.source or label,
-        format=captured.format,
-        inputs=captured.feeds,
-        input_shapes={},
-        parameters=captured.used,
-        kept_as=place.kept_as,
-        notes=(
-            *options.notes,
-            *([f"{label} does not use {listed(captured.unused)} of its own"] if captured.unused else []),
-        ),
-    )
-    if store is None:
-        summary = dry_run(path, options=chosen, progress=progress)
-    else:
-        summary = export_onnx(path, store, options=chosen, progress=progress)
-    return replace(summary, source=chosen.source or label)
 
 
 @dataclass(frozen=True)

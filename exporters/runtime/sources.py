@@ -1,5 +1,6 @@
 """Where the values of a model's tensors come from: a checked file, or memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import onnx
 from numpy.typing import NDArray
 
 from emergraph.exporters.onnxfile.file import OnnxFile
-from emergraph.exporters.runtime.assembly import ModelSource, Place, StoredTensor
+from emergraph.exporters.runtime.assembly import ModelSource, Place, StoredTensor, stored_array
+
+Array = NDArray[np.generic]
 
 
 def as_source(file: OnnxFile | ModelSource) -> ModelSource:
@@ -70,3 +73,28 @@ class InMemorySource:
 
 def _address(view: memoryview) -> int:
     return int(np.frombuffer(view, np.uint8).ctypes.data)
+
+
+@dataclass(frozen=True, eq=False)
+class ReplacedSource:
+    """A model file with some tensors replaced."""
+
+    base: ModelSource
+    replaced: Mapping[int, Array]
+    """By the identity of the tensor's proto."""
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The weightless model of the file."""
+        return self.base.model
+
+    def stored(self, tensor: onnx.TensorProto) -> StoredTensor:
+        """The values of a tensor."""
+        if id(tensor) not in self.replaced:
+            return self.base.stored(tensor)
+        return stored_array(self.replaced[id(tensor)], tensor.data_type)
+
+    def array(self, tensor: onnx.TensorProto) -> Array:
+        """The same as an array."""
+        found = self.replaced.get(id(tensor))
+        return self.base.array(tensor) if found is None else found

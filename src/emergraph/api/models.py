@@ -148,7 +148,7 @@ def export(  # noqa: PLR0913 - the options of one call, all but two by keyword
         if isinstance(model, str | Path):
             summary = export_any(model, opened, options=options, source=source, progress=progress)
         else:
-            from emergraph.exporters.pytorch.modules import export_module
+            from emergraph.exporters.sources import export_module
 
             summary = export_module(
                 model,

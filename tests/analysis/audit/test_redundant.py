@@ -7,11 +7,10 @@ import pytest
 from plantednets import audited_fast, cnn, node, quantized, recurrent, transformer
 
 from emergraph.analysis.audit import writing
-from emergraph.analysis.audit.agreement import AGREEMENT, elementwise
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.network import rank_at
 from emergraph.analysis.audit.redundant import is_worth
-from emergraph.analysis.audit.subject import Given
+from emergraph.analysis.audit.subject import AGREEMENT, Given, elementwise
 from emergraph.analysis.audit.writing import METADATA
 from emergraph.errors import UsageError
 

@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 from plantednets import audited_fast, quantized, transformer
 
-from emergraph.analysis.audit.hidden import LOST_BITS, TEXT, entropy, hidden_in, reads_as_text
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.quantization import CLIPPED, KEEP, decibels, is_clipped
 from emergraph.analysis.audit.subject import Given
-from emergraph.analysis.audit.suspicious import MIN_SPREAD, discoveries, p_values, robust_z
+from emergraph.analysis.audit.suspicious import (
+    LOST_BITS,
+    MIN_SPREAD,
+    TEXT,
+    discoveries,
+    entropy,
+    hidden_in,
+    p_values,
+    reads_as_text,
+    robust_z,
+)
 
 WORDS = b"The quick brown fox jumps over the lazy dog, again and again, and writes it down. " * 4
 

@@ -12,9 +12,8 @@ from torch import nn
 
 from emergraph.errors import UnsafeInputError
 from emergraph.exporters.export import export_onnx
-from emergraph.exporters.pytorch.modules import export_module
 from emergraph.exporters.pytorch.weights import load_weights
-from emergraph.exporters.sources import export_any
+from emergraph.exporters.sources import export_any, export_module
 from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.store import open_store

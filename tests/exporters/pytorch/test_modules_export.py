@@ -10,7 +10,7 @@ from torch import nn
 from torchnets import Branching, Gpt, Projected, make_net
 
 from emergraph.errors import InvalidInputError
-from emergraph.exporters.pytorch.modules import export_module
+from emergraph.exporters.sources import export_module
 from emergraph.graphstore.store import open_store
 
 

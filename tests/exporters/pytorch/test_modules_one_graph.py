@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal, assert_series_equal
 from torchnets import ARCHITECTURES, make_net
 
 from emergraph.exporters.export import ExportOptions, export_onnx
-from emergraph.exporters.pytorch.modules import export_module
+from emergraph.exporters.sources import export_module
 from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.store import open_store
 

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from emergraph.exporters.pytorch.modules import export_module  # noqa: E402
+from emergraph.exporters.sources import export_module  # noqa: E402
 from emergraph.exporters.traces.record import record_trace  # noqa: E402
 from emergraph.exporters.traces.samples import RandomInputs  # noqa: E402
 from emergraph.graphstore.store import open_store  # noqa: E402

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from emergraph.exporters.pytorch.modules import export_module
+from emergraph.exporters.sources import export_module
 from emergraph.graphstore.store import open_store
 
 

@@ -5,8 +5,9 @@ import contextlib
 import pytest
 import torch
 
-from emergraph.exporters.pytorch.modules import capture, capture_folder, export_module
+from emergraph.exporters.pytorch.modules import capture, capture_folder
 from emergraph.exporters.pytorch.written_out import written_out
+from emergraph.exporters.sources import export_module
 from emergraph.graphstore.store import open_store
 
 transformers = pytest.importorskip("transformers")
