@@ -200,10 +200,10 @@ def _run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder)},
+        env=surroundings(),
     )
     try:
-        out, err = child.communicate(timeout=max(0.1, deadline - begin))
+        out, err = child.communicate(timeout=max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         _end(child)
         spent = time.monotonic() - begin
@@ -219,6 +219,17 @@ def _run(
     message = told_by_this_command(message)
     failed = Attempt(**about, state="failed", seconds=seconds, message=message)
     return failed, str(child.returncode)
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of a command: this package, and half of the cores for products of matrices.
+
+    Threads of BLAS wait for each other in busy loops. With as many as there are cores, the matrices of most
+    layers take twice the processor time and no less wall time, and beside other work far more of both.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // 2))
+    folders = os.pathsep.join(folder for folder in sys.path if folder)
+    return {"OPENBLAS_NUM_THREADS": threads, **os.environ, "PYTHONPATH": folders}
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from clifiles import DEMO
 from reportstores import hostile_model
 
 from emergraph import api
+from emergraph.cli import reportsteps
 from emergraph.cli.commands.audit import AuditOutput
 from emergraph.cli.commands.diff import DiffOutput
 from emergraph.cli.output import TABLES, Output
@@ -74,6 +76,17 @@ def test_a_report_of_a_model_says_what_the_budget_left_out(run, tmp_path):
     for attempt in report["attempts"]:
         assert "/" not in attempt["command"].replace("emergraph-", "")
     assert api.open_store(store).graphs.height == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "threads"), [(1, None, "1"), (2, None, "1"), (9, None, "4"), (9, "7", "7")]
+)
+def test_the_commands_of_a_report_leave_half_of_the_cores_to_others(monkeypatch, cores, asked, threads):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", asked)
+    assert reportsteps.surroundings()["OPENBLAS_NUM_THREADS"] == threads
 
 
 def test_a_report_begins_with_what_an_audit_found(run, store, tmp_path):
