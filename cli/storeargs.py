@@ -12,8 +12,7 @@ import typer
 from emergraph.cli.links import Links
 from emergraph.errors import UsageError
 from emergraph.options import FileRole
-from emergraph.outputs import DUCKDB_MAGIC
-from emergraph.paths import read_head
+from emergraph.paths import DUCKDB_MAGIC, read_head
 from emergraph.safetext import escape_controls
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store, a DuckDB file.")]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from emergraph.errors import InvalidInputError, NotAStoreError, StoreError, UsageError
 from emergraph.graphstore.text import printable
-from emergraph.outputs import DUCKDB_MAGIC, LOG_SUFFIXES
-from emergraph.paths import NotRegularError, kind_of, read_head
+from emergraph.paths import DUCKDB_MAGIC, LOG_SUFFIXES, NotRegularError, kind_of, read_head
 
 if TYPE_CHECKING:
     import duckdb

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from emergraph.analysis.access import GraphAccess
     from emergraph.analysis.figures.figure import Figure
-    from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.contributions import ContributionResult
-    from emergraph.analysis.influence.influences import InfluenceResult
+    from emergraph.analysis.influence.results import CircuitResult, InfluenceResult
     from emergraph.analysis.view import View
     from emergraph.options import Options
 

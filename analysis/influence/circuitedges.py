@@ -1,37 +1,19 @@
 """Edges of a circuit: those without which it does not keep its share, left out one by one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.influence.edgesites import Sites
+from emergraph.analysis.influence.results import CircuitEdges
 from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.steps import steps
 
 Bools = NDArray[np.bool_]
 Kept = Callable[[Bools], Estimate]
 """What is kept when only some of the edges go on."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CircuitEdges:
-    """Which of the edges among a circuit, the inputs and the outputs go on."""
-
-    n_candidates: int
-    """Edges that could be ablated."""
-    kept: Estimate
-    """Share of the behaviour with the circuit and these edges alone."""
-    without: Estimate
-    """Share with everything but these edges."""
-    minimal: bool | None
-    """Whether leaving out any of them falls below the share; None where they are too many to try."""
-    frame: pl.DataFrame
-    """src, dst, without: the edges that go on, and the share that is kept without each."""
-    left_out: pl.DataFrame
-    """src, dst: candidates that do not."""
 
 
 def needed_edges(sites: Sites, circuit: Kept, whole: Kept, *, share: float, most: int) -> CircuitEdges:

@@ -1,18 +1,17 @@
 """Circuits: the fewest units that keep a share of a behaviour while all others are replaced."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.influence.circuitedges import CircuitEdges, needed_edges
+from emergraph.analysis.influence.circuitedges import needed_edges
 from emergraph.analysis.influence.knockouts import Bench
 from emergraph.analysis.influence.masked import MaskedModel
 from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
+from emergraph.analysis.influence.results import CircuitEdges, CircuitResult, _ends
 from emergraph.analysis.influence.target import Change
-from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.pickedunits import picked_units
 from emergraph.analysis.statistics.estimate import Estimate
 from emergraph.analysis.statistics.intervals import Support, jackknife
@@ -34,56 +33,6 @@ GOING_ON = 0.75
 """Part of the units that stay in a round of ordering them again."""
 SMALLEST = 1e-9
 """A behaviour that changes by less than this share of the output's values is none."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CircuitResult(ShownInNotebooks):
-    """A set of units from which no single one can be left out, and what it keeps."""
-
-    graph: str
-    output: str
-    measure: str
-    """target, or the divergence that is kept small."""
-    baseline: str
-    share: float
-    n_samples: int
-    n_candidates: int
-    kept: Estimate
-    """Share of the behaviour with the circuit alone. Its ends are a spread: the samples chose the circuit."""
-    without: Estimate
-    """Share of the behaviour with everything but the circuit."""
-    minimal: bool
-    """Whether each unit was tried, and leaving it out falls below the share."""
-    units: pl.DataFrame
-    """layer, unit, rank, effect, without: the share that is kept when this unit is left out, too."""
-    candidates: pl.DataFrame
-    """layer, unit, effect: of every candidate, what knocking out it alone does."""
-    edges: pl.DataFrame
-    """src, dst, kind, weight, without: edges that go on among the circuit, the inputs and the outputs."""
-    searched: CircuitEdges | None
-    """How they were found; None where all go on: none were left out, or the circuit falls short."""
-    curve: pl.DataFrame
-    """ranking, size, kept, spread_low, spread_high."""
-    areas: dict[str, float]
-    """By ranking: mean kept share over the logarithm of sizes."""
-    n_runs: int
-    layer_names: dict[int, str]
-    first_units: dict[int, int]
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        names = ("graph", "output", "measure", "baseline", "share", "n_samples", "n_candidates", "minimal")
-        plain: dict[str, object] = {name: getattr(self, name) for name in (*names, "areas", "n_runs")}
-        low, high = _ends(self.kept)
-        plain |= {"kept": self.kept.mean, "spread_low": low, "spread_high": high}
-        plain["without"] = self.without.mean
-        plain |= {"units": self.units.to_dicts(), "curve": self.curve.to_dicts()}
-        plain["edges"] = self.edges.to_dicts()
-        if self.searched is not None:
-            plain |= {"edge_candidates": self.searched.n_candidates, "edges_minimal": self.searched.minimal}
-            plain["kept_by_edges"] = self.searched.kept.mean
-            plain["without_edges"] = self.searched.without.mean
-        return plain
 
 
 def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions) -> CircuitResult:
@@ -411,8 +360,3 @@ def _area(frame: pl.DataFrame, ranking: str) -> float:
     x = np.log1p(rows["size"].to_numpy())
     y = np.clip(rows["kept"].to_numpy(), 0, 1)
     return float(np.trapezoid(y, x) / (x[-1] - x[0])) if x[-1] > x[0] else float(y[-1])
-
-
-def _ends(found: Estimate) -> tuple[float | None, float | None]:
-    low, high = found.low, found.high
-    return (low if np.isfinite(low) else None, high if np.isfinite(high) else None)

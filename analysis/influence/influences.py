@@ -1,7 +1,6 @@
 """What knock-outs of layers, heads and units do to an output, and how gradients attribute it to units."""
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +9,7 @@ import polars as pl
 from emergraph.analysis.influence.analysis import AGREEMENT, ATTRIBUTIONS, UNITS
 from emergraph.analysis.influence.knockouts import Bench, Knockout
 from emergraph.analysis.influence.options import InfluenceOptions, Method, ModelRunOptions
-from emergraph.analysis.notebook import ShownInNotebooks
+from emergraph.analysis.influence.results import InfluenceResult
 from emergraph.analysis.pickedunits import picked_units
 from emergraph.analysis.statistics.permutation import FEWEST_MORE, rank_correlation
 from emergraph.exporters.runtime.limits import RunLimits
@@ -23,56 +22,6 @@ if TYPE_CHECKING:
 
 MOST_RANKED = 2000
 """Units whose order is compared, drawn at random where there are more: each is left out once."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class InfluenceResult(ShownInNotebooks):
-    """What knock-outs did to one output."""
-
-    frame: pl.DataFrame
-    """As in the table `unit_influence`."""
-    graph: str
-    output: str
-    measure: str
-    baseline: str
-    n_samples: int
-    runs: dict[str, str]
-    """By layer: how knock-outs were put into runs."""
-    left_out: dict[str, str]
-    """Layers that cannot be knocked out, and why."""
-    layer_names: dict[int, str]
-    first_units: dict[int, int]
-    method: Method = Method.KNOCKOUT
-    converter: str | None = None
-    """Package that wrote the model for torch; None without gradients."""
-    gap: float | None = None
-    """Of integrated gradients: how far a layer's units are from adding up to what knocking it out changes,
-    in the worst sample, over the output's largest value."""
-    attributions: pl.DataFrame | None = None
-    """As in the table `unit_attributions`."""
-    agreement: pl.DataFrame | None = None
-    """As in the table `attribution_agreement`."""
-
-    @property
-    def structure_only(self) -> pl.DataFrame:
-        """Units that no knock-out showed to move the output, with the number of samples tried."""
-        rows = (pl.col("what") == "unit") & ~pl.col("moved") & (pl.col("n") > 0)
-        return self.frame.filter(rows).select("layer", "unit", "n")
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        plain: dict[str, object] = {
-            name: getattr(self, name)
-            for name in ("graph", "output", "measure", "baseline", "n_samples", "runs", "left_out")
-        }
-        plain["structure_only"] = self.structure_only["unit"].to_list()
-        plain["knockouts"] = self.frame.to_dicts()
-        plain["method"] = self.method.value
-        if self.attributions is not None and self.agreement is not None:
-            plain |= {"converter": self.converter, "gap": self.gap}
-            plain["agreement"] = self.agreement.to_dicts()
-            plain["attributions"] = self.attributions.to_dicts()
-        return plain
 
 
 def measure_influence(at: "GraphAccess", run: ModelRunOptions, asked: InfluenceOptions) -> InfluenceResult:

@@ -10,9 +10,8 @@ from emergraph.analysis.influence.options import Method
 from emergraph.analysis.view import BRIEF_ROWS, View
 
 if TYPE_CHECKING:
-    from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.contributions import ContributionResult
-    from emergraph.analysis.influence.influences import InfluenceResult
+    from emergraph.analysis.influence.results import CircuitResult, InfluenceResult
 
 MOST_NAMED = 5
 HALF = 0.5

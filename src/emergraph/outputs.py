@@ -6,13 +6,8 @@ from pathlib import Path
 
 from emergraph.commandfiles import noted_as
 from emergraph.errors import UsageError
-from emergraph.paths import NotRegularError, kind_of, own_descriptor, read_head
+from emergraph.paths import DUCKDB_MAGIC, LOG_SUFFIXES, NotRegularError, kind_of, own_descriptor, read_head
 from emergraph.safetext import escape_controls
-
-DUCKDB_MAGIC = (8, b"DUCK")
-"""Where in a DuckDB file stands what."""
-LOG_SUFFIXES = (".wal", ".wal.checkpoint", ".wal.recovery")
-"""What DuckDB adds to the name of a file for changes that are not in it yet; read whenever it is opened."""
 
 
 def check_output(path: str | os.PathLike[str]) -> None:

@@ -28,6 +28,10 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OWN_STREAMS = "/dev/fd"
 _MOST_LINKS = 40
 _STDERR = 2
+DUCKDB_MAGIC = (8, b"DUCK")
+"""Where in a DuckDB file stands what."""
+LOG_SUFFIXES = (".wal", ".wal.checkpoint", ".wal.recovery")
+"""What DuckDB adds to the name of a file for changes that are not in it yet; read whenever it is opened."""
 
 
 class NotRegularError(InvalidInputError):

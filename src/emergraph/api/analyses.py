@@ -14,9 +14,8 @@ from emergraph.api.keywords import with_options
 from emergraph.options import FileRole, Options, declared_options, option
 
 if TYPE_CHECKING:
-    from emergraph.analysis.influence.circuits import CircuitResult
     from emergraph.analysis.influence.contributions import ContributionResult
-    from emergraph.analysis.influence.influences import InfluenceResult
+    from emergraph.analysis.influence.results import CircuitResult, InfluenceResult
     from emergraph.analysis.modelruns.files import ModelFiles
     from emergraph.analysis.paths.planning import CountPlan
     from emergraph.analysis.percolation.result import PercolationResult
