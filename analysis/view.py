@@ -28,6 +28,8 @@ class View:
     of nested objects included) are the one row of CSV and Parquet."""
     notes: Sequence[str] = ()
     """What a person should know besides; goes to stderr."""
+    explains: Mapping[str, str] = field(default_factory=dict)
+    """By column, a note without which the column is misread; said where the column is shown."""
     columns: Sequence[str] = ()
     """Columns of the table that people see, in tables and Markdown; all of them where it is empty."""
     texts: Mapping[str, Callable[[], str]] = field(default_factory=dict)
@@ -53,6 +55,20 @@ class View:
         if rows is not None and self.columns and (not full or self.brief is None):
             rows = rows.select(self.columns)
         return [frame for frame in (rows, self.details) if frame is not None]
+
+    def said(self, *, full: bool = True, people: bool = True) -> list[str]:
+        """The notes on what is shown, and on what `--full` would show besides.
+
+        Args:
+            full: All rows and columns are shown.
+            people: In tables or Markdown; other formats hold all columns.
+        """
+        if not people:
+            return [*self.notes, *self.explains.values()]
+        shown = {name for frame in self.shown(full=full) for name in frame.columns}
+        more = "" if full else self.left_out()
+        about = [note for column, note in self.explains.items() if column in shown]
+        return [*self.notes, *about, *([more] if more else [])]
 
     def left_out(self) -> str:
         """What `--full` would show besides, in words; empty where that is nothing."""

@@ -147,8 +147,7 @@ def emit(view: View, output: Output) -> None:
         with reader_may_leave():
             _print(view, output)
     people = output.resolved_format in (OutputFormat.TABLE, OutputFormat.MARKDOWN)
-    more = view.left_out() if people and not output.full else ""
-    for note in (*view.notes, *([more] if more else [])):
+    for note in view.said(full=output.full, people=people):
         say(f"Note: {note}", output)
 
 

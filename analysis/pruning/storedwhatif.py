@@ -28,7 +28,13 @@ from emergraph.analysis.pruning.options import (
     PruningUnit,
 )
 from emergraph.analysis.pruning.removal import Removal
-from emergraph.analysis.pruning.whatif import PruningResult, Surroundings, item_scores, prune_graph
+from emergraph.analysis.pruning.whatif import (
+    COLUMN_NOTES,
+    PruningResult,
+    Surroundings,
+    item_scores,
+    prune_graph,
+)
 from emergraph.analysis.storedgraph import read_unit_graph, read_unit_trace
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import LimitError, UsageError
@@ -283,7 +289,7 @@ def prune_stored(
         result.removals,
         remeasure=lambda removal, level, trace: _emergence_again(removal, level, trace, choice),
     )
-    notes = tuple(note for note in result.notes if not note.startswith("FLOPs"))
+    notes = tuple(note for note in result.notes if note != COLUMN_NOTES["flops"])
     return replace(result, frame=result.frame.with_columns(ran), notes=notes)
 
 

@@ -45,6 +45,8 @@ def result_view(result: "PruningResult | SensitivityResult") -> View:
 
 def what_if_view(result: "PruningResult") -> View:
     """One line per level: all columns for machines, the telling ones for people."""
+    from emergraph.analysis.pruning.whatif import COLUMN_NOTES
+
     options = result.options
     facts: dict[str, object] = {
         "graph": result.graph,
@@ -61,7 +63,8 @@ def what_if_view(result: "PruningResult") -> View:
         rows=result.frame,
         facts=facts,
         document=result.to_dict(),
-        notes=result.notes,
+        notes=[note for note in result.notes if note not in COLUMN_NOTES.values()],
+        explains={column: note for column, note in COLUMN_NOTES.items() if note in result.notes},
         columns=shown,
         brief=[_levels_that_matter(result.frame)],
     )

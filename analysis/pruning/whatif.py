@@ -225,6 +225,13 @@ def _chosen(items: Items, around: Surroundings) -> Removal:
     return nested_removal(items, gone, [float((gone == 0).mean())])
 
 
+COLUMN_NOTES = {
+    "coupled_units": "coupled_units counts removed units whose channel a residual sum still needs",
+    "flops": "FLOPs need the sizes of feature maps, which the graph does not keep: give --model FILE",
+}
+"""Notes that are about one column."""
+
+
 def _notes(items: Items, options: PruningOptions, around: Surroundings) -> list[str]:
     notes = []
     if around.activity is None:
@@ -236,6 +243,6 @@ def _notes(items: Items, options: PruningOptions, around: Surroundings) -> list[
         if unknown := int(np.isnan(scored).sum()):
             notes.append(f"{unknown} of {items.n} items have no measured activation and are removed last")
     if items.unit is PruningUnit.UNIT:
-        notes.append("coupled_units counts removed units whose channel a residual sum still needs")
-    notes.append("FLOPs need the sizes of feature maps, which the graph does not keep: give --model FILE")
+        notes.append(COLUMN_NOTES["coupled_units"])
+    notes.append(COLUMN_NOTES["flops"])
     return notes

@@ -262,3 +262,12 @@ def test_gradients_of_a_factorys_module(run, tmp_path, monkeypatch):
         ran = run(*store, "--criterion", "snip", *arguments)
         assert (ran.code, ran.err.count("\n")) == (2, 1)
         assert said in ran.err
+
+
+def test_a_note_about_a_column_is_said_where_the_column_is_shown(run, traced):
+    options = ["prune", traced, "--graph", "digits_dense", "--unit", "unit", "--level", "0.5"]
+    for more, shown in (([], False), (["--full"], True)):
+        told = run(*options, *more)
+        assert ("coupled_units" in told.out) is ("coupled_units" in told.err) is shown
+        assert "FLOPs" not in told.err
+    assert "FLOPs need" in run(*options, "--format", "csv").err
