@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emergraph.analysis.audit.dead import dead
 from emergraph.analysis.audit.finding import AuditFinding
-from emergraph.analysis.audit.identity import identity_of, same_networks
+from emergraph.analysis.audit.identity import identity_of, same_networks, size_of
 from emergraph.analysis.audit.kinds import SUPERSEDED, Grade, Section, kind_of
 from emergraph.analysis.audit.numbers import numbers
 from emergraph.analysis.audit.opening import opened, run_subject
@@ -18,7 +18,6 @@ from emergraph.analysis.audit.prunable import prunable
 from emergraph.analysis.audit.quantization import quantization
 from emergraph.analysis.audit.redundant import redundant
 from emergraph.analysis.audit.result import AuditResult
-from emergraph.analysis.audit.size import size_of
 from emergraph.analysis.audit.subject import BudgetSpentError, Given, Subject
 from emergraph.analysis.audit.suspicious import suspicious
 from emergraph.analysis.audit.words import count

@@ -1,12 +1,16 @@
-"""Circuits: the fewest units that keep a share of a behaviour while all others are replaced."""
+"""Circuits: the fewest units that keep a share of a behaviour while all others are replaced.
 
+Then the edges: those without which the circuit does not keep its share, left out one by one.
+"""
+
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from emergraph.analysis.influence.circuitedges import needed_edges
+from emergraph.analysis.influence.edgesites import Sites
 from emergraph.analysis.influence.knockouts import Bench
 from emergraph.analysis.influence.masked import MaskedModel
 from emergraph.analysis.influence.options import CircuitOptions, InfluenceOptions, ModelRunOptions
@@ -33,6 +37,8 @@ GOING_ON = 0.75
 """Part of the units that stay in a round of ordering them again."""
 SMALLEST = 1e-9
 """A behaviour that changes by less than this share of the output's values is none."""
+Kept = Callable[[Bools], Estimate]
+"""What is kept when only some of the edges go on."""
 
 
 def find_circuit(at: "GraphAccess", run: ModelRunOptions, asked: CircuitOptions) -> CircuitResult:
@@ -360,3 +366,63 @@ def _area(frame: pl.DataFrame, ranking: str) -> float:
     x = np.log1p(rows["size"].to_numpy())
     y = np.clip(rows["kept"].to_numpy(), 0, 1)
     return float(np.trapezoid(y, x) / (x[-1] - x[0])) if x[-1] > x[0] else float(y[-1])
+
+
+def needed_edges(sites: Sites, circuit: Kept, whole: Kept, *, share: float, most: int) -> CircuitEdges:
+    """Leave out edges of a circuit as long as it keeps its share.
+
+    The strongest edges that keep it are found by bisection; then edges go one by one, the weakest first, each
+    ablation a run of its own.
+
+    Args:
+        sites: The candidates.
+        circuit: What the circuit keeps with some of them.
+        whole: What the whole model keeps with some of them.
+        share: Share of the behaviour.
+        most: Edges that are tried one by one at most.
+    """
+    n = len(sites.src)
+    order = np.argsort(-sites.strength, kind="stable")
+
+    def of(chosen: "set[int] | NDArray[np.int64]") -> Bools:
+        flags = np.zeros(n, bool)
+        flags[list(chosen)] = True
+        return flags
+
+    low, high = 0, n
+    while low < high:
+        middle = (low + high) // 2
+        if circuit(of(order[:middle])).mean >= share:
+            high = middle
+        else:
+            low = middle + 1
+    left = {int(k) for k in order[:low]}
+    drops: dict[int, float] = {}
+    is_tried = len(left) <= most
+    removed = is_tried
+    while removed:
+        removed = False
+        for edge in steps(sorted(left, key=lambda k: (sites.strength[k], k)), "edges left out"):
+            drops[edge] = circuit(of(left - {edge})).mean
+            if drops[edge] >= share:
+                left.discard(edge)
+                removed = True
+    chosen = np.array(sorted(left), np.int64)
+    others = np.setdiff1d(np.arange(n), chosen)
+    kept = circuit(of(left))
+    minimal = kept.mean >= share and all(drops[k] < share for k in left) if is_tried else None
+    frame = pl.DataFrame(
+        {"src": sites.src[chosen], "dst": sites.dst[chosen], "without": [drops.get(int(k)) for k in chosen]},
+        schema={"src": pl.Int64, "dst": pl.Int64, "without": pl.Float64},
+    )
+    left_out = pl.DataFrame(
+        {"src": sites.src[others], "dst": sites.dst[others]}, schema={"src": pl.Int64, "dst": pl.Int64}
+    )
+    return CircuitEdges(
+        n_candidates=n,
+        kept=kept,
+        without=whole(~of(left)),
+        minimal=minimal,
+        frame=frame,
+        left_out=left_out,
+    )

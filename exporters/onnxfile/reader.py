@@ -1,6 +1,7 @@
 """`read_onnx`: a checked ONNX file, its weightless model, and its tensors on demand."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,22 +11,22 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto
 
-from emergraph.errors import EmergraphError
+from emergraph.errors import EmergraphError, InvalidInputError, LimitError
+from emergraph.exporters.formats import Reader, format_of
+from emergraph.exporters.mappedfile import OUT_OF_RESOURCES, MappedFile, map_descriptor
 from emergraph.exporters.onnxfile.external import KNOWN_KEYS, ExternalFiles
 from emergraph.exporters.onnxfile.file import OnnxFile, TensorSource
 from emergraph.exporters.onnxfile.findings import Finding, finding_of, refusal
 from emergraph.exporters.onnxfile.functions import function_findings
 from emergraph.exporters.onnxfile.limits import DEFAULT_LIMITS, ReadLimits
 from emergraph.exporters.onnxfile.names import printable
-from emergraph.exporters.onnxfile.opening import map_model
 from emergraph.exporters.onnxfile.report import FindingLog
 from emergraph.exporters.onnxfile.scopes import run_order, scope_findings, scopes
 from emergraph.exporters.onnxfile.tensors import OnnxTensor
 from emergraph.exporters.onnxfile.traverse import Body, bodies, body_tensors
 from emergraph.exporters.onnxfile.weightless_model import LightModel, lighten
 from emergraph.exporters.operations import normal_domain
-
-# Operations and their attributes: each with a type, each attribute once and with one kind of value.
+from emergraph.paths import NotRegularError, open_descriptor
 
 VALUE_FIELDS: dict[int, str] = {
     AttributeProto.FLOAT: "f",
@@ -45,6 +46,8 @@ VALUE_FIELDS: dict[int, str] = {
 }
 """The field of an AttributeProto that holds the value, by type."""
 _VALUES = frozenset(VALUE_FIELDS.values())
+MAX_PROTOBUF_BYTES = (1 << 31) - 1
+"""Bytes that a protobuf message may have."""
 
 
 def node_findings(bodies: Sequence[Body]) -> Iterator[Finding]:
@@ -272,3 +275,45 @@ def _sort(parts: list[Body], report: FindingLog) -> None:
             in_order = [NodeProto.FromString(nodes[index].SerializeToString()) for index in order]
             body.proto.ClearField("node")
             body.proto.node.extend(in_order)
+
+
+def map_model(path: Path) -> MappedFile:
+    """Open and map the file that a user named.
+
+    Raises:
+        InvalidInputError: No such file, no permission, a folder, a pipe or a device, empty, larger than
+            protobuf allows, or visibly another format.
+        LimitError: The process may not map or open that much.
+    """
+    shown = printable(str(path), 200)
+    try:
+        descriptor, status = open_descriptor(path)
+    except NotRegularError as error:
+        raise InvalidInputError(f"{shown} is {error.kind}; expected a model file") from None
+    except FileNotFoundError:
+        raise InvalidInputError(f"no such file: {shown}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidInputError(f"cannot open {shown}: {reason}") from None
+    if status.st_size == 0:
+        os.close(descriptor)
+        raise refusal("FILE-EMPTY", "the file is empty; fetch it again")
+    try:
+        mapped = map_descriptor(descriptor, path, status)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES:
+            raise LimitError(f"cannot map {shown}: {reason}; raise `ulimit`") from None
+        raise InvalidInputError(f"cannot map {shown}: {reason}") from None
+    found = format_of(path.name, mapped.content)
+    if found.reader is not Reader.ONNX:
+        # looks into files of all formats: of no use for an ONNX model
+        from emergraph.exporters.weightfiles.wrongformat import wrong_format
+
+        raise wrong_format(found, mapped, expected="an ONNX model")
+    if mapped.size > MAX_PROTOBUF_BYTES:
+        raise refusal(
+            "ONNX-FILE-SIZE",
+            f"{mapped.size} bytes, but an ONNX file holds at most 2 GiB; save it with external data",
+        )
+    return mapped

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tracedmodel import trace_model
 
 from emergraph.errors import InvalidInputError, LimitError
-from emergraph.exporters.onnxfile import check, decoding, opening
+from emergraph.exporters.onnxfile import check, decoding, reader
 from emergraph.exporters.onnxfile.check import check_onnx
 from emergraph.exporters.onnxfile.decoding import count_varints, decode_varints
 from emergraph.exporters.onnxfile.reader import read_onnx
@@ -296,9 +296,9 @@ def test_bytes_of_a_model_file(monkeypatch, tmp_path):
     path = tmp_path / "m.onnx"
     onnx.save(dense_net(), path)
     size = path.stat().st_size
-    monkeypatch.setattr(opening, "MAX_PROTOBUF_BYTES", size)
+    monkeypatch.setattr(reader, "MAX_PROTOBUF_BYTES", size)
     assert read_onnx(path).model.graph.node
-    monkeypatch.setattr(opening, "MAX_PROTOBUF_BYTES", size - 1)
+    monkeypatch.setattr(reader, "MAX_PROTOBUF_BYTES", size - 1)
     with pytest.raises(InvalidInputError, match="at most 2 GiB"):
         read_onnx(path)
 

@@ -23,7 +23,7 @@ import psutil
 from populations import population
 from warmchildren import warm_children
 
-from emergraph.analysis.survey.tables import TIMES, read_paths, read_tables
+from emergraph.analysis.survey.survey import TIMES, read_paths, read_tables
 
 HIDDEN = ".emergraph-"
 CHILDREN = 0.3

@@ -18,8 +18,7 @@ from warmchildren import warm_from_now_on
 from emergraph.analysis.engines.options import Backend, EngineOptions
 from emergraph.analysis.survey import survey as module
 from emergraph.analysis.survey.search import ModelFile
-from emergraph.analysis.survey.survey import Look, SurveyResult, survey, survey_one
-from emergraph.analysis.survey.tables import TIMES
+from emergraph.analysis.survey.survey import TIMES, Look, SurveyResult, survey, survey_one
 from emergraph.errors import MissingExtraError
 
 

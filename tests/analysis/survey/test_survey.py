@@ -25,8 +25,7 @@ from emergraph.analysis.survey.fingerprints import fingerprints
 from emergraph.analysis.survey.options import PopulationOptions
 from emergraph.analysis.survey.search import find_models
 from emergraph.analysis.survey.summary import copies_of_weights, finding, outliers, survey_page
-from emergraph.analysis.survey.survey import survey
-from emergraph.analysis.survey.tables import MODELS, TIMES, read_tables, write_found
+from emergraph.analysis.survey.survey import MODELS, TIMES, read_tables, survey, write_found
 from emergraph.cli.main import main
 from emergraph.errors import InvalidInputError, LimitError, UsageError
 from emergraph.exporters import filetensors
