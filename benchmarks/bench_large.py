@@ -184,7 +184,12 @@ def main() -> None:
     options.add_argument(
         "--llama", choices=LLAMAS, help="A Llama of that size, instead of a chain of layers."
     )
+    options.add_argument("--model", type=Path, help="A file or folder that is there, instead of a made one.")
     given = options.parse_args()
+    if given.model:
+        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+            _run(Path(folder), [str(given.model)], analyses=given.analyses)
+        return
     llama = LLAMAS.get(given.llama)
     shards = llama.shards() if llama else chain(max(2, round(given.weights / WIDTH**2)))
     weights = sum(math.prod(shape) for shapes in shards for shape in shapes.values())
@@ -225,19 +230,20 @@ def _run(place: Path, source: list[str], *, analyses: bool) -> None:
         commands[name] = [name, str(store), *from_file, "--no-save", *more]
     for name, words in commands.items():
         _say(name, words)
-    print(f"{'emergence, warm':24} {warm_count(store, source[0]):8.1f} CPU s")
-    size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
-    print(f"store {store.stat().st_size / 1e6:.1f} MB, files {size / 1e9:.2f} GB")
+    cpu, wall, told = warm_count(store, source[0])
+    print(f"{'emergence, warm':24} {cpu:8.1f} CPU s {wall:8.1f} s, planned {told:.1f} s")
+    print(f"store {store.stat().st_size / 1e6:.1f} MB")
 
 
-def warm_count(store: Path, model: str) -> float:
-    """CPU seconds of a count with its checksums where libraries are loaded, as they are for the bare pass."""
+def warm_count(store: Path, model: str) -> tuple[float, float, float]:
+    """CPU and wall seconds of a count with its checksums, as warm as the bare pass, and its plan."""
     graph = emergraph.open(store).graph()
     for _ in range(2):
-        begin = time.process_time()
+        told = graph.emergence_plan().seconds
+        begin, start = time.process_time(), time.perf_counter()
         graph.emergence(threshold=0.5, model=model, save=False)
-        spent = time.process_time() - begin
-    return spent
+        cpu, wall = time.process_time() - begin, time.perf_counter() - start
+    return cpu, wall, told
 
 
 def _say(name: str, words: Sequence[str]) -> None:

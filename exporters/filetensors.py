@@ -1,6 +1,7 @@
 """Tensors as the files of a model hold them, so that a graph can leave their values, and its edges, there."""
 
 import math
+import mmap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -91,6 +92,20 @@ def as_held(values: Array | None) -> NDArray[np.floating] | None:
 
 def _address(values: Array) -> int:
     return int(values.__array_interface__["data"][0])
+
+
+def blank(shape: tuple[int, ...], dtype: "np.dtype[np.generic]") -> Array:
+    """Return an array of zeros that takes no memory as long as it is not all read.
+
+    Raises:
+        ValueError: No such array can be.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    try:
+        room = mmap.mmap(-1, max(1, math.prod(shape) * dtype.itemsize), flags=flags, prot=mmap.PROT_READ)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"a tensor of shape {list(shape)}") from error
+    return np.ndarray(shape, dtype, room)
 
 
 def place_in(tensor: NDArray[np.generic], name: str, matrix: FloatArray) -> Place | None:

@@ -20,6 +20,7 @@ from onnx import TensorProto
 from emergraph.errors import InvalidInputError
 from emergraph.exporters.codings import decoded
 from emergraph.exporters.counts import bytes_of
+from emergraph.exporters.filetensors import blank
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
 from emergraph.exporters.onnxfile.file import OnnxFile
 from emergraph.exporters.onnxfile.names import printable
@@ -155,6 +156,31 @@ class ModelTensors:
             f"{self._shown}: tensor {name} of the graph is {expected}; {found}; give the model "
             "that was exported, or export this one"
         )
+
+
+class BlankTensors:
+    """A model of zeros, for probes of how long a pass over the real one takes. It is a `TensorFiles`."""
+
+    def expect(self, wanted: Sequence[WantedTensor]) -> None:
+        """Any tensor will do."""
+
+    def values(self, wanted: WantedTensor) -> Array:
+        """Return zeros, which take no memory as long as they are not all read.
+
+        Raises:
+            ValueError: There is no such type, or no such size.
+        """
+        if wanted.dtype not in BY_NAME:
+            raise ValueError(f"a tensor of type {wanted.dtype!r}")
+        return blank(wanted.shape, np.dtype(BY_NAME[wanted.dtype].dtype))
+
+    def entries(self, coding: Coding) -> Entries:
+        """Return what follows from zeros.
+
+        Raises:
+            ValueError: The coding is not defined, or does not fit its tensors.
+        """
+        return decoded(coding, self.values).entries
 
 
 def open_model(*paths: str | Path, root: Path | None = None, verify: bool = False) -> ModelTensors:

@@ -79,7 +79,19 @@ def export_any(
         UnsafeInputError: It asks for something that is refused.
         MissingExtraError: It needs an optional library.
     """
-    options, source = options or ExportOptions(), source or SourceOptions()
+    start = perf_counter()
+    summary = _export_kind(model, store, options or ExportOptions(), source or SourceOptions(), progress)
+    # a model that has to be wired or converted first takes longer than its trace
+    return replace(summary, seconds=perf_counter() - start)
+
+
+def _export_kind(
+    model: str | Path,
+    store: "StoreFile | None",
+    options: ExportOptions,
+    source: SourceOptions,
+    progress: Progress | None,
+) -> ExportSummary:
     kind = source_kind(model)
     _check_choices(kind, source)
     if kind is SourceKind.ONNX:

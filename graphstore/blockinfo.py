@@ -258,6 +258,23 @@ class BlockEdges:
                     self._check(block, found[block.id])
                 yield block, found.pop(block.id) if block.n_edges else _no_edges(columns)
 
+    def wanted(self, block: BlockInfo) -> tuple[Place, WantedTensor, Coding | None]:
+        """Return where a block in place is, of which tensor, and how weights follow from that if it is codes.
+
+        Raises:
+            UsageError: The block is not in place.
+            StoreError: The graph has no such tensor in its model file.
+        """
+        if block.place is None:
+            raise UsageError(f"block {block.id} is not in place")
+        tensor = self.left.tensors.get(block.place.tensor)
+        if tensor is None:
+            raise StoreError(
+                f"{printable(str(self._path))}: damaged, block {block.id} is of a tensor that is not in the "
+                "model file; restore it from a copy or export the model again"
+            )
+        return block.place, tensor, self.left.codings.get(block.id, tensor.made)
+
     def matrix(self, block: BlockInfo, *, counted: bool = False) -> Matrix:
         """Return the matrix of a block in place, as a view of the model file.
 
@@ -270,23 +287,13 @@ class BlockEdges:
             InvalidInputError: The model has no such tensor, or one with other values.
             StoreError: The block is not a matrix of its tensor, or of other edges.
         """
-        shown = printable(str(self._path))
-        place = block.place
-        if place is None:
-            raise UsageError(f"block {block.id} is not in place")
-        tensor = self.left.tensors.get(place.tensor)
-        if tensor is None:
-            raise StoreError(
-                f"{shown}: damaged, block {block.id} is of a tensor that is not in the model file; "
-                "restore it from a copy or export the model again"
-            )
-        coding = self.left.codings.get(block.id, tensor.made)
+        place, tensor, coding = self.wanted(block)
         origin = partial(matrix_in, self._model, tensor, coding, place, (block.n_src, block.n_dst))
         try:
             matrix = replace(origin(), origin=origin)
         except ValueError as error:
             raise StoreError(
-                f"{shown}: damaged, block {block.id} names {printable(str(error))}; "
+                f"{printable(str(self._path))}: damaged, block {block.id} names {printable(str(error))}; "
                 "restore it from a copy or export the model again"
             ) from error
         if counted:

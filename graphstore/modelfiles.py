@@ -47,6 +47,12 @@ class Coding:
         for part in self.parts:
             yield from part.tensors() if isinstance(part, Coding) else [part]
 
+    def words(self) -> Iterator[str]:
+        """What is done, without sizes: codings with the same words take the same time for a number."""
+        yield from (self.op, *(arg for arg in self.args if isinstance(arg, str)))
+        for part in self.parts:
+            yield from part.words() if isinstance(part, Coding) else [part.dtype]
+
     def text(self, *, whole: bool) -> str:
         """Return it as a store holds it.
 

@@ -13,7 +13,7 @@ from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.frames import fetch_frame
-from emergraph.graphstore.modelfiles import given_model
+from emergraph.graphstore.modelfiles import Coding, WantedTensor, given_model
 from emergraph.graphstore.records import EdgeKind, Role
 from emergraph.graphstore.text import printable
 
@@ -256,6 +256,15 @@ class GraphReader:
         asked = "SELECT * EXCLUDE (block) FROM strengths WHERE block = ?"
         with translated_errors(self.path):
             return fetch_frame(self.connection, asked, [self._block(block).id])
+
+    def wanted(self, block: "BlockInfo | int") -> tuple[WantedTensor, Coding | None]:
+        """Return the tensor of a block in place, and how its weights follow from it if it is codes.
+
+        Raises:
+            UsageError: The block is not in place.
+            StoreError: The graph has no such tensor in its model file.
+        """
+        return self._edge_source.wanted(self._block(block))[1:]
 
     def matrix(self, block: "BlockInfo | int", *, counted: bool = False) -> "Matrix":
         """Return the matrix of a block in place, as a view of the model file.

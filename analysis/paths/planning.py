@@ -2,22 +2,31 @@
 
 import math
 import os
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from time import perf_counter
+
+import numpy as np
 
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.paths.reversepass import closed
 from emergraph.analysis.paths.states import plan
+from emergraph.analysis.storedgraph import StoredEdges
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
-from emergraph.graphstore.inplace import PIECE_CELLS
-from emergraph.graphstore.probes import pass_rates
+from emergraph.exporters.modeltensors import BlankTensors
+from emergraph.exporters.onnxfile.dtypes import BY_NAME
+from emergraph.graphstore.inplace import PIECE_CELLS, Floats, in_order, tile_times
+from emergraph.graphstore.modelfiles import model_given
+from emergraph.graphstore.probes import pass_rates, seconds_of
+from emergraph.graphstore.reader import GraphReader
 from emergraph.processes import held_memory
 
 _PROBE_EDGES = 2_000_000
 _BYTES_PER_EDGE = 60
 """Of the largest block whose edges are rows, while it is grouped."""
 _PIECES_AT_ONCE = 16
+_PROBE_CELLS, _PROBE_TILES = 1 << 20, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +66,8 @@ def plan_count(graph: UnitGraph, options: EmergenceOptions, *, cases: int = 1) -
     cells = sum(_cells(block) for block in left)
     columns = len(sweep.interiors) * cases
     seconds = _row_seconds(graph, rows)
-    if left:
-        rates = pass_rates()
-        # a tensor is read for its checksum, and then for its zeros
-        seconds += cells / rates.masks * max(1.0, columns / 8) + 4 * cells / rates.bytes
+    if left and isinstance(graph.edges, StoredEdges):
+        seconds += _pass_seconds(graph.edges.reader, left, columns)
     largest = max((block.n_edges for block in rows), default=0)
     values = 4 * 8 * columns * graph.n_units
     pieces = _PIECES_AT_ONCE * 12 * PIECE_CELLS if left else 0
@@ -72,6 +79,34 @@ def plan_count(graph: UnitGraph, options: EmergenceOptions, *, cases: int = 1) -
         seconds=round(seconds, 2 - math.ceil(math.log10(max(seconds, 1e-2)))),
         memory=held_memory(os.getpid()) + values + pieces + largest * _BYTES_PER_EDGE,
     )
+
+
+def _pass_seconds(reader: GraphReader, blocks: list[UnitBlock], columns: int) -> float:
+    """Time for weights in the model file, which is read for its checksums, and then for its zeros.
+
+    Of the blocks whose weights are packed alike, a part of one is passed over as if its codes were zeros.
+    """
+    with model_given(BlankTensors()):
+        probed = GraphReader(reader.connection, reader.path, reader.id)
+    kinds: dict[tuple[str, ...], list[UnitBlock]] = defaultdict(list)
+    n_bytes: dict[str, int] = {}
+    for block in blocks:
+        tensor, coding = probed.wanted(block.id)
+        kinds[(tensor.dtype,) if coding is None else tuple(coding.words())].append(block)
+        for leaf in [tensor] if coding is None else coding.tensors():
+            n_bytes[leaf.sha256] = math.prod(leaf.shape) * BY_NAME[leaf.dtype].dtype.itemsize
+    seconds = sum(n_bytes.values()) / pass_rates().bytes
+    for alike in kinds.values():
+        matrix = probed.matrix(max(alike, key=_cells).id)
+        tiles = matrix.pieces(cells=_PROBE_CELLS // _PROBE_TILES)[:_PROBE_TILES]
+        vectors = np.ones((matrix.shape[1], columns))
+
+        def work() -> list[Floats]:
+            return list(in_order(lambda tile: tile_times(matrix, tile, vectors[tile[1]]), tiles))  # noqa: B023 - called at once
+
+        looked_at = sum((down.stop - down.start) * (right.stop - right.start) for down, right in tiles)
+        seconds += seconds_of(work) * sum(map(_cells, alike)) / looked_at
+    return seconds
 
 
 def _cells(block: UnitBlock) -> int:

@@ -1,6 +1,5 @@
 """Weights that are codes in the model file and can stay there: how they are told without being computed."""
 
-import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.exporters.codings import DEQUANTIZE, SCALE, ZERO, Decoded, decoded
-from emergraph.exporters.filetensors import CODE_TYPES, place_in
+from emergraph.exporters.filetensors import CODE_TYPES, blank, place_in
 from emergraph.exporters.tracing.constants import Constant
 from emergraph.graphstore.inplace import Matrix
 from emergraph.graphstore.modelfiles import Coding, WantedTensor
@@ -35,9 +34,7 @@ class CodedWeights:
     @cached_property
     def _bytes(self) -> NDArray[np.uint8]:
         """As many bytes as there are weights, none of which takes memory as long as nobody reads it."""
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        room = mmap.mmap(-1, max(1, prod(self.decoded.shape)), flags=flags, prot=mmap.PROT_READ)
-        return np.ndarray(self.decoded.shape, np.uint8, room)
+        return blank(self.decoded.shape, np.dtype(np.uint8)).view(np.uint8)
 
     @property
     def stand_in(self) -> NDArray[np.uint8]:

@@ -11,11 +11,13 @@ from inplacemodels import export_twice, residual_onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.analysis.emergence.pathcount import path_count_emergence
+from emergraph.analysis.paths.options import EmergenceOptions
+from emergraph.analysis.paths.planning import plan_count
 from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.cli.commands.export import _view
 from emergraph.errors import InvalidInputError, StoreError
 from emergraph.exporters.export import ExportOptions
-from emergraph.exporters.modeltensors import open_model
+from emergraph.exporters.modeltensors import BlankTensors, open_model
 from emergraph.exporters.placements import EdgePlacement
 from emergraph.exporters.pytorch import wiredfolders
 from emergraph.exporters.sources import SourceOptions, Wiring, export_any
@@ -149,6 +151,19 @@ def onnx_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     model = quantized_onnx(folder / "m.onnx", ("per axis", "turned"))
     return model, *export_twice(model, folder)
+
+
+def test_a_plan_times_what_is_packed_without_the_model(both):
+    _, _, in_place = both
+    with open_store(in_place) as store, model_given(BlankTensors()):
+        graph = read_unit_graph(store.graph())
+        plan = plan_count(graph, EmergenceOptions())
+        left = [block for block in graph.blocks if block.in_place and block.n_edges]
+        assert not any(graph.matrix(block).array().any() for block in left)
+    # blocks without a zero are not read
+    read = [block for block in left if not block.dense]
+    assert plan.in_file == sum(len(block.src_units) * len(block.dst_units) for block in read)
+    assert plan.seconds > 0 or not read
 
 
 def test_the_graph_is_that_of_a_store_that_holds_its_edges(both):
