@@ -337,7 +337,7 @@ def _plan(
     from emergraph.analysis.paths.planning import plan_count
 
     cases = len(report.thresholds) if isinstance(report.thresholds, tuple) else 1
-    return plan_view(plan_count(at.units(), conventions, cases=cases))
+    return plan_view(plan_count(at.units(), at.reader, conventions, cases=cases))
 
 
 def _rows(result: Any) -> "dict[str, pl.DataFrame]":  # noqa: ANN401 - one of five results

@@ -12,7 +12,6 @@ from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.paths.options import EmergenceOptions
 from emergraph.analysis.paths.reversepass import closed
 from emergraph.analysis.paths.states import plan
-from emergraph.analysis.storedgraph import StoredEdges
 from emergraph.analysis.unitgraph import UnitBlock, UnitGraph
 from emergraph.exporters.modeltensors import BlankTensors
 from emergraph.exporters.onnxfile.dtypes import BY_NAME
@@ -50,11 +49,14 @@ class CountPlan(ShownInNotebooks):
         return asdict(self)
 
 
-def plan_count(graph: UnitGraph, options: EmergenceOptions, *, cases: int = 1) -> CountPlan:
+def plan_count(
+    graph: UnitGraph, reader: GraphReader, options: EmergenceOptions, *, cases: int = 1
+) -> CountPlan:
     """Say what a count will take; a block of rows is read as a probe.
 
     Args:
         graph: The graph.
+        reader: What reads it from its store.
         options: The conventions of the count.
         cases: Activities that are counted at once, such as thresholds.
     """
@@ -66,8 +68,8 @@ def plan_count(graph: UnitGraph, options: EmergenceOptions, *, cases: int = 1) -
     cells = sum(_cells(block) for block in left)
     columns = len(sweep.interiors) * cases
     seconds = _row_seconds(graph, rows)
-    if left and isinstance(graph.edges, StoredEdges):
-        seconds += _pass_seconds(graph.edges.reader, left, columns)
+    if left:
+        seconds += _pass_seconds(reader, left, columns)
     largest = max((block.n_edges for block in rows), default=0)
     values = 4 * 8 * columns * graph.n_units
     pieces = _PIECES_AT_ONCE * 12 * PIECE_CELLS if left else 0

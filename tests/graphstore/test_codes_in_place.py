@@ -156,8 +156,9 @@ def onnx_model(tmp_path_factory):
 def test_a_plan_times_what_is_packed_without_the_model(both):
     _, _, in_place = both
     with open_store(in_place) as store, model_given(BlankTensors()):
-        graph = read_unit_graph(store.graph())
-        plan = plan_count(graph, EmergenceOptions())
+        reader = store.graph()
+        graph = read_unit_graph(reader)
+        plan = plan_count(graph, reader, EmergenceOptions())
         left = [block for block in graph.blocks if block.in_place and block.n_edges]
         assert not any(graph.matrix(block).array().any() for block in left)
     # blocks without a zero are not read

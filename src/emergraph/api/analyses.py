@@ -141,4 +141,4 @@ class GraphEmergence(GraphHandle):
         from emergraph.analysis.storedgraph import read_unit_graph
 
         with self._reader() as reader:
-            return plan_count(read_unit_graph(reader), options[0], cases=cases)
+            return plan_count(read_unit_graph(reader), reader, options[0], cases=cases)
