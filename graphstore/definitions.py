@@ -144,6 +144,12 @@ def shipped_views() -> dict[str, str]:
     return {statement.split()[2]: statement for statement in text.splitlines()}
 
 
+def foreign_views(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
+    """Return the views that somebody else has made, in lower case."""
+    rows = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    return frozenset(str(name).lower() for (name,) in rows if name not in shipped_views())
+
+
 def _is_same(view: str, expected: str) -> bool:
     if view == expected:
         return True

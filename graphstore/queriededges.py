@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from emergraph.errors import LimitError, UsageError
 from emergraph.graphstore.blockinfo import BlockInfo
-from emergraph.graphstore.definitions import shipped_views
+from emergraph.graphstore.definitions import foreign_views
 from emergraph.graphstore.inplace import Matrix, edge_pieces
 from emergraph.graphstore.modelfiles import required
 from emergraph.graphstore.reader import GraphReader
@@ -131,8 +131,7 @@ def _graphs_in_place(store: StoreFile) -> list[GraphReader]:
 def _foreign_views(store: StoreFile) -> frozenset[str]:
     if store.file.is_dir():  # a lake: nobody else defines anything in it
         return frozenset()
-    rows = store.connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-    return frozenset(str(row[0]).lower() for row in rows if row[0] not in shipped_views())
+    return foreign_views(store.connection)
 
 
 def _touched(

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from emergraph.errors import EmergraphError, LimitError, UsageError
 from emergraph.graphstore.connection import connect, translate
-from emergraph.graphstore.definitions import check_foreign, known_names, shipped_views
+from emergraph.graphstore.definitions import check_foreign, foreign_views, known_names, shipped_views
 from emergraph.graphstore.schema import (
     SCHEMA_VERSION,
     migrations,
@@ -86,7 +86,7 @@ def _answer(request: Mapping[str, Any], output: BinaryIO) -> dict[str, object]:
         check(tree, names)
         if request.get("edges") is not None:
             _add_edges(connection, request["edges"])
-        elif has_edges_in_place(connection):
+        elif _may_read_edges(connection, tree) and has_edges_in_place(connection):
             return {"edges": "in place"}
         _lock(connection, request)
         sql = str(connection.extract_statements(sql)[0].query).strip().rstrip(";")
@@ -120,6 +120,12 @@ def _lake(path: Path, shown: str, tree: Tree) -> Iterator[tuple[duckdb.DuckDBPyC
     # so that views show no name of a folder above the lake
     with contextlib.chdir(path), lake_connection(Path(), wanted, shown=Path(shown)) as connection:
         yield connection, known_names(connection)
+
+
+def _may_read_edges(connection: duckdb.DuckDBPyConnection, tree: Tree) -> bool:
+    """Whether a statement names the edges, or a view that somebody else has made, which may read them."""
+    named = names_in(tree)
+    return named is None or not named.isdisjoint({"edges", "connections"} | foreign_views(connection))
 
 
 def has_edges_in_place(connection: duckdb.DuckDBPyConnection) -> bool:

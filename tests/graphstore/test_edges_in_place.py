@@ -1,6 +1,8 @@
 """Edges that stay in the model file: the same graph, whoever reads it, and nothing that is not the model."""
 
+import io
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import polars as pl
@@ -13,6 +15,7 @@ from emergraph.exporters.filetensors import leaves_edges, place_in
 from emergraph.exporters.modeltensors import open_model
 from emergraph.exporters.placements import IN_PLACE_EDGES, EdgePlacement
 from emergraph.exporters.sources import export_any
+from emergraph.graphstore import sandbox
 from emergraph.graphstore.inplace import FEW_VECTORS, Matrix, edge_pieces, mask_times, sum_up
 from emergraph.graphstore.maintain import compact, merge
 from emergraph.graphstore.modelfiles import model_given
@@ -267,6 +270,23 @@ def test_auto_leaves_edges_in_the_file_above_the_stated_number():
     assert leaves_edges(EdgePlacement.AUTO, [wide, (1, 1)])
     assert not leaves_edges(EdgePlacement.AUTO, [wide, (5,)])
     assert not leaves_edges(EdgePlacement.STORED, [wide, wide])
+
+
+@pytest.mark.parametrize(
+    ("sql", "asks"),
+    [
+        ("SELECT count(*) FROM units JOIN unit_strengths ON id = unit", False),
+        ("SELECT count(*) FROM CONNECTIONS", True),
+        ("WITH e AS (FROM edges) SELECT count(*) FROM e", True),
+        ("SELECT (SELECT count(*) FROM Edges)", True),
+    ],
+)
+def test_only_a_question_about_edges_has_them_read_first(plain, sql, asks):
+    """A store whose edges stayed in a model asks for them in a second process, which takes as long again."""
+    _, _, in_place = plain
+    limits = {**asdict(QueryLimits()), "path": str(in_place), "shown": "x", "edges": None}
+    found = sandbox.answer({**limits, "sql": sql}, io.BytesIO())
+    assert found == ({"edges": "in place"} if asks else {"truncated": False})
 
 
 def test_the_same_file_is_exported_again_in_the_other_form(plain):
