@@ -3,20 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from emergraph.analysis.edgesets.ordering import positions_in
 from emergraph.errors import UsageError
 from emergraph.graphstore.blockinfo import BlockInfo
 from emergraph.graphstore.reader import GraphReader
-
-
-def positions_in(units: NDArray[np.generic], wanted: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Return where each wanted unit is in a list of distinct units, in any order, that holds them all.
-
-    Example:
-        >>> positions_in(np.array([7, 3, 5]), np.array([3, 7, 7])).tolist()
-        [1, 0, 0]
-    """
-    order = np.argsort(units, kind="stable")
-    return np.asarray(order[np.searchsorted(units, wanted, sorter=order)], dtype=np.int64)
 
 
 def block_matrix(reader: GraphReader, block: BlockInfo) -> NDArray[np.float64]:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.blockmatrix import positions_in
 from emergraph.analysis.edgesets.edgetable import BlockTable, Floats
+from emergraph.analysis.edgesets.ordering import positions_in
 from emergraph.analysis.unitgraph import UnitGraph
 from emergraph.errors import EmergraphError
 from emergraph.graphstore.records import LayerKind

@@ -123,3 +123,14 @@ def shuffled_within_blocks(positions: Order, starts: NDArray[np.int64], rng: "np
     for first, end in pairwise(starts.tolist()):
         shuffled[positions[first:end]] = first + rng.permutation(end - first)
     return shuffled
+
+
+def positions_in(units: NDArray[np.generic], wanted: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return where each wanted unit is in a list of distinct units, in any order, that holds them all.
+
+    Example:
+        >>> positions_in(np.array([7, 3, 5]), np.array([3, 7, 7])).tolist()
+        [1, 0, 0]
+    """
+    order = np.argsort(units, kind="stable")
+    return np.asarray(order[np.searchsorted(units, wanted, sorter=order)], dtype=np.int64)

@@ -11,9 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.blockmatrix import positions_in
 from emergraph.analysis.edgesets.edgetable import BlockTable, EdgeTable, Floats
 from emergraph.analysis.edgesets.kernel_parameters import Taps, kernel_taps
+from emergraph.analysis.edgesets.ordering import positions_in
 from emergraph.analysis.pruning.options import PruningUnit
 from emergraph.analysis.unitgraph import ROLES
 from emergraph.errors import UsageError

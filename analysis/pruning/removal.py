@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from emergraph.analysis.blockmatrix import positions_in
 from emergraph.analysis.edgesets.edgetable import BlockTable, Floats, Levels
+from emergraph.analysis.edgesets.ordering import positions_in
 from emergraph.analysis.pruning.criteria import synflow_scores
 from emergraph.analysis.pruning.items import Items
 from emergraph.analysis.pruning.selection import removal_levels

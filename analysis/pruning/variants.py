@@ -1,18 +1,15 @@
-"""The pruned model of one what-if as a file, and as a graph beside the one it was made from; its rows."""
+"""The pruned model of one what-if as a file, and as a graph beside the one it was made from."""
 
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from emergraph.analysis.modelruns.files import ModelFiles
-from emergraph.analysis.pruning.analysis import LEVELS, PRUNE, SENSITIVITY
 from emergraph.analysis.pruning.options import Keeping, PruningUnit
 from emergraph.analysis.pruning.storedwhatif import check_one_what_if
 from emergraph.analysis.pruning.whatif import PruningResult
@@ -25,9 +22,6 @@ from emergraph.graphstore.restore import restore_tensor
 from emergraph.graphstore.store import StoreFile
 from emergraph.graphstore.text import stored_object
 from emergraph.leftovers import Scratch
-
-if TYPE_CHECKING:
-    from emergraph.analysis.pruning.sensitivity import SensitivityResult
 
 
 def keep_variant(
@@ -122,43 +116,3 @@ def _as_exported(
     for name, shape in sizes.items() if isinstance(sizes, Mapping) else ():
         shapes[name] = tuple(int(size) for size in shape)
     return inputs, shapes
-
-
-def save_pruning(
-    store: StoreFile, graph: int, result: "PruningResult", *, duration: float | None = None, **about: object
-) -> int:
-    """Write a table of what-ifs to a store; return the id of the run.
-
-    Args:
-        store: Open for writing.
-        graph: Id of the graph.
-        result: The what-ifs.
-        duration: Wall time in seconds.
-        about: Parameters of the run beside the options, such as the trace.
-    """
-    frame = result.frame.select(
-        pl.col(c.name).cast(LEVELS.schema[c.name]) for c in LEVELS.columns if c.name in result.frame.columns
-    )
-    parameters = {**result.options.to_dict(), "notes": list(result.notes), **about}
-    seed = 0 if result.options.criterion == "random" else None
-    return store.record_run(
-        graph, PRUNE.name, parameters, seed=seed, result_tables={LEVELS.name: frame}, duration=duration
-    )
-
-
-def save_sensitivity(store: StoreFile, graph: int, result: "SensitivityResult", **about: object) -> int:
-    """Write a table of sensitivities to a store; return the id of the run.
-
-    Args:
-        store: Open for writing.
-        graph: Id of the graph.
-        result: The table.
-        about: Parameters of the run beside the options, such as the trace.
-    """
-    known = result.frame.columns
-    frame = result.frame.select(
-        (pl.col(c.name) if c.name in known else pl.lit(None).alias(c.name)).cast(SENSITIVITY.schema[c.name])
-        for c in SENSITIVITY.columns
-    )
-    parameters = {**result.options.to_dict(), "sensitivity": True, "notes": list(result.notes), **about}
-    return store.record_run(graph, PRUNE.name, parameters, result_tables={SENSITIVITY.name: frame})

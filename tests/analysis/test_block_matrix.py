@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storegraphs import block, finish, header
 
-from emergraph.analysis.blockmatrix import block_matrix, positions_in
+from emergraph.analysis.blockmatrix import block_matrix
+from emergraph.analysis.edgesets.ordering import positions_in
 from emergraph.errors import UsageError
 from emergraph.graphstore.store import open_store
 

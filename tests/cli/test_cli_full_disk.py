@@ -145,7 +145,7 @@ def test_prune_writes_the_file_the_graph_and_the_table_or_none_of_them(run, prun
     for where in (
         "emergraph.analysis.pruning.writing.write_atomically",
         "emergraph.graphstore.writer.GraphWriter.finish",
-        "emergraph.analysis.pruning.variants.save_pruning",
+        "emergraph.analysis.pruning.saving.save_pruning",
         "emergraph.cli.output._write",
         "emergraph.atomic._sync",
     ):

@@ -76,6 +76,7 @@ class GraphWhatIfs(GraphHandle):
         save: bool,
         before_commit: "Callable[[PruningResult], None] | None",
     ) -> "PruningResult":
+        from emergraph.analysis.pruning.saving import save_pruning
         from emergraph.analysis.pruning.storedwhatif import (
             check_keeping,
             pick,
@@ -83,7 +84,6 @@ class GraphWhatIfs(GraphHandle):
             trace_id,
             trace_name,
         )
-        from emergraph.analysis.pruning.variants import save_pruning
         from emergraph.atomic import joined
 
         ran = {} if given is None else given.kept()
@@ -128,8 +128,8 @@ class GraphWhatIfs(GraphHandle):
         save: bool,
     ) -> "SensitivityResult":
         """Prune each layer alone, at every level."""
+        from emergraph.analysis.pruning.saving import save_sensitivity
         from emergraph.analysis.pruning.storedwhatif import sensitivity_stored, trace_name
-        from emergraph.analysis.pruning.variants import save_sensitivity
 
         ran = {} if given is None else given.kept()
         files, gradients = _told_apart(given)
