@@ -62,7 +62,7 @@ def _cpu() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=MODELS)
-    parser.add_argument("--most", default="1TiB", help="bytes of the largest file")
+    parser.add_argument("--most", default="1024GiB", help="bytes of the largest file")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     given = parser.parse_args()
@@ -88,6 +88,8 @@ def main() -> None:
                 found[way] = (found[way][0] + wall, found[way][1] + cpu)
     ratio = [found["survey"][k] / found["by hand"][k] - 1 for k in (0, 1)]
     print(f"the survey adds {100 * ratio[0]:+.1f} % wall, {100 * ratio[1]:+.1f} % CPU")
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # kB, of one process
+    print(f"the largest process took {largest / 1e6:.2f} GB of {options.file_memory}")
 
 
 if __name__ == "__main__":
