@@ -173,5 +173,5 @@ $(TWINS_VENV)/.installed: pyproject.toml constraints.txt tests/twins/constraints
 $(LAKE_VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LAKE_VENV)
 	$(LAKE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(LAKE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dask]" pytest psutil datafusion pyspark ray
+	$(LAKE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dask]" pytest hypothesis psutil datafusion pyspark ray
 	@touch $@

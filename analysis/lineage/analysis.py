@@ -26,7 +26,11 @@ RELATIONS = ResultTable(
             "origin", "VARCHAR", "Which of the two the other seems to be made of; NULL where that is open."
         ),
         Column("related", "BOOLEAN", "Whether they are said to be related."),
-        Column("said_by", "VARCHAR", "What says so: exact test, equal numbers, likeness or match score."),
+        Column(
+            "said_by",
+            "VARCHAR",
+            "What says so: exact test, equal numbers, likeness, match score, family or outputs.",
+        ),
         Column("test", "VARCHAR", "The exact test: decided, undecidable at the level, refused, or none."),
         Column("p", "DOUBLE", "One-sided p value of the exact test for independent training; NULL for none."),
         Column("p_corrected", "DOUBLE", "The same times the number of all pairs, at most 1."),
@@ -43,6 +47,16 @@ RELATIONS = ResultTable(
             "match_p", "DOUBLE", "Share of unrelated pairs with such a score; NULL for under 300 of them."
         ),
         Column("share", "DOUBLE", "Share of the smaller model's weights that have a counterpart, in [0, 1]."),
+        Column(
+            "outputs",
+            "VARCHAR",
+            "Whether outputs follow each other: follow, unclear, no sign, undecided; NULL: not looked at.",
+        ),
+        Column(
+            "output_score",
+            "DOUBLE",
+            "Correlation of outputs given those of other networks of the task, in [-1, 1].",
+        ),
         Column("family", "INTEGER", "Number of the family, from 1; NULL for unrelated models."),
         Column(
             "parent", "VARCHAR", "Which of the two is above the other in the family tree; NULL outside it."
@@ -95,6 +109,8 @@ def relation_rows(found: "Lineage") -> "pl.DataFrame":
                 "match_score": one.score,
                 "match_p": one.match_p,
                 "share": one.share,
+                "outputs": one.outputs or None,
+                "output_score": one.output_score,
                 "family": family.get(one.a) if one.related else None,
                 "parent": None if parent is None else found.names[parent],
                 "evidence": one.judged.evidence,

@@ -12,10 +12,13 @@ from emergraph.analysis.comparison.model import Model, read_model
 from emergraph.analysis.lineage.fingerprint import Fingerprint, candidates, fingerprint_of
 from emergraph.analysis.lineage.kinds import Judged, Kind
 from emergraph.analysis.lineage.options import LineageOptions
+from emergraph.analysis.lineage.outputs import Answers, with_outputs
 from emergraph.analysis.lineage.pairs import Relation, compared, decided
 from emergraph.analysis.notebook import ShownInNotebooks
 from emergraph.analysis.statistics.permutation import share_as_extreme
-from emergraph.errors import UsageError
+from emergraph.errors import EmergraphError, InvalidInputError, UsageError
+from emergraph.exporters.runtime.inputfile import InputFile
+from emergraph.exporters.traces.samples import RandomInputs
 from emergraph.graphstore.reader import GraphReader
 from emergraph.steps import steps
 
@@ -37,6 +40,8 @@ class Source:
 
     name: str
     opened: Callable[[], AbstractContextManager[GraphReader]]
+    answers: Callable[[InputFile | RandomInputs], Answers] | None = None
+    """Runs the model on samples; None for graphs without their model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,8 @@ class Lineage(ShownInNotebooks):
     level: float
     fingerprint_bytes: int
     """Of the largest fingerprint."""
+    notes: Sequence[str] = ()
+    """Of models that did not run on the samples."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -98,12 +105,14 @@ def relate(sources: Sequence[Source], options: LineageOptions | None = None) -> 
         options: When two of them are related.
 
     Raises:
-        UsageError: There are fewer than two.
+        UsageError: There are fewer than two, or two kinds of samples.
+        InvalidInputError: The file of samples cannot be read.
     """
     chosen = options or LineageOptions()
     n = len(sources)
     if n < 2:
         raise UsageError(f"lineage is about two or more models, found {n}")
+    samples = chosen.samples
     shelf = _Shelf(sources)
     prints: list[Fingerprint] = []
     graphs, architectures = [], []
@@ -116,6 +125,10 @@ def relate(sources: Sequence[Source], options: LineageOptions | None = None) -> 
     found = [compared(pair, *map(shelf.get, pair), seed=chosen.seed) for pair in steps(pairs, "pairs")]
     n_pairs = n * (n - 1) // 2
     judged = judge(found, shelf.get, architectures, n_pairs=n_pairs, level=chosen.level)
+    notes: list[str] = []
+    if samples is not None:
+        answers = _answers(sources, samples, notes)
+        judged = with_outputs(judged, answers, [one.members for one in families_of(judged)])
     return Lineage(
         names=tuple(one.name for one in sources),
         graphs=tuple(graphs),
@@ -124,7 +137,23 @@ def relate(sources: Sequence[Source], options: LineageOptions | None = None) -> 
         n_pairs=n_pairs,
         level=chosen.level,
         fingerprint_bytes=max(one.n_bytes for one in prints),
+        notes=tuple(notes),
     )
+
+
+def _answers(
+    sources: Sequence[Source], samples: InputFile | RandomInputs, notes: list[str]
+) -> dict[int, Answers]:
+    """Run the models that can be run; a line for each other one."""
+    found = {}
+    for number, source in enumerate(steps(sources, "runs")):
+        try:
+            if source.answers is None:
+                raise InvalidInputError(f"{source.name}: a graph without its model")
+            found[number] = source.answers(samples)
+        except EmergraphError as error:
+            notes.append(f"not run: {error}")
+    return found
 
 
 def judge(

@@ -46,7 +46,7 @@ class Relation:
     """What they would be, if they were related."""
     related: bool = False
     by: str = ""
-    """What says so: exact test, equal numbers, likeness, match score, or the family that both are of."""
+    """What says so: exact test, equal numbers, likeness, match score, family (through others) or outputs."""
     log_p: float | None = None
     """Logarithm of the corrected p value of the exact test."""
     match_p: float | None = None
@@ -55,6 +55,10 @@ class Relation:
     """Whether units of one were left out that the other may lack."""
     test_says: str = ""
     """decided, undecidable at the level, refused, or none."""
+    outputs: str = ""
+    """follow, unclear, no sign or undecided; nothing where the two are related by weights or were not run."""
+    output_score: float | None = None
+    """Correlation of outputs given those of other networks of the task."""
 
     @property
     def p(self) -> float | None:

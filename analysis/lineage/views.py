@@ -21,7 +21,7 @@ _VERBS = {
     Kind.PRUNED: "{child} is {parent} pruned",
     Kind.FINE_TUNED: "{child} and {parent} are trained on from one start",
     Kind.LAYERS: "{child} is {parent} with layers added or cut",
-    Kind.DISTILLED: "{child} is distilled from {parent}",
+    Kind.DISTILLED: "outputs of {child} and {parent} follow each other, and no weights do (distilled)",
 }
 
 
@@ -104,6 +104,7 @@ def family_trees(found: Lineage) -> pl.DataFrame:
 def lineage_view(found: Lineage, run: int | None = None, *, notes: Sequence[str] = ()) -> View:
     """Return the relations as a view."""
     rows, trees = relation_rows(found), family_trees(found)
+    said = finding(found, len(notes))
     counts = Counter(one.judged.kind.value for one in found.relations)
     facts: dict[str, object] = {
         "models": len(found.names),
@@ -116,13 +117,13 @@ def lineage_view(found: Lineage, run: int | None = None, *, notes: Sequence[str]
         facts["run"] = run
     short = rows.filter(pl.col("related")).select(COLUMNS[:-1])
     return View(
-        finding=finding(found, len(notes)),
+        finding=said,
         rows=rows,
         details=trees if trees.height else None,
         brief=[short.head(BRIEF_ROWS), trees.head(5 * BRIEF_ROWS)],
         facts=facts,
-        document={"finding": finding(found, len(notes)), **found.to_dict()},
-        notes=tuple(notes),
+        document={"finding": said, **found.to_dict()},
+        notes=(*notes, *found.notes),
         columns=COLUMNS,
     )
 

@@ -74,7 +74,7 @@ def lineage_page(found: Lineage, *, notes: Sequence[str] = ()) -> Page:
         lead="",
         finding=finding(found, len(notes)),
         facts=facts,
-        notes=tuple(notes),
+        notes=(*notes, *found.notes),
     )
     section = Section(
         id="relations",

@@ -102,3 +102,14 @@ def test_of_two_files_both_must_be_readable(files, run, tmp_path):
     told = run("lineage", files / "base.onnx", tmp_path / "nothing.onnx")
     assert told.code == ExitCode.INVALID_INPUT
     assert "nothing.onnx" in told.err
+
+
+def test_models_are_run_where_samples_are_given(files, run, tmp_path):
+    paths = [files / "base.onnx", files / "other.onnx"]
+    (row,) = json.loads(run("lineage", *paths, "--random", 5, "--format", "json").out)["relations"]
+    assert (row["kind"], row["outputs"]) == ("independent", "undecided")
+    assert row["evidence"].endswith("outputs undecided: 0 other networks of this task, 8 are needed")
+    missing = run("lineage", *paths, "--inputs", tmp_path / "missing.npz")
+    assert (missing.code, missing.err.count("\n")) == (ExitCode.INVALID_INPUT, 1)
+    both = run("lineage", *paths, "--inputs", tmp_path / "missing.npz", "--random", 5)
+    assert both.code == ExitCode.USAGE

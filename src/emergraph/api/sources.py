@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,6 +87,7 @@ def graph_sources(
         InvalidInputError: There is no such file.
     """
     from emergraph.analysis.lineage.lineage import Source
+    from emergraph.analysis.lineage.outputs import answers_of
     from emergraph.graphstore.lake.layout import is_lake
     from emergraph.leftovers import Scratch
 
@@ -104,7 +106,8 @@ def graph_sources(
                 raise
             failed.append(error)
             continue
-        found.append(Source(name=_unique(path, found), opened=opened))
+        run = partial(answers_of, path, root=root)
+        found.append(Source(name=_unique(path, found), opened=opened, answers=run))
     if failed and len(found) < 2:
         raise failed[0]
     return found, [f"left out: {error}" for error in failed]
