@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from emergraph.analysis.audit.audit import audit_model
@@ -209,6 +210,18 @@ FAMILIES: dict[str, Callable[[], Net]] = {
     "recurrent": recurrent,
     "quantized": quantized,
 }
+
+
+STRENGTHS = (1, 2, 3)
+
+
+def planted_cases() -> list[object]:
+    """Every family at every strength: one strength of each, the others in `make test-models`."""
+    return [
+        pytest.param(family, n, marks=() if n == place % 3 + 1 else pytest.mark.families)
+        for place, family in enumerate(FAMILIES)
+        for n in STRENGTHS
+    ]
 
 
 def audited_fast(model: Path, *given: object, **choices: object) -> AuditResult:

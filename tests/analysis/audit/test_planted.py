@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from onnx import TensorProto
-from plantednets import Net, audited_fast, cnn, node, quantized, recurrent, transformer
+from plantednets import Net, audited_fast, cnn, node, planted_cases, quantized, recurrent, transformer
 
 from emergraph.analysis.audit.kinds import Grade
 from emergraph.analysis.audit.subject import Given
 from emergraph.analysis.audit.suspicious import FALSE_DISCOVERIES, discoveries, p_values, robust_z
 
 WORDS = "Meet me at the usual place when the clock of the town hall strikes seven, and bring the papers. "
-STRENGTHS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,7 @@ def plant_structure(net: Net, place: Place, n: int) -> dict[str, list[int]]:
     }
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "strength"), planted_cases())
 def test_faults_of_structure_are_found_where_they_are(tmp_path, family, strength):
     make, place = FAMILIES[family]
     net = make()
@@ -118,8 +116,7 @@ def plant_values(net: Net, place: Place, n: int) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "strength"), planted_cases())
 def test_faults_of_values_are_found_in_their_tensor(tmp_path, family, strength):
     make, place = FAMILIES[family]
     net = make()
@@ -159,14 +156,7 @@ def plant_encoding(net: Net, place: Place, n: int) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize(
-    ("family", "strength"),
-    [  # one strength of each family; the others take their time in `make test-models`
-        pytest.param(family, n, marks=() if n == place % 3 + 1 else pytest.mark.families)
-        for place, family in enumerate(FAMILIES)
-        for n in STRENGTHS
-    ],
-)
+@pytest.mark.parametrize(("family", "strength"), planted_cases())
 def test_faults_of_the_file_are_found_where_they_are(tmp_path, family, strength):
     make, place = FAMILIES[family]
     net = make()
