@@ -16,7 +16,17 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lineagenets.experiment import calibrated, fingerprint_search, make, make_bases, measured, pairs, read_all
+from lineagenets.distilling import distillation, false_links, teach
+from lineagenets.experiment import (
+    SEEDS,
+    calibrated,
+    fingerprint_search,
+    make,
+    make_bases,
+    measured,
+    pairs,
+    read_all,
+)
 from lineagenets.nets import ARCHITECTURES
 from lineagenets.page import results_text, write_page
 
@@ -41,6 +51,21 @@ def relations(
     chosen = [pair for pair in pairs(sorted(models), unrelated=unrelated, siblings=False) if pair not in done]
     found = measured(models, chosen, n_pairs=len(models) * (len(models) - 1) // 2) if chosen else None
     return pl.concat([one for one in (known, found) if one is not None], how="vertical_relaxed")
+
+
+def by_outputs(cache: Path, results: Path) -> None:
+    """Teach students, say what they are, and count false links among nets that nobody taught."""
+    teach(cache / "nets", cache / "students", SEEDS)
+    nets = sorted((cache / "nets").glob("*-base.onnx"))
+    paths = {path.stem: path for path in (*nets, *sorted((cache / "students").glob("*.onnx")))}
+    with tempfile.TemporaryDirectory() as name:
+        for path in paths.values():
+            (Path(name) / path.name).symlink_to(path)
+        models = read_all(Path(name), cache / "students.duckdb")
+    distillation(models, paths).write_parquet(results / "students.parquet")
+    groups = {kind: sorted((cache / f"bases-{kind}").glob("*.onnx")) for kind in CALIBRATED}
+    groups[" and ".join(CALIBRATED)] = [path for own in groups.values() for path in own]
+    false_links(groups).write_parquet(results / "students-false.parquet")
 
 
 def quick() -> str:
@@ -73,6 +98,7 @@ def main() -> int:
             make_bases(kind, CACHE / f"bases-{kind.name}")
             scores.append(calibrated(CACHE / f"bases-{kind.name}", CACHE / f"bases-{kind.name}.duckdb"))
         pl.concat(scores).write_parquet(RESULTS / "scores.parquet")
+        by_outputs(CACHE, RESULTS)
         found = fingerprint_search(10_000)
         (RESULTS / "fingerprints.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write_page(RESULTS, PAGE)
