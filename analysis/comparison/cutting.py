@@ -1,12 +1,13 @@
 """Units that were cut out of a network: which of a larger network's units a smaller one may have.
 
-Both have as many matrices, wired alike, and groups of the smaller one have fewer orbits. For each of its
+Both have as many matrices, wired alike, or the larger one has some more in a row: layers that were cut out,
+too, where a residual stream joins the others. Groups of the smaller one have fewer orbits. For each of its
 orbits the likest of the larger one is sought, each at most once. What is compared then is the larger one with
 nothing but those. They stay in the order of its file: where networks were trained independently, which are
 chosen says nothing about the order in which the file stores them, so that the exact test holds as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,13 @@ import numpy as np
 from emergraph.analysis.comparison.aligned import by_sources, links_between
 from emergraph.analysis.comparison.groups import FIXED, Axis, Ints
 from emergraph.analysis.comparison.model import Model, balanced
-from emergraph.analysis.comparison.unitmatching import Link, match_units
-from emergraph.analysis.comparison.weights import Matrix
+from emergraph.analysis.comparison.unitmatching import Link, UnitMatching, match_units
+from emergraph.analysis.comparison.weights import Matrix, Weight
 
 Axes = tuple[Axis, Axis]
+Pairs = list[tuple[str, str, Axes, Axes]]
+WAYS = 32
+"""Places at which layers may have been cut out, up to which each is tried."""
 
 
 def on_common_units(a: Model, b: Model, *, seed: int) -> tuple[Model, Model, tuple[str, str]]:
@@ -50,30 +54,46 @@ def without_cut_units(large: Model, small: Model, *, seed: int) -> tuple[Model, 
     Returns:
         None where the smaller one is no such model, whatever its weights are.
     """
-    pairs = _wired_alike(large, small)
-    if pairs is None:
+    ways = [pairs for left in _left(large, small) if (pairs := _wired_alike(large, left, small)) is not None]
+    if not ways or len(ways) > WAYS:
         return None
+    matches = [_match(large, small, pairs, seed=seed) for pairs in ways]
+    best = max(range(len(ways)), key=lambda way: matches[way].similarity_after)
+    pairs, n_left = ways[best], len(large.weights) - len(small.weights)
+    kept = {group: np.sort(orbits) for group, orbits in matches[best].permutations.items()}
+    values = {
+        theirs: _kept_of(large.values[ours], axes_a, axes_b, kept) for ours, theirs, axes_a, axes_b in pairs
+    }
+    weights = tuple(replace(weight, sha256=None) for weight in small.weights)
+    return replace(large, values=values, weights=weights, groups=small.groups), _told(pairs, n_left)
+
+
+def _left(large: Model, small: Model) -> Iterator[Sequence[Weight]]:
+    """The matrices of the larger model, or those that are left where some in a row were cut out."""
+    n = len(small.weights)
+    gone = len(large.weights) - n
+    if gone >= 0:
+        for place in range(n + 1 if gone else 1):
+            yield (*large.weights[:place], *large.weights[place + gone :])
+
+
+def _match(large: Model, small: Model, pairs: Pairs, *, seed: int) -> UnitMatching:
     links: list[Link] = []
     for ours, theirs, axes_a, axes_b in pairs:
         links += links_between(axes_a, axes_b, large.values[ours], small.values[theirs])
     scaled = [Link(src=one.src, dst=one.dst, a=balanced(one.a), b=balanced(one.b)) for one in links]
     groups = tuple(dict.fromkeys(name for one in links for name in (one.src, one.dst) if name != FIXED))
-    found = match_units(scaled, groups, seed=seed, restarts=1).permutations
-    kept = {group: np.sort(orbits) for group, orbits in found.items()}
-    values = {
-        theirs: _kept_of(large.values[ours], axes_a, axes_b, kept) for ours, theirs, axes_a, axes_b in pairs
-    }
-    weights = tuple(replace(weight, sha256=None) for weight in small.weights)
-    return replace(large, values=values, weights=weights, groups=small.groups), _told(pairs)
+    return match_units(scaled, groups, seed=seed, restarts=1)
 
 
-def _wired_alike(large: Model, small: Model) -> list[tuple[str, str, Axes, Axes]] | None:
+def _wired_alike(large: Model, left: Sequence[Weight], small: Model) -> Pairs | None:
     """The matrices of both, in their order, if groups correspond and some of the small one's are smaller."""
-    if len(large.weights) != len(small.weights) or not (large.groups.wired and small.groups.wired):
+    if not (large.groups.wired and small.groups.wired):
         return None
-    pairs, smaller = [], False
+    pairs: Pairs = []
+    smaller = False
     partner: dict[str, str] = {}
-    for ours, theirs in zip(large.weights, small.weights, strict=True):
+    for ours, theirs in zip(left, small.weights, strict=True):
         axes_a, axes_b = large.groups.axes.get(ours.name), small.groups.axes.get(theirs.name)
         if axes_a is None or axes_b is None:
             return None
@@ -115,7 +135,7 @@ def _kept_of(values: Matrix, axes_a: Axes, axes_b: Axes, kept: Mapping[str, Ints
     return found.reshape(len(found), -1)
 
 
-def _told(pairs: list[tuple[str, str, Axes, Axes]]) -> str:
+def _told(pairs: Pairs, n_left: int) -> str:
     sizes = {
         other.group: (len(one.places), len(other.places))
         for _, _, axes_a, axes_b in pairs
@@ -125,4 +145,5 @@ def _told(pairs: list[tuple[str, str, Axes, Axes]]) -> str:
     }
     cut = {group: before - after for group, (before, after) in sizes.items() if before > after}
     whole = sum(before for before, _ in sizes.values())
-    return f"{sum(cut.values())} of {whole} hidden units, in {len(cut)} of {len(sizes)} groups, are cut out"
+    told = f"{sum(cut.values())} of {whole} hidden units, in {len(cut)} of {len(sizes)} groups, are cut out"
+    return f"{told}, and {n_left} matrices" if n_left else told

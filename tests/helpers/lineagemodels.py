@@ -23,7 +23,12 @@ def matrices(seed: int, sizes: Sequence[int] = SIZES) -> list[np.ndarray]:
 
 
 def dense_model(
-    weights: Sequence[np.ndarray], *, sha256: str = "", wiring: str = "traced", first: int = 0
+    weights: Sequence[np.ndarray],
+    *,
+    sha256: str = "",
+    wiring: str = "traced",
+    first: int = 0,
+    joints: Sequence[str] = (),
 ) -> Model:
     """A dense net as a model; its hidden layers are groups.
 
@@ -32,13 +37,15 @@ def dense_model(
         sha256: Of its file.
         wiring: As graphs say it.
         first: Number in the name of the first layer.
+        joints: The group between each layer and the next; a stream is one that comes back.
     """
     names = [f"layer{first + i}" for i in range(len(weights))]
     last = len(weights) - 1
+    between = joints or [f"g{i}" for i in range(last)]
 
     def axis(size: int, group: int) -> tuple[Segment, ...]:
         hidden = 0 <= group < last
-        return (Segment(group=f"g{group}" if hidden else FIXED, places=np.arange(size)[:, None]),)
+        return (Segment(group=between[group] if hidden else FIXED, places=np.arange(size)[:, None]),)
 
     axes = {
         name: (axis(len(one), i), axis(one.shape[1], i - 1))
@@ -64,7 +71,7 @@ def dense_model(
         values=dict(zip(names, weights, strict=True)),
         groups=Groups(
             axes=axes if wiring in ("traced", "declared") else {},
-            sizes={f"g{i}": len(one) for i, one in enumerate(weights[:-1])},
+            sizes={group: len(one) for group, one in zip(between, weights[:-1], strict=True)},
             wiring=wiring,
         ),
     )

@@ -14,6 +14,7 @@ from lineagemodels import (
     without_units,
 )
 
+from emergraph.analysis.comparison import cutting
 from emergraph.analysis.comparison.aligned import cut
 from emergraph.analysis.comparison.cutting import without_cut_units
 from emergraph.analysis.comparison.groups import Groups, Segment, fixed_axis
@@ -318,3 +319,50 @@ def test_balanced_weights_have_units_of_one_size():
         assert sizes == pytest.approx(np.ones(sizes.size), abs=0.02)
     holed = balanced(np.array([[[0.0], [0.0]], [[1.0], [2.0]]]))
     assert np.all(np.isfinite(holed))
+
+
+def stream(weights):
+    """A residual net: a stream of units, and blocks that lead out of it and back into it."""
+    blocks = (len(weights) - 2) // 2
+    return dense_model(weights, joints=[*(name for i in range(blocks) for name in ("s", f"inner{i}")), "s"])
+
+
+RESIDUAL = matrices(5, (20, 24, 28, 24, 28, 24, 28, 24, 8))
+
+
+def without_block(weights, block, kept):
+    """The same net without a block, and with so many inner units in each of the others."""
+    found = list(weights)
+    for up in range(1, len(weights) - 1, 2):
+        chosen = np.sort(np.argsort(-np.linalg.norm(weights[up], axis=1))[:kept])
+        found[up], found[up + 1] = weights[up][chosen], weights[up + 1][:, chosen]
+    return found[: 2 * block + 1] + found[2 * block + 3 :]
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_units_and_a_layer_cut_out_of_one_model_are_found(block):
+    smaller = without_block(RESIDUAL, block, 20)
+    (found,) = judged(stream(RESIDUAL), stream(smaller))
+    assert (found.related, found.judged.kind, found.judged.origin) == (True, Kind.PRUNED, "a")
+    assert "in 2 of 3 groups, are cut out, and 2 matrices" in found.judged.evidence
+    (apart,) = judged(stream(matrices(6, (20, 24, 28, 24, 28, 24, 28, 24, 8))), stream(smaller))
+    assert not apart.related
+
+
+def test_layers_are_sought_in_a_row_and_where_the_rest_is_wired_alike(monkeypatch):
+    large, small = stream(RESIDUAL), stream(without_block(RESIDUAL, 1, 20))
+    assert without_cut_units(large, small, seed=0) is not None
+    assert without_cut_units(small, large, seed=0) is None
+    dense = dense_model(
+        matrices(5, (20, 24, 28, 24, 28, 24, 8))
+    )  # without a stream nothing joins what is left
+    assert (
+        without_cut_units(
+            dense, dense_model(without_block(matrices(5, (20, 24, 28, 24, 28, 24, 8)), 1, 20)), seed=0
+        )
+        is None
+    )
+    monkeypatch.setattr(cutting, "WAYS", 2)
+    assert without_cut_units(large, small, seed=0) is None
+    monkeypatch.setattr(cutting, "WAYS", 3)
+    assert without_cut_units(large, small, seed=0) is not None
