@@ -13,6 +13,7 @@ html_theme = "furo"
 html_title = f"emergraph {release}"
 html_copy_source = False
 html_extra_path = ["report.schema.json"]
+smartquotes_action = "q"  # quotes only: two hyphens begin an option
 myst_heading_anchors = 3
 myst_enable_extensions = ["attrs_inline"]
 # links to code and results beside the pages are files of the repository, not pages of the site

@@ -1,5 +1,6 @@
 """The documentation site that `make site` built, page by page: links, console, requests, width."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -61,6 +62,12 @@ def test_links_lead_somewhere(pages):
             if not there:
                 broken.append(f"{path.relative_to(SITE)}: {link}")
     assert broken == []
+
+
+def test_options_keep_both_hyphens(pages):
+    """What is printed can be typed: no dash where a docstring has ``--inputs``."""
+    found = {path.name: re.findall("\N{EN DASH}[a-z-]+", path.read_text(encoding="utf-8")) for path in pages}
+    assert {name: words for name, words in found.items() if words} == {}
 
 
 def test_nothing_is_loaded_from_elsewhere(pages):
