@@ -83,11 +83,15 @@ def answers_of(path: Path, samples: InputFile | RandomInputs, *, root: Path | No
     with ModelRuns(prepared.run.flat, as_source(file), prepared, limits=RunLimits()) as runs:
         outputs = runs.expected
     sizes = [size for one in outputs for size in (one.ndim, *one.shape)]
-    return Answers(task=(fed, *sizes), samples=told, vector=_vector(outputs, path))
+    return Answers(task=(fed, *sizes), samples=told, vector=vector_of(outputs, path))
 
 
-def _vector(outputs: Sequence[NDArray[np.generic]], path: Path) -> Floats:
-    """All outputs of floats, each as large as the others; of probabilities their logarithms."""
+def vector_of(outputs: Sequence[NDArray[np.generic]], path: Path) -> Floats:
+    """Return all outputs of floats, each as large as the others; of probabilities their logarithms.
+
+    Raises:
+        InvalidInputError: They say nothing of the samples.
+    """
     parts = []
     for one in outputs:
         if one.dtype.kind != "f":

@@ -11,9 +11,8 @@ from torch import nn
 from emergraph.analysis.comparison.model import Model
 from emergraph.analysis.lineage.kinds import Kind
 from emergraph.analysis.lineage.lineage import judge
-from emergraph.analysis.lineage.outputs import Answers, answers_of, shared_outputs, with_outputs
+from emergraph.analysis.lineage.outputs import Answers, shared_outputs, vector_of, with_outputs
 from emergraph.analysis.lineage.pairs import compared
-from emergraph.exporters.runtime.inputfile import InputFile
 from lineagenets.derive import loaded
 from lineagenets.nets import ARCHITECTURES, Architecture, batch, save
 
@@ -113,8 +112,15 @@ def _teacher(name: str) -> tuple[str, str]:
 
 def _answers(names: list[str], paths: dict[str, Path]) -> Iterator[Answers]:
     for name in names:
-        inputs, _ = batch(_kind(name).task, SAMPLES, np.random.default_rng(5))
-        yield answers_of(paths[name], InputFile({"x": inputs.numpy()}, "samples", ""))
+        kind = _kind(name)
+        inputs, _ = batch(kind.task, SAMPLES, np.random.default_rng(5))
+        with torch.no_grad():
+            outputs = loaded(kind, paths[name])(inputs).numpy()
+        yield Answers(
+            task=(len(kind.task), *outputs.shape),
+            samples=f"{SAMPLES} samples",
+            vector=vector_of([outputs], paths[name]),
+        )
 
 
 def false_links(groups: dict[str, list[Path]]) -> pl.DataFrame:

@@ -20,6 +20,9 @@ def write_page(results: Path, page: Path) -> None:
         pl.read_parquet(results / "scores.parquet"),
         json.loads((results / "fingerprints.json").read_text(encoding="utf-8")),
     )
+    text += _students(
+        pl.read_parquet(results / "students.parquet"), pl.read_parquet(results / "students-false.parquet")
+    )
     own = page.read_text(encoding="utf-8").split(MARK)[0]
     page.write_text(f"{own}{MARK}\n{text}", encoding="utf-8")
 
@@ -97,6 +100,36 @@ def _scores(scores: pl.DataFrame) -> str:
         "The match score of independent nets of one architecture and data. `match_p` is read off the pairs "
         "of 26 nets, and held against pairs with 8 others:\n\n"
         f"{table(head, rows, words=1)}"
+    )
+
+
+def _students(pairs: pl.DataFrame, rates: pl.DataFrame) -> str:
+    """Students that learnt outputs, by what they are and are called, and false links where nobody was taught."""
+    kinds = ("distilled", "undecided", "independent")
+    groups = {
+        "distilled, same architecture": (pl.col("truth") == "distilled") & ~pl.col("across"),
+        "distilled, another architecture": (pl.col("truth") == "distilled") & pl.col("across"),
+        "two students of one net": pl.col("truth") == "two students",
+        "independent": pl.col("truth") == "independent",
+    }
+    rows = []
+    for label, chosen in groups.items():
+        own = pairs.filter(chosen)
+        least, most = (f"{value:.2f}" for value in (own["score"].min(), own["score"].max()))
+        rows.append([label, *((own["kind"] == kind).sum() for kind in kinds), f"{least} to {most}"])
+    head = ["nets, sets", "sets", "with a false link", "pairs", "follow", "unclear"]
+    drawn = [[f"{row[0]}, {row[1]} nets", *row[2:]] for row in rates.iter_rows()]
+    truth = pairs.filter(pl.col("truth") == "distilled")
+    right = 100 * (truth["kind"] == "distilled").mean()
+    exact = pairs.filter(pl.col("truth") == "distilled")["p"].drop_nulls()
+    return (
+        "\nStudents learnt the outputs of a net from their own start, without a label, on the data of its task, four times "
+        "as long as it did; all nets of a task are compared on 300 samples of it. What pairs are (rows) and are called "
+        f"(columns), with the score where it was computed: {right:.0f} % of {truth.height} are found.\n\n"
+        f"{table(['', *kinds, 'score'], rows, words=1)}\n"
+        f"By weights they are independent: the smallest p of {exact.len()} students and their nets is {exact.min():.2g}. "
+        "Sets of independent nets, drawn from 34 of each architecture, in which nothing follows anything:\n\n"
+        f"{table(head, drawn, words=1)}"
     )
 
 
