@@ -61,7 +61,9 @@ def layer_chain(graph: UnitGraph, classes: UnitClasses, options: EmergenceOption
         order.append(next(iter(following)))
     if len(starts) != 1 or sorted(order) != kept or len(follows) != len(kept) - 1:
         return "the layers are not a chain"
-    return LayerChain(tuple(np.arange(graph.n_units)[graph.layers[place].units] for place in order))
+    return LayerChain(
+        tuple(np.arange(graph.layers[place].units.start, graph.layers[place].units.stop) for place in order)
+    )
 
 
 def printed_count(
