@@ -101,6 +101,10 @@ class Headline:
     """Its name is the name of the line."""
     text: Callable[[Sequence[tuple[Any, ...]], Mapping[str, Any]], str | None]
     """The line from the rows of the answer and the parameters of the run; None for no line."""
+    beside: "Headline | None" = None
+    """What its numbers are to be compared with, where there is a run with that."""
+    alone: str = ""
+    """Said where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

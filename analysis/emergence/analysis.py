@@ -382,7 +382,19 @@ def _trajectory_rows(result: "Trajectory") -> "dict[str, pl.DataFrame]":
 
 def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
     told = ", ".join(f"{value:.4g} through {interior} units" for interior, value, _ in rows)
-    return f"E is {told} (active: {rows[0][2]}); the number alone says little: see the null models"
+    return f"E is {told} (active: {rows[0][2]})"
+
+
+def _beside_nulls(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str | None:
+    if not rows:
+        return None
+    told = ", ".join(
+        f"{mean:.4g} through {interior} units ({'all draws equal' if z is None else f'z = {z:.2g}'})"
+        for interior, mean, z, _ in rows
+    )
+    return (
+        f"with the active units of each layer chosen at random it is {told}, on average of {rows[0][3]} draws"
+    )
 
 
 def _trajectory_headline(rows: Sequence[tuple[Any, ...]], parameters: Mapping[str, Any]) -> str | None:
@@ -454,6 +466,17 @@ EMERGENCE = Analysis(
         """,
         ),
         text=_headline,
+        beside=Headline(
+            query=Query(
+                name="beside-nulls",
+                table="emergence_nulls",
+                sql="""
+SELECT interior, mean, z, n_draws FROM emergence_nulls
+WHERE run = {run} AND null_model = 'activity_in_layers' AND interior <> 'printed' ORDER BY interior""",
+            ),
+            text=_beside_nulls,
+        ),
+        alone="the number alone says little: --full draws null models",
     ),
 )
 TRAJECTORY = Analysis(

@@ -212,8 +212,11 @@ def _figures() -> "Sequence[Figure]":
 
 
 def _headline(rows: Sequence[tuple[Any, ...]], _parameters: Mapping[str, Any]) -> str:
-    edges, share = rows[0]
-    return f"The network grows together at {edges:,.0f} edges, {100 * share:.3g} % of them"
+    thresholds = {series: (edges, share) for series, edges, share in rows}
+    edges, share = thresholds.pop("observed")
+    others = " and ".join(f"{other:,.0f} ({series})" for series, (other, _) in thresholds.items())
+    beside_it = f"; by chance at {others}, on average" if others else ""
+    return f"The network grows together at {edges:,.0f} edges, {100 * share:.3g} % of them{beside_it}"
 
 
 PERCOLATE = Analysis(
@@ -247,7 +250,7 @@ PERCOLATE = Analysis(
         query=Query(
             name="percolation",
             table="percolation",
-            sql="SELECT threshold, share FROM percolation WHERE run = {run} AND series = 'observed'",
+            sql="SELECT series, threshold, share FROM percolation WHERE run = {run} ORDER BY series",
         ),
         text=_headline,
     ),

@@ -241,7 +241,7 @@ COLUMN_NOTES = {
 def _notes(items: Items, options: PruningOptions, around: Surroundings) -> list[str]:
     notes = []
     if around.activity is None:
-        notes.append("E is not counted: the graph has no activation trace; `emergraph trace` makes one")
+        notes.append("E is not counted: there was no trace of activations; `emergraph trace` makes one")
     else:
         notes.append(f"E takes the activity of the unpruned model: {around.activity.text}")
     if around.activations is not None and options.kind in (Criterion.WANDA, Criterion.ACTIVATION):

@@ -3,10 +3,11 @@
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from emergraph.analysis.audit.words import spelled_out
-from emergraph.analysis.declaration import Analysis, Query, SectionSpec, TableSpec
+from emergraph.analysis.declaration import Analysis, Headline, Query, SectionSpec, TableSpec
 from emergraph.analysis.figures.figure import Figure, FigureData, Run
 from emergraph.analysis.figures.layermap import LAYER_MAP
 from emergraph.analysis.figures.reading import newest_run, question, read_figure
@@ -137,16 +138,24 @@ def _health(audited: Run | None, points: Sequence[Point]) -> str:
 
 def section_finding(reader: GraphReader, analyses: Sequence[Analysis]) -> str:
     """Return what the newest runs of some analyses say, a sentence for each that has a headline."""
-    sentences = []
+    sentences: list[str] = []
     for headline in (analysis.headline for analysis in analyses):
-        run = None if headline is None else newest_run(reader, headline.query)
-        if headline is None or run is None:
+        if headline is None or not (text := _line(reader, headline)):
             continue
-        sql = question(headline.query, reader.id, run.id)
-        text = headline.text(reader.connection.execute(sql).fetchall(), run.parameters)
-        if text:
-            sentences.append(f"{text[0].upper()}{text[1:]}.")
+        compared = (
+            headline.alone if headline.beside is None else _line(reader, headline.beside) or headline.alone
+        )
+        sentences += [f"{said[0].upper()}{said[1:]}." for said in (text, compared) if said]
     return " ".join(sentences)
+
+
+def _line(reader: GraphReader, headline: Headline) -> str | None:
+    """What the newest run says, if there is one."""
+    run = newest_run(reader, headline.query)
+    if run is None:
+        return None
+    sql = question(headline.query, reader.id, run.id)
+    return headline.text(reader.connection.execute(sql).fetchall(), run.parameters)
 
 
 def _notes(reader: GraphReader, attempts: Sequence[Attempt], budget: float | None) -> list[str]:
@@ -309,11 +318,18 @@ def collect_report(
         tool_version=__version__,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         warnings=(*_texts(reader.summary["warnings"]), *collector.known.problems),
-        sections=(first, *sections, last),
+        sections=(first, *(without(section, first.notes) for section in sections), last),
         attempts=tuple(attempts),
         budget=budget,
         commands=collector.commands,
     )
+
+
+def without(section: Section, said: Sequence[str]) -> Section:
+    """A section without the notes that the summary has, whichever way they begin and end."""
+    known = {note.rstrip(".").casefold() for note in said}
+    notes = tuple(note for note in section.notes if note.rstrip(".").casefold() not in known)
+    return replace(section, notes=notes)
 
 
 def _texts(value: object) -> list[str]:

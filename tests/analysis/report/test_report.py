@@ -20,8 +20,8 @@ from reportstores import HOSTILE, analysed, dense_demo, hostile_model
 
 from emergraph import api
 from emergraph.analysis.registry import Known, built_in
-from emergraph.analysis.report.collect import collect_report
-from emergraph.analysis.report.document import Attempt
+from emergraph.analysis.report.collect import collect_report, without
+from emergraph.analysis.report.document import Attempt, Section
 from emergraph.analysis.report.html import report_page
 from emergraph.analysis.report.texts import cell, number
 from emergraph.cli.jsonform import json_text
@@ -95,6 +95,30 @@ def test_every_figure_has_definition_seed_command_and_sql(report, page, analysed
                 assert report.commands[run.id] in text
     assert "Run " in text
     assert "seed 0" in text
+
+
+def test_numbers_that_mean_nothing_alone_stand_beside_what_chance_gives(report, tmp_path, analysed_store):
+    said = report.section("emergence").finding
+    assert "With the active units of each layer chosen at random it is" in said
+    assert "on average of 10 draws" in said
+    assert "; by chance at" in report.section("percolation").finding
+    alone = shutil.copy(analysed_store, tmp_path / "alone.duckdb")
+    with duckdb.connect(str(alone)) as connection:
+        connection.execute("DROP TABLE emergence_nulls")
+        connection.execute(
+            "UPDATE runs SET result_tables = list_filter(result_tables, lambda t: t <> 'emergence_nulls')"
+        )
+    with open_store(alone) as opened:
+        assert (
+            "The number alone says little: --full"
+            in collect_report(opened.graph()).section("emergence").finding
+        )
+
+
+def test_a_note_of_the_summary_is_not_said_again_in_sections():
+    sections = [Section(id=name, title="", lead="", notes=("sizes are free", name)) for name in "ab"]
+    kept = [without(section, ["Sizes are free."]).notes for section in sections]
+    assert kept == [("a",), ("b",)]
 
 
 def test_random_inputs_are_said_to_be_random(page):
