@@ -188,13 +188,15 @@ def shared_outputs(vectors: Floats, families: Sequence[int]) -> dict[tuple[int, 
     """
     products = vectors @ vectors.T
     near: defaultdict[int, set[int]] = defaultdict(set)
+    first = {family: number for number, family in reversed(list(enumerate(families)))}
+    members = np.random.default_rng(0).permutation(sorted(first.values())).tolist()
     apart = [(i, j) for i, j in combinations(range(len(families)), 2) if families[i] != families[j]]
-    found = {pair: _Shared("undecided", None, len(_others(families, *pair, near))) for pair in apart}
+    found = {pair: _Shared("undecided", None, len(_others(members, families, pair, near))) for pair in apart}
     scores: dict[tuple[int, int], float] = {}
     n_others: dict[tuple[int, int], int] = {}
     while True:
         for pair in apart:  # where others became too few, what was seen with more of them stands
-            if len(others := _others(families, *pair, near)) >= FEWEST:
+            if len(others := _others(members, families, pair, near)) >= FEWEST:
                 scores[pair], n_others[pair] = _given_others(products, *pair, others), len(others)
         if not scores:
             return found
@@ -211,14 +213,17 @@ def shared_outputs(vectors: Floats, families: Sequence[int]) -> dict[tuple[int, 
             return found
 
 
-def _others(families: Sequence[int], i: int, j: int, near: Mapping[int, set[int]]) -> list[int]:
-    """One network of each other family, as many as are needed, without those near to one of the two."""
-    first: dict[int, int] = {}
-    for number, family in enumerate(families):
-        if family not in (families[i], families[j]) and number not in near[i] | near[j]:
-            first.setdefault(family, number)
-    others = list(first.values())
-    return others[:: max(1, -(-len(others) // MOST))]
+def _others(
+    members: Sequence[int], families: Sequence[int], pair: tuple[int, int], near: Mapping[int, set[int]]
+) -> list[int]:
+    """Networks of other families than those of a pair, as many as are needed, none near to one of the two."""
+    own, found = {families[number] for number in pair}, []
+    for number in members:
+        if families[number] not in own and all(number not in near[one] for one in pair):
+            found.append(number)
+            if len(found) == MOST:
+                break
+    return found
 
 
 def _given_others(products: Floats, i: int, j: int, others: Sequence[int]) -> float:
