@@ -25,7 +25,7 @@ _PROBE_EDGES = 2_000_000
 _BYTES_PER_EDGE = 60
 """Of the largest block whose edges are rows, while it is grouped."""
 _PIECES_AT_ONCE = 16
-_PROBE_CELLS, _PROBE_TILES = 1 << 20, 4
+_PROBE_CELLS, _PROBE_TILES = 1 << 23, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ def plan_count(
     left = [block for block in read if block.in_place]
     cells = sum(_cells(block) for block in left)
     columns = len(sweep.interiors) * cases
-    seconds = _row_seconds(graph, rows)
+    # units, their activity, and sums over them
+    seconds = _row_seconds(graph, rows) + 3 * seconds_of(reader.units)
     if left:
         seconds += _pass_seconds(reader, left, columns)
     largest = max((block.n_edges for block in rows), default=0)
