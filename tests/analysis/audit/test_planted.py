@@ -1,14 +1,18 @@
 """Faults of each kind, at three strengths, in four families of networks: each is found where it is."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto
 from plantednets import Net, audited_fast, cnn, node, planted_cases, quantized, recurrent, transformer
 
+from emergraph.analysis.audit.audit import AuditResult
 from emergraph.analysis.audit.kinds import Grade
-from emergraph.analysis.audit.subject import Given
+from emergraph.analysis.audit.subject import AGREEMENT, Given, elementwise
 from emergraph.analysis.audit.suspicious import FALSE_DISCOVERIES, discoveries, p_values, robust_z
 
 WORDS = "Meet me at the usual place when the clock of the town hall strikes seven, and bring the papers. "
@@ -73,12 +77,34 @@ def plant_structure(net: Net, place: Place, n: int) -> dict[str, list[int]]:
     }
 
 
+def _check_smaller(result: AuditResult, path: Path, out: Path, net: Net, n: int) -> None:
+    """The file that was written loads, agrees, and is smaller by what was promised."""
+    rng = np.random.default_rng(99)
+    inputs = {name: rng.standard_normal(x.shape).astype(x.dtype) for name, x in net.samples.items()}
+    if net.family == "quantized":  # what was silent on these inputs is cut, too
+        inputs = net.samples
+    a, b = (onnxruntime.InferenceSession(str(one)).run(None, inputs)[0] for one in (path, out))
+    assert elementwise(a, b) <= AGREEMENT
+    smaller = result.smaller
+    model = onnx.load(out)
+    values = sum(int(np.prod(p.dims)) for p in model.graph.initializer)
+    assert values == smaller.values_after < smaller.values_before
+    said = sum(entry.ByteSize() for entry in model.metadata_props)  # of what was tested
+    assert out.stat().st_size == smaller.bytes_after < smaller.bytes_before + said
+    cut = {"DEAD-UNREACHED or DEAD-UNREAD": 2 * n, "IDENTITY-OPERATION": n}
+    cut |= {} if net.family == "quantized" else {"TWIN-UNITS": n}  # codes of two units have no sum
+    assert {kind: smaller.applied.get(kind) for kind in cut} == cut
+
+
 @pytest.mark.parametrize(("family", "strength"), planted_cases())
 def test_faults_of_structure_are_found_where_they_are(tmp_path, family, strength):
     make, place = FAMILIES[family]
     net = make()
     planted = plant_structure(net, place, strength)
-    result = audited_fast(net.save(tmp_path / "net.onnx"), Given(inputs=net.samples))
+    path, out = net.save(tmp_path / "net.onnx"), tmp_path / "smaller.onnx"
+    also_tested = family == "quantized"  # sums in another order, so that it is not equal bit by bit
+    result = audited_fast(path, Given(inputs=net.samples), write=out, also_tested=also_tested)
+    _check_smaller(result, path, out, net, strength)
     found = {}
     for one in result.findings:
         for layer, positions in one.units.items():
