@@ -26,7 +26,7 @@ DRAWS = 100
 KINDS = {kind.name: kind for kind in ARCHITECTURES}
 
 
-def student(teacher: nn.Module, kind: Architecture, seed: int) -> nn.Module:
+def pupil(teacher: nn.Module, kind: Architecture, seed: int) -> nn.Module:
     """Train a net of an architecture from its own start on a teacher's outputs, and on no label."""
     torch.manual_seed(seed)
     net, rng = kind.make(), np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def teach(nets: Path, folder: Path, seeds: int) -> None:
         path = folder / f"{own}-{seed}-of-{other}.onnx"
         if not path.exists():
             teacher = loaded(KINDS[other], nets / f"{other}-{seed}-base.onnx")
-            save(student(teacher, KINDS[own], seed + 5000), KINDS[own], path)
+            save(pupil(teacher, KINDS[own], seed + 5000), KINDS[own], path)
 
 
 def distillation(models: dict[str, Model], paths: dict[str, Path]) -> pl.DataFrame:

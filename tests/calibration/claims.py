@@ -137,6 +137,8 @@ CALLS: dict[str, str | tuple[str, ...]] = {
     "analysis/lineage/independence:stored_order_test fisher_log_p": _ORDERS,
     "analysis/lineage/independence:stored_order_test order_log_p": _ORDERS,
     "analysis/lineage/lineage:_with_match_p share_as_extreme": "match score of two models",
+    "analysis/lineage/outputs:_stand_out ppf": "none: a score, with its false rate in docs/lineage.md",
+    "analysis/lineage/outputs:_stand_out sf": "none: a score, with its false rate in docs/lineage.md",
     "analysis/percolation/analysis:_finding is_clear": ("clear distance, 3 draws", "clear distance, 5 draws"),
     "analysis/percolation/concepts:_curve percentile": "none: random_spread_low and random_spread_high",
     "analysis/percolation/concepts:_threshold_row student": "percolation threshold",
