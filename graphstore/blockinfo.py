@@ -87,9 +87,11 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
         if infos and infos[-1].id == row["id"]:
             raise damaged(connection, f"block {row['id']} is there twice")
         sources = range(n_units) if row["src_layer"] is None else units[row["src_layer"]]
-        for name, found, known in (("src_units", src, sources), ("dst_units", dst, units[row["layer"]])):
+        for end, found, known in (("src", src, sources), ("dst", dst, units[row["layer"]])):
             if found is not None and not within(found, known):
-                raise damaged(connection, f"blocks.{name} holds units that are not those of the layer")
+                raise damaged(connection, f"blocks.{end}_units holds units that are not those of the layer")
+            if found is not None and len(found) != row[f"n_{end}"]:
+                raise damaged(connection, f"blocks.{end}_units and n_{end} of block {row['id']} differ")
         row["kind"] = EdgeKind(row["kind"])
         offset, steps = (row.pop(name) for name in _PLACE)
         if offset is not None:

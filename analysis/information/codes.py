@@ -4,9 +4,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emergraph.analysis.information.estimate import BITS, Floats
+from emergraph.errors import UsageError
 
 DIGITS = 5
 """Significant digits, of the largest value of a sample of vectors, by which its rows are told apart."""
+
+
+LARGEST = 1e100
+"""Magnitude of the values of samples: far beyond it, squares and their sums leave the range of floats."""
+
+
+def real_states(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Samples that can be computed with: real, finite, within range; truth values as 0 and 1."""
+    if values.dtype.kind == "c":
+        raise UsageError("samples of complex numbers: mutual information needs real states")
+    if not np.isfinite(values).all():
+        raise UsageError("samples that are not finite: mutual information needs finite states")
+    if float(np.abs(values).max(initial=0)) > LARGEST:
+        raise UsageError(f"samples with values beyond {LARGEST:g}: mutual information needs smaller states")
+    return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
 def distinct_states(values: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -14,8 +30,11 @@ def distinct_states(values: NDArray[np.generic]) -> NDArray[np.int64]:
 
     Floats are rounded to `DIGITS` significant digits of their largest value: states that one input gives in
     two runs differ in the last bits.
+
+    Raises:
+        UsageError: They are complex, not finite, or too large.
     """
-    rows = values.reshape(len(values), -1)
+    rows = real_states(values).reshape(len(values), -1)
     if rows.dtype.kind == "f":
         scale = float(np.abs(rows).max(initial=0.0)) or 1.0
         rounded = np.asarray(rows, np.float64) / scale

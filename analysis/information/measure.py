@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import digamma
 
-from emergraph.analysis.information.codes import code_information, distinct_states
+from emergraph.analysis.information.codes import code_information, distinct_states, real_states
 from emergraph.analysis.information.estimate import BITS, Floats, MutualInformation
 from emergraph.analysis.information.mine import mine_information
 from emergraph.analysis.information.options import MAX_DIMENSIONS, EstimatorName, EstimatorOptions, Projection
@@ -296,10 +296,6 @@ def _within_on_a_line(values: Floats, radius: Floats) -> Floats:
     return np.asarray(high - low - 1, np.float64)
 
 
-LARGEST = 1e100
-"""Magnitude of the values of samples: far beyond it, squares and their sums leave the range of floats."""
-
-
 @dataclass(frozen=True)
 class Inputs:
     """What went in: how many distinct inputs there are, and how often two draws are the same one."""
@@ -350,7 +346,7 @@ def measure(
 
     Raises:
         UsageError: x and y have other numbers of samples, or too few; or values that are not real, not
-            finite, or beyond `LARGEST`.
+            finite, or beyond `codes.LARGEST`.
         MissingExtraError: mine without torch.
 
     Example:
@@ -365,7 +361,7 @@ def measure(
         raise UsageError(f"samples of shapes {x.shape} and {y.shape}: expected (n, p) and (n, q)")
     if len(x) < 4:
         raise UsageError(f"{len(x)} samples; expected at least 4")
-    x, y = _real(x), _real(y)
+    x, y = real_states(x), real_states(y)
     about: dict[str, object] = {"distinct_inputs": inputs.distinct}
     if is_constant(x) or is_constant(y):
         about["constant"] = True
@@ -380,17 +376,6 @@ def measure(
         return _estimate(code_information(a, b), deviations, inputs, options, len(x), about)
     raws, deviations, told = _repeated(x, y, inputs, options)
     return _estimate(float(np.mean(raws)), deviations, inputs, options, len(x), about | told)
-
-
-def _real(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Samples that can be computed with: real, finite, within range; truth values as 0 and 1."""
-    if values.dtype.kind == "c":
-        raise UsageError("samples of complex numbers: mutual information needs real states")
-    if not np.isfinite(values).all():
-        raise UsageError("samples that are not finite: mutual information needs finite states")
-    if float(np.abs(values).max(initial=0)) > LARGEST:
-        raise UsageError(f"samples with values beyond {LARGEST:g}: mutual information needs smaller states")
-    return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
 def is_constant(values: NDArray[np.generic]) -> bool:

@@ -324,3 +324,13 @@ def test_a_role_that_is_none_is_damage(tmp_path):
         connection.execute("UPDATE units SET role = 'x' WHERE id = 1")
     with open_store(path) as store, pytest.raises(StoreError, match=r"damaged, units\.role holds 'x'"):
         store.graph().units()
+
+
+@pytest.mark.parametrize("end", ["src", "dst"])
+def test_units_of_a_block_that_are_fewer_than_it_says_are_damage(tmp_path, end):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"UPDATE blocks SET {end}_units = {end}_units[2:] WHERE id = 0")
+    said = f"{end}_units and n_{end} of block 0 differ"
+    with open_store(path) as store, pytest.raises(StoreError, match=said):
+        store.graph().blocks_info()

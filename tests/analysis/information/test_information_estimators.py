@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from emergraph.analysis.information.codes import code_information, distinct_states
+from emergraph.analysis.information.codes import LARGEST, code_information, distinct_states
 from emergraph.analysis.information.estimate import BITS
 from emergraph.analysis.information.measure import (
-    LARGEST,
     Inputs,
     _within,
     gaussian_information,
@@ -141,6 +140,12 @@ def test_counting_is_the_sum_over_the_table(pairs):
 def test_states_are_told_apart_up_to_the_last_bits():
     rows = np.array([[1.0, 2.0], [1.0, 2.0 + 1e-7], [1.0, 2.1], [0.0, -0.0], [-0.0, 0.0]])
     assert len(set(distinct_states(rows))) == 3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e101])
+def test_states_that_cannot_be_computed_with_are_not_told_apart(value):
+    with pytest.raises(UsageError, match=r"not finite|beyond"):
+        distinct_states(np.array([[1.0, 2.0], [1.0, value]]))
 
 
 @pytest.mark.parametrize("estimator", [e for e in EstimatorName if e != EstimatorName.MINE])
