@@ -30,6 +30,7 @@ _SHARE_OF_PROCESS = 0.6
 _HEADER_BYTES = 3 * 4096
 """Before the first block of a DuckDB file."""
 
+_INTERRUPTED = re.compile(r"Arrow source failed: KeyboardInterrupt\b")
 _LOCKED = re.compile(r"could not set lock.*?(?:PID (\d+)|$)", re.IGNORECASE | re.DOTALL)
 
 _SAYINGS: tuple[tuple[str, type[EmergraphError], str], ...] = (
@@ -148,12 +149,12 @@ def translated_errors(path: Path) -> Iterator[None]:
     """Turn what DuckDB raises about the store at `path` into this project's errors or KeyboardInterrupt."""
     try:
         yield
-    except duckdb.Error as error:
-        raise translate(error, path) from error
-    except RuntimeError as error:
-        # DuckDB's client swallows Ctrl-C during a statement and raises this instead.
-        if str(error) == "Query interrupted":
+    except (duckdb.Error, RuntimeError) as error:
+        # The client swallows Ctrl-C during a statement, or while it reads our rows, and raises these instead.
+        if str(error) == "Query interrupted" or _INTERRUPTED.search(str(error)):
             raise KeyboardInterrupt from error
+        if isinstance(error, duckdb.Error):
+            raise translate(error, path) from error
         raise
 
 

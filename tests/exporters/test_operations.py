@@ -134,8 +134,8 @@ def test_the_sets_of_kinds_say_what_they_are_called():
 
 NAMES = {spec.name for spec in OPERATIONS.values()}
 LISTS = {
-    "analysis/audit/numbers.py": "where nonlinearities saturate",
-    "analysis/audit/redundant.py": "which operations may be the identity",
+    "analysis/audit/dispensable.py": "which operations may be the identity",
+    "analysis/audit/network.py": "where nonlinearities saturate",
     "exporters/runtime/oldversions.py": "how versions 1 to 6 of the standard wrote operations",
     "exporters/tracing/join.py": "which nonlinearity a product with a function of itself is",
     "exporters/tracing/rules/recurrent.py": "one rule for each recurrent cell",

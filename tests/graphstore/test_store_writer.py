@@ -22,7 +22,8 @@ from storegraphs import (
     write_chain,
 )
 
-from emergraph.errors import LimitError
+from emergraph.errors import LimitError, StoreError
+from emergraph.graphstore.connection import translated_errors
 from emergraph.graphstore.records import (
     EdgeKind,
     Layer,
@@ -484,6 +485,14 @@ def test_interrupt_in_the_middle_of_an_export(tmp_path):
     assert errors.strip().splitlines()[-1] == "KeyboardInterrupt"
     with open_store(path) as store:
         assert contents(store) == before
+
+
+def test_an_interrupt_while_duckdb_reads_rows_is_one(tmp_path):
+    said = "Invalid Input Error: counting the rows of the Arrow source failed: KeyboardInterrupt: "
+    with pytest.raises(KeyboardInterrupt), translated_errors(tmp_path / "net.duckdb"):
+        raise duckdb.InvalidInputException(said)
+    with pytest.raises(StoreError, match="KeyboardInterrupt"), translated_errors(tmp_path / "net.duckdb"):
+        raise duckdb.BinderException('column "KeyboardInterrupt" is not there')
 
 
 FULL_DISK = """

@@ -381,9 +381,9 @@ def test_a_chain_of_operations_takes_linear_time():
     def seconds(count):
         nodes = [oh.make_node("Neg", [f"t{k}" if k else "x"], [f"t{k + 1}"]) for k in range(count)]
         model = model_of(nodes, [f"t{count}"], [("x", FLOAT, ["n", 3])])
-        started = time.monotonic()
+        started = time.process_time()
         assert len(concrete_run(InMemorySource(model)).values) == count + 1
-        return time.monotonic() - started
+        return time.process_time() - started
 
     # onnxruntime alone would take sixteen times as long
     assert seconds(24_000) < 8 * seconds(6_000)
@@ -403,7 +403,7 @@ def test_weights_are_mapped_not_copied(tmp_path):
     onnx.save(model, path)
     code = (
         "import resource, sys\n"
-        "from emergraph.exporters.onnxfile import read_onnx\n"
+        "from emergraph.exporters.onnxfile.reader import read_onnx\n"
         "from emergraph.exporters.runtime.concrete import concrete_run\n"
         "peak = lambda who: resource.getrusage(who).ru_maxrss\n"
         "before = peak(resource.RUSAGE_SELF)\n"
