@@ -323,7 +323,7 @@ class Bench:
             self._attribute(self._gradients, group, run, values, samples)
         run.check_slots(everything)
         begin = monotonic()
-        clean = {k: self._reference(run, k) for k in samples}
+        clean = self._references(run, samples)
         for start in range(0, len(group), CHUNK):
             part = group[start : start + CHUNK]
             found = run.run([job for one in part for job in jobs[one.key]])
@@ -366,12 +366,13 @@ class Bench:
         for one in units:
             one.attributed.extend(float(each[one.places[0]]) for each in found)
 
-    def _reference(self, run: LayerRun, sample: int) -> Floats:
-        """The output of the rest with nothing replaced."""
-        none = np.zeros(run.layer.n_units, bool)
-        (found,) = run.run([Job(sample, none, np.zeros(run.layer.n_units))])
-        output = self.behaviour.target.output
-        return _of_sample(_unslotted(found[output], run, output))
+    def _references(self, run: LayerRun, samples: range) -> dict[int, Floats]:
+        """The output of the rest with nothing replaced, in runs like those of the knock-outs."""
+        none, output = np.zeros(run.layer.n_units, bool), self.behaviour.target.output
+        found = run.run([Job(k, none, np.zeros(run.layer.n_units)) for k in samples])
+        return {
+            k: _of_sample(_unslotted(one[output], run, output)) for k, one in zip(samples, found, strict=True)
+        }
 
     def _job(self, one: Knockout, sample: int, values: "Floats | list[Array]") -> Job:
         knocked = np.zeros(one.layer.n_units, bool)

@@ -177,9 +177,15 @@ class LayerRun:
     # Jobs
 
     def check_slots(self, jobs: Sequence[Job]) -> None:
-        """Compare a few jobs side by side with each alone; keep to single runs where they differ."""
+        """Compare a few jobs side by side with each alone; keep to single runs where they differ.
+
+        From then on all runs have as many slots: sums of another number of rows are rounded otherwise.
+        """
         if self._layout is None or not self.reaches or len(jobs) < 2:
             return
+        if self._layout.fixed is None:
+            count = max(CHECKED, min(self._at_once(), len(jobs)))
+            self._layout = replace(self._layout, fixed=count)
         chosen = [jobs[k * (len(jobs) - 1) // max(1, CHECKED - 1)] for k in range(CHECKED)]
         alone = [self._alone(job) for job in chosen]
         try:
@@ -189,7 +195,7 @@ class LayerRun:
         self._layout = layout
         if layout is not None:
             what = "slots of the fixed batch" if self._fixed else "of them together"
-            self.note = f"up to {self._at_once()} {what}; {CHECKED} agree with single runs"
+            self.note = f"up to {layout.fixed} {what}; {CHECKED} agree with single runs"
 
     def _with_outputs(self, layout: Layout, jobs: Sequence[Job], alone: Sequence[Arrays]) -> Layout | None:
         """The layout with the outputs' axes; None where jobs side by side are not what each gives alone."""
@@ -215,7 +221,7 @@ class LayerRun:
         if layout is None:
             return [self._named(self._alone(job)) for job in jobs]
         found: list[dict[str, Array]] = []
-        step = self._at_once()
+        step = layout.fixed or self._at_once()
         for start in range(0, len(jobs), step):
             part = jobs[start : start + step]
             whole = self._fetch(layout.together([self._slot(job, layout) for job in part]))

@@ -354,3 +354,25 @@ def test_the_time_limit_is_for_each_run_and_not_for_all(asked, monkeypatch):
     monkeypatch.setattr(ModelProcess, "run", slow)
     _, result = asked(net, arrays={name: RNG.standard_normal((6, 3)).astype(np.float32)})
     assert rows_of(result).height == 4
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [(6, ([6, 6, 6], [7, 7, 7, 7, 7, 7])), (2, ([3, 3, 3], [7, 7, 7, 7]))],
+    ids=["some", "fewer than are checked"],
+)
+def test_what_is_compared_ran_with_as_many_rows(asked, monkeypatch, n, expected):
+    """Sums of 64 rows are rounded otherwise than those of one: enough to seem to move an output."""
+    net, name, _, _ = relu_net()
+    rows = {}
+    fetch = layerrun.LayerRun._fetch
+
+    def counted(self, feeds):
+        rows.setdefault(self, []).append(len(feeds[self._names.value]))
+        return fetch(self, feeds)
+
+    monkeypatch.setattr(layerrun.LayerRun, "_fetch", counted)
+    monkeypatch.setattr(layerrun, "MOST_SLOTS", 7)
+    asked(net, arrays={name: RNG.standard_normal((n, 3)).astype(np.float32)})
+    alone = [1, 1, 1]  # what those together have to agree with
+    assert list(rows.values()) == [[*alone, *one] for one in expected]  # checked, references, knock-outs
