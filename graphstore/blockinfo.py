@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
-from emergraph.graphstore.frames import damaged, fetch_arrays, fetch_frame
+from emergraph.graphstore.frames import damaged, fetch_arrays, fetch_counted, fetch_frame
 from emergraph.graphstore.inplace import Matrix, edge_pieces, n_edges
 from emergraph.graphstore.modelfiles import Coding, TensorFiles, WantedTensor, coding_of, required
 from emergraph.graphstore.records import EdgeKind, Place
@@ -73,7 +73,7 @@ def read_blocks_info(connection: duckdb.DuckDBPyConnection, graph: int) -> list[
         "SELECT {columns}, src_units, dst_units FROM blocks WHERE graph = ? ORDER BY id",
         columns=", ".join((*_COLUMNS, *_PLACE)),
     )
-    frame = fetch_frame(connection, sql, [graph])
+    frame = fetch_counted(connection, sql, [graph])
     units = layer_units(connection, graph)
     n_units = sum(map(len, units.values()))
     src_units, dst_units = (_unit_arrays(frame[name]) for name in ("src_units", "dst_units"))

@@ -60,6 +60,23 @@ def fetch_frame(
     return frame
 
 
+def fetch_counted(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object]
+) -> pl.DataFrame:
+    """`fetch_frame` of a table of this project, in which integers called `n_...` are counts.
+
+    Raises:
+        StoreError: As `fetch_frame`; or a count is negative, or there are more zeros than parameters.
+    """
+    frame = fetch_frame(connection, sql, parameters)
+    for column in frame.select(pl.selectors.integer() & pl.selectors.starts_with("n_")):
+        if (column < 0).any():
+            raise damaged(connection, f"{column.name} holds {column.min()}, a count")
+    if {"n_zeros", "n_params"} <= set(frame.columns) and (frame["n_zeros"] > frame["n_params"]).any():
+        raise damaged(connection, "n_zeros holds more than n_params")
+    return frame
+
+
 def damaged(connection: duckdb.DuckDBPyConnection, what: str) -> StoreError:
     """Return the error that says what of an open store no program of this project has written."""
     shown = printable(str(database_path(connection)))

@@ -12,7 +12,7 @@ import polars as pl
 from emergraph.choices import unknown
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore.connection import translated_errors
-from emergraph.graphstore.frames import fetch_frame
+from emergraph.graphstore.frames import fetch_counted, fetch_frame
 from emergraph.graphstore.modelfiles import Coding, WantedTensor, given_model
 from emergraph.graphstore.records import EdgeKind, Role
 from emergraph.graphstore.text import printable
@@ -307,7 +307,7 @@ class GraphReader:
 
     def _frame(self, sql: str) -> pl.DataFrame:
         with translated_errors(self.path):
-            return fetch_frame(self.connection, sql, [self.id])
+            return fetch_counted(self.connection, sql, [self.id])
 
     def _trace_id(self, trace: str | int | None) -> int:
         rows = self.connection.execute(

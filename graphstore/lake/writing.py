@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from emergraph.atomic import together
 from emergraph.errors import UsageError
 from emergraph.graphstore.connection import translated_errors
-from emergraph.graphstore.frames import fetch_batches, fetch_table
+from emergraph.graphstore.frames import damaged, fetch_batches, fetch_table
 from emergraph.graphstore.inplace import edge_pieces
 from emergraph.graphstore.lake.layout import GRAPH, IN_PLACE, NO_GRAPH, SUFFIX, partition
 from emergraph.graphstore.maintain import TABLES, OwnedTable
@@ -149,6 +149,8 @@ class _Graph:
     def _row(self, parent: str | None) -> pa.Table:
         """Its row of the table `graphs`, as in a lake."""
         row = fetch_table(self._connection, "SELECT * FROM graphs WHERE id = ?", [self.id])
+        if row.num_rows != 1:
+            raise damaged(self._connection, f"graph {self.id} is there {row.num_rows} times")
         row = row.set_column(row.schema.get_field_index("parent"), "parent", pa.array([parent], pa.string()))
         for column, value in self._changes.items():
             row = row.set_column(row.schema.get_field_index(column), column, pa.array([value]))

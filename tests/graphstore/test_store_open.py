@@ -216,7 +216,7 @@ def test_store_that_was_tampered_with_names_the_place(store_file, statement, wor
     ("change", "words"),
     [
         ("n_parameters = 4", "graphs.n_parameters 4"),
-        ("n_parameters_understood = -1", "graphs.n_parameters_understood holds -1"),
+        ("n_parameters_understood = -1", "n_parameters_understood holds -1, a count"),
         ("n_operations_understood = n_operations + 1", "graphs.n_operations_understood"),
     ],
 )

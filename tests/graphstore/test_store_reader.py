@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storegraphs import block, finish, header, make_store, random_chain, write_chain
 
+from emergraph.analysis.storedgraph import read_unit_graph
 from emergraph.errors import StoreError, UsageError
 from emergraph.graphstore import blockinfo
 from emergraph.graphstore.records import EdgeKind, Kernels
@@ -334,3 +335,20 @@ def test_units_of_a_block_that_are_fewer_than_it_says_are_damage(tmp_path, end):
     said = f"{end}_units and n_{end} of block 0 differ"
     with open_store(path) as store, pytest.raises(StoreError, match=said):
         store.graph().blocks_info()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("layers SET n_params = -1", "n_params holds -1, a count"),
+        ("layers SET n_zeros = n_params + 1", "n_zeros holds more than n_params"),
+        ("blocks SET n_edges = -1", "n_edges holds -1, a count"),
+        ("graphs SET n_units = -1", "n_units holds -1, a count"),
+    ],
+)
+def test_counts_that_are_none_are_damage(tmp_path, change, said):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"UPDATE {change}")
+    with open_store(path) as store, pytest.raises(StoreError, match=f"damaged, {said}; restore"):
+        read_unit_graph(store.graph())

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from inplacemodels import export_twice, residual_onnx
 from lockedsql import ask, refusal
 from storegraphs import make_store, random_chain, write_chain
 
-from emergraph.errors import InvalidInputError, UsageError
+from emergraph.errors import InvalidInputError, StoreError, UsageError
 from emergraph.exporters.modeltensors import open_model
 from emergraph.graphstore.lake import writing
 from emergraph.graphstore.lake.layout import lake_files
@@ -95,6 +96,15 @@ def test_a_graph_has_one_name_wherever_it_comes_from(stored, tmp_path):
     assert len(set(keys.values())) == 3
     assert keys["second"] in {row["graph"] for row in write(stored[0], stored[1])}
     assert keys["first"] != keys["second"] != keys["third"]
+
+
+def test_a_graph_that_is_there_twice_is_damage(tmp_path):
+    path = make_store(tmp_path / "net.duckdb")
+    with duckdb.connect(path) as connection:
+        connection.execute("INSERT INTO graphs FROM graphs")
+    with pytest.raises(StoreError, match="damaged, graph 0 is there 2 times; restore it"):
+        write(path, tmp_path / "lake")
+    assert not (tmp_path / "lake").exists() or not list((tmp_path / "lake").rglob("*.parquet"))
 
 
 def test_a_write_that_fails_leaves_no_graph(stored, tmp_path, monkeypatch):
