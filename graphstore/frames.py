@@ -71,7 +71,7 @@ def fetch_counted(
     frame = fetch_frame(connection, sql, parameters)
     for column in frame.select(pl.selectors.integer() & pl.selectors.starts_with("n_")):
         if (column < 0).any():
-            raise damaged(connection, f"{column.name} holds {column.min()}, a count")
+            raise damaged(connection, f"{column.name} holds {column.min()!r}, a count")
     if {"n_zeros", "n_params"} <= set(frame.columns) and (frame["n_zeros"] > frame["n_params"]).any():
         raise damaged(connection, "n_zeros holds more than n_params")
     return frame
