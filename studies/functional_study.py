@@ -1,16 +1,17 @@
 """Structural and functional E: `python studies/functional_study.py [--quick] [--page] [--only FILE]`.
 
-Of each trained ONNX file of `tests/third_party_models.json` that `make models` fetched: the count of paths,
-how much of it lies along edges that carry something on samples, and a sample of units knocked out. Each file
-is a line of the results, and a stopped run goes on where it was. Writes `docs/functional-study.md`.
+Of each file of `tests/third_party_models.json` that runs: the count of paths, how much of it lies along edges
+that carry something on samples, and a sample of units knocked out. Each file is a line of the results, and a
+stopped run goes on where it was. Writes `docs/functional-study.md`, which names the others with the reason.
 """
 
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
-import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from functional.page import write_page
+from functional.page import SOUNDS, write_page
 
 import emergraph
 from emergraph.analysis.emergence.options import ExtentOptions
@@ -33,28 +34,39 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "studies" / "results" / "functional" / "files.jsonl"
 PAGE = ROOT / "docs" / "functional-study.md"
 SAMPLES = 8
+FEW, COSTLY = 2, ("pdnsmos", "open-nsfw", "minilm")
+"""Samples, and files that contributions and knock-outs take so many of: minutes of processor time each."""
 UNITS = 64
 """Hidden units of each file that are knocked out."""
-SOUNDS, SILERO = "silero-vad", "silero_vad_16k_op15.onnx"
-"""A package whose files hold one network, and the one that is measured, on made-up sounds."""
 SHARES = (0.001, 0.01, 0.1)
 """Of what flows into the target of an edge."""
 
 
-def listed() -> list[tuple[str, Path]]:
-    """The trained files that can run, the smallest first."""
+def listed() -> tuple[list[tuple[str, Path]], dict[str, str]]:
+    """The trained files that can run, the smallest first; and why each of the others does not."""
     folder = Path(os.environ.get("EMERGRAPH_MODELS", "~/.cache/emergraph/models")).expanduser()
     facts = json.loads((ROOT / "tests" / "third_party_models.json").read_text(encoding="utf-8"))
-    facts = sorted((one for one in facts if one["format"] == "onnx"), key=lambda one: one["naive_edges"])
-    facts = [one for one in facts if one["package"] != SOUNDS or Path(one["path"]).name == SILERO]
-    facts = [one for one in facts if one["params"]]  # one file holds trees alone
-    files = [(one["package"], Path(one["path"])) for one in facts]
-    found = [(f"{package}: {path.name}", folder / package / path) for package, path in files]
-    return [(name, path) for name, path in found if path.exists()]
+    facts = sorted(facts, key=lambda one: one["naive_edges"])
+    named = Counter((one["package"], Path(one["path"]).name) for one in facts)
+    files: list[tuple[str, Path]] = []
+    others: dict[str, str] = {}
+    for one in facts:
+        package, path = one["package"], Path(one["path"])
+        several = named[package, path.name] > 1
+        name = f"{package}: {path.parent.name + '/' if several else ''}{path.name}"
+        if one["format"] != "onnx":
+            others[name] = f"{one['format']}: holds no network that onnxruntime runs"
+        elif not one["params"]:
+            others[name] = "no weights: it looks up neighbours"
+        elif (folder / package / path).exists():
+            files.append((name, folder / package / path))
+        else:
+            others[name] = "not fetched"
+    return files, others
 
 
-def inputs_of(path: Path) -> dict[str, np.ndarray]:
-    """All samples as arrays: random, or sounds where noise of that size would saturate the network."""
+def inputs_of(path: Path) -> tuple[dict[str, np.ndarray], dict[str, int | None]]:
+    """All samples with their axes: random, or sounds where such noise would saturate the network."""
     if SOUNDS in path.parts:
         rng, t = np.random.default_rng(0), np.arange(576) / 16000
         tones = [
@@ -62,29 +74,35 @@ def inputs_of(path: Path) -> dict[str, np.ndarray]:
             for f in rng.uniform(90, 260, SAMPLES // 2)
         ]
         noise = 0.1 * rng.standard_normal((SAMPLES // 2, t.size))
-        return {"input": np.concatenate([0.25 * np.array(tones), noise]).astype(np.float32)}
+        return {"input": np.concatenate([0.25 * np.array(tones), noise]).astype(np.float32)}, {"input": 0}
     samples = random_samples(read_onnx(path), RandomInputs(SAMPLES, seed=0), TraceOptions()).samples
     each = [samples.feeds([k]) for k in range(SAMPLES)]
-    return {
+    arrays = {
         name: each[0][name] if axis is None else np.concatenate([one[name] for one in each], axis)
         for name, axis in samples.axes.items()
     }
+    return arrays, dict(samples.axes)
+
+
+def cpu_seconds() -> float:
+    """Of this process and the children that have ended: models run in those."""
+    each = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in each)
 
 
 def measured(name: str, path: Path, folder: Path) -> dict[str, Any]:
     """One file: paths, those along edges that carry something, and knock-outs."""
-    begin = time.process_time()
+    begin = cpu_seconds()
     graph = emergraph.export(path, folder / "net.duckdb")
-    arrays = inputs_of(path)
+    arrays, axes = inputs_of(path)
     np.savez(folder / "inputs.npz", **arrays)
-    axes = random_samples(read_onnx(path), RandomInputs(1, seed=0), TraceOptions()).samples.axes
-    axes = {key: axis for key, axis in axes.items() if key in arrays}
     told = tuple(f"{key}={'none' if axis is None else axis}" for key, axis in axes.items())
     run = ModelRunOptions(model=path, inputs=folder / "inputs.npz", sample_axis=told)
     graph.trace(arrays, model=path, sample_axes=axes)
-    flows = graph.analyse("contributions", run, ContributionOptions(top=0))
+    n = FEW if any(part in str(path) for part in COSTLY) else SAMPLES
+    flows = graph.analyse("contributions", run, ContributionOptions(top=0, samples=n))
     has_source = pl.col("src").is_not_null()
-    row: dict[str, Any] = {"file": name, "edges": flows.frame.filter(has_source).height}
+    row: dict[str, Any] = {"file": name, "samples": n, "edges": flows.frame.filter(has_source).height}
     row["left_out"] = len(flows.left_out)
     for share in SHARES:
         found = graph.analyse("emergence", ExtentOptions(carried=share), save=False)
@@ -93,20 +111,21 @@ def measured(name: str, path: Path, folder: Path) -> dict[str, Any]:
         row[f"share_{share}"] = float(10 ** (part.log10 - whole.log10)) if whole.value else None
     shares = flows.frame.filter(has_source)["share"].to_numpy()
     row["strong_edges"] = {str(share): float((shares > share).mean()) for share in SHARES}
-    row |= knocked_out(graph, run)
-    row["cpu_seconds"] = round(time.process_time() - begin, 1)
+    row |= knocked_out(graph, run, n)
+    row["cpu_seconds"] = round(cpu_seconds() - begin, 1)
     return row
 
 
-def knocked_out(graph: emergraph.Graph, run: ModelRunOptions) -> dict[str, Any]:
+def knocked_out(graph: emergraph.Graph, run: ModelRunOptions, n: int) -> dict[str, Any]:
     """What knocking out some hidden units does."""
     hidden = emergraph.open(graph.path).sql(
         "SELECT l.name, u.position FROM units AS u JOIN layers AS l ON l.graph = u.graph AND l.id = u.layer "
-        "WHERE u.role = 'hidden' AND u.neuron ORDER BY u.id"
+        "WHERE u.role = 'hidden' AND u.neuron ORDER BY u.id",
+        rows=10_000_000,
     )
     drawn = hidden.sample(min(UNITS, hidden.height), seed=0)
     pairs = ", ".join(f"('{layer.replace(chr(39), 2 * chr(39))}', {at})" for layer, at in drawn.iter_rows())
-    asked = InfluenceOptions(units=f"(layer, position) IN ({pairs})")
+    asked = InfluenceOptions(units=f"(layer, position) IN ({pairs})", samples=n)
     found = graph.analyse("influence", run, asked, save=False)
     units = found.frame.filter((found.frame["what"] == "unit") & found.frame["effect"].is_not_null())
     effects = np.sort(units["effect"].to_numpy())[::-1]
@@ -135,7 +154,8 @@ def main() -> int:
         return 0
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(row) for row in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    for name, path in [] if asked.page else listed():
+    files, others = listed()
+    for name, path in [] if asked.page else files:
         if any(row["file"] == name for row in rows) or not any(part in name for part in asked.only or [""]):
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +167,7 @@ def main() -> int:
         with RESULTS.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
         print(row, flush=True)
-    write_page(rows, PAGE)
+    write_page(rows, others, PAGE)
     return 0
 
 
