@@ -44,7 +44,7 @@ class GraphReader:
         """The graph's row of the table `graphs`."""
         row = self._frame("SELECT * FROM graphs WHERE id = ?").row(0, named=True)
         for part, whole in _PARTS.items():
-            if not 0 <= row[part] <= row[whole]:
+            if row[part] > row[whole]:
                 raise self._damaged(f"graphs.{part} holds {row[part]} and graphs.{whole} {row[whole]}")
         return row
 

@@ -15,7 +15,7 @@ from emergraph.exporters.runtime.concrete import made
 from emergraph.exporters.runtime.limits import RunLimits
 from emergraph.exporters.runtime.process import EVERYTHING, Fetched, ModelProcess
 from emergraph.exporters.traces.prepare import Prepared
-from emergraph.exporters.traces.targets import Target, recordable, targets_of
+from emergraph.exporters.traces.targets import Target, by_tensor, recordable, targets_of
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
@@ -98,16 +98,13 @@ def run_samples(
 
 
 def _targets(layers: pl.DataFrame | None, prepared: Prepared) -> dict[str, list[Target]]:
-    found: dict[str, list[Target]] = {}
     if layers is None:
-        return found
+        return {}
     try:
         targets, _ = recordable(targets_of(layers), prepared.run)
     except InvalidInputError:
-        return found
-    for target in targets:
-        found.setdefault(target.tensor or "", []).append(target)
-    return found
+        return {}
+    return by_tensor(targets)
 
 
 def _fetched(prepared: Prepared) -> list[list[str]]:

@@ -39,7 +39,7 @@ from emergraph.exporters.traces.prepare import Prepared, given_samples, random_s
 from emergraph.exporters.traces.running import Batching, Progress, SampleRunner, activation_codes
 from emergraph.exporters.traces.samples import RandomInputs, Samples
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
-from emergraph.exporters.traces.targets import Target, recordable, targets_of
+from emergraph.exporters.traces.targets import Target, by_tensor, recordable, targets_of
 from emergraph.exporters.wiredmodel import MASK, WiredModel
 from emergraph.graphstore.reader import GraphReader
 from emergraph.graphstore.records import TraceHeader
@@ -280,10 +280,7 @@ class BlockRunner:
         self._source = source
         self._samples = samples
         self._limits = limits
-        self._targets: dict[str, list[Target]] = {}
-        for target in targets:
-            if target.tensor is not None:
-                self._targets.setdefault(target.tensor, []).append(target)
+        self._targets = by_tensor(targets)
         self._codes = activation_codes(run.flat, source)
 
     def record(

@@ -20,7 +20,7 @@ from emergraph.exporters.runtime.pooling import SampleAxis, pooled
 from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.traces.record import TraceSummary
 from emergraph.exporters.traces.statistics import UnitStatistics, kept_samples
-from emergraph.exporters.traces.targets import Target, targets_of
+from emergraph.exporters.traces.targets import Target, by_tensor, targets_of
 from emergraph.exporters.weightfiles.reader import read_weights
 from emergraph.graphstore.records import TraceHeader
 from emergraph.graphstore.store import StoreFile
@@ -213,15 +213,12 @@ def match_recordings(recordings: Iterable[Recording], targets: Iterable[Target])
         InvalidInputError: A recording matches no layer, or two match the same one.
     """
     by_name = {target.name: [target] for target in targets}
-    by_tensor: dict[str, list[Target]] = {}
-    for target in targets:
-        if target.tensor is not None:
-            by_tensor.setdefault(target.tensor, []).append(target)
+    of_tensors = by_tensor(targets)
     matched: dict[Target, Recording] = {}
     for recording in recordings:
-        found = by_name.get(recording.key) or by_tensor.get(recording.key)
+        found = by_name.get(recording.key) or of_tensors.get(recording.key)
         if not found:
-            raise InvalidInputError(unknown("layer or tensor", recording.key, [*by_name, *by_tensor]))
+            raise InvalidInputError(unknown("layer or tensor", recording.key, [*by_name, *of_tensors]))
         for target in found:
             if target in matched:
                 raise InvalidInputError(

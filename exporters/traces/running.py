@@ -20,7 +20,7 @@ from emergraph.exporters.runtime.quoting import quoted
 from emergraph.exporters.runtime.refusals import ModelRefusedError
 from emergraph.exporters.traces.samples import Samples
 from emergraph.exporters.traces.statistics import UnitStatistics
-from emergraph.exporters.traces.targets import Target
+from emergraph.exporters.traces.targets import Target, by_tensor
 
 # Where samples are in the tensors that a mini-batch gives, found out by experiment.
 
@@ -240,10 +240,7 @@ class SampleRunner:
         self._source = source
         self._samples = samples
         self._limits = limits
-        self._by_tensor: dict[str, list[Target]] = {}
-        for target in targets:
-            if target.tensor is not None:
-                self._by_tensor.setdefault(target.tensor, []).append(target)
+        self._by_tensor = by_tensor(targets)
         self._codes = activation_codes(run.flat, source)
         there = set(made(run.flat))
         self._fetched = [name for name in self._by_tensor if name in there]

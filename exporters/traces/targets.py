@@ -1,6 +1,6 @@
 """What to record: layers of a stored graph, and the tensors that hold their units' activations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -46,6 +46,15 @@ def targets_of(layers: pl.DataFrame) -> list[Target]:
         )
         for layer, name, kind, first, count, tensor, axes in layers.select(columns).iter_rows()
     ]
+
+
+def by_tensor(targets: Iterable[Target]) -> dict[str, list[Target]]:
+    """The targets of each tensor that holds activations; those without one are left out."""
+    found: dict[str, list[Target]] = {}
+    for target in targets:
+        if target.tensor is not None:
+            found.setdefault(target.tensor, []).append(target)
+    return found
 
 
 def check_units(target: Target, shape: Sequence[int], *, hint: str) -> None:
